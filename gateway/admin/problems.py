@@ -1,0 +1,115 @@
+"""Errors as problem documents: one table from what went wrong to what the client is told.
+
+Source: RFC 9457 (problem details), RFC 6750 section 3 (bearer challenges), RFC 9110 section 15.5 (statuses).
+"""
+
+from __future__ import annotations
+
+import http
+from collections.abc import Mapping
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.admin.decode import MalformedError
+from gateway.core.errors import (
+    ConflictError,
+    GatewayError,
+    InvalidValueError,
+    JournalError,
+    NotFoundError,
+    TransitionError,
+)
+
+MEDIA_TYPE = "application/problem+json"
+
+# slug: (status, title). The slug is the stable name that programs test for.
+KINDS: Mapping[str, tuple[int, str]] = {
+    "malformed-body": (400, "The body is not JSON"),
+    "unauthorized": (401, "A valid bearer token is required"),
+    "cross-origin": (403, "Web pages of other origins may not use this API"),
+    "not-found": (404, "There is no such thing"),
+    "method-not-allowed": (405, "This path does not allow the method"),
+    "conflict": (409, "The present state does not allow this"),
+    "body-too-large": (413, "The body is too large"),
+    "unsupported-media-type": (415, "The body must be JSON"),
+    "invalid-value": (422, "A value is wrong"),
+    "internal": (500, "The gateway has a fault"),
+    "journal-unavailable": (503, "The journal cannot be written or read"),
+}
+
+# The first that matches, so subclasses come before their bases.
+_BY_ERROR: tuple[tuple[type[GatewayError], str], ...] = (
+    (MalformedError, "malformed-body"),
+    (InvalidValueError, "invalid-value"),
+    (NotFoundError, "not-found"),
+    (TransitionError, "conflict"),
+    (ConflictError, "conflict"),
+    (JournalError, "journal-unavailable"),
+)
+_BY_STATUS = {404: "not-found", 405: "method-not-allowed"}
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """A problem document. ``type`` names the kind, ``detail`` says what was wrong here and how to mend it."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+
+
+class ProblemError(Exception):
+    """A problem that the edge found itself, by its slug."""
+
+    def __init__(self, slug: str, detail: str) -> None:
+        self.slug = slug
+        self.detail = detail
+        super().__init__(f"{slug}: {detail}")
+
+
+def problem(slug: str, detail: str, path: str) -> Problem:
+    """The document of a kind of problem, for a request to ``path``."""
+    status, title = KINDS[slug]
+    return Problem(f"urn:canary-gateway:problem:{slug}", title, status, _encodable(detail), _encodable(path))
+
+
+def response(slug: str, detail: str, path: str, headers: Mapping[str, str] | None = None) -> Response:
+    """The answer that carries the document."""
+    document = problem(slug, detail, path)
+    return Response(msgspec.json.encode(document), document.status, headers, MEDIA_TYPE)
+
+
+async def on_problem(request: Request, error: Exception) -> Response:
+    """Answer for a `ProblemError`."""
+    assert isinstance(error, ProblemError)
+    return response(error.slug, error.detail, request.url.path)
+
+
+async def on_gateway_error(request: Request, error: Exception) -> Response:
+    """Answer for an error that the gateway raised on purpose."""
+    for kind, slug in _BY_ERROR:
+        if isinstance(error, kind):
+            return response(slug, str(error), request.url.path)
+    return response("internal", str(error), request.url.path)
+
+
+async def on_http_exception(request: Request, error: Exception) -> Response:
+    """Answer for what the router refuses."""
+    assert isinstance(error, HTTPException)
+    slug = _BY_STATUS.get(error.status_code, "internal")
+    detail = f"{request.method} {request.url.path}: {http.HTTPStatus(KINDS[slug][0]).phrase}"
+    detail += "; /openapi.json lists what there is" if slug == "not-found" else ""
+    return response(slug, detail, request.url.path, error.headers)
+
+
+async def on_fault(request: Request, _: Exception) -> Response:
+    """Answer for a bug; the log has the traceback, the client does not."""
+    return response("internal", "an unexpected fault; the gateway's log has more", request.url.path)
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()

@@ -1,0 +1,19 @@
+"""The configuration file: strict decode, every mistake at once with its place and mend, then the core's values."""
+
+from gateway.config.build import analysis_spec, plan, routing_table
+from gateway.config.load import load
+from gateway.config.mistakes import ConfigError, Mistake
+from gateway.config.schema import GatewayConfig, RouteConfig
+from gateway.config.world import admin_token
+
+__all__ = [
+    "ConfigError",
+    "GatewayConfig",
+    "Mistake",
+    "RouteConfig",
+    "admin_token",
+    "analysis_spec",
+    "load",
+    "plan",
+    "routing_table",
+]

@@ -1,0 +1,57 @@
+"""``gateway check CONFIG``: all that serving would refuse, without starting anything and without binding a port.
+
+Exit status 0 with a summary on standard output, or 2 with one line for each mistake on standard error (``--json``: a
+list of objects on standard output).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import msgspec
+
+from gateway.config.load import load
+from gateway.config.mistakes import ConfigError
+from gateway.config.schema import GatewayConfig, RouteConfig
+from gateway.config.shape import number
+
+
+@click.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print the mistakes as a JSON list on standard output.")
+def check(config: Path, as_json: bool) -> None:
+    """Validate the configuration file CONFIG: all that serving would refuse.
+
+    Exits with 0 when it can be served, with 2 and one line for each mistake when it cannot.
+    """
+    try:
+        loaded = load(config, for_serving=True)
+    except ConfigError as error:
+        if as_json:
+            click.echo(msgspec.json.format(msgspec.json.encode(error.mistakes)))
+        else:
+            click.echo(str(error), err=True)
+        raise click.exceptions.Exit(2) from None
+    click.echo("[]" if as_json else summary(loaded))
+
+
+def summary(config: GatewayConfig) -> str:
+    """What a person wants to see of a configuration at a glance, a line for each route."""
+    counted = f"{_count(len(config.routes), 'route')}, {_count(len(config.backends), 'backend')}"
+    listeners = f"listen {config.listen}, admin {config.admin.listen}, {_count(config.workers, 'worker')}"
+    return "\n".join(
+        [f"OK: {counted}", f"  {listeners}, state in {config.state_dir}", *map(_route_line, config.routes)]
+    )
+
+
+def _route_line(route: RouteConfig) -> str:
+    where = f"  route {route.name}: {', '.join(route.match.hosts)}{route.match.path_prefix} -> {route.stable}"
+    if route.canary is None:
+        return where
+    ladder = ", ".join(number(step.percent) for step in route.plan.steps)
+    return f"{where}, canary {route.canary} at {number(route.canary_percent)} %, steps {ladder} %"
+
+
+def _count(many: int, noun: str) -> str:
+    return f"{many} {noun}" if many == 1 else f"{many} {noun}s"

@@ -1,0 +1,108 @@
+"""What pydantic found, in the words of the configuration: pydantic's errors to flaws.
+
+This is the one boundary where its messages are mapped; the mends come from the schema (`shape.describe`) or from the
+grammar that refused the value.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from gateway.config.mistakes import BadValue, Flaw, TreePath, show
+from gateway.config.shape import Shape, describe, number, shape_at
+
+_KEY_MARK = "[key]"
+
+
+def flaws_of(error: ValidationError, root: type[BaseModel]) -> list[Flaw]:
+    """Every error as a flaw, in pydantic's order."""
+    return [_flaw(detail, root) for detail in error.errors(include_url=False)]
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """``did you mean 'x'? `` with the nearest known word, or nothing when none is near."""
+    found = difflib.get_close_matches(word[:80], list(known), n=1, cutoff=0.6)
+    return f"did you mean {found[0]!r}? " if found else ""
+
+
+def _flaw(detail: ErrorDetails, root: type[BaseModel]) -> Flaw:
+    path: TreePath = detail["loc"]
+    cause = detail.get("ctx", {}).get("error")
+    at_key = bool(path) and path[-1] == _KEY_MARK
+    if at_key:
+        path = path[:-1]
+    if isinstance(cause, BadValue):
+        return Flaw(path, cause.problem, cause.mend, at_key)
+    if detail["type"] == "extra_forbidden":
+        return _unknown_key(path, root)
+    wanted = _wanted(shape_at(root, path))
+    if detail["type"] == "missing":
+        return Flaw(path, "is missing", f"add it: {wanted}")
+    if detail["type"] == "too_short":
+        return Flaw(path, "is empty", "give at least one")
+    removable = detail["input"] is None and path and isinstance(path[-1], str)
+    return Flaw(path, _problem(detail), f"{'remove the key or ' if removable else ''}give {wanted}", at_key)
+
+
+def _unknown_key(path: TreePath, root: type[BaseModel]) -> Flaw:
+    parent = shape_at(root, path[:-1])
+    known = list(parent.fields) if parent else []
+    word = str(path[-1])
+    return Flaw(path, f"unknown key {show(word)}", f"{nearest(word, known)}known: {', '.join(known)}", at_key=True)
+
+
+def _wanted(shape: Shape | None) -> str:
+    if shape is None:
+        return "another value"
+    if shape.fields:
+        return f"a section with the keys {', '.join(shape.fields)}"
+    return describe(shape)
+
+
+def _problem(detail: ErrorDetails) -> str:
+    value, context = detail["input"], detail.get("ctx", {})
+    if bound := _BOUNDS.get(detail["type"]):
+        name, words = bound
+        return f"{show(value)} {words} {number(context[name])}"
+    if say := _WORDS.get(detail["type"]):
+        return say(value)
+    return f"{show(value)} does not fit here"
+
+
+def _not_a_number(value: Any) -> str:
+    if not isinstance(value, str):
+        return f"{show(value)} is not a number"
+    try:
+        plain = number(float(value))
+    except (ValueError, OverflowError):
+        return f"{show(value)} is text, not a number"
+    return f"{show(value)} is text, not a number (YAML wants {plain}, without quotes or exponent)"
+
+
+def _not_whole(value: Any) -> str:
+    return f"{show(value)} is not a whole number" if isinstance(value, float) else _not_a_number(value)
+
+
+_BOUNDS = {
+    "greater_than": ("gt", "is not over"),
+    "greater_than_equal": ("ge", "is under"),
+    "less_than": ("lt", "is not under"),
+    "less_than_equal": ("le", "is over"),
+}
+_WORDS: dict[str, Callable[[Any], str]] = {
+    "float_type": _not_a_number,
+    "int_type": _not_whole,
+    "finite_number": lambda value: f"{show(value)} is not a finite number",
+    "bool_type": lambda value: f"{show(value)} is not true or false",
+    "string_type": lambda value: f"{show(value)} is not text",
+    "list_type": lambda value: f"{show(value)} is not a list",
+    "dict_type": lambda value: f"{show(value)} is not a mapping",
+    "model_type": lambda value: f"{show(value)} is not a section",
+    "enum": lambda value: f"{show(value)} is not among the choices",
+    "too_long": lambda value: f"has {len(value)} items, which is too many",
+}

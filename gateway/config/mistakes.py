@@ -1,0 +1,106 @@
+"""What a configuration's mistakes look like: each names its place in the file and how to mend it.
+
+Rules:
+
+1. All mistakes of a file are told at once, in the order of the file, one line each.
+2. A *flaw* knows its path in the tree (``("routes", 0, "canary_percent")``); a *mistake* is a flaw that was found
+   in the text, with line and column.
+3. Shown values are short and on one line; secrets are never shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from gateway.core.errors import GatewayError, InvalidValueError
+
+TreePath = tuple[str | int, ...]
+
+_SHOWN_CHARS_MAX = 60
+_PLAIN_KEY = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
+
+
+class Flaw(NamedTuple):
+    """A mistake by its path in the tree. ``at_key`` points at the key rather than at its value."""
+
+    path: TreePath
+    problem: str
+    mend: str
+    at_key: bool = False
+
+
+class Mistake(msgspec.Struct, frozen=True):
+    """One mistake: ``place`` in the tree, 1-based ``line`` and ``column`` in the file (None: the file as a whole)."""
+
+    file: str
+    place: str
+    line: int | None
+    column: int | None
+    problem: str
+    mend: str
+
+    def __str__(self) -> str:
+        """``file:line: place: problem; mend``, without the parts that are not known."""
+        where = self.file if self.line is None else f"{self.file}:{self.line}"
+        what = f"{self.problem}; {self.mend}"
+        return f"{where}: {self.place}: {what}" if self.place else f"{where}: {what}"
+
+
+class ConfigError(GatewayError):
+    """A configuration that cannot be used, with every mistake that was found in it."""
+
+    def __init__(self, mistakes: Sequence[Mistake]) -> None:
+        self.mistakes = tuple(mistakes)
+        super().__init__("\n".join(str(mistake) for mistake in self.mistakes))
+
+
+class BadValue(InvalidValueError):
+    """A value that its grammar refuses; carries what is wrong and how to mend it."""
+
+    def __init__(self, problem: str, mend: str) -> None:
+        self.problem = problem
+        self.mend = mend
+        super().__init__(f"{problem}; {mend}")
+
+
+def place_of(path: TreePath) -> str:
+    """The path as people write it.
+
+    >>> place_of(("routes", 0, "canary_percent")), place_of(("backends", "v1.2", "probe"))
+    ('routes[0].canary_percent', "backends['v1.2'].probe")
+    """
+    out = ""
+    for part in path:
+        if isinstance(part, int):
+            out += f"[{part}]"
+        elif part and _PLAIN_KEY.issuperset(part):
+            out += f".{part}" if out else part
+        else:
+            out += f"[{show(part)}]"
+    return out
+
+
+def one_line(text: str) -> str:
+    r"""The text with everything that does not print escaped: what a file holds must not reach a terminal raw.
+
+    >>> print(one_line("known: a\r, b"))
+    known: a\r, b
+    """
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def show(value: Any) -> str:
+    """A value on one short line, in YAML's words: ``null``, ``true``, ``'text'``, ``a list``, ``a mapping``."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, (list, tuple)):
+        return "a list"
+    text = repr(value)
+    return text if len(text) <= _SHOWN_CHARS_MAX else f"{text[: _SHOWN_CHARS_MAX - 3]}..."

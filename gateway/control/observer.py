@@ -1,0 +1,159 @@
+"""The observer: many workers' cumulative reports become one set of totals and one body of evidence.
+
+Rules:
+
+1. Of each worker's life (boot) only the newest report counts; cumulative counts make lost and repeated ones harmless.
+2. What a worker stops reporting is folded into the *departed* sums once, be it an epoch whose counts are final or all
+   it had counted when it died; so nothing is lost or counted twice, and merged counts never go backwards.
+3. A report that cannot be true is rejected whole and counted; the last good one stands.
+4. Evidence of an epoch is kept while it is in force or a worker still reports it, and one grace period longer, so that
+   every tick of the analysis has seen its final counts before it goes.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+from gateway.core.analysis.types import Evidence
+from gateway.core.errors import EvidenceError
+from gateway.core.stats import counts as arithmetic
+from gateway.core.stats.counts import Counts, EpochCounts
+from gateway.runtime.wire import Report, RouteTotals
+
+# An epoch that no worker reports any more is kept this long: many ticks.
+_GRACE_S = 5.0
+
+Key = tuple[str, int]
+K = TypeVar("K")
+
+
+class Merged(msgspec.Struct):
+    """Everything that the workers have counted, over all their lives (satisfies control.api.TrafficTotals)."""
+
+    totals: list[RouteTotals]
+    faults: dict[str, int]
+    aborted: int
+    reports: list[Report]
+    worker_starts: int
+    rejected_reports: int
+
+
+class Observer:
+    """Takes reports in, gives evidence and totals out."""
+
+    def __init__(self) -> None:
+        self._newest: dict[str, Report] = {}
+        self._departed: dict[Key, EpochCounts] = {}
+        self._departed_totals: dict[tuple[str, int], RouteTotals] = {}
+        self._departed_faults: dict[str, int] = {}
+        self._departed_aborted = 0
+        self._last_seen_s: dict[Key, float] = {}
+        self._starts = 0
+        self._rejected = 0
+
+    def arrived(self) -> None:
+        """A worker introduced itself."""
+        self._starts += 1
+
+    def take(self, report: Report, at_s: float) -> bool:
+        """Take a report in; False when it is older than the newest or cannot be true."""
+        known = self._newest.get(report.boot)
+        if known is not None and report.seq <= known.seq:
+            return False
+        try:
+            for entry in report.evidence:
+                arithmetic.check(entry.stable)
+                arithmetic.check(entry.canary)
+        except EvidenceError:
+            self._rejected += 1
+            return False
+        self._newest[report.boot] = report
+        if known is not None:
+            self._retire(known, report)
+        for entry in report.evidence:
+            self._last_seen_s[entry.route, entry.epoch] = at_s
+        return True
+
+    def gone(self, boot: str, at_s: float) -> None:
+        """A worker's connection ended for good: keep what it had counted."""
+        report = self._newest.pop(boot, None)
+        if report is None:
+            return
+        for entry in report.evidence:
+            self._depart(entry)
+            self._last_seen_s[entry.route, entry.epoch] = at_s
+        for totals in report.totals:
+            into = self._departed_totals.setdefault(
+                (totals.route, totals.variant), RouteTotals(totals.route, totals.variant)
+            )
+            _add_totals(into, totals)
+        _add(self._departed_faults, report.faults)
+        self._departed_aborted += report.aborted
+
+    def _retire(self, before: Report, now: Report) -> None:
+        """A worker stops reporting an epoch when its counts are final; other workers may still be counting under it."""
+        present = {(entry.route, entry.epoch) for entry in now.evidence}
+        for entry in before.evidence:
+            if (entry.route, entry.epoch) not in present:
+                self._depart(entry)
+
+    def _depart(self, entry: EpochCounts) -> None:
+        key = (entry.route, entry.epoch)
+        known = self._departed.get(key)
+        self._departed[key] = _merged_entry([entry] if known is None else [known, entry])
+
+    def evidence(self, route: str, first_epoch: int, epoch: int, at_s: float) -> Evidence:
+        """The route's evidence from ``first_epoch`` up to the epoch in force, merged over workers."""
+        parts: dict[int, list[EpochCounts]] = {}
+        for entry in [*self._departed.values(), *(e for r in self._newest.values() for e in r.evidence)]:
+            if entry.route == route and first_epoch <= entry.epoch <= epoch:
+                parts.setdefault(entry.epoch, []).append(entry)
+        return Evidence(at_s, tuple(_merged_entry(parts[number]) for number in sorted(parts)))
+
+    def forget(self, epoch: int, at_s: float) -> None:
+        """Drop what departed workers counted under epochs that are over and that nobody reports any more."""
+        for key in [k for k, seen_s in self._last_seen_s.items() if k[1] < epoch and at_s - seen_s > _GRACE_S]:
+            del self._last_seen_s[key]
+            self._departed.pop(key, None)
+
+    def merged(self) -> Merged:
+        """All totals, for metrics."""
+        totals: dict[tuple[str, int], RouteTotals] = {}
+        faults = dict(self._departed_faults)
+        aborted = self._departed_aborted
+        parts = [*self._departed_totals.values(), *(t for r in self._newest.values() for t in r.totals)]
+        for part in parts:
+            into = totals.setdefault((part.route, part.variant), RouteTotals(part.route, part.variant))
+            _add_totals(into, part)
+        for report in self._newest.values():
+            _add(faults, report.faults)
+            aborted += report.aborted
+        return Merged(
+            list(totals.values()), faults, aborted, list(self._newest.values()), self._starts, self._rejected
+        )
+
+
+def _merged_entry(parts: list[EpochCounts]) -> EpochCounts:
+    first = parts[0]
+    stable: Counts = arithmetic.merge(part.stable for part in parts)
+    canary: Counts = arithmetic.merge(part.canary for part in parts)
+    return EpochCounts(first.route, first.epoch, first.weight_bp, stable, canary)
+
+
+def _add_totals(into: RouteTotals, part: RouteTotals) -> None:
+    _add(into.answered, part.answered)
+    _add(into.tries, part.tries)
+    _add(into.first_byte, part.first_byte)
+    _add(into.duration, part.duration)
+    into.duration_us_sum += part.duration_us_sum
+    into.first_byte_us_sum += part.first_byte_us_sum
+    into.rescued += part.rescued
+    into.rescue_denied += part.rescue_denied
+    into.forced += part.forced
+
+
+def _add(into: dict[K, int], part: dict[K, int]) -> None:
+    for key, n in part.items():
+        into[key] = into.get(key, 0) + n

@@ -1,0 +1,81 @@
+"""Active health: each endpoint is asked on a schedule; ``rise`` good answers make it up, ``fall`` bad ones down.
+
+An endpoint starts as up, so that a gateway without an answer yet does not refuse traffic; its first good or bad answers
+settle it. Redirects are not followed: a backend cannot send the prober elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import httpx
+
+from gateway.config.schema import BackendConfig, ProbeConfig
+from gateway.core.traffic.table import Endpoint
+
+
+class Health:
+    """What is known of one endpoint. ``up`` is None where no probe is configured."""
+
+    def __init__(self, backend: str, endpoint: Endpoint, probe: ProbeConfig | None) -> None:
+        self.backend = backend
+        self.endpoint = endpoint
+        self.probe = probe
+        self.up: bool | None = None if probe is None else True
+        self._streak = 0
+
+    def heard(self, good: bool) -> bool:
+        """Take in one answer; True when it turned the endpoint."""
+        assert self.probe is not None
+        if good == self.up:
+            self._streak = 0
+            return False
+        self._streak += 1
+        if self._streak < (self.probe.rise if good else self.probe.fall):
+            return False
+        self.up = good
+        self._streak = 0
+        return True
+
+
+class Prober:
+    """Probes every endpoint of every backend that wants it."""
+
+    def __init__(self, backends: dict[str, BackendConfig], on_turn: Callable[[Health], None]) -> None:
+        self._on_turn = on_turn
+        self.health = [
+            Health(name, endpoint, backend.probe) for name, backend in backends.items() for endpoint in backend.endpoints
+        ]
+
+    @property
+    def down(self) -> tuple[str, ...]:
+        """The URLs of the endpoints that are down."""
+        return tuple(health.endpoint.url for health in self.health if health.up is False)
+
+    async def run(self) -> None:
+        """Probe for ever."""
+        async with (
+            httpx.AsyncClient(follow_redirects=False, trust_env=False) as client,
+            asyncio.TaskGroup() as group,
+        ):
+            for health in self.health:
+                if health.probe is not None:
+                    group.create_task(self._watch(client, health, health.probe))
+
+    async def _watch(self, client: httpx.AsyncClient, health: Health, probe: ProbeConfig) -> None:
+        url = health.endpoint.url + probe.path
+        while True:
+            if health.heard(await _ask(client, url, probe.timeout_s)):
+                self._on_turn(health)
+            await asyncio.sleep(probe.interval_s)
+
+
+async def _ask(client: httpx.AsyncClient, url: str, timeout_s: float) -> bool:
+    try:
+        # httpx's timeouts are per operation; this one is for the whole answer, however it drips in.
+        async with asyncio.timeout(timeout_s):
+            response = await client.get(url, headers={"connection": "close"}, timeout=timeout_s)
+    except (httpx.HTTPError, TimeoutError):
+        return False
+    return response.is_success

@@ -1,0 +1,216 @@
+"""The two-arm e-variable: what one batch of yes/no events says against a null about two rates.
+
+Theory. A batch holds n_s stable and n_c canary requests, w = n_c / (n_s + n_c). For a guess theta = (theta_s, theta_c)
+made before the batch and a CONVEX null H0 about (p_s, p_c), let
+
+    q = argmin over H0 of (1 - w) KL(theta_s || q_s) + w KL(theta_c || q_c)
+    e = product over the batch's requests of f(theta_A, Y) / f(q_A, Y),     f(t, 1) = t,  f(t, 0) = 1 - t
+
+1. Optimality of q over a convex H0 means (1 - w) E_s + w E_c <= 1 for every rate pair in H0, where E_a is the mean of
+   one request's factor in arm a (Turner, Ly, Gruenwald, arXiv 2106.02693; the request-level form with a coin of
+   probability w is the same inequality).
+2. By the inequality of arithmetic and geometric means E[e] = E_s^n_s E_c^n_c <= ((1 - w) E_s + w E_c)^n <= 1: the
+   batch is an e-variable GIVEN how many requests each arm answered. That is why w is the batch's own share and not
+   the configured weight: a slow canary's answers are still in flight while stable's are already counted, and under
+   the configured weight every stable success would then weigh as if the canary had had its share of the traffic. A
+   canary that merely answers later would be convicted of failing.
+3. A batch in which only one arm answered says nothing; the caller waits until both did.
+4. Products of batches and averages over guesses stay e-processes; everything is kept as logarithms.
+5. Validity does not hang on the projection's rounding: (1 - w) E_s + w E_c is linear in (p_s, p_c), so its largest
+   value over a null that is a polygon lies at a corner, and a batch is divided by that value when it exceeds 1.
+   Rounding in q costs power (in corners where both rates are almost 1), never the promise.
+
+Guesses are clipped to [RATE_MIN, 1 - RATE_MIN]. Plain floats, no arrays: at ten guesses the interpreter is faster than
+an array library's call.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+RATE_MIN = 1e-7
+_EDGE = 1e-15
+_ROOT_STEPS = 100
+_RELATIVE = 2e-16
+
+
+class Rates(NamedTuple):
+    """A pair of event rates, each in (0, 1)."""
+
+    stable: float
+    canary: float
+
+
+class Batch(NamedTuple):
+    """The events and trials of both arms in one batch; each arm has at least one trial."""
+
+    stable_events: int
+    stable_trials: int
+    canary_events: int
+    canary_trials: int
+
+    @property
+    def weight(self) -> float:
+        """The canary's realised share of the batch."""
+        return self.canary_trials / (self.stable_trials + self.canary_trials)
+
+
+def clip(rate: float) -> float:
+    """The rate moved into the open interval in which logarithms live."""
+    return min(max(rate, RATE_MIN), 1.0 - RATE_MIN)
+
+
+def log_odds(rate: float) -> float:
+    """log(rate / (1 - rate)) for a rate in (0, 1)."""
+    return math.log(rate) - math.log1p(-rate)
+
+
+def from_log_odds(value: float) -> float:
+    """The clipped rate with these log-odds."""
+    if value >= 0:
+        return clip(1.0 / (1.0 + math.exp(-value)))
+    power = math.exp(value)
+    return clip(power / (1.0 + power))
+
+
+class Null(NamedTuple):
+    """A convex set of rate pairs: how to project a guess onto it (given w), and the corners of the polygon."""
+
+    project: Callable[[Rates, float], Rates]
+    corners: tuple[Rates, ...]
+
+
+def log_gain(guess: Rates, null: Null, batch: Batch) -> float:
+    """log e of a batch for a guess made before it; 0 for a guess inside the null."""
+    weight = batch.weight
+    nearest = null.project(guess, weight)
+    if nearest == guess:
+        return 0.0
+    stable_yes, stable_no = _factors(guess.stable, nearest.stable)
+    canary_yes, canary_no = _factors(guess.canary, nearest.canary)
+    largest = 1.0
+    for stable, canary in null.corners:
+        mean_s = stable * stable_yes + (1.0 - stable) * stable_no
+        mean_c = canary * canary_yes + (1.0 - canary) * canary_no
+        largest = max(largest, (1.0 - weight) * mean_s + weight * mean_c)
+    return (
+        batch.stable_events * math.log(stable_yes)
+        + (batch.stable_trials - batch.stable_events) * math.log(stable_no)
+        + batch.canary_events * math.log(canary_yes)
+        + (batch.canary_trials - batch.canary_events) * math.log(canary_no)
+        - (batch.stable_trials + batch.canary_trials) * math.log(largest)
+    )
+
+
+def _factors(guess: float, nearest: float) -> tuple[float, float]:
+    """One request's factor for an event and for none."""
+    nearest = min(max(nearest, _EDGE), 1.0 - _EDGE)
+    return guess / nearest, (1.0 - guess) / (1.0 - nearest)
+
+
+def _project_not_worse(guess: Rates, weight: float) -> Rates:
+    if guess.canary <= guess.stable:
+        return guess
+    pooled = (1.0 - weight) * guess.stable + weight * guess.canary
+    return Rates(pooled, pooled)
+
+
+NOT_WORSE = Null(_project_not_worse, (Rates(0.0, 0.0), Rates(1.0, 1.0), Rates(1.0, 0.0)))
+"""{p_c <= p_s}"""
+
+
+def at_most_ratio(ratio: float) -> Null:
+    """{p_c <= ratio * p_s}, ratio >= 1."""
+
+    def project(guess: Rates, weight: float) -> Rates:
+        return guess if guess.canary <= ratio * guess.stable else _ratio_line(guess, weight, ratio)
+
+    return Null(project, (Rates(0.0, 0.0), Rates(1.0 / ratio, 1.0), Rates(1.0, 1.0), Rates(1.0, 0.0)))
+
+
+def at_most_shift(shift: float) -> Null:
+    """{p_c <= p_s + shift}, 0 <= shift < 1."""
+
+    def project(guess: Rates, weight: float) -> Rates:
+        return guess if guess.canary <= guess.stable + shift else _shift_line(guess, weight, shift)
+
+    corners = (Rates(0.0, 0.0), Rates(0.0, shift), Rates(1.0 - shift, 1.0), Rates(1.0, 1.0), Rates(1.0, 0.0))
+    return Null(project, corners)
+
+
+@functools.lru_cache(maxsize=64)
+def worse_by_margin(ratio: float, shift: float) -> Null:
+    """{p_c >= max(ratio * p_s, p_s + shift)}, ratio >= 1, 0 <= shift < 1.
+
+    The set is the intersection of two half-planes. A projection onto one of them that lies in the other is the answer;
+    if neither does, both constraints bind: the vertex. Ratio 1 or shift 0 leave a single line.
+    """
+    vertex = 0.0 if shift == 0.0 else shift / (ratio - 1.0) if ratio > 1.0 else math.inf
+    both = Rates(vertex, vertex + shift)
+    corners = [Rates(0.0, 1.0), Rates(0.0, shift), Rates(min(1.0 / ratio, 1.0 - shift), 1.0)]
+    if both.canary <= 1.0:
+        corners.append(both)
+
+    def project(guess: Rates, weight: float) -> Rates:
+        if guess.canary >= max(ratio * guess.stable, guess.stable + shift):
+            return guess
+        by_shift = guess if guess.canary >= guess.stable + shift else _shift_line(guess, weight, shift)
+        if by_shift.stable <= vertex:
+            return by_shift
+        by_ratio = guess if guess.canary >= ratio * guess.stable else _ratio_line(guess, weight, ratio)
+        return by_ratio if by_ratio.stable >= vertex else both
+
+    return Null(project, tuple(corners))
+
+
+def _ratio_line(guess: Rates, weight: float, ratio: float) -> Rates:
+    """The nearest point with q_c = ratio * q_s: the smaller root of a quadratic, in its form without cancellation."""
+    s, c = guess
+    constant = (1.0 - weight) * s + weight * c
+    linear = (1.0 - weight) * (1.0 + ratio * s) + weight * (ratio + c)
+    root = math.sqrt(max(linear * linear - 4.0 * ratio * constant, 0.0))
+    q = 2.0 * constant / (linear + root)
+    return Rates(q, ratio * q)
+
+
+def _shift_line(guess: Rates, weight: float, shift: float) -> Rates:
+    """The nearest point with q_c = q_s + shift.
+
+    The derivative along the line, multiplied by its positive denominators, is a cubic with one root between stable's
+    guess and the canary's guess moved down by the shift; Newton's method, kept inside that bracket by bisection.
+    """
+    s, c = guess
+    if shift == 0.0:
+        pooled = (1.0 - weight) * s + weight * c
+        return Rates(pooled, pooled)
+    low, high = sorted((s, c - shift))
+    low, high = max(low, 0.0), min(high, 1.0 - shift)
+    q = low + (high - low) * (weight if low == s else 1.0 - weight)
+    for _ in range(_ROOT_STEPS):
+        value, slope = _shift_slope(q, s, c, weight, shift)
+        if abs(value) <= _RELATIVE * q * slope:
+            break
+        if value > 0.0:
+            high = q
+        else:
+            low = q
+        step = q - value / slope if slope > 0.0 else low
+        if not low < step < high:
+            step = 0.5 * (low + high)
+            if not low < step < high:
+                break
+        q = step
+    return Rates(q, q + shift)
+
+
+def _shift_slope(q: float, s: float, c: float, weight: float, shift: float) -> tuple[float, float]:
+    """The cubic of `_shift_line` at q, and its derivative."""
+    above = q + shift
+    variance_s, variance_c = q * (1.0 - q), above * (1.0 - above)
+    value = (1.0 - weight) * (q - s) * variance_c + weight * (above - c) * variance_s
+    slope_s = variance_c + (q - s) * (1.0 - 2.0 * above)
+    slope_c = variance_s + (above - c) * (1.0 - 2.0 * q)
+    return value, (1.0 - weight) * slope_s + weight * slope_c

@@ -1,0 +1,135 @@
+"""From cumulative evidence to what is new, and the refusal of evidence that cannot be true.
+
+Rules:
+
+1. Counts are cumulative per epoch; the state remembers what it consumed and takes the difference.
+2. An epoch whose weight is 0 or 100 % is no experiment: it is checked, and adds nothing.
+3. Only epochs present in the evidence are remembered. One that left may not come back: it would be counted twice.
+4. Whatever cannot be true raises EvidenceError, before anything was consumed.
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from gateway.core.analysis.types import Evidence
+from gateway.core.errors import EvidenceError
+from gateway.core.stats.counts import Counts, EpochCounts, check, delta
+from gateway.core.types import WEIGHT_BP_MAX
+
+# Beyond this, floats no longer tell neighbouring counts apart.
+COUNT_MAX = 1 << 53
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What was consumed of one epoch (without durations, which no test reads)."""
+
+    weight_bp: int
+    stable: Counts
+    canary: Counts
+
+
+class Arrival(msgspec.Struct, frozen=True):
+    """What one epoch of the experiment gained since the last tick."""
+
+    epoch: int
+    stable: Counts
+    canary: Counts
+
+
+class Intake(msgspec.Struct, frozen=True):
+    """What the state remembers of consumed evidence; ``left`` is the newest epoch that left it (-1: none did)."""
+
+    epochs: dict[int, Seen] = msgspec.field(default_factory=dict)
+    left: int = -1
+
+
+def take(intake: Intake, evidence: Evidence) -> tuple[Intake, list[Arrival]]:
+    """The memory after this evidence and what is new in it, by ascending epoch. Raises EvidenceError."""
+    _check_time(evidence.at_s)
+    _check_epochs(evidence.epochs)
+    epochs: dict[int, Seen] = {}
+    arrivals: list[Arrival] = []
+    for entry in sorted(evidence.epochs, key=lambda e: e.epoch):
+        seen = intake.epochs.get(entry.epoch)
+        if seen is None and entry.epoch <= intake.left:
+            raise EvidenceError(f"epoch {entry.epoch} came back after it had left the evidence")
+        if seen is not None and seen.weight_bp != entry.weight_bp:
+            raise EvidenceError(
+                f"epoch {entry.epoch} changed its weight from {seen.weight_bp} to {entry.weight_bp} basis points"
+            )
+        if not 0 < entry.weight_bp < WEIGHT_BP_MAX:
+            _checked(entry.epoch, entry.stable)
+            _checked(entry.epoch, entry.canary)
+            continue
+        if seen is not None and _same(entry.stable, seen.stable) and _same(entry.canary, seen.canary):
+            epochs[entry.epoch] = seen
+            continue
+        epochs[entry.epoch], arrival = _consume(entry, seen)
+        arrivals.append(arrival)
+    gone = intake.epochs.keys() - epochs.keys()
+    return Intake(epochs, max(gone | {intake.left})), arrivals
+
+
+def _consume(entry: EpochCounts, seen: Seen | None) -> tuple[Seen, Arrival]:
+    now = Seen(entry.weight_bp, _checked(entry.epoch, entry.stable), _checked(entry.epoch, entry.canary))
+    before = seen if seen is not None else Seen(entry.weight_bp, Counts(), Counts())
+    try:
+        arrival = Arrival(entry.epoch, delta(now.stable, before.stable), delta(now.canary, before.canary))
+        check(arrival.stable)
+        check(arrival.canary)
+    except EvidenceError as error:
+        raise EvidenceError(f"epoch {entry.epoch}: {error}") from error
+    return now, arrival
+
+
+def _checked(epoch: int, counts: Counts) -> Counts:
+    """A private copy of true counts: the owner may go on incrementing its own."""
+    numbers = [counts.requests, counts.errors, counts.client_errors, counts.overload]
+    for histogram in (counts.latency, counts.duration):
+        if not isinstance(histogram, dict):
+            raise EvidenceError(f"epoch {epoch}: a histogram is a {type(histogram).__name__}")
+        numbers += histogram.keys()
+        numbers += histogram.values()
+    for number in numbers:
+        if type(number) is not int or number > COUNT_MAX:
+            raise EvidenceError(f"epoch {epoch}: {number!r} is not a count")
+    try:
+        check(counts)
+    except EvidenceError as error:
+        raise EvidenceError(f"epoch {epoch}: {error}") from error
+    return Counts(counts.requests, counts.errors, counts.client_errors, counts.overload, dict(counts.latency))
+
+
+def _same(new: Counts, old: Counts) -> bool:
+    return (
+        new.requests == old.requests
+        and new.errors == old.errors
+        and new.client_errors == old.client_errors
+        and new.overload == old.overload
+        and new.latency == old.latency
+    )
+
+
+def _check_time(at_s: float) -> None:
+    if type(at_s) not in (float, int) or not math.isfinite(at_s):
+        raise EvidenceError(f"the time of the evidence is {at_s!r}")
+
+
+def _check_epochs(entries: tuple[EpochCounts, ...]) -> None:
+    for entry in entries:
+        for counts in (entry.stable, entry.canary):
+            if not isinstance(counts, Counts):
+                raise EvidenceError(f"epoch {entry.epoch!r}: counts are a {type(counts).__name__}")
+        if type(entry.epoch) is not int or not 0 <= entry.epoch <= COUNT_MAX:
+            raise EvidenceError(f"{entry.epoch!r} is not an epoch")
+        if type(entry.weight_bp) is not int or not 0 <= entry.weight_bp <= WEIGHT_BP_MAX:
+            raise EvidenceError(f"epoch {entry.epoch} has a weight of {entry.weight_bp!r} basis points")
+    numbers = [entry.epoch for entry in entries]
+    if len(set(numbers)) != len(numbers):
+        raise EvidenceError("an epoch occurs twice in the evidence")
+    routes = {entry.route for entry in entries}
+    if len(routes) > 1:
+        raise EvidenceError(f"the evidence mixes routes: {', '.join(sorted(map(str, routes)))}")

@@ -1,0 +1,215 @@
+"""Latency: bets on slices of time, valid whatever happens together inside a slice.
+
+Why slices. A pause (garbage collection, a batch boundary, a noisy neighbour) makes neighbouring requests of one arm
+slow TOGETHER. Counted as independent coins, one 300 ms pause of a healthy canary is thirty votes. Here a slice of
+about a second is one vote: D = (canary's share of slow requests) - (stable's share), a number in [-1, 1] of which only
+the mean is assumed. What it costs: a slice multiplies E by less than 2, so proof against a hopelessly slow canary
+takes at least log2(K * quantiles / alpha) slices, and the proof of "not slower by the margin" about
+log(1 / alpha) / log(1 + margin_delta) slices, however much traffic there is. Pauses much longer than a slice span
+several slices and are votes again: choose ``slice_s`` above the pauses that a healthy version may make.
+
+Rules:
+
+1. E_bad = product of (1 + lambda D), null mean D <= 0; E_ok = product of (1 + lambda (margin_delta - D)), null mean
+   D >= margin_delta; each averaged over a grid of lambda with which every factor stays positive (Waudby-Smith and
+   Ramdas, betting, 2023).
+2. Thresholds are the quantile buckets of stable's own past, frozen when the slice opens, after `PAST_MIN` stable
+   requests. Every request of the slice is answered after that.
+3. A slice closes on time, at the first tick past ``slice_s`` at which some epoch has requests of both arms; never on
+   outcomes. Inside a slice the arms are compared per epoch (under one weight) and the epochs' differences averaged with
+   weights n_c n_s / (n_c + n_s): a ramp inside a slice cannot mix a slow minute into one arm only.
+4. Tolerances are latencies, and buckets round against the claim. With u the first latency beyond the quantile's bucket:
+   - stable is slow at u and beyond, exactly;
+   - for E_bad the canary is slow from the first bucket that lies WHOLLY at or beyond u * ratio + add: if it is
+     stochastically not slower than that, its share cannot exceed stable's;
+   - for E_ok it is slow from the bucket that CONTAINS u * margin_ratio + margin_us: its share is never understated.
+5. E_bad is the average over the quantiles, E_ok their minimum: every quantile must be proven (intersection-union).
+6. A clock that went backwards (a restart) restarts the open slice's time; the slice only becomes longer.
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from gateway.core.analysis import wealth
+from gateway.core.analysis.intake import Arrival
+from gateway.core.analysis.types import LatencySpec
+from gateway.core.analysis.wealth import Wealth
+from gateway.core.stats.counts import merge
+from gateway.core.stats.histogram import bucket_of, count_at_or_above, lower_us, quantile_bucket, total, upper_us
+
+PAST_MIN = 50
+# The past is halved beyond this, so that thresholds follow the day.
+_PAST_MAX = 20_000
+
+BAD_LAMBDAS = (0.1, 0.3, 0.6, 0.9, 0.99)
+BAD_PRIORS = (0.1, 0.15, 0.2, 0.2, 0.35)
+# Shares of the largest lambda that keeps 1 + lambda (margin_delta - D) positive, 1 / (1 - margin_delta).
+OK_SHARES = (0.2, 0.5, 0.95)
+OK_PRIORS = (0.25, 0.25, 0.5)
+
+
+class Threshold(msgspec.Struct, frozen=True):
+    """Where "slow" begins, as first buckets, for one quantile: stable's, the canary's for E_bad and for E_ok."""
+
+    stable: int
+    canary_bad: int
+    canary_ok: int
+
+
+class Slow(msgspec.Struct, frozen=True):
+    """One epoch's part of the open slice: latencies per arm and, per quantile, how many were slow."""
+
+    stable: int
+    canary: int
+    stable_slow: tuple[int, ...]
+    canary_bad: tuple[int, ...]
+    canary_ok: tuple[int, ...]
+
+
+class Slice(msgspec.Struct, frozen=True):
+    """The open slice: when it opened, its frozen thresholds, and what arrived, by epoch."""
+
+    since_s: float
+    thresholds: tuple[Threshold, ...]
+    parts: dict[int, Slow] = msgspec.field(default_factory=dict)
+
+
+class QuantileState(msgspec.Struct, frozen=True):
+    """Two e-processes of one quantile, with totals over closed slices for the report."""
+
+    bad: Wealth
+    ok: Wealth
+    stable_slow: int = 0
+    canary_bad: int = 0
+    excess_sum: float = 0.0
+
+
+class LatencyState(msgspec.Struct, frozen=True):
+    """Stable's past, the open slice and the evidence of closed ones; ``stable``/``canary`` count closed requests."""
+
+    quantiles: tuple[QuantileState, ...]
+    past: dict[int, int] = msgspec.field(default_factory=dict)
+    open: Slice | None = None
+    slices: int = 0
+    stable: int = 0
+    canary: int = 0
+
+
+def fresh(spec: LatencySpec) -> LatencyState:
+    """Nothing seen, one unit of wealth in every test."""
+    one = QuantileState(wealth.fresh(BAD_PRIORS, wealth.HELD_BACK), wealth.fresh(OK_PRIORS))
+    return LatencyState(tuple(one for _ in spec.quantiles))
+
+
+def log_e_bad(state: LatencyState) -> float:
+    """log of E against "not slower than the tolerance": the average over quantiles."""
+    return wealth.mean_logs([wealth.log_e(q.bad) for q in state.quantiles])
+
+
+def log_e_ok(state: LatencyState) -> float:
+    """log of E against "slower by the margin": the least of the quantiles."""
+    return min(wealth.log_e(q.ok) for q in state.quantiles)
+
+
+def take(state: LatencyState, spec: LatencySpec, arrivals: list[Arrival], live: list[int], at_s: float) -> LatencyState:
+    """The state after one tick's arrivals. ``live`` are the experiment's epochs still in evidence."""
+    opened = state.open
+    if opened is not None:
+        parts = {epoch: part for epoch, part in opened.parts.items() if epoch in live}
+        for arrival in arrivals:
+            parts[arrival.epoch] = _add(parts.get(arrival.epoch), _slow(opened.thresholds, arrival))
+        opened = Slice(min(opened.since_s, at_s), opened.thresholds, parts)
+        if at_s - opened.since_s >= spec.slice_s and any(p.stable and p.canary for p in parts.values()):
+            state, opened = _close(state, spec, opened), None
+    past = _learn(state.past, arrivals) if arrivals else state.past
+    if opened is None and total(past) >= PAST_MIN:
+        opened = Slice(at_s, tuple(threshold(past, spec, q) for q in spec.quantiles))
+    return msgspec.structs.replace(state, past=past, open=opened)
+
+
+def threshold(past: dict[int, int], spec: LatencySpec, q: float) -> Threshold:
+    """Where "slow" begins at stable's q-quantile (rule 4)."""
+    bucket = quantile_bucket(past, q)
+    if bucket is None:
+        raise ValueError("a threshold needs a past")
+    beyond_us = upper_us(bucket)
+    tolerated_us = math.ceil(beyond_us * spec.tolerance_ratio) + spec.tolerance_us
+    margin_us = math.floor(beyond_us * spec.margin_ratio) + spec.margin_us
+    bad = bucket_of(tolerated_us)
+    if lower_us(bad) < tolerated_us:
+        bad += 1
+    return Threshold(bucket + 1, bad, bucket_of(margin_us))
+
+
+def _close(state: LatencyState, spec: LatencySpec, done: Slice) -> LatencyState:
+    parts = [part for part in done.parts.values() if part.stable and part.canary]
+    quantiles = tuple(_bet(q, spec, parts, i) for i, q in enumerate(state.quantiles))
+    return msgspec.structs.replace(
+        state,
+        quantiles=quantiles,
+        slices=state.slices + 1,
+        stable=state.stable + sum(part.stable for part in parts),
+        canary=state.canary + sum(part.canary for part in parts),
+    )
+
+
+def _bet(state: QuantileState, spec: LatencySpec, parts: list[Slow], index: int) -> QuantileState:
+    """One closed slice's bets at one quantile."""
+    bad = _difference(parts, [part.canary_bad[index] for part in parts], index)
+    ok = spec.margin_delta - _difference(parts, [part.canary_ok[index] for part in parts], index)
+    largest = 1.0 / (1.0 - spec.margin_delta)
+    return QuantileState(
+        wealth.grow(state.bad, [math.log1p(share * bad) for share in BAD_LAMBDAS], BAD_PRIORS),
+        wealth.grow(state.ok, [math.log1p(share * largest * ok) for share in OK_SHARES], OK_PRIORS),
+        state.stable_slow + sum(part.stable_slow[index] for part in parts),
+        state.canary_bad + sum(part.canary_bad[index] for part in parts),
+        state.excess_sum + bad,
+    )
+
+
+def _difference(parts: list[Slow], canary_slow: list[int], index: int) -> float:
+    """D: the mean over epochs of the arms' difference in slow shares."""
+    weights = [part.stable * part.canary / (part.stable + part.canary) for part in parts]
+    differences = [
+        slow / part.canary - part.stable_slow[index] / part.stable
+        for part, slow in zip(parts, canary_slow, strict=True)
+    ]
+    mean = math.fsum(w * d for w, d in zip(weights, differences, strict=True)) / math.fsum(weights)
+    return min(max(mean, -1.0), 1.0)
+
+
+def _slow(thresholds: tuple[Threshold, ...], arrival: Arrival) -> Slow:
+    stable, canary = arrival.stable.latency, arrival.canary.latency
+    return Slow(
+        total(stable),
+        total(canary),
+        tuple(count_at_or_above(stable, t.stable) for t in thresholds),
+        tuple(count_at_or_above(canary, t.canary_bad) for t in thresholds),
+        tuple(count_at_or_above(canary, t.canary_ok) for t in thresholds),
+    )
+
+
+def _add(a: Slow | None, b: Slow) -> Slow:
+    if a is None:
+        return b
+    return Slow(
+        a.stable + b.stable,
+        a.canary + b.canary,
+        tuple(map(sum, zip(a.stable_slow, b.stable_slow, strict=True))),
+        tuple(map(sum, zip(a.canary_bad, b.canary_bad, strict=True))),
+        tuple(map(sum, zip(a.canary_ok, b.canary_ok, strict=True))),
+    )
+
+
+def _learn(past: dict[int, int], arrivals: list[Arrival]) -> dict[int, int]:
+    learnt = merge(arrival.stable for arrival in arrivals).latency
+    for bucket, n in past.items():
+        learnt[bucket] = learnt.get(bucket, 0) + n
+    held = total(learnt)
+    while held > _PAST_MAX:
+        learnt = {bucket: n // 2 for bucket, n in learnt.items() if n > 1}
+        held = total(learnt)
+    return dict(sorted(learnt.items()))

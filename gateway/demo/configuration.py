@@ -1,0 +1,93 @@
+"""The demo's configuration file: a gateway as anybody would run it, tuned for a rollout of half a minute.
+
+The file is written for people to read (`gateway demo --keep DIR` leaves it behind): its comments say why each number
+that differs from the gateway's own defaults does.
+"""
+
+from __future__ import annotations
+
+ROUTE = "digits"
+INFER_PATH = "/v2/models/digits/infer"
+STEPS_PERCENT = (5, 25, 50)
+DEADLINE_S = 45.0
+
+_TEMPLATE = """\
+# Written by `gateway demo`. To run it again by hand: gateway serve {name}
+# (the model servers must be running at the addresses below).
+listen: 127.0.0.1:{port}
+workers: {workers}
+state_dir: ./state
+admin:
+  listen: 127.0.0.1:{admin_port}
+limits:
+  drain_timeout_s: 2
+
+backends:
+  digits-stable:
+    endpoints: [{stable_url}]
+    probe: {{interval_s: 0.5, timeout_s: 1}}
+  digits-canary:
+    endpoints: [{canary_url}]
+    probe: {{interval_s: 0.5, timeout_s: 1}}
+
+routes:
+  - name: {route}
+    match: {{path_prefix: /v2/models/digits}}
+    stable: digits-stable
+    canary: digits-canary
+    timeouts:
+      # A user whose request the canary swallows waits this long before stable answers it. Healthy answers take
+      # milliseconds; the rest is room for the stalls of a small machine that runs five processes on two cores.
+      first_byte_s: 2
+      total_s: 8
+
+    analysis:
+      alpha_rollback: 0.01   # one healthy canary in a hundred, at most, is rolled back
+      alpha_promote: 0.05    # one canary in twenty that is worse by the margins, at most, is promoted
+      # To prove "less than one point more failures" takes some 400 flawless canary requests; the demo asks for three
+      # points, for which about 130 are enough.
+      errors: {{margin_delta: 0.03}}
+      client_errors: {{margin_delta: 0.03}}
+      overload: {{margin_delta: 0.03}}
+      latency:
+        # Both models answer in a few milliseconds, and everything here shares a few cores, so that a scheduler's
+        # hiccup is larger than any difference between them. What counts as slower must be larger than that noise:
+        # half as much again plus 5 ms convicts; less than twice plus 15 ms passes. The slow scenario's 80 ms lie far
+        # beyond both.
+        tolerance_ratio: 1.5
+        tolerance_ms: 5
+        margin_ratio: 2
+        margin_ms: 15
+        margin_delta: 0.1
+        # A slice is one vote, however much happens in it. Short ones decide within seconds; production prefers 1 s,
+        # which is above the pauses that a healthy version may make.
+        slice_s: 0.25
+
+    plan:
+      steps:
+{steps}
+      deadline_s: {deadline_s:g}
+      on_deadline: hold      # undecided by then: keep the weight and leave the decision to a person
+"""
+_FLOORS = ((6, 60), (5, 150), (5, 300))
+
+
+def configuration(
+    *, name: str, port: int, admin_port: int, workers: int, stable_url: str, canary_url: str
+) -> str:
+    """The YAML text. Ports may be 0 (any free one); ``name`` is what the file will be called."""
+    steps = "\n".join(
+        f"        - {{percent: {percent}, min_time_s: {time_s}, min_requests: {requests}}}"
+        for percent, (time_s, requests) in zip(STEPS_PERCENT, _FLOORS, strict=True)
+    )
+    return _TEMPLATE.format(
+        name=name,
+        port=port,
+        admin_port=admin_port,
+        workers=workers,
+        stable_url=stable_url,
+        canary_url=canary_url,
+        route=ROUTE,
+        steps=steps,
+        deadline_s=DEADLINE_S,
+    )

@@ -1,0 +1,97 @@
+"""The scenarios: what is wrong with the canary, in which way the demo brings it about, and what must come of it.
+
+A scenario is a value. The canary is one of the bundled models behind a model server that fails on purpose (`faults`,
+see gateway.serving.faults) or that is killed under way (`killed_after_s`, counted from its first request).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+STABLE_MODEL = "digits-logreg"
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One way in which a rollout can go.
+
+    ``ends`` are the phases it may end in. ``cause`` is the metric that must be named for a rollback; ``also`` may be
+    named beside it (who never answers is slow, too).
+    """
+
+    name: str
+    title: str
+    story: str
+    canary_model: str
+    ends: tuple[str, ...]
+    cause: str | None = None
+    also: frozenset[str] = frozenset()
+    faults: tuple[str, ...] = ()
+    killed_after_s: tuple[float, float] | None = None
+
+
+_ROLLED_BACK = ("ROLLED_BACK",)
+# A model silently broken while it answers 200 and fast (digits-misscaled) belongs here once the gateway can convict it.
+_ALL = (
+    Scenario(
+        "good",
+        "a better model",
+        "The new model is a better one. It should be proven good enough, step by step, and promoted.",
+        "digits-svm",
+        ends=("PROMOTED",),
+    ),
+    Scenario(
+        "errors",
+        "a model that fails",
+        "The new version fails every fifth request. It should be rolled back, and no user should notice.",
+        "digits-svm",
+        ends=_ROLLED_BACK,
+        cause="errors",
+        faults=("error-rate=0.2",),
+    ),
+    Scenario(
+        "slow",
+        "a slow model",
+        "The new version answers correctly, but 80 ms later. It should be rolled back for its latency.",
+        "digits-svm",
+        ends=_ROLLED_BACK,
+        cause="latency",
+        faults=("latency-ms=80",),
+    ),
+    Scenario(
+        "hang",
+        "a model that hangs",
+        "The new version accepts requests and never answers. It should be convicted while it hangs.",
+        "digits-svm",
+        ends=_ROLLED_BACK,
+        cause="errors",
+        also=frozenset({"latency"}),
+        faults=("hang",),
+    ),
+    Scenario(
+        "crash",
+        "a model that dies",
+        "The new version's process is killed (SIGKILL) under traffic. It should be rolled back at once.",
+        "digits-svm",
+        ends=_ROLLED_BACK,
+        cause="errors",
+        killed_after_s=(3.0, 12.0),
+    ),
+    Scenario(
+        "flat",
+        "an identical model",
+        "The new version is the old one again. There must be no false alarm: promoted or held, never rolled back.",
+        STABLE_MODEL,
+        ends=("PROMOTED", "PAUSED"),
+    ),
+)
+SCENARIOS = {scenario.name: scenario for scenario in _ALL}
+
+
+def as_expected(scenario: Scenario, phase: str, metrics: tuple[str, ...]) -> bool:
+    """Whether a rollout that ended so, for these metrics, went as the scenario promises."""
+    if phase not in scenario.ends:
+        return False
+    if scenario.cause is None:
+        return True
+    return scenario.cause in metrics and set(metrics) <= {scenario.cause, *scenario.also}

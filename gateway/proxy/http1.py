@@ -1,0 +1,330 @@
+"""One client connection: bytes in, exchanges in their order out.
+
+Rules:
+
+1. llhttp parses with every lenient flag off; limits on the head are ours, absolute and counted in bytes.
+2. Pipelined requests are answered in order, one exchange at a time; reading stops while others wait.
+3. A request whose framing is in doubt is answered with the smallest honest status, and the connection is closed.
+4. A client that has shut down its sending half still gets its answers; one that resets is gone.
+5. A response that ends before its request did closes the connection, after the client had time to read it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any, cast
+
+import httptools
+
+from gateway.proxy import faults
+from gateway.proxy.exchange import Exchange
+from gateway.proxy.faults import Fault
+from gateway.proxy.state import WorkerState
+
+# How long a closed-for-writing connection is read from, so that a reset does not overtake the answer.
+_LINGER_S = 1.0
+
+
+class DownstreamConnection(asyncio.Protocol):
+    """The protocol that uvicorn hosts: one instance per accepted connection."""
+
+    __slots__ = (
+        "_body_of",
+        "_fields",
+        "_head_bytes",
+        "_head_since_s",
+        "_in_head",
+        "_linger_until_s",
+        "_paused",
+        "_paused_by_peer",
+        "_parser",
+        "_queue",
+        "_refusal",
+        "_registry",
+        "_since_s",
+        "_target",
+        "_worker",
+        "closing",
+        "eof",
+        "peer",
+        "tls",
+        "transport",
+        "trusted",
+    )
+
+    def __init__(self, worker: WorkerState, registry: set[Any]) -> None:
+        self._worker = worker
+        self._registry = registry
+        self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set by connection_made, before any use
+        self._parser = httptools.HttpRequestParser(self)
+        self._queue: deque[Exchange] = deque()
+        self._body_of: Exchange | None = None
+        self._target = b""
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._head_bytes = 0
+        self._in_head = True
+        self._refusal: Fault | None = None
+        self._head_since_s = self._since_s = worker.now_s()
+        self._linger_until_s = 0.0
+        self._paused = False
+        self._paused_by_peer = False
+        self.closing = False
+        self.eof = False
+        self.peer = b""
+        self.trusted = False
+        self.tls = False
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Learn who is there, and refuse when there are too many."""
+        self.transport = cast("asyncio.Transport", transport)
+        address = transport.get_extra_info("peername")
+        name = address[0] if isinstance(address, tuple) else ""
+        self.peer = name.encode()
+        self.trusted = self._worker.trusts(name)
+        self.tls = transport.get_extra_info("sslcontext") is not None
+        self._registry.add(self)
+        self._worker.connections.add(self)
+        if len(self._worker.connections) > self._worker.limits.connections_max:
+            self._worker.counts.fault(faults.TOO_MANY_CONNECTIONS.reason)
+            self.write_problem(faults.TOO_MANY_CONNECTIONS, keep=False)
+            self._linger()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse; exchanges act after the whole chunk has been looked at, so that their writes coalesce."""
+        if self._linger_until_s:
+            return
+        if self._in_head:
+            if not self._head_bytes:
+                self._head_since_s = self._worker.now_s()
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._refusal = self._refusal or faults.UPGRADE_UNSUPPORTED
+        except httptools.HttpParserError:
+            self._refusal = self._refusal or faults.BAD_REQUEST
+        if self._in_head and self._head_bytes > self._worker.limits.head_bytes_max:
+            self._refusal = self._refusal or faults.HEAD_TOO_LARGE
+        self._advance()
+
+    def eof_received(self) -> bool:
+        """The client sends no more; what it has asked for is still answered."""
+        self.eof = True
+        self.closing = True
+        # A request that can no longer become whole is as good as gone.
+        incomplete = self._body_of
+        if incomplete is not None and incomplete in self._queue:
+            return False
+        return bool(self._queue) and not self._linger_until_s
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone: every exchange of it ends now."""
+        self.closing = True
+        self._registry.discard(self)
+        self._worker.connections.discard(self)
+        while self._queue:
+            exchange = self._queue.popleft()
+            exchange.downstream_lost()
+
+    def pause_writing(self) -> None:
+        """The client reads slowly: stop reading from upstream."""
+        self._paused_by_peer = True
+        if self._queue:
+            self._queue[0].pause_upstream()
+
+    def resume_writing(self) -> None:
+        """The client caught up."""
+        self._paused_by_peer = False
+        if self._queue:
+            self._queue[0].resume_upstream()
+
+    # httptools callbacks
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._target = b""
+        self._fields = []
+        if not self._in_head:
+            self._in_head = True
+            self._head_bytes = 0
+
+    def on_url(self, piece: bytes) -> None:
+        """A piece of the request target."""
+        self._target += piece
+        if len(self._target) > self._worker.limits.line_bytes_max:
+            self._refusal = self._refusal or faults.TARGET_TOO_LONG
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header field; trailers arrive here too, after the head, and are dropped."""
+        if not self._in_head:
+            return
+        limits = self._worker.limits
+        self._fields.append((name, value))
+        if len(self._fields) > limits.header_fields_max or len(name) + len(value) > limits.line_bytes_max:
+            self._refusal = self._refusal or faults.HEAD_TOO_LARGE
+
+    def on_headers_complete(self) -> None:
+        """The head is whole: make the exchange and queue it."""
+        self._in_head = False
+        self._head_bytes = 0
+        if self._refusal is not None:
+            return
+        parser = self._parser
+        exchange = Exchange(
+            self._worker,
+            self,
+            parser.get_method(),
+            parser.get_http_version(),
+            keep_alive=parser.should_keep_alive(),
+        )
+        exchange.admit(self._target, self._fields)
+        if parser.should_upgrade() and exchange.fault is None:
+            exchange.fault = faults.UPGRADE_UNSUPPORTED
+        self._body_of = exchange
+        self._queue.append(exchange)
+
+    def on_body(self, piece: bytes) -> None:
+        """A piece of the request's body."""
+        if self._body_of is not None:
+            self._body_of.body(piece)
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        exchange, self._body_of = self._body_of, None
+        self._in_head = True
+        self._head_bytes = 0
+        self._since_s = self._worker.now_s()
+        if exchange is not None:
+            exchange.body_complete()
+
+    # the turn of exchanges
+
+    def _advance(self) -> None:
+        """Start the exchange whose turn it is; refuse the connection when nothing is left before the bad part."""
+        if self._refusal is not None and self._body_of is not None:
+            torn, self._body_of = self._body_of, None
+            torn.malformed(self._refusal)
+        if self._queue:
+            head = self._queue[0]
+            if len(self._queue) > 1:
+                self.pause_reading()
+            if not head.started:
+                head.start()
+        elif self._refusal is not None and not self._linger_until_s:
+            self._worker.counts.fault(self._refusal.reason)
+            self.write_problem(self._refusal, keep=False)
+            self._linger()
+
+    def exchange_done(self, exchange: Exchange, *, keep: bool, cut: bool) -> None:
+        """An exchange has settled: go on with the next, keep the connection, or end it."""
+        if not self._queue or self._queue[0] is not exchange:
+            return  # the connection itself is gone
+        self._queue.popleft()
+        self._since_s = self._worker.now_s()
+        if cut:
+            self.closing = True
+            self.transport.abort()
+        elif not keep or (self.closing and not self._queue):
+            self._linger()
+        elif self._queue:
+            # Not from here: a long pipeline must not become a deep stack.
+            self._worker.loop.call_soon(self._advance)
+        elif self._refusal is not None:
+            self._advance()
+        else:
+            self.resume_reading()
+
+    def shutdown(self) -> None:
+        """The server drains (called by uvicorn): finish what is under way, keep nothing."""
+        self.closing = True
+        if not self._queue and not self._linger_until_s:
+            self.transport.close()
+
+    def sweep(self, now_s: float) -> None:
+        """Close what idles, dawdles over its head, or lingers."""
+        limits = self._worker.limits
+        if self._linger_until_s:
+            if now_s >= self._linger_until_s:
+                self.transport.abort()
+        elif self._queue:
+            return
+        elif self._head_bytes:
+            if now_s - self._head_since_s > limits.head_timeout_s:
+                self._refusal = faults.HEAD_TIMEOUT
+                self._advance()
+        elif now_s - self._since_s > limits.keepalive_s:
+            self.transport.close()
+
+    def forgive(self, late_s: float) -> None:
+        """The loop stood still for that long: it is not the client's fault."""
+        self._head_since_s += late_s
+        self._since_s += late_s
+
+    # writing
+
+    def write(self, data: bytes) -> None:
+        """Write response bytes."""
+        if not self.transport.is_closing():
+            self.transport.write(data)
+
+    def write_problem(self, fault: Fault, *, keep: bool, head_only: bool = False) -> None:
+        """Write an answer of the gateway's own."""
+        body = faults.problem(fault)
+        lines = b"HTTP/1.1 %d %b\r\ncontent-type: application/problem+json\r\ncontent-length: %d\r\n%b: %b\r\n" % (
+            fault.status,
+            _REASONS.get(fault.status, b"Error"),
+            len(body),
+            faults.ERROR_HEADER,
+            fault.reason.encode(),
+        )
+        if fault.status == 503:
+            lines += b"retry-after: 1\r\n"
+        if fault.status == 405:
+            lines += b"allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
+        lines += b"\r\n" if keep else b"connection: close\r\n\r\n"
+        self.write(lines if head_only else lines + body)
+
+    def pause_reading(self) -> None:
+        """Read no more from the client until `resume_reading`."""
+        if not self._paused and not self.transport.is_closing():
+            self._paused = True
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read on, unless pipelined requests are still waiting."""
+        if self._paused and len(self._queue) <= 1 and not self.transport.is_closing():
+            self._paused = False
+            self.transport.resume_reading()
+
+    def _linger(self) -> None:
+        """Close, but let the client read the answer first (RFC 9112, 9.6)."""
+        self.closing = True
+        self._queue.clear()
+        request_open = self._body_of is not None or self._refusal is not None
+        self._body_of = None
+        if self.eof or not request_open or not self.transport.can_write_eof():
+            self.transport.close()
+            return
+        self._linger_until_s = self._worker.now_s() + _LINGER_S
+        self.resume_reading()
+        self.transport.write_eof()
+
+
+_REASONS = {
+    400: b"Bad Request",
+    404: b"Not Found",
+    405: b"Method Not Allowed",
+    408: b"Request Timeout",
+    413: b"Content Too Large",
+    414: b"URI Too Long",
+    417: b"Expectation Failed",
+    431: b"Request Header Fields Too Large",
+    501: b"Not Implemented",
+    502: b"Bad Gateway",
+    503: b"Service Unavailable",
+    504: b"Gateway Timeout",
+    508: b"Loop Detected",
+}

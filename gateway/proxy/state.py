@@ -1,0 +1,156 @@
+"""What all exchanges of one worker share: the current table and its indexes, pools, counters, and the clock.
+
+A new table replaces router and tallies in one assignment each, between two events of the loop; an exchange that has
+chosen keeps what it chose.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import random
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from gateway.core.stats.histogram import bucket_of
+from gateway.core.traffic.router import Router
+from gateway.core.traffic.table import Rescue, Route, RoutingTable
+from gateway.proxy.pool import Pools
+from gateway.proxy.tally import RouteTally, Tally
+from gateway.runtime.settings import Limits
+from gateway.runtime.wire import RouteTotals
+
+if TYPE_CHECKING:
+    from gateway.proxy.exchange import Exchange
+    from gateway.proxy.http1 import DownstreamConnection
+
+SWEEP_S = 0.025
+# A loop that was away for longer than this has missed answers that were already there: deadlines are moved by as much.
+_STALL_S = 0.25
+
+
+class RescueBudget:
+    """A token bucket in requests: every request on the route adds a share, a rescue takes one."""
+
+    __slots__ = ("_max", "_share", "tokens")
+
+    def __init__(self, rescue: Rescue) -> None:
+        self._share = rescue.budget_percent / 100
+        self._max = float(rescue.budget_burst)
+        self.tokens = self._max
+
+    def adopt(self, rescue: Rescue) -> None:
+        """Take over new limits, keeping what was saved up."""
+        self._share = rescue.budget_percent / 100
+        self._max = float(rescue.budget_burst)
+        self.tokens = min(self.tokens, self._max)
+
+    def deposit(self) -> None:
+        """One request came along the route."""
+        self.tokens = min(self._max, self.tokens + self._share)
+
+    def take(self) -> bool:
+        """Take a token for a rescue; False when there is none."""
+        if self.tokens < 1:
+            return False
+        self.tokens -= 1
+        return True
+
+
+class WorkerState:
+    """Everything that the protocols of one worker need, and nothing global."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        table: RoutingTable,
+        limits: Limits,
+        *,
+        boot: str,
+        trusted_proxies: tuple[str, ...] = (),
+    ) -> None:
+        self.loop = loop
+        # Not the loop's time: libuv rounds it to milliseconds and freezes it during a turn.
+        self.now_s = monotonic
+        self.draw = random.Random().random
+        self.limits = limits
+        self.boot = boot
+        self.counts = Tally(boot)
+        self.pools = Pools(loop)
+        self.active: dict[Exchange, None] = {}
+        self.connections: set[DownstreamConnection] = set()
+        self._trusted = tuple(ipaddress.ip_network(cidr) for cidr in trusted_proxies)
+        self._budgets: dict[str, RescueBudget] = {}
+        self._swept_s = monotonic()
+        self._sweeps = 0
+        self.table = table
+        self.router: Router
+        self.tallies: dict[str, RouteTally]
+        self._enter(table)
+
+    def enter_table(self, table: RoutingTable) -> bool:
+        """Route by ``table`` from the next request on; a table that is not newer is refused."""
+        if table.epoch <= self.table.epoch:
+            return False
+        self._enter(table)
+        return True
+
+    def _enter(self, table: RoutingTable) -> None:
+        self.pools.enter_table(table.backends)
+        self.tallies = self.counts.enter_table(table.epoch, table.routes)
+        self.router = Router(table)
+        self.table = table
+        for route in table.routes:
+            if route.name in self._budgets:
+                self._budgets[route.name].adopt(route.rescue)
+        self._budgets = {r.name: self._budgets.get(r.name) or RescueBudget(r.rescue) for r in table.routes}
+
+    def budget(self, route: Route) -> RescueBudget:
+        """The rescue budget of a route (one that a newer table dropped keeps a budget of its own to the end)."""
+        return self._budgets.get(route.name) or RescueBudget(route.rescue)
+
+    def trusts(self, address: str) -> bool:
+        """Whether a peer's X-Forwarded-* are believed."""
+        if not self._trusted or not address:
+            return False
+        try:
+            parsed = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return any(parsed in network for network in self._trusted)
+
+    def observe(self, totals: RouteTotals, first_byte_us: int, duration_us: int) -> None:
+        """Enter a try's latencies into the totals for metrics."""
+        bucket = bucket_of(first_byte_us)
+        totals.first_byte[bucket] = totals.first_byte.get(bucket, 0) + 1
+        totals.first_byte_us_sum += first_byte_us
+        bucket = bucket_of(duration_us)
+        totals.duration[bucket] = totals.duration.get(bucket, 0) + 1
+        totals.duration_us_sum += duration_us
+
+    def sweep(self) -> None:
+        """Look for deadlines that have passed; called every ``SWEEP_S``.
+
+        One pass over the open exchanges costs less than a timer armed and cancelled per request would.
+        """
+        now_s = self.now_s()
+        late_s = now_s - self._swept_s - SWEEP_S
+        self._swept_s = now_s
+        self.counts.loop_lag_us_max = max(self.counts.loop_lag_us_max, int(late_s * 1e6))
+        if late_s > _STALL_S:
+            self._forgive(late_s)
+            return
+        for exchange in [e for e in self.active if now_s >= e.deadline_s or now_s >= e.total_at_s]:
+            exchange.sweep(now_s)
+        self._sweeps += 1
+        if self._sweeps % 20 == 0:
+            for connection in list(self.connections):
+                connection.sweep(now_s)
+            self.pools.each(lambda pool: pool.sweep(now_s))
+
+    def _forgive(self, late_s: float) -> None:
+        for exchange in self.active:
+            exchange.deadline_s += late_s
+            exchange.total_at_s += late_s
+        for connection in self.connections:
+            connection.forgive(late_s)

@@ -1,0 +1,248 @@
+"""One connection to a backend: bytes in, calls on the exchange out.
+
+Rules:
+
+1. llhttp parses strictly; framing is checked once more in headers.py. Anything malformed is the backend's fault, and
+   the connection is discarded.
+2. A connection goes back to the pool only when the response was complete, framed by length or chunks, not marked
+   ``close``, and nothing came after it.
+3. Interim responses (1xx) are messages of their own; 101 is never right, since no upgrade is ever asked for.
+4. A HEAD response has no body whatever its head says; llhttp cannot be told, so it gets a fresh parser afterwards.
+5. Backpressure is passed on both ways by pausing the other side's reads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import httptools
+
+from gateway.proxy import faults, headers
+from gateway.proxy.faults import Fault
+
+if TYPE_CHECKING:
+    from gateway.proxy.exchange import Exchange
+    from gateway.proxy.pool import EndpointPool
+
+HEAD_BYTES_MAX = 64 * 1024
+# A failed answer that a rescue made superfluous is read to its end, up to here, so that the connection can be kept.
+DRAIN_BYTES_MAX = 64 * 1024
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """A leased or idle connection. ``exchange`` is the one that leases it, None when idle or draining."""
+
+    __slots__ = (
+        "_bodyless",
+        "_complete",
+        "_drained",
+        "_draining",
+        "_fault",
+        "_fields",
+        "_head_bytes",
+        "_head_done",
+        "_keep",
+        "_parser",
+        "_reason",
+        "_until_close",
+        "closing",
+        "exchange",
+        "idle_since_s",
+        "pool",
+        "reused",
+        "transport",
+    )
+
+    def __init__(self, pool: EndpointPool) -> None:
+        self.pool = pool
+        self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set by connection_made, before any use
+        self.exchange: Exchange | None = None
+        self.reused = False
+        self.closing = False
+        self.idle_since_s = 0.0
+        self._draining = False
+        self._drained = 0
+        self._parser = httptools.HttpResponseParser(self)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._head_bytes = 0
+        self._head_done = False
+        self._complete = False
+        self._bodyless = False
+        self._until_close = False
+        self._keep = False
+        self._fault: Fault | None = None
+        self._reason = b""
+
+    @property
+    def usable(self) -> bool:
+        """Whether the connection may be leased: its end has not been seen."""
+        return not self.closing and not self.transport.is_closing()
+
+    def attach(self, exchange: Exchange) -> None:
+        """Lease the connection to an exchange: the next response is its own."""
+        self.exchange = exchange
+        self._reset()
+
+    def write(self, data: bytes) -> None:
+        """Send request bytes."""
+        self.transport.write(data)
+
+    def detach(self, *, drain: bool = False) -> None:
+        """The exchange needs no more of the response. ``drain`` reads a small rest so that the connection lives."""
+        self.exchange = None
+        if self._complete and self._fault is None:
+            self._release()
+        elif drain and self._head_done and not self.closing:
+            self._draining = True
+            self._drained = 0
+        else:
+            self._discard()
+
+    def close(self) -> None:
+        """Close at once, dropping what was not sent."""
+        self.closing = True
+        if self.transport is not None:
+            self.transport.abort()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self.transport = transport  # type: ignore[assignment]  # a stream protocol is given a Transport
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, then let the exchange act on all that this chunk brought, in one go."""
+        exchange = self.exchange
+        if exchange is None and not self._draining:
+            self.close()  # a backend that speaks unasked is not to be trusted with the next request
+            return
+        if not self._head_done:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._malformed()
+        if not self._head_done and self._head_bytes > HEAD_BYTES_MAX:
+            self._fault = faults.BAD_RESPONSE
+        if self._draining:
+            self._drain(len(data))
+        elif exchange is not None:
+            exchange.upstream_progress(self, self._fault, complete=self._complete)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The backend went away: clean end of a close-delimited body, a stale connection, or a failure."""
+        self.closing = True
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            self.pool.leased -= 1
+            if self._head_done and not self._complete and self._until_close and exc is None:
+                exchange.upstream_ended()
+            else:
+                stale = self.reused and not self._head_bytes
+                exchange.upstream_failed(self._loss(stale))
+        elif self._draining:
+            self.pool.leased -= 1
+        self.pool.closed(self)
+
+    def pause_writing(self) -> None:
+        """The backend reads slowly: stop reading the client's body."""
+        if self.exchange is not None:
+            self.exchange.pause_downstream()
+
+    def resume_writing(self) -> None:
+        """The backend caught up."""
+        if self.exchange is not None:
+            self.exchange.resume_downstream()
+
+    # httptools callbacks
+
+    def on_message_begin(self) -> None:
+        """A message begins; one that follows a complete response was not asked for."""
+        if self._complete:
+            self._malformed()
+
+    def on_status(self, reason: bytes) -> None:
+        """The reason phrase (may come in pieces)."""
+        self._reason += reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header field; trailers arrive here too, after the head, and are dropped."""
+        if not self._head_done:
+            self._fields.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """The head is whole: check it and hand it on."""
+        exchange = self.exchange
+        if exchange is None or self._fault is not None or self._complete:
+            self._malformed()
+            return
+        status = self._parser.get_status_code()
+        if status < 200:
+            if status == 101:
+                self._fault = faults.BAD_RESPONSE
+            return
+        head = headers.read_response(self._fields)
+        if isinstance(head, Fault):
+            self._fault = head
+            return
+        self._head_done = True
+        self._bodyless = exchange.method == b"HEAD" or status in (204, 304)
+        self._keep = self._parser.should_keep_alive() and not head.wants_close
+        if self._bodyless and status not in (204, 304):
+            # Rule 4. llhttp waits for a body that will not come: the message ends here.
+            self._complete = True
+        self._until_close = head.content_length is None and not head.chunked and not self._bodyless
+        exchange.upstream_head(status, self._reason, head, bodyless=self._bodyless)
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body, without its framing."""
+        if self._complete:
+            self._malformed()
+        elif self.exchange is not None:
+            self.exchange.upstream_body(body)
+
+    def on_message_complete(self) -> None:
+        """The response, or an interim one, is whole."""
+        if self._head_done:
+            self._complete = True
+        elif self._fault is None:
+            exchange = self.exchange
+            status = self._parser.get_status_code()
+            if exchange is not None and status not in (100, 101):
+                exchange.upstream_interim(status, self._reason, self._fields)
+            self._fields = []
+            self._reason = b""
+
+    # Endings
+
+    def _malformed(self) -> None:
+        if self._complete:
+            self._keep = False  # the response itself was whole: only what follows is dropped, with the connection
+        else:
+            self._fault = self._fault or faults.BAD_RESPONSE
+
+    def _loss(self, stale: bool) -> Fault:
+        if self._head_done:
+            return faults.TRUNCATED
+        return faults.STALE if stale else faults.RESET
+
+    def _drain(self, n: int) -> None:
+        self._drained += n
+        if self._complete or self._fault is not None:
+            self._draining = False
+            self._release()
+        elif self._drained > DRAIN_BYTES_MAX:
+            self._draining = False
+            self._discard()
+
+    def _release(self) -> None:
+        if self._bodyless:
+            self._parser = httptools.HttpResponseParser(self)
+        self.pool.release(self, reusable=self._keep and self._fault is None and self.usable)
+
+    def _discard(self) -> None:
+        self.pool.release(self, reusable=False)

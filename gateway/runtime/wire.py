@@ -1,0 +1,128 @@
+"""The one conversation between control and workers: typed messages over a Unix-domain stream socket.
+
+Frames are a four-byte big-endian length followed by one MessagePack value. Tables and health go down, pushed; reports
+come up, cumulative since the worker's boot, so that a lost or repeated one harms nothing. A worker that finds the
+control plane dead keeps its last table and goes on counting; a control plane that comes back learns from `Hello` what
+the workers are doing before it publishes anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+
+import msgspec
+
+from gateway.core.stats.counts import EpochCounts
+from gateway.core.traffic.table import RoutingTable
+
+_LENGTH = struct.Struct(">I")
+# A table of a thousand routes is under 1 MiB; more than this is a broken peer, not a message.
+FRAME_BYTES_MAX = 64 << 20
+
+
+class Hello(msgspec.Struct, frozen=True, tag=True):
+    """A worker introduces itself, once per connection. ``boot`` names this life of the process."""
+
+    boot: str
+    index: int
+    pid: int
+    epoch: int
+    weights_bp: dict[str, int]
+
+
+class Applied(msgspec.Struct, frozen=True, tag=True):
+    """The worker routes by this epoch from now on."""
+
+    epoch: int
+
+
+class RouteTotals(msgspec.Struct):
+    """What one variant did on one route since the worker's boot, for metrics only (never for verdicts).
+
+    ``answered`` counts responses to clients by status and the variant that produced them; ``tries`` counts what came
+    of each upstream try by result (``ok``, ``errors``, ``client_errors``, ``overload``, ``aborted``, ``stale``).
+    Latencies are histograms as in core.stats.
+    """
+
+    route: str
+    variant: int
+    answered: dict[int, int] = msgspec.field(default_factory=dict)
+    tries: dict[str, int] = msgspec.field(default_factory=dict)
+    first_byte: dict[int, int] = msgspec.field(default_factory=dict)
+    duration: dict[int, int] = msgspec.field(default_factory=dict)
+    duration_us_sum: int = 0
+    first_byte_us_sum: int = 0
+    rescued: int = 0
+    rescue_denied: int = 0
+    forced: int = 0
+
+
+class Report(msgspec.Struct, tag=True):
+    """All a worker has counted since its boot, and how it is doing now.
+
+    ``faults`` counts the answers that the gateway made itself, by reason (``no_route``, ``bad_request``, ...).
+    """
+
+    boot: str
+    seq: int
+    epoch: int
+    evidence: list[EpochCounts]
+    totals: list[RouteTotals]
+    faults: dict[str, int]
+    in_flight: int
+    connections: int
+    upstream_connections: int
+    aborted: int = 0
+    loop_lag_us_max: int = 0
+
+
+class SetTable(msgspec.Struct, frozen=True, tag=True):
+    """Route by this table from the next request on."""
+
+    table: RoutingTable
+
+
+class SetHealth(msgspec.Struct, frozen=True, tag=True):
+    """The endpoints (by URL) that active probes found down."""
+
+    down: tuple[str, ...]
+
+
+class Ack(msgspec.Struct, frozen=True, tag=True):
+    """The report of this number has been taken in; retired epochs in it may be forgotten."""
+
+    seq: int
+
+
+Up = Hello | Applied | Report
+Down = SetTable | SetHealth | Ack
+
+_encoder = msgspec.msgpack.Encoder()
+_decode_up = msgspec.msgpack.Decoder(Up)
+_decode_down = msgspec.msgpack.Decoder(Down)
+
+
+def encode(message: Up | Down) -> bytes:
+    """One frame, ready to be written."""
+    body = _encoder.encode(message)
+    return _LENGTH.pack(len(body)) + body
+
+
+async def read_up(reader: asyncio.StreamReader) -> Up:
+    """The next message of a worker; asyncio.IncompleteReadError at its end, ValueError when it is broken."""
+    message: Up = _decode_up.decode(await _read_frame(reader))
+    return message
+
+
+async def read_down(reader: asyncio.StreamReader) -> Down:
+    """The next message of control; asyncio.IncompleteReadError at its end, ValueError when it is broken."""
+    message: Down = _decode_down.decode(await _read_frame(reader))
+    return message
+
+
+async def _read_frame(reader: asyncio.StreamReader) -> bytes:
+    (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
+    if length > FRAME_BYTES_MAX:
+        raise ValueError(f"a frame of {length} bytes is over the limit of {FRAME_BYTES_MAX}")
+    return await reader.readexactly(length)

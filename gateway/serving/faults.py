@@ -1,0 +1,142 @@
+"""Faults on demand: what makes the model server a test double of itself. Pure but for its counter and its generator.
+
+Rules:
+
+1. Faults concern inference only; health, readiness and metadata stay truthful.
+2. Every request draws once for `hang` and once for `error-rate`, in the order of arrival, so that one seed gives one
+   sequence of fates whatever the shares are.
+3. Of several faults that strike one request the gravest wins: crash, hang, error. Latency comes before the last two.
+
+| key                  | value            | meaning                                                         |
+|----------------------|------------------|-----------------------------------------------------------------|
+| error-rate           | 0..1             | share of requests answered with status 500                      |
+| latency-ms           | 0 or more        | every request waits so long before it is worked on              |
+| hang                 | 0..1, default 1  | share of requests that are accepted and never answered          |
+| crash-after-s        | 0 or more        | the process dies so long after the fault was set (or the start) |
+| crash-after-requests | 1 or more        | the process dies on that request, unanswered                    |
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import math
+import random
+from collections.abc import Iterable, Mapping
+
+from gateway.serving.errors import FaultError
+
+CRASH_STATUS = 70
+"""Exit status of a crash on demand: told apart from a crash by accident."""
+
+
+class Fate(enum.Enum):
+    """What becomes of one request."""
+
+    SERVE = "serve"
+    ERROR = "error"
+    HANG = "hang"
+    CRASH = "crash"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Faults:
+    """Which faults are on; the defaults mean none. FaultError for values outside the domains above."""
+
+    error_rate: float = 0.0
+    latency_ms: float = 0.0
+    hang: float = 0.0
+    crash_after_s: float | None = None
+    crash_after_requests: int | None = None
+
+    def __post_init__(self) -> None:
+        for field in ("error_rate", "hang"):
+            _check_number(_key(field), getattr(self, field), high=1)
+        _check_number("latency-ms", self.latency_ms)
+        if self.crash_after_s is not None:
+            _check_number("crash-after-s", self.crash_after_s)
+        requests = self.crash_after_requests
+        if requests is not None and (type(requests) is not int or requests < 1):
+            raise FaultError(f"fault crash-after-requests must be a whole number from 1, not {requests!r}")
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, object]) -> Faults:
+        """Build from keys as in the table; `{"hang": true}` and `{"hang": false}` mean all and none."""
+        unknown = values.keys() - KEYS
+        if unknown:
+            raise FaultError(_unknown(*sorted(unknown)))
+        fields = {_field(key): value for key, value in values.items()}
+        if isinstance(fields.get("hang"), bool):
+            fields["hang"] = float(bool(fields["hang"]))
+        return cls(**fields)  # type: ignore[arg-type]  # __post_init__ checks what came from outside
+
+    @classmethod
+    def from_options(cls, texts: Iterable[str]) -> Faults:
+        """Build from command line texts such as `error-rate=0.2` and `hang`."""
+        values: dict[str, object] = {}
+        for text in texts:
+            key, equals, value = text.partition("=")
+            if key in values:
+                raise FaultError(f"fault {key} is given twice; give it once")
+            if key not in KEYS:
+                raise FaultError(_unknown(key))
+            values[key] = _number(key, value) if equals or key != "hang" else 1.0
+        return cls.from_mapping(values)
+
+    def to_mapping(self) -> dict[str, float | int | None]:
+        """The faults by the keys of the table, all of them."""
+        return {_key(field): value for field, value in dataclasses.asdict(self).items()}
+
+
+class FaultSource:
+    """Deals fates to requests: `faults` as they stand, a counter since they were set, one seeded generator."""
+
+    def __init__(self, faults: Faults, seed: int | None = None) -> None:
+        self._random = random.Random(seed)  # a test double's dice, no secret
+        self.set(faults)
+
+    def set(self, faults: Faults) -> None:
+        """Switch to other faults; the count towards `crash-after-requests` starts anew."""
+        self.faults = faults
+        self.requests = 0
+
+    def draw(self) -> Fate:
+        """The fate of the next request."""
+        self.requests += 1
+        hang, error = self._random.random(), self._random.random()
+        if self.faults.crash_after_requests is not None and self.requests >= self.faults.crash_after_requests:
+            return Fate.CRASH
+        if hang < self.faults.hang:
+            return Fate.HANG
+        return Fate.ERROR if error < self.faults.error_rate else Fate.SERVE
+
+
+def _unknown(*keys: str) -> str:
+    return f"unknown fault {', '.join(keys)}; there are: {', '.join(KEYS)}"
+
+
+def _key(field: str) -> str:
+    return field.replace("_", "-")
+
+
+def _field(key: str) -> str:
+    return key.replace("-", "_")
+
+
+KEYS = tuple(_key(field.name) for field in dataclasses.fields(Faults))
+
+
+def _check_number(key: str, value: object, high: float = math.inf) -> None:
+    domain = f"from 0 to {high:g}" if high < math.inf else "from 0"
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 <= value <= high or not math.isfinite(value):  # type: ignore[operator,arg-type]
+        raise FaultError(f"fault {key} must be a number {domain}, not {value!r}")
+
+
+def _number(key: str, text: str) -> float | int:
+    for convert in (int, float):
+        try:
+            return convert(text)
+        except ValueError:
+            continue
+    raise FaultError(f"fault {key} needs a number, as in {key}=1, not {text!r}")

@@ -1,0 +1,104 @@
+"""The configuration becomes the core's values, and its defaults are the core's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway.config import GatewayConfig, analysis_spec, load, plan, routing_table
+from gateway.config.shape import keys
+from gateway.core.analysis.types import AnalysisSpec, LatencySpec, RateSpec
+from gateway.core.rollout.types import OnDeadline, Plan, Step
+from gateway.core.traffic.router import Router
+from gateway.core.traffic.table import (
+    Backend,
+    Endpoint,
+    Rescue,
+    Route,
+    RoutingTable,
+    Sticky,
+    Timeouts,
+)
+
+MINIMAL = """\
+backends:
+  v1: {endpoints: [http://h]}
+  v2: {endpoints: [https://h, "http://[::1]:8002"]}
+routes:
+  - name: model
+    match: {path_prefix: /}
+    stable: v1
+    canary: v2
+"""
+
+
+def config_of(directory: Path, text: str) -> GatewayConfig:
+    path = directory / "gateway.yaml"
+    path.write_text(text)
+    return load(path, environ={})
+
+
+def test_defaults_are_those_of_the_core(tmp_path: Path) -> None:
+    config = config_of(tmp_path, MINIMAL)
+    assert routing_table(config) == RoutingTable(
+        epoch=1,
+        routes=(Route(name="model", path_prefix="/", stable="v1", canary="v2", salt="model"),),
+        backends={
+            "v1": Backend("v1", (Endpoint("h", 80),)),
+            "v2": Backend("v2", (Endpoint("h", 443, tls=True), Endpoint("::1", 8002))),
+        },
+    )
+    assert analysis_spec(config.routes[0]) == AnalysisSpec()
+    assert plan(config.routes[0]) == Plan(tuple(Step(weight_bp) for weight_bp in (100, 500, 2500, 5000)))
+
+
+def test_partial_sections_keep_the_cores_other_defaults(tmp_path: Path) -> None:
+    analysis = "{errors: {decides: false}, client_errors: {margin_ratio: 2}, overload: {}, latency: {slice_s: 2}}"
+    config = config_of(tmp_path, f"{MINIMAL}    analysis: {analysis}\n    timeouts: {{idle_s: 5}}\n")
+    assert analysis_spec(config.routes[0]) == AnalysisSpec(
+        errors=RateSpec(decides=False), client_errors=RateSpec(margin_ratio=2.0), latency=LatencySpec(slice_s=2.0)
+    )
+    assert routing_table(config).route("model").timeouts == Timeouts(idle_s=5.0)
+
+
+def test_every_value_arrives_in_its_unit(tmp_path: Path) -> None:
+    text = MINIMAL.replace("{path_prefix: /}", "{path_prefix: /v2/, hosts: [A.example, '[::1]']}") + (
+        "    canary_percent: 0.29\n"
+        "    forced_variant_header: X-Variant\n"
+        "    sticky: {cookie: Session}\n"
+        "    rescue: {replayable: false, body_bytes_max: 0, budget_percent: 12.5, budget_burst: 3}\n"
+        "    analysis: {latency: {tolerance_ms: 0.25, margin_ms: 7, quantiles: [0.9]}}\n"
+        "    plan: {steps: [{percent: 0.07, min_time_s: 0, min_requests: 7}, {percent: 100}], deadline_s: 9, "
+        "on_deadline: rollback}\n"
+    )
+    config = config_of(tmp_path, text)
+    table = routing_table(config, epoch=9)
+    assert table.epoch == 9
+    assert table.route("model") == Route(
+        name="model",
+        path_prefix="/v2/",
+        stable="v1",
+        canary="v2",
+        weight_bp=29,
+        hosts=("a.example", "[::1]"),
+        forced_header="x-variant",
+        sticky=Sticky(cookie="Session"),
+        salt="model",
+        rescue=Rescue(replayable=False, body_bytes_max=0, budget_percent=12.5, budget_burst=3),
+    )
+    assert Router(table).match(b"A.EXAMPLE:8080", b"/v2/x") == table.route("model")
+    assert analysis_spec(config.routes[0]).latency == LatencySpec(tolerance_us=250, margin_us=7000, quantiles=(0.9,))
+    steps = (Step(7, min_time_s=0.0, min_requests=7), Step(10_000))
+    assert plan(config.routes[0]) == Plan(steps, 9.0, OnDeadline.ROLLBACK)
+
+
+@pytest.mark.parametrize("percent", [0, 0.01, 0.07, 0.29, 1.13, 33.33, 57.89, 99.99, 100])
+def test_percents_become_exact_basis_points(tmp_path: Path, percent: float) -> None:
+    config = config_of(tmp_path, f"{MINIMAL}    canary_percent: {percent}\n")
+    assert routing_table(config).route("model").weight_bp == int(f"{percent:.2f}".replace(".", ""))
+
+
+def test_the_admin_and_data_defaults_do_not_collide() -> None:
+    defaults = {name: default for name, _, default in keys(GatewayConfig)}
+    assert (defaults["listen"], defaults["admin.listen"]) == ("127.0.0.1:8080", "127.0.0.1:9900")

@@ -1,0 +1,414 @@
+"""`/metrics` as Prometheus reads it: hand-built totals are rendered and parsed back."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+import gateway
+from gateway.control import metrics
+from gateway.control.api import ControlPlane, TrafficTotals
+from gateway.control.observer import Observer
+from gateway.control.views import EndpointView, Readiness, RolloutView, RouteView
+from gateway.core.analysis.types import Analysis, Finding, Verdict
+from gateway.core.rollout.types import Phase, Plan
+from gateway.core.stats.histogram import bucket_of
+from gateway.core.types import Variant
+from gateway.proxy import faults
+from gateway.runtime.wire import Report, RouteTotals
+
+ROOT = Path(__file__).resolve().parents[2]
+DASHBOARD = ROOT / "config/grafana/dashboards/canary-gateway.json"
+ALERTS = ROOT / "config/prometheus/alerts.yml"
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def route_view(name: str = "digits", **changes: Any) -> RouteView:
+    view = RouteView(
+        name=name,
+        path_prefix="/",
+        hosts=(),
+        stable="v1",
+        canary="v2",
+        canary_percent=12.5,
+        epoch=7,
+        workers=2,
+        workers_applied=1,
+        endpoints=(
+            EndpointView("v1", "http://a:1", healthy=True),
+            EndpointView("v2", "http://b:1", healthy=False),
+            EndpointView("v2", "http://c:1", healthy=None),
+        ),
+        rollout_id="r1",
+        phase="PROGRESSING",
+    )
+    return replace(view, **changes)
+
+
+def finding(metric: str, bad: float, ok: float, *, decides: bool = True) -> Finding:
+    return Finding(metric, Verdict.UNDECIDED, "", decides, bad, ok, 5, 1000, 30, 100)
+
+
+def analysis(verdict: Verdict = Verdict.UNDECIDED, findings: tuple[Finding, ...] = ()) -> Analysis:
+    return Analysis(verdict, "", (), findings, 1.5, 4.6, 3.0, 1000, 100)
+
+
+def rollout_view(found: Analysis | None, route: str = "digits") -> RolloutView:
+    return RolloutView(
+        id="r1",
+        route=route,
+        stable="v1",
+        canary="v2",
+        phase="PROGRESSING",
+        step=2,
+        steps=4,
+        canary_percent=12.5,
+        reason="",
+        causes=(),
+        by="someone",
+        started_at="",
+        updated_at="",
+        plan=Plan(()),
+        canary_requests=100,
+        analysis=found,
+    )
+
+
+def report(boot: str = "a", seq: int = 1, totals: tuple[RouteTotals, ...] = (), **changes: Any) -> Report:
+    base = Report(
+        boot=boot,
+        seq=seq,
+        epoch=7,
+        evidence=[],
+        totals=list(totals),
+        faults={},
+        in_flight=0,
+        connections=0,
+        upstream_connections=0,
+    )
+    return replace(base, **changes)
+
+
+@dataclass
+class Plane:
+    """A control plane that stands still: what `render` may read, with a real observer's totals."""
+
+    observer: Observer = field(default_factory=Observer)
+    views: list[RouteView] = field(default_factory=lambda: [route_view()])
+    newest: dict[str, RolloutView] = field(default_factory=dict)
+    verdicts: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    def traffic(self) -> TrafficTotals:
+        return self.observer.merged()
+
+    def routes(self) -> list[RouteView]:
+        return self.views
+
+    def rollouts(self, route: str | None = None, limit: int = 50, before: str | None = None) -> list[RolloutView]:
+        assert limit == 1, "a scrape must not build a view of every rollout that ever was"
+        return [self.newest[route]] if route in self.newest else []
+
+    def verdict_counts(self) -> dict[tuple[str, str], int]:
+        return self.verdicts
+
+    def readiness(self) -> Readiness:
+        return Readiness(ready=True, workers=2, reasons=())
+
+
+def rendered(plane: Plane, accept: str = "") -> str:
+    return metrics.render(cast(ControlPlane, plane), accept)[0].decode()
+
+
+def parsed(text: str, *, openmetrics: bool = False) -> Samples:
+    families = parse_openmetrics(text) if openmetrics else parse_text(text)
+    samples = [sample for family in families for sample in family.samples]
+    out = {(s.name, frozenset(s.labels.items())): s.value for s in samples}
+    assert len(out) == len(samples), "a series is given twice"
+    return out
+
+
+def scraped(plane: Plane) -> Samples:
+    return parsed(rendered(plane))
+
+
+def value(samples: Samples, name: str, **labels: str) -> float | None:
+    return samples.get((name, frozenset(labels.items())))
+
+
+def by_label(samples: Samples, name: str, label: str) -> dict[str, float]:
+    return {dict(labels)[label]: n for (known, labels), n in samples.items() if known == name}
+
+
+def busy() -> Plane:
+    """Two workers with traffic, a rollout under way."""
+    plane = Plane()
+    stable = RouteTotals("digits", Variant.STABLE, answered={200: 90, 404: 2}, tries={"ok": 90, "client_errors": 2})
+    canary = RouteTotals("digits", Variant.CANARY, answered={200: 8}, tries={"ok": 8, "errors": 3}, rescued=3)
+    canary.rescue_denied, canary.forced = 1, 2
+    for latency_us in (400, 700, 3_000_000):
+        canary.duration[bucket_of(latency_us)] = 1
+        canary.duration_us_sum += latency_us
+    gauges = {"in_flight": 3, "connections": 5, "upstream_connections": 4, "loop_lag_us_max": 1500}
+    plane.observer.arrived()
+    plane.observer.arrived()
+    plane.observer.take(report("a", 1, (stable, canary), faults={"no_route": 4}, aborted=6, **gauges), 0.0)
+    plane.observer.take(report("b", 1, (stable,), loop_lag_us_max=250, in_flight=1), 0.0)
+    plane.newest["digits"] = rollout_view(
+        analysis(findings=(finding("errors", 2.0, -math.inf), finding("latency", math.nan, 0.5, decides=False)))
+    )
+    plane.verdicts = {("digits", "UNDECIDED"): 41, ("digits", "PASS"): 2}
+    return plane
+
+
+def test_workers_counts_are_merged_and_labelled() -> None:
+    samples = scraped(busy())
+    assert value(samples, "gateway_requests_total", route="digits", variant="stable", code="200") == 180
+    assert value(samples, "gateway_requests_total", route="digits", variant="canary", code="200") == 8
+    assert value(samples, "gateway_upstream_tries_total", route="digits", variant="canary", result="errors") == 3
+    assert value(samples, "gateway_rescues_total", route="digits") == 3
+    assert value(samples, "gateway_rescues_denied_total", route="digits") == 1
+    assert value(samples, "gateway_forced_requests_total", route="digits", variant="canary") == 2
+    assert value(samples, "gateway_errors_total", reason="no_route") == 4
+    assert value(samples, "gateway_aborted_requests_total") == 6
+    assert value(samples, "gateway_in_flight_requests") == 4
+    assert value(samples, "gateway_downstream_connections") == 5
+    assert value(samples, "gateway_upstream_connections") == 4
+    assert value(samples, "gateway_event_loop_lag_seconds") == 0.0015
+    assert value(samples, "gateway_worker_starts_total") == 2
+    assert value(samples, "gateway_rejected_reports_total") == 0
+
+
+def test_control_state_is_told_in_base_units() -> None:
+    samples = scraped(busy())
+    assert value(samples, "gateway_canary_weight_ratio", route="digits") == 0.125
+    assert value(samples, "gateway_rollout_step", route="digits") == 2
+    assert value(samples, "gateway_table_epoch") == 7
+    assert value(samples, "gateway_workers") == 2
+    assert value(samples, "gateway_workers_applied") == 1
+    assert value(samples, "gateway_ready") == 1
+    assert value(samples, "gateway_build_info", version=gateway.__version__) == 1
+    assert by_label(samples, "gateway_endpoint_up", "endpoint") == {"http://a:1": 1, "http://b:1": 0}
+    phases = by_label(samples, "gateway_rollout_phase", "phase")
+    assert phases == {phase: float(phase == "PROGRESSING") for phase in Phase}
+
+
+def test_an_endpoint_that_two_routes_share_is_one_series() -> None:
+    samples = scraped(Plane(views=[route_view("a"), route_view("b")]))
+    assert by_label(samples, "gateway_endpoint_up", "endpoint") == {"http://a:1": 1, "http://b:1": 0}
+
+
+def test_known_series_exist_at_zero_before_the_first_report() -> None:
+    samples = scraped(Plane())
+    for variant in ("stable", "canary"):
+        labels = {"route": "digits", "variant": variant}
+        for result in metrics.RESULTS:
+            assert value(samples, "gateway_upstream_tries_total", result=result, **labels) == 0
+        assert value(samples, "gateway_request_duration_seconds_count", **labels) == 0
+        assert value(samples, "gateway_request_duration_seconds_bucket", le="+Inf", **labels) == 0
+    assert by_label(samples, "gateway_verdicts_total", "verdict") == dict.fromkeys(Verdict, 0.0)
+    assert by_label(samples, "gateway_errors_total", "reason") == dict.fromkeys(metrics.REASONS, 0.0)
+    assert value(samples, "gateway_rescues_total", route="digits") == 0
+    assert value(samples, "gateway_rollout_step", route="digits") == 0
+
+
+def test_the_reasons_are_those_of_the_data_plane() -> None:
+    known = {fault.reason for fault in vars(faults).values() if isinstance(fault, faults.Fault)}
+    assert sorted(metrics.REASONS) == sorted(known), "metrics.REASONS must list every fault in proxy/faults.py once"
+
+
+def test_a_route_that_is_gone_keeps_its_counters() -> None:
+    plane = busy()
+    plane.views = [route_view("other")]
+    samples = scraped(plane)
+    assert value(samples, "gateway_requests_total", route="digits", variant="stable", code="200") == 180
+    assert by_label(samples, "gateway_canary_weight_ratio", "route") == {"other": 0.125}
+
+
+def test_evidence_is_finite_or_absent() -> None:
+    samples = scraped(busy())
+    labels = {"route": "digits", "metric": "errors"}
+    assert value(samples, "gateway_evidence_log", test="bad", **labels) == 2.0
+    assert value(samples, "gateway_evidence_log", test="ok", **labels) is None
+    assert by_label(samples, "gateway_evidence_log", "test") == {"bad": 2.0, "ok": 0.5}
+    assert by_label(samples, "gateway_evidence_needed_log", "test") == {"bad": 4.6, "ok": 3.0}
+    assert by_label(samples, "gateway_evidence_joint_log", "test") == {"bad": 1.5}
+    assert value(samples, "gateway_finding_ratio", variant="stable", **labels) == 0.005
+    assert value(samples, "gateway_finding_ratio", variant="canary", **labels) == 0.3
+    assert not any(math.isnan(n) for n in samples.values())
+
+
+def test_the_joint_evidence_for_passing_is_the_least_of_the_deciding_metrics() -> None:
+    plane = Plane()
+    found = (finding("errors", 0.0, 2.5), finding("latency", 0.0, 1.25), finding("overload", 0.0, -9.0, decides=False))
+    plane.newest["digits"] = rollout_view(analysis(findings=found))
+    assert by_label(scraped(plane), "gateway_evidence_joint_log", "test") == {"bad": 1.5, "ok": 1.25}
+
+
+@pytest.mark.parametrize("found", [None, analysis(Verdict.ERROR, (finding("evidence", 0.0, 0.0, decides=False),))])
+def test_no_evidence_is_claimed_by_an_analysis_that_has_none(found: Analysis | None) -> None:
+    plane = Plane()
+    plane.newest["digits"] = rollout_view(found)
+    names = {name for name, _ in scraped(plane)}
+    assert "gateway_rollout_step" in names
+    assert not {name for name in names if "evidence" in name or "finding" in name}
+
+
+def counters(samples: Samples) -> Samples:
+    return {key: n for key, n in samples.items() if key[0].endswith(("_total", "_bucket", "_count", "_sum"))}
+
+
+def test_no_counter_goes_backwards_when_a_worker_restarts() -> None:
+    plane = busy()
+    before = counters(scraped(plane))
+    plane.observer.gone("a", 1.0)
+    gone = counters(scraped(plane))
+    plane.observer.arrived()
+    plane.observer.take(report("c", 1, (RouteTotals("digits", Variant.STABLE, answered={200: 1}),)), 2.0)
+    after = counters(scraped(plane))
+    assert gone == before
+    assert all(after[key] >= n for key, n in before.items())
+    answered = ("gateway_requests_total", frozenset({"route": "digits", "variant": "stable", "code": "200"}.items()))
+    assert after[answered] == before[answered] + 1
+
+
+def test_a_histogram_leaves_with_conservative_bounds_and_an_exact_sum() -> None:
+    samples = scraped(busy())
+    labels = {"route": "digits", "variant": "canary"}
+    name = "gateway_request_duration_seconds"
+    counts = {le: value(samples, f"{name}_bucket", le=le, **labels) for le in ("0.0005", "0.001", "2.5", "5.0", "+Inf")}
+    assert counts == {"0.0005": 1, "0.001": 2, "2.5": 2, "5.0": 3, "+Inf": 3}
+    assert value(samples, f"{name}_count", **labels) == 3
+    assert value(samples, f"{name}_sum", **labels) == pytest.approx(3.0011)
+
+
+@given(st.lists(st.integers(0, 20_000_000) | st.sampled_from(metrics.BOUNDS_US) | st.integers(2**31, 2**40)))
+def test_cumulative_is_monotone_complete_and_never_claims_a_request_was_faster(latencies_us: list[int]) -> None:
+    histogram: dict[int, int] = {}
+    for latency_us in latencies_us:
+        histogram[bucket_of(latency_us)] = histogram.get(bucket_of(latency_us), 0) + 1
+    series = metrics.cumulative(histogram)
+    counts = [n for _, n in series]
+    assert [le for le, _ in series] == [*(repr(us / 1e6) for us in metrics.BOUNDS_US), "+Inf"]
+    assert counts == sorted(counts)
+    assert counts[-1] == len(latencies_us)
+    for us, n in zip(metrics.BOUNDS_US, counts, strict=False):
+        assert sum(v * (1 + 1 / 32) < us for v in latencies_us) <= n <= sum(v <= us for v in latencies_us)
+
+
+# What Prometheus 2 and 3 send when they scrape.
+_PROMETHEUS_2 = (
+    "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
+    "text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+)
+_PROMETHEUS_3 = (
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"
+    "application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,*/*;q=0.2"
+)
+
+
+@pytest.mark.parametrize(
+    ("accept", "openmetrics"),
+    [
+        ("", False),
+        ("*/*", False),
+        ("text/plain", False),
+        ("application/openmetrics-text", True),
+        ("Application/OpenMetrics-Text; Version=1.0.0", True),
+        ("application/openmetrics-text; q=0, text/plain", False),
+        ("application/openmetrics-text; version=0.0.1", False),
+        ("application/openmetrics-text; version=nonsense\x80", False),
+        (_PROMETHEUS_2, True),
+        (_PROMETHEUS_3, True),
+    ],
+)
+def test_the_format_is_openmetrics_for_those_who_take_it(accept: str, openmetrics: bool) -> None:
+    body, content_type = metrics.render(cast(ControlPlane, busy()), accept)
+    kind = "application/openmetrics-text; version=1.0.0;" if openmetrics else "text/plain; version=0.0.4;"
+    assert content_type.startswith(kind)
+    assert body.endswith(b"# EOF\n") == openmetrics
+
+
+def test_both_formats_say_the_same() -> None:
+    plane = busy()
+    assert parsed(rendered(plane, "application/openmetrics-text"), openmetrics=True) == scraped(plane)
+
+
+def test_the_same_values_render_to_the_same_bytes() -> None:
+    assert rendered(busy()) == rendered(busy())
+
+
+def test_label_values_survive_whatever_they_contain() -> None:
+    url = 'http://x/"\\\n'
+    plane = Plane(views=[route_view(endpoints=(EndpointView("v1", url, healthy=True),))])
+    assert by_label(scraped(plane), "gateway_endpoint_up", "endpoint") == {url: 1}
+
+
+# documents and dashboards speak of the metrics that exist
+
+
+def families(plane: Plane) -> dict[str, str]:
+    """Every family's name, as in queries, with its type."""
+    return dict(re.findall(r"^# TYPE (\S+) (\S+)$", rendered(plane), flags=re.MULTILINE))
+
+
+def names_in(expression: str) -> set[str]:
+    """The families that a query reads."""
+    return {re.sub(r"_(bucket|sum|count)$", "", name) for name in re.findall(r"\bgateway_\w+", expression)}
+
+
+def test_the_document_lists_every_metric_with_its_type() -> None:
+    table = re.findall(r"^\| `(gateway_\w+)` \| (\w+) \|", (ROOT / "docs/metrics.md").read_text(), flags=re.MULTILINE)
+    assert dict(table) == families(busy())
+    assert len(table) == len(dict(table))
+
+
+def test_every_metric_has_a_help_text() -> None:
+    helps = dict(re.findall(r"^# HELP (\S+) (.*)$", rendered(busy()), flags=re.MULTILINE))
+    assert helps.keys() == families(busy()).keys()
+    assert all(len(text) > 10 and text.endswith(".") for text in helps.values())
+
+
+def test_alerts_and_panels_read_metrics_that_exist() -> None:
+    rules = [rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]]
+    queries = [rule["expr"] for rule in rules] + [t["expr"] for p in panels() for t in p["targets"]]
+    known = families(busy()).keys()
+    assert {name for query in queries for name in names_in(query)} <= known
+    assert all(rule["labels"]["severity"] in {"page", "ticket"} and rule["annotations"]["summary"] for rule in rules)
+
+
+def panels() -> list[Mapping[str, Any]]:
+    return [panel for panel in json.loads(DASHBOARD.read_text())["panels"] if panel["type"] != "row"]
+
+
+def test_the_dashboard_is_whole() -> None:
+    dashboard = json.loads(DASHBOARD.read_text())
+    assert dashboard["schemaVersion"] == 39
+    assert {v["name"] for v in dashboard["templating"]["list"]} == {"datasource", "route"}
+    everything = dashboard["panels"]
+    assert len({panel["id"] for panel in everything}) == len(everything)
+    cells: set[tuple[int, int]] = set()
+    for panel in everything:
+        at = panel["gridPos"]
+        mine = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        assert not mine & cells, f"{panel['title']!r} lies over another panel"
+        assert at["x"] + at["w"] <= 24
+        cells |= mine
+    for panel in panels():
+        assert panel["description"], panel["title"]
+        assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
+        assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"])
+        assert {panel["datasource"]["uid"], *(t["datasource"]["uid"] for t in panel["targets"])} == {"${datasource}"}

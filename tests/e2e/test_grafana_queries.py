@@ -1,0 +1,292 @@
+"""The dashboard against the real thing: a running demo, a real Prometheus that scrapes it, every panel's query.
+
+Prometheus runs on config/prometheus/prometheus.yml with another target port, another scrape interval and a storage of
+its own. The panels' queries are sent as Grafana sends them: over a range, with the variables substituted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+PROMETHEUS_YML = ROOT / "config/prometheus/prometheus.yml"
+ALERTS_YML = ROOT / "config/prometheus/alerts.yml"
+DASHBOARD = json.loads((ROOT / "config/grafana/dashboards/canary-gateway.json").read_text())
+
+RATE_INTERVAL = "5s"  # what Grafana would make of a scrape interval of 1 s, and one more
+SCRAPES_MIN = 8
+PATIENCE_S = 120.0
+# What must have been scraped before the panels are looked at.
+MILESTONES = {
+    "errors": 'gateway_rollout_phase{phase="ROLLED_BACK"} == 1 and on (route) gateway_evidence_needed_log',
+    "good": 'gateway_requests_total{variant="canary"} > 0 and on (route) gateway_evidence_needed_log',
+}
+
+PANELS = [
+    pytest.param(target["expr"], id=f"{panel['title']}-{target['refId']}")
+    for panel in DASHBOARD["panels"]
+    for target in panel.get("targets", ())
+]
+
+
+def tool(name: str) -> str:
+    """The path of a tool of Debian's prometheus package."""
+    path = shutil.which(name)
+    if path is None:
+        pytest.fail(f"{name} is not installed; it is in Debian's package prometheus (apt-get install prometheus)")
+    return path
+
+
+def promtool(*arguments: str, text: str | None = None) -> None:
+    """Run promtool, which must have nothing to complain about."""
+    command = [tool("promtool"), *arguments]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not done.stderr.strip(), done.stderr
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def running(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process in a group of its own, interrupted at the end, and killed with its group should it not heed that."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, cwd=ROOT, start_new_session=True)
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@dataclass
+class Prometheus:
+    """A running Prometheus's HTTP API, and where it scrapes."""
+
+    client: httpx.Client
+    metrics_url: str
+    since_s: float
+
+    def ask(self, path: str, **parameters: Any) -> Any:
+        answer = self.client.get(f"/api/v1/{path}", params=parameters)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["data"]
+
+    def instant(self, query: str) -> list[float]:
+        """The values of all series of a query, now."""
+        return [float(series["value"][1]) for series in self.ask("query", query=query)["result"]]
+
+    def over_time(self, query: str) -> list[float]:
+        """All values of a query since the beginning."""
+        found = self.ask("query_range", query=query, start=self.since_s, end=time.time(), step="1s")
+        return [float(value) for series in found["result"] for _, value in series["values"]]
+
+    def routes(self) -> list[str]:
+        """The values of the dashboard's route variable."""
+        names: list[str] = self.ask("label/route/values", **{"match[]": "gateway_canary_weight_ratio"})
+        return names
+
+    def substituted(self, expression: str) -> str:
+        """A panel's expression with all routes chosen."""
+        return expression.replace("$__rate_interval", RATE_INTERVAL).replace("$route", "|".join(self.routes()))
+
+
+def configured(folder: Path, admin_port: int) -> Path:
+    """The shipped configuration with the target's port and the scrape interval changed."""
+    text = PROMETHEUS_YML.read_text()
+    for shipped, changed in (
+        ('targets: ["127.0.0.1:9900"]', f'targets: ["127.0.0.1:{admin_port}"]'),
+        ("scrape_interval: 5s", "scrape_interval: 1s"),
+    ):
+        assert text.count(shipped) == 1, f"{PROMETHEUS_YML} no longer says {shipped}"
+        text = text.replace(shipped, changed)
+    shutil.copy(ALERTS_YML, folder)
+    (folder / "prometheus.yml").write_text(text)
+    return folder / "prometheus.yml"
+
+
+@contextlib.contextmanager
+def scraping(folder: Path, admin_port: int) -> Iterator[tuple[Prometheus, subprocess.Popen[bytes]]]:
+    """A Prometheus that scrapes the admin listener on ``admin_port``."""
+    port = free_port()
+    command = [
+        tool("prometheus"),
+        f"--config.file={configured(folder, admin_port)}",
+        f"--storage.tsdb.path={folder / 'tsdb'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--log.level=warn",
+    ]
+    with (
+        running(command, folder / "prometheus.log") as process,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30) as client,
+    ):
+        yield Prometheus(client, f"http://127.0.0.1:{admin_port}/metrics", time.time()), process
+
+
+def wait_for(prometheus: Prometheus, query: str, processes: dict[Path, subprocess.Popen[bytes]]) -> None:
+    """Until the query has a result. A process that ends meanwhile, or an end of patience, is a failure."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline_s:
+        for log, process in processes.items():
+            assert process.poll() is None, f"{log.stem} ended with {process.returncode}:\n{tail(log)}"
+        with contextlib.suppress(httpx.TransportError):  # it may not listen yet
+            if prometheus.client.get("/-/ready").status_code == 200 and prometheus.instant(query):
+                return
+        time.sleep(0.25)
+    told = "\n".join(f"--- {log.name}\n{tail(log)}" for log in processes)
+    pytest.fail(f"no result of {query} within {PATIENCE_S:g} s\n{told}")
+
+
+def tail(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-30:])
+
+
+@pytest.fixture(scope="module", params=list(MILESTONES))
+def scenario(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="module")
+def prometheus(scenario: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """A Prometheus that has seen a demo of the scenario, which is still running."""
+    tool("prometheus")
+    folder = tmp_path_factory.mktemp(scenario)
+    admin_port = free_port()
+    arguments = ["--scenario", scenario, "--json", "--admin-port", str(admin_port), "--keep-running-s", "20"]
+    with (
+        scraping(folder, admin_port) as (prometheus, scraper),
+        running([sys.executable, "-m", "gateway", "demo", *arguments], folder / "demo.log") as demo,
+    ):
+        processes = {folder / "demo.log": demo, folder / "prometheus.log": scraper}
+        wait_for(prometheus, MILESTONES[scenario], processes)
+        wait_for(prometheus, f'sum_over_time(up{{job="canary-gateway"}}[1h]) >= {SCRAPES_MIN}', processes)
+        yield prometheus
+
+
+@pytest.mark.parametrize("expression", PANELS)
+def test_every_panel_has_data(prometheus: Prometheus, expression: str) -> None:
+    query = prometheus.substituted(expression)
+    assert "$" not in query, f"a variable is left in {query}"
+    values = prometheus.over_time(query)
+    assert any(math.isfinite(value) for value in values), f"no data for {query}: {values[:20]}"
+
+
+def test_the_route_variable_has_values(prometheus: Prometheus) -> None:
+    assert prometheus.routes()
+
+
+def test_the_numbers_agree_with_one_another(prometheus: Prometheus) -> None:
+    """All families of a scrape come from one set of values."""
+    tries = "sum by (route, variant) (gateway_upstream_tries_total)"
+    for histogram in ("gateway_request_duration_seconds", "gateway_upstream_first_byte_seconds"):
+        assert prometheus.over_time(f"{tries} - sum by (route, variant) ({histogram}_count)")
+        assert set(prometheus.over_time(f"{tries} - sum by (route, variant) ({histogram}_count)")) == {0.0}
+    assert set(prometheus.over_time("sum by (route) (gateway_rollout_phase)")) == {1.0}
+
+
+def test_users_see_no_server_error_and_rescues_tell_why(prometheus: Prometheus, scenario: str) -> None:
+    assert sum(prometheus.instant('gateway_requests_total{code=~"5.."}')) == 0
+    failed = sum(prometheus.instant('gateway_upstream_tries_total{variant="canary", result="errors"}'))
+    rescued = sum(prometheus.instant("gateway_rescues_total"))
+    assert (failed > 0 and rescued > 0) == (scenario == "errors")
+
+
+def test_promtool_accepts_the_live_metrics(prometheus: Prometheus) -> None:
+    answer = httpx.get(prometheus.metrics_url, trust_env=False, timeout=10)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    promtool("check", "metrics", text=answer.text)
+
+
+# the files, without a gateway
+
+
+def test_promtool_accepts_the_files() -> None:
+    promtool("check", "config", str(PROMETHEUS_YML))
+    promtool("check", "rules", str(ALERTS_YML))
+
+
+# An alert, and series of one point every 15 s for half an hour that make it fire after five minutes.
+FIRING = {
+    "GatewayDown": {'up{job="canary-gateway"}': "0x120"},
+    "GatewayNotReady": {"gateway_ready": "0x120"},
+    "GatewayServerErrors": {
+        'gateway_requests_total{route="r", code="200"}': "0+100x120",
+        'gateway_requests_total{route="r", code="502"}': "0+5x120",
+    },
+    "GatewayRescuesDenied": {'gateway_rescues_denied_total{route="r"}': "0+1x120"},
+    "GatewayEndpointDown": {'gateway_endpoint_up{backend="b"}': "0x120"},
+    "CanaryRolledBack": {'gateway_rollout_phase{route="r", phase="ROLLED_BACK"}': "0x18 1x102"},
+    "CanaryEvidenceRefused": {'gateway_verdicts_total{route="r", verdict="ERROR"}': "0+1x120"},
+    "GatewayWorkersBehind": {"gateway_workers": "2x120", "gateway_workers_applied": "1x120"},
+    "GatewayWorkersRestart": {"gateway_worker_starts_total": "1+1x120"},
+    "GatewayEventLoopLag": {"gateway_event_loop_lag_seconds": "0.5x120"},
+}
+QUIET = {
+    'up{job="canary-gateway"}': "1x120",
+    "gateway_ready": "1x120",
+    'gateway_requests_total{route="r", code="200"}': "0+1000x120",
+    'gateway_requests_total{route="r", code="502"}': "0+1x120",
+    'gateway_rescues_denied_total{route="r"}': "0x120",
+    'gateway_endpoint_up{backend="b"}': "1x120",
+    'gateway_rollout_phase{route="r", phase="ROLLED_BACK"}': "0x120",
+    'gateway_verdicts_total{route="r", verdict="ERROR"}': "0x120",
+    "gateway_workers": "2x120",
+    "gateway_workers_applied": "2x120",
+    "gateway_worker_starts_total": "2x120",
+    "gateway_event_loop_lag_seconds": "0.002x120",
+}
+
+
+def firing(series: dict[str, str], at: str, alerts: list[str]) -> dict[str, Any]:
+    """One of promtool's rule tests: with the series given, just these alerts fire at that time."""
+    return {
+        "interval": "15s",
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "promql_expr_test": [
+            {
+                "expr": 'count by (alertname) (ALERTS{alertstate="firing"})',
+                "eval_time": at,
+                "exp_samples": [{"labels": f'{{alertname="{alert}"}}', "value": 1} for alert in alerts],
+            }
+        ],
+    }
+
+
+def test_each_alert_fires_when_it_should_and_not_otherwise(tmp_path: Path) -> None:
+    rules = [rule["alert"] for group in yaml.safe_load(ALERTS_YML.read_text())["groups"] for rule in group["rules"]]
+    assert sorted(rules) == sorted(FIRING), "an alert without a test"
+    cases = [firing(series, "6m", [alert]) for alert, series in FIRING.items()]
+    cases.append(firing(QUIET, "6m", []))
+    cases.append(firing(FIRING["CanaryRolledBack"], "25m", []))
+    document = {"rule_files": [str(ALERTS_YML)], "evaluation_interval": "15s", "tests": cases}
+    (tmp_path / "alerts_test.yml").write_text(yaml.safe_dump(document))
+    promtool("test", "rules", str(tmp_path / "alerts_test.yml"))

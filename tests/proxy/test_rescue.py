@@ -1,0 +1,160 @@
+"""A bad canary costs users nothing: every way of failing is answered by stable, and counted against the canary."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+import msgspec
+import pytest
+
+from gateway.core.traffic.table import Rescue, Route, Timeouts
+from tests.support.backend import Backend, Script, answer, hang, raw
+from tests.support.worker import RunningWorker, eventually, table
+
+pytestmark = pytest.mark.anyio
+ALL_CANARY = Route(
+    "r", "/", stable="a", canary="b", weight_bp=10_000, timeouts=Timeouts(connect_s=0.5, first_byte_s=0.3)
+)
+
+FAILURES: dict[str, Script] = {
+    "status 500": answer(500, b"boom"),
+    "status 503": answer(503, b"busy"),
+    "hangs": hang,
+    "closes at once": raw(b"", close=True),
+    "closes inside the head": raw(b"HTTP/1.1 200 OK\r\ncont", close=True),
+    "speaks nonsense": raw(b"nonsense\r\n\r\n"),
+    "two lengths": raw(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx"),
+    "length and chunked": raw(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+    "bad chunk at once": raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"),
+    "switches protocols unasked": raw(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"),
+    "endless head": raw(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 20_000),
+}
+
+
+async def test_stable_answers_in_the_same_exchange(subtests: pytest.Subtests) -> None:
+    async with Backend(answer(body=b"saved")) as a, Backend() as b:
+        async with RunningWorker(table(ALL_CANARY, a=a.port, b=b.port)) as w:
+            for round_, (name, script) in enumerate(FAILURES.items(), 1):
+                b.script = script
+                a.seen.clear()
+                with subtests.test(name):
+                    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{w.port}") as client:
+                        for i in range(3):
+                            reply = await client.post("/infer", content=b"body %d" % i)
+                            assert (reply.status_code, reply.text) == (200, "saved")
+                            assert reply.headers["x-gateway-variant"] == "stable"
+                            assert reply.headers["x-gateway-rescued"] == "true"
+                    assert [seen.body for seen in a.seen] == [b"body 0", b"body 1", b"body 2"]
+                    expected = 3 * round_
+                    await eventually(lambda expected=expected: w.counts()[2] == expected, "canary requests are counted")
+                    failures = sum(e.canary.errors + e.canary.overload for e in w.evidence())
+                    assert failures == expected
+                    assert w.counts()[0] == 0, "a rescue's own answer is not evidence"
+                    assert w.totals(1).rescued == expected
+
+
+async def test_a_dead_canary_is_rescued() -> None:
+    async with Backend(answer(body=b"saved")) as a, Backend() as b:
+        await b.stop()
+        async with RunningWorker(table(ALL_CANARY, a=a.port, b=b.port)) as w:
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{w.port}") as client:
+                for _ in range(20):
+                    assert (await client.get("/")).text == "saved"
+            await eventually(lambda: w.counts() == (0, 0, 20, 20), f"20 failures of the canary, not {w.counts()}")
+
+
+async def test_a_canary_that_is_probed_down_is_rescued_and_counted() -> None:
+    async with Backend(answer(body=b"saved")) as a, Backend() as b:
+        async with RunningWorker(table(ALL_CANARY, a=a.port, b=b.port)) as w:
+            w.hub.publish_health((b.url,))
+            await asyncio.sleep(0.1)
+            assert (await w.raw(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")).endswith(b"saved")
+            await eventually(lambda: w.counts() == (0, 0, 1, 1), "the refusal counts against the canary")
+
+
+async def test_without_replays_the_canarys_failure_reaches_the_client() -> None:
+    route = msgspec.structs.replace(ALL_CANARY, rescue=Rescue(replayable=False))
+    async with Backend() as a, Backend(answer(500, b"boom")) as b:
+        async with RunningWorker(table(route, a=a.port, b=b.port)) as w:
+            got = await w.raw(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nConnection: close\r\n\r\nx")
+    assert got.startswith(b"HTTP/1.1 500 ")
+    assert got.endswith(b"boom")
+    assert not a.seen
+
+
+async def test_a_spent_budget_bounds_the_load_on_stable() -> None:
+    route = msgspec.structs.replace(ALL_CANARY, rescue=Rescue(budget_percent=10, budget_burst=5))
+    async with Backend() as a, Backend(answer(500, b"boom")) as b:
+        async with RunningWorker(table(route, a=a.port, b=b.port)) as w:
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{w.port}") as client:
+                statuses = [(await client.get("/")).status_code for _ in range(100)]
+            await eventually(lambda: w.counts()[3] == 100, "every failure is counted, rescued or not")
+            assert w.totals(1).rescue_denied == statuses.count(500)
+    assert len(a.seen) == statuses.count(200)
+    assert 5 <= statuses.count(200) <= 5 + 100 * 0.10 + 1
+
+
+async def test_a_body_over_the_limit_is_streamed_and_cannot_be_rescued() -> None:
+    route = msgspec.structs.replace(ALL_CANARY, rescue=Rescue(body_bytes_max=1000))
+    async with Backend() as a, Backend(answer(500, b"boom")) as b:
+        async with RunningWorker(table(route, a=a.port, b=b.port)) as w:
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{w.port}") as client:
+                assert (await client.post("/", content=bytes(1000))).status_code == 200
+                assert (await client.post("/", content=bytes(1001))).status_code == 500
+    assert [len(seen.body) for seen in b.seen] == [1000, 1001]
+    assert [len(seen.body) for seen in a.seen] == [1000]
+
+
+async def test_an_answer_that_breaks_off_after_it_began_is_cut_not_completed() -> None:
+    torn = raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+
+    async def torn_later(seen: object, peer: object) -> None:
+        await torn(seen, peer)  # type: ignore[arg-type]  # scripts are given what Backend gives them
+        await asyncio.sleep(0.1)
+        peer.close()  # type: ignore[attr-defined]  # a Peer
+
+    async with Backend() as a, Backend(torn_later) as b:
+        async with RunningWorker(table(ALL_CANARY, a=a.port, b=b.port)) as w:
+            got = await w.raw(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert b"hello" in got
+            assert not got.endswith(b"0\r\n\r\n"), "no fake clean end"
+            await eventually(lambda: w.counts() == (0, 0, 1, 1), "the truncation counts against the canary")
+
+
+async def test_a_clients_own_400_is_not_rescued_and_is_a_class_of_its_own() -> None:
+    async with Backend() as a, Backend(answer(422, b"bad input")) as b:
+        async with RunningWorker(table(ALL_CANARY, a=a.port, b=b.port)) as w:
+            got = await w.raw(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            assert got.startswith(b"HTTP/1.1 422 ")
+            await eventually(lambda: w.counts()[2] == 1, "it is counted")
+            (entry,) = [e for e in w.evidence() if e.canary.requests]
+            assert (entry.canary.errors, entry.canary.client_errors) == (0, 1)
+    assert not a.seen
+
+
+async def test_a_stale_connection_is_retried_once_and_blamed_on_nobody() -> None:
+    async def once(_: object, peer: object) -> None:
+        if peer.requests > 1:  # type: ignore[attr-defined]  # a Peer
+            peer.reset()  # type: ignore[attr-defined]  # a Peer
+        else:
+            await answer()(None, peer)  # type: ignore[arg-type]  # scripts are given what Backend gives them
+
+    async with Backend() as a, Backend(once) as b:
+        async with RunningWorker(table(ALL_CANARY, a=a.port, b=b.port)) as w:
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{w.port}") as client:
+                for _ in range(10):
+                    reply = await client.post("/", content=b"x")
+                    assert (reply.status_code, reply.headers["x-gateway-variant"]) == (200, "canary")
+            await eventually(lambda: w.counts() == (0, 0, 10, 0), f"ten clean canary answers, not {w.counts()}")
+            assert w.totals(1).tries["stale"] >= 1
+
+
+async def test_a_failing_stable_is_not_sent_to_the_canary() -> None:
+    route = msgspec.structs.replace(ALL_CANARY, weight_bp=0)
+    async with Backend(answer(500, b"boom")) as a, Backend() as b:
+        async with RunningWorker(table(route, a=a.port, b=b.port)) as w:
+            got = await w.raw(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            assert got.startswith(b"HTTP/1.1 500 ")
+            await eventually(lambda: w.counts() == (1, 1, 0, 0), "stable's failure is stable's")
+    assert not b.seen

@@ -1,0 +1,147 @@
+"""A real worker process, with the test in the place of the control plane."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+
+from gateway.control.hub import WorkerHub
+from gateway.control.observer import Observer
+from gateway.core.stats.counts import EpochCounts
+from gateway.core.traffic.table import Backend, Endpoint, Route, RoutingTable
+from gateway.runtime.clock import SystemClock
+from gateway.runtime.settings import Limits, WorkerSettings
+from gateway.runtime.wire import RouteTotals
+
+EVENTUALLY_S = 10.0
+
+
+async def eventually(condition: Any, what: str) -> None:
+    """Wait until ``condition()`` holds; fail with ``what`` when it never does."""
+    deadline_s = asyncio.get_running_loop().time() + EVENTUALLY_S
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline_s, f"never happened: {what}"
+        await asyncio.sleep(0.01)
+
+
+def table(*routes: Route, epoch: int = 1, keepalive_s: float = 4.0, **backends: int | tuple[int, ...]) -> RoutingTable:
+    """A table of these routes; backends by name with their loopback port or ports."""
+    made = {}
+    for name, ports in backends.items():
+        endpoints = tuple(Endpoint("127.0.0.1", port) for port in ((ports,) if isinstance(ports, int) else ports))
+        made[name] = Backend(name, endpoints, keepalive_s=keepalive_s)
+    return RoutingTable(epoch, routes, made)
+
+
+class RunningWorker:
+    """One worker process on an ephemeral port."""
+
+    def __init__(self, first: RoutingTable, *, limits: Limits | None = None, trusted: tuple[str, ...] = ()) -> None:
+        self.table = first
+        self.observer = Observer()
+        self._limits = limits or Limits()
+        self._trusted = trusted
+        self._clock = SystemClock()
+        self.hub = WorkerHub(self.observer, self._clock, lambda *_: None)
+        self._directory = tempfile.TemporaryDirectory(prefix="gw-")
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self.port: int = self._listener.getsockname()[1]
+        self.process: asyncio.subprocess.Process
+
+    async def __aenter__(self) -> Self:
+        path = Path(self._directory.name, "c.sock")
+        await self.hub.start(path)
+        settings = WorkerSettings(
+            index=0,
+            listen_fd=self._listener.fileno(),
+            control_path=str(path),
+            table=msgspec.structs.replace(self.table, epoch=0),
+            limits=self._limits,
+            trusted_proxies=self._trusted,
+            report_interval_s=0.02,
+        )
+        self.process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "gateway.proxy.server",
+            stdin=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            pass_fds=[self._listener.fileno()],
+        )
+        assert self.process.stdin is not None
+        self.process.stdin.write(msgspec.json.encode(settings))
+        self.process.stdin.close()
+        await eventually(lambda: self.hub.sessions, "the worker connects")
+        await self.hub.publish(self.table)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self.process.returncode is None:
+            self.process.send_signal(signal.SIGKILL)
+        assert self.process.stderr is not None
+        complaints = await self.process.stderr.read()
+        await self.process.wait()
+        await self.hub.stop()
+        self._listener.close()
+        self._directory.cleanup()
+        assert b"Traceback" not in complaints, complaints.decode()
+
+    async def publish(self, table: RoutingTable) -> None:
+        """Put a new table in force."""
+        self.table = table
+        assert await self.hub.publish(table), "the worker did not apply the table"
+
+    def evidence(self, route: str = "r") -> list[EpochCounts]:
+        """What has been reported for verdicts, by epoch."""
+        return list(self.observer.evidence(route, 0, 1 << 60, 0.0).epochs)
+
+    def counts(self, route: str = "r") -> tuple[int, int, int, int]:
+        """(stable requests, stable errors, canary requests, canary errors) over all epochs."""
+        entries = self.evidence(route)
+        return (
+            sum(e.stable.requests for e in entries),
+            sum(e.stable.errors for e in entries),
+            sum(e.canary.requests for e in entries),
+            sum(e.canary.errors for e in entries),
+        )
+
+    def totals(self, variant: int, route: str = "r") -> RouteTotals:
+        """The metrics' totals of one variant."""
+        merged = [t for t in self.observer.merged().totals if t.route == route and t.variant == variant]
+        return merged[0] if merged else RouteTotals(route, variant)
+
+    @property
+    def rss_kib(self) -> int:
+        """Resident memory of the process in KiB."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        found = re.search(r"VmRSS:\s+(\d+)", status)
+        assert found is not None
+        return int(found[1])
+
+    @property
+    def descriptors(self) -> int:
+        """How many file descriptors the process has open."""
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+    async def raw(self, data: bytes, *, timeout_s: float = 5.0) -> bytes:
+        """Send bytes on a new connection and read until the gateway closes it (or the time is over)."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        writer.write(data)
+        out = b""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while piece := await reader.read(65536):
+                    out += piece
+        except (TimeoutError, ConnectionResetError):
+            pass
+        writer.close()
+        return out
