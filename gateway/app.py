@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 import uvicorn
 
-from gateway.admin.app import build_admin
+from gateway.admin.app import AdminServer, build_admin
 from gateway.config import GatewayConfig, admin_token, load, routing_table
 from gateway.control.controller import Controller
 from gateway.control.journal import Journal
@@ -150,7 +150,7 @@ async def _control(settings: ControlSettings) -> None:
         journal = error
     controller = Controller(config, routing_table(config, epoch=0), journal)
     await controller.hub.start(Path(settings.control_path))
-    server = uvicorn.Server(_admin_config(config, controller))
+    server = AdminServer(_admin_config(config, controller))
     deciding = asyncio.create_task(controller.run())
     orphaned = asyncio.create_task(_until_orphaned())
     serving = asyncio.create_task(_serve_admin(server, controller, settings.admin_fd))

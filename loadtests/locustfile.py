@@ -5,7 +5,7 @@
 Each user sends ten requests a second, one image each, in the JSON form of the Open Inference Protocol v2. Requests are
 listed as `infer [stable]`, `infer [canary]` or `infer [rescued]` (stable answered what the canary had failed), as the
 gateway's response headers say; `infer [unrouted]` is an answer that no variant gave. The labels are known, so the run
-ends with the accuracy of each. With `--processes` the master gathers what its workers counted.
+ends with the accuracy of each; with `--processes` each process says its own.
 """
 
 from __future__ import annotations
@@ -76,21 +76,6 @@ def label_in(response: FastResponse) -> int | None:
 def add_arguments(parser: LocustArgumentParser) -> None:
     """Let the model's name be chosen."""
     parser.add_argument("--model", default="digits", help="the model's name in the path (default: digits)")
-
-
-@events.report_to_master.add_listener
-def send_counts(client_id: str, data: dict[str, Any]) -> None:
-    """A worker hands its counts to the master and starts anew."""
-    data["accuracy"] = (dict(answered), dict(correct))
-    answered.clear()
-    correct.clear()
-
-
-@events.worker_report.add_listener
-def take_counts(client_id: str, data: dict[str, Any]) -> None:
-    """The master adds what a worker counted."""
-    for total, part in zip((answered, correct), data["accuracy"], strict=True):
-        total.update(part)
 
 
 @events.quitting.add_listener

@@ -133,5 +133,3 @@ def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -
 def _said(request: Request, what: str) -> None:
     """For the audit log."""
     request.scope["audit"]["said"] = what
-
-

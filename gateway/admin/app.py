@@ -36,13 +36,12 @@ def build_admin(control: ControlPlane, *, token: str | None, metrics: Metrics) -
             Route(operation.path, _handler(api, operation.handler), methods=[operation.method])
             for operation in OPERATIONS
         ],
-        middleware=[Middleware(Guard, token=token)],
+        middleware=[Middleware(Guard, token=token), Middleware(problems.Faults)],
         exception_handlers={
             problems.ProblemError: problems.on_problem,
             GatewayError: problems.on_gateway_error,
             HTTPException: problems.on_http_exception,
             ClientDisconnect: _on_disconnect,
-            Exception: problems.on_fault,
         },
     )
     # A path either is one of the table's or does not exist; there are no redirects.

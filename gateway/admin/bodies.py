@@ -164,7 +164,9 @@ def plan_of(wish: PlanBody) -> Plan:
         try:
             weight_bp = weight_bp_from_percent(step.percent)
         except InvalidValueError:
-            raise InvalidValueError(f"plan.steps[{index}].percent has steps of 0.01, {step.percent!r} is finer") from None
+            raise InvalidValueError(
+                f"plan.steps[{index}].percent has steps of 0.01, {step.percent!r} is finer"
+            ) from None
         if steps and weight_bp <= steps[-1].weight_bp:
             raise InvalidValueError(
                 f"plan.steps[{index}].percent must be over the step's before it, {step.percent:g} is not"

@@ -52,7 +52,7 @@ def decode(body: bytes, kind: type[T]) -> T:
 def one_line(name: str, text: str) -> str:
     """The text, if it can be shown on one line. Raises InvalidValueError for control characters and lone surrogates."""
     if not text.isprintable():
-        raise InvalidValueError(f"{name} must be printable text on one line, not {ascii(text)}")
+        raise InvalidValueError(f"{name} must be printable text on one line, not {text!a}")
     return text
 
 

@@ -3,7 +3,7 @@
 Rules:
 
 1. With a token, every path needs it, but for those that say whether the gateway works and how it is doing
-   (`OPEN_PATHS`): probes and scrapers carry no secrets, and those answers hold none.
+   (`OPEN_PATHS`): probes and scrapers carry no secrets, and those answers hold none. Nothing below applies to them.
 2. Without one the listener is bound to loopback, and then the danger is a browser on this machine: a request whose
    ``Host`` is not a name of this machine (DNS rebinding) is refused.
 3. A wish that a page of another origin sends is refused either way. There are no cookies and no CORS.
@@ -61,7 +61,9 @@ class Guard:
 
     def _refusal(self, scope: Scope, headers: Headers) -> ASGIApp | None:
         path = scope["path"]
-        if path not in OPEN_PATHS and (why := self._unauthorized(headers)):
+        if path in OPEN_PATHS:
+            return None
+        if why := self._unauthorized(headers):
             error = ', error="invalid_token"' if "authorization" in headers else ""
             return problems.response("unauthorized", why, path, {"www-authenticate": _CHALLENGE + error})
         if self._token is None and not _names_this_machine(headers.get("host", "")):

@@ -54,7 +54,8 @@ def document() -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": _schemas(),
-            "responses": {slug: _problem(slug) for slug in problems.KINDS},
+            # A method that a path does not allow has no place in which its refusal could be described.
+            "responses": {slug: _problem(slug) for slug in problems.KINDS if slug != "method-not-allowed"},
             "securitySchemes": {
                 "bearer": {
                     "type": "http",
@@ -104,8 +105,8 @@ def _responses(operation: Operation) -> dict[str, Any]:
     answers = {str(operation.status): good}
     if operation.path == "/readyz":
         answers["503"] = {"description": "It cannot, for these reasons", "content": _content(operation.answer)}
-    slugs = ("cross-origin", "internal", *operation.problems)
-    for slug in slugs if operation.open else ("unauthorized", *slugs):
+    guarded = () if operation.open else ("unauthorized", "cross-origin")
+    for slug in (*guarded, *operation.problems, "internal"):
         answers[str(problems.KINDS[slug][0])] = {"$ref": f"#/components/responses/{slug}"}
     return dict(sorted(answers.items()))
 

@@ -32,8 +32,10 @@ class Operation(NamedTuple):
 
 
 _LOOKED_UP = ("not-found",)
-_WISHED = ("malformed-body", "cross-origin", "not-found", "conflict", "body-too-large", "unsupported-media-type")
-_WISHED += ("invalid-value", "journal-unavailable")
+_WISHED = (
+    *("malformed-body", "not-found", "conflict", "body-too-large", "unsupported-media-type", "invalid-value"),
+    "journal-unavailable",
+)
 
 
 def _verb(verb: str, summary: str) -> Operation:

@@ -6,12 +6,14 @@ Source: RFC 9457 (problem details), RFC 6750 section 3 (bearer challenges), RFC 
 from __future__ import annotations
 
 import http
+import logging
 from collections.abc import Mapping
 
 import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.admin.decode import MalformedError
 from gateway.core.errors import (
@@ -23,6 +25,7 @@ from gateway.core.errors import (
     TransitionError,
 )
 
+_log = logging.getLogger("gateway.admin")
 MEDIA_TYPE = "application/problem+json"
 
 # slug: (status, title). The slug is the stable name that programs test for.
@@ -106,9 +109,32 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     return response(slug, detail, request.url.path, error.headers)
 
 
-async def on_fault(request: Request, _: Exception) -> Response:
-    """Answer for a bug; the log has the traceback, the client does not."""
-    return response("internal", "an unexpected fault; the gateway's log has more", request.url.path)
+class Faults:
+    """Answer for a bug: the log has the traceback, the client does not.
+
+    Starlette would raise the exception again after its answer, and uvicorn would then cut the connection off.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        started = False
+
+        async def sending(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sending)
+        except Exception:
+            if started or scope["type"] != "http":
+                raise
+            _log.exception("the admin API failed at %s %s", scope["method"], ascii(scope["path"]))
+            answer = response("internal", "an unexpected fault; the gateway's log has more", scope["path"])
+            await answer(scope, receive, sending)
 
 
 def _encodable(text: str) -> str:

@@ -283,7 +283,14 @@ class Journal:
 
 def _encode(value: msgspec.Struct) -> str:
     # Not msgspec.json: it writes infinities as null, which no float field can read again.
-    return json.dumps(msgspec.to_builtins(value), separators=(",", ":"))
+    return json.dumps(msgspec.to_builtins(value, enc_hook=_number), separators=(",", ":"))
+
+
+def _number(value: Any) -> Any:
+    """Turn a number of numpy's kind into Python's: a stray one in a finding must not stop a rollback's record."""
+    if hasattr(value, "item"):
+        return value.item()
+    raise NotImplementedError(f"a journal holds no {type(value).__name__}")
 
 
 def _decode(text: str, kind: type[T] | Any) -> T:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from gateway.core.analysis.types import Analysis
-from gateway.core.rollout.types import Plan
+from gateway.core.rollout.types import NOTIFY_KINDS, Plan
 
 
 class EndpointView(msgspec.Struct, frozen=True):
@@ -70,24 +70,10 @@ class ControlEvent(msgspec.Struct, frozen=True):
     data: dict[str, Any]
 
 
-# started, advanced, paused, resumed, promoted, rolled_back: a rollout's transition (data: RolloutView)
-# analysis: what the evidence says now (data: RolloutView); weight: a published weight (data: canary_percent, epoch)
-# health: an endpoint went up or down (data: EndpointView); worker: a worker came or went; alarm: data.reason
-EVENT_KINDS = (
-    "started",
-    "advanced",
-    "paused",
-    "resumed",
-    "promoted",
-    "rolled_back",
-    "analysis",
-    "weight",
-    "health",
-    "worker",
-    "alarm",
-    "restarted",
-    "weight_set",
-)
+# The machine's kinds are a rollout's transitions (data: RolloutView). Besides: analysis, what the evidence says now
+# (data: RolloutView); weight, a published weight (data: canary_percent, epoch); health, an endpoint went up or down
+# (data: EndpointView); worker, one came or went; alarm (data: what, reason).
+EVENT_KINDS = (*NOTIFY_KINDS, "analysis", "weight", "health", "worker", "alarm")
 
 
 class Readiness(msgspec.Struct, frozen=True):

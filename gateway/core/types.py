@@ -26,7 +26,7 @@ class Variant(enum.IntEnum):
         return "canary" if self else "stable"
 
 
-def weight_bp_from_percent(percent: float) -> int:
+def weight_bp_from_percent(percent: object) -> int:
     """Convert a canary share in percent (0..100, steps of 0.01) to basis points.
 
     Raises InvalidValueError for NaN, infinities, values outside 0..100 and finer steps than 0.01.

@@ -23,7 +23,8 @@ class Admin:
     """A client of one gateway's admin listener."""
 
     def __init__(self, base_url: str) -> None:
-        self._http = httpx.AsyncClient(base_url=base_url, timeout=_TIMEOUT_S, trust_env=False)
+        headers = {"x-actor": "gateway demo"}
+        self._http = httpx.AsyncClient(base_url=base_url, headers=headers, timeout=_TIMEOUT_S, trust_env=False)
         self._last_id: int | None = None
 
     async def close(self) -> None:

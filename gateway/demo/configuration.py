@@ -72,9 +72,7 @@ routes:
 _FLOORS = ((6, 60), (5, 150), (5, 300))
 
 
-def configuration(
-    *, name: str, port: int, admin_port: int, workers: int, stable_url: str, canary_url: str
-) -> str:
+def configuration(*, name: str, port: int, admin_port: int, workers: int, stable_url: str, canary_url: str) -> str:
     """The YAML text. Ports may be 0 (any free one); ``name`` is what the file will be called."""
     steps = "\n".join(
         f"        - {{percent: {percent}, min_time_s: {time_s}, min_requests: {requests}}}"

@@ -21,9 +21,11 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+import gateway
 
 _TAIL_LINES = 12
 _LINE_BYTES_MAX = 1 << 20
@@ -41,14 +43,15 @@ class Process:
     def __init__(self, name: str, command: Sequence[str], *, stop_timeout_s: float = 4.0) -> None:
         self.name = name
         self.expected_to_die = False
+        self.ended = asyncio.Event()
         self._command = command
         self._stop_timeout_s = stop_timeout_s
         self._process: asyncio.subprocess.Process | None = None
-        self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
-        self._pumps: list[asyncio.Task[None]] = []
-        self._hear: Callable[[str], None] = lambda _: None
+        self._said: asyncio.Queue[str | None] = asyncio.Queue()
+        self._complaints: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._watching: asyncio.Task[None] | None = None
+        self._status = 0
         self._stopping = False
-        self.ended = asyncio.Event()
 
     @property
     def pid(self) -> int:
@@ -61,11 +64,10 @@ class Process:
         """What to say of a child that ended by itself; None while it runs, or when its end was wished for."""
         if not self.ended.is_set() or self._stopping or self.expected_to_die:
             return None
-        return f"{self.name} {_how(self._status)}{self._said()}"
+        return f"{self.name} {_how(self._status)}{self._last_words()}"
 
-    async def start(self, hear: Callable[[str], None], stdin: bytes | None = None) -> None:
-        """Start the process; ``hear`` gets each line of its standard output. DemoError when it cannot be started."""
-        self._hear = hear
+    async def start(self, stdin: bytes | None = None) -> None:
+        """Start the process; ``stdin`` is written to its standard input, which stays open. DemoError if it cannot."""
         try:
             self._process = await asyncio.create_subprocess_exec(
                 *self._command,
@@ -73,33 +75,32 @@ class Process:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 limit=_LINE_BYTES_MAX,
+                env=_environment(),
                 start_new_session=True,
                 preexec_fn=_die_with_parent,
             )
         except OSError as error:
             raise DemoError(f"{self.name} could not be started: {error}") from error
         if stdin is not None and self._process.stdin is not None:
-            self._process.stdin.write(stdin)  # and stays open: its end tells the child that the demo is gone
-        self._pumps = [asyncio.create_task(self._watch())]
+            self._process.stdin.write(stdin)
+        self._watching = asyncio.create_task(self._watch(self._process))
 
-    async def until_said(self, pattern: str, timeout_s: float, stdin: bytes | None = None) -> re.Match[str]:
-        """Start the process and wait for a line on standard output that matches; DemoError when none comes."""
-        found: asyncio.Future[re.Match[str]] = asyncio.get_running_loop().create_future()
+    async def lines(self) -> AsyncIterator[str]:
+        """The lines of its standard output, from where the last reader stopped, until it ends."""
+        while (line := await self._said.get()) is not None:
+            yield line
 
-        def hear(line: str) -> None:
-            match = re.search(pattern, line)
-            if match is not None and not found.done():
-                found.set_result(match)
-
-        await self.start(hear, stdin)
-        ended = asyncio.create_task(self.ended.wait())
+    async def until_said(self, pattern: str, timeout_s: float) -> re.Match[str]:
+        """Wait for a line on standard output that matches; DemoError when none comes."""
         try:
-            await asyncio.wait({found, ended}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            ended.cancel()
-        if found.done():
-            return found.result()
-        raise DemoError(self.failure or f"{self.name} was not ready within {timeout_s:g} s{self._said()}")
+            async with asyncio.timeout(timeout_s):
+                async for line in self.lines():
+                    if match := re.search(pattern, line):
+                        return match
+                await self.ended.wait()
+        except TimeoutError:
+            pass
+        raise DemoError(self.failure or f"{self.name} was not ready within {timeout_s:g} s{self._last_words()}")
 
     async def stop(self) -> None:
         """Stop the process and everything that it has started; returns when they are gone."""
@@ -130,27 +131,24 @@ class Process:
             if member.alive:
                 _signal(member.pid, signal.SIGKILL)
 
-    async def _watch(self) -> None:
-        process = self._process
-        assert process is not None and process.stdout is not None and process.stderr is not None
+    async def _watch(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None and process.stderr is not None
         pumps = [
-            asyncio.create_task(_each_line(process.stdout, self._hear_safely)),
-            asyncio.create_task(_each_line(process.stderr, self._tail.append)),
+            asyncio.create_task(_each_line(process.stdout, self._said.put_nowait)),
+            asyncio.create_task(_each_line(process.stderr, self._complaints.append)),
         ]
         self._status = await process.wait()
         # What the process said last may still be in its pipes; a grandchild that holds them open is not waited for.
         await asyncio.wait(pumps, timeout=0.5)
         for pump in pumps:
             pump.cancel()
+        self._said.put_nowait(None)
         self.ended.set()
 
-    def _hear_safely(self, line: str) -> None:
-        self._hear(line)
-
-    def _said(self) -> str:
-        if not self._tail:
+    def _last_words(self) -> str:
+        if not self._complaints:
             return ""
-        return "; it said last:\n" + "\n".join(f"    {line}" for line in self._tail)
+        return "; it said last:\n" + "\n".join(f"    {line}" for line in self._complaints)
 
 
 async def _each_line(stream: asyncio.StreamReader, hear: Callable[[str], None]) -> None:
@@ -162,6 +160,12 @@ def _how(status: int) -> str:
     if status >= 0:
         return f"ended with status {status}"
     return f"was killed by {signal.Signals(-status).name}"
+
+
+def _environment() -> dict[str, str]:
+    """Ours; and no module is looked for in the working directory, which may hold anything, unless this package is."""
+    elsewhere = Path(gateway.__file__).parent.parent != Path.cwd()
+    return {**os.environ, "PYTHONSAFEPATH": "1"} if elsewhere else dict(os.environ)
 
 
 def _die_with_parent() -> None:

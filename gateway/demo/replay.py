@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import random
 import signal
 import sys
@@ -29,6 +30,7 @@ from time import monotonic
 
 import httptools
 import msgspec
+import uvloop
 
 from gateway import bundled
 
@@ -357,7 +359,7 @@ async def _main(settings: Settings) -> None:
 
 
 def _heard_end(replay: Replay) -> None:
-    if not sys.stdin.buffer.raw.read(4096):  # type: ignore[attr-defined]
+    if not os.read(sys.stdin.fileno(), 4096):
         asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
         replay.stopping.set()
 
@@ -366,7 +368,8 @@ def main() -> None:
     """Entry of ``python -m gateway.demo.replay``: settings arrive as one JSON line on standard input."""
     settings = msgspec.json.decode(sys.stdin.buffer.readline(), type=Settings)
     with contextlib.suppress(BrokenPipeError, KeyboardInterrupt):
-        asyncio.run(_main(settings))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_main(settings))
 
 
 if __name__ == "__main__":

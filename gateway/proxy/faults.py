@@ -58,7 +58,6 @@ BAD_RESPONSE = _upstream("bad_response", 502, "the backend's answer is malformed
 FIRST_BYTE_TIMEOUT = _upstream("first_byte_timeout", 504, "the backend did not begin to answer in time")
 IDLE_TIMEOUT = _upstream("idle_timeout", 504, "the backend's answer stalled", retryable=False)
 NO_ENDPOINT = _upstream("no_healthy_endpoint", 503, "the backend has no healthy endpoint")
-BAD_STATUS = _upstream("bad_status", 502, "the backend answered with a failure")
 
 # Nobody's variant is to blame.
 STALE = Fault("stale_connection", 502, Blame.INTERNAL, "a kept connection was closed under the request", retryable=True)

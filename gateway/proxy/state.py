@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 SWEEP_S = 0.025
 # A loop that was away for longer than this has missed answers that were already there: deadlines are moved by as much.
 _STALL_S = 0.25
+# A scrape comes every 5 to 15 s: a lag stays visible for one to two windows of 15 s.
+_LAG_WINDOW_SWEEPS = 600
 
 
 class RescueBudget:
@@ -136,13 +138,13 @@ class WorkerState:
         now_s = self.now_s()
         late_s = now_s - self._swept_s - SWEEP_S
         self._swept_s = now_s
-        self.counts.loop_lag_us_max = max(self.counts.loop_lag_us_max, int(late_s * 1e6))
+        self._sweeps += 1
+        self.counts.lagged(int(late_s * 1e6), next_window=self._sweeps % _LAG_WINDOW_SWEEPS == 0)
         if late_s > _STALL_S:
             self._forgive(late_s)
             return
         for exchange in [e for e in self.active if now_s >= e.deadline_s or now_s >= e.total_at_s]:
             exchange.sweep(now_s)
-        self._sweeps += 1
         if self._sweeps % 20 == 0:
             for connection in list(self.connections):
                 connection.sweep(now_s)

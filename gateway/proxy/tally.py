@@ -54,7 +54,7 @@ class Tally:
         self.seq = 0
         self.faults: dict[str, int] = {}
         self.aborted = 0
-        self.loop_lag_us_max = 0
+        self._lags_us = (0, 0)
         self._totals: dict[str, tuple[RouteTotals, RouteTotals]] = {}
         self._current: dict[str, RouteTally] = {}
         self._retired: list[RouteTally] = []
@@ -69,13 +69,17 @@ class Tally:
         """Count an answer that the gateway made itself."""
         self.faults[reason] = self.faults.get(reason, 0) + 1
 
+    def lagged(self, lag_us: int, *, next_window: bool) -> None:
+        """The loop came late. What is reported is the worst of the window under way and the one before it."""
+        before, current = self._lags_us
+        self._lags_us = (current, lag_us) if next_window else (before, max(current, lag_us))
+
     def report(self, epoch: int, in_flight: int, connections: int, upstream_connections: int) -> Report:
         """Everything counted since the boot, as one message. The caller sends it at once (it is not a copy)."""
         self.seq += 1
         for tally in self._retired:
             if tally.final_seq is None and not tally.open:
                 tally.final_seq = self.seq
-        lag, self.loop_lag_us_max = self.loop_lag_us_max, 0
         return Report(
             boot=self.boot,
             seq=self.seq,
@@ -87,7 +91,7 @@ class Tally:
             connections=connections,
             upstream_connections=upstream_connections,
             aborted=self.aborted,
-            loop_lag_us_max=lag,
+            loop_lag_us_max=max(self._lags_us),
         )
 
     def acknowledged(self, seq: int) -> None:

@@ -13,6 +13,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 from msgspec.structs import replace
 
@@ -190,6 +191,13 @@ def test_infinities_survive(path: Path) -> None:
     with Journal.open(path) as journal:
         assert journal.replay("r1") == state
         assert state.plan.deadline_s == math.inf
+
+
+def test_numbers_of_numpys_kind_are_written_as_numbers(path: Path) -> None:
+    finding = replace(FINDING, log_e_bad=np.float64(9.5), canary_events=np.int64(27), details={"ratio": np.float64(9)})
+    with Journal.open(path) as journal:
+        write(journal, start(), analysis=replace(ANALYSIS, findings=(finding,)))
+        assert journal.events("r1")[0].analysis == ANALYSIS
 
 
 def test_order_is_by_seq_whatever_the_wall_clock_says(path: Path) -> None:

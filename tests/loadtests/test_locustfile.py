@@ -92,16 +92,3 @@ def test_a_run_reports_by_variant_and_ends_with_the_accuracy_of_each(stub: tuple
         f"accuracy [rescued] 1.0000 of {requests['infer [rescued]']} images",
         f"accuracy [stable] 1.0000 of {requests['infer [stable]']} images",
     ]
-
-
-def test_processes_add_up_in_the_master(stub: tuple[Stub, str], tmp_path: Path) -> None:
-    _, url = stub
-    done = locust(url, tmp_path, "--processes", "1", "--master-bind-port", str(_free_port()))
-    (line,) = [line for line in done.stdout.splitlines() if line.startswith("accuracy [stable]")]
-    requests, _ = totals(tmp_path)
-    assert line == f"accuracy [stable] 1.0000 of {requests['infer [stable]']} images", done.stderr
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])

@@ -1,0 +1,76 @@
+"""`gateway demo`: the command line of the demo."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from pathlib import Path
+
+import click
+
+from gateway.demo.scenarios import SCENARIOS
+
+_HELP = "\n".join(f"{scenario.name}: {scenario.title}." for scenario in SCENARIOS.values())
+
+
+def _fresh_directory(_: click.Context, __: click.Parameter, path: Path | None) -> Path | None:
+    # A journal of another run in there would begin this one at its weight.
+    if path is not None and path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise click.BadParameter(f"{path} exists and is not an empty directory; name a new one")
+    return path
+
+
+@click.command(epilog="\b\nScenarios:\n" + "\n".join(f"  {s.name:<8}{s.title}" for s in SCENARIOS.values()))
+@click.option(
+    "--scenario", "name", default="good", show_default=True, type=click.Choice(tuple(SCENARIOS)), help="Which canary."
+)
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Repeat what a run did.  [default: random]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per event, the summary last.")
+@click.option("--rate", default=250.0, show_default=True, type=click.FloatRange(20, 5000), help="Requests per second.")
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 16), help="Worker processes.")
+@click.option("--port", default=0, type=click.IntRange(0, 65535), help="The gateway's port.  [default: a free one]")
+@click.option("--admin-port", default=0, type=click.IntRange(0, 65535), help="The admin's port.  [default: a free one]")
+@click.option(
+    "--keep",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    callback=_fresh_directory,
+    help="Write configuration and journal there, and leave them.",
+)
+@click.option(
+    "--keep-running-s",
+    default=0.0,
+    type=click.FloatRange(0, 86400),
+    metavar="SECONDS",
+    help="Keep gateway and traffic running after the decision.",
+)
+def demo(
+    name: str,
+    seed: int | None,
+    as_json: bool,
+    rate: float,
+    workers: int,
+    port: int,
+    admin_port: int,
+    keep: Path | None,
+    keep_running_s: float,
+) -> None:
+    """Run a whole rollout on this machine: two model servers, the gateway, and a client that replays real inputs.
+
+    Exits with 0 when the rollout came to an end (promoted, rolled back, or held at its deadline), with 1 when the demo
+    itself could not run.
+    """
+    from gateway.demo.launch import Wish, launch
+
+    wish = Wish(
+        scenario=SCENARIOS[name],
+        seed=secrets.randbelow(2**31) if seed is None else seed,
+        as_json=as_json,
+        rate_per_s=rate,
+        workers=workers,
+        port=port,
+        admin_port=admin_port,
+        keep=keep,
+        keep_running_s=keep_running_s,
+    )
+    sys.exit(launch(wish))

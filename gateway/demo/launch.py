@@ -1,0 +1,126 @@
+"""From the command line to a run and back: the directory, the narrator, the signals, the exit status.
+
+Rules:
+
+1. 0: the rollout came to an end. 1: the demo itself could not run; what failed is on standard error (with `--json` on
+   standard output too). 128 + n: stopped by signal n.
+2. SIGINT, SIGTERM and SIGHUP end the demo in order; a second one kills at once. Either way nothing stays behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from gateway.demo.processes import DemoError
+from gateway.demo.run import Demo, Settings
+from gateway.demo.scenarios import Scenario
+from gateway.demo.show import JsonLines, Narrator, PlainLines, write_line
+from gateway.demo.summary import Summary
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the command line said."""
+
+    scenario: Scenario
+    seed: int
+    as_json: bool
+    rate_per_s: float
+    workers: int
+    port: int
+    admin_port: int
+    keep: Path | None
+    keep_running_s: float
+
+
+def launch(wish: Wish) -> int:
+    """Run the demo; returns the exit status."""
+    try:
+        with _directory(wish.keep) as directory, _narrator(as_json=wish.as_json) as narrator:
+            settings = Settings(
+                scenario=wish.scenario,
+                seed=wish.seed,
+                directory=directory,
+                port=wish.port,
+                admin_port=wish.admin_port,
+                workers=wish.workers,
+                rate_per_s=wish.rate_per_s,
+                keep_running_s=wish.keep_running_s,
+            )
+            outcome = asyncio.run(_until_signalled(Demo(settings, narrator)))
+        if isinstance(outcome, Summary):
+            narrator.end(outcome)
+            return 0
+        return 128 + outcome
+    except DemoError as error:
+        if wish.as_json:
+            write_line(msgspec.json.encode({"event": "error", "message": str(error)}).decode())
+        sys.stderr.write(f"gateway demo: {error}\n")
+        return 1
+    except KeyboardInterrupt:  # before or after the demo listened to signals: nothing runs then
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # Who read our lines has gone; the interpreter must not try to flush what is left of them.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+async def _until_signalled(demo: Demo) -> Summary | int:
+    """The summary, or the number of the signal that ended the demo."""
+    running = asyncio.create_task(demo.run())
+    signals: list[int] = []
+
+    def heard(number: int) -> None:
+        if signals:
+            demo.kill()
+        else:
+            running.cancel()
+        signals.append(number)
+
+    for number in _SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(number, heard, number)
+    try:
+        summary = await running
+    except asyncio.CancelledError:
+        if not signals:
+            raise
+    return signals[0] if signals else summary
+
+
+@contextlib.contextmanager
+def _directory(keep: Path | None) -> Iterator[Path]:
+    if keep is not None:
+        try:
+            keep.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DemoError(f"cannot write to {keep}: {error.strerror}") from error
+        yield keep.absolute()
+        return
+    directory = Path(tempfile.mkdtemp(prefix="gateway-demo-"))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _narrator(*, as_json: bool) -> Narrator:
+    if as_json:
+        return JsonLines()
+    if not sys.stdout.isatty():
+        return PlainLines()
+    from gateway.demo.live import LiveView  # noqa: PLC0415  # rich takes a moment that logs and pipes should not pay
+
+    return LiveView()

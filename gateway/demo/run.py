@@ -1,0 +1,244 @@
+"""The order of things: processes up, traffic, a rollout to its end, a moment more of traffic, processes down.
+
+Rules:
+
+1. Everything that was started is stopped, whatever happens, before `Demo.run` returns or raises.
+2. A process that ends by itself ends the demo with a DemoError that says which, unless the scenario killed it.
+3. The seed fixes what the demo does: inputs, pacing, the faults' dice, the moment of a kill. The coin that assigns
+   requests is the gateway's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from urllib.parse import urlsplit
+
+import msgspec
+
+from gateway import bundled
+from gateway.demo import configuration, replay
+from gateway.demo.admin import Admin
+from gateway.demo.processes import DemoError, Process
+from gateway.demo.replay import Report
+from gateway.demo.scenarios import STABLE_MODEL, Scenario
+from gateway.demo.show import Narrator
+from gateway.demo.story import Story, Told
+from gateway.demo.summary import Summary, summarise
+
+_READY_TIMEOUT_S = 45.0
+_BASELINE_S = 1.5
+_AFTER_S = 1.5
+_OVERDUE_S = 15.0
+_FRAME_S = 0.125
+# The supervisor may take this long: workers drain, then control closes its journal.
+_GATEWAY_STOP_TIMEOUT_S = 12.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What was asked for. ``directory`` exists and is empty; ports may be 0."""
+
+    scenario: Scenario
+    seed: int
+    directory: Path
+    port: int = 0
+    admin_port: int = 0
+    workers: int = 1
+    rate_per_s: float = 250.0
+    keep_running_s: float = 0.0
+
+
+class Demo:
+    """One run."""
+
+    def __init__(self, settings: Settings, narrator: Narrator) -> None:
+        self._settings = settings
+        self._narrator = narrator
+        self._random = random.Random(settings.seed)
+        self._since_s = monotonic()
+        self._story = Story(settings.scenario, settings.seed, self._since_s)
+        self._config = settings.directory / "gateway.yaml"
+        self._stable = Process("the stable model server", _model_server(STABLE_MODEL, (), self._draw_seed()))
+        self._canary = Process(
+            "the canary model server",
+            _model_server(settings.scenario.canary_model, settings.scenario.faults, self._draw_seed()),
+        )
+        serve = _gateway_command("serve", str(self._config))
+        self._gateway = Process("the gateway", serve, stop_timeout_s=_GATEWAY_STOP_TIMEOUT_S)
+        self._client = Process("the client", [sys.executable, "-m", "gateway.demo.replay"])
+        self._processes = (self._client, self._gateway, self._canary, self._stable)
+        self._admin: Admin | None = None
+        self._decided = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def run(self) -> Summary:
+        """Run the scenario to its end; DemoError when the demo itself could not."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._tasks = [group.create_task(self._frames())]
+                self._tasks += [group.create_task(self._watch(process)) for process in self._processes]
+                summary = await self._through(group)
+                for task in self._tasks:
+                    task.cancel()
+            return summary
+        except ExceptionGroup as group_of:
+            raise _first(group_of) from None
+        finally:
+            await self._stop()
+
+    def kill(self) -> None:
+        """Kill everything at once: somebody is in a hurry."""
+        for process in self._processes:
+            process.kill()
+
+    # the stages, in their order
+
+    async def _through(self, group: asyncio.TaskGroup) -> Summary:
+        url, admin_url = await self._start_servers()
+        admin = self._admin = Admin(admin_url)
+        await admin.until_ready(_READY_TIMEOUT_S)
+        listening = asyncio.Event()
+        self._tasks.append(group.create_task(self._follow(admin, listening)))
+        await self._within(_READY_TIMEOUT_S, listening, "the gateway's event stream did not begin")
+        await self._client.start(msgspec.json.encode(self._client_settings(url)) + b"\n")
+        hearing = group.create_task(self._hear_client())
+        self._story.stage = "baseline"
+        self._tell([self._started(url, admin_url)])
+        await asyncio.sleep(_BASELINE_S)
+        await admin.start_rollout(configuration.ROUTE)
+        if self._settings.scenario.killed_after_s is not None:
+            self._tasks.append(group.create_task(self._kill_canary(*self._settings.scenario.killed_after_s)))
+        overdue_s = configuration.DEADLINE_S + _OVERDUE_S
+        await self._within(overdue_s, self._decided, "the rollout came to no end")
+        await asyncio.sleep(_AFTER_S + self._settings.keep_running_s)
+        await self._client.stop()
+        await hearing
+        report = self._story.report
+        if report is None or not report.final:
+            raise DemoError("the client ended without a last report")
+        return summarise(self._story, report, monotonic() - self._since_s)
+
+    async def _start_servers(self) -> tuple[str, str]:
+        """Model servers, then the gateway in front of them; returns its two addresses."""
+        for server in (self._stable, self._canary):
+            await server.start()
+        stable_url, canary_url = [
+            (await server.until_said(r"ready on (http://\S+)$", _READY_TIMEOUT_S))[1]
+            for server in (self._stable, self._canary)
+        ]
+        text = configuration.configuration(
+            name=self._config.name,
+            port=self._settings.port,
+            admin_port=self._settings.admin_port,
+            workers=self._settings.workers,
+            stable_url=stable_url,
+            canary_url=canary_url,
+        )
+        self._config.write_text(text, encoding="utf-8")
+        await self._gateway.start()
+        said = await self._gateway.until_said(r"serving on (http://\S+), admin on (http://[^\s,]+)", _READY_TIMEOUT_S)
+        return said[1], said[2]
+
+    def _client_settings(self, url: str) -> replay.Settings:
+        address = urlsplit(url)
+        assert address.hostname is not None and address.port is not None
+        return replay.Settings(
+            address.hostname,
+            address.port,
+            configuration.INFER_PATH,
+            seed=self._draw_seed(),
+            rate_per_s=self._settings.rate_per_s,
+        )
+
+    def _started(self, url: str, admin_url: str) -> Told:
+        scenario = self._settings.scenario
+        return self._story.told(
+            "started",
+            monotonic(),
+            f"scenario {scenario.name}, seed {self._settings.seed}: {scenario.story}",
+            scenario=scenario.name,
+            title=scenario.title,
+            seed=self._settings.seed,
+            url=url,
+            admin_url=admin_url,
+            config=str(self._config),
+            pids={process.name: process.pid for process in self._processes},
+        )
+
+    async def _within(self, timeout_s: float, awaited: asyncio.Event, problem: str) -> None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await awaited.wait()
+        except TimeoutError:
+            raise DemoError(f"{problem} within {timeout_s:g} s") from None
+
+    # what goes on meanwhile
+
+    async def _follow(self, admin: Admin, listening: asyncio.Event) -> None:
+        async for event in admin.events(listening):
+            self._tell(self._story.hear_event(event, monotonic()))
+            if self._story.decision is not None:
+                self._decided.set()
+
+    async def _hear_client(self) -> None:
+        async for line in self._client.lines():
+            self._tell(self._story.hear_report(msgspec.json.decode(line, type=Report)))
+
+    async def _kill_canary(self, earliest_s: float, latest_s: float) -> None:
+        delay_s = self._random.uniform(earliest_s, latest_s)
+        while (report := self._story.report) is None or report.first_canary_s is None:
+            await asyncio.sleep(_FRAME_S)
+        await asyncio.sleep(report.first_canary_s + delay_s - monotonic())
+        self._canary.expected_to_die = True
+        os.kill(self._canary.pid, signal.SIGKILL)
+        self._tell([self._story.killed(monotonic())])
+
+    async def _watch(self, process: Process) -> None:
+        await process.ended.wait()
+        if process.failure is not None:
+            raise DemoError(process.failure)
+
+    async def _frames(self) -> None:
+        while True:
+            self._narrator.show(self._story, monotonic())
+            await asyncio.sleep(_FRAME_S)
+
+    async def _stop(self) -> None:
+        await asyncio.gather(*(process.stop() for process in self._processes))
+        if self._admin is not None:
+            await self._admin.close()
+
+    def _tell(self, things: Iterable[Told]) -> None:
+        for told in things:
+            self._narrator.tell(told)
+
+    def _draw_seed(self) -> int:
+        return self._random.getrandbits(32)
+
+
+def _gateway_command(*arguments: str) -> list[str]:
+    if arguments[0] == "model-server":
+        return [sys.executable, "-c", "from gateway.serving.command import model_server; model_server()", *arguments[1:]]
+    return [sys.executable, "-m", "gateway", *arguments]
+
+
+def _model_server(model: str, faults: tuple[str, ...], seed: int) -> list[str]:
+    options = [part for fault in faults for part in ("--fault", fault)]
+    path = str(bundled.path(model))
+    return _gateway_command(
+        "model-server", path, "--port", "0", "--name", "digits", "--fault-seed", str(seed), *options
+    )
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first exception in a group: where one process's end made others fail, it is the one that says why."""
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error

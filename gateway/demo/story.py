@@ -1,0 +1,207 @@
+"""The story so far: everything that was heard from gateway and client, folded into one state. Pure: times come in.
+
+`Story` methods take what was heard and return what is worth telling (`Told`); who tells it, and how, is not known here.
+Times are CLOCK_MONOTONIC seconds; ``t_s`` counts from the demo's start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.admin.bodies import AnalysisBody, FindingBody, RolloutBody
+from gateway.control.views import ControlEvent
+from gateway.core.analysis.report import times
+from gateway.core.rollout.types import AUTOMATION
+from gateway.demo.admin import ROLLOUT_KINDS, rollout_of
+from gateway.demo.replay import Report
+from gateway.demo.scenarios import Scenario
+
+_TELL_EVERY_S = 1.0
+
+
+@dataclass(frozen=True)
+class Told:
+    """One thing worth telling: a name and data for machines, a sentence for people."""
+
+    event: str
+    t_s: float
+    text: str
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How the rollout ended."""
+
+    phase: str
+    reason: str
+    metrics: tuple[str, ...]
+    at_s: float
+    canary_requests: int
+
+
+@dataclass
+class Story:
+    """Where the demo stands."""
+
+    scenario: Scenario
+    seed: int
+    since_s: float
+    stage: str = "starting"
+    canary_percent: float = 0.0
+    step_since_s: float = 0.0
+    step_requests_base: int = 0
+    rollout: RolloutBody | None = None
+    report: Report | None = None
+    decision: Decision | None = None
+    killed_s: float | None = None
+    _analysis_told_s: float = float("-inf")
+    _traffic_told_s: float = float("-inf")
+
+    # what was seen
+
+    @property
+    def analysis(self) -> AnalysisBody | None:
+        """The newest analysis."""
+        return self.rollout.analysis if self.rollout is not None else None
+
+    @property
+    def canary_requests(self) -> int:
+        """Requests of the experiment that the canary was given, failed ones included."""
+        if self.decision is not None:
+            return self.decision.canary_requests
+        return self.rollout.canary_requests if self.rollout is not None else 0
+
+    @property
+    def rescued(self) -> int:
+        """Requests that the canary failed and stable answered."""
+        return self.report.variants["rescued"].requests if self.report is not None else 0
+
+    @property
+    def decision_s(self) -> float | None:
+        """Seconds from the sending of the first canary request to the decision."""
+        first_s = self.report.first_canary_s if self.report is not None else None
+        if self.decision is None or first_s is None:
+            return None
+        return max(0.0, self.decision.at_s - first_s)
+
+    # what happens
+
+    def told(self, event: str, now_s: float, text: str, **data: Any) -> Told:
+        """Something to tell, at this moment of the story."""
+        return Told(event, round(now_s - self.since_s, 3), text, data)
+
+    def hear_report(self, report: Report) -> Iterator[Told]:
+        """The client has reported."""
+        self.report = report
+        if report.final or report.at_s - self._traffic_told_s < _TELL_EVERY_S:
+            return
+        self._traffic_told_s = report.at_s
+        variants = {
+            name: {
+                "requests": seen.requests,
+                "failed": seen.failed,
+                "rate_per_s": round(seen.rate_per_s, 1),
+                "p50_ms": _rounded(seen.p50_ms),
+                "p95_ms": _rounded(seen.p95_ms),
+                "accuracy": _rounded(seen.accuracy, 4),
+            }
+            for name, seen in report.variants.items()
+            if seen.requests
+        }
+        text = f"users: {report.requests} requests, {report.failed} failed, {self.rescued} rescued"
+        yield self.told("traffic", report.at_s, text, requests=report.requests, failed=report.failed, variants=variants)
+
+    def hear_event(self, event: ControlEvent, now_s: float) -> Iterator[Told]:
+        """The gateway has told of something."""
+        if event.kind in ROLLOUT_KINDS:
+            yield from self._hear_rollout(event, now_s)
+        elif event.kind == "weight":
+            self.canary_percent = event.data["canary_percent"]
+            text = f"weight: {self.canary_percent:g} % of the requests go to the canary"
+            yield self.told("weight", now_s, text, canary_percent=self.canary_percent, epoch=event.data["epoch"])
+        elif event.kind == "health":
+            state = "up" if event.data["healthy"] else "down"
+            text = f"health: {event.data['backend']} is {state}"
+            yield self.told("health", now_s, text, backend=event.data["backend"], healthy=event.data["healthy"])
+        elif event.kind in ("alarm", "worker"):
+            yield self.told(event.kind, now_s, f"{event.kind}: {event.data}", **event.data)
+
+    def _hear_rollout(self, event: ControlEvent, now_s: float) -> Iterator[Told]:
+        rollout = rollout_of(event)
+        assert rollout is not None
+        if self.decision is not None:
+            return
+        self.rollout = rollout
+        if event.kind == "analysis":
+            yield from self._hear_analysis(rollout, now_s)
+        elif event.kind in ("started", "advanced", "resumed"):
+            self.stage = "rollout"
+            self.step_since_s, self.step_requests_base = now_s, rollout.canary_requests
+            percent = rollout.canary_percent
+            text = f"step {rollout.step} of {rollout.steps} ({percent:g} %): {rollout.reason}"
+            yield self.told(
+                "step", now_s, text, step=rollout.step, steps=rollout.steps, canary_percent=percent,
+                reason=rollout.reason,
+            )  # fmt: skip
+        elif event.kind != "paused" or rollout.by == AUTOMATION:
+            yield self._decide(rollout, now_s)
+
+    def _decide(self, rollout: RolloutBody, now_s: float) -> Told:
+        self.stage = "decided"
+        self.decision = Decision(rollout.phase, rollout.reason, rollout.causes, now_s, rollout.canary_requests)
+        return self.told(
+            "decision",
+            now_s,
+            f"{rollout.phase}: {rollout.reason}",
+            phase=rollout.phase,
+            reason=rollout.reason,
+            metrics=list(rollout.causes),
+            canary_requests=rollout.canary_requests,
+        )
+
+    def _hear_analysis(self, rollout: RolloutBody, now_s: float) -> Iterator[Told]:
+        analysis = rollout.analysis
+        if analysis is None or now_s - self._analysis_told_s < _TELL_EVERY_S:
+            return
+        self._analysis_told_s = now_s
+        yield self.told(
+            "analysis",
+            now_s,
+            f"analysis: {analysis.verdict}, {rollout.canary_requests} canary requests; {analysis.reason}",
+            verdict=analysis.verdict.value,
+            reason=analysis.reason,
+            canary_requests=rollout.canary_requests,
+            findings=[_finding(finding) for finding in analysis.findings],
+        )
+
+    def killed(self, now_s: float) -> Told:
+        """The canary's process was killed."""
+        self.killed_s = now_s
+        return self.told("fault", now_s, "fault: the canary's process was killed (SIGKILL)", fault="kill -9")
+
+
+def _finding(finding: FindingBody) -> dict[str, Any]:
+    needed_bad, needed_ok = needed(finding)
+    return {
+        "metric": finding.metric,
+        "verdict": finding.verdict.value,
+        "evidence_worse": times(finding.log_e_bad or 0.0),
+        "evidence_worse_needed": times(needed_bad),
+        "evidence_good": times(finding.log_e_ok or 0.0),
+        "evidence_good_needed": times(needed_ok),
+        "stable": [finding.stable_events, finding.stable_trials],
+        "canary": [finding.canary_events, finding.canary_trials],
+    }
+
+
+def needed(finding: FindingBody) -> tuple[float, float]:
+    """The logarithms of the evidence that a metric needs to be proven worse, and proven good."""
+    details = finding.details
+    return details.get("log_e_bad_needed") or 1.0, details.get("log_e_ok_needed") or 1.0
+
+
+def _rounded(value: float | None, digits: int = 2) -> float | None:
+    return None if value is None else round(value, digits)

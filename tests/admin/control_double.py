@@ -1,0 +1,280 @@
+"""A control plane in memory, for tests of what stands above it.
+
+The rollout machine and the event log are the real ones; there are neither workers nor traffic nor a journal. Run as a program it serves the admin API on a free loopback port, and prints the URL:
+
+    python tests/admin/control_double.py [--token TOKEN]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import math
+import socket
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Self, cast
+
+import msgspec
+import uvicorn
+
+from gateway.admin.app import AdminServer, build_admin
+from gateway.control.api import TrafficTotals
+from gateway.control.events import EventLog
+from gateway.control.views import ControlEvent, EndpointView, Readiness, RolloutView, RouteView
+from gateway.core.analysis.types import Analysis, Finding, Verdict
+from gateway.core.errors import ConflictError, JournalError, NotFoundError
+from gateway.core.rollout import (
+    AbortWished,
+    Event,
+    Notify,
+    PauseWished,
+    Phase,
+    Plan,
+    PromoteWished,
+    ResumeWished,
+    Rollout,
+    Started,
+    Step,
+    WeightWished,
+    step,
+)
+from gateway.core.types import percent_from_weight_bp
+from gateway.runtime.clock import SystemClock, iso
+
+PLAN = Plan((Step(100, 1.0, 10), Step(5_000, 1.0, 10)), deadline_s=60.0)
+METRICS = b"# TYPE gateway_up gauge\ngateway_up 1\n"
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+ANALYSIS = Analysis(
+    verdict=Verdict.NODATA,
+    reason="no canary requests yet",
+    causes=("errors",),
+    findings=(Finding("errors", Verdict.NODATA, "no data", True, -math.inf, math.nan, 0, 3, 0, 0, {"p": math.inf}),),
+    log_e_bad=-math.inf,
+    log_e_bad_needed=6.0,
+    log_e_ok_needed=3.0,
+    stable_requests=3,
+    canary_requests=0,
+)
+
+
+class ControlDouble:
+    """Two routes: ``digits`` with a canary, ``plain`` without. ``journal_fails`` refuses every wish."""
+
+    def __init__(self) -> None:
+        self.log = EventLog(SystemClock())
+        self.journal_fails = False
+        self.ready = True
+        self.listeners = 0
+        self._canaries: dict[str, str | None] = {"digits": "digits-v2", "plain": None}
+        self._weights_bp = {"digits": 0, "plain": 0}
+        self._epoch = 1
+        self._rollouts: dict[str, Rollout] = {}
+        self._numbers = itertools.count(1)
+        self._at_s = itertools.count()
+
+    def state(self) -> Any:
+        """All that a wish could change."""
+        return msgspec.to_builtins([self.routes(), self.rollouts(limit=1000)])
+
+    def routes(self) -> list[RouteView]:
+        return [self.route(name) for name in self._canaries]
+
+    def route(self, name: str) -> RouteView:
+        self._known(name)
+        latest = self._latest(name)
+        return RouteView(
+            name=name,
+            path_prefix=f"/v2/models/{name}",
+            hosts=(),
+            stable="digits-v1",
+            canary=self._canaries[name],
+            canary_percent=percent_from_weight_bp(self._weights_bp[name]),
+            epoch=self._epoch,
+            workers=2,
+            workers_applied=2,
+            endpoints=(EndpointView("digits-v1", "http://127.0.0.1:8001", True),),
+            rollout_id=latest.rollout_id if latest else None,
+            phase=latest.phase.value if latest else "IDLE",
+        )
+
+    def rollouts(self, route: str | None = None, limit: int = 50, before: str | None = None) -> list[RolloutView]:
+        if route is not None:
+            self._known(route)
+        if before is not None:
+            self.rollout(before)
+        newest = [r for r in reversed(self._rollouts.values()) if route in (None, r.route)]
+        if before is not None:
+            newest = list(itertools.dropwhile(lambda r: r.rollout_id != before, newest))[1:]
+        return [_view(rollout) for rollout in newest[:limit]]
+
+    def rollout(self, rollout_id: str) -> RolloutView:
+        return _view(self._find(rollout_id))
+
+    async def set_weight(self, route: str, weight_bp: int, by: str) -> RouteView:
+        self._known(route)
+        if weight_bp and self._canaries[route] is None:
+            raise ConflictError(f"route {route} has no canary backend")
+        self._journal()
+        latest = self._latest(route)
+        if latest and not latest.phase.terminal:
+            self._apply(latest, WeightWished(next(self._at_s), by, weight_bp))
+        self._weights_bp[route] = weight_bp
+        self._epoch += 1
+        self.log.publish("weight", {"canary_percent": weight_bp / 100, "epoch": self._epoch, "by": by}, route=route)
+        return self.route(route)
+
+    async def start(self, route: str, by: str, plan: Plan | None = None) -> RolloutView:
+        self._known(route)
+        canary = self._canaries[route]
+        if canary is None:
+            raise ConflictError(f"route {route} has no canary backend")
+        self._journal()
+        rollout_id = f"{route}-{next(self._numbers):04}"
+        event = Started(rollout_id, route, "digits-v1", canary, plan or PLAN, next(self._at_s), by)
+        return self._apply(self._latest(route) or Rollout(), event)
+
+    async def pause(self, rollout_id: str, by: str, reason: str = "") -> RolloutView:
+        return self._wish(rollout_id, PauseWished(next(self._at_s), by, reason))
+
+    async def resume(self, rollout_id: str, by: str) -> RolloutView:
+        return self._wish(rollout_id, ResumeWished(next(self._at_s), by))
+
+    async def promote(self, rollout_id: str, by: str, reason: str = "") -> RolloutView:
+        return self._wish(rollout_id, PromoteWished(next(self._at_s), by, reason))
+
+    async def abort(self, rollout_id: str, by: str, reason: str = "") -> RolloutView:
+        return self._wish(rollout_id, AbortWished(next(self._at_s), by, reason))
+
+    async def events(self, after_id: int | None = None) -> AsyncIterator[ControlEvent]:
+        self.listeners += 1
+        try:
+            async for event in self.log.listen(after_id):
+                yield event
+        finally:
+            self.listeners -= 1
+
+    def traffic(self) -> TrafficTotals:
+        raise NotImplementedError
+
+    def verdict_counts(self) -> dict[tuple[str, str], int]:
+        return {}
+
+    def readiness(self) -> Readiness:
+        return Readiness(self.ready, 2, () if self.ready else ("1 of 2 workers are connected",))
+
+    def _wish(self, rollout_id: str, event: Event) -> RolloutView:
+        rollout = self._find(rollout_id)
+        self._journal()
+        return self._apply(rollout, event)
+
+    def _apply(self, rollout: Rollout, event: Event) -> RolloutView:
+        new, commands = step(rollout, event)
+        self._rollouts[new.rollout_id] = new
+        self._weights_bp[new.route] = new.weight_bp
+        self._epoch += 1
+        for command in commands:
+            if isinstance(command, Notify):
+                data = msgspec.to_builtins(_view(new))
+                self.log.publish(command.kind, data, route=new.route, rollout_id=new.rollout_id)
+        return _view(new)
+
+    def _journal(self) -> None:
+        if self.journal_fails:
+            raise JournalError("cannot write journal state/journal.sqlite3: disk full; free space on the disk")
+
+    def _known(self, name: str) -> None:
+        if name not in self._canaries:
+            raise NotFoundError(f"no route is named {name!r}; there are: {', '.join(self._canaries)}")
+
+    def _latest(self, route: str) -> Rollout | None:
+        return next((r for r in reversed(self._rollouts.values()) if r.route == route), None)
+
+    def _find(self, rollout_id: str) -> Rollout:
+        if rollout_id not in self._rollouts:
+            raise NotFoundError(f"no rollout has the id {rollout_id!r}")
+        return self._rollouts[rollout_id]
+
+
+class Served:
+    """A real server with the admin application on a loopback socket, in a thread of its own."""
+
+    def __init__(self, token: str | None = None) -> None:
+        self.control = ControlDouble()
+        self.app = build_admin(self.control, token=token, metrics=lambda: (METRICS, METRICS_TYPE))
+        self.server = AdminServer(
+            uvicorn.Config(
+                self.app,
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=5,
+            )
+        )
+        # From its descriptor, so that the socket knows its protocol and asyncio turns Nagle's algorithm off.
+        self._socket = socket.socket(fileno=socket.create_server(("127.0.0.1", 0)).detach())
+        self.port = self._socket.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.loop: asyncio.AbstractEventLoop = cast("asyncio.AbstractEventLoop", None)
+        self._started = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self.serve()))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._started.wait(20)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Stop as a signal would, and wait for it."""
+        self.server.should_exit = True
+        self._thread.join(20)
+        assert not self._thread.is_alive(), "the server does not stop"
+
+    def call(self, function: Callable[..., Any], *args: Any, **options: Any) -> None:
+        """Call a function in the server's loop, where the control plane lives."""
+        self.loop.call_soon_threadsafe(lambda: function(*args, **options))
+
+    async def serve(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._started.set()
+        await self.server.serve(sockets=[self._socket])
+
+
+def _view(rollout: Rollout) -> RolloutView:
+    return RolloutView(
+        id=rollout.rollout_id,
+        route=rollout.route,
+        stable=rollout.stable,
+        canary=rollout.canary,
+        phase=rollout.phase.value,
+        step=rollout.step_index + 1,
+        steps=len(rollout.plan.steps),
+        canary_percent=percent_from_weight_bp(rollout.weight_bp),
+        reason=rollout.reason,
+        causes=rollout.causes,
+        by=rollout.by,
+        started_at=iso(0.0),
+        updated_at=iso(rollout.last_at_s),
+        plan=rollout.plan,
+        canary_requests=0,
+        analysis=None if rollout.phase is Phase.IDLE else ANALYSIS,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--token")
+    served = Served(parser.parse_args().token)
+    sys.stdout.write(f"{served.url}\n")
+    sys.stdout.flush()
+    asyncio.run(served.serve())  # in the main thread, where signals arrive
+
+
+if __name__ == "__main__":
+    main()
