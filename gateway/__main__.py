@@ -1,4 +1,8 @@
-import sys
-from pathlib import Path
-from gateway.app import serve
-sys.exit(serve(Path(sys.argv[2])))
+"""``python -m gateway``: the same as the command ``gateway``."""
+
+from __future__ import annotations
+
+from gateway.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -56,9 +56,7 @@ def serve(config_path: Path) -> int:
     with tempfile.TemporaryDirectory(prefix="gateway-") as directory:
         control_path = str(Path(directory, "control.sock"))
         children = [_control_child(config_path, control_path, admin)]
-        children += [
-            _worker_child(config, index, listener, control_path) for index, listener in enumerate(listeners)
-        ]
+        children += [_worker_child(config, index, listener, control_path) for index, listener in enumerate(listeners)]
         print(
             f"gateway: serving on {_url(listeners[0])}, admin on {_url(admin)}, {config.workers} worker(s)", flush=True
         )

@@ -104,7 +104,7 @@ class Controller:
             await asyncio.sleep(interval_s)
             try:
                 await self.tick()
-            except Exception:
+            except Exception:  # noqa: BLE001  # see below
                 # A loop that dies would leave a canary without a judge; the fault is logged, counted and held against
                 # readiness, and the next tick tries again.
                 _log.exception("the analysis tick failed")

@@ -24,13 +24,13 @@ class EventLog:
         self._remembered: deque[ControlEvent] = deque(maxlen=_REMEMBERED)
         self._wakers: set[asyncio.Event] = set()
 
-    def publish(self, kind: str, data: dict[str, Any], *, route: str | None = None, rollout_id: str | None = None) -> None:
+    def publish(
+        self, kind: str, data: dict[str, Any], *, route: str | None = None, rollout_id: str | None = None
+    ) -> None:
         """Tell all listeners."""
         assert kind in EVENT_KINDS, kind
         self._last_id += 1
-        self._remembered.append(
-            ControlEvent(self._last_id, iso(self._clock.wall_s()), kind, route, rollout_id, data)
-        )
+        self._remembered.append(ControlEvent(self._last_id, iso(self._clock.wall_s()), kind, route, rollout_id, data))
         for waker in self._wakers:
             waker.set()
 

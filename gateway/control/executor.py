@@ -26,9 +26,7 @@ class Executor:
     async def publish_first(self, weights_bp: dict[str, int]) -> None:
         """Publish the first table of this control plane's life, above every epoch that is live."""
         newest = max((session.hello.epoch for session in self._hub.sessions), default=0)
-        routes = tuple(
-            msgspec.structs.replace(route, weight_bp=weights_bp[route.name]) for route in self.table.routes
-        )
+        routes = tuple(msgspec.structs.replace(route, weight_bp=weights_bp[route.name]) for route in self.table.routes)
         epoch = max(newest, self.table.epoch) + 1
         self.table = msgspec.structs.replace(self.table, epoch=epoch, routes=routes)
         await self._hub.publish(self.table)

@@ -130,9 +130,7 @@ class Observer:
         for report in self._newest.values():
             _add(faults, report.faults)
             aborted += report.aborted
-        return Merged(
-            list(totals.values()), faults, aborted, list(self._newest.values()), self._starts, self._rejected
-        )
+        return Merged(list(totals.values()), faults, aborted, list(self._newest.values()), self._starts, self._rejected)
 
 
 def _merged_entry(parts: list[EpochCounts]) -> EpochCounts:

@@ -45,7 +45,9 @@ class Prober:
     def __init__(self, backends: dict[str, BackendConfig], on_turn: Callable[[Health], None]) -> None:
         self._on_turn = on_turn
         self.health = [
-            Health(name, endpoint, backend.probe) for name, backend in backends.items() for endpoint in backend.endpoints
+            Health(name, endpoint, backend.probe)
+            for name, backend in backends.items()
+            for endpoint in backend.endpoints
         ]
 
     @property

@@ -27,6 +27,7 @@ import signal
 import sys
 from collections import deque
 from time import monotonic
+from typing import cast
 
 import httptools
 import msgspec
@@ -149,7 +150,6 @@ class Replay:
         self._idle: list[_Connection] = []
         self._busy: set[_Connection] = set()
         self._freed = asyncio.Event()
-        self._connecting: set[asyncio.Task[None]] = set()
         self._tallies = {name: Tally() for name in (*VARIANTS, "none")}
         self._failures: dict[str, int] = {}
         self._since_s = monotonic()
@@ -158,12 +158,13 @@ class Replay:
 
     async def run(self) -> None:
         """Replay until told to stop, then wait for the answers that are still on their way."""
-        reporting = asyncio.create_task(self._report())
-        pacing = asyncio.create_task(self._pace())
-        await self.stopping.wait()
-        pacing.cancel()
-        reporting.cancel()
-        await asyncio.wait({pacing, reporting})
+        tasks = [asyncio.create_task(work) for work in (self._report(), self._pace())]
+        stopped = asyncio.create_task(self.stopping.wait())
+        await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
         deadline_s = monotonic() + _DRAIN_S
         while self._busy and monotonic() < deadline_s:
             await asyncio.sleep(0.01)
@@ -185,7 +186,7 @@ class Replay:
 
     async def _send(self, index: int) -> None:
         while not self._idle:
-            if len(self._busy) + len(self._connecting) < self._settings.connections:
+            if len(self._busy) < self._settings.connections:
                 await self._connect()
                 continue
             self._freed.clear()
@@ -298,8 +299,7 @@ class _Connection(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
         self._replay.opened(self)
 
     def data_received(self, data: bytes) -> None:

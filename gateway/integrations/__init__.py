@@ -1,1 +1,1 @@
-"""placeholder"""
+"""Registries and pipelines, each optional, each alone. Empty as yet."""

@@ -41,7 +41,14 @@ _DROPPED_BY_REQUEST = {
     RESCUED_HEADER,
     faults.ERROR_HEADER,
 }
-_FORWARDED = {b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port", b"forwarded", b"x-real-ip"}
+_FORWARDED = {
+    b"x-forwarded-for",
+    b"x-forwarded-proto",
+    b"x-forwarded-host",
+    b"x-forwarded-port",
+    b"forwarded",
+    b"x-real-ip",
+}
 _READ_BY_REQUEST = {
     b"host",
     b"connection",

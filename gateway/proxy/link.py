@@ -81,7 +81,5 @@ class ControlLink:
     def send_report(self, writer: asyncio.StreamWriter) -> None:
         """Send everything counted so far."""
         worker = self._worker
-        report = worker.counts.report(
-            self._epoch, len(worker.active), len(worker.connections), worker.pools.open_count
-        )
+        report = worker.counts.report(self._epoch, len(worker.active), len(worker.connections), worker.pools.open_count)
         writer.write(wire.encode(report))

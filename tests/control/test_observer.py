@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from gateway.control.observer import Observer
 from gateway.core.analysis.types import Evidence
 from gateway.core.stats.counts import Counts
+from gateway.core.traffic.table import Route
 from gateway.core.types import Variant
 from gateway.proxy.tally import Tally
-from gateway.core.traffic.table import Route
 from gateway.runtime.wire import Report
 
 ROUTE = Route("r", "/", stable="a", canary="b", weight_bp=1000)
@@ -46,52 +46,79 @@ def _requests(evidence: Evidence) -> dict[int, list[int]]:
     return {e.epoch: [e.stable.requests, e.canary.requests] for e in evidence.epochs}
 
 
+class World:
+    """Workers that serve, report, die and are replaced, and a network that loses, repeats and reorders their reports."""
+
+    def __init__(self, seed: int, workers: int) -> None:
+        self.dice = random.Random(seed)
+        self.observer = Observer()
+        self.everyone: list[Worker] = []
+        self.alive: list[Worker] = []
+        self.in_flight: list[Report] = []
+        self.epoch = 1
+        for _ in range(workers):
+            self.born()
+
+    def born(self) -> None:
+        worker = Worker(f"w{len(self.everyone)}")
+        worker.enter(self.epoch)
+        self.everyone.append(worker)
+        self.alive.append(worker)
+
+    def serve(self) -> None:
+        worker = self.dice.choice(self.alive)
+        for _ in range(self.dice.randrange(4)):
+            worker.serve(Variant(self.dice.randrange(2)), self.dice.choice(["ok", "errors", "overload"]))
+        self.in_flight += [worker.report()] * self.dice.randrange(3)  # 0: lost, 2: repeated
+
+    def deliver(self, now: float) -> None:
+        self.dice.shuffle(self.in_flight)
+        if self.in_flight and self.dice.random() < 0.7:
+            report = self.in_flight.pop()
+            if self.observer.take(report, now) and self.dice.random() < 0.5:
+                next(w for w in self.everyone if w.boot == report.boot).tally.acknowledged(report.seq)
+
+    def change(self, now: float) -> None:
+        if self.dice.random() < 0.1:
+            self.epoch += 1
+            for worker in self.alive:
+                worker.enter(self.epoch)
+        if self.dice.random() < 0.05:  # a worker dies with everything it said heard, and another takes its place
+            dead = self.alive.pop(self.dice.randrange(len(self.alive)))
+            self.in_flight = [r for r in self.in_flight if r.boot != dead.boot]
+            self.observer.take(dead.report(), now)
+            self.observer.gone(dead.boot, now)
+            self.born()
+
+    def merged(self, now: float) -> dict[int, list[int]]:
+        return _requests(self.observer.evidence("r", 0, 1 << 60, now))
+
+    def truth(self) -> dict[int, list[int]]:
+        total: dict[int, list[int]] = {}
+        for worker in self.everyone:
+            for epoch, (stable, canary) in worker.truth.items():
+                known = total.setdefault(epoch, [0, 0])
+                known[0] += stable
+                known[1] += canary
+        return total
+
+
 @given(st.integers(0, 2**32), st.integers(1, 4))
 def test_lost_repeated_and_reordered_reports_change_nothing(seed: int, workers: int) -> None:
-    dice = random.Random(seed)
-    observer = Observer()
-    alive = [Worker(f"w{i}") for i in range(workers)]
-    everyone = list(alive)
-    for worker in alive:
-        worker.enter(1)
-    in_flight: list[Report] = []
+    world = World(seed, workers)
     last: dict[int, list[int]] = {}
     for now in range(60):
-        worker = dice.choice(alive)
-        for _ in range(dice.randrange(4)):
-            worker.serve(Variant(dice.randrange(2)), dice.choice(["ok", "errors", "overload"]))
-        in_flight += [worker.report()] * dice.randrange(3)  # 0: lost, 2: repeated
-        dice.shuffle(in_flight)
-        if in_flight and dice.random() < 0.7:
-            report = in_flight.pop()
-            if observer.take(report, now) and dice.random() < 0.5:
-                next(w for w in everyone if w.boot == report.boot).tally.acknowledged(report.seq)
-        if dice.random() < 0.1:
-            epoch = max(w.epoch for w in alive) + 1
-            for each in alive:
-                each.enter(epoch)
-        if dice.random() < 0.05:  # a worker dies with everything it said heard, and another takes its place
-            dead = alive.pop(dice.randrange(len(alive)))
-            in_flight = [r for r in in_flight if r.boot != dead.boot]
-            observer.take(dead.report(), now)
-            observer.gone(dead.boot, now)
-            alive.append(Worker(f"w{len(everyone)}"))
-            everyone.append(alive[-1])
-            alive[-1].enter(max(w.epoch for w in everyone))
-        merged = _requests(observer.evidence("r", 0, 1 << 60, now))
+        world.serve()
+        world.deliver(now)
+        world.change(now)
+        merged = world.merged(now)
         for epoch, before in last.items():
             assert all(n >= b for n, b in zip(merged[epoch], before, strict=True)), f"epoch {epoch} went backwards"
         last = merged
-    for worker in alive:
-        observer.take(worker.report(), 60)
-    expected: dict[int, list[int]] = {}
-    for worker in everyone:
-        for epoch, counts in worker.truth.items():
-            total = expected.setdefault(epoch, [0, 0])
-            total[0] += counts[0]
-            total[1] += counts[1]
-    merged = _requests(observer.evidence("r", 0, 1 << 60, 60.0))
-    assert {e: c for e, c in merged.items() if any(c)} == {e: c for e, c in expected.items() if any(c)}
+    for worker in world.alive:
+        world.observer.take(worker.report(), 60)
+    counted = {epoch: counts for epoch, counts in world.merged(60).items() if any(counts)}
+    assert counted == {epoch: counts for epoch, counts in world.truth().items() if any(counts)}
 
 
 def test_a_report_that_cannot_be_true_is_rejected_and_counted() -> None:

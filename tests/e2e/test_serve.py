@@ -251,7 +251,11 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
         path = tmp_path / "gateway.yaml"
         path.write_text(yaml.safe_dump(settings))
         done = subprocess.run(
-            [sys.executable, "-m", "gateway", "serve", str(path)], capture_output=True, text=True, timeout=30, check=False
+            [sys.executable, "-m", "gateway", "serve", str(path)],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
         )
     assert done.returncode == 1
     assert f"127.0.0.1:{port}" in done.stderr

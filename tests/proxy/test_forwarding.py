@@ -78,7 +78,10 @@ async def test_a_chunked_request_is_reframed() -> None:
     ("reply", "expected"),
     [
         (b"HTTP/1.1 200 Fine\r\nContent-Length: 2\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\n\r\nok", b"\r\n\r\nok"),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\nok\r\n0\r\nT: 1\r\n\r\n", b"2\r\nok\r\n0\r\n\r\n"),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\nok\r\n0\r\nT: 1\r\n\r\n",
+            b"2\r\nok\r\n0\r\n\r\n",
+        ),
         (b"HTTP/1.1 200 OK\r\n\r\nok", b"2\r\nok\r\n0\r\n\r\n"),
         (b"HTTP/1.1 204 No Content\r\n\r\n", b"\r\n\r\n"),
         (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", b"content-length: 5\r\nconnection: close\r\n\r\n"),

@@ -114,12 +114,11 @@ async def test_an_answer_that_breaks_off_after_it_began_is_cut_not_completed() -
         await asyncio.sleep(0.1)
         peer.close()  # type: ignore[attr-defined]  # a Peer
 
-    async with Backend() as a, Backend(torn_later) as b:
-        async with RunningWorker(table(ALL_CANARY, a=a.port, b=b.port)) as w:
-            got = await w.raw(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-            assert b"hello" in got
-            assert not got.endswith(b"0\r\n\r\n"), "no fake clean end"
-            await eventually(lambda: w.counts() == (0, 0, 1, 1), "the truncation counts against the canary")
+    async with Backend() as a, Backend(torn_later) as b, RunningWorker(table(ALL_CANARY, a=a.port, b=b.port)) as w:
+        got = await w.raw(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert b"hello" in got
+        assert not got.endswith(b"0\r\n\r\n"), "no fake clean end"
+        await eventually(lambda: w.counts() == (0, 0, 1, 1), "the truncation counts against the canary")
 
 
 async def test_a_clients_own_400_is_not_rescued_and_is_a_class_of_its_own() -> None:
@@ -140,14 +139,13 @@ async def test_a_stale_connection_is_retried_once_and_blamed_on_nobody() -> None
         else:
             await answer()(None, peer)  # type: ignore[arg-type]  # scripts are given what Backend gives them
 
-    async with Backend() as a, Backend(once) as b:
-        async with RunningWorker(table(ALL_CANARY, a=a.port, b=b.port)) as w:
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{w.port}") as client:
-                for _ in range(10):
-                    reply = await client.post("/", content=b"x")
-                    assert (reply.status_code, reply.headers["x-gateway-variant"]) == (200, "canary")
-            await eventually(lambda: w.counts() == (0, 0, 10, 0), f"ten clean canary answers, not {w.counts()}")
-            assert w.totals(1).tries["stale"] >= 1
+    async with Backend() as a, Backend(once) as b, RunningWorker(table(ALL_CANARY, a=a.port, b=b.port)) as w:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{w.port}") as client:
+            for _ in range(10):
+                reply = await client.post("/", content=b"x")
+                assert (reply.status_code, reply.headers["x-gateway-variant"]) == (200, "canary")
+        await eventually(lambda: w.counts() == (0, 0, 10, 0), f"ten clean canary answers, not {w.counts()}")
+        assert w.totals(1).tries["stale"] >= 1
 
 
 async def test_a_failing_stable_is_not_sent_to_the_canary() -> None:

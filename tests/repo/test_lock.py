@@ -29,7 +29,7 @@ def pins(lock: str) -> dict[str, tuple[Version, int]]:
 
 
 def _pin(line: str) -> tuple[str, tuple[Version, int]]:
-    match = re.fullmatch(r"([\w.-]+)==(\S+)((?: +--hash=sha256:[0-9a-f]{64})*)\s*", line.split(" ;")[0])
+    match = re.fullmatch(r"([\w.-]+)==(\S+)((?: +--hash=sha256:[0-9a-f]{64})*)\s*", line.partition(" ;")[0])
     assert match, f"not a pin: {line[:80]}"
     return canonicalize_name(match[1]), (Version(match[2]), match[3].count("--hash"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
@@ -105,10 +106,8 @@ class RunningGateway:
         async def ask() -> None:
             nonlocal ok
             while not ok:
-                try:
+                with contextlib.suppress(httpx.TransportError):
                     ok = (await self.admin.get("/readyz")).status_code == 200
-                except httpx.TransportError:
-                    pass
                 await asyncio.sleep(0.02)
 
         await asyncio.wait_for(ask(), 20)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import signal
 import socket
@@ -130,18 +129,19 @@ class RunningWorker:
     @property
     def descriptors(self) -> int:
         """How many file descriptors the process has open."""
-        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
 
     async def raw(self, data: bytes, *, timeout_s: float = 5.0) -> bytes:
         """Send bytes on a new connection and read until the gateway closes it (or the time is over)."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        writer.write(data)
         out = b""
         try:
+            writer.write(data)
             async with asyncio.timeout(timeout_s):
                 while piece := await reader.read(65536):
                     out += piece
         except (TimeoutError, ConnectionResetError):
             pass
-        writer.close()
+        finally:
+            writer.close()
         return out

@@ -1,0 +1,37 @@
+# A small image of the gateway: built in one stage, run in another that has neither compiler nor package cache.
+
+FROM python:3.12-slim AS build
+WORKDIR /src
+
+# The dependencies first: they change less often than the code, so their layer is kept.
+COPY requirements.lock ./
+RUN python -m venv /opt/gateway \
+    && /opt/gateway/bin/pip install --no-cache-dir --require-hashes -r requirements.lock
+
+COPY pyproject.toml README.md LICENSE ./
+COPY gateway gateway
+COPY models models
+RUN /opt/gateway/bin/pip wheel --no-cache-dir --no-deps --wheel-dir /wheels . \
+    && /opt/gateway/bin/pip install --no-cache-dir --no-deps /wheels/canary_gateway-*.whl
+
+FROM python:3.12-slim
+ENV PATH=/opt/gateway/bin:$PATH PYTHONUNBUFFERED=1
+
+COPY --from=build /opt/gateway /opt/gateway
+COPY config/gateway.yaml /etc/gateway/gateway.yaml
+
+# The configuration's state_dir is `state` beside the file. It leads to the volume, so that the journal of rollouts
+# outlives the container: without it a version that was rolled back could be offered again.
+RUN install --directory --owner=10001 --group=10001 /var/lib/gateway \
+    && ln -s /var/lib/gateway /etc/gateway/state
+VOLUME /var/lib/gateway
+
+# A number, so that an orchestrator can see that it is not root; the user needs no name and no home.
+USER 10001:10001
+EXPOSE 8080
+
+HEALTHCHECK --interval=10s --timeout=3s --start-period=15s --retries=3 \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:9900/healthz', timeout=2)"]
+
+ENTRYPOINT ["gateway"]
+CMD ["serve", "/etc/gateway/gateway.yaml"]

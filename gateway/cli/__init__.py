@@ -1,0 +1,62 @@
+"""The command ``gateway``.
+
+Rules:
+
+1. Exit statuses: 0 done, 1 the gateway refused or cannot be reached, 2 the command line or a file it names is wrong,
+   130 interrupted.
+2. A subcommand's module is imported when it is invoked, so that ``gateway status`` does not pay for a model runtime.
+3. Errors are one clear line on standard error; standard output is for results.
+4. Neither an interrupt nor a reader that goes away (``gateway status | head -1``) shows a traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from gateway import __version__
+from gateway.cli.lazy import LazyGroup
+
+INTERRUPTED = 130
+COMMANDS = {
+    "serve": ("gateway.cli.serve:serve", "Serve by a configuration file until told to stop."),
+    "check": ("gateway.config.command:check", "Validate a configuration file without serving."),
+    "status": ("gateway.cli.status:status", "Show what a running gateway is doing."),
+    "weight": ("gateway.cli.weight:weight", "Set a route's canary share by hand."),
+    "rollout": ("gateway.cli.rollout:rollout", "Start, steer and look at rollouts."),
+    "demo": ("gateway.demo.command:demo", "See a whole rollout, with real models, in a minute."),
+    "model-server": ("gateway.serving.command:model_server", "Serve an ONNX model over HTTP."),
+}
+
+
+@click.group(cls=LazyGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="gateway", message="%(prog)s %(version)s")
+def gateway() -> None:
+    """A canary serving gateway: two model versions behind one address, and a proof of which one to keep."""
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command line (default: the process's) and exit with its status."""
+    try:
+        status = _run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is still buffered has no reader; without this the interpreter complains about it at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    sys.exit(status)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        result = gateway.main(arguments, prog_name="gateway", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    return result if isinstance(result, int) else 0

@@ -1,0 +1,131 @@
+"""``gateway rollout``: start, steer and look at rollouts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from gateway.admin.bodies import PlanWish, RolloutBody, StartWish, plan_of
+from gateway.admin.decode import decode, one_line
+from gateway.cli import tables
+from gateway.cli.client import Client
+from gateway.cli.client import one_line as shown
+from gateway.cli.options import Name, print_json, remote
+from gateway.core.errors import GatewayError, InvalidValueError
+
+_LIMIT_MAX = 200
+
+
+@click.group()
+def rollout() -> None:
+    """Start, steer and look at rollouts.
+
+    ROLLOUT is a rollout's id, or a route's name for its latest one.
+    """
+
+
+@rollout.command()
+@click.argument("route", type=Name())
+@click.option(
+    "--plan", "plan_file", type=click.Path(path_type=Path), help="A JSON file with another plan than the configured."
+)
+@remote
+def start(client: Client, route: str, plan_file: Path | None, as_json: bool) -> None:
+    """Start a rollout of ROUTE's canary, by the configured plan or another.
+
+    A plan is {"steps": [{"percent": 5, "min_time_s": 10, "min_requests": 50}, ...], "deadline_s": 3600,
+    "on_deadline": "hold"}.
+    """
+    wish = StartWish(None if plan_file is None else _plan(plan_file))
+    _answer(client.start(route, wish), as_json)
+
+
+def _reason(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    try:
+        return one_line("the reason", value)
+    except InvalidValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
+
+
+reason_option = click.option("--reason", default="", callback=_reason, help="Why; goes into the journal.")
+
+
+@rollout.command()
+@click.argument("name", metavar="ROLLOUT", type=Name())
+@reason_option
+@remote
+def pause(client: Client, name: str, reason: str, as_json: bool) -> None:
+    """Hold the weight where it is; the guard against a bad canary stays awake."""
+    _answer(client.decide(client.find(name).id, "pause", reason), as_json)
+
+
+@rollout.command()
+@click.argument("name", metavar="ROLLOUT", type=Name())
+@remote
+def resume(client: Client, name: str, as_json: bool) -> None:
+    """Let automation go on."""
+    _answer(client.decide(client.find(name).id, "resume", ""), as_json)
+
+
+@rollout.command()
+@click.argument("name", metavar="ROLLOUT", type=Name())
+@reason_option
+@remote
+def promote(client: Client, name: str, reason: str, as_json: bool) -> None:
+    """Promote by hand, whatever the evidence says: all requests go to the canary."""
+    _answer(client.decide(client.find(name).id, "promote", reason), as_json)
+
+
+@rollout.command()
+@click.argument("name", metavar="ROLLOUT", type=Name())
+@reason_option
+@remote
+def abort(client: Client, name: str, reason: str, as_json: bool) -> None:
+    """Roll back by hand: all requests go to stable."""
+    _answer(client.decide(client.find(name).id, "abort", reason), as_json)
+
+
+@rollout.command("list")
+@click.argument("route", required=False, type=Name())
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, _LIMIT_MAX), help="How many.")
+@remote
+def list_(client: Client, route: str | None, limit: int, as_json: bool) -> None:
+    """List the newest rollouts, of ROUTE or of all."""
+    page = client.rollouts(route, limit)
+    if as_json:
+        print_json(page)
+    elif page.rollouts:
+        tables.console().print(tables.rollouts_table(page.rollouts))
+    else:
+        click.echo("no rollouts yet; start one with: gateway rollout start ROUTE")
+
+
+@rollout.command()
+@click.argument("name", metavar="ROLLOUT", type=Name())
+@remote
+def show(client: Client, name: str, as_json: bool) -> None:
+    """Show one rollout with its plan and its evidence."""
+    found = client.find(name)
+    if as_json:
+        print_json(found)
+    else:
+        tables.console().print(tables.rollout_view(found))
+
+
+def _answer(view: RolloutBody, as_json: bool) -> None:
+    if as_json:
+        print_json(view)
+    else:
+        click.echo(shown(f"{view.id}: {view.phase} at {view.canary_percent:g} %: {view.reason}"))
+
+
+def _plan(path: Path) -> PlanWish:
+    try:
+        wish = decode(path.read_bytes(), PlanWish)
+        plan_of(wish)
+    except OSError as error:
+        raise click.BadParameter(f"{path}: {error.strerror}", param_hint="--plan") from None
+    except GatewayError as error:
+        raise click.BadParameter(f"{path}: {error}", param_hint="--plan") from None
+    return wish

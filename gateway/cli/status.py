@@ -1,0 +1,93 @@
+"""``gateway status``: what a running gateway is doing, once or live."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import click
+import msgspec
+from rich.console import RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from gateway.admin.bodies import RolloutBody
+from gateway.cli import tables
+from gateway.cli.client import Client, Refused
+from gateway.cli.options import Name, print_json, remote
+from gateway.control.views import RouteView
+
+INTERVAL_S = 1.0
+
+
+class Status(msgspec.Struct, frozen=True):
+    """Routes, and the latest rollout of each that had one."""
+
+    routes: tuple[RouteView, ...]
+    rollouts: tuple[RolloutBody, ...]
+
+
+@click.command()
+@click.argument("route", required=False, type=Name())
+@click.option("--watch", is_flag=True, help="Go on showing, until interrupted.")
+@remote
+def status(client: Client, route: str | None, watch: bool, as_json: bool) -> None:
+    """Show all routes, or ROUTE, with their rollouts and the evidence.
+
+    With --json, an object with "routes" and "rollouts"; with --watch as well, one line whenever it changes.
+    """
+    now = _read(client, route)
+    if not watch:
+        _show(now, as_json)
+    elif as_json or not tables.console().is_terminal:
+        _follow(client, route, now, as_json)
+    else:
+        _live(client, route, now)
+
+
+def _read(client: Client, name: str | None) -> Status:
+    routes = client.routes() if name is None else (client.route(name),)
+    return Status(routes, tuple(client.rollout(route.rollout_id) for route in routes if route.rollout_id))
+
+
+def _show(now: Status, as_json: bool) -> None:
+    if as_json:
+        print_json(now)
+    else:
+        tables.console().print(tables.status_view(now.routes, now.rollouts))
+
+
+def _follow(client: Client, route: str | None, now: Status, as_json: bool) -> None:
+    """For a file or a program: the status whenever it has changed."""
+    _show(now, as_json)
+    for newer in _polled(client, route):
+        if isinstance(newer, Refused):
+            newer.show()
+        elif newer != now:
+            now = newer
+            _show(now, as_json)
+
+
+def _live(client: Client, route: str | None, now: Status) -> None:
+    """For a person: one view that is redrawn."""
+    with Live(_view(now), console=tables.console(), auto_refresh=False) as live:
+        for newer in _polled(client, route):
+            if isinstance(newer, Refused):
+                live.update(Text(f"{newer.message}; trying again", "red"), refresh=True)
+            else:
+                live.update(_view(newer), refresh=True)
+
+
+def _view(now: Status) -> RenderableType:
+    return tables.status_view(now.routes, now.rollouts)
+
+
+def _polled(client: Client, route: str | None) -> Iterator[Status | Refused]:
+    """The status each second, for ever; a gateway that is away may come back."""
+    while True:
+        time.sleep(INTERVAL_S)
+        try:
+            newer: Status | Refused = _read(client, route)
+        except Refused as refusal:
+            newer = refusal
+        yield newer

@@ -1,0 +1,139 @@
+"""Routes, rollouts and findings as tables for people. Nothing a gateway says can steer the terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from gateway.admin.bodies import AnalysisBody, FindingBody, RolloutBody
+from gateway.cli.client import one_line
+from gateway.control.views import EndpointView, RouteView
+
+_STYLES: Mapping[str, str] = {
+    "PROGRESSING": "cyan",
+    "PAUSED": "yellow",
+    "PROMOTED": "green",
+    "ROLLED_BACK": "red",
+    "PASS": "green",
+    "FAIL": "bold red",
+    "ERROR": "red",
+    "NODATA": "yellow",
+}
+# Wide enough for a reason on one line, so that what goes through a pipe is not folded.
+_PIPE_COLUMNS = 200
+
+
+def console() -> Console:
+    """Standard output, as wide as the terminal; through a pipe as wide as ``COLUMNS`` says, or wide."""
+    wide = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    return Console(width=_PIPE_COLUMNS if wide else None, highlight=False)
+
+
+def status_view(routes: Sequence[RouteView], rollouts: Sequence[RolloutBody]) -> RenderableType:
+    """All there is to see: the routes, then each rollout with its evidence."""
+    return Group(routes_table(routes, rollouts), *(rollout_view(rollout) for rollout in rollouts))
+
+
+def routes_table(routes: Iterable[RouteView], rollouts: Iterable[RolloutBody]) -> Table:
+    """One row for each route."""
+    by_id = {rollout.id: rollout for rollout in rollouts}
+    table = _table("route", "stable", "canary", "canary %", "phase", "step", "workers", "endpoints")
+    for route in routes:
+        rollout = by_id.get(route.rollout_id or "")
+        table.add_row(
+            _text(route.name),
+            _text(route.stable),
+            _text(route.canary or "-"),
+            f"{route.canary_percent:g}",
+            _text(route.phase),
+            f"{rollout.step}/{rollout.steps}" if rollout else "-",
+            f"{route.workers_applied}/{route.workers} on table {route.epoch}",
+            _endpoints(route.endpoints),
+        )
+    return table
+
+
+def rollouts_table(rollouts: Iterable[RolloutBody]) -> Table:
+    """One row for each rollout."""
+    table = _table("rollout", "route", "phase", "step", "canary %", "started", "reason")
+    for rollout in rollouts:
+        table.add_row(
+            _text(rollout.id),
+            _text(rollout.route),
+            _text(rollout.phase),
+            f"{rollout.step}/{rollout.steps}",
+            f"{rollout.canary_percent:g}",
+            _text(rollout.started_at),
+            _text(rollout.reason),
+        )
+    return table
+
+
+def rollout_view(rollout: RolloutBody) -> RenderableType:
+    """One rollout: where it is, why, its plan and its evidence."""
+    ladder = ", ".join(f"{step.percent:g}" for step in rollout.plan.steps)
+    lines = [
+        Text.assemble("\nrollout ", (one_line(rollout.id), "bold"), " on ", one_line(rollout.route), ": ")
+        + _text(rollout.phase),
+        _line("canary", f"{rollout.canary} against {rollout.stable}, {rollout.canary_percent:g} % of requests"),
+        _line("step", f"{rollout.step} of {rollout.steps} ({ladder} %), {rollout.canary_requests} canary requests"),
+        _line("why", f"{rollout.reason} (by {rollout.by}, {rollout.updated_at})"),
+    ]
+    if rollout.causes:
+        lines.append(_line("causes", ", ".join(rollout.causes)))
+    if rollout.analysis is None:
+        return Group(*lines)
+    lines.append(_line("evidence", f"{rollout.analysis.verdict}: {rollout.analysis.reason}"))
+    return Group(*lines, findings_table(rollout.analysis))
+
+
+def findings_table(analysis: AnalysisBody) -> Table:
+    """One row for each metric: what was seen of both variants, and how strong the evidence is."""
+    table = _table("metric", "verdict", "stable", "canary", "worse: log E", "good enough: log E", "finding")
+    for finding in analysis.findings:
+        table.add_row(
+            _text(finding.metric if finding.decides else f"{finding.metric} (reports only)"),
+            _text(finding.verdict),
+            _share(finding.stable_events, finding.stable_trials),
+            _share(finding.canary_events, finding.canary_trials),
+            _evidence(finding, finding.log_e_bad, "log_e_bad_needed", analysis.log_e_bad_needed),
+            _evidence(finding, finding.log_e_ok, "log_e_ok_needed", analysis.log_e_ok_needed),
+            _text(finding.reason),
+        )
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _text(text: str) -> Text:
+    return Text(one_line(text), style=_STYLES.get(text, ""))
+
+
+def _line(label: str, text: str) -> Text:
+    return Text.assemble((f"  {label:<9}", "dim"), one_line(text))
+
+
+def _share(events: int, trials: int) -> str:
+    return f"{100 * events / trials:.2f} % of {trials}" if trials else "none seen"
+
+
+def _evidence(finding: FindingBody, log_e: float | None, key: str, overall: float | None) -> str:
+    needed = finding.details.get(key, overall)
+    return f"{'-' if log_e is None else f'{log_e:.1f}'} of {'-' if needed is None else f'{needed:.1f}'}"
+
+
+def _endpoints(endpoints: Sequence[EndpointView]) -> Text:
+    down = [endpoint.url for endpoint in endpoints if endpoint.healthy is False]
+    if down:
+        return Text(f"{len(endpoints) - len(down)}/{len(endpoints)} up; down: {one_line(', '.join(down))}", "red")
+    return Text(f"{len(endpoints)}/{len(endpoints)} up")

@@ -1,0 +1,26 @@
+"""``gateway weight``: a route's canary share, set by hand."""
+
+from __future__ import annotations
+
+import click
+
+from gateway.cli.client import Client, one_line
+from gateway.cli.options import Name, Percent, print_json, remote
+
+
+@click.command(context_settings={"ignore_unknown_options": True})  # so that -5 is refused as a percentage
+@click.argument("route", type=Name())
+@click.argument("percent", type=Percent())
+@remote
+def weight(client: Client, route: str, percent: float, as_json: bool) -> None:
+    """Send PERCENT of ROUTE's requests to its canary.
+
+    It holds from the next request on. During a rollout this pauses it; `gateway rollout resume` goes on.
+    """
+    view = client.set_weight(route, percent)
+    if as_json:
+        print_json(view)
+        return
+    canary = view.canary or "the canary"
+    applied = f"{view.workers_applied} of {view.workers} workers route by table {view.epoch}"
+    click.echo(one_line(f"{view.name}: {view.canary_percent:g} % to {canary}; {applied}"))
