@@ -31,6 +31,7 @@ OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 _WISHES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _CHALLENGE = 'Bearer realm="canary-gateway"'
 _audit = logging.getLogger("gateway.audit")
+_audit.setLevel(logging.INFO)  # who wished for what is on record however quiet the rest of the log is
 
 
 class Guard:

@@ -90,9 +90,11 @@ class Client:
         return latest[0]
 
     def _ask(self, method: str, path: str, kind: type[T], wish: Any = None, params: Any = None) -> T:
-        content = {} if wish is None else {"content": encode(wish), "headers": {"content-type": "application/json"}}
+        content = None if wish is None else encode(wish)
+        headers = None if wish is None else {"content-type": "application/json"}
+        url = f"{self._url}/api/v1{path}"
         try:
-            answer = self._http.request(method, f"{self._url}/api/v1{path}", params=params, **content)
+            answer = self._http.request(method, url, params=params, content=content, headers=headers)
         except httpx.TimeoutException:
             raise Refused(f"the gateway at {self._url} does not answer within {TIMEOUT_S:g} s") from None
         except httpx.TransportError as error:

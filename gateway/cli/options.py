@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -19,36 +18,23 @@ from gateway.core.types import weight_bp_from_percent
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
-class Name(click.ParamType):
-    """A route's name or a rollout's id."""
-
-    name = "name"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The name, or a usage error."""
-        if not _NAME.fullmatch(value):
-            self.fail(f"{value!r} is not the name of a route or the id of a rollout", param, ctx)
-        return str(value)
+def name(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """A route's name or a rollout's id, where there may be none."""
+    if value is not None and not _NAME.fullmatch(value):
+        raise click.BadParameter(f"{value!r} is not the name of a route or the id of a rollout", ctx, param)
+    return value
 
 
-class Percent(click.ParamType):
+def percentage(ctx: click.Context, param: click.Parameter, value: str) -> float:
     """A percentage from 0 to 100 in steps of 0.01."""
-
-    name = "percent"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """The percentage, or a usage error."""
-        try:
-            percent = float(value)
-        except ValueError:
-            percent = math.nan
-        if math.isnan(percent):
-            self.fail(f"{value!r} is not a percentage; give a number from 0 to 100", param, ctx)
-        try:
-            weight_bp_from_percent(percent)
-        except InvalidValueError as error:
-            self.fail(str(error), param, ctx)
-        return percent
+    try:
+        percent = float(value)
+        weight_bp_from_percent(percent)
+    except InvalidValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not a percentage; give a number from 0 to 100", ctx, param) from None
+    return percent
 
 
 def _url(ctx: click.Context, param: click.Parameter, value: str) -> str:

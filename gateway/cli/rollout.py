@@ -11,7 +11,7 @@ from gateway.admin.decode import decode, one_line
 from gateway.cli import tables
 from gateway.cli.client import Client
 from gateway.cli.client import one_line as shown
-from gateway.cli.options import Name, print_json, remote
+from gateway.cli.options import name, print_json, remote
 from gateway.core.errors import GatewayError, InvalidValueError
 
 _LIMIT_MAX = 200
@@ -26,7 +26,7 @@ def rollout() -> None:
 
 
 @rollout.command()
-@click.argument("route", type=Name())
+@click.argument("route", callback=name)
 @click.option(
     "--plan", "plan_file", type=click.Path(path_type=Path), help="A JSON file with another plan than the configured."
 )
@@ -52,42 +52,42 @@ reason_option = click.option("--reason", default="", callback=_reason, help="Why
 
 
 @rollout.command()
-@click.argument("name", metavar="ROLLOUT", type=Name())
+@click.argument("wanted", metavar="ROLLOUT", callback=name)
 @reason_option
 @remote
-def pause(client: Client, name: str, reason: str, as_json: bool) -> None:
+def pause(client: Client, wanted: str, reason: str, as_json: bool) -> None:
     """Hold the weight where it is; the guard against a bad canary stays awake."""
-    _answer(client.decide(client.find(name).id, "pause", reason), as_json)
+    _answer(client.decide(client.find(wanted).id, "pause", reason), as_json)
 
 
 @rollout.command()
-@click.argument("name", metavar="ROLLOUT", type=Name())
+@click.argument("wanted", metavar="ROLLOUT", callback=name)
 @remote
-def resume(client: Client, name: str, as_json: bool) -> None:
+def resume(client: Client, wanted: str, as_json: bool) -> None:
     """Let automation go on."""
-    _answer(client.decide(client.find(name).id, "resume", ""), as_json)
+    _answer(client.decide(client.find(wanted).id, "resume", ""), as_json)
 
 
 @rollout.command()
-@click.argument("name", metavar="ROLLOUT", type=Name())
+@click.argument("wanted", metavar="ROLLOUT", callback=name)
 @reason_option
 @remote
-def promote(client: Client, name: str, reason: str, as_json: bool) -> None:
+def promote(client: Client, wanted: str, reason: str, as_json: bool) -> None:
     """Promote by hand, whatever the evidence says: all requests go to the canary."""
-    _answer(client.decide(client.find(name).id, "promote", reason), as_json)
+    _answer(client.decide(client.find(wanted).id, "promote", reason), as_json)
 
 
 @rollout.command()
-@click.argument("name", metavar="ROLLOUT", type=Name())
+@click.argument("wanted", metavar="ROLLOUT", callback=name)
 @reason_option
 @remote
-def abort(client: Client, name: str, reason: str, as_json: bool) -> None:
+def abort(client: Client, wanted: str, reason: str, as_json: bool) -> None:
     """Roll back by hand: all requests go to stable."""
-    _answer(client.decide(client.find(name).id, "abort", reason), as_json)
+    _answer(client.decide(client.find(wanted).id, "abort", reason), as_json)
 
 
 @rollout.command("list")
-@click.argument("route", required=False, type=Name())
+@click.argument("route", required=False, callback=name)
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, _LIMIT_MAX), help="How many.")
 @remote
 def list_(client: Client, route: str | None, limit: int, as_json: bool) -> None:
@@ -102,11 +102,11 @@ def list_(client: Client, route: str | None, limit: int, as_json: bool) -> None:
 
 
 @rollout.command()
-@click.argument("name", metavar="ROLLOUT", type=Name())
+@click.argument("wanted", metavar="ROLLOUT", callback=name)
 @remote
-def show(client: Client, name: str, as_json: bool) -> None:
+def show(client: Client, wanted: str, as_json: bool) -> None:
     """Show one rollout with its plan and its evidence."""
-    found = client.find(name)
+    found = client.find(wanted)
     if as_json:
         print_json(found)
     else:

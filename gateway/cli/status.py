@@ -14,7 +14,7 @@ from rich.text import Text
 from gateway.admin.bodies import RolloutBody
 from gateway.cli import tables
 from gateway.cli.client import Client, Refused
-from gateway.cli.options import Name, print_json, remote
+from gateway.cli.options import name, print_json, remote
 from gateway.control.views import RouteView
 
 INTERVAL_S = 1.0
@@ -28,7 +28,7 @@ class Status(msgspec.Struct, frozen=True):
 
 
 @click.command()
-@click.argument("route", required=False, type=Name())
+@click.argument("route", required=False, callback=name)
 @click.option("--watch", is_flag=True, help="Go on showing, until interrupted.")
 @remote
 def status(client: Client, route: str | None, watch: bool, as_json: bool) -> None:
@@ -70,12 +70,16 @@ def _follow(client: Client, route: str | None, now: Status, as_json: bool) -> No
 
 def _live(client: Client, route: str | None, now: Status) -> None:
     """For a person: one view that is redrawn."""
-    with Live(_view(now), console=tables.console(), auto_refresh=False) as live:
+    live = Live(_view(now), console=tables.console(), auto_refresh=False)
+    try:  # not `with`: an interrupt while the view is first drawn must show the cursor again too
+        live.start(refresh=True)
         for newer in _polled(client, route):
             if isinstance(newer, Refused):
                 live.update(Text(f"{newer.message}; trying again", "red"), refresh=True)
             else:
                 live.update(_view(newer), refresh=True)
+    finally:
+        live.stop()
 
 
 def _view(now: Status) -> RenderableType:

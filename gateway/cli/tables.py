@@ -129,7 +129,12 @@ def _share(events: int, trials: int) -> str:
 
 def _evidence(finding: FindingBody, log_e: float | None, key: str, overall: float | None) -> str:
     needed = finding.details.get(key, overall)
-    return f"{'-' if log_e is None else f'{log_e:.1f}'} of {'-' if needed is None else f'{needed:.1f}'}"
+    return f"{_number(log_e)} of {_number(needed)}"
+
+
+def _number(value: float | None) -> str:
+    # Adding zero turns -0.0 into 0.0.
+    return "-" if value is None else f"{round(value, 1) + 0.0:.1f}"
 
 
 def _endpoints(endpoints: Sequence[EndpointView]) -> Text:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import click
 
 from gateway.cli.client import Client, one_line
-from gateway.cli.options import Name, Percent, print_json, remote
+from gateway.cli.options import name, percentage, print_json, remote
 
 
 @click.command(context_settings={"ignore_unknown_options": True})  # so that -5 is refused as a percentage
-@click.argument("route", type=Name())
-@click.argument("percent", type=Percent())
+@click.argument("route", callback=name)
+@click.argument("percent", callback=percentage)
 @remote
 def weight(client: Client, route: str, percent: float, as_json: bool) -> None:
     """Send PERCENT of ROUTE's requests to its canary.

@@ -1,3 +1,4 @@
-"""The control plane: what it sees (observer, prober), how it decides (controller), what it keeps (journal), what it does
-(executor, hub), and what it shows (views, events, metrics).
+"""The control plane: sees, decides, keeps, acts and shows.
+
+Sees: observer, prober. Decides: controller. Keeps: journal, records. Acts: executor, hub. Shows: views, events, metrics.
 """

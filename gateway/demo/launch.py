@@ -26,7 +26,6 @@ from gateway.demo.processes import DemoError
 from gateway.demo.run import Demo, Settings
 from gateway.demo.scenarios import Scenario
 from gateway.demo.show import JsonLines, Narrator, PlainLines, write_line
-from gateway.demo.summary import Summary
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -49,28 +48,13 @@ class Wish:
 def launch(wish: Wish) -> int:
     """Run the demo; returns the exit status."""
     try:
-        with _directory(wish.keep) as directory, _narrator(as_json=wish.as_json) as narrator:
-            settings = Settings(
-                scenario=wish.scenario,
-                seed=wish.seed,
-                directory=directory,
-                port=wish.port,
-                admin_port=wish.admin_port,
-                workers=wish.workers,
-                rate_per_s=wish.rate_per_s,
-                keep_running_s=wish.keep_running_s,
-            )
-            outcome = asyncio.run(_until_signalled(Demo(settings, narrator)))
-        if isinstance(outcome, Summary):
-            narrator.end(outcome)
-            return 0
-        return 128 + outcome
+        return asyncio.run(_until_signalled(wish))
     except DemoError as error:
         if wish.as_json:
             write_line(msgspec.json.encode({"event": "error", "message": str(error)}).decode())
         sys.stderr.write(f"gateway demo: {error}\n")
         return 1
-    except KeyboardInterrupt:  # before or after the demo listened to signals: nothing runs then
+    except KeyboardInterrupt:  # before or after the demo listens to signals: nothing runs then
         return 128 + signal.SIGINT
     except BrokenPipeError:
         # Who read our lines has gone; the interpreter must not try to flush what is left of them.
@@ -78,26 +62,46 @@ def launch(wish: Wish) -> int:
         return 1
 
 
-async def _until_signalled(demo: Demo) -> Summary | int:
-    """The summary, or the number of the signal that ended the demo."""
-    running = asyncio.create_task(demo.run())
-    signals: list[int] = []
+async def _until_signalled(wish: Wish) -> int:
+    """Run to the end, or until a signal; returns the exit status."""
+    running = asyncio.current_task()
+    heard: list[int] = []
+    demo: Demo | None = None
 
-    def heard(number: int) -> None:
-        if signals:
-            demo.kill()
-        else:
+    def hear(number: int) -> None:
+        if not heard:
+            assert running is not None
             running.cancel()
-        signals.append(number)
+        elif demo is not None:
+            demo.kill()
+        heard.append(number)
 
     for number in _SIGNALS:
-        asyncio.get_running_loop().add_signal_handler(number, heard, number)
+        asyncio.get_running_loop().add_signal_handler(number, hear, number)
     try:
-        summary = await running
+        with _directory(wish.keep) as directory, _narrator(as_json=wish.as_json) as narrator:
+            demo = Demo(_settings(wish, directory), narrator)
+            summary = await demo.run()
+        narrator.end(summary)
     except asyncio.CancelledError:
-        if not signals:
+        if not heard:
             raise
-    return signals[0] if signals else summary
+        sys.stderr.write(f"gateway demo: stopped by {signal.Signals(heard[0]).name}\n")
+        return 128 + heard[0]
+    return 0
+
+
+def _settings(wish: Wish, directory: Path) -> Settings:
+    return Settings(
+        scenario=wish.scenario,
+        seed=wish.seed,
+        directory=directory,
+        port=wish.port,
+        admin_port=wish.admin_port,
+        workers=wish.workers,
+        rate_per_s=wish.rate_per_s,
+        keep_running_s=wish.keep_running_s,
+    )
 
 
 @contextlib.contextmanager

@@ -367,9 +367,8 @@ def _heard_end(replay: Replay) -> None:
 def main() -> None:
     """Entry of ``python -m gateway.demo.replay``: settings arrive as one JSON line on standard input."""
     settings = msgspec.json.decode(sys.stdin.buffer.readline(), type=Settings)
-    with contextlib.suppress(BrokenPipeError, KeyboardInterrupt):
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_main(settings))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, contextlib.suppress(BrokenPipeError):
+        runner.run(_main(settings))
 
 
 if __name__ == "__main__":

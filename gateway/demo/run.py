@@ -225,8 +225,6 @@ class Demo:
 
 
 def _gateway_command(*arguments: str) -> list[str]:
-    if arguments[0] == "model-server":
-        return [sys.executable, "-c", "from gateway.serving.command import model_server; model_server()", *arguments[1:]]
     return [sys.executable, "-m", "gateway", *arguments]
 
 

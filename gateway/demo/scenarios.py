@@ -36,14 +36,14 @@ _ALL = (
     Scenario(
         "good",
         "a better model",
-        "The new model is a better one. It should be proven good enough, step by step, and promoted.",
+        "The new model is better. It should be proven good enough and promoted.",
         "digits-svm",
         ends=("PROMOTED",),
     ),
     Scenario(
         "errors",
         "a model that fails",
-        "The new version fails every fifth request. It should be rolled back, and no user should notice.",
+        "The new version fails every fifth request. No user should notice.",
         "digits-svm",
         ends=_ROLLED_BACK,
         cause="errors",
@@ -52,7 +52,7 @@ _ALL = (
     Scenario(
         "slow",
         "a slow model",
-        "The new version answers correctly, but 80 ms later. It should be rolled back for its latency.",
+        "The new version is right, but 80 ms late. It should be rolled back for that.",
         "digits-svm",
         ends=_ROLLED_BACK,
         cause="latency",
@@ -61,7 +61,7 @@ _ALL = (
     Scenario(
         "hang",
         "a model that hangs",
-        "The new version accepts requests and never answers. It should be convicted while it hangs.",
+        "The new version accepts requests and never answers. Stable answers for it.",
         "digits-svm",
         ends=_ROLLED_BACK,
         cause="errors",
@@ -71,7 +71,7 @@ _ALL = (
     Scenario(
         "crash",
         "a model that dies",
-        "The new version's process is killed (SIGKILL) under traffic. It should be rolled back at once.",
+        "The new version's process will be killed in the middle of the rollout.",
         "digits-svm",
         ends=_ROLLED_BACK,
         cause="errors",
@@ -80,7 +80,7 @@ _ALL = (
     Scenario(
         "flat",
         "an identical model",
-        "The new version is the old one again. There must be no false alarm: promoted or held, never rolled back.",
+        "The new version is the old one again. There must be no false alarm.",
         STABLE_MODEL,
         ends=("PROMOTED", "PAUSED"),
     ),

@@ -8,7 +8,7 @@ import msgspec
 
 from gateway.demo.replay import Report, VariantReport
 from gateway.demo.scenarios import SCENARIOS, as_expected
-from gateway.demo.story import Story
+from gateway.demo.story import Decision, Story
 
 
 class Latency(msgspec.Struct, frozen=True):
@@ -19,9 +19,10 @@ class Latency(msgspec.Struct, frozen=True):
 
 
 class Summary(msgspec.Struct, frozen=True, tag_field="event", tag="summary"):
-    """What came of a demo. ``canary_requests`` are those that the decision rests on.
+    """What came of a demo. ``canary_requests`` were given to the canary until the decision, those in flight included.
 
-    ``decision_s`` counts from the first canary request to the decision, ``duration_s`` from the command's start.
+    ``decision_s`` counts from the first canary request to the decision, ``decision_after_kill_s`` from the moment in
+    which the scenario killed the canary (None where it does not), ``duration_s`` from the demo's start.
     ``rescued`` requests were failed by the canary and answered by stable.
     """
 
@@ -38,6 +39,7 @@ class Summary(msgspec.Struct, frozen=True, tag_field="event", tag="summary"):
     canary_requests: int
     canary_percent: float
     decision_s: float | None
+    decision_after_kill_s: float | None
     accuracy: dict[str, float | None]
     latency: dict[str, Latency]
     duration_s: float
@@ -59,13 +61,23 @@ def summarise(story: Story, report: Report, duration_s: float) -> Summary:
         requests_failed_seen_by_users=report.failed,
         failures=report.failures,
         rescued=story.rescued,
-        canary_requests=decision.canary_requests,
+        canary_requests=_canary_requests(decision, report),
         canary_percent=story.canary_percent,
         decision_s=None if story.decision_s is None else round(story.decision_s, 3),
+        decision_after_kill_s=None if story.killed_s is None else round(decision.at_s - story.killed_s, 3),
         accuracy={name: _rounded(variant.accuracy, 4) for name, variant in seen.items()},
         latency={name: _latency(variant) for name, variant in seen.items()},
         duration_s=round(duration_s, 3),
     )
+
+
+def _canary_requests(decision: Decision, report: Report) -> int:
+    if decision.phase != "ROLLED_BACK":
+        return decision.canary_requests
+    # The decision rests on what was answered or overdue; the client knows what was still in flight, and nothing more
+    # went to the canary after a rollback.
+    given = report.variants["canary"].requests + report.variants["rescued"].requests
+    return max(given, decision.canary_requests)
 
 
 def page(summary: Summary, width: int) -> str:
@@ -73,25 +85,25 @@ def page(summary: Summary, width: int) -> str:
     lines = [_headline(summary), ""]
     for paragraph in (_why(summary), _users(summary), _models(summary)):
         lines += textwrap.wrap(paragraph, min(width, 100) - 2)
-    others = " | ".join(name for name in SCENARIOS if name != summary.scenario)
     lines += [
         "",
-        f"The same inputs and faults again: gateway demo --scenario {summary.scenario} --seed {summary.seed}",
-        f"Other stories:                    gateway demo --scenario {others}",
+        f"Again, with the same inputs and faults: gateway demo --scenario {summary.scenario} --seed {summary.seed}",
+        f"Other scenarios: {', '.join(name for name in SCENARIOS if name != summary.scenario)}",
     ]
     return "\n".join(lines)
 
 
 _HEADLINES = {
-    "PROMOTED": "PROMOTED: the new model has taken over",
-    "ROLLED_BACK": "ROLLED BACK: the old model serves alone again",
-    "PAUSED": "HELD: the evidence did not suffice in time; a person may decide",
+    "PROMOTED": ("PROMOTED", "the new model has taken over"),
+    "ROLLED_BACK": ("ROLLED BACK", "stable serves alone again"),
+    "PAUSED": ("HELD", "no proof either way; a person may decide"),
 }
 
 
 def _headline(summary: Summary) -> str:
-    decided = "" if summary.decision_s is None else f", {summary.decision_s:.1f} s after the first canary request"
-    return f"{_HEADLINES.get(summary.phase, summary.phase)}{decided}."
+    what, means = _HEADLINES.get(summary.phase, (summary.phase, "see the reason"))
+    after = "" if summary.decision_s is None else f" {summary.decision_s:.1f} s after the first canary request"
+    return f"{what}{after}: {means}."
 
 
 def _why(summary: Summary) -> str:

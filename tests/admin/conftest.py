@@ -36,7 +36,14 @@ def served(double: ModuleType) -> Iterator[Any]:
         yield served
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def standing(double: ModuleType) -> Iterator[Any]:
+    """One server for many tests that do not care what the others did to it."""
+    with double.Served() as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
 def guarded(double: ModuleType) -> Iterator[Any]:
     with double.Served(TOKEN) as served:
         yield served

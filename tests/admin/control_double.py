@@ -1,6 +1,7 @@
 """A control plane in memory, for tests of what stands above it.
 
-The rollout machine and the event log are the real ones; there are neither workers nor traffic nor a journal. Run as a program it serves the admin API on a free loopback port, and prints the URL:
+The rollout machine and the event log are the real ones; there are neither workers nor traffic nor a journal.
+As a program it serves the admin API on a free loopback port, and prints the URL:
 
     python tests/admin/control_double.py [--token TOKEN]
 """

@@ -77,8 +77,8 @@ def test_the_token_lets_in_under_any_host(guarded: Any, scheme: str) -> None:
         ("", 403),
     ],
 )
-def test_without_a_token_only_this_machines_names_are_hosts(served: Any, host: str, status: int) -> None:
-    assert httpx.get(f"{served.url}/api/v1/routes", headers={"host": host}).status_code == status
+def test_without_a_token_only_this_machines_names_are_hosts(standing: Any, host: str, status: int) -> None:
+    assert httpx.get(f"{standing.url}/api/v1/routes", headers={"host": host}).status_code == status
 
 
 @pytest.mark.parametrize(
@@ -91,11 +91,11 @@ def test_without_a_token_only_this_machines_names_are_hosts(served: Any, host: s
         {"sec-fetch-site": "same-site"},
     ],
 )
-def test_a_page_of_another_origin_cannot_wish(served: Any, headers: dict[str, str]) -> None:
-    before = served.control.state()
-    answer = httpx.post(f"{served.url}/api/v1/routes/digits/rollouts", headers=headers)
+def test_a_page_of_another_origin_cannot_wish(standing: Any, headers: dict[str, str]) -> None:
+    before = standing.control.state()
+    answer = httpx.post(f"{standing.url}/api/v1/routes/digits/rollouts", headers=headers)
     assert answer.status_code == 403 and answer.json()["type"].endswith(":cross-origin")
-    assert served.control.state() == before
+    assert standing.control.state() == before
 
 
 def test_a_page_of_the_gateways_own_origin_can(served: Any) -> None:

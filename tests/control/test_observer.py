@@ -47,7 +47,7 @@ def _requests(evidence: Evidence) -> dict[int, list[int]]:
 
 
 class World:
-    """Workers that serve, report, die and are replaced, and a network that loses, repeats and reorders their reports."""
+    """Workers that serve, die and are replaced, and a network that loses, repeats and reorders their reports."""
 
     def __init__(self, seed: int, workers: int) -> None:
         self.dice = random.Random(seed)

@@ -35,6 +35,7 @@ PURE = frozenset(
         "json",
         "math",
         "msgspec",
+        "msgspec.structs",
         "operator",
         "re",
         "statistics",

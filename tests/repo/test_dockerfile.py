@@ -1,9 +1,8 @@
-"""The image without an engine: a linter reads the Dockerfile, and every path and number in it is held against the repo."""
+"""The image, without an engine: a linter reads the Dockerfile, each path and port in it is held against the repo."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -132,7 +131,7 @@ def test_links_among_the_copied_folders_stay_within_them() -> None:
     places = {source: dest for source, dest in copied() if (ROOT / source).is_dir()}
     assert places.items() >= {("gateway", "gateway"), ("models", "models")}, "both keep their names side by side"
     links = [path for source in places for path in (ROOT / source).rglob("*") if path.is_symlink()]
-    targets = {path.resolve().relative_to(ROOT).parts[0] for path in links if not os.path.isabs(path.readlink())}
+    targets = {path.resolve().relative_to(ROOT).parts[0] for path in links if not path.readlink().is_absolute()}
     assert len(links) >= 1 and targets <= places.keys()
 
 

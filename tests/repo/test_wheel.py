@@ -1,0 +1,68 @@
+"""The wheel is whole: unpacked far from the checkout it finds its models, and it carries what the commands need."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+PROGRAM = """
+import json
+from gateway import bundled
+files = [bundled.path(name) for name in bundled.NAMES] + [bundled.card(name) for name in bundled.NAMES]
+print(json.dumps([str(file) for file in files if file.stat().st_size]))
+print(len(bundled.heldout().labels))
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from a copy, so that the checkout stays clean, and with the tools at hand, so that nothing is fetched."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    for name in ("gateway", "models"):
+        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-index", "--no-build-isolation"]
+    done = subprocess.run([*build, "-w", out, source], capture_output=True, text=True, timeout=250, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (built,) = out.glob("canary_gateway-*.whl")
+    return built
+
+
+def test_it_has_every_module_and_data_file(wheel: Path) -> None:
+    packed = set(zipfile.ZipFile(wheel).namelist())
+    packages = (ROOT / "gateway", ROOT / "models")
+    modules = [path for package in packages for path in package.rglob("*.py")]
+    data = [path for pattern in ("*.onnx", "*.json", "*.md") for path in (ROOT / "models").glob(pattern)]
+    inside = {path.relative_to(ROOT).as_posix().replace("models/", "gateway/bundled/") for path in modules + data}
+    assert {path for path in inside if path not in packed} == set()
+    assert "gateway/py.typed" in packed
+    assert any(name.endswith("/licenses/LICENSE") for name in packed)
+    assert not [name for name in packed if name.startswith(("tests/", "models/", "loadtests/"))]
+
+
+def test_it_has_the_command(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    (entry_points,) = [name for name in archive.namelist() if name.endswith("entry_points.txt")]
+    assert "gateway = gateway.cli:main" in archive.read(entry_points).decode()
+
+
+def test_it_finds_its_models_wherever_it_lies(wheel: Path, tmp_path: Path) -> None:
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    # -I: neither the working directory nor PYTHONPATH helps; the checkout may still be installed, hence first in line.
+    program = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\n{PROGRAM}"
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+    )
+    found, heldout = done.stdout.splitlines()
+    places = json.loads(found)
+    assert len(places) == 8 and all(place.startswith(str(tmp_path)) for place in places)
+    assert int(heldout) == 500
