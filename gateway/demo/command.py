@@ -10,7 +10,10 @@ import click
 
 from gateway.demo.scenarios import SCENARIOS
 
-_HELP = "\n".join(f"{scenario.name}: {scenario.title}." for scenario in SCENARIOS.values())
+_SEED = click.IntRange(0, 2**63 - 1)
+_RATE = click.FloatRange(20, 5000)
+_WORKERS = click.IntRange(1, 16)
+_PORT = click.IntRange(0, 65535)
 
 
 def _fresh_directory(_: click.Context, __: click.Parameter, path: Path | None) -> Path | None:
@@ -24,12 +27,12 @@ def _fresh_directory(_: click.Context, __: click.Parameter, path: Path | None) -
 @click.option(
     "--scenario", "name", default="good", show_default=True, type=click.Choice(tuple(SCENARIOS)), help="Which canary."
 )
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Repeat what a run did.  [default: random]")
+@click.option("--seed", metavar="N", type=_SEED, help="Repeat what a run did.  [default: random]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per event, the summary last.")
-@click.option("--rate", default=250.0, show_default=True, type=click.FloatRange(20, 5000), help="Requests per second.")
-@click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 16), help="Worker processes.")
-@click.option("--port", default=0, type=click.IntRange(0, 65535), help="The gateway's port.  [default: a free one]")
-@click.option("--admin-port", default=0, type=click.IntRange(0, 65535), help="The admin's port.  [default: a free one]")
+@click.option("--rate", metavar="N", default=250.0, show_default=True, type=_RATE, help="Requests per second.")
+@click.option("--workers", metavar="N", default=1, show_default=True, type=_WORKERS, help="Worker processes.")
+@click.option("--port", metavar="N", default=0, type=_PORT, help="The gateway's port.  [default: a free one]")
+@click.option("--admin-port", metavar="N", default=0, type=_PORT, help="The admin's port.  [default: a free one]")
 @click.option(
     "--keep",
     metavar="DIR",

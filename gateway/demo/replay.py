@@ -168,7 +168,10 @@ class Replay:
         deadline_s = monotonic() + _DRAIN_S
         while self._busy and monotonic() < deadline_s:
             await asyncio.sleep(0.01)
+            self._give_up_overdue()
         self._print(final=True)
+        for connection in (*self._idle, *self._busy):
+            connection.close()
 
     async def _pace(self) -> None:
         due_s = monotonic()
@@ -207,10 +210,13 @@ class Replay:
     async def _report(self) -> None:
         while True:
             await asyncio.sleep(_REPORT_EVERY_S)
-            overdue_s = monotonic() - self._settings.timeout_s
-            for connection in [c for c in self._busy if c.sent_s < overdue_s]:
-                connection.give_up("timeout")
+            self._give_up_overdue()
             self._print(final=False)
+
+    def _give_up_overdue(self) -> None:
+        overdue_s = monotonic() - self._settings.timeout_s
+        for connection in [c for c in self._busy if c.sent_s < overdue_s]:
+            connection.give_up("timeout")
 
     def _print(self, *, final: bool) -> None:
         now_s = monotonic()
@@ -289,6 +295,11 @@ class _Connection(asyncio.Protocol):
         self._settle(why)
         if self._transport is not None:
             self._transport.abort()
+
+    def close(self) -> None:
+        """The client is done."""
+        if self._transport is not None:
+            self._transport.close()
 
     def _settle(self, failure: str | None, *, correct: bool = False) -> None:
         if self._in_flight:

@@ -14,13 +14,13 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-def show(readme: str | None, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run `.ci/run --show` in a folder that has nothing but this README."""
+def show(readme: str | None, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run `.ci/run --show` (or with other options) in a folder that has nothing but this README."""
     (folder / ".ci").mkdir()
     script = shutil.copy2(ROOT / ".ci" / "run", folder / ".ci")
     if readme is not None:
         (folder / "README.md").write_text(readme, encoding="utf-8")
-    return subprocess.run([script, "--show"], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([script, *(options or ("--show",))], capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_the_script_can_be_run() -> None:
@@ -39,6 +39,13 @@ def test_the_command_is_the_block_after_the_marker(tmp_path: Path) -> None:
 def test_without_a_command_nothing_passes(readme: str | None, tmp_path: Path) -> None:
     done = show(readme, tmp_path)
     assert done.returncode == 1 and "<!-- test command -->" in done.stderr
+
+
+def test_an_older_environment_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / ".venv").mkdir()
+    done = show("<!-- test command -->\n```sh\ntouch ran\n```\n", tmp_path, "--run")
+    assert done.returncode == 1 and "clean clone" in done.stderr
+    assert (tmp_path / ".venv").exists() and not (tmp_path / "ran").exists()
 
 
 def test_this_readme_installs_from_the_lock_with_pip_alone(tmp_path: Path) -> None:

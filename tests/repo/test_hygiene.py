@@ -24,7 +24,7 @@ HOMES = ["/" + place + "/" for place in ("work", "root", "home", "Users")]
 LINK = re.compile(r"(?<!`)\[[^\]\n]*\]\(([^)\s]+)\)")
 EXCEPTION = re.compile(r"#\s*(noqa\b|type:\s*ignore|ruff:|mypy:|pragma:)")
 EXPLAINED = re.compile(
-    r"#\s*(noqa:\s*[A-Z]+\d+(,\s*[A-Z]+\d+)*|type:\s*ignore\[[\w, -]+\]|pragma: no cover)\s*[#-]\s*\S.{8}"
+    r"#\s*(noqa:\s*[A-Z]+\d+(,\s*[A-Z]+\d+)*|type:\s*ignore\[[\w, -]+\]|pragma: no cover)\s*[#-]\s*\S.{4}"
 )
 CODE = re.compile(r'^\s*"([A-Z]+\d*)",(\s*#\s*\S.{8,})?', re.MULTILINE)
 

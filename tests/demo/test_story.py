@@ -1,0 +1,197 @@
+"""The story and its pictures, fed by hand with what a gateway and a client say."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import msgspec
+import pytest
+from rich.console import Console
+
+from gateway.admin.bodies import AnalysisBody, FindingBody, PlanBody, RolloutBody, StepBody
+from gateway.control.views import ControlEvent
+from gateway.core.analysis.types import Verdict
+from gateway.demo.live import frame
+from gateway.demo.replay import Report, VariantReport
+from gateway.demo.scenarios import SCENARIOS, as_expected
+from gateway.demo.story import Story, Told
+from gateway.demo.summary import page, summarise
+
+START_S = 1000.0
+LONG_REASON = (
+    "rolled back at step 1/3 (5.00%): worse than stable: canary latency beyond 1.5 x stable's p99 + 5 ms in 49 of 49"
+    " (100 %) requests against stable beyond its p99 in 13 of 812 (1.6 %), 11 slices: evidence 502 of the 400 needed"
+    " against 'not slower'"
+)
+
+
+def analysis(verdict: Verdict = Verdict.UNDECIDED) -> AnalysisBody:
+    def finding(metric: str, bad: float, good: float | None) -> FindingBody:
+        details = {"log_e_bad_needed": 5.99, "log_e_ok_needed": 3.0}
+        return FindingBody(metric, Verdict.UNDECIDED, "", True, bad, good, 0, 1200, 3, 60, details)
+
+    # Evidence beyond both lines, below none, and not finite (which JSON tells as null).
+    findings = (
+        finding("errors", 800.0, -700.0),
+        finding("client_errors", -0.5, 30.0),
+        finding("overload", -0.5, None),
+        finding("latency", 2.0, 1.0),
+    )
+    return AnalysisBody(verdict, "not proven yet", (), findings, 1.0, 4.6, 3.0, 1200, 60)
+
+
+def rollout(phase: str = "PROGRESSING", step: int = 1, **changes: Any) -> RolloutBody:
+    plan = PlanBody(tuple(StepBody(percent, 6.0, 60) for percent in (5.0, 25.0, 50.0)), 45.0)
+    body = RolloutBody(
+        "digits-1", "digits", "a", "b", phase, step, 3, 5.0, "a reason", (), "automation", "", "", plan, 60, analysis()
+    )
+    return msgspec.structs.replace(body, **changes)
+
+
+def event(kind: str, data: Any) -> ControlEvent:
+    return ControlEvent(1, "2026-11-23T00:00:00.000Z", kind, "digits", "digits-1", msgspec.to_builtins(data))
+
+
+def report(at_s: float, *, rescued: int = 4, final: bool = False, first_s: float | None = START_S + 3) -> Report:
+    stable = VariantReport(12_345, 0, 12_000, 237.4, 1.3, 4.5)
+    canary = VariantReport(600, 0, 590, 12.0, None, None)
+    saved = VariantReport(rescued, 0, rescued, 1.0, 2001.4, 2010.9)
+    none = VariantReport(0, 0, 0, 0.0, None, None)
+    variants = {"stable": stable, "canary": canary, "rescued": saved, "none": none}
+    return Report(at_s, 12_345 + 600 + rescued, 0, variants, {}, first_s, final)
+
+
+def story(scenario: str = "errors") -> Story:
+    return Story(SCENARIOS[scenario], 42, START_S)
+
+
+def hear(story: Story, kind: str, data: Any, at_s: float) -> list[Told]:
+    return list(story.hear_event(event(kind, data), at_s))
+
+
+def decided(phase: str, reason: str, metrics: tuple[str, ...] = ()) -> Story:
+    told = story()
+    hear(told, "started", rollout(), START_S + 3)
+    list(told.hear_report(report(START_S + 5)))
+    kind = {"PROMOTED": "promoted", "ROLLED_BACK": "rolled_back", "PAUSED": "paused"}[phase]
+    hear(told, kind, rollout(phase, reason=reason, causes=metrics), START_S + 6)
+    list(told.hear_report(report(START_S + 7, final=True)))
+    return told
+
+
+def test_the_decision_counts_from_the_first_canary_request() -> None:
+    told = decided("ROLLED_BACK", LONG_REASON, ("latency",))
+    assert told.decision is not None and told.decision.metrics == ("latency",)
+    assert told.decision_s == 3.0
+
+
+def test_nothing_after_the_decision_changes_it() -> None:
+    told = decided("ROLLED_BACK", LONG_REASON)
+    assert hear(told, "analysis", rollout("ROLLED_BACK", reason="later"), START_S + 9) == []
+    assert told.decision is not None and told.decision.reason == LONG_REASON
+
+
+def test_a_pause_by_a_person_is_not_the_end() -> None:
+    told = story()
+    assert hear(told, "paused", rollout("PAUSED", by="ada"), START_S + 4) == []
+    assert told.decision is None
+    (decision,) = hear(told, "paused", rollout("PAUSED", by="automation"), START_S + 5)
+    assert decision.event == "decision" and decision.data["phase"] == "PAUSED"
+
+
+def test_analysis_and_traffic_are_told_once_a_second() -> None:
+    told = story()
+    times_s = [START_S + 3 + i * 0.25 for i in range(20)]
+    assert sum(len(hear(told, "analysis", rollout(), at_s)) for at_s in times_s) == 5
+    assert sum(len(list(told.hear_report(report(at_s)))) for at_s in times_s) == 5
+
+
+@pytest.mark.parametrize(
+    ("scenario", "phase", "metrics", "fine"),
+    [
+        ("good", "PROMOTED", (), True),
+        ("good", "PAUSED", (), False),
+        ("flat", "PAUSED", (), True),
+        ("flat", "ROLLED_BACK", ("latency",), False),
+        ("errors", "ROLLED_BACK", ("errors",), True),
+        ("errors", "ROLLED_BACK", ("latency",), False),
+        ("errors", "ROLLED_BACK", ("errors", "latency"), False),
+        ("hang", "ROLLED_BACK", ("errors", "latency"), True),
+        ("hang", "ROLLED_BACK", ("latency",), False),
+        ("slow", "PROMOTED", (), False),
+    ],
+)
+def test_what_a_scenario_promises(scenario: str, phase: str, metrics: tuple[str, ...], fine: bool) -> None:
+    assert as_expected(SCENARIOS[scenario], phase, metrics) is fine
+
+
+def stages() -> dict[str, Story]:
+    baseline, undecided, good_so_far, no_data, refused, killed = (story("crash") for _ in range(6))
+    baseline.stage = "baseline"
+    list(baseline.hear_report(report(START_S + 2, rescued=0, first_s=None)))
+    for told, verdict in (
+        (undecided, Verdict.UNDECIDED),
+        (good_so_far, Verdict.PASS),
+        (no_data, Verdict.NODATA),
+        (refused, Verdict.ERROR),
+        (killed, Verdict.UNDECIDED),
+    ):
+        hear(told, "weight", {"canary_percent": 0.01, "epoch": 2}, START_S + 3)
+        hear(told, "started", rollout(analysis=None), START_S + 3)
+        hear(told, "analysis", rollout(step=2, analysis=analysis(verdict)), START_S + 4)
+        list(told.hear_report(report(START_S + 5)))
+    killed.killed(START_S + 5)
+    return {
+        "starting": story("flat"),
+        "baseline": baseline,
+        "undecided": undecided,
+        "good so far": good_so_far,
+        "no data": no_data,
+        "refused": refused,
+        "killed": killed,
+        "promoted": decided("PROMOTED", "promoted after step 3/3 (50.00%) passed: " + "proven " * 20),
+        "rolled back": decided("ROLLED_BACK", LONG_REASON),
+        "held": decided("PAUSED", "held, deadline of 45 s reached: " + "not shown " * 30),
+    }
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 200])
+@pytest.mark.parametrize("stage", stages())
+def test_a_frame_fits_the_terminal(stage: str, width: int) -> None:
+    console = Console(file=io.StringIO(), width=width, height=24, record=True)
+    console.print(frame(stages()[stage], START_S + 6.5, width))
+    lines = console.export_text().rstrip("\n").split("\n")
+    assert len(lines) <= 23, "the last row is the cursor's"
+    assert all(len(line.rstrip()) <= min(width, 120) for line in lines)
+    assert not [line for line in lines if "…" in line], "nothing that is always shown is cut off"
+
+
+def test_a_frame_shows_what_matters() -> None:
+    console = Console(file=io.StringIO(), width=80, record=True)
+    console.print(frame(decided("ROLLED_BACK", LONG_REASON), START_S + 6.5, 80))
+    text = console.export_text()
+    assert "rolled back, 3.0 s after the first canary request" in text
+    assert "failures that they saw: 0" in text and "rescued: 4" in text
+    assert "seed 42" in text and "errors: a model that fails" in text
+    assert "97.2 %" in text, "stable's accuracy"
+
+
+@pytest.mark.parametrize(("phase", "headline"), [("PROMOTED", "PROMOTED 3.0 s"), ("ROLLED_BACK", "ROLLED BACK 3.0 s")])
+def test_the_last_page_says_what_why_and_what_users_saw(phase: str, headline: str) -> None:
+    told = decided(phase, "because of this", ("errors",))
+    summary = summarise(told, report(START_S + 7, final=True), 12.0)
+    text = " ".join(page(summary, 80).split())
+    assert text.startswith(headline)
+    assert "Why: because of this." in text
+    assert "12,949 requests, none of them failed" in text
+    assert "4 that it failed were answered by stable" in text
+    assert "gateway demo --scenario errors --seed 42" in text
+    assert all(len(line) <= 80 for line in page(summary, 80).splitlines())
+
+
+def test_the_canary_requests_of_a_rollback_include_those_in_flight() -> None:
+    told = decided("ROLLED_BACK", "it hung")
+    summary = summarise(told, report(START_S + 7, rescued=30, final=True), 12.0)
+    assert summary.canary_requests == 630, "the client saw 630, the gateway had judged 60 of them by then"
+    assert summarise(decided("PROMOTED", "fine"), report(START_S + 7, final=True), 12.0).canary_requests == 60
