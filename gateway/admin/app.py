@@ -55,7 +55,7 @@ class AdminServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End the streams, then wait for the rest as usual."""
-        self.config.app.state.streams.end()  # type: ignore[union-attr]
+        self.config.app.state.streams.end()  # type: ignore[union-attr]  # a Starlette, by construction
         await super().shutdown(sockets)
 
 

@@ -1,5 +1,7 @@
 """The configuration file: strict decode, every mistake at once with its place and mend, then the core's values."""
 
+from __future__ import annotations
+
 from gateway.config.build import analysis_spec, plan, routing_table
 from gateway.config.load import load
 from gateway.config.mistakes import ConfigError, Mistake

@@ -150,10 +150,10 @@ def _ladders_rise(tree: Any) -> Iterator[Flaw]:
     for path, route in _routes(tree):
         steps = at(route, "plan", "steps")
         percents = [at(step, "percent") for step in steps] if isinstance(steps, list) else []
-        yield from _rising(percents, lambda index, path=path: (*path, "plan", "steps", index, "percent"))  # type: ignore[misc]
+        yield from _rising(percents, lambda index, path=path: (*path, "plan", "steps", index, "percent"))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
         quantiles = at(route, "analysis", "latency", "quantiles")
         if isinstance(quantiles, list):
-            yield from _rising(quantiles, lambda index, path=path: (*path, "analysis", "latency", "quantiles", index))  # type: ignore[misc]
+            yield from _rising(quantiles, lambda index, path=path: (*path, "analysis", "latency", "quantiles", index))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
 
 
 def _rising(values: list[Any], path_of: Callable[[int], TreePath]) -> Iterator[Flaw]:

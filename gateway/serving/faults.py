@@ -128,8 +128,12 @@ KEYS = tuple(_key(field.name) for field in dataclasses.fields(Faults))
 
 def _check_number(key: str, value: object, high: float = math.inf) -> None:
     domain = f"from 0 to {high:g}" if high < math.inf else "from 0"
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 <= value <= high or not math.isfinite(value):  # type: ignore[operator,arg-type]
+    if (
+        not isinstance(value, int | float)
+        or isinstance(value, bool)
+        or not math.isfinite(value)
+        or not 0 <= value <= high
+    ):
         raise FaultError(f"fault {key} must be a number {domain}, not {value!r}")
 
 

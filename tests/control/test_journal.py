@@ -168,7 +168,7 @@ def test_rollouts_come_newest_first_page_by_page_and_by_route(path: Path) -> Non
         journal.append("r0", write_more, old, None, 2.0)
 
         def ids(**query: object) -> list[str]:
-            return [rollout.rollout_id for rollout in journal.rollouts(**query)]  # type: ignore[arg-type]
+            return [rollout.rollout_id for rollout in journal.rollouts(**query)]  # type: ignore[arg-type]  # keyword arguments as data
 
         assert ids() == ["r4", "r3", "r2", "r1", "r0"]
         assert ids(limit=2) == ["r4", "r3"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections import Counter
 from typing import Any
@@ -26,7 +27,7 @@ RESCUED = "x-gateway-variant: stable\r\nX-Gateway-Rescued: true\r\n"
 # What the server does to one request after another: a name, the answer given the right label, and the variant that
 # the client must count it under. None closes the connection; b"" leaves it without an answer.
 DEEDS: list[tuple[str, Any, str]] = [
-    ("right", lambda label: answer(label), "stable"),
+    ("right", answer, "stable"),
     ("right", lambda label: answer(label, headers=CANARY), "canary"),
     ("right", lambda label: answer(label, headers=RESCUED), "rescued"),
     ("right", lambda label: answer(label, headers="connection: close\r\n" + CANARY), "canary"),
@@ -112,7 +113,7 @@ def test_reports_only_grow_and_only_the_last_is_final(capfdbinary: pytest.Captur
     told = reports(capfdbinary.readouterr().out)
     assert len(told) >= 2
     assert [report.final for report in told] == [False] * (len(told) - 1) + [True]
-    for earlier, later in zip(told, told[1:], strict=False):
+    for earlier, later in itertools.pairwise(told):
         assert earlier.requests <= later.requests and earlier.failed <= later.failed
 
 

@@ -28,7 +28,7 @@ LONG_REASON = (
 
 def analysis(verdict: Verdict = Verdict.UNDECIDED) -> AnalysisBody:
     def finding(metric: str, bad: float, good: float | None) -> FindingBody:
-        details = {"log_e_bad_needed": 5.99, "log_e_ok_needed": 3.0}
+        details: dict[str, float | None] = {"log_e_bad_needed": 5.99, "log_e_ok_needed": 3.0}
         return FindingBody(metric, Verdict.UNDECIDED, "", True, bad, good, 0, 1200, 3, 60, details)
 
     # Evidence beyond both lines, below none, and not finite (which JSON tells as null).

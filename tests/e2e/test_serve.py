@@ -208,7 +208,7 @@ async def test_sticky_routing_keeps_a_user_on_a_variant_and_only_moves_users_up(
             users = [f"u{i}" for i in range(60)]
 
             async def variants() -> dict[str, str]:
-                found = {}
+                found: dict[str, str] = {}
                 for user in users:
                     for _ in range(2):
                         async with httpx.AsyncClient(base_url=gateway.url) as fresh:

@@ -169,7 +169,7 @@ async def test_large_bodies_stream_both_ways_in_bounded_memory() -> None:
 
     async def big(_: Seen, peer: Peer) -> None:
         await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size)
-        for _ in range(size >> 16):
+        for _piece in range(size >> 16):
             await peer.send(bytes(1 << 16))
 
     async with Backend(big) as a, RunningWorker(table(ROUTE, a=a.port)) as w:

@@ -1,4 +1,5 @@
 """The verdict: sequential tests on counts, valid at every moment, each answer with its reason and numbers."""
+
 from __future__ import annotations
 
 from gateway.core.analysis.judge import AnalysisState, judge

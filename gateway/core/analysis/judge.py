@@ -58,7 +58,7 @@ def judge(spec: AnalysisSpec, state: AnalysisState, evidence: Evidence) -> tuple
         return after, _decide(after)
     except EvidenceError as error:
         return state, _error(str(error))
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:  # noqa: BLE001  # see below
         # Evidence comes over a wire: whatever got through its types must hold the rollout, not kill the loop.
         return state, _error(f"the evidence cannot be read: {type(error).__name__}: {error}")
 

@@ -1,4 +1,5 @@
 """The rollout machine: `step(state, event) -> (state, commands)`, and nothing else decides."""
+
 from __future__ import annotations
 
 from gateway.core.rollout.machine import TRANSITIONS, raises_exposure, step

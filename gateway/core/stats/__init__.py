@@ -1,4 +1,5 @@
 """Arithmetic of counts: cumulative, mergeable, and cheap enough for the request path."""
+
 from __future__ import annotations
 
 from gateway.core.stats.counts import Counts, EpochCounts

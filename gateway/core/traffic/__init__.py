@@ -1,4 +1,5 @@
 """Which backend a request goes to: the immutable routing table and the split."""
+
 from __future__ import annotations
 
 from gateway.core.traffic.router import Router

@@ -202,11 +202,11 @@ def one(stable: Counts, canary: Counts, epoch: Any = 1, weight_bp: Any = 500, ro
         (one(Counts(9, 0), Counts(2, -1)), "errors is -1"),
         (one(Counts(9, 0), Counts(2, 0, latency={5: 3})), "more entries"),
         (one(Counts(9, 0), Counts(2, 0, latency={BUCKET_MAX + 1: 1})), "bucket outside"),
-        (one(Counts(9, 0), Counts(float("nan"))), "nan is not a count"),  # type: ignore[arg-type]
-        (one(Counts(9, 0), Counts(2.5)), "2.5 is not a count"),  # type: ignore[arg-type]
+        (one(Counts(9, 0), Counts(float("nan"))), "nan is not a count"),  # type: ignore[arg-type]  # wrong on purpose
+        (one(Counts(9, 0), Counts(2.5)), "2.5 is not a count"),  # type: ignore[arg-type]  # wrong on purpose
         (one(Counts(9, 0), Counts(1 << 60)), "is not a count"),
-        (one(Counts(9, 0), Counts(2, latency={5: "1"})), "is not a count"),  # type: ignore[dict-item]
-        (one(Counts(9, 0), None), "counts are a NoneType"),  # type: ignore[arg-type]
+        (one(Counts(9, 0), Counts(2, latency={5: "1"})), "is not a count"),  # type: ignore[dict-item]  # wrong on purpose
+        (one(Counts(9, 0), None), "counts are a NoneType"),  # type: ignore[arg-type]  # wrong on purpose
         (one(Counts(9, 0), Counts(2), weight_bp=10_001), "a weight of 10001"),
         (one(Counts(9, 0), Counts(2), weight_bp=float("nan")), "a weight of nan"),
         (one(Counts(9, 0), Counts(2), epoch=-1), "not an epoch"),

@@ -50,7 +50,7 @@ def opened(spec: LatencySpec, stable_us: int = 2_000) -> LatencyState:
 def test_thresholds_never_overstate_for_bad_nor_understate_for_ok(
     past_us: list[int], q: float, ratio: float, add_us: int, latency_us: int
 ) -> None:
-    spec = LatencySpec((q,), tolerance_ratio=ratio, tolerance_us=add_us, margin_ratio=ratio, margin_us=add_us)
+    spec = LatencySpec(quantiles=(q,), tolerance_ratio=ratio, tolerance_us=add_us, margin_ratio=ratio, margin_us=add_us)
     found = slices.threshold(counts(past_us).latency, spec, q)
     beyond_us = lower_us(found.stable)
     assert beyond_us == upper_us(found.stable - 1)

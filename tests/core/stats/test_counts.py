@@ -25,7 +25,7 @@ def counts(draw: st.DrawFn) -> Counts:
 @given(st.lists(counts(), max_size=5), st.randoms())
 def test_merge_does_not_depend_on_order(parts: list[Counts], random: object) -> None:
     shuffled = list(parts)
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    random.shuffle(shuffled)  # type: ignore[attr-defined]  # hypothesis's random is untyped
     assert merge(shuffled) == merge(parts)
 
 
