@@ -52,7 +52,7 @@ REASONS: Final = (
     *("bad_request", "bad_host", "bad_framing", "bad_target", "head_too_large", "target_too_long", "body_too_large"),
     *("head_timeout", "body_timeout", "method_not_allowed", "upgrade_unsupported", "expectation_failed", "no_route"),
     *("loop", "connect_failed", "connect_timeout", "reset", "truncated", "bad_response", "first_byte_timeout"),
-    *("idle_timeout", "no_healthy_endpoint", "bad_status", "stale_connection", "queue_full", "total_timeout"),
+    *("idle_timeout", "no_healthy_endpoint", "stale_connection", "queue_full", "total_timeout"),
     *("shutting_down", "too_many_connections"),
 )
 

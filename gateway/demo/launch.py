@@ -4,7 +4,7 @@ Rules:
 
 1. 0: the rollout came to an end. 1: the demo itself could not run; what failed is on standard error (with `--json` on
    standard output too). 128 + n: stopped by signal n. What comes before and after is the command line's own affair.
-2. SIGINT, SIGTERM and SIGHUP end the demo in order; a second one kills at once. Either way nothing stays behind.
+2. SIGINT, SIGTERM and SIGHUP end the demo in order; a second one makes haste, a third one kills. Nothing stays behind.
 """
 
 from __future__ import annotations
@@ -62,12 +62,12 @@ async def _until_signalled(wish: Wish) -> int:
     demo: Demo | None = None
 
     def hear(number: int) -> None:
-        if not heard:
+        heard.append(number)
+        if len(heard) == 1:
             assert running is not None
             running.cancel()
         elif demo is not None:
-            demo.kill()
-        heard.append(number)
+            demo.hurry() if len(heard) == 2 else demo.kill()
 
     for number in _SIGNALS:
         asyncio.get_running_loop().add_signal_handler(number, hear, number)

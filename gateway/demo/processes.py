@@ -110,7 +110,7 @@ class Process:
         self._stopping = True
         family = descendants(process.pid)
         if process.returncode is None:
-            _signal(process.pid, signal.SIGTERM)
+            self.terminate()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._stop_timeout_s):
                     await self.ended.wait()
@@ -118,6 +118,11 @@ class Process:
         await self.ended.wait()
         for member in family:
             await _gone(member)
+
+    def terminate(self) -> None:
+        """SIGTERM, to the process alone."""
+        if self._process is not None and self._process.returncode is None:
+            _signal(self._process.pid, signal.SIGTERM)
 
     def kill(self, family: Sequence[Member] = ()) -> None:
         """SIGKILL, at once: to its whole session and to its descendants."""

@@ -1,4 +1,4 @@
-"""`gateway demo` as a newcomer runs it: a process that starts processes, with every promise of its help put to the test.
+"""`gateway demo` as a newcomer runs it: a process that starts processes, each promise put to the test.
 
 Each run carries a marker in its environment, which all its descendants inherit: so a process that is left behind is
 found in /proc, wherever it went.
@@ -84,9 +84,9 @@ def run(directory: Path, *arguments: str) -> Run:
     return Run(process.returncode, stdout, stderr, processes(marker), [path.name for path in directory.iterdir()])
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Run]]]:
-    """All scenarios, two at a time, the long ones first."""
+    """All scenarios, two at a time, the long ones first; they run on while the tests above theirs do."""
     order = sorted(SCENARIOS, key=lambda name: "PROMOTED" not in SCENARIOS[name].ends)
     with ThreadPoolExecutor(2) as pool:
         yield {
@@ -94,48 +94,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[
             for name in order
         }
         pool.shutdown(cancel_futures=True)
-
-
-@pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=SCENARIOS)
-def test_a_scenario_ends_as_promised_and_users_see_no_failure(scenario: Any, runs: dict[str, Future[Run]]) -> None:
-    done = runs[scenario.name].result()
-    told = f"to repeat: gateway demo --scenario {scenario.name} --seed {SEED}\n{done.stderr}{done.stdout[-3000:]}"
-    assert done.status == 0, told
-    first, summary = done.events[0], done.events[-1]
-    assert summary["event"] == "summary" and summary.keys() >= SUMMARY_KEYS
-    assert summary["requests_failed_seen_by_users"] == 0, told
-    assert as_expected(scenario, summary["phase"], tuple(summary["metrics"])), told
-    assert summary["as_expected"] is True
-    assert first["seed"] == summary["seed"] == SEED
-    assert len(first["pids"]) == len(set(first["pids"].values())) == 4, "four processes besides the demo itself"
-    assert summary["requests_total"] > summary["canary_requests"] > 0
-    assert 0 < summary["decision_s"] < summary["duration_s"]
-    assert done.left == [] and done.files == []
-
-
-@pytest.mark.parametrize("scenario", ["errors", "hang", "crash"])
-def test_what_the_canary_fails_is_rescued(scenario: str, runs: dict[str, Future[Run]]) -> None:
-    summary = runs[scenario].result().events[-1]
-    assert summary["rescued"] > 0
-    assert summary["accuracy"]["rescued"] > 0.5, "stable's answers, not empty ones"
-    assert summary["canary_percent"] == 0
-
-
-def test_a_better_model_climbs_every_step(runs: dict[str, Future[Run]]) -> None:
-    events = runs["good"].result().events
-    weights = [event["canary_percent"] for event in events if event["event"] == "weight"]
-    assert weights == [5, 25, 50, 100]
-    assert events[-1]["accuracy"]["canary"] > events[-1]["accuracy"]["stable"] > 0.9
-    assert {"started", "step", "analysis", "traffic", "decision"} <= {event["event"] for event in events}
-    times_s = [event["t_s"] for event in events[:-1]]
-    assert times_s == sorted(times_s)
-
-
-def test_the_killed_canary_was_killed_in_the_middle(runs: dict[str, Future[Run]]) -> None:
-    events = runs["crash"].result().events
-    kinds = [event["event"] for event in events]
-    assert kinds.index("step") < kinds.index("fault") < kinds.index("decision")
-    assert 0 < events[-1]["decision_after_kill_s"] < events[-1]["decision_s"]
 
 
 # Stopping it
@@ -164,6 +122,7 @@ def gone(marker: str, within_s: float) -> list[str]:
         (signal.SIGINT, True, 1, "step"),
         (signal.SIGTERM, False, 1, "step"),
         (signal.SIGINT, False, 2, "step"),
+        (signal.SIGINT, False, 5, "step"),
         (signal.SIGTERM, True, 1, "decision"),
     ],
 )
@@ -171,7 +130,7 @@ def test_a_signal_at_any_moment_leaves_nothing_behind(
     tmp_path: Path, number: signal.Signals, to_group: bool, times: int, moment: str
 ) -> None:
     marker = uuid.uuid4().hex
-    with start(tmp_path, marker, "--scenario", "hang", "--json") as process:
+    with start(tmp_path, marker, "--scenario", "errors" if moment == "decision" else "hang", "--json") as process:
         try:
             if moment == "starting":
                 while len(processes(marker)) < 2:
@@ -185,10 +144,12 @@ def test_a_signal_at_any_moment_leaves_nothing_behind(
             _, stderr = process.communicate(timeout=PATIENCE_S)
         finally:
             process.kill()
-    assert process.returncode == 128 + number, stderr
+    # A signal may also meet the interpreter on its way out: the same status to a shell.
+    assert process.returncode == 128 + number or (times > 1 and process.returncode == -number), stderr
     assert "Traceback" not in stderr
     assert processes(marker) == []
-    assert list(tmp_path.iterdir()) == []
+    # Only an impatient third signal may cost the gateway the time to clear up after itself.
+    assert times > 2 or list(tmp_path.iterdir()) == []
 
 
 def test_even_a_kill_of_the_demo_itself_leaves_no_process_behind(tmp_path: Path) -> None:
@@ -274,3 +235,48 @@ def test_a_port_in_use_is_said(tmp_path: Path, option: str) -> None:
     assert "the gateway ended with status 1" in done.stderr and f"127.0.0.1:{port}" in done.stderr
     assert done.events[-1]["event"] == "error"
     assert done.left == [] and done.files == []
+
+
+# What comes of each scenario
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=SCENARIOS)
+def test_a_scenario_ends_as_promised_and_users_see_no_failure(scenario: Any, runs: dict[str, Future[Run]]) -> None:
+    done = runs[scenario.name].result()
+    told = f"to repeat: gateway demo --scenario {scenario.name} --seed {SEED}\n{done.stderr}{done.stdout[-3000:]}"
+    assert done.status == 0, told
+    first, summary = done.events[0], done.events[-1]
+    assert summary["event"] == "summary" and summary.keys() >= SUMMARY_KEYS
+    assert summary["requests_failed_seen_by_users"] == 0, told
+    assert as_expected(scenario, summary["phase"], tuple(summary["metrics"])), told
+    assert summary["as_expected"] is True
+    assert first["seed"] == summary["seed"] == SEED
+    assert len(first["pids"]) == len(set(first["pids"].values())) == 4, "four processes besides the demo itself"
+    assert summary["requests_total"] > summary["canary_requests"] > 0
+    assert 0 < summary["decision_s"] < summary["duration_s"]
+    assert done.left == [] and done.files == []
+
+
+@pytest.mark.parametrize("scenario", ["errors", "hang", "crash"])
+def test_what_the_canary_fails_is_rescued(scenario: str, runs: dict[str, Future[Run]]) -> None:
+    summary = runs[scenario].result().events[-1]
+    assert summary["rescued"] > 0
+    assert summary["accuracy"]["rescued"] > 0.5, "stable's answers, not empty ones"
+    assert summary["canary_percent"] == 0
+
+
+def test_a_better_model_climbs_every_step(runs: dict[str, Future[Run]]) -> None:
+    events = runs["good"].result().events
+    weights = [event["canary_percent"] for event in events if event["event"] == "weight"]
+    assert weights == [5, 25, 50, 100]
+    assert events[-1]["accuracy"]["canary"] > events[-1]["accuracy"]["stable"] > 0.9
+    assert {"started", "step", "analysis", "traffic", "decision"} <= {event["event"] for event in events}
+    times_s = [event["t_s"] for event in events[:-1]]
+    assert times_s == sorted(times_s)
+
+
+def test_the_killed_canary_was_killed_in_the_middle(runs: dict[str, Future[Run]]) -> None:
+    events = runs["crash"].result().events
+    kinds = [event["event"] for event in events]
+    assert kinds.index("step") < kinds.index("fault") < kinds.index("decision")
+    assert 0 < events[-1]["decision_after_kill_s"] < events[-1]["decision_s"]
