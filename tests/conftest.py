@@ -14,6 +14,9 @@ settings.register_profile(
 )
 settings.load_profile("house")
 
+# Tests load onnxruntime themselves, and in child processes; it is not to report to its maker from any of them.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 IN_CI = os.environ.get("CI", "").lower() not in {"", "0", "false"}
 
 

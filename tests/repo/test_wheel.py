@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -66,3 +67,18 @@ def test_it_finds_its_models_wherever_it_lies(wheel: Path, tmp_path: Path) -> No
     places = json.loads(found)
     assert len(places) == 8 and all(place.startswith(str(tmp_path)) for place in places)
     assert int(heldout) == 500
+
+
+def test_the_demo_runs_from_it_and_from_nothing_else(wheel: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    zipfile.ZipFile(wheel).extractall(site)
+    # PYTHONPATH comes before an installed checkout, here and in the processes that the demo starts.
+    environ = os.environ | {"PYTHONPATH": str(site)}
+    where = [sys.executable, "-c", "import gateway; print(gateway.__file__)"]
+    told = subprocess.run(where, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60, check=True)
+    assert told.stdout.startswith(str(site))
+    demo = [sys.executable, "-m", "gateway", "demo", "--scenario", "errors", "--seed", "1", "--json"]
+    done = subprocess.run(demo, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert (summary["phase"], summary["requests_failed_seen_by_users"]) == ("ROLLED_BACK", 0)
