@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format lock wheel image clean
+.PHONY: help demo test check lint stats format lock wheel image clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1: \2/p' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ lint: $(READY) ## check style, types and architecture
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+stats: $(READY) ## measure how fast and how often wrongly the verdict engine decides (minutes)
+	$(BIN)/python loadtests/statistics/detection.py --out detection.jsonl
 
 format: $(READY) ## lay the code out and mend what ruff can mend
 	$(BIN)/ruff format

@@ -3,7 +3,7 @@
 Rules:
 
 1. Exit statuses: 0 done, 1 the gateway refused or cannot be reached, 2 the command line or a file it names is wrong,
-   130 interrupted.
+   3 a plan that its traffic cannot decide (`gateway plan`), 130 interrupted.
 2. A subcommand's module is imported when it is invoked, so that ``gateway status`` does not pay for a model runtime.
 3. Errors are one clear line on standard error; standard output is for results.
 4. Neither an interrupt nor a reader that goes away (``gateway status | head -1``) shows a traceback.
@@ -25,9 +25,11 @@ INTERRUPTED = 130
 COMMANDS = {
     "serve": ("gateway.cli.serve:serve", "Serve by a configuration file until told to stop."),
     "check": ("gateway.config.command:check", "Validate a configuration file without serving."),
+    "plan": ("gateway.cli.plan:plan", "Before a rollout: can this traffic decide it, and how soon?"),
     "status": ("gateway.cli.status:status", "Show what a running gateway is doing."),
     "weight": ("gateway.cli.weight:weight", "Set a route's canary share by hand."),
     "rollout": ("gateway.cli.rollout:rollout", "Start, steer and look at rollouts."),
+    "replay": ("gateway.replay.command:replay", "See what would have been decided on recorded traffic."),
     "demo": ("gateway.demo.command:demo", "See a whole rollout, with real models, in a minute."),
     "model-server": ("gateway.serving.command:model_server", "Serve an ONNX model over HTTP."),
 }

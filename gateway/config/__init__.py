@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.config.build import analysis_spec, plan, routing_table
-from gateway.config.load import load
+from gateway.config.load import load, read, reload
 from gateway.config.mistakes import ConfigError, Mistake
 from gateway.config.schema import GatewayConfig, RouteConfig
 from gateway.config.world import admin_token
@@ -17,5 +17,7 @@ __all__ = [
     "analysis_spec",
     "load",
     "plan",
+    "read",
+    "reload",
     "routing_table",
 ]

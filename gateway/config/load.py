@@ -23,14 +23,16 @@ from gateway.config.schema import GatewayConfig
 FILE_BYTES_MAX = 1 << 20
 
 
-def load(path: Path, *, environ: Mapping[str, str] | None = None, for_serving: bool = False) -> GatewayConfig:
-    """The configuration in the file at ``path``.
+def load(
+    path: Path, *, text: bytes | None = None, environ: Mapping[str, str] | None = None, for_serving: bool = False
+) -> GatewayConfig:
+    """The configuration in the file at ``path``, or in ``text`` as if it were there.
 
     Relative paths in it are relative to it. ``environ`` (default: the process's) is where ``admin.token_env`` is looked
     up. ``for_serving`` also asks whether the state directory can be used. Raises ConfigError with every mistake.
     """
     base = Path(os.path.abspath(path)).parent
-    document = _parse(_read(path), str(path))
+    document = _parse(read(path) if text is None else text, str(path))
     flaws = [*document.flaws]
     config: GatewayConfig | None = None
     if not isinstance(document.tree, dict):
@@ -48,7 +50,14 @@ def load(path: Path, *, environ: Mapping[str, str] | None = None, for_serving: b
     return config
 
 
-def _read(path: Path) -> bytes:
+def reload(path: Path, text: bytes) -> GatewayConfig:
+    """What `load` has made of ``text`` before; neither the file nor the rest of the machine is asked again."""
+    tree = _parse(text, str(path)).tree
+    return GatewayConfig.model_validate(tree, context=Path(os.path.abspath(path)).parent)
+
+
+def read(path: Path) -> bytes:
+    """The bytes of a file of configuration. Raises ConfigError."""
     try:
         with path.open("rb") as file:
             data = file.read(FILE_BYTES_MAX + 1)

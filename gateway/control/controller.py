@@ -2,13 +2,10 @@
 
 Rules:
 
-1. One thing at a time: ticks and wishes take turns on one lock, first come first served, so that every event meets
-   the state that the one before it left.
-2. More exposure for the canary: journal first, then apply; a journal that fails leaves everything as it was. Less
-   exposure: apply first, then journal; a journal that fails raises an alarm, and the rollback stands.
-3. An unreadable journal means stable only, and no rollout until it is mended.
-4. No verdict from stale counts: without a live worker's recent report the rollout holds.
-5. A restart publishes nothing above what the journal says and the workers were found doing.
+1. A tick never waits: not for the disk, not for a worker, not for another route (decisions.py says what waits).
+2. No verdict from stale counts: without a live worker's recent report the rollout holds.
+3. An unreadable journal means stable only, and no rollout until it is mended (recovery.py).
+4. What fails for one route is that route's alarm until it works again; the others are judged all the same.
 """
 
 from __future__ import annotations
@@ -16,13 +13,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import AsyncIterator, Callable
 
 import msgspec
 
 from gateway.config.schema import GatewayConfig
+from gateway.control.alarms import Alarms
+from gateway.control.decisions import Decisions
 from gateway.control.events import EventLog
 from gateway.control.executor import Executor
 from gateway.control.hub import WorkerHub
@@ -30,29 +27,25 @@ from gateway.control.journal import Journal
 from gateway.control.observer import Merged, Observer
 from gateway.control.prober import Health, Prober
 from gateway.control.records import Record, Records
+from gateway.control.recovery import Recovery
 from gateway.control.routes import RouteState
+from gateway.control.scribe import Scribe
 from gateway.control.views import ControlEvent, EndpointView, Readiness, RolloutView, RouteView
-from gateway.core.analysis import Analysis, AnalysisState, judge
+from gateway.core.analysis import Evidence, judge
 from gateway.core.errors import ConflictError, JournalError, NotFoundError
 from gateway.core.rollout import (
     AbortWished,
     Analysed,
     Event,
-    Notify,
     PauseWished,
-    Phase,
     Plan,
     PromoteWished,
-    Restarted,
     ResumeWished,
-    SetWeight,
     Started,
     WeightWished,
-    step,
 )
-from gateway.core.rollout.machine import raises_exposure
 from gateway.core.traffic.table import RoutingTable
-from gateway.core.types import percent_from_weight_bp
+from gateway.core.types import WEIGHT_BP_MAX, percent_from_weight_bp
 from gateway.runtime import wire
 from gateway.runtime.clock import Clock, SystemClock
 
@@ -68,32 +61,34 @@ _STALE_S = 2.0
 class Controller:
     """The control plane, as control.api.ControlPlane describes it."""
 
-    def __init__(self, config: GatewayConfig, table: RoutingTable, journal: Journal | JournalError) -> None:
+    def __init__(
+        self,
+        config: GatewayConfig,
+        table: RoutingTable,
+        journal: Journal | JournalError,
+        clock: Clock | None = None,
+    ) -> None:
         self._config = config
-        self._clock: Clock = SystemClock()
-        self._journal = journal if isinstance(journal, Journal) else None
-        self._disk = ThreadPoolExecutor(1, "journal")
-        self._turn = asyncio.Lock()
+        self._clock = clock or SystemClock()
         self._events = EventLog(self._clock)
+        self._alarms = Alarms(self._events)
+        self._scribe = Scribe(journal, self._clock, self._alarms)
         self._observer = Observer()
         self.hub = WorkerHub(self._observer, self._clock, self._worker_changed)
         self._executor = Executor(table, self.hub, self._events)
         self.prober = Prober(config.backends, self._endpoint_turned)
         self._routes = {route.name: RouteState(route) for route in config.routes}
         self._records = Records()
+        self._decisions = Decisions(self._clock, self._scribe, self._executor, self._records, self._events)
         self._verdicts: dict[tuple[str, str], int] = {}
-        self._alarms: dict[str, str] = {}
         # Set once the first table is out: before that there is nothing to show and no wish can be granted.
         self.recovered = asyncio.Event()
-        if isinstance(journal, JournalError):
-            self._alarm("journal", f"serving stable only, rollouts are frozen: {journal}")
 
     # life
 
     async def run(self) -> None:
         """Take over from whatever was before, then tick for ever. The hub must be listening."""
-        await self._recover()
-        self.recovered.set()
+        await self.recover()
         interval_s = min(route.config.analysis.interval_s for route in self._routes.values())
         async with asyncio.TaskGroup() as group:
             group.create_task(self.prober.run())
@@ -102,186 +97,106 @@ class Controller:
     async def _ticks(self, interval_s: float) -> None:
         while True:
             await asyncio.sleep(interval_s)
-            try:
-                await self.tick()
-            except Exception:  # noqa: BLE001  # see below
-                # A loop that dies would leave a canary without a judge; the fault is logged, counted and held against
-                # readiness, and the next tick tries again.
-                _log.exception("the analysis tick failed")
-                self._alarm("analysis", "the analysis loop has failed; see the log")
+            self.tick()
 
-    async def _recover(self) -> None:
+    async def recover(self) -> None:
+        """Hear the workers and the journal, and publish the first table."""
+        recovery = Recovery(
+            self._routes,
+            self.hub,
+            self._scribe,
+            self._alarms,
+            self._records,
+            self._executor,
+            self._decisions,
+            self._clock,
+        )
         try:
             async with asyncio.timeout(_WORKERS_WAIT_S):
                 while len(self.hub.sessions) < self._config.workers:
                     await asyncio.sleep(0.01)
         except TimeoutError:
             pass
-        async with self._turn:
-            hand_weights = {}
-            if self._journal is not None:
-                journal = self._journal
-                records = await self._on_disk(lambda: self._records.load(journal))
-                hand_weights = await self._on_disk(journal.weights)
-                for route in self._routes.values():
-                    route.adopt(records, await self._on_disk(lambda route=route: route.read(journal)))
-            changed = [await self._restart(route) for route in self._routes.values()]
-            weights_bp = {
-                route.name: route.first_weight_bp(hand_weights.get(route.name), journaled=self._journal is not None)
-                for route in self._routes.values()
-            }
-            await self._executor.publish_first(weights_bp)
-            for route in self._routes.values():
-                route.first_epoch = self._executor.table.epoch
-            for kind, route, reason in [c for c in changed if c is not None]:
-                self._announce(route, kind, reason)
-
-    async def _restart(self, route: RouteState) -> tuple[str, RouteState, str] | None:
-        """Tell the machine that the control plane came back; its weight is published with the first table."""
-        if route.rollout.phase is Phase.IDLE:
-            return None
-        if not route.concerns_present_backends():
-            if route.rollout.phase.terminal:
-                route.forget()
-                return None
-            event: Event = AbortWished(
-                self._clock.monotonic_s(), "the configuration", "its stable or canary backend was changed"
-            )
-        else:
-            event = Restarted(self._clock.monotonic_s(), self._live_weight_bp(route.name), route.canary_requests)
-        new, commands = step(route.rollout, event)
-        if new is route.rollout:
-            return None
-        route.rollout = new
-        await self._journal_late(route, event, None)
-        return next((c.kind, route, c.reason) for c in commands if isinstance(c, Notify))
-
-    def _live_weight_bp(self, name: str) -> int | None:
-        """The least that a surviving worker gives the canary; None when none remembers a table."""
-        live = [s.hello.weights_bp.get(name, 0) for s in self.hub.sessions if s.hello.epoch > 0]
-        return min(live, default=None)
+        recovery.take_over(await recovery.read())
+        self.recovered.set()
+        await self._executor.settled()
 
     async def stop(self) -> None:
         """Save what the analysis knows, and close the journal."""
-        async with self._turn:
-            for route in self._routes.values():
-                await self._snapshot(route)
-            if self._journal is not None:
-                await self._on_disk(self._journal.close)
+        for route in self._routes.values():
+            self._snapshot(route)
+        await self._scribe.close()
         await self.hub.stop()
-        self._disk.shutdown()
 
     # the way of one decision
 
-    async def tick(self) -> None:
+    def tick(self) -> None:
         """Judge every route's evidence once, and act on it."""
-        for route in self._routes.values():
-            if not route.active:
-                continue
-            async with self._turn:
-                if route.active:
-                    await self._judge(route)
-        self._observer.forget(self._executor.table.epoch, self._clock.monotonic_s())
-
-    async def _judge(self, route: RouteState) -> None:
         now_s = self._clock.monotonic_s()
-        if not any(now_s - session.reported_s < _STALE_S for session in self.hub.sessions):
-            return
-        evidence = self._observer.evidence(route.name, route.first_epoch, self._executor.table.epoch, now_s)
+        if any(now_s - session.reported_s < _STALE_S for session in self.hub.sessions):
+            for route in self._routes.values():
+                if route.active:
+                    self._judge_safely(route, now_s)
+        self._observer.forget(self._executor.table.epoch, now_s)
+        self._scribe.watch()
+
+    def _judge_safely(self, route: RouteState, now_s: float) -> None:
+        alarm = f"analysis of {route.name}"
+        try:
+            self._judge(route, now_s)
+        except Exception:  # noqa: BLE001  # see below
+            # A loop that dies would leave every canary without a judge; the fault is logged and held against readiness,
+            # and the next tick tries again.
+            _log.exception("the analysis of route %s failed", route.name)
+            self._alarms.sound(alarm, f"the analysis of route {route.name} fails; see the log")
+        else:
+            self._alarms.clear(alarm)
+
+    def _judge(self, route: RouteState, now_s: float) -> None:
         assert route.analysis_state is not None  # every active route has one: see RouteState
+        evidence = self._evidence(route, now_s)
         route.analysis_state, analysis = judge(route.analysis_state.spec, route.analysis_state, evidence)
         key = (route.name, analysis.verdict.value)
         self._verdicts[key] = self._verdicts.get(key, 0) + 1
         changed = route.analysis is None or route.analysis.verdict is not analysis.verdict
         route.analysis = analysis
         event = Analysed(now_s, analysis.verdict, analysis.reason, analysis.causes, analysis.canary_requests)
-        try:
-            await self._apply(route, event, analysis)
-        except JournalError as error:
-            self._alarm("journal", f"the rollout of {route.name} holds: {error}")
+        self._decisions.hear(route, event, analysis)
         if changed or now_s - route.announced_s >= _ANALYSIS_EVENT_EVERY_S:
             route.announced_s = now_s
-            self._announce(route, "analysis", analysis.reason)
-        if now_s - route.snapshot_s >= _SNAPSHOT_EVERY_S:
+            self._decisions.announce(route, "analysis")
+        if now_s - route.snapshot_s >= _SNAPSHOT_EVERY_S and self._scribe.idle:
             route.snapshot_s = now_s
-            await self._snapshot(route)
+            self._snapshot(route)
 
-    async def _apply(self, route: RouteState, event: Event, analysis: Analysis | None) -> None:
-        """One event through the machine: journal and publish in the order that keeps users safe."""
-        new, commands = step(route.rollout, event)
-        if new is route.rollout:
-            return
-        if raises_exposure(route.rollout, new):
-            await self._append(event, new, analysis)
-            route.rollout = new
-            await self._execute(route, commands)
-        else:
-            route.rollout = new
-            for command in commands:
-                if isinstance(command, SetWeight):
-                    await self._executor.set_weight(command.route, command.weight_bp)
-            await self._journal_late(route, event, analysis)
-            await self._execute(route, tuple(c for c in commands if not isinstance(c, SetWeight)))
+    def _evidence(self, route: RouteState, now_s: float) -> Evidence:
+        """The epochs in which a coin was flipped: the others say nothing, however long a request of theirs goes on."""
+        found = self._observer.evidence(route.name, route.first_epoch, self._executor.table.epoch, now_s)
+        return Evidence(now_s, tuple(e for e in found.epochs if 0 < e.weight_bp < WEIGHT_BP_MAX))
 
-    async def _execute(self, route: RouteState, commands: tuple[SetWeight | Notify, ...]) -> None:
-        for command in commands:
-            if isinstance(command, SetWeight):
-                await self._executor.set_weight(command.route, command.weight_bp)
-            else:
-                self._announce(route, command.kind, command.reason)
-
-    async def _append(self, event: Event, new: Any, analysis: Analysis | None) -> None:
-        if self._journal is None:
-            raise JournalError(self._alarms["journal"])
-        journal, wall_s = self._journal, self._clock.wall_s()
-        await self._on_disk(lambda: journal.append(new.rollout_id, event, new, analysis, wall_s))
-        self._records.put(new, analysis, wall_s)
-
-    async def _journal_late(self, route: RouteState, event: Event, analysis: Analysis | None) -> None:
-        try:
-            await self._append(event, route.rollout, analysis)
-        except JournalError as error:
-            self._records.put(route.rollout, analysis, self._clock.wall_s())
-            self._alarm("journal", f"applied, but not journaled: {route.rollout.reason}: {error}")
-
-    async def _snapshot(self, route: RouteState) -> None:
-        journal, state = self._journal, route.analysis_state
-        if journal is None or journal.broken or state is None or not route.active:
+    def _snapshot(self, route: RouteState) -> None:
+        state = route.analysis_state
+        if self._scribe.refusal is not None or state is None or not route.active:
             return
         rollout_id, body, wall_s = route.rollout.rollout_id, msgspec.json.encode(state), self._clock.wall_s()
         evidence = msgspec.json.encode(route.analysis)
-        try:
-            await self._on_disk(lambda: journal.save_snapshot(rollout_id, body, evidence, wall_s))
-        except JournalError as error:
-            self._alarm("journal", f"evidence of {route.name} is not being saved: {error}")
-
-    async def _on_disk(self, work: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._disk, work)
+        self._scribe.write(lambda journal: journal.save_snapshot(rollout_id, body, evidence, wall_s))
 
     # wishes
 
     async def start(self, route: str, by: str, plan: Plan | None = None) -> RolloutView:
         """Start a rollout of the route's canary; returns when every worker routes by its first weight."""
         state = self._route(route)
-        canary = state.config.canary
+        canary, rollout_id = state.config.canary, f"{route}-{secrets.token_hex(4)}"
         if canary is None:
             raise ConflictError(f"route {route} has no canary backend: name one in the configuration")
-        rollout_id = f"{route}-{secrets.token_hex(4)}"
-        async with self._turn:
-            before = (state.analysis_state, state.analysis, state.first_epoch)
-            event = Started(
-                rollout_id, route, state.config.stable, canary, plan or state.plan, self._clock.monotonic_s(), by
-            )
-            # The evidence begins with the epoch that the start itself publishes.
-            step(state.rollout, event)
-            state.analysis_state = AnalysisState.fresh(state.spec)
-            state.analysis = None
-            state.first_epoch = self._executor.table.epoch + 1
-            try:
-                await self._apply(state, event, None)
-            except BaseException:
-                state.analysis_state, state.analysis, state.first_epoch = before
-                raise
+        stable = state.config.stable
+        await self._decisions.wish(
+            state,
+            lambda: Started(rollout_id, route, stable, canary, plan or state.plan, self._clock.monotonic_s(), by),
+        )
+        # If its last rollout could not be believed: it is history now.
+        self._alarms.clear(f"route {route}")
         return self.rollout(rollout_id)
 
     async def set_weight(self, route: str, weight_bp: int, by: str) -> RouteView:
@@ -289,25 +204,15 @@ class Controller:
         state = self._route(route)
         if weight_bp and state.config.canary is None:
             raise ConflictError(f"route {route} has no canary backend to send {weight_bp / 100:g} % to")
-        async with self._turn:
-            if state.active:
-                await self._apply(state, WeightWished(self._clock.monotonic_s(), by, weight_bp), None)
-            elif weight_bp > self._executor.table.route(route).weight_bp:
-                await self._journal_weight(route, weight_bp, by)
-                await self._executor.set_weight(route, weight_bp)
-            else:
-                await self._executor.set_weight(route, weight_bp)
-                try:
-                    await self._journal_weight(route, weight_bp, by)
-                except JournalError as error:
-                    self._alarm("journal", f"weight of {route} lowered, but not journaled: {error}")
+        if state.active:
+            await self._decisions.wish(state, lambda: WeightWished(self._clock.monotonic_s(), by, weight_bp))
+            return self.route(route)
+        if state.deciding and weight_bp <= self._executor.weight_bp(route):
+            # A start waits for the disk, and a lower weight must not: the start is taken back.
+            why = "its weight was lowered before it began"
+            await self._decisions.wish(state, lambda: AbortWished(self._clock.monotonic_s(), by, why))
+        await self._decisions.weigh(state, weight_bp, by)
         return self.route(route)
-
-    async def _journal_weight(self, route: str, weight_bp: int, by: str) -> None:
-        if self._journal is None:
-            raise JournalError(self._alarms["journal"])
-        journal, wall_s = self._journal, self._clock.wall_s()
-        await self._on_disk(lambda: journal.set_weight(route, weight_bp, by, wall_s))
 
     async def pause(self, rollout_id: str, by: str, reason: str = "") -> RolloutView:
         """Hold the weight where it is."""
@@ -325,15 +230,18 @@ class Controller:
         """Roll back by hand."""
         return await self._wish(rollout_id, lambda at_s, _: AbortWished(at_s, by, reason))
 
-    async def _wish(self, rollout_id: str, make: Any) -> RolloutView:
-        record = self._records.get(rollout_id)
-        route = self._routes.get(record.rollout.route)
-        if route is None or route.rollout.rollout_id != rollout_id:
-            raise ConflictError(f"rollout {rollout_id} is over: a newer one has taken its route")
-        async with self._turn:
-            if route.rollout.rollout_id != rollout_id:
-                raise ConflictError(f"rollout {rollout_id} is over: a newer one has taken its route")
-            await self._apply(route, make(self._clock.monotonic_s(), route.canary_requests), route.analysis)
+    async def _wish(self, rollout_id: str, make: Callable[[float, int], Event]) -> RolloutView:
+        name = self._records.get(rollout_id).rollout.route
+        route = self._routes.get(name)
+        if route is None:
+            raise ConflictError(f"rollout {rollout_id} is over: the configuration has no route {name} any more")
+
+        def made() -> Event:
+            if route.decided.rollout_id != rollout_id:
+                raise ConflictError(f"rollout {rollout_id} is over: route {name} is not under its control any more")
+            return make(self._clock.monotonic_s(), route.canary_requests)
+
+        await self._decisions.wish(route, made)
         return self.rollout(rollout_id)
 
     # views
@@ -375,9 +283,7 @@ class Controller:
 
     def _view(self, record: Record) -> RolloutView:
         state = self._routes.get(record.rollout.route)
-        if state is not None and state.rollout.rollout_id == record.rollout.rollout_id:
-            return record.view(state.rollout, state.analysis or record.analysis, state.canary_requests)
-        return record.view(record.rollout, record.analysis, None)
+        return record.view(record.rollout, record.analysis, None) if state is None else state.view(record)
 
     def events(self, after_id: int | None = None) -> AsyncIterator[ControlEvent]:
         """The stream of events."""
@@ -392,14 +298,17 @@ class Controller:
         return dict(self._verdicts)
 
     def readiness(self) -> Readiness:
-        """Ready when all workers route by the table in force and nothing has raised an alarm."""
-        sessions = self.hub.sessions
-        reasons = list(self._alarms.values())
+        """Ready when all workers are heard of and route by the table in force, and no alarm stands."""
+        sessions, now_s = self.hub.sessions, self._clock.monotonic_s()
+        reasons = self._alarms.reasons
         epoch = self._executor.table.epoch
         if len(sessions) < self._config.workers:
             reasons.append(f"{len(sessions)} of {self._config.workers} workers are connected")
         elif self.hub.applied(epoch) < len(sessions):
             reasons.append(f"{self.hub.applied(epoch)} of {len(sessions)} workers route by table {epoch}")
+        silent = [str(s.hello.index) for s in sessions if now_s - s.heard_s > _STALE_S]
+        if silent:
+            reasons.append(f"nothing has been heard from worker {', '.join(sorted(silent))} for {_STALE_S:g} s")
         return Readiness(not reasons, len(sessions), tuple(reasons))
 
     def _route(self, name: str) -> RouteState:
@@ -411,23 +320,13 @@ class Controller:
 
     # what happens
 
-    def _announce(self, route: RouteState, kind: str, reason: str) -> None:
-        view = self.rollout(route.rollout.rollout_id)
-        data = msgspec.to_builtins(view)
-        if kind != "analysis":
-            _log.warning("rollout %s %s: %s", view.id, kind, reason)
-        self._events.publish(kind, data, route=route.name, rollout_id=view.id)
-
-    def _alarm(self, what: str, reason: str) -> None:
-        if self._alarms.get(what) != reason:
-            self._alarms[what] = reason
-            _log.error("alarm: %s", reason)
-            self._events.publish("alarm", {"what": what, "reason": reason})
-
     def _worker_changed(self, how: str, hello: wire.Hello) -> None:
         self._events.publish("worker", {"index": hello.index, "pid": hello.pid, "state": how})
-        if hello.epoch > self._executor.table.epoch:
-            self._outbidding = asyncio.get_running_loop().create_task(self._executor.outbid(hello.epoch))
+        if how == "connected" and self.recovered.is_set() and hello.epoch > self._executor.table.epoch:
+            self._executor.outbid(hello.epoch)
+            for route in self._routes.values():
+                # What it counted under numbers between ours and its own is of no experiment of ours.
+                route.first_epoch = self._executor.table.epoch
 
     def _endpoint_turned(self, health: Health) -> None:
         _log.warning("endpoint %s of %s is %s", health.endpoint.url, health.backend, "up" if health.up else "down")

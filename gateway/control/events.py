@@ -35,8 +35,13 @@ class EventLog:
             waker.set()
 
     async def listen(self, after_id: int | None = None) -> AsyncIterator[ControlEvent]:
-        """Events from now on, or from those still remembered after ``after_id``."""
-        last = self._last_id if after_id is None else min(after_id, self._last_id)
+        """Events from now on, or from those still remembered after ``after_id``.
+
+        An ``after_id`` that was not given out yet is of an earlier life of the process: all of this one are news.
+        """
+        last = self._last_id if after_id is None else after_id
+        if last > self._last_id:
+            last = 0
         waker = asyncio.Event()
         self._wakers.add(waker)
         try:

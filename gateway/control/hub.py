@@ -1,7 +1,8 @@
 """Control's end of the conversation with the workers: one Unix-domain socket, one session per worker.
 
-`publish` returns when every connected worker has said that it routes by the new table (or when it has waited long
-enough: a worker that hangs gets the table when it wakes, and is not waited for again until then).
+`send_table` never waits; `settled` returns when every connected worker has said that it routes by the table, or when it
+has waited long enough. A worker that hangs gets the table when it wakes, and is not waited for again until then; one
+that has hung through megabytes of messages is cut off, and gets the newest of everything when it is back.
 """
 
 from __future__ import annotations
@@ -20,21 +21,31 @@ from gateway.runtime.clock import Clock
 
 _log = logging.getLogger("gateway.control")
 _APPLY_TIMEOUT_S = 1.0
+_BACKLOG_BYTES_MAX = 4 << 20
 
 
 class Session:
     """One connected worker."""
 
-    def __init__(self, hello: wire.Hello, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, hello: wire.Hello, writer: asyncio.StreamWriter, now_s: float) -> None:
         self.hello = hello
         self.epoch = hello.epoch
+        # When it last spoke. A report comes every few dozen milliseconds.
+        self.heard_s = now_s
         self.reported_s = 0.0
+        self.hangs = False
         self._writer = writer
 
     def send(self, message: wire.Down) -> None:
-        """Send without waiting; a worker that does not read is cut off by its own death or by ours."""
-        if not self._writer.is_closing():
-            self._writer.write(wire.encode(message))
+        """Send without waiting; a worker that does not read loses the connection, not the control plane its memory."""
+        transport = self._writer.transport
+        if transport.is_closing():
+            return
+        if transport.get_write_buffer_size() > _BACKLOG_BYTES_MAX:
+            _log.error("worker %s does not read: cut off until it comes back", self.hello.boot)
+            transport.abort()
+            return
+        self._writer.write(wire.encode(message))
 
 
 class WorkerHub:
@@ -53,6 +64,7 @@ class WorkerHub:
 
     async def start(self, path: Path) -> None:
         """Listen at ``path`` (mode 0600; a socket left by a dead control plane is replaced)."""
+        path.parent.mkdir(mode=0o700, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
         umask = os.umask(0o177)
@@ -74,17 +86,26 @@ class WorkerHub:
         """The connected workers."""
         return list(self._sessions.values())
 
-    async def publish(self, table: RoutingTable) -> bool:
-        """Give every worker a new table; True when all of them route by it."""
+    def send_table(self, table: RoutingTable) -> None:
+        """Give every worker a new table, now and when it connects."""
         self._table = table
-        for session in self._sessions.values():
+        for session in self.sessions:
             session.send(wire.SetTable(table))
+
+    async def settled(self, epoch: int) -> bool:
+        """Wait for the workers to route by ``epoch``; True when all connected ones do."""
         try:
             async with asyncio.timeout(_APPLY_TIMEOUT_S), self._applied:
-                await self._applied.wait_for(lambda: self.applied(table.epoch) == len(self._sessions))
+                await self._applied.wait_for(lambda: all(s.epoch >= epoch or s.hangs for s in self.sessions))
         except TimeoutError:
-            return False
-        return True
+            for session in self.sessions:
+                session.hangs = session.hangs or session.epoch < epoch
+        return self.applied(epoch) == len(self._sessions)
+
+    async def publish(self, table: RoutingTable) -> bool:
+        """Both of the above."""
+        self.send_table(table)
+        return await self.settled(table.epoch)
 
     def applied(self, epoch: int) -> int:
         """How many connected workers route by ``epoch`` or a later one."""
@@ -93,52 +114,62 @@ class WorkerHub:
     def publish_health(self, down: tuple[str, ...]) -> None:
         """Tell every worker which endpoints are down."""
         self._down = down
-        for session in self._sessions.values():
+        for session in self.sessions:
             session.send(wire.SetHealth(down))
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
-        boot = ""
+        session: Session | None = None
         try:
-            hello = await wire.read_up(reader)
-            if not isinstance(hello, wire.Hello):
-                raise ValueError(f"a worker began with {type(hello).__name__} instead of Hello")
-            boot = hello.boot
-            session = self._sessions[boot] = Session(hello, writer)
-            self._observer.arrived()
-            self._on_change("connected", hello)
-            session.send(wire.SetHealth(self._down))
-            if self._table is not None:
-                session.send(wire.SetTable(self._table))
+            session = self._greet(await wire.read_up(reader), writer)
             while True:
                 await self._take(session, await wire.read_up(reader))
         except (OSError, asyncio.IncompleteReadError):
             pass
+        except asyncio.CancelledError:
+            pass  # by `stop`; a cancelled task would make asyncio's streams complain
         except ValueError as error:
-            _log.error("worker %s spoke nonsense: %s", boot or "?", error)
+            _log.error("worker %s spoke nonsense: %s", session.hello.boot if session else "?", error)
         finally:
             self._tasks.discard(task)
             writer.close()
-            await self._ended(boot)
+            if session is not None:
+                await self._ended(session)
 
-    async def _ended(self, boot: str) -> None:
-        session = self._sessions.pop(boot, None)
-        if session is not None:
-            self._observer.gone(boot, self._clock.monotonic_s())
+    def _greet(self, hello: wire.Up, writer: asyncio.StreamWriter) -> Session:
+        if not isinstance(hello, wire.Hello):
+            raise ValueError(f"a worker began with {type(hello).__name__} instead of Hello")
+        now_s = self._clock.monotonic_s()
+        session = self._sessions[hello.boot] = Session(hello, writer, now_s)
+        self._observer.arrived(hello.boot, hello.index, now_s)
+        self._on_change("connected", hello)
+        session.send(wire.SetHealth(self._down))
+        if self._table is not None:
+            session.send(wire.SetTable(self._table))
+        return session
+
+    async def _ended(self, session: Session) -> None:
+        boot = session.hello.boot
+        # It may have come back on a new connection before the old one was seen to end.
+        if self._sessions.get(boot) is session:
+            del self._sessions[boot]
+            self._observer.gone(boot)
             self._on_change("disconnected", session.hello)
-            async with self._applied:
-                self._applied.notify_all()
+        async with self._applied:
+            self._applied.notify_all()
 
     async def _take(self, session: Session, message: wire.Up) -> None:
+        session.heard_s = self._clock.monotonic_s()
         match message:
             case wire.Report():
-                session.reported_s = self._clock.monotonic_s()
+                session.reported_s = session.heard_s
                 self._observer.take(message, session.reported_s)
                 session.send(wire.Ack(message.seq))
             case wire.Applied(epoch):
                 session.epoch = max(session.epoch, epoch)
+                session.hangs = False
                 async with self._applied:
                     self._applied.notify_all()
             case wire.Hello():

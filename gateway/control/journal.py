@@ -72,9 +72,11 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 class HandWeight(msgspec.Struct, frozen=True):
-    """A weight set by hand on a route without a rollout."""
+    """A weight set by hand on a route without a rollout, and the backends that it was meant for."""
 
     route: str
+    stable: str
+    canary: str
     weight_bp: int
     by: str
     wall_time_s: float
@@ -151,11 +153,11 @@ class Journal:
         with self._transaction(f"the snapshot of rollout {rollout_id}"):
             self._insert("snapshots", SNAPSHOT_COLUMNS, row)
 
-    def set_weight(self, route: str, weight_bp: int, by: str, wall_time_s: float) -> None:
+    def set_weight(self, route: str, stable: str, canary: str, weight_bp: int, by: str, wall_time_s: float) -> None:
         """Keep a weight that was set by hand on a route without a rollout, 0..10000 bp."""
         if not 0 <= weight_bp <= WEIGHT_BP_MAX:
             raise InvalidValueError(f"weight_bp must be from 0 to {WEIGHT_BP_MAX} basis points, not {weight_bp!r}")
-        row = (route, int(weight_bp), by, _wall_time(wall_time_s))
+        row = (route, stable, canary, int(weight_bp), by, _wall_time(wall_time_s))
         with self._transaction(f"the weight of route {route}"):
             self._insert("weights", WEIGHT_COLUMNS, row)
 

@@ -59,12 +59,25 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             crc INTEGER NOT NULL
         )""",
     ),
+    (
+        # A weight is a wish about two backends. Rows that do not name them cannot be honoured.
+        "DROP TABLE weights",
+        """CREATE TABLE weights (
+            route TEXT PRIMARY KEY,
+            stable TEXT NOT NULL,
+            canary TEXT NOT NULL,
+            weight_bp INTEGER NOT NULL,
+            by TEXT NOT NULL,
+            wall_time_s REAL NOT NULL,
+            crc INTEGER NOT NULL
+        )""",
+    ),
 )
 
 # All columns but the checksum, in the order in which they are summed and written.
 EVENT_COLUMNS = "seq, rollout_id, route, wall_time_s, kind, event, state, analysis"
 SNAPSHOT_COLUMNS = "rollout_id, seq, wall_time_s, analysis_state, evidence"
-WEIGHT_COLUMNS = "route, weight_bp, by, wall_time_s"
+WEIGHT_COLUMNS = "route, stable, canary, weight_bp, by, wall_time_s"
 
 MENDS = {
     "SQLITE_BUSY": "another process has it open: stop that one, or give this gateway a path of its own",

@@ -5,9 +5,12 @@ Rules:
 1. Of each worker's life (boot) only the newest report counts; cumulative counts make lost and repeated ones harmless.
 2. What a worker stops reporting is folded into the *departed* sums once, be it an epoch whose counts are final or all
    it had counted when it died; so nothing is lost or counted twice, and merged counts never go backwards.
-3. A report that cannot be true is rejected whole and counted; the last good one stands.
-4. Evidence of an epoch is kept while it is in force or a worker still reports it, and one grace period longer, so that
-   every tick of the analysis has seen its final counts before it goes.
+3. A connection that ends is not a death: the same boot may come back and go on counting. It is dead when another boot
+   has taken its index.
+4. A report that cannot be true is rejected whole and counted; the last good one stands.
+5. Evidence of an epoch is kept while it is in force or in a worker's newest report, and one grace period longer, so
+   that every tick of the analysis has seen its final counts before it goes, all of them at once. It does not come back:
+   a worker that hung may still report epochs that it only passed through.
 """
 
 from __future__ import annotations
@@ -45,17 +48,32 @@ class Observer:
 
     def __init__(self) -> None:
         self._newest: dict[str, Report] = {}
+        self._boots: dict[int, str] = {}
+        self._away: set[str] = set()
         self._departed: dict[Key, EpochCounts] = {}
         self._departed_totals: dict[tuple[str, int], RouteTotals] = {}
         self._departed_faults: dict[str, int] = {}
         self._departed_aborted = 0
+        # The epochs of each route that count as evidence, and the newest one that no longer does.
         self._last_seen_s: dict[Key, float] = {}
+        self._left: dict[str, int] = {}
         self._starts = 0
         self._rejected = 0
 
-    def arrived(self) -> None:
-        """A worker introduced itself."""
+    def arrived(self, boot: str, index: int, at_s: float) -> None:
+        """A worker introduced itself: a new life at this index, or one that has only lost its connection."""
+        self._away.discard(boot)
+        before = self._boots.get(index)
+        if before == boot:
+            return
+        self._boots[index] = boot
         self._starts += 1
+        if before is not None:
+            self._bury(before, at_s)
+
+    def gone(self, boot: str) -> None:
+        """A worker's connection ended: what it has counted stays, its gauges do not."""
+        self._away.add(boot)
 
     def take(self, report: Report, at_s: float) -> bool:
         """Take a report in; False when it is older than the newest or cannot be true."""
@@ -72,18 +90,24 @@ class Observer:
         self._newest[report.boot] = report
         if known is not None:
             self._retire(known, report)
-        for entry in report.evidence:
-            self._last_seen_s[entry.route, entry.epoch] = at_s
+        self._see(report, at_s)
         return True
 
-    def gone(self, boot: str, at_s: float) -> None:
-        """A worker's connection ended for good: keep what it had counted."""
+    def _see(self, report: Report, at_s: float) -> None:
+        for entry in report.evidence:
+            key = (entry.route, entry.epoch)
+            if key in self._last_seen_s or entry.epoch > self._left.get(entry.route, -1):
+                self._last_seen_s[key] = at_s
+
+    def _bury(self, boot: str, at_s: float) -> None:
+        """A worker is dead: keep what it had counted."""
+        self._away.discard(boot)
         report = self._newest.pop(boot, None)
         if report is None:
             return
+        self._see(report, at_s)
         for entry in report.evidence:
             self._depart(entry)
-            self._last_seen_s[entry.route, entry.epoch] = at_s
         for totals in report.totals:
             into = self._departed_totals.setdefault(
                 (totals.route, totals.variant), RouteTotals(totals.route, totals.variant)
@@ -101,6 +125,8 @@ class Observer:
 
     def _depart(self, entry: EpochCounts) -> None:
         key = (entry.route, entry.epoch)
+        if key not in self._last_seen_s:
+            return
         known = self._departed.get(key)
         self._departed[key] = _merged_entry([entry] if known is None else [known, entry])
 
@@ -108,15 +134,22 @@ class Observer:
         """The route's evidence from ``first_epoch`` up to the epoch in force, merged over workers."""
         parts: dict[int, list[EpochCounts]] = {}
         for entry in [*self._departed.values(), *(e for r in self._newest.values() for e in r.evidence)]:
-            if entry.route == route and first_epoch <= entry.epoch <= epoch:
+            if entry.route != route or not first_epoch <= entry.epoch <= epoch:
+                continue
+            if (route, entry.epoch) in self._last_seen_s:
                 parts.setdefault(entry.epoch, []).append(entry)
         return Evidence(at_s, tuple(_merged_entry(parts[number]) for number in sorted(parts)))
 
     def forget(self, epoch: int, at_s: float) -> None:
-        """Drop what departed workers counted under epochs that are over and that nobody reports any more."""
-        for key in [k for k, seen_s in self._last_seen_s.items() if k[1] < epoch and at_s - seen_s > _GRACE_S]:
+        """Drop the evidence of epochs that are over and that no worker reports any more."""
+        reported = {(entry.route, entry.epoch) for report in self._newest.values() for entry in report.evidence}
+        over = [k for k, seen_s in self._last_seen_s.items() if k[1] < epoch and at_s - seen_s > _GRACE_S]
+        for key in over:
+            if key in reported:
+                continue
             del self._last_seen_s[key]
             self._departed.pop(key, None)
+            self._left[key[0]] = max(key[1], self._left.get(key[0], -1))
 
     def merged(self) -> Merged:
         """All totals, for metrics."""
@@ -130,7 +163,8 @@ class Observer:
         for report in self._newest.values():
             _add(faults, report.faults)
             aborted += report.aborted
-        return Merged(list(totals.values()), faults, aborted, list(self._newest.values()), self._starts, self._rejected)
+        present = [report for boot, report in self._newest.items() if boot not in self._away]
+        return Merged(list(totals.values()), faults, aborted, present, self._starts, self._rejected)
 
 
 def _merged_entry(parts: list[EpochCounts]) -> EpochCounts:

@@ -1,18 +1,23 @@
 """Active health: each endpoint is asked on a schedule; ``rise`` good answers make it up, ``fall`` bad ones down.
 
 An endpoint starts as up, so that a gateway without an answer yet does not refuse traffic; its first good or bad answers
-settle it. Redirects are not followed: a backend cannot send the prober elsewhere.
+settle it. Only the status is read: redirects are not followed, and a body without an end costs nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 import httpx
 
 from gateway.config.schema import BackendConfig, ProbeConfig
 from gateway.core.traffic.table import Endpoint
+
+_log = logging.getLogger("gateway.control")
+# A cancelled request can leave its slot in httpx's pool for good; without a limit that starves nobody.
+_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=0)
 
 
 class Health:
@@ -58,7 +63,7 @@ class Prober:
     async def run(self) -> None:
         """Probe for ever."""
         async with (
-            httpx.AsyncClient(follow_redirects=False, trust_env=False) as client,
+            httpx.AsyncClient(follow_redirects=False, trust_env=False, limits=_LIMITS) as client,
             asyncio.TaskGroup() as group,
         ):
             for health in self.health:
@@ -68,16 +73,23 @@ class Prober:
     async def _watch(self, client: httpx.AsyncClient, health: Health, probe: ProbeConfig) -> None:
         url = health.endpoint.url + probe.path
         while True:
-            if health.heard(await _ask(client, url, probe.timeout_s)):
+            try:
+                good = await _ask(client, url, probe.timeout_s)
+            except Exception:  # noqa: BLE001  # a probe that cannot even be sent must not end all the others
+                _log.exception("cannot probe %s", url)
+                good = False
+            if health.heard(good):
                 self._on_turn(health)
             await asyncio.sleep(probe.interval_s)
 
 
 async def _ask(client: httpx.AsyncClient, url: str, timeout_s: float) -> bool:
     try:
-        # httpx's timeouts are per operation; this one is for the whole answer, however it drips in.
-        async with asyncio.timeout(timeout_s):
-            response = await client.get(url, headers={"connection": "close"}, timeout=timeout_s)
+        # httpx's timeouts are per operation; this one is for the whole head, however it drips in.
+        async with (
+            asyncio.timeout(timeout_s),
+            client.stream("GET", url, headers={"connection": "close"}, timeout=timeout_s) as response,
+        ):
+            return response.is_success
     except (httpx.HTTPError, TimeoutError):
         return False
-    return response.is_success

@@ -12,8 +12,8 @@ from gateway.core.rollout import Rollout
 from gateway.core.types import percent_from_weight_bp
 from gateway.runtime.clock import iso
 
-# Read from the journal at start; older ones stay in the journal.
-_LOADED = 500
+# Older ones stay in the journal.
+_KEPT = 500
 
 
 class Record(msgspec.Struct):
@@ -54,23 +54,32 @@ class Records:
     def __init__(self) -> None:
         self._records: dict[str, Record] = {}
 
-    def load(self, journal: Journal) -> dict[str, Record]:
-        """Read the newest rollouts from the journal. Blocks."""
-        for rollout in reversed(journal.rollouts(limit=_LOADED)):
-            entries = journal.events(rollout.rollout_id)
-            analysis = next((e.analysis for e in reversed(entries) if e.analysis is not None), None)
-            record = Record(rollout, analysis, entries[0].wall_time_s, entries[-1].wall_time_s)
-            self._records[rollout.rollout_id] = record
-        return self._records
+    def adopt(self, records: list[Record]) -> None:
+        """Begin with what `read_records` has found, oldest first."""
+        self._records = {record.rollout.rollout_id: record for record in records}
+
+    def all(self) -> list[Record]:
+        """Every one of them, oldest first."""
+        return list(self._records.values())
 
     def put(self, rollout: Rollout, analysis: Analysis | None, wall_s: float) -> None:
         """A rollout began or changed."""
         known = self._records.get(rollout.rollout_id)
         if known is None:
             self._records[rollout.rollout_id] = Record(rollout, analysis, wall_s, wall_s)
+            self._drop_oldest()
         else:
             known.rollout, known.updated_s = rollout, wall_s
             known.analysis = analysis or known.analysis
+
+    def _drop_oldest(self) -> None:
+        """Keep so many, and each route's newest whatever its age."""
+        if len(self._records) <= _KEPT:
+            return
+        newest = {record.rollout.route: rollout_id for rollout_id, record in self._records.items()}
+        droppable = (rollout_id for rollout_id in self._records if rollout_id not in newest.values())
+        if (oldest := next(droppable, None)) is not None:
+            del self._records[oldest]
 
     def get(self, rollout_id: str) -> Record:
         """One rollout, or NotFoundError."""
@@ -87,3 +96,18 @@ class Records:
             ids = [r.rollout.rollout_id for r in found]
             found = found[ids.index(before) + 1 :] if before in ids else []
         return found[: max(0, limit)]
+
+
+def read_records(journal: Journal, routes: list[str]) -> list[Record]:
+    """The newest rollouts in the journal and the last one of each of these routes, oldest first. Blocks."""
+    found = {rollout.rollout_id: rollout for rollout in journal.rollouts(limit=_KEPT)}
+    for route in routes:
+        latest = journal.latest(route)
+        if latest is not None:
+            found.setdefault(latest.rollout_id, latest)
+    records = []
+    for rollout in found.values():
+        entries = journal.events(rollout.rollout_id)
+        analysis = next((e.analysis for e in reversed(entries) if e.analysis is not None), None)
+        records.append(Record(rollout, analysis, entries[0].wall_time_s, entries[-1].wall_time_s))
+    return records[::-1]

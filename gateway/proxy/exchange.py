@@ -29,7 +29,7 @@ from gateway.proxy.tally import RouteTally
 
 if TYPE_CHECKING:
     from gateway.proxy.http1 import DownstreamConnection
-    from gateway.proxy.pool import EndpointPool
+    from gateway.proxy.pool import BackendPool, EndpointPool
     from gateway.proxy.state import WorkerState
     from gateway.proxy.upstream import UpstreamConnection
 
@@ -60,8 +60,9 @@ class Exchange:
     """A request from its head to its settlement."""
 
     __slots__ = (
+        "_backends",
+        "_blocked",
         "_body_done",
-        "_budget_taken",
         "_chunk_out",
         "_connection",
         "_counted",
@@ -76,6 +77,7 @@ class Exchange:
         "_kept",
         "_kept_bytes",
         "_out",
+        "_path",
         "_relayed",
         "_rescue_kind",
         "_settled",
@@ -109,7 +111,7 @@ class Exchange:
         self._version = version
         self._keep_alive = keep_alive
         self._head: RequestHead = None  # type: ignore[assignment]  # set by admit; without it the exchange has a fault
-        self._target = b""
+        self._target = self._path = b""
         self.fault: Fault | None = None
         self.started = False
         self.route: Route = None  # type: ignore[assignment]  # set by choose, before anything that reads it
@@ -117,6 +119,7 @@ class Exchange:
         self.assigned = self.variant = Variant.STABLE
         self.forced = False
         self.rescued = False
+        self._backends: dict[str, BackendPool] = {}
         self._connection: UpstreamConnection | None = None
         self._waiting_for: EndpointPool | None = None
         self._tried: tuple[EndpointPool, ...] = ()
@@ -130,10 +133,10 @@ class Exchange:
         self._relayed = False
         self._rescue_kind: str | None = None
         self._stalled = False
+        self._blocked = False
         self._counted = False
         self._settled = False
         self._status = 0
-        self._budget_taken = False
         self._duration_from_s = 0.0
         self._try_since_s = 0.0
         self._first_byte_s = 0.0
@@ -153,23 +156,17 @@ class Exchange:
         if isinstance(split, Fault):
             self.fault = split
             return
-        head = headers.read_request(fields, self._version, downstream.peer, downstream.trusted, downstream.tls)
+        self._target, self._path, authority = split
+        head = headers.read_request(
+            fields, self._version, downstream.peer, downstream.trusted, downstream.tls, authority
+        )
         if isinstance(head, Fault):
             self.fault = head
             return
         self._head = head
-        self._target, path, authority = split
-        if authority is not None:
-            head.host = authority
         limit = self._worker.limits.body_bytes_max
         if limit is not None and (head.content_length or 0) > limit:
             self.fault = faults.BODY_TOO_LARGE
-            return
-        found = self._worker.router.match(head.host, path)
-        if found is None:
-            self.fault = faults.NO_ROUTE
-        else:
-            self.route = found
 
     def start(self) -> None:
         """Its turn has come: act on all that has arrived so far."""
@@ -180,7 +177,13 @@ class Exchange:
         if self.fault is not None:
             self._answer(self.fault)
             return
-        self.total_at_s = now_s + self.route.timeouts.total_s
+        # Not before its turn: a request that waited behind others goes by the table that is in force now (rule 1).
+        found = self._worker.router.match(self._head.host, self._path)
+        if found is None:
+            self._answer(faults.NO_ROUTE)
+            return
+        self.route = found
+        self.total_at_s = now_s + found.timeouts.total_s
         self.choose()
 
     # choose: which variant?
@@ -188,6 +191,7 @@ class Exchange:
     def choose(self) -> None:
         """Assign a variant: forced by header, by sticky key, or by an independent draw."""
         worker, route = self._worker, self.route
+        self._backends = worker.pools.backends
         tally = self.tally = worker.tallies[route.name]
         tally.open += 1
         worker.budget(route).deposit()
@@ -224,7 +228,7 @@ class Exchange:
         name = self.route.canary if self.variant else self.route.stable
         assert name is not None  # a canary is only chosen on a route that has one
         now_s = self._worker.now_s()
-        pool = self._worker.pools.backends[name].pick(self._tried, now_s, insist=self.variant is Variant.STABLE)
+        pool = self._backends[name].pick(self._tried, now_s, insist=self.variant is Variant.STABLE)
         self._try_since_s = now_s
         if pool is None:
             self._failed(faults.NO_ENDPOINT)
@@ -256,8 +260,9 @@ class Exchange:
     def lease_failed(self, fault: Fault) -> None:
         """The pool could not connect: move on to the backend's next endpoint, if there is one."""
         self._waiting_for = None
-        backend = self._worker.pools.backends.get((self.route.canary if self.variant else self.route.stable) or "")
-        if backend is not None and len(self._tried) < len(backend.pools):
+        name = self.route.canary if self.variant else self.route.stable
+        assert name is not None  # as in lease
+        if len(self._tried) < len(self._backends[name].pools):
             self.lease()
         else:
             self._failed(fault)
@@ -295,7 +300,10 @@ class Exchange:
             if head.expects_continue:
                 head.expects_continue = False
                 self._downstream.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._blocked = False
         self._downstream.resume_reading()
+        if self._stalled:
+            connection.transport.pause_reading()
         connection.write(b"".join(parts))
 
     def body(self, piece: bytes) -> None:
@@ -305,7 +313,7 @@ class Exchange:
         self._kept_bytes += len(piece)
         limit = self._worker.limits.body_bytes_max
         if limit is not None and self._kept_bytes > limit:
-            self._refuse(faults.BODY_TOO_LARGE)
+            self.malformed(faults.BODY_TOO_LARGE)
             return
         sent = self._connection is not None
         if self._keeps_body or not sent:
@@ -318,7 +326,8 @@ class Exchange:
         if self._keeps_body and self._kept_bytes > self.route.rescue.body_bytes_max:
             self._drop_kept()
         self._connection.write(_chunk(piece) if self._head.chunked else piece)
-        self._set_deadline(self.route.timeouts.idle_s, faults.BODY_TIMEOUT)
+        if not self._blocked:
+            self._set_deadline(self.route.timeouts.idle_s, faults.BODY_TIMEOUT)
 
     def body_complete(self) -> None:
         """The request's body is whole."""
@@ -328,7 +337,9 @@ class Exchange:
             return
         if self._head.chunked:
             connection.write(b"0\r\n\r\n")
-        if not self._first_byte_s:
+        if self._first_byte_s:
+            self._set_deadline(self.route.timeouts.idle_s, faults.IDLE_TIMEOUT)
+        else:
             now_s = self._worker.now_s()
             self._try_since_s = now_s
             self._set_deadline_at(now_s + self.route.timeouts.first_byte_s, faults.FIRST_BYTE_TIMEOUT)
@@ -370,7 +381,7 @@ class Exchange:
                 self._chunk_out = True
             else:
                 self._keep_alive = False
-        if not self._body_done or self._downstream.closing:
+        if not self._body_done or self._downstream.last:
             self._keep_alive = False
         if not self._keep_alive:
             out.append(b"connection: close\r\n")
@@ -388,14 +399,14 @@ class Exchange:
 
     def upstream_progress(self, connection: UpstreamConnection, fault: Fault | None, *, complete: bool) -> None:
         """A chunk from upstream has been parsed: write what it brought, and act on its end."""
-        if fault is not None:
-            self._release(drain=False)
-            self._failed(fault)
-            return
-        if self._rescue_kind is not None:
+        if self._rescue_kind is not None:  # also when the failed answer turned out to be malformed
             kind, self._rescue_kind = self._rescue_kind, None
             self._release(drain=True)
             self._rescue(kind)
+            return
+        if fault is not None:
+            self._release(drain=False)
+            self._failed(fault)
             return
         if complete:
             if self._chunk_out:
@@ -405,7 +416,9 @@ class Exchange:
             self._completed()
         elif self._out:
             self._flush()
-            self._set_deadline(self.route.timeouts.idle_s, faults.IDLE_TIMEOUT)
+            # As long as the body is not whole, it is the client's turn as much as the backend's.
+            fault = faults.IDLE_TIMEOUT if self._body_done or self._blocked else faults.BODY_TIMEOUT
+            self._set_deadline(self.route.timeouts.idle_s, fault)
 
     def upstream_ended(self) -> None:
         """The end of a body that only the connection's end delimits."""
@@ -434,12 +447,19 @@ class Exchange:
     # backpressure
 
     def pause_downstream(self) -> None:
-        """The backend takes the body slowly: so does the gateway."""
+        """The backend takes the body slowly: so does the gateway, and the wait is the backend's."""
+        self._blocked = True
         self._downstream.pause_reading()
+        if not self._body_done:
+            fault = faults.IDLE_TIMEOUT if self._first_byte_s else faults.FIRST_BYTE_TIMEOUT
+            self._set_deadline(self.route.timeouts.idle_s, fault)
 
     def resume_downstream(self) -> None:
         """The backend takes more."""
+        self._blocked = False
         self._downstream.resume_reading()
+        if not self._body_done:
+            self._set_deadline(self.route.timeouts.idle_s, faults.BODY_TIMEOUT)
 
     def pause_upstream(self) -> None:
         """The client takes the response slowly: so does the gateway."""
@@ -469,8 +489,13 @@ class Exchange:
         if fault.blame is Blame.DOWNSTREAM or self._stalled:
             self._refuse(faults.BODY_TIMEOUT)
             return
-        self._waiting_for = None
+        # A try that was sent whole and outlasted all of the exchange's time came to nothing by the backend's doing.
+        outlasted = fault is faults.TOTAL_TIMEOUT and self._connection is not None and self._body_done
+        self._wait_no_longer()
         self._release(drain=False)
+        if outlasted:
+            self._tried_result(_ERRORS)
+            self._count(_ERRORS)
         self._failed(fault)
 
     def _set_deadline(self, after_s: float, fault: Fault) -> None:
@@ -532,7 +557,7 @@ class Exchange:
 
     def _refuse(self, fault: Fault) -> None:
         """The client broke its own exchange."""
-        self._waiting_for = None
+        self._wait_no_longer()
         self._release(drain=False)
         self._out.clear()
         self._answer(fault)
@@ -544,7 +569,13 @@ class Exchange:
         if self._relayed:
             self._settle(keep=False, cut=True)
             return
-        keep = self._keep_alive and not fault.close and self._body_done and not self._downstream.closing
+        keep = (
+            self._keep_alive
+            and self._version == "1.1"
+            and not fault.close
+            and self._body_done
+            and not self._downstream.last
+        )
         if self.tally is not None:
             answered = self.tally.totals[self.variant].answered
             answered[fault.status] = answered.get(fault.status, 0) + 1
@@ -570,7 +601,7 @@ class Exchange:
             self._worker.counts.aborted += 1
             if self.tally is not None:
                 self._tried_result("aborted")
-        self._waiting_for = None
+        self._wait_no_longer()
         self._release(drain=False)
         self._settle(keep=False)
 
@@ -583,12 +614,17 @@ class Exchange:
         self._kept.clear()
         self._downstream.exchange_done(self, keep=keep, cut=cut)
 
+    def _wait_no_longer(self) -> None:
+        pool, self._waiting_for = self._waiting_for, None
+        if pool is not None:
+            pool.leave(self)
+
     def _release(self, *, drain: bool) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             if self._stalled and not connection.closing:
                 connection.transport.resume_reading()
-            connection.detach(drain=drain)
+            connection.detach(sent=self._body_done, drain=drain)
 
     def _tried_result(self, kind: str) -> None:
         assert self.tally is not None

@@ -112,8 +112,15 @@ class RequestHead:
         return None
 
 
-def read_request(fields: RawHeaders, version: str, peer: bytes, trusted: bool, tls: bool) -> RequestHead | Fault:
-    """Check a request's header fields and prepare the lines to forward. ``peer`` is the client's address."""
+def read_request(
+    fields: RawHeaders, version: str, peer: bytes, trusted: bool, tls: bool, authority: bytes | None = None
+) -> RequestHead | Fault:
+    """Check a request's header fields and prepare the lines to forward.
+
+    ``peer`` is the client's address; ``authority``, that of an absolute target, takes the place of Host.
+    """
+    if version not in ("1.1", "1.0"):
+        return faults.BAD_REQUEST
     head = RequestHead()
     head.fields = fields
     lines = head.lines
@@ -137,7 +144,7 @@ def read_request(fields: RawHeaders, version: str, peer: bytes, trusted: bool, t
                 return faults.BAD_FRAMING
             head.content_length = int(value)
         elif low == b"transfer-encoding":
-            if head.chunked or value.strip().lower() != b"chunked" or version == "1.0":
+            if head.chunked or value.strip(b" \t").lower() != b"chunked" or version == "1.0":
                 return faults.BAD_FRAMING
             head.chunked = True
         elif low == b"cookie":
@@ -166,6 +173,8 @@ def read_request(fields: RawHeaders, version: str, peer: bytes, trusted: bool, t
         return faults.BAD_HOST
     if head.chunked and head.content_length is not None:
         return faults.BAD_FRAMING
+    if authority is not None:
+        head.host = authority
     if via and sum(v.count(VIA_NAME) for v in via) >= VIA_PASSES_MAX:
         return faults.LOOP
     if nominated:
@@ -177,7 +186,7 @@ def read_request(fields: RawHeaders, version: str, peer: bytes, trusted: bool, t
         lines += (b"x-forwarded-for: ", b", ".join(forwarded_for), b"\r\n")
     if not has_proto:
         lines.append(b"x-forwarded-proto: https\r\n" if tls else b"x-forwarded-proto: http\r\n")
-    if has_host and not has_forwarded_host:
+    if head.host and not has_forwarded_host:
         lines += (b"x-forwarded-host: ", head.host, b"\r\n")
     return head
 
@@ -194,7 +203,7 @@ class ResponseHead:
         self.lines: list[bytes] = []
 
 
-def read_response(fields: RawHeaders) -> ResponseHead | Fault:
+def read_response(fields: RawHeaders, version: str = "1.1") -> ResponseHead | Fault:
     """Check a response's header fields and prepare the lines to pass on."""
     head = ResponseHead()
     lines = head.lines
@@ -208,7 +217,7 @@ def read_response(fields: RawHeaders) -> ResponseHead | Fault:
                 return faults.BAD_RESPONSE
             head.content_length = int(value)
         elif low == b"transfer-encoding":
-            if head.chunked or value.strip().lower() != b"chunked":
+            if head.chunked or value.strip(b" \t").lower() != b"chunked" or version == "1.0":
                 return faults.BAD_RESPONSE
             head.chunked = True
         elif low == b"connection":

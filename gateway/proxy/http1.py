@@ -7,11 +7,16 @@ Rules:
 3. A request whose framing is in doubt is answered with the smallest honest status, and the connection is closed.
 4. A client that has shut down its sending half still gets its answers; one that resets is gone.
 5. A response that ends before its request did closes the connection, after the client had time to read it.
+6. A client that does not read is sent nothing new: its next request waits, and in the end the connection is dropped.
+7. A server that drains answers all that has begun, and what still comes on a connection within a moment.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import struct
 from collections import deque
 from typing import Any, cast
 
@@ -24,6 +29,9 @@ from gateway.proxy.state import WorkerState
 
 # How long a closed-for-writing connection is read from, so that a reset does not overtake the answer.
 _LINGER_S = 1.0
+# How long a kept connection may stand idle once the server drains: a request may be on its way already.
+_DRAIN_IDLE_S = 1.0
+_LINGER_ZERO = struct.pack("ii", 1, 0)
 
 
 class DownstreamConnection(asyncio.Protocol):
@@ -31,6 +39,8 @@ class DownstreamConnection(asyncio.Protocol):
 
     __slots__ = (
         "_body_of",
+        "_draining",
+        "_ended",
         "_fields",
         "_head_bytes",
         "_head_since_s",
@@ -44,6 +54,7 @@ class DownstreamConnection(asyncio.Protocol):
         "_registry",
         "_since_s",
         "_target",
+        "_unread",
         "_worker",
         "closing",
         "eof",
@@ -69,6 +80,9 @@ class DownstreamConnection(asyncio.Protocol):
         self._linger_until_s = 0.0
         self._paused = False
         self._paused_by_peer = False
+        self._unread = 0
+        self._draining = False
+        self._ended = False
         self.closing = False
         self.eof = False
         self.peer = b""
@@ -94,20 +108,21 @@ class DownstreamConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse; exchanges act after the whole chunk has been looked at, so that their writes coalesce."""
-        if self._linger_until_s:
+        if self._ended or self._refusal is not None:
             return
-        if self._in_head:
-            if not self._head_bytes:
-                self._head_since_s = self._worker.now_s()
-            self._head_bytes += len(data)
+        if not self._head_bytes and self._in_head:
+            self._head_since_s = self._worker.now_s()
+        self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._refusal = self._refusal or faults.UPGRADE_UNSUPPORTED
+            self._refuse(faults.UPGRADE_UNSUPPORTED)
+        except httptools.HttpParserCallbackError:
+            raise  # a mistake of ours, not of the client: it must not pass for a 400
         except httptools.HttpParserError:
-            self._refusal = self._refusal or faults.BAD_REQUEST
-        if self._in_head and self._head_bytes > self._worker.limits.head_bytes_max:
-            self._refusal = self._refusal or faults.HEAD_TOO_LARGE
+            self._refuse(faults.BAD_REQUEST)
+        if self._head_bytes > self._worker.limits.head_bytes_max:
+            self._refuse(faults.HEAD_TOO_LARGE)
         self._advance()
 
     def eof_received(self) -> bool:
@@ -118,11 +133,11 @@ class DownstreamConnection(asyncio.Protocol):
         incomplete = self._body_of
         if incomplete is not None and incomplete in self._queue:
             return False
-        return bool(self._queue) and not self._linger_until_s
+        return bool(self._queue) and not self._ended
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone: every exchange of it ends now."""
-        self.closing = True
+        self.closing = self._ended = True
         self._registry.discard(self)
         self._worker.connections.discard(self)
         while self._queue:
@@ -132,14 +147,16 @@ class DownstreamConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client reads slowly: stop reading from upstream."""
         self._paused_by_peer = True
-        if self._queue:
+        if self._queue and self._queue[0].started:
             self._queue[0].pause_upstream()
 
     def resume_writing(self) -> None:
         """The client caught up."""
         self._paused_by_peer = False
-        if self._queue:
+        if self._queue and self._queue[0].started:
             self._queue[0].resume_upstream()
+        else:
+            self._advance()
 
     # httptools callbacks
 
@@ -147,15 +164,16 @@ class DownstreamConnection(asyncio.Protocol):
         """A request begins."""
         self._target = b""
         self._fields = []
-        if not self._in_head:
-            self._in_head = True
-            self._head_bytes = 0
+        self._in_head = True
+        if not self._head_bytes:  # it begins inside a chunk that ended another
+            self._head_bytes = 1
+            self._head_since_s = self._worker.now_s()
 
     def on_url(self, piece: bytes) -> None:
         """A piece of the request target."""
         self._target += piece
         if len(self._target) > self._worker.limits.line_bytes_max:
-            self._refusal = self._refusal or faults.TARGET_TOO_LONG
+            self._refuse(faults.TARGET_TOO_LONG)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header field; trailers arrive here too, after the head, and are dropped."""
@@ -164,13 +182,13 @@ class DownstreamConnection(asyncio.Protocol):
         limits = self._worker.limits
         self._fields.append((name, value))
         if len(self._fields) > limits.header_fields_max or len(name) + len(value) > limits.line_bytes_max:
-            self._refusal = self._refusal or faults.HEAD_TOO_LARGE
+            self._refuse(faults.HEAD_TOO_LARGE)
 
     def on_headers_complete(self) -> None:
         """The head is whole: make the exchange and queue it."""
         self._in_head = False
         self._head_bytes = 0
-        if self._refusal is not None:
+        if self._refusal is not None or self._ended:
             return
         parser = self._parser
         exchange = Exchange(
@@ -188,6 +206,7 @@ class DownstreamConnection(asyncio.Protocol):
 
     def on_body(self, piece: bytes) -> None:
         """A piece of the request's body."""
+        self._head_bytes = 0  # of what is neither head nor body (trailers, say) no more may come than of a head
         if self._body_of is not None:
             self._body_of.body(piece)
 
@@ -200,10 +219,17 @@ class DownstreamConnection(asyncio.Protocol):
         if exchange is not None:
             exchange.body_complete()
 
+    def _refuse(self, fault: Fault) -> None:
+        """Take no more of what the client sends; the first reason stands."""
+        if self._refusal is None:
+            self._refusal = fault
+
     # the turn of exchanges
 
     def _advance(self) -> None:
         """Start the exchange whose turn it is; refuse the connection when nothing is left before the bad part."""
+        if self._ended:
+            return
         if self._refusal is not None and self._body_of is not None:
             torn, self._body_of = self._body_of, None
             torn.malformed(self._refusal)
@@ -211,23 +237,27 @@ class DownstreamConnection(asyncio.Protocol):
             head = self._queue[0]
             if len(self._queue) > 1:
                 self.pause_reading()
-            if not head.started:
+            if not head.started and not self._paused_by_peer:
                 head.start()
-        elif self._refusal is not None and not self._linger_until_s:
+        elif self._refusal is not None and not self._ended:
             self._worker.counts.fault(self._refusal.reason)
             self.write_problem(self._refusal, keep=False)
             self._linger()
+
+    @property
+    def last(self) -> bool:
+        """Whether the exchange whose turn it is will be the connection's last one."""
+        return self.closing and len(self._queue) <= 1
 
     def exchange_done(self, exchange: Exchange, *, keep: bool, cut: bool) -> None:
         """An exchange has settled: go on with the next, keep the connection, or end it."""
         if not self._queue or self._queue[0] is not exchange:
             return  # the connection itself is gone
         self._queue.popleft()
-        self._since_s = self._worker.now_s()
+        self._since_s = self._head_since_s = self._worker.now_s()
         if cut:
-            self.closing = True
-            self.transport.abort()
-        elif not keep or (self.closing and not self._queue):
+            self._cut()
+        elif not keep or (self.eof and not self._queue):
             self._linger()
         elif self._queue:
             # Not from here: a long pipeline must not become a deep stack.
@@ -238,10 +268,8 @@ class DownstreamConnection(asyncio.Protocol):
             self.resume_reading()
 
     def shutdown(self) -> None:
-        """The server drains (called by uvicorn): finish what is under way, keep nothing."""
-        self.closing = True
-        if not self._queue and not self._linger_until_s:
-            self.transport.close()
+        """The server drains (called by uvicorn): finish what is under way, keep nothing (rule 7)."""
+        self.closing = self._draining = True
 
     def sweep(self, now_s: float) -> None:
         """Close what idles, dawdles over its head, or lingers."""
@@ -249,14 +277,25 @@ class DownstreamConnection(asyncio.Protocol):
         if self._linger_until_s:
             if now_s >= self._linger_until_s:
                 self.transport.abort()
+        elif self._ended or (self._paused_by_peer and not (self._queue and self._queue[0].started)):
+            self._sweep_unread(now_s)
         elif self._queue:
             return
         elif self._head_bytes:
             if now_s - self._head_since_s > limits.head_timeout_s:
                 self._refusal = faults.HEAD_TIMEOUT
                 self._advance()
-        elif now_s - self._since_s > limits.keepalive_s:
-            self.transport.close()
+        elif now_s - self._since_s > (_DRAIN_IDLE_S if self._draining else limits.keepalive_s):
+            self._end()
+
+    def _sweep_unread(self, now_s: float) -> None:
+        """Drop a client that takes nothing of what is left for it (an exchange under way has deadlines of its own)."""
+        unread = self.transport.get_write_buffer_size()
+        if unread != self._unread:
+            self._unread = unread
+            self._since_s = now_s
+        elif now_s - self._since_s > self._worker.limits.keepalive_s:
+            self.transport.abort()
 
     def forgive(self, late_s: float) -> None:
         """The loop stood still for that long: it is not the client's fault."""
@@ -301,16 +340,31 @@ class DownstreamConnection(asyncio.Protocol):
 
     def _linger(self) -> None:
         """Close, but let the client read the answer first (RFC 9112, 9.6)."""
-        self.closing = True
+        more_comes = bool(self._queue) or self._body_of is not None or self._refusal is not None
         self._queue.clear()
-        request_open = self._body_of is not None or self._refusal is not None
         self._body_of = None
-        if self.eof or not request_open or not self.transport.can_write_eof():
-            self.transport.close()
+        if self.eof or not more_comes or self.transport.is_closing() or not self.transport.can_write_eof():
+            self._end()
             return
+        self.closing = self._ended = True
         self._linger_until_s = self._worker.now_s() + _LINGER_S
         self.resume_reading()
         self.transport.write_eof()
+
+    def _end(self) -> None:
+        """Close as soon as all is sent; nothing that still comes is looked at."""
+        self.closing = self._ended = True
+        self.transport.close()
+
+    def _cut(self) -> None:
+        """End a response that cannot be completed, so that no client takes it for whole."""
+        self.closing = self._ended = True
+        peer = self.transport.get_extra_info("socket")
+        if peer is not None:
+            # A FIN would be a clean end for a body that only the connection's end delimits.
+            with contextlib.suppress(OSError):  # it may be gone already
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
+        self.transport.abort()
 
 
 _REASONS = {

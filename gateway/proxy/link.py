@@ -6,6 +6,7 @@ A dead control plane changes nothing for traffic: the worker keeps its last tabl
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 
@@ -73,10 +74,11 @@ class ControlLink:
                 self._worker.counts.acknowledged(seq)
 
     async def _report(self, writer: asyncio.StreamWriter) -> None:
-        while True:
-            self.send_report(writer)
-            await writer.drain()
-            await asyncio.sleep(self._interval_s)
+        with contextlib.suppress(OSError):  # the reading side sees the same end, and acts on it
+            while True:
+                self.send_report(writer)
+                await writer.drain()
+                await asyncio.sleep(self._interval_s)
 
     def send_report(self, writer: asyncio.StreamWriter) -> None:
         """Send everything counted so far."""

@@ -5,6 +5,7 @@ Rules:
 1. The freshest idle connection is leased first: it is the least likely to have gone stale.
 2. At most ``connections_max`` are open per endpoint; further exchanges wait in a bounded queue, first come first
    served. A full queue is refused at once.
+   One who gives up leaves the queue.
 3. A connection whose exchange was cut short is closed, never kept: its bytes could belong to somebody else.
 4. Three refused connections in a row eject an endpoint for a second, doubling to thirty; a success clears it. Ejection
    is about endpoints, not versions: the verdict sees every failed try all the same. Stable is never left without an
@@ -14,6 +15,8 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import ssl
 from collections import deque
 from collections.abc import Callable
@@ -31,6 +34,10 @@ if TYPE_CHECKING:
 _FAILURES_BEFORE_EJECTION = 3
 _EJECTION_S = 1.0
 _EJECTION_S_MAX = 30.0
+# How long the rest of an unwanted answer is read before its connection is given up.
+_DRAIN_S = 1.0
+# A want of the gateway's own (descriptors, ports, memory) says nothing about the backend.
+_OWN_ERRORS = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL))
 
 
 class EndpointPool:
@@ -45,6 +52,8 @@ class EndpointPool:
         self.leased = 0
         self.waiting: deque[Exchange] = deque()
         self.down = False
+        self.retired = False
+        self._draining: list[UpstreamConnection] = []
         self.ejected_until_s = 0.0
         self._failures = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -73,6 +82,16 @@ class EndpointPool:
         self.waiting.append(exchange)
         return None
 
+    def leave(self, exchange: Exchange) -> None:
+        """An exchange waits no longer."""
+        with contextlib.suppress(ValueError):  # it had a connection in the making, which goes to another
+            self.waiting.remove(exchange)
+
+    def drain(self, connection: UpstreamConnection) -> None:
+        """A connection reads the rest of an unwanted answer, for a while."""
+        connection.idle_since_s = monotonic()
+        self._draining.append(connection)
+
     def release(self, connection: UpstreamConnection, *, reusable: bool) -> None:
         """An exchange is done with its connection: keep it, hand it to the next in the queue, or close it."""
         self.leased -= 1
@@ -84,6 +103,8 @@ class EndpointPool:
             self.leased += 1
             connection.reused = True
             waiter.leased(connection)
+        elif self.retired:
+            connection.close()
         else:
             connection.idle_since_s = monotonic()
             self.idle.append(connection)
@@ -93,9 +114,7 @@ class EndpointPool:
         self.open -= 1
         if connection in self.idle:
             self.idle.remove(connection)
-        waiter = self._next_waiter()
-        if waiter is not None:
-            self._connect(waiter)
+        self._connect_next()
 
     def sweep(self, now_s: float) -> None:
         """Close connections that have idled for too long."""
@@ -103,9 +122,16 @@ class EndpointPool:
         for connection in [c for c in self.idle if c.idle_since_s < expired]:
             self.idle.remove(connection)
             connection.close()
+        if self._draining:
+            late_s = now_s - _DRAIN_S
+            for connection in self._draining:
+                if connection.draining and connection.idle_since_s < late_s:
+                    connection.end_drain()
+            self._draining = [c for c in self._draining if c.draining]
 
     def close(self) -> None:
-        """Close what is idle: the endpoint is no longer in any table, or the worker ends."""
+        """The endpoint is in no table any more: close what is idle, and the rest when it is given back."""
+        self.retired = True
         for connection in self.idle:
             connection.close()
         self.idle.clear()
@@ -116,6 +142,12 @@ class EndpointPool:
             if exchange.waits_for(self):
                 return exchange
         return None
+
+    def _connect_next(self) -> None:
+        if self.open < self.backend.connections_max:
+            waiter = self._next_waiter()
+            if waiter is not None:
+                self._connect(waiter)
 
     def _connect(self, exchange: Exchange) -> None:
         self.open += 1
@@ -131,11 +163,16 @@ class EndpointPool:
                 )
         except TimeoutError:
             self._failed(exchange, faults.CONNECT_TIMEOUT)
-        except OSError:  # refused, unreachable, unresolvable, or a certificate that does not verify
-            self._failed(exchange, faults.CONNECT_FAILED)
+        except (OSError, ValueError) as error:  # refused, unreachable, unresolvable, or a certificate that is wrong
+            own = isinstance(error, OSError) and error.errno in _OWN_ERRORS
+            self._failed(exchange, faults.TOO_MANY_CONNECTIONS if own else faults.CONNECT_FAILED)
         else:
             self._failures = 0
             self.ejected_until_s = 0.0
+            if connection.closing:  # reset before anybody could use it; `closed` has counted it off
+                if exchange.waits_for(self):
+                    exchange.lease_failed(faults.RESET)
+                return
             self.leased += 1
             if exchange.waits_for(self):
                 exchange.leased(connection)
@@ -144,16 +181,15 @@ class EndpointPool:
 
     def _failed(self, exchange: Exchange, fault: Fault) -> None:
         self.open -= 1
-        self._failures += 1
+        own = fault is faults.TOO_MANY_CONNECTIONS
+        self._failures += not own
         excess = self._failures - _FAILURES_BEFORE_EJECTION
-        if excess >= 0:
+        if excess >= 0 and not own:
             self.ejected_until_s = monotonic() + min(_EJECTION_S * 2 ** min(excess, 10), _EJECTION_S_MAX)
         if exchange.waits_for(self):
             exchange.lease_failed(fault)
         # Those that queued for this endpoint need an answer as well; each tries on its own.
-        waiter = self._next_waiter()
-        if waiter is not None:
-            self._connect(waiter)
+        self._connect_next()
 
 
 class BackendPool:
@@ -189,6 +225,8 @@ class Pools:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._endpoints: dict[tuple[str, Endpoint], EndpointPool] = {}
+        # Endpoints of no table any more, until the last of their connections is closed.
+        self._retired: list[EndpointPool] = []
         self.backends: dict[str, BackendPool] = {}
         self._down: frozenset[str] = frozenset()
 
@@ -208,6 +246,7 @@ class Pools:
         for key, pool in self._endpoints.items():
             if key not in wanted:
                 pool.close()
+                self._retired.append(pool)
         self._endpoints = wanted
         self.enter_health(self._down)
 
@@ -218,10 +257,11 @@ class Pools:
 
     def each(self, act: Callable[[EndpointPool], None]) -> None:
         """Do something with every endpoint's pool."""
-        for pool in self._endpoints.values():
+        self._retired = [pool for pool in self._retired if pool.open]
+        for pool in (*self._endpoints.values(), *self._retired):
             act(pool)
 
     @property
     def open_count(self) -> int:
         """How many upstream connections are open or being made."""
-        return sum(pool.open for pool in self._endpoints.values())
+        return sum(pool.open for pool in (*self._endpoints.values(), *self._retired))

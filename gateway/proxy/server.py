@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import secrets
 import signal
@@ -51,7 +52,8 @@ async def _serve(settings: WorkerSettings, listener: socket.socket) -> None:
         trusted_proxies=settings.trusted_proxies,
     )
     link = ControlLink(worker, settings.index, settings.control_path, settings.report_interval_s)
-    tasks = [asyncio.create_task(link.run()), asyncio.create_task(_sweep(worker)), asyncio.create_task(_orphaned())]
+    tasks = [asyncio.create_task(link.run()), asyncio.create_task(_orphaned())]
+    _sweep(worker)
     try:
         async with asyncio.timeout(_FIRST_TABLE_WAIT_S):
             await link.table_received.wait()
@@ -82,7 +84,7 @@ def _config(worker: WorkerState, settings: WorkerSettings) -> uvicorn.Config:
         server_header=False,
         date_header=False,
         backlog=2048,
-        timeout_graceful_shutdown=int(settings.limits.drain_timeout_s),
+        timeout_graceful_shutdown=math.ceil(settings.limits.drain_timeout_s),
     )
 
 
@@ -90,10 +92,10 @@ async def _no_app(scope: Any, receive: Any, send: Any) -> None:
     raise AssertionError("the data plane speaks for itself: no ASGI application is behind it")
 
 
-async def _sweep(worker: WorkerState) -> None:
-    while True:
-        await asyncio.sleep(SWEEP_S)
-        worker.sweep()
+def _sweep(worker: WorkerState) -> None:
+    # Armed first: a sweep that fails is the loop's to report, and must not be the last one.
+    worker.loop.call_later(SWEEP_S, _sweep, worker)
+    worker.sweep()
 
 
 async def _orphaned() -> None:

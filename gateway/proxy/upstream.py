@@ -7,6 +7,7 @@ Rules:
 2. A connection goes back to the pool only when the response was complete, framed by length or chunks, not marked
    ``close``, and nothing came after it.
 3. Interim responses (1xx) are messages of their own; 101 is never right, since no upgrade is ever asked for.
+   None of it while a request is still being sent on it: the rest of that would become part of the next.
 4. A HEAD response has no body whatever its head says; llhttp cannot be told, so it gets a fresh parser afterwards.
 5. Backpressure is passed on both ways by pausing the other side's reads.
 """
@@ -37,7 +38,6 @@ class UpstreamConnection(asyncio.Protocol):
         "_bodyless",
         "_complete",
         "_drained",
-        "_draining",
         "_fault",
         "_fields",
         "_head_bytes",
@@ -47,6 +47,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_reason",
         "_until_close",
         "closing",
+        "draining",
         "exchange",
         "idle_since_s",
         "pool",
@@ -61,7 +62,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.reused = False
         self.closing = False
         self.idle_since_s = 0.0
-        self._draining = False
+        self.draining = False
         self._drained = 0
         self._parser = httptools.HttpResponseParser(self)
         self._reset()
@@ -91,14 +92,20 @@ class UpstreamConnection(asyncio.Protocol):
         """Send request bytes."""
         self.transport.write(data)
 
-    def detach(self, *, drain: bool = False) -> None:
-        """The exchange needs no more of the response. ``drain`` reads a small rest so that the connection lives."""
+    def detach(self, *, sent: bool, drain: bool = False) -> None:
+        """The exchange needs no more of the response. ``sent``: its request was written to the end.
+
+        ``drain`` reads a small rest of the response so that the connection lives.
+        """
         self.exchange = None
-        if self._complete and self._fault is None:
+        if not sent or self.transport.get_write_buffer_size():
+            self._discard()
+        elif self._complete and self._fault is None:
             self._release()
-        elif drain and self._head_done and not self.closing:
-            self._draining = True
+        elif drain and self._head_done and self._fault is None and not self.closing:
+            self.draining = True
             self._drained = 0
+            self.pool.drain(self)
         else:
             self._discard()
 
@@ -117,18 +124,19 @@ class UpstreamConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Parse, then let the exchange act on all that this chunk brought, in one go."""
         exchange = self.exchange
-        if exchange is None and not self._draining:
+        if exchange is None and not self.draining:
             self.close()  # a backend that speaks unasked is not to be trusted with the next request
             return
-        if not self._head_done:
-            self._head_bytes += len(data)
+        self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
+        except httptools.HttpParserCallbackError:
+            raise  # a mistake of ours, not of the backend
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._malformed()
-        if not self._head_done and self._head_bytes > HEAD_BYTES_MAX:
+        if self._head_bytes > HEAD_BYTES_MAX and not self._complete:
             self._fault = faults.BAD_RESPONSE
-        if self._draining:
+        if self.draining:
             self._drain(len(data))
         elif exchange is not None:
             exchange.upstream_progress(self, self._fault, complete=self._complete)
@@ -144,7 +152,7 @@ class UpstreamConnection(asyncio.Protocol):
             else:
                 stale = self.reused and not self._head_bytes
                 exchange.upstream_failed(self._loss(stale))
-        elif self._draining:
+        elif self.draining:
             self.pool.leased -= 1
         self.pool.closed(self)
 
@@ -181,11 +189,16 @@ class UpstreamConnection(asyncio.Protocol):
             self._malformed()
             return
         status = self._parser.get_status_code()
+        version = self._parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            self._fault = faults.BAD_RESPONSE
+            return
         if status < 200:
-            if status == 101:
+            # llhttp gives other interim answers a body, which nobody could tell from the answer itself.
+            if status not in (100, 102, 103):
                 self._fault = faults.BAD_RESPONSE
             return
-        head = headers.read_response(self._fields)
+        head = headers.read_response(self._fields, version)
         if isinstance(head, Fault):
             self._fault = head
             return
@@ -200,7 +213,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body, without its framing."""
-        if self._complete:
+        self._head_bytes = 0  # of what is neither head nor body (trailers, say) no more may come than of a head
+        if self._complete or not self._head_done:
             self._malformed()
         elif self.exchange is not None:
             self.exchange.upstream_body(body)
@@ -233,11 +247,15 @@ class UpstreamConnection(asyncio.Protocol):
     def _drain(self, n: int) -> None:
         self._drained += n
         if self._complete or self._fault is not None:
-            self._draining = False
+            self.draining = False
             self._release()
         elif self._drained > DRAIN_BYTES_MAX:
-            self._draining = False
-            self._discard()
+            self.end_drain()
+
+    def end_drain(self) -> None:
+        """Wait no longer for the rest of an answer that nobody wants."""
+        self.draining = False
+        self._discard()
 
     def _release(self) -> None:
         if self._bodyless:

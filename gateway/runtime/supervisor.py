@@ -9,12 +9,14 @@ Rules:
 3. A child that ends with status 2 says that it cannot work as configured: everything stops with that status.
 4. SIGTERM and SIGINT drain: children stop in the order of their ``stop_rank``, each rank before the next, and who has
    not ended after its time is killed. A second signal kills at once.
+5. A supervisor that is killed takes its children along (child.py).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 import time
@@ -30,10 +32,10 @@ CANNOT_WORK = 2
 
 @dataclass
 class Child:
-    """One process to keep alive: its command, what it reads on standard input, and the descriptors it inherits."""
+    """One process to keep alive: its module, what it reads on standard input, and the descriptors it inherits."""
 
     name: str
-    command: Sequence[str]
+    module: str
     stdin: bytes
     pass_fds: Sequence[int] = ()
     stop_rank: int = 0
@@ -49,11 +51,14 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._status = 0
 
-    async def run(self) -> int:
-        """Run until a signal or a child that cannot work; returns the exit status."""
+    def watch_signals(self) -> None:
+        """Take signals from now on; one that comes before `run` makes it end at once."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled)
+
+    async def run(self) -> int:
+        """Run until a signal or a child that cannot work; returns the exit status."""
         keepers = [asyncio.create_task(self._keep(child)) for child in self._children]
         await self._stopping.wait()
         for rank in sorted({child.stop_rank for child in self._children}):
@@ -71,7 +76,12 @@ class Supervisor:
         failures = 0
         while not self._stopping.is_set():
             born_s = time.monotonic()
-            status = await self._live(child)
+            try:
+                status = await self._live(child)
+            except OSError as error:
+                # No memory, no process ids, no descriptors: they may be there in a moment.
+                _log.error("%s cannot be started: %s", child.name, error)
+                status = 1
             if self._stopping.is_set():
                 return
             if status == CANNOT_WORK:
@@ -90,12 +100,16 @@ class Supervisor:
 
     async def _live(self, child: Child) -> int:
         child.process = await asyncio.create_subprocess_exec(
-            *child.command,
+            *(sys.executable, "-m", "gateway.runtime.child", str(os.getpid()), child.module),
             stdin=asyncio.subprocess.PIPE,
             pass_fds=child.pass_fds,
             # A terminal's Ctrl-C is for the supervisor, who then stops the children in order.
             start_new_session=True,
         )
+        if self._stopping.is_set():
+            # The wish to stop came while this child was being born, so that `_stop` did not see it. It has nothing in
+            # hand yet.
+            _send(child, signal.SIGKILL)
         # communicate() writes the settings and ends at the child's end; stdout and stderr are inherited.
         await child.process.communicate(child.stdin)
         assert child.process.returncode is not None
@@ -118,11 +132,3 @@ class Supervisor:
 def _send(child: Child, number: signal.Signals) -> None:
     if child.process is not None and child.process.returncode is None:
         child.process.send_signal(number)
-
-
-def log_to_stderr(name: str) -> None:
-    """Plain lines on standard error, with the process's name in front."""
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.WARNING, format=f"%(asctime)s {name} %(levelname)s %(message)s", force=True
-    )
-    logging.getLogger("httpx").setLevel(logging.ERROR)

@@ -231,12 +231,12 @@ def test_a_snapshot_is_overwritten_and_goes_when_the_routes_next_rollout_starts(
 
 def test_a_weight_set_by_hand_is_kept_until_a_rollout_decides_on_that_route(path: Path) -> None:
     with Journal.open(path) as journal:
-        journal.set_weight("digits", 1250, "bob", 1.0)
-        journal.set_weight("digits", 2000, "carol", 2.0)
-        journal.set_weight("faces", 0, "bob", 3.0)
+        journal.set_weight("digits", "v1", "v2", 1250, "bob", 1.0)
+        journal.set_weight("digits", "v1", "v2", 2000, "carol", 2.0)
+        journal.set_weight("faces", "v1", "v2", 0, "bob", 3.0)
     with Journal.open(path) as journal:
-        faces = HandWeight("faces", 0, "bob", 3.0)
-        assert journal.weights() == {"digits": HandWeight("digits", 2000, "carol", 2.0), "faces": faces}
+        faces = HandWeight("faces", "v1", "v2", 0, "bob", 3.0)
+        assert journal.weights() == {"digits": HandWeight("digits", "v1", "v2", 2000, "carol", 2.0), "faces": faces}
         write(journal, start())
         assert journal.weights() == {"faces": faces}
 
@@ -248,7 +248,7 @@ def test_a_weight_set_by_hand_is_kept_until_a_rollout_decides_on_that_route(path
 def test_a_weight_outside_its_domain_is_refused(path: Path, weight_bp: int) -> None:
     with Journal.open(path) as journal:
         with pytest.raises(InvalidValueError, match="from 0 to 10000"):
-            journal.set_weight("digits", weight_bp, "bob", 1.0)
+            journal.set_weight("digits", "v1", "v2", weight_bp, "bob", 1.0)
         assert not journal.broken and journal.weights() == {}
 
 
@@ -260,7 +260,7 @@ def test_a_callers_mistake_does_not_break_the_journal(path: Path) -> None:
         with pytest.raises(InvalidValueError, match="wall_time_s"):
             journal.append("r1", start(), state, None, math.nan)
         with pytest.raises(UnicodeEncodeError):
-            journal.set_weight("digits", 5, "\ud800", 1.0)
+            journal.set_weight("digits", "v1", "v2", 5, "\ud800", 1.0)
         assert not journal.broken
         assert journal.append("r1", start(), state, None, 1.0) == 1
 
@@ -327,7 +327,7 @@ def test_a_closed_journal_says_so(path: Path) -> None:
     with pytest.raises(JournalError, match="closed"):
         journal.weights()
     with pytest.raises(JournalError, match="closed"):
-        journal.set_weight("digits", 0, "bob", 1.0)
+        journal.set_weight("digits", "v1", "v2", 0, "bob", 1.0)
 
 
 @pytest.mark.parametrize("where", ["file/journal.sqlite3", "folder"])
@@ -369,7 +369,7 @@ def test_a_migration_that_was_cut_short_is_done_again(path: Path) -> None:
     [
         (["CREATE TABLE accounts (id INTEGER)"], "SQLite file of something else"),
         (["CREATE TABLE accounts (id INTEGER)", "PRAGMA user_version = 1"], "SQLite file of something else"),
-        (["PRAGMA user_version = 99"], "schema is version 99, this gateway knows 1; start the newer gateway"),
+        (["PRAGMA user_version = 99"], "schema is version 99, this gateway knows 2; start the newer gateway"),
     ],
 )
 def test_a_file_of_something_else_or_of_the_future_is_refused(path: Path, statements: list[str], message: str) -> None:
@@ -401,7 +401,7 @@ def _full_journal(path: Path) -> object:
         for n in range(6):
             write(journal, *random_life(rng, f"r{n}", f"route-{n % 2}"), analysis=ANALYSIS)
             journal.save_snapshot(f"r{n}", rng.randbytes(5000), b"counts", 1.0)
-        journal.set_weight("faces", 1250, "bob", 1.0)
+        journal.set_weight("faces", "v1", "v2", 1250, "bob", 1.0)
         return contents(journal)
 
 
@@ -510,7 +510,7 @@ WRITE_UNTIL_REFUSED = """
         print(seq, journal.broken, error, sep="\\n")
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     try:
-        journal.set_weight("faces", 0, "bob", 1.0)
+        journal.set_weight("faces", "v1", "v2", 0, "bob", 1.0)
     except JournalError as error:
         print(error)
     try:

@@ -163,8 +163,8 @@ def busy() -> Plane:
         canary.duration[bucket_of(latency_us)] = 1
         canary.duration_us_sum += latency_us
     gauges = {"in_flight": 3, "connections": 5, "upstream_connections": 4, "loop_lag_us_max": 1500}
-    plane.observer.arrived()
-    plane.observer.arrived()
+    plane.observer.arrived("a", 0, 0.0)
+    plane.observer.arrived("b", 1, 0.0)
     plane.observer.take(report("a", 1, (stable, canary), faults={"no_route": 4}, aborted=6, **gauges), 0.0)
     plane.observer.take(report("b", 1, (stable,), loop_lag_us_max=250, in_flight=1), 0.0)
     plane.newest["digits"] = rollout_view(
@@ -274,9 +274,9 @@ def counters(samples: Samples) -> Samples:
 def test_no_counter_goes_backwards_when_a_worker_restarts() -> None:
     plane = busy()
     before = counters(scraped(plane))
-    plane.observer.gone("a", 1.0)
+    plane.observer.gone("a")
     gone = counters(scraped(plane))
-    plane.observer.arrived()
+    plane.observer.arrived("c", 0, 2.0)
     plane.observer.take(report("c", 1, (RouteTotals("digits", Variant.STABLE, answered={200: 1}),)), 2.0)
     after = counters(scraped(plane))
     assert gone == before

@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.control.observer import Observer
+from gateway.core.analysis import intake
+from gateway.core.analysis.intake import Intake
 from gateway.core.analysis.types import Evidence
 from gateway.core.stats.counts import Counts
 from gateway.core.traffic.table import Route
@@ -22,9 +24,10 @@ ROUTE = Route("r", "/", stable="a", canary="b", weight_bp=1000)
 class Worker:
     """A worker's real tally, and the truth beside it."""
 
-    def __init__(self, boot: str) -> None:
+    def __init__(self, boot: str, index: int = 0) -> None:
         self.tally = Tally(boot)
         self.boot = boot
+        self.index = index
         self.epoch = 0
         self.truth: dict[int, list[int]] = {}
 
@@ -56,12 +59,13 @@ class World:
         self.alive: list[Worker] = []
         self.in_flight: list[Report] = []
         self.epoch = 1
-        for _ in range(workers):
-            self.born()
+        for index in range(workers):
+            self.born(index, 0.0)
 
-    def born(self) -> None:
-        worker = Worker(f"w{len(self.everyone)}")
+    def born(self, index: int, now: float) -> None:
+        worker = Worker(f"w{len(self.everyone)}", index)
         worker.enter(self.epoch)
+        self.observer.arrived(worker.boot, index, now)
         self.everyone.append(worker)
         self.alive.append(worker)
 
@@ -87,8 +91,12 @@ class World:
             dead = self.alive.pop(self.dice.randrange(len(self.alive)))
             self.in_flight = [r for r in self.in_flight if r.boot != dead.boot]
             self.observer.take(dead.report(), now)
-            self.observer.gone(dead.boot, now)
-            self.born()
+            self.observer.gone(dead.boot)
+            self.born(dead.index, now)
+        if self.dice.random() < 0.1:  # a connection ends, and the same worker is back
+            back = self.dice.choice(self.alive)
+            self.observer.gone(back.boot)
+            self.observer.arrived(back.boot, back.index, now)
 
     def merged(self, now: float) -> dict[int, list[int]]:
         return _requests(self.observer.evidence("r", 0, 1 << 60, now))
@@ -119,6 +127,51 @@ def test_lost_repeated_and_reordered_reports_change_nothing(seed: int, workers: 
         world.observer.take(worker.report(), 60)
     counted = {epoch: counts for epoch, counts in world.merged(60).items() if any(counts)}
     assert counted == {epoch: counts for epoch, counts in world.truth().items() if any(counts)}
+
+
+@given(st.integers(0, 2**32), st.integers(1, 4))
+def test_the_judge_is_never_given_counts_that_went_backwards_or_epochs_that_came_back(seed: int, workers: int) -> None:
+    world = World(seed, workers)
+    hung: Worker | None = None
+    memory, taken = Intake(), [0, 0]
+    for now in range(80):
+        if hung is None and world.dice.random() < 0.1 and len(world.alive) > 1:
+            # It neither serves nor reports nor changes its table, and is not dead.
+            hung = world.alive.pop(world.dice.randrange(len(world.alive)))
+            world.in_flight = [report for report in world.in_flight if report.boot != hung.boot]
+        elif hung is not None and world.dice.random() < 0.1:
+            for epoch in range(hung.epoch + 1, world.epoch + 1):
+                hung.enter(epoch)  # it passes through all that it has missed
+            world.alive.append(hung)
+            hung = None
+        world.serve()
+        world.deliver(now)
+        world.change(now)
+        world.observer.forget(world.epoch, now)
+        evidence = world.observer.evidence("r", 0, world.epoch, now)
+        memory, arrivals = intake.take(memory, evidence)  # raises EvidenceError for what cannot be true
+        for arrival in arrivals:
+            taken[0] += arrival.stable.requests
+            taken[1] += arrival.canary.requests
+    truth = [sum(counts[arm] for counts in world.truth().values()) for arm in (0, 1)]
+    assert taken[0] <= truth[0] and taken[1] <= truth[1], "nothing is counted twice"
+
+
+def test_a_worker_without_a_connection_keeps_its_counts_and_loses_its_gauges() -> None:
+    observer = Observer()
+    worker = Worker("w")
+    worker.enter(1)
+    observer.arrived("w", 0, 0.0)
+    worker.serve(Variant.CANARY, "ok")
+    observer.take(worker.report(), 0.0)
+    observer.gone("w")
+    assert observer.merged().reports == []
+    assert _requests(observer.evidence("r", 0, 9, 0.0)) == {1: [0, 1]}
+    observer.arrived("w", 0, 1.0)
+    observer.take(worker.report(), 1.0)
+    assert len(observer.merged().reports) == 1
+    assert _requests(observer.evidence("r", 0, 9, 1.0)) == {1: [0, 1]}
+    assert observer.merged().worker_starts == 1
 
 
 def test_a_report_that_cannot_be_true_is_rejected_and_counted() -> None:

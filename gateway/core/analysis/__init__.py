@@ -9,6 +9,7 @@ from gateway.core.analysis.types import (
     Evidence,
     Finding,
     LatencySpec,
+    MetricShares,
     RateSpec,
     Verdict,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "Evidence",
     "Finding",
     "LatencySpec",
+    "MetricShares",
     "RateSpec",
     "Verdict",
     "judge",

@@ -2,9 +2,11 @@
 
 Rules:
 
-1. FAIL when the average of the deciding metrics' E_bad reaches 1 / alpha_rollback. The average of e-processes is one,
-   whatever their dependence (values of this moment, never running maxima), so P(ever FAIL | not worse) <= alpha.
-   The causes are the metrics whose own E_bad reaches K / alpha; failing that, the largest.
+1. FAIL when the average of the deciding metrics' E_bad, weighted by their shares v (positive, sum 1), reaches
+   1 / alpha_rollback. The average of e-processes is one, whatever their dependence (values of this moment, never
+   running maxima), so P(ever FAIL | not worse) <= alpha. The causes are the metrics whose own E_bad reaches
+   1 / (alpha v): each would have convicted alone. Failing that (several that only together suffice), the one with the
+   largest v E_bad.
 2. PASS when EVERY deciding metric's E_ok is at 1 / alpha_promote now. Each null alone bounds the error (intersection-
    union), so many metrics cost nothing. "Now" and not "ever": a canary that has become worse must prove itself again.
 3. NODATA until the canary has answered a request of the experiment; otherwise UNDECIDED.
@@ -27,7 +29,7 @@ from gateway.core.analysis.slices import LatencyState
 from gateway.core.analysis.types import Analysis, AnalysisSpec, Evidence, Finding, RateSpec, Verdict
 from gateway.core.errors import EvidenceError
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 
 
 class AnalysisState(msgspec.Struct, frozen=True):
@@ -86,7 +88,7 @@ def _take(state: AnalysisState, evidence: Evidence) -> AnalysisState:
     return AnalysisState(
         spec=state.spec,
         intake=memory,
-        rates=rates.take(state.rates, _rate_specs(state.spec), arrivals, live),
+        rates=rates.take(state.rates, _rate_specs(state.spec), arrivals, live, _bad_needed(state.spec)[:-1]),
         latency=slices.take(state.latency, state.spec.latency, arrivals, live, evidence.at_s),
         stable_requests=state.stable_requests + _requests(arrivals, "stable"),
         canary_requests=state.canary_requests + _requests(arrivals, "canary"),
@@ -103,29 +105,28 @@ def _rate_specs(spec: AnalysisSpec) -> tuple[RateSpec, ...]:
 
 def _decide(state: AnalysisState) -> Analysis:
     spec = state.spec
-    decides = [rate.decides for rate in _rate_specs(spec)] + [spec.latency.decides]
-    metrics = max(1, sum(decides))
-    needed = (math.log(metrics / spec.alpha_rollback), -math.log(spec.alpha_promote))
-    findings = _findings(state, needed)
+    logs = _log_shares(spec)
+    bad_needed, ok_needed = -math.log(spec.alpha_rollback), -math.log(spec.alpha_promote)
+    findings = _findings(state, _bad_needed(spec), ok_needed)
     deciding = [finding for finding in findings if finding.decides]
-    bad_needed = -math.log(spec.alpha_rollback)
-    log_e_bad = wealth.mean_logs([finding.log_e_bad for finding in deciding]) if deciding else 0.0
+    weighted = {f.metric: f.log_e_bad + share for f, share in zip(findings, logs, strict=True) if f.decides}
+    log_e_bad = wealth.sum_logs(list(weighted.values())) if deciding else 0.0
     causes: tuple[str, ...] = ()
     if log_e_bad >= bad_needed:
         verdict = Verdict.FAIL
         guilty = [finding for finding in deciding if finding.verdict is Verdict.FAIL]
-        guilty = guilty or [max(deciding, key=lambda finding: finding.log_e_bad)]
+        guilty = guilty or [max(deciding, key=lambda finding: weighted[finding.metric])]
         causes = tuple(finding.metric for finding in guilty)
         reason = "worse than stable: " + "; ".join(finding.reason for finding in guilty)
     elif not state.canary_requests:
         verdict, reason = Verdict.NODATA, "no canary request has been answered under an experiment's weight"
-    elif deciding and all(finding.log_e_ok >= needed[1] for finding in deciding):
+    elif deciding and all(finding.log_e_ok >= ok_needed for finding in deciding):
         names = ", ".join(finding.metric for finding in deciding)
         verdict, reason = Verdict.PASS, f"proven within the margin: {names}, {state.canary_requests} canary requests"
     elif not deciding:
         verdict, reason = Verdict.UNDECIDED, "no metric decides"
     else:
-        missing = [finding for finding in deciding if finding.log_e_ok < needed[1]]
+        missing = [finding for finding in deciding if finding.log_e_ok < ok_needed]
         furthest = min(missing, key=lambda finding: finding.log_e_ok)
         names = ", ".join(finding.metric for finding in missing)
         verdict, reason = Verdict.UNDECIDED, f"not proven yet: {names}; furthest: {furthest.reason}"
@@ -136,19 +137,39 @@ def _decide(state: AnalysisState) -> Analysis:
         findings=findings,
         log_e_bad=log_e_bad,
         log_e_bad_needed=bad_needed,
-        log_e_ok_needed=needed[1],
+        log_e_ok_needed=ok_needed,
         stable_requests=state.stable_requests,
         canary_requests=state.canary_requests,
     )
 
 
-def _findings(state: AnalysisState, needed: tuple[float, float]) -> tuple[Finding, ...]:
+def _log_shares(spec: AnalysisSpec) -> list[float]:
+    """log v of every metric. One that does not decide gets the share it would have if it did."""
+    shares = spec.shares
+    parts = (shares.errors, shares.client_errors, shares.overload, shares.latency)
+    decides = [rate.decides for rate in _rate_specs(spec)] + [spec.latency.decides]
+    whole = math.fsum(part for part, counts in zip(parts, decides, strict=True) if counts)
+    return [
+        math.log(part) - math.log(whole if counts else whole + part)
+        for part, counts in zip(parts, decides, strict=True)
+    ]
+
+
+def _bad_needed(spec: AnalysisSpec) -> list[float]:
+    """log E_bad at which each metric convicts by itself, 1 / (alpha v)."""
+    return [-math.log(spec.alpha_rollback) - share for share in _log_shares(spec)]
+
+
+def _findings(state: AnalysisState, bad_needed: list[float], ok_needed: float) -> tuple[Finding, ...]:
+    """Every metric's finding, in the order of ``bad_needed`` (rates, then latency)."""
     trials = (state.stable_requests, state.canary_requests)
     failures = tuple(
-        report.rate_finding(metric, spec, rate, trials, needed)
-        for metric, spec, rate in zip(RATE_METRICS, _rate_specs(state.spec), state.rates.metrics, strict=True)
+        report.rate_finding(metric, spec, rate, trials, (bad, ok_needed))
+        for metric, spec, rate, bad in zip(
+            RATE_METRICS, _rate_specs(state.spec), state.rates.metrics, bad_needed[:-1], strict=True
+        )
     )
-    return (*failures, report.latency_finding(state.spec.latency, state.latency, needed))
+    return (*failures, report.latency_finding(state.spec.latency, state.latency, (bad_needed[-1], ok_needed)))
 
 
 def _error(reason: str) -> Analysis:

@@ -2,14 +2,21 @@
 
 Rules:
 
-1. Requests of one epoch are pooled into a batch until BOTH arms have answered (see eprocess.py). The first batches
-   close at one request of the scarcer arm, later ones at up to `_SCARCE_MAX`, because a batch's realised share of the
-   canary is then closer to the true one and less information is lost. Closing looks at counts of requests only,
-   never at outcomes. An epoch that is not the newest closes its last batch at one request per arm.
-2. Guesses come from stable's past alone, before the batch: (events + 0.5) / (trials + 50), with a past that is halved
-   when it grows long, so that yesterday's rate does not speak for today's.
-3. E_bad tests "p_c <= p_s". Its alternatives are odds ratios to the stable guess and two absolute rates: a dead canary
-   differs from a clean stable by more than any ratio. It may start late (wealth.py, rule 2).
+1. Requests of one epoch are pooled into a batch until BOTH arms have answered (see eprocess.py). A batch loses
+   information because its realised share of the canary is not the true one, the more the smaller it is (at one canary
+   request, 0.58 nats of a dead canary's failure); a large one answers late. So a batch closes as soon as it COULD
+   convict: if all its canary requests had failed and no stable one. Before that, closing it could change nothing but
+   what it loses. `SCARCE_MAX` requests of the scarcer arm close it in any case. That looks at sizes, and at outcomes of
+   EARLIER batches only, so the batch is an e-variable given everything before it. An epoch that is not the newest
+   closes its last batch at one request per arm.
+2. Guesses come from stable's past alone, before the batch: (events + 0.3) / (trials + 70), with a past that is halved
+   when it grows long, so that yesterday's rate does not speak for today's. A low guess at the start harms little: with
+   rare events only the ratio of the guesses matters, and the canary's guess moves along.
+3. E_bad tests "p_c <= p_s". Its alternatives are odds ratios to the stable guess, spaced so that the logarithm of one
+   is 1.3 to 2 times the one before: at the moment of conviction the evidence tells no closer ones apart, and each
+   further guess only thins the prior. The largest stands for a dead canary: with rare events a failure is worth
+   log(1 / w) for every ratio far above 1 / w, so absolute rates beside the ratios earned nothing. Large effects have
+   more of the prior because they are decided by few failures, each a large step. It may start late (wealth.py, rule 2).
 4. E_ok tests "p_c >= max(ratio * p_s, p_s + delta)". Its alternatives lie between that boundary and well below the
    stable rate, in log-odds. It never starts late: to be passed, the whole history must be good enough.
 """
@@ -17,6 +24,7 @@ Rules:
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import msgspec
 
@@ -38,21 +46,19 @@ from gateway.core.stats.counts import Counts
 
 RATE_METRICS = ("errors", "client_errors", "overload")
 
-ODDS_RATIOS = (1.5, 2.3, 3.5, 6.0, 11.0, 22.0, 50.0, 120.0)
-ABSOLUTE_ODDS = (1.0, 30.0)
-BAD_PRIORS = (0.09,) * len(ODDS_RATIOS) + (0.1, 0.18)
+ODDS_RATIOS = (1.6, 2.5, 4.5, 9.0, 20.0, 50.0, 300.0)
+BAD_PRIORS = (0.14, 0.13, 0.13, 0.15, 0.17, 0.2, 0.08)
 
 # 1 is the stable rate itself (when the margin is wider than _GAP_MIN), smaller lies nearer to the boundary.
 OK_GAPS = (0.4, 0.7, 1.0, 1.6, 3.0)
 OK_PRIORS = (0.15, 0.2, 0.3, 0.2, 0.15)
 _GAP_MIN = 0.3
 
-PRIOR_EVENTS = 0.5
-PRIOR_TRIALS = 50.0
-_PAST_MAX = 20_000.0
+PRIOR_EVENTS = 0.3
+PRIOR_TRIALS = 70.0
+PAST_MAX = 20_000.0
 
-_SCARCE_MAX = 4
-_BATCHES_PER_SCARCE = 4
+SCARCE_MAX = 8
 
 
 class Pending(msgspec.Struct, frozen=True):
@@ -89,8 +95,18 @@ def fresh() -> RatesState:
     return RatesState(tuple(one for _ in RATE_METRICS), {})
 
 
-def take(state: RatesState, specs: tuple[RateSpec, ...], arrivals: list[Arrival], live: list[int]) -> RatesState:
-    """The state after one tick's arrivals. ``live`` are the experiment's epochs still in evidence, ascending."""
+def take(
+    state: RatesState,
+    specs: tuple[RateSpec, ...],
+    arrivals: list[Arrival],
+    live: list[int],
+    needed: Sequence[float],
+) -> RatesState:
+    """The state after one tick's arrivals.
+
+    ``live`` are the experiment's epochs still in evidence, ascending; ``needed`` the log E_bad at which each metric
+    convicts by itself.
+    """
     pending = {epoch: part for epoch, part in state.pending.items() if epoch in live}
     for arrival in arrivals:
         pending[arrival.epoch] = _pool(pending.get(arrival.epoch, Pending()), arrival)
@@ -99,8 +115,7 @@ def take(state: RatesState, specs: tuple[RateSpec, ...], arrivals: list[Arrival]
         metrics = tuple(_count(metric, i, arrivals) for i, metric in enumerate(metrics))
     for epoch in sorted(pending):
         part = pending[epoch]
-        scarce = min(_SCARCE_MAX, 1 + batches // _BATCHES_PER_SCARCE) if epoch == live[-1] else 1
-        if min(part.stable, part.canary) < scarce:
+        if not _due(metrics, part, epoch == live[-1], needed):
             continue
         metrics = tuple(
             bet(metric, spec, Batch(part.stable_events[i], part.stable, part.canary_events[i], part.canary))
@@ -115,18 +130,22 @@ def bet(state: RateState, spec: RateSpec, batch: Batch) -> RateState:
     """One closed batch: bet on it with guesses from before it, then let stable's past learn it."""
     stable = stable_guess(state)
     worse = worse_by_margin(spec.margin_ratio, spec.margin_delta)
-    bad = [log_gain(guess, NOT_WORSE, batch) for guess in bad_guesses(stable)]
     ok = [log_gain(guess, worse, batch) for guess in ok_guesses(stable, spec)]
     events = state.past_events + batch.stable_events
     trials = state.past_trials + batch.stable_trials
-    scale = min(1.0, 0.5 * _PAST_MAX / trials) if trials > _PAST_MAX else 1.0
+    scale = min(1.0, 0.5 * PAST_MAX / trials) if trials > PAST_MAX else 1.0
     return msgspec.structs.replace(
         state,
-        bad=wealth.grow(state.bad, bad, BAD_PRIORS),
+        bad=_bad_after(state, batch),
         ok=wealth.grow(state.ok, ok, OK_PRIORS),
         past_events=events * scale,
         past_trials=trials * scale,
     )
+
+
+def could_convict(state: RateState, stable: int, canary: int, needed: float) -> bool:
+    """Whether a batch of this size would reach log E_bad ``needed`` with the worst canary there can be."""
+    return wealth.log_e(_bad_after(state, Batch(0, stable, canary, canary))) >= needed
 
 
 def stable_guess(state: RateState) -> float:
@@ -137,8 +156,7 @@ def stable_guess(state: RateState) -> float:
 def bad_guesses(stable: float) -> list[Rates]:
     """Alternatives in which the canary is worse than the stable guess."""
     odds = log_odds(stable)
-    guesses = [Rates(stable, from_log_odds(odds + math.log(ratio))) for ratio in ODDS_RATIOS]
-    return guesses + [Rates(stable, from_log_odds(math.log(absolute))) for absolute in ABSOLUTE_ODDS]
+    return [Rates(stable, from_log_odds(odds + math.log(ratio))) for ratio in ODDS_RATIOS]
 
 
 def ok_guesses(stable: float, spec: RateSpec) -> list[Rates]:
@@ -147,6 +165,19 @@ def ok_guesses(stable: float, spec: RateSpec) -> list[Rates]:
     top = log_odds(boundary)
     gap = max(top - log_odds(stable), _GAP_MIN)
     return [Rates(stable, from_log_odds(top - share * gap)) for share in OK_GAPS]
+
+
+def _bad_after(state: RateState, batch: Batch) -> Wealth:
+    gains = [log_gain(guess, NOT_WORSE, batch) for guess in bad_guesses(stable_guess(state))]
+    return wealth.grow(state.bad, gains, BAD_PRIORS)
+
+
+def _due(metrics: tuple[RateState, ...], part: Pending, newest: bool, needed: Sequence[float]) -> bool:
+    """Whether a batch closes now (rule 1)."""
+    scarce = min(part.stable, part.canary)
+    if not scarce or not newest or scarce >= SCARCE_MAX:
+        return scarce > 0
+    return any(could_convict(m, part.stable, part.canary, need) for m, need in zip(metrics, needed, strict=True))
 
 
 def _pool(part: Pending, arrival: Arrival) -> Pending:

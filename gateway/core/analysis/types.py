@@ -76,6 +76,24 @@ class LatencySpec(msgspec.Struct, frozen=True):
         _within("slice_s", self.slice_s, 0.01, 3600.0)
 
 
+class MetricShares(msgspec.Struct, frozen=True):
+    """How the metrics share ``alpha_rollback``: positive, renormalised over those that decide.
+
+    A metric's E counts with its share v, so that alone it must reach 1 / (alpha v). Failures come first because they
+    hurt at once and are the commonest regression: `errors` pays log 2 where four equal shares would cost log 4.
+    """
+
+    errors: float = 0.5
+    client_errors: float = 0.125
+    overload: float = 0.125
+    latency: float = 0.25
+
+    def __post_init__(self) -> None:
+        """Raise InvalidValueError for a share that is none."""
+        for name in ("errors", "client_errors", "overload", "latency"):
+            _within(f"the share of {name}", getattr(self, name), 1e-6, 1.0)
+
+
 class AnalysisSpec(msgspec.Struct, frozen=True):
     """What one rollout's verdict promises: the error probabilities and the metrics that share them."""
 
@@ -85,6 +103,7 @@ class AnalysisSpec(msgspec.Struct, frozen=True):
     client_errors: RateSpec = RateSpec()
     overload: RateSpec = RateSpec()
     latency: LatencySpec = LatencySpec()
+    shares: MetricShares = MetricShares()
 
     def __post_init__(self) -> None:
         """Raise InvalidValueError for error probabilities that promise nothing."""

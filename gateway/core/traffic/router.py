@@ -17,6 +17,7 @@ from urllib.parse import unquote_to_bytes
 from gateway.core.traffic.table import Route, RoutingTable
 
 _CACHE_MAX = 4096
+_CACHED_PATH_BYTES_MAX = 256
 
 
 class Router:
@@ -34,6 +35,8 @@ class Router:
 
     def match(self, host: bytes, path: bytes) -> Route | None:
         """The route for a Host header's value and a raw path (no query), or None."""
+        if len(path) > _CACHED_PATH_BYTES_MAX or len(host) > _CACHED_PATH_BYTES_MAX:
+            return self._find(host, path)
         key = (host, path)
         try:
             return self._cache[key]

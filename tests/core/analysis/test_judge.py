@@ -12,7 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.core.analysis import Analysis, AnalysisSpec, AnalysisState, Evidence, LatencySpec, RateSpec, Verdict, judge
+from gateway.core.analysis import (
+    Analysis,
+    AnalysisSpec,
+    AnalysisState,
+    Evidence,
+    LatencySpec,
+    MetricShares,
+    RateSpec,
+    Verdict,
+    judge,
+)
 from gateway.core.errors import InvalidValueError
 from gateway.core.stats import Counts, EpochCounts
 from gateway.core.stats.counts import merge
@@ -34,12 +44,12 @@ def restored(state: AnalysisState) -> AnalysisState:
 
 
 # At small weights each failure is worth up to log(1 / weight); at a half it is worth log 2, however dead the canary is:
-# log(400) / log(2) = 8.6 requests, 4.3 of them the canary's, is the limit there. After a healthy life the late starts
+# log(200) / log(2) = 7.6 requests, 3.8 of them the canary's, is the limit there. After a healthy life the late starts
 # (wealth.py) cost some more.
 @pytest.mark.parametrize(
     ("weight_bp", "warm", "most"),
     [
-        *((100, 0, 6), (500, 0, 6), (1_000, 0, 6), (2_500, 0, 10), (5_000, 0, 18)),
+        *((100, 0, 4), (500, 0, 4), (1_000, 0, 5), (2_500, 0, 10), (5_000, 0, 18)),
         *((100, 2_000, 8), (500, 2_000, 8), (1_000, 2_000, 10), (2_500, 2_000, 16), (5_000, 2_000, 32)),
     ],
 )
@@ -176,6 +186,22 @@ def test_metrics_that_do_not_decide_report_and_nothing_more(make_world: Make) ->
     assert (analysis.verdict, analysis.reason) == (Verdict.UNDECIDED, "no metric decides")
 
 
+@pytest.mark.parametrize(
+    ("spec", "needed"),
+    [
+        (AnalysisSpec(), {"errors": 200, "client_errors": 800, "overload": 800, "latency": 400}),
+        (AnalysisSpec(latency=LatencySpec(decides=False)), {"errors": 150, "client_errors": 600, "latency": 400}),
+        (AnalysisSpec(shares=MetricShares(1, 1, 1, 1), alpha_rollback=0.1), dict.fromkeys(("errors", "latency"), 40)),
+    ],
+)
+def test_alpha_is_shared_by_the_metrics_that_decide(spec: AnalysisSpec, needed: dict[str, float]) -> None:
+    analysis = judge(spec, AnalysisState.fresh(spec), Evidence(0.0, ()))[1]
+    for metric, value in needed.items():
+        assert math.exp(finding(analysis, metric).details["log_e_bad_needed"]) == pytest.approx(value)
+    paid = [math.exp(-f.details["log_e_bad_needed"]) for f in analysis.findings if f.decides]
+    assert math.fsum(paid) == pytest.approx(spec.alpha_rollback)
+
+
 # What must be refused.
 
 
@@ -278,6 +304,8 @@ def test_garbage_is_never_passed_and_never_raises(at_s: Any, epochs: Any) -> Non
         (lambda: LatencySpec(slice_s=0.0), "slice_s"),
         (lambda: LatencySpec(tolerance_us=-1), "tolerance_us"),
         (lambda: AnalysisSpec(alpha_rollback=0.0), "alpha_rollback"),
+        (lambda: MetricShares(errors=0.0), "errors"),
+        (lambda: MetricShares(latency=math.inf), "latency"),
         (lambda: AnalysisSpec(alpha_promote=math.nan), "alpha_promote"),
     ],
 )
@@ -384,5 +412,5 @@ def test_the_cause_is_named_with_its_numbers(make_world: Make) -> None:
     errors = finding(analysis, "errors")
     assert analysis.causes == ("errors",)
     assert f"canary errors {errors.canary_events} of {errors.canary_trials}" in analysis.reason
-    assert "of the 400 needed against 'not worse'" in analysis.reason
+    assert "of the 200 needed against 'not worse'" in analysis.reason
     assert analysis.log_e_bad >= analysis.log_e_bad_needed == pytest.approx(math.log(100))

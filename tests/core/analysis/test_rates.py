@@ -9,32 +9,35 @@ from collections.abc import Callable
 import pytest
 
 from gateway.core.analysis import rates, wealth
-from gateway.core.analysis.eprocess import Batch
+from gateway.core.analysis.eprocess import NOT_WORSE, Batch, Rates
 from gateway.core.analysis.intake import Arrival
-from gateway.core.analysis.rates import RateState
+from gateway.core.analysis.limit import requests_at_limit
+from gateway.core.analysis.rates import RatesState, RateState
 from gateway.core.analysis.types import RateSpec
 from gateway.core.stats import Counts
 
 ALPHA = 0.05
 SPEC = RateSpec()
+SPECS = (SPEC, SPEC, SPEC)
+NEEDED = (math.log(200),) * 3
 
 
 def highest(
     rng: random.Random, weight_at: Callable[[int], float], rate_at: Callable[[int], tuple[float, float]], requests: int
 ) -> tuple[RateState, float, int]:
     """The test watched after every batch: its state, the highest log E_bad, and the request at which 1/alpha fell."""
-    state, batches, top, when = rates.fresh().metrics[0], 0, 0.0, requests
+    state, needed, top, when = rates.fresh().metrics[0], math.log(1 / ALPHA), 0.0, requests
     part = [0, 0, 0, 0]
     for i in range(requests):
         arm = rng.random() < weight_at(i)
         part[2 * arm + 1] += 1
         part[2 * arm] += rng.random() < rate_at(i)[arm]
-        if min(part[1], part[3]) < min(4, 1 + batches // 4):
+        scarce = min(part[1], part[3])
+        if not scarce or (scarce < rates.SCARCE_MAX and not rates.could_convict(state, part[1], part[3], needed)):
             continue
-        state = rates.bet(state, SPEC, Batch(*part))
-        batches, part = batches + 1, [0, 0, 0, 0]
+        state, part = rates.bet(state, SPEC, Batch(*part)), [0, 0, 0, 0]
         top = max(top, wealth.log_e(state.bad))
-        if top >= math.log(1 / ALPHA):
+        if top >= needed:
             when = i
             break
     return state, top, when
@@ -52,13 +55,14 @@ WORLDS: dict[str, tuple[Callable[[int], float], Callable[[int], float]]] = {
 @pytest.mark.parametrize("world", WORLDS)
 def test_watched_at_every_moment_an_equal_canary_is_convicted_less_often_than_alpha(world: str) -> None:
     weight_at, rate_at = WORLDS[world]
-    runs = 150
+    runs = 60
     alarms = 0
     for seed in range(runs):
         _, top, _ = highest(random.Random(seed), weight_at, lambda i: (rate_at(i), rate_at(i)), 800)
         alarms += top >= math.log(1 / ALPHA)
-    # 5 % of 150 is 7.5; 15 would be exceeded by a test that just keeps alpha less than once in 200.
-    assert alarms <= 15, f"{alarms} false alarms in {runs} runs, seeds 0..{runs - 1}"
+    # 5 % of 60 is 3; 8 would be exceeded by a test that just keeps alpha less than once in 200. The tables of
+    # docs/statistics.md have thousands of runs (loadtests/statistics/detection.py).
+    assert alarms <= 8, f"{alarms} false alarms in {runs} runs, seeds 0..{runs - 1}"
 
 
 def test_a_canary_at_the_margin_is_passed_less_often_than_alpha() -> None:
@@ -75,24 +79,14 @@ def test_a_canary_at_the_margin_is_passed_less_often_than_alpha() -> None:
     assert passed <= 11, f"{passed} of {runs} passed at the margin itself, seeds 0..{runs - 1}"
 
 
-def information(p_s: float, p_c: float, w: float) -> float:
-    """Nats per request against equal rates: the limit of any test."""
-    pooled = (1 - w) * p_s + w * p_c
-
-    def divergence(a: float) -> float:
-        return a * math.log(a / pooled) + (1 - a) * math.log((1 - a) / (1 - pooled))
-
-    return (1 - w) * divergence(p_s) + w * divergence(p_c)
-
-
 @pytest.mark.parametrize(("p_s", "p_c", "w"), [(0.01, 0.05, 0.5), (0.01, 0.5, 0.5), (0.01, 0.5, 0.05)])
 def test_conviction_comes_near_the_information_limit(p_s: float, p_c: float, w: float) -> None:
-    limit = math.log(1 / ALPHA) / information(p_s, p_c, w)
+    limit = requests_at_limit(Rates(p_s, p_c), NOT_WORSE, w, ALPHA)
     runs = 40
     mean = 0.0
     for seed in range(runs):
         mean += highest(random.Random(seed), lambda i: w, lambda i: (p_s, p_c), int(20 * limit))[2] / runs
-    assert mean <= 2.3 * limit, f"mean of {mean:.0f} requests, limit {limit:.0f}, seeds 0..{runs - 1}"
+    assert mean <= 2.0 * limit, f"mean of {mean:.0f} requests, limit {limit:.0f}, seeds 0..{runs - 1}"
 
 
 def test_a_canary_that_breaks_after_a_long_healthy_life_is_convicted_within_twenty_failures() -> None:
@@ -109,30 +103,70 @@ def arrival(stable: int, canary: int, epoch: int = 1) -> Arrival:
     return Arrival(epoch, Counts(stable), Counts(canary))
 
 
-def test_a_batch_waits_for_both_arms_and_never_looks_at_outcomes() -> None:
-    specs = (SPEC, SPEC, SPEC)
-    state = rates.take(rates.fresh(), specs, [arrival(500, 0)], [1])
+def take(state: RatesState, arrivals: list[Arrival], live: list[int]) -> RatesState:
+    return rates.take(state, SPECS, arrivals, live, NEEDED)
+
+
+def test_a_batch_waits_for_both_arms_and_until_it_could_convict() -> None:
+    state = take(rates.fresh(), [arrival(500, 0)], [1])
     assert state.batches == 0
     assert wealth.log_e(state.metrics[0].bad) == pytest.approx(0.0, abs=1e-12)
-    state = rates.take(state, specs, [arrival(0, 1)], [1])
+    # One failure in 501 answers is no proof yet (about 60 of 200), two are.
+    state = take(state, [arrival(0, 1)], [1])
+    assert (state.batches, state.pending[1].canary) == (0, 1)
+    state = take(state, [arrival(0, 1)], [1])
     assert (state.batches, state.pending) == (1, {})
 
 
-def test_later_batches_are_larger_and_an_older_epoch_closes_its_last_one() -> None:
-    specs = (SPEC, SPEC, SPEC)
+def test_closing_never_looks_at_the_outcomes_of_its_own_batch() -> None:
+    rng = random.Random(1)
+    for _ in range(200):
+        stable, canary = rng.randrange(1, 60), rng.randrange(1, 10)
+        failing = Arrival(1, Counts(stable, stable), Counts(canary, rng.randrange(canary + 1)))
+        closed = [take(rates.fresh(), [one], [1]).batches for one in (arrival(stable, canary), failing)]
+        assert closed[0] == closed[1], (stable, canary)
+
+
+def test_a_batch_that_cannot_convict_closes_at_its_largest_and_an_older_epoch_closes_its_last() -> None:
     state = rates.fresh()
-    for _ in range(20):
-        state = rates.take(state, specs, [arrival(20, 4)], [1])
-    state = rates.take(state, specs, [arrival(20, 3)], [1])
-    assert state.batches == 20 and state.pending[1].canary == 3
-    state = rates.take(state, specs, [arrival(5, 0, epoch=2)], [1, 2])
-    assert state.batches == 21 and set(state.pending) == {2}
+    for _ in range(100):
+        state = take(state, [arrival(200, rates.SCARCE_MAX)], [1])
+    assert state.batches == 100
+    state = take(state, [arrival(10, rates.SCARCE_MAX - 1)], [1])
+    assert state.batches == 100 and state.pending[1].canary == rates.SCARCE_MAX - 1
+    state = take(state, [arrival(5, 0, epoch=2)], [1, 2])
+    assert state.batches == 101 and set(state.pending) == {2}
 
 
 def test_pending_batches_of_epochs_that_left_are_forgotten() -> None:
-    specs = (SPEC, SPEC, SPEC)
-    state = rates.take(rates.fresh(), specs, [arrival(5, 0)], [1])
-    assert rates.take(state, specs, [], []).pending == {}
+    state = take(rates.fresh(), [arrival(5, 0)], [1])
+    assert take(state, [], []).pending == {}
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.01, 0.2, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("arms", ["sscsscscsc", "cscsccsscs", "scccsscsss"])
+def test_stopped_wherever_it_stands_highest_the_mean_of_e_is_at_most_one(arms: str, rate: float) -> None:
+    """Every outcome of ten requests, with the closing rule at work, stopped at the first look at or above a level."""
+    levels = (1.2, 2.0, 5.0)
+    mean = dict.fromkeys(levels, 0.0)
+
+    def walk(state: RatesState, left: str, chance: float, wait: tuple[float, ...]) -> None:
+        value = math.exp(wealth.log_e(state.metrics[0].bad))
+        for level in wait:
+            if value >= level or not left:
+                mean[level] += chance * value
+        wait = tuple(level for level in wait if value < level)
+        if not left or not wait:
+            return
+        for event, odds in ((1, rate), (0, 1.0 - rate)):
+            if odds:
+                one = Counts(1, event)
+                new = Arrival(1, one, Counts()) if left[0] == "s" else Arrival(1, Counts(), one)
+                after = rates.take(state, SPECS, [new], [1], (math.log(3.0),) * 3)
+                walk(after, left[1:], chance * odds, wait)
+
+    walk(rates.fresh(), arms, 1.0, levels)
+    assert all(value <= 1 + 1e-12 for value in mean.values()), mean
 
 
 def test_the_stable_guess_follows_the_last_traffic() -> None:

@@ -1,0 +1,186 @@
+"""The scribe: everything that touches the journal's disk, on one thread, in the order in which it was asked for.
+
+Rules:
+
+1. Whoever must have it on the disk first awaits the future of `write`; nobody else ever waits. A disk that hangs
+   therefore delays more exposure and nothing else.
+2. The order of the calls is the order in the file, also when the disk answers a minute late.
+3. A write that fails ends it: no later one is tried (the file is in doubt), and the alarm stands until control is
+   started again. A disk that only hangs is an alarm until it answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from gateway.control.alarms import Alarms
+from gateway.control.journal import Journal
+from gateway.core.errors import JournalError
+from gateway.runtime.clock import Clock
+
+T = TypeVar("T")
+# Longer than a disk takes that is merely busy.
+_SLOW_S = 2.0
+# Opening reads the whole file; while that goes on, workers keep their last table, or stable only.
+_OPEN_TIMEOUT_S = 20.0
+_READ_TIMEOUT_S = 20.0
+_CLOSE_TIMEOUT_S = 2.0
+# A gateway that was killed a moment ago may still have a control process that holds the file.
+_BUSY_TRIES = 20
+_BUSY_PAUSE_S = 0.25
+
+
+class DiskThread:
+    """Runs what blocks, one after the other. A daemon: a disk that hangs must not keep the process from ending."""
+
+    def __init__(self) -> None:
+        self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]]] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name="journal", daemon=True).start()
+
+    def do(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        """Queue ``work``; its future may be dropped."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._jobs.put((work, future))
+        return future
+
+    def _run(self) -> None:
+        while True:
+            work, future = self._jobs.get()
+            try:
+                done, error = work(), None
+            except Exception as raised:  # noqa: BLE001  # it is handed to whoever asked
+                done, error = None, raised
+            try:
+                future.get_loop().call_soon_threadsafe(_settle, future, done, error)
+            except RuntimeError:
+                return  # the loop is closed: nobody is left to be told
+
+
+def _settle(future: asyncio.Future[Any], done: Any, error: Exception | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(done)
+    else:
+        future.set_exception(error)
+        future.exception()  # whoever awaits it gets it all the same; whoever dropped it is not to be nagged
+
+
+async def open_journal(path: Path) -> Journal | JournalError:
+    """Open the journal, or say why not; waits for a dying predecessor to let go of it, and not for ever for a disk."""
+    try:
+        async with asyncio.timeout(_OPEN_TIMEOUT_S):
+            for _ in range(_BUSY_TRIES):
+                try:
+                    return await DiskThread().do(lambda: Journal.open(path))
+                except JournalError as error:
+                    refusal = error
+                    if not _busy(error):
+                        break
+                    await asyncio.sleep(_BUSY_PAUSE_S)
+            return refusal
+    except TimeoutError:
+        return JournalError(f"journal {path}: the disk did not answer in {_OPEN_TIMEOUT_S:g} s; mend it and restart")
+
+
+def _busy(error: JournalError) -> bool:
+    cause = error.__cause__
+    return isinstance(cause, sqlite3.Error) and getattr(cause, "sqlite_errorname", "").startswith("SQLITE_BUSY")
+
+
+class Scribe:
+    """The journal, as a control plane that must not wait for it sees it."""
+
+    def __init__(self, journal: Journal | JournalError, clock: Clock, alarms: Alarms) -> None:
+        self._journal = journal if isinstance(journal, Journal) else None
+        self._clock = clock
+        self._alarms = alarms
+        self._thread = DiskThread()
+        self._given_s: deque[float] = deque()
+        self.refusal: str | None = None
+        if isinstance(journal, JournalError):
+            self.distrust(journal)
+
+    @property
+    def readable(self) -> bool:
+        """Whether there is a journal that was read and is believed."""
+        return self._journal is not None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is waiting for the disk."""
+        return not self._given_s
+
+    def distrust(self, error: JournalError) -> None:
+        """The journal cannot be read, or not be believed: stable only, and no rollout until it is mended."""
+        self._journal = None
+        self.refusal = str(error)
+        self._alarms.sound("journal", f"serving stable only, rollouts are frozen: {error}")
+
+    async def read(self, work: Callable[[Journal], T]) -> T:
+        """Read something. Raises JournalError, also when the disk does not answer."""
+        try:
+            async with asyncio.timeout(_READ_TIMEOUT_S):
+                return await self._do(work)
+        except TimeoutError:
+            raise JournalError(f"the disk did not answer in {_READ_TIMEOUT_S:g} s; mend it, then restart") from None
+
+    def write(self, work: Callable[[Journal], object]) -> asyncio.Future[Any]:
+        """Write something after everything before it; the future raises JournalError when it is not on the disk.
+
+        The alarm has been raised by then: a caller who need not wait may drop the future.
+        """
+        if self.refusal is not None:
+            future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+            _settle(future, None, JournalError(self.refusal))
+            return future
+        return self._do(lambda journal: self._written(work, journal))
+
+    def _written(self, work: Callable[[Journal], object], journal: Journal) -> None:
+        """On the disk's thread."""
+        if self.refusal is not None:
+            raise JournalError(self.refusal)
+        try:
+            work(journal)
+        except Exception as error:
+            # Also a fault of our own: with one event missing, nothing after it could be replayed.
+            self.refusal = str(error) or repr(error)
+            raise JournalError(self.refusal) from error
+
+    def _do(self, work: Callable[[Journal], T]) -> asyncio.Future[T]:
+        journal = self._journal
+        if journal is None:
+            raise JournalError(self.refusal or "the journal is closed")
+        self._given_s.append(self._clock.monotonic_s())
+        future = self._thread.do(lambda: work(journal))
+        future.add_done_callback(self._done)
+        return future
+
+    def _done(self, _: asyncio.Future[Any]) -> None:
+        self._given_s.popleft()
+        if self._journal is not None and self.refusal is not None:
+            self._alarms.sound("journal", f"nothing is journaled any more, rollouts are frozen: {self.refusal}")
+
+    def watch(self) -> None:
+        """Raise or clear the alarm of a disk that does not answer; called with every tick."""
+        if self._given_s and self._clock.monotonic_s() - self._given_s[0] > _SLOW_S:
+            self._alarms.sound("disk", "the journal's disk does not answer: no canary gets more until it does")
+        else:
+            self._alarms.clear("disk")
+
+    async def close(self) -> None:
+        """Finish what was asked for and release the file, unless the disk hangs."""
+        if self._journal is None:
+            return
+        try:
+            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                await self._do(lambda journal: journal.close())
+        except (TimeoutError, JournalError):
+            pass

@@ -1,0 +1,106 @@
+"""``gateway replay FILE``: what the policy, and the rules of others, would have decided on recorded traffic.
+
+Exit status 0 with the answer on standard output, 2 with one line on standard error when the recording, the
+configuration or the command line cannot be used.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from gateway.config import RouteConfig
+    from gateway.replay.policy import Policy
+
+_ALPHA = click.FloatRange(1e-12, 0.5)
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--config", type=click.Path(path_type=Path), help="Judge by a route's analysis and plan in this file.")
+@click.option("--route", metavar="NAME", help="Which route, if the file has several with a canary.")
+@click.option("--alpha", type=_ALPHA, metavar="P", help="Probability of rolling back a canary that is no worse.")
+@click.option("--alpha-promote", type=_ALPHA, metavar="P", help="Probability of promoting one worse than the margin.")
+@click.option(
+    "--beside",
+    default="flagger,argo,kayenta",
+    show_default=True,
+    metavar="RULES",
+    help="Rules to set beside the gateway's on the same traffic, or none.",
+)
+@click.option("--set", "settings", multiple=True, metavar="RULE.NAME=VALUE", help="Change a parameter of such a rule.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def replay(
+    file: Path,
+    config: Path | None,
+    route: str | None,
+    alpha: float | None,
+    alpha_promote: float | None,
+    beside: str,
+    settings: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Show what would have been decided on the traffic recorded in FILE, and when.
+
+    FILE holds counts per interval as CSV: at_s,variant,requests,errors[,client_errors,overload,weight_percent,
+    latency_ms], one row of stable and one of canary for each interval.
+    """
+    from gateway.config.mistakes import one_line
+    from gateway.core.errors import GatewayError
+    from gateway.replay import beside as rules
+    from gateway.replay import report
+    from gateway.replay.readers import open_recording
+    from gateway.replay.run import run
+
+    try:
+        chosen = rules.names(beside)
+        params = rules.parameters(settings)
+        policy = _policy(config, route, alpha, alpha_promote)
+        found = run(one_line(str(file)), open_recording(file), policy, {name: params[name] for name in chosen})
+    except GatewayError as error:
+        click.echo(str(error), err=True)
+        raise click.exceptions.Exit(2) from None
+    click.echo(report.json(found) if as_json else report.text(found))
+
+
+def _policy(config: Path | None, route: str | None, alpha: float | None, alpha_promote: float | None) -> Policy:
+    """The policy of a configured route, or the defaults, with the alphas that were given."""
+    import msgspec
+
+    from gateway.config import RouteConfig, analysis_spec, plan
+    from gateway.config.schema import MatchConfig
+    from gateway.core.errors import InvalidValueError
+    from gateway.replay.policy import Policy
+
+    if config is not None:
+        chosen = _configured(config, route)
+    elif route is not None:
+        raise InvalidValueError("--route names a route of a configuration; give the file with --config")
+    else:
+        chosen = RouteConfig(name="recorded", match=MatchConfig(path_prefix="/"), stable="stable", canary="canary")
+    given = {"alpha_rollback": alpha, "alpha_promote": alpha_promote}
+    changes = {name: value for name, value in given.items() if value is not None}
+    return Policy(msgspec.structs.replace(analysis_spec(chosen), **changes), plan(chosen))
+
+
+def _configured(path: Path, name: str | None) -> RouteConfig:
+    """The named route, or the only one that has a canary."""
+    from gateway.config import ConfigError, load, read, reload
+    from gateway.core.errors import InvalidValueError
+
+    try:
+        config = load(path)
+    except ConfigError as error:
+        # A replay serves nothing: the token of the machine that does need not be on this one.
+        if not all(mistake.place.startswith("admin.token") for mistake in error.mistakes):
+            raise
+        config = reload(path, read(path))
+    routes = [route for route in config.routes if route.canary is not None and name in (None, route.name)]
+    if len(routes) == 1:
+        return routes[0]
+    names = ", ".join(route.name for route in config.routes if route.canary is not None) or "none"
+    wanted = "say which route with --route" if name is None else f"{name!r} is not a route with a canary"
+    raise InvalidValueError(f"{path}: {wanted}; routes with a canary: {names}")

@@ -1,0 +1,265 @@
+"""Counts per interval as CSV: two rows, one for each arm, with the same time.
+
+Rules:
+
+1. UTF-8 (a byte order mark is fine), a header line, commas, columns in any order, blank lines ignored, CRLF or LF.
+2. `at_s,variant,requests,errors` are required; `client_errors`, `overload`, `weight_percent` and `latency_ms` may
+   follow. An unknown column is a mistake: it might be a misspelt one.
+3. Counts are whole numbers of the interval alone, not running totals; each class is at most `requests`.
+4. `latency_ms` is a histogram, `ms:count;ms:count`, with at most `requests` entries; an empty cell is none.
+5. `weight_percent` is the canary's share that the router was set to, the same in both rows. Without the column each
+   interval's own share of requests stands for it.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+from gateway.config.mistakes import show
+from gateway.core.errors import InvalidValueError
+from gateway.core.stats.counts import Counts
+from gateway.core.stats.histogram import bucket_of
+from gateway.core.types import WEIGHT_BP_MAX, weight_bp_from_percent
+from gateway.replay.interval import Interval
+from gateway.replay.readers import RecordingError
+
+REQUIRED = ("at_s", "variant", "requests", "errors")
+OPTIONAL = ("client_errors", "overload", "weight_percent", "latency_ms")
+VARIANTS = ("stable", "canary")
+LINE_BYTES_MAX = 1 << 20
+COUNT_MAX = 10**12
+_COUNT_DIGITS_MAX = len(str(COUNT_MAX))
+_NUMBER_MAX = 1e15
+_HEADER = f"begin the file with a header such as {','.join(REQUIRED)}"
+
+
+class _Row(NamedTuple):
+    line: int
+    at_s: float
+    variant: str
+    weight_bp: int | None
+    counts: Counts
+
+
+class CsvRecording:
+    """A recording in a CSV file; its header is read at once, its rows whenever they are asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._header_line, cells = next(self._lines())
+        except StopIteration:
+            self._fail(1, "", "the file is empty", _HEADER)
+        self._columns = self._header([cell.strip() for cell in cells])
+
+    @property
+    def metrics(self) -> frozenset[str]:
+        """The judge's metrics that have a column."""
+        found = self._columns.keys() & {"errors", "client_errors", "overload"}
+        return frozenset(found | ({"latency"} if "latency_ms" in self._columns else set()))
+
+    @property
+    def weighted(self) -> bool:
+        """Whether there is a column ``weight_percent``."""
+        return "weight_percent" in self._columns
+
+    def intervals(self) -> Iterator[Interval]:
+        """The intervals, with times rising strictly. Raises RecordingError."""
+        first: Interval | None = None
+        count, since_s = 0, 0.0
+        for stable, canary in self._pairs():
+            interval = Interval(since_s, stable.at_s, self._weight_bp(stable, canary), stable.counts, canary.counts)
+            count, since_s = count + 1, interval.at_s
+            if count == 1:
+                first = interval  # until the second one tells how long an interval is
+                continue
+            if first is not None:
+                began_s = first.at_s - (interval.at_s - first.at_s)
+                yield Interval(began_s, first.at_s, first.weight_bp, first.stable, first.canary)
+                first = None
+            yield interval
+        if first is not None:
+            yield Interval(first.at_s, first.at_s, first.weight_bp, first.stable, first.canary)
+        if not count:
+            self._fail(self._header_line, "", "nothing follows the header", "add two rows for each interval")
+
+    # lines
+
+    def _lines(self) -> Iterator[tuple[int, list[str]]]:
+        """Line numbers and cells of every line that is not blank, however large the file."""
+        try:
+            with self._path.open("rb") as file:
+                number = 0
+                while data := file.readline(LINE_BYTES_MAX + 1):
+                    number += 1
+                    if cells := self._cells(number, data):
+                        yield number, cells
+        except OSError as error:
+            raise RecordingError(
+                str(self._path), None, "", f"cannot be read: {error.strerror}", "give a file this user may read"
+            ) from None
+
+    def _cells(self, number: int, data: bytes) -> list[str]:
+        if len(data) > LINE_BYTES_MAX:
+            self._fail(number, "", f"this line is longer than {LINE_BYTES_MAX} bytes", "is this the right file?")
+        try:
+            text = data.decode("utf-8")
+        except UnicodeDecodeError:
+            self._fail(number, "", "this line is not UTF-8 text", "save the file as UTF-8")
+        text = (text.removeprefix("\ufeff") if number == 1 else text).strip()
+        if '"' not in text:
+            return text.split(",") if text else []
+        try:
+            return next(csv.reader([text], strict=True))
+        except csv.Error as error:
+            self._fail(number, "", f"this line is not CSV: {error}", "no cell of a recording needs quotes")
+
+    def _header(self, names: list[str]) -> dict[str, int]:
+        line = self._header_line
+        known = REQUIRED + OPTIONAL
+        for index, name in enumerate(names):
+            if name not in known:
+                if not set(names) & set(REQUIRED):
+                    self._fail(line, "", f"this is no header: {show(','.join(names))}", _HEADER)
+                self._fail(line, show(name), "there is no such column", f"the columns are {', '.join(known)}")
+            if name in names[:index]:
+                self._fail(line, name, "this column occurs twice", "remove one of them")
+        for name in REQUIRED:
+            if name not in names:
+                self._fail(line, name, "this column is missing", _HEADER)
+        return {name: index for index, name in enumerate(names)}
+
+    # rows
+
+    def _pairs(self) -> Iterator[tuple[_Row, _Row]]:
+        """The rows of each interval as (stable, canary)."""
+        last_s = -math.inf
+        waiting: _Row | None = None
+        for row in self._rows():
+            if waiting is None:
+                if row.at_s <= last_s:
+                    self._out_of_order(row, last_s)
+                waiting = row
+                continue
+            if row.at_s != waiting.at_s:
+                if row.at_s < waiting.at_s:
+                    self._out_of_order(row, waiting.at_s)
+                self._missing(waiting)
+            if row.variant == waiting.variant:
+                problem = f"the interval {row.at_s:g} has two rows of {row.variant}"
+                self._fail(row.line, "variant", problem, "give one row of stable and one of canary")
+            last_s = row.at_s
+            yield (waiting, row) if waiting.variant == "stable" else (row, waiting)
+            waiting = None
+        if waiting is not None:
+            self._missing(waiting)
+
+    def _missing(self, row: _Row) -> NoReturn:
+        other = "canary" if row.variant == "stable" else "stable"
+        problem = f"the interval {row.at_s:g} has no row of {other}"
+        self._fail(
+            row.line, "variant", problem, "put both rows next to each other, with 0 requests where there were none"
+        )
+
+    def _out_of_order(self, row: _Row, last_s: float) -> NoReturn:
+        if row.at_s == last_s:
+            problem, mend = f"the interval {row.at_s:g} has a third row", "give one row of stable and one of canary"
+        else:
+            problem, mend = f"time goes backwards, from {last_s:.10g} to {row.at_s:.10g}", "sort the rows by at_s"
+        self._fail(row.line, "at_s", problem, mend)
+
+    def _rows(self) -> Iterator[_Row]:
+        lines = self._lines()
+        next(lines, None)
+        for line, cells in lines:
+            if len(cells) != len(self._columns):
+                problem = f"{len(cells)} cells under {len(self._columns)} columns"
+                self._fail(line, "", problem, "give every column a cell, separated by commas")
+            yield self._row(line, cells)
+
+    def _row(self, line: int, cells: list[str]) -> _Row:
+        cell = {name: cells[index].strip() for name, index in self._columns.items()}
+        variant = cell["variant"]
+        if variant not in VARIANTS:
+            self._fail(line, "variant", f"{show(variant)} is no variant", "write stable or canary")
+        counts = Counts(
+            self._count(line, "requests", cell["requests"]),
+            self._count(line, "errors", cell["errors"]),
+            self._count(line, "client_errors", cell.get("client_errors", "0")),
+            self._count(line, "overload", cell.get("overload", "0")),
+            self._histogram(line, cell.get("latency_ms", "")),
+        )
+        for name in ("errors", "client_errors", "overload"):
+            events = getattr(counts, name)
+            if events > counts.requests:
+                problem = f"{events} of {counts.requests} requests"
+                self._fail(line, name, problem, "count every failed request among the requests too")
+        entries = sum(counts.latency.values())
+        if entries > counts.requests:
+            problem = f"the histogram holds {entries} of {counts.requests} requests"
+            self._fail(line, "latency_ms", problem, "give each request one entry at most")
+        weight = cell.get("weight_percent")
+        weight_bp = None if weight is None else self._percent(line, weight)
+        return _Row(line, self._number(line, "at_s", cell["at_s"]), variant, weight_bp, counts)
+
+    # cells
+
+    def _number(self, line: int, column: str, text: str) -> float:
+        try:
+            value = math.nan if "_" in text else float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            self._fail(line, column, f"{show(text)} is not a finite number", "write a number such as 12.5")
+        if abs(value) > _NUMBER_MAX:
+            self._fail(
+                line, column, f"{show(text)} is beyond {_NUMBER_MAX:g}", "write seconds, milliseconds or percent"
+            )
+        return value
+
+    def _count(self, line: int, column: str, text: str) -> int:
+        if not (text.isascii() and text.isdigit()):
+            self._fail(line, column, f"{show(text)} is not a count", "write a whole number from 0 up")
+        if len(text) > _COUNT_DIGITS_MAX or int(text) > COUNT_MAX:
+            self._fail(line, column, f"{show(text)} is over {COUNT_MAX}", "count one interval, not all time")
+        return int(text)
+
+    def _percent(self, line: int, text: str) -> int:
+        value = self._number(line, "weight_percent", text)
+        try:
+            return weight_bp_from_percent(value)
+        except InvalidValueError:
+            problem = f"{show(text)} is not a canary share"
+            self._fail(line, "weight_percent", problem, "write a percentage from 0 to 100 in steps of 0.01")
+
+    def _histogram(self, line: int, text: str) -> dict[int, int]:
+        histogram: dict[int, int] = {}
+        for pair in text.split(";") if text else ():
+            ms, colon, count = pair.partition(":")
+            if not colon:
+                self._fail(line, "latency_ms", f"{show(pair)} is not ms:count", "write pairs such as 12.5:3;40:1")
+            value = self._number(line, "latency_ms", ms.strip())
+            if value < 0:
+                self._fail(line, "latency_ms", f"{show(ms)} is no latency", "write milliseconds from 0 up")
+            bucket = bucket_of(round(value * 1000))
+            histogram[bucket] = histogram.get(bucket, 0) + self._count(line, "latency_ms", count.strip())
+        return {bucket: many for bucket, many in histogram.items() if many}
+
+    def _weight_bp(self, stable: _Row, canary: _Row) -> int:
+        if stable.weight_bp is not None and canary.weight_bp is not None:
+            if stable.weight_bp != canary.weight_bp:
+                line = max(stable.line, canary.line)
+                problem = f"the interval's rows differ: {stable.weight_bp / 100:g} and {canary.weight_bp / 100:g}"
+                self._fail(line, "weight_percent", problem, "give the canary's share in both rows")
+            return stable.weight_bp
+        ours, all_ = canary.counts.requests, stable.counts.requests + canary.counts.requests
+        if not ours or ours == all_:
+            return WEIGHT_BP_MAX if ours else 0
+        return min(max(round(WEIGHT_BP_MAX * ours / all_), 1), WEIGHT_BP_MAX - 1)
+
+    def _fail(self, line: int, column: str, problem: str, mend: str) -> NoReturn:
+        raise RecordingError(str(self._path), line, column, problem, mend)

@@ -1,0 +1,104 @@
+"""The values of a replay: what was recorded in one interval, and what a rule made of a recording.
+
+Rules:
+
+1. ``at_s`` is the end of an interval: the moment at which its counts could be read, so the earliest at which a rule
+   could act on them. Times are seconds on any clock that only rises.
+2. A recording is a one-way stream. A rule reads no further than its decision, so that what has gone by (`Meter`) is
+   what users were exposed to until then.
+3. The recorded weights stand, whatever a rule would have set: a replay judges the same traffic by each rule.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from gateway.core.stats.counts import Counts, merge
+
+# A scrape that comes this share of a window early is on time: clocks and decimal fractions are not exact.
+_EARLY = 1e-6
+
+
+class Interval(msgspec.Struct, frozen=True):
+    """Both arms' counts between ``since_s`` and ``at_s`` (not cumulative), and the weight they were assigned under."""
+
+    since_s: float
+    at_s: float
+    weight_bp: int
+    stable: Counts
+    canary: Counts
+
+
+class Kind(enum.StrEnum):
+    """What a rule decided. HOLD: held for an operator, UNDECIDED: still at work, when the recording ended."""
+
+    PROMOTE = "promote"
+    ROLLBACK = "rollback"
+    HOLD = "hold"
+    UNDECIDED = "undecided"
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """A rule's answer, when it fell (None: not within the recording) and why."""
+
+    kind: Kind
+    at_s: float | None
+    reason: str
+
+
+class Meter:
+    """Intervals as they go by, and what has gone by so far."""
+
+    def __init__(self, intervals: Iterable[Interval]) -> None:
+        self._intervals = iter(intervals)
+        self.intervals = 0
+        self.since_s = 0.0
+        self.at_s = 0.0
+        self.stable_requests = 0
+        self.canary_requests = 0
+        self.stable_errors = 0
+        self.canary_errors = 0
+
+    def __iter__(self) -> Iterator[Interval]:
+        return self
+
+    def __next__(self) -> Interval:
+        interval = next(self._intervals)
+        if not self.intervals:
+            self.since_s = interval.since_s
+        self.intervals += 1
+        self.at_s = interval.at_s
+        self.stable_requests += interval.stable.requests
+        self.canary_requests += interval.canary.requests
+        self.stable_errors += interval.stable.errors
+        self.canary_errors += interval.canary.errors
+        return interval
+
+
+def windows(intervals: Iterable[Interval], window_s: float) -> Iterator[Interval]:
+    """The intervals summed up between the checks of a rule that looks every ``window_s``.
+
+    A check falls on the first interval that ends at or after each multiple of ``window_s`` since the beginning; it sees
+    all since the check before. What is left at the end is no whole window and is not seen.
+    """
+    parts: list[Interval] = []
+    began_s, due = 0.0, 1
+    for interval in intervals:
+        if not parts and due == 1:
+            began_s = interval.since_s
+        parts.append(interval)
+        passed = (interval.at_s - began_s) / window_s + _EARLY
+        if passed >= due:
+            yield _sum(parts)
+            parts, due = [], int(passed) + 1
+
+
+def _sum(parts: list[Interval]) -> Interval:
+    first, last = parts[0], parts[-1]
+    if first is last:
+        return first
+    stable, canary = merge(part.stable for part in parts), merge(part.canary for part in parts)
+    return Interval(first.since_s, last.at_s, last.weight_bp, stable, canary)

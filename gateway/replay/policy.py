@@ -1,0 +1,111 @@
+"""The gateway's own policy on recorded traffic: its judge and its rollout machine, under the recorded time.
+
+Rules:
+
+1. Nothing is imitated: every interval is one tick of the judge on cumulative counts, and its verdict one event of the
+   rollout machine, as the control plane does it.
+2. A weight that differs from the one before begins a new epoch, as in the gateway. Epochs long gone leave the evidence,
+   so that a recording whose weights change all the time takes no more memory than another.
+3. The machine climbs its ladder on its verdicts while the recorded weights stand: "advanced" is what the gateway would
+   have done, on the traffic that there was.
+4. A metric that was not recorded does not decide (`spec_for`): zeros that nobody counted prove nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import msgspec
+
+from gateway.core.analysis import AnalysisSpec, AnalysisState, Evidence, Verdict, judge
+from gateway.core.rollout import Analysed, Notify, Phase, Plan, Rollout, Started, step
+from gateway.core.stats.counts import EpochCounts, merge
+from gateway.core.types import WEIGHT_BP_MAX, percent_from_weight_bp
+from gateway.replay.interval import Decision, Interval, Kind
+
+METRICS = ("errors", "client_errors", "overload", "latency")
+ROUTE = "recorded"
+EPOCHS_KEPT = 64
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """What the gateway is told: how to judge, and which ladder to climb."""
+
+    spec: AnalysisSpec
+    plan: Plan
+
+
+class Entry(NamedTuple):
+    """A line of the timeline: ``what`` is ``weight``, ``verdict`` or ``rollout``."""
+
+    at_s: float
+    what: str
+    text: str
+
+
+def spec_for(spec: AnalysisSpec, metrics: frozenset[str]) -> AnalysisSpec:
+    """The spec, in which only recorded metrics decide."""
+    silent = {name: msgspec.structs.replace(getattr(spec, name), decides=False) for name in METRICS}
+    return msgspec.structs.replace(spec, **{name: part for name, part in silent.items() if name not in metrics})
+
+
+def decide(
+    intervals: Iterable[Interval], policy: Policy, note: Callable[[Entry], None] = lambda entry: None
+) -> Decision:
+    """What the gateway decides, and when. ``note`` hears of every change; reads no further than the decision."""
+    evidence = Book()
+    state, rollout = AnalysisState.fresh(policy.spec), Rollout()
+    verdict: Verdict | None = None
+    weight_bp: int | None = None
+    for interval in intervals:
+        if rollout.phase is Phase.IDLE:
+            rollout, _ = step(
+                rollout, Started("replay", ROUTE, "stable", "canary", policy.plan, interval.since_s, "replay")
+            )
+        if interval.weight_bp != weight_bp:
+            weight_bp = interval.weight_bp
+            note(Entry(interval.since_s, "weight", f"{percent_from_weight_bp(weight_bp):g} %"))
+        evidence.add(interval)
+        state, analysis = judge(policy.spec, state, evidence.at(interval.at_s))
+        if analysis.verdict is not verdict:
+            verdict = analysis.verdict
+            note(Entry(interval.at_s, "verdict", f"{verdict}: {analysis.reason}"))
+        event = Analysed(interval.at_s, verdict, analysis.reason, analysis.causes, analysis.canary_requests)
+        rollout, commands = step(rollout, event)
+        for command in commands:
+            if isinstance(command, Notify):
+                note(Entry(interval.at_s, "rollout", command.reason))
+        if rollout.phase.terminal:
+            kind = Kind.PROMOTE if rollout.phase is Phase.PROMOTED else Kind.ROLLBACK
+            return Decision(kind, interval.at_s, rollout.reason)
+    if rollout.phase is Phase.PAUSED:
+        return Decision(Kind.HOLD, None, rollout.reason)
+    rung = f"step {rollout.step_index + 1} of {len(policy.plan.steps)} when the recording ended"
+    return Decision(Kind.UNDECIDED, None, f"{rung}: {analysis.reason}" if verdict else "nothing was recorded")
+
+
+class Book:
+    """Intervals as the gateway counts them: cumulative, one entry for each weight that was in force."""
+
+    def __init__(self) -> None:
+        self._epochs: list[EpochCounts] = []
+        self._epoch = 0
+        self._weight_bp = -1
+
+    def add(self, interval: Interval) -> None:
+        """Count one interval under its weight."""
+        if interval.weight_bp != self._weight_bp:
+            self._epoch += 1
+            self._weight_bp = interval.weight_bp
+            if 0 < interval.weight_bp < WEIGHT_BP_MAX:
+                self._epochs = self._epochs[1 - EPOCHS_KEPT :]
+                self._epochs.append(EpochCounts(ROUTE, self._epoch, interval.weight_bp))
+        if 0 < interval.weight_bp < WEIGHT_BP_MAX:
+            entry = self._epochs[-1]
+            entry.stable = merge((entry.stable, interval.stable))
+            entry.canary = merge((entry.canary, interval.canary))
+
+    def at(self, at_s: float) -> Evidence:
+        """The evidence of this moment: only weights under which a coin was flipped."""
+        return Evidence(at_s, tuple(self._epochs))

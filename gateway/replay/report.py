@@ -1,0 +1,100 @@
+"""A replay as text for people and as JSON for machines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from gateway.config.mistakes import one_line
+from gateway.core.types import percent_from_weight_bp
+from gateway.replay.interval import Decision
+from gateway.replay.run import Outcome, Replay
+
+_HEADINGS = ("rule", "decision", "after", "requests", "canary", "bad let through")
+
+
+def text(replay: Replay) -> str:
+    """The recording in a line or two, the timeline, the table of rules, and each rule's reason."""
+    return "\n".join([*_head(replay), "", *_timeline(replay), "", *_table(replay.outcomes), "", *_reasons(replay)])
+
+
+def json(replay: Replay) -> str:
+    """The same with all its numbers, as one JSON object."""
+    totals = msgspec.to_builtins(replay.totals)
+    body = {
+        "file": replay.file,
+        "recording": totals | {"weights_recorded": replay.weighted},
+        "judged": replay.judged,
+        "not_recorded": replay.not_recorded,
+        "alpha_rollback": replay.policy.spec.alpha_rollback,
+        "alpha_promote": replay.policy.spec.alpha_promote,
+        "plan": msgspec.to_builtins(replay.policy.plan),
+        "timeline": [entry._asdict() for entry in replay.timeline],
+        "timeline_omitted": replay.timeline_omitted,
+        "outcomes": [msgspec.to_builtins(outcome) for outcome in replay.outcomes],
+    }
+    return msgspec.json.format(msgspec.json.encode(body), indent=2).decode()
+
+
+def _head(replay: Replay) -> Iterable[str]:
+    totals, spec, plan = replay.totals, replay.policy.spec, replay.policy.plan
+    yield (
+        f"{replay.file}: {totals.intervals} intervals over {totals.at_s - totals.since_s:g} s;"
+        f" stable {_share(totals.stable_errors, totals.stable_requests)},"
+        f" canary {_share(totals.canary_errors, totals.canary_requests)}"
+    )
+    judged = ", ".join(replay.judged) or "nothing"
+    yield f"judged: {judged} (alpha_rollback {spec.alpha_rollback:g}, alpha_promote {spec.alpha_promote:g})" + (
+        f"; not recorded: {', '.join(replay.not_recorded)}" if replay.not_recorded else ""
+    )
+    ladder = ", ".join(f"{percent_from_weight_bp(rung.weight_bp):g}" for rung in plan.steps)
+    weights = "as recorded" if replay.weighted else "not recorded, each interval's own share of requests"
+    yield f"plan: {ladder} %, then 100 %; weights: {weights}"
+
+
+def _timeline(replay: Replay) -> Iterable[str]:
+    yield "timeline"
+    for entry in replay.timeline:
+        yield f"{_time(entry.at_s):>12}  {entry.what:<7}  {one_line(entry.text)}"
+    if replay.timeline_omitted:
+        yield f"{'':>12}  and {replay.timeline_omitted} more changes"
+
+
+def _table(outcomes: Sequence[Outcome]) -> Iterable[str]:
+    rows = [_HEADINGS, *(_row(outcome) for outcome in outcomes)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
+    for row in rows:
+        cells = [
+            cell.ljust(width) if column < 2 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield "  ".join(cells).rstrip()
+
+
+def _row(outcome: Outcome) -> tuple[str, ...]:
+    return (
+        outcome.rule,
+        outcome.decision.kind.value,
+        "-" if outcome.decision.at_s is None else f"{outcome.after_s:g} s",
+        f"{outcome.requests:,}",
+        f"{outcome.canary_requests:,}",
+        f"{outcome.canary_errors:,}",
+    )
+
+
+def _reasons(replay: Replay) -> Iterable[str]:
+    for outcome in replay.outcomes:
+        yield f"{outcome.rule}: {_when(outcome.decision)}{one_line(outcome.decision.reason)}"
+
+
+def _when(decision: Decision) -> str:
+    return "" if decision.at_s is None else f"at {_time(decision.at_s)}, "
+
+
+def _time(at_s: float) -> str:
+    return f"{at_s:.3f}".rstrip("0").rstrip(".")
+
+
+def _share(events: int, trials: int) -> str:
+    return f"{events:,} errors of {trials:,}" + (f" ({100 * events / trials:.3g} %)" if trials else "")

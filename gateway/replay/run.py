@@ -1,0 +1,109 @@
+"""One recording by every rule: who decided what, when, and what users were exposed to until then."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+
+import msgspec
+
+from gateway.replay import policy as own
+from gateway.replay.beside import RULES
+from gateway.replay.interval import Decision, Meter
+from gateway.replay.policy import Entry, Policy
+from gateway.replay.readers import Recording
+
+# A verdict that swings to and fro would fill any memory; its beginning and its total say enough.
+ENTRIES_MAX = 200
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """A rule's decision; ``after_s`` and the counts are from the recording's beginning to it (or to the end)."""
+
+    rule: str
+    decision: Decision
+    after_s: float
+    requests: int
+    canary_requests: int
+    canary_errors: int
+
+
+class Totals(msgspec.Struct, frozen=True):
+    """What the whole recording holds."""
+
+    intervals: int
+    since_s: float
+    at_s: float
+    stable_requests: int
+    stable_errors: int
+    canary_requests: int
+    canary_errors: int
+
+
+class Replay(msgspec.Struct, frozen=True):
+    """Everything that a replay says."""
+
+    file: str
+    totals: Totals
+    weighted: bool
+    judged: tuple[str, ...]
+    not_recorded: tuple[str, ...]
+    policy: Policy
+    timeline: tuple[Entry, ...]
+    timeline_omitted: int
+    outcomes: tuple[Outcome, ...]
+
+
+def run(file: str, recording: Recording, policy: Policy, beside: Mapping[str, msgspec.Struct]) -> Replay:
+    """Replay the recording by the gateway's policy and by the rules ``beside`` with their parameters.
+
+    ``file`` is the recording's name for people, and printable.
+    The recording is read to its end once, so that every mistake in it is found, and once more for each rule until it
+    decides. Raises RecordingError.
+    """
+    policy = Policy(own.spec_for(policy.spec, recording.metrics), policy.plan)
+    entries: list[Entry] = []
+    omitted = 0
+
+    def note(entry: Entry) -> None:
+        nonlocal omitted
+        if entry.what == "weight" and not recording.weighted:
+            return
+        if len(entries) < ENTRIES_MAX or entry.what == "rollout":
+            entries.append(entry)
+        else:
+            omitted += 1
+
+    meter = Meter(recording.intervals())
+    outcomes = [_outcome("gateway", own.decide(meter, policy, note), meter)]
+    deque(meter, maxlen=0)
+    totals = Totals(
+        meter.intervals,
+        meter.since_s,
+        meter.at_s,
+        meter.stable_requests,
+        meter.stable_errors,
+        meter.canary_requests,
+        meter.canary_errors,
+    )
+    for name, params in beside.items():
+        meter = Meter(recording.intervals())
+        outcomes.append(_outcome(name, RULES[name].decide(meter, params), meter))
+    deciding = [name for name in own.METRICS if getattr(policy.spec, name).decides]
+    return Replay(
+        file=file,
+        totals=totals,
+        weighted=recording.weighted,
+        judged=tuple(deciding),
+        not_recorded=tuple(name for name in own.METRICS if name not in recording.metrics),
+        policy=policy,
+        timeline=tuple(entries),
+        timeline_omitted=omitted,
+        outcomes=tuple(outcomes),
+    )
+
+
+def _outcome(rule: str, decision: Decision, meter: Meter) -> Outcome:
+    requests = meter.stable_requests + meter.canary_requests
+    after_s = meter.at_s - meter.since_s
+    return Outcome(rule, decision, after_s, requests, meter.canary_requests, meter.canary_errors)

@@ -1,0 +1,55 @@
+"""What is asked of each proxy: five kinds of exchange, each as the very bytes that both clients send.
+
+The small POST is what an inference request looks like, and what the targets are about. The other four each load one
+thing that the small one hides: bodies towards the backend, bodies back, many small pieces, and connections.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One kind of exchange."""
+
+    name: str
+    title: str
+    body_bytes: int
+    connections: int
+    """Requests that the client keeps under way when it asks as fast as it is answered."""
+    backend: str = "nginx"
+    close: bool = False
+    """A new connection for each request."""
+    events: bool = False
+    """The answer is a stream of events that carry the time at which they were sent."""
+
+    @property
+    def path(self) -> str:
+        """The request's target."""
+        return f"/{self.name}"
+
+    def request(self) -> bytes:
+        """One request as it goes over the wire."""
+        body = b'{"inputs": "' + b"0" * (self.body_bytes - 14) + b'"}'
+        lines = [
+            f"POST {self.path} HTTP/1.1",
+            "Host: models.test",
+            "User-Agent: compare",
+            "Accept: */*",
+            "Content-Type: application/json",
+            f"Content-Length: {len(body)}",
+        ]
+        lines += ["Connection: close"] if self.close else []
+        return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+_ALL = (
+    Workload("small", "JSON POST, 400 B in, 150 B out", 400, 32),
+    # nginx answers with a constant before it has read the body, which is another exchange than the one meant here.
+    Workload("upload", "64 KiB in, 1 KiB out", 65536, 16, backend="responder"),
+    Workload("download", "1 KiB in, 1 MiB out", 1024, 16),
+    Workload("sse", "100 server-sent events, 1 ms apart", 400, 16, backend="responder", events=True),
+    Workload("connect", "JSON POST, 400 B in, 150 B out, a new connection each", 400, 32, close=True),
+)
+WORKLOADS = {workload.name: workload for workload in _ALL}

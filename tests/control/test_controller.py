@@ -1,0 +1,243 @@
+"""The controller with the real journal, hub and counters: the order of effects while the disk hangs or fails."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from gateway.core.errors import ConflictError, JournalError, TransitionError
+from gateway.core.rollout import Phase
+from tests.support.control import Plane, text
+from tests.support.worker import eventually
+
+pytestmark = pytest.mark.anyio
+
+
+async def started(plane: Plane, route: str = "r") -> str:
+    """Start a rollout that has not been judged yet; returns its id."""
+    view = await plane.controller.start(route, "alice")
+    assert view.canary_percent == 20
+    return view.id
+
+
+async def test_a_good_canary_climbs_and_each_step_is_in_the_journal_before_it_is_live(tmp_path: Path) -> None:
+    async with Plane(tmp_path, text()) as plane:
+        await started(plane)
+        for weight_bp, phase in ((5000, Phase.PROGRESSING), (10_000, Phase.PROMOTED)):
+            plane.disk.hold()
+            await plane.good()
+            await asyncio.sleep(0.05)
+            assert plane.weight_bp() < weight_bp, "not before the journal has it"
+            plane.disk.release()
+            await eventually(lambda weight_bp=weight_bp: plane.weight_bp() == weight_bp, f"{weight_bp} bp")
+            await plane.quiet()
+            assert plane.state().phase is phase
+            assert plane.journaled() == plane.state()
+        assert [event.kind for event in plane.told("started", "advanced", "promoted")] == [
+            "started",
+            "advanced",
+            "promoted",
+        ]
+
+
+async def test_a_rollback_does_not_wait_for_a_snapshot_that_hangs(tmp_path: Path) -> None:
+    async with Plane(tmp_path, text()) as plane:
+        await started(plane)
+        plane.disk.hold()
+        await plane.serve(5, 5)
+        plane.tick(1.5)  # saves what the analysis knows
+        await plane.serve(5, 5)
+        plane.tick()
+        await plane.bad()
+        assert plane.state().phase is Phase.ROLLED_BACK
+        assert plane.weight_bp() == 0
+        await eventually(lambda: all(w.weight_bp() == 0 for w in plane.workers), "the workers know")
+        plane.disk.release()
+        await plane.quiet()
+        assert plane.journaled() == plane.state()
+
+
+@pytest.mark.parametrize("verb", ["advance", "promote"])
+async def test_a_rollback_overtakes_more_exposure_that_waits_for_the_disk(tmp_path: Path, verb: str) -> None:
+    async with Plane(tmp_path, text()) as plane:
+        rollout = await started(plane)
+        plane.disk.hold()
+        wishes = []
+        if verb == "promote":
+            wishes.append(asyncio.create_task(plane.controller.promote(rollout, "bob")))
+            await asyncio.sleep(0)
+        else:
+            await plane.good()
+        await asyncio.sleep(0.01)
+        assert plane.weight_bp() == 2000
+        for _ in range(5):
+            if plane.state().phase is Phase.PROGRESSING:
+                await plane.bad()
+        assert plane.state().phase is Phase.ROLLED_BACK and plane.weight_bp() == 0
+        assert "worse than stable" in plane.state().reason
+        plane.disk.release()
+        await plane.quiet()
+        assert plane.state().phase is Phase.ROLLED_BACK and plane.weight_bp() == 0, "the late answer changes nothing"
+        assert max(table.route("r").weight_bp for w in plane.workers for table in w.tables) == 2000
+        assert plane.journaled() == plane.state()
+        for wish in wishes:
+            with pytest.raises(ConflictError, match="overtaken"):
+                await wish
+
+
+async def test_an_abort_and_a_lower_weight_do_not_wait_for_the_disk_either(tmp_path: Path) -> None:
+    async with Plane(tmp_path, text()) as plane:
+        rollout = await started(plane)
+        plane.disk.hold()
+        await plane.controller.set_weight("r", 500, "bob")
+        assert (plane.state().phase, plane.weight_bp()) == (Phase.PAUSED, 500)
+        resumed = asyncio.create_task(plane.controller.resume(rollout, "bob"))
+        await asyncio.sleep(0.01)
+        view = await plane.controller.abort(rollout, "carol", "enough")
+        assert (view.phase, plane.weight_bp()) == ("ROLLED_BACK", 0)
+        plane.disk.release()
+        with pytest.raises(ConflictError, match="overtaken"):
+            await resumed
+        await plane.quiet()
+        assert plane.journaled() == plane.state()
+        assert plane.state().by == "carol"
+
+
+async def test_one_routes_disk_wait_holds_no_other_route_up(tmp_path: Path) -> None:
+    async with Plane(tmp_path, text("a", "b")) as plane:
+        await started(plane, "a")
+        plane.disk.hold()
+        starting = asyncio.create_task(plane.controller.start("b", "bob"))
+        await asyncio.sleep(0.01)
+        await plane.bad("a")
+        assert plane.state("a").phase is Phase.ROLLED_BACK
+        assert plane.state("b").phase is Phase.IDLE
+        plane.disk.release()
+        assert (await starting).phase == "PROGRESSING"
+        await plane.quiet()
+        assert [plane.journaled(route) for route in "ab"] == [plane.state(route) for route in "ab"]
+
+
+async def test_a_lower_weight_takes_back_what_waits_for_the_disk(tmp_path: Path) -> None:
+    async with Plane(tmp_path, text()) as plane:
+        await plane.controller.set_weight("r", 3000, "bob")
+        plane.disk.hold()
+        raising = asyncio.create_task(plane.controller.set_weight("r", 9000, "bob"))
+        await asyncio.sleep(0.01)
+        assert (await plane.controller.set_weight("r", 1000, "carol")).canary_percent == 10
+        plane.disk.release()
+        with pytest.raises(ConflictError, match="lowered meanwhile"):
+            await raising
+        assert plane.weight_bp() == 1000
+        plane.disk.hold()
+        starting = asyncio.create_task(plane.controller.start("r", "bob"))
+        await asyncio.sleep(0.01)
+        await asyncio.wait_for(plane.controller.set_weight("r", 0, "carol"), 5)
+        assert plane.weight_bp() == 0
+        plane.disk.release()
+        with pytest.raises(ConflictError, match="overtaken"):
+            await starting
+        await plane.quiet()
+        assert (plane.weight_bp(), plane.state().phase) == (0, Phase.ROLLED_BACK)
+        assert plane.journaled() == plane.state()
+
+
+async def test_a_disk_that_hangs_is_an_alarm_until_it_answers(tmp_path: Path) -> None:
+    async with Plane(tmp_path, text()) as plane:
+        await started(plane)
+        plane.disk.hold()
+        await plane.good()
+        plane.tick(3.0)
+        assert any("does not answer" in reason for reason in plane.alarms())
+        assert not plane.controller.readiness().ready
+        plane.disk.release()
+        await plane.quiet()
+        plane.tick()
+        assert plane.alarms() == []
+        assert [event.data["standing"] for event in plane.told("alarm")] == [True, False]
+
+
+async def test_a_failing_journal_freezes_what_rises_and_lets_fall(tmp_path: Path) -> None:
+    async with Plane(tmp_path, text("r", "s")) as plane:
+        rollout = await started(plane)
+        plane.disk.broken = True
+        with pytest.raises(JournalError):
+            await plane.controller.start("s", "bob")
+        assert (plane.state("s").phase, plane.weight_bp("s")) == (Phase.IDLE, 0)
+        with pytest.raises(JournalError):
+            await plane.controller.set_weight("s", 100, "bob")
+        with pytest.raises(JournalError):
+            await plane.controller.promote(rollout, "bob")
+        for _ in range(20):
+            await plane.good()
+        await plane.quiet()
+        assert (plane.state().phase, plane.weight_bp()) == (Phase.PROGRESSING, 2000), "a PASS that cannot be journaled"
+        assert len(plane.told("alarm")) == 1, "said once"
+        with pytest.raises(TransitionError):
+            await plane.controller.start("r", "bob")
+        assert (await plane.controller.abort(rollout, "bob")).phase == "ROLLED_BACK"
+        assert plane.weight_bp() == 0
+        assert any("disk I/O error" in reason for reason in plane.controller.readiness().reasons)
+    assert plane.state().phase is Phase.ROLLED_BACK
+
+
+async def test_a_fault_in_one_routes_analysis_is_its_own_and_is_over_when_it_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Plane(tmp_path, text("a", "b")) as plane:
+        await started(plane, "a")
+        await started(plane, "b")
+        plane.stumble_over("a", monkeypatch)
+        await plane.bad("b")
+        assert plane.state("b").phase is Phase.ROLLED_BACK
+        assert plane.alarms() == ["the analysis of route a fails; see the log"]
+        monkeypatch.undo()
+        plane.tick()
+        assert plane.alarms() == []
+
+
+async def test_nothing_is_decided_from_stale_counts(tmp_path: Path) -> None:
+    async with Plane(tmp_path, text()) as plane:
+        await started(plane)
+        await plane.serve(3000, 3000)
+        plane.tick(10.0)
+        assert plane.state().step_index == 0
+        assert plane.controller.verdict_counts() == {}
+        reasons = plane.controller.readiness().reasons
+        assert any("nothing has been heard from worker 0, 1" in reason for reason in reasons)
+        await plane.serve(0, 0)
+        plane.tick()
+        await plane.quiet()
+        assert plane.state().step_index == 1
+
+
+async def test_the_wall_clock_decides_nothing(tmp_path: Path) -> None:
+    async with Plane(tmp_path, text()) as plane:
+        await started(plane)
+        for jump_s in (-3600.0, 7200.0, -1e9):
+            plane.clock.wall_now_s += jump_s
+            await plane.serve(10, 10)
+            plane.tick()
+        assert plane.state().phase is Phase.PROGRESSING and plane.state().step_index == 0
+        await plane.bad()
+        assert plane.state().phase is Phase.ROLLED_BACK
+        await plane.quiet()
+        assert plane.journaled() == plane.state()
+
+
+async def test_what_is_remembered_of_old_rollouts_is_bounded(tmp_path: Path) -> None:
+    async with Plane(tmp_path, text("quiet", "busy")) as plane:
+        quiet = await started(plane, "quiet")
+        first = last = ""
+        for _ in range(510):
+            last = (await plane.controller.start("busy", "bob")).id
+            first = first or last
+            await plane.controller.abort(last, "bob")
+        kept = [view.id for view in plane.controller.rollouts(limit=10_000)]
+        assert len(kept) <= 500 and quiet in kept and last in kept and first not in kept
+        await plane.quiet()
+        await plane.restart()
+        assert plane.controller.rollout(quiet).phase == "PROGRESSING"
+        assert plane.controller.rollouts("quiet")[0].id == quiet

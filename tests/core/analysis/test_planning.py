@@ -1,0 +1,297 @@
+"""Plans: numbers checked by hand and against the published table, orders that hold, proposals that keep their word."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from gateway.core.analysis import AnalysisSpec, LatencySpec, RateSpec
+from gateway.core.analysis.planning import (
+    PRICE_DETECT_NATS,
+    PRICE_PROVE_NATS,
+    R_DETECT,
+    Forecast,
+    Question,
+    Rung,
+    forecast,
+)
+from gateway.core.analysis.proposals import asked, proposals
+from gateway.core.errors import InvalidValueError
+
+LADDER = (Rung(100), Rung(500), Rung(2500), Rung(5000))
+NO_LATENCY = LatencySpec(decides=False)
+ONLY_ERRORS = AnalysisSpec(client_errors=RateSpec(decides=False), overload=RateSpec(decides=False), latency=NO_LATENCY)
+WEIGHTS_BP = (100, 500, 1000, 2500, 5000)
+# Requests of both variants at the limit: alpha 0.01, "not worse", one row for each pair of rates.
+TABLE = {
+    (0.001, 0.01): (33_681, 7_495, 4_238, 2_382, 2_145),
+    (0.01, 0.02): (119_204, 25_129, 13_448, 6_714, 5_341),
+    (0.01, 0.05): (11_373, 2_457, 1_350, 719, 615),
+    (0.01, 0.5): (305, 74, 44, 26, 24),
+}
+
+
+def question(**changes: Any) -> Question:
+    given_: dict[str, Any] = {
+        "requests_per_s": 50.0,
+        "base_rate": 0.01,
+        "regression_rate": 0.02,
+        "steps": LADDER,
+        "deadline_s": 86_400.0,
+        "spec": ONLY_ERRORS,
+    }
+    return Question(**(given_ | changes))
+
+
+def margins(ratio: float, delta: float, spec: AnalysisSpec = ONLY_ERRORS) -> AnalysisSpec:
+    return msgspec.structs.replace(spec, errors=RateSpec(margin_ratio=ratio, margin_delta=delta))
+
+
+# --- numbers ---
+
+
+@pytest.mark.parametrize(("rates", "row"), TABLE.items())
+def test_detection_at_the_limit_is_the_published_table(rates: tuple[float, float], row: tuple[int, ...]) -> None:
+    steps = tuple(Rung(weight_bp) for weight_bp in WEIGHTS_BP)
+    answer = forecast(question(base_rate=rates[0], regression_rate=rates[1], steps=steps, requests_per_s=10.0))
+    for step, requests in zip(answer.steps, row, strict=True):
+        assert step.detect.limit.canary_requests / (step.weight_bp / 10_000) == pytest.approx(requests, abs=0.6)
+        assert step.detect.limit.time_s == pytest.approx(requests / 10.0, abs=0.06)
+
+
+def test_one_deciding_metric_at_one_percent_costs_the_measured_factor() -> None:
+    for step in forecast(question()).steps:
+        assert step.detect.engine.time_s == pytest.approx(R_DETECT * step.detect.limit.time_s)
+
+
+def test_a_metric_pays_for_its_share_of_alpha() -> None:
+    # All four decide: errors has half of alpha_rollback, which costs log 2 more.
+    step = forecast(question(spec=AnalysisSpec())).steps[0]
+    wanted = (math.log(100) + PRICE_DETECT_NATS + math.log(2)) / math.log(100)
+    assert step.detect.engine.time_s == pytest.approx(wanted * step.detect.limit.time_s)
+
+
+def test_proof_by_hand() -> None:
+    # Half of the traffic each, p = 0.5 against p_c >= p_s + 0.2: by symmetry the nearest pair is (0.4, 0.6).
+    spec = margins(1.0, 0.2)
+    step = forecast(question(base_rate=0.5, regression_rate=0.9, steps=(Rung(5000),), spec=spec)).steps[0]
+    per_request = 0.5 * math.log(0.5 / 0.4) + 0.5 * math.log(0.5 / 0.6)
+    assert step.prove.limit.time_s == pytest.approx(math.log(20) / per_request / 50.0)
+    assert step.prove.limit.canary_requests == pytest.approx(math.log(20) / per_request / 2.0)
+    assert step.prove.engine.time_s == pytest.approx((math.log(20) + PRICE_PROVE_NATS) / per_request / 50.0)
+
+
+def test_latency_by_hand() -> None:
+    step = forecast(question(spec=AnalysisSpec(), requests_per_s=1e5)).steps[0]
+    assert step.latency_prove is not None and step.latency_convict is not None
+    assert step.latency_prove.limit.slices == pytest.approx(math.log(20) / math.log(1.05))
+    # The largest stake, which has half of the wealth: 1 + 0.95 / 0.95 * 0.05.
+    assert step.latency_prove.engine.slices == pytest.approx(math.log(2 * 20) / math.log(1.05))
+    assert step.latency_prove.engine.time_s == pytest.approx(step.latency_prove.engine.slices, rel=1e-4)
+    # K = 4 of shares, three quantiles: at least log2(4 * 3 * 100) slices.
+    assert math.log2(1200) <= step.latency_convict.engine.slices <= 12
+
+
+def test_a_slice_waits_for_the_canary() -> None:
+    # 0.1 canary requests a second: a second, then with probability exp(-0.1) ten more on average.
+    step = forecast(question(spec=AnalysisSpec(), requests_per_s=10.0)).steps[0]
+    assert step.latency_prove is not None
+    length_s = 1.0 + math.exp(-0.1) * 10.0
+    warm_s = 50 / 9.9
+    assert step.latency_prove.engine.time_s == pytest.approx(warm_s + step.latency_prove.engine.slices * length_s)
+
+
+def test_the_first_step_carries_the_proof_and_the_others_their_floors() -> None:
+    answer = forecast(question())
+    first = answer.steps[0].prove.engine.time_s
+    healthy = answer.engine.healthy
+    assert (healthy.outcome, healthy.proven_in_step) == ("promoted", 1)
+    assert healthy.proven_at_s == pytest.approx(first)
+    assert healthy.entered_s == pytest.approx((0.0, first, first + 60.0, first + 120.0))
+    assert healthy.at_s == pytest.approx(first + 180.0)
+
+
+def test_a_step_lasts_until_its_canary_requests_have_come() -> None:
+    # 400 canary requests at 1 % of 50 a second.
+    answer = forecast(question(steps=(Rung(100, 60.0, 400), Rung(5000, 60.0, 100)), spec=margins(1.5, 0.5)))
+    assert answer.steps[0].floor_s == pytest.approx(800.0)
+    assert answer.engine.healthy.entered_s == pytest.approx((0.0, 800.0))
+    assert answer.steps[0].proves_within_floor
+
+
+def test_a_regression_outside_the_margin_is_held_at_the_first_weight() -> None:
+    answer = forecast(question(regression_rate=0.05))
+    regressed = answer.engine.regressed
+    assert (regressed.outcome, regressed.step, regressed.proven_in_step) == ("detected", 1, None)
+    assert regressed.at_s == pytest.approx(answer.steps[0].detect.engine.time_s)
+    assert answer.decidable and proposals(answer) == ()
+
+
+def test_evidence_is_kept_from_step_to_step() -> None:
+    # Well within the margin: the ladder climbs by its floors while evidence against the canary adds up.
+    answer = forecast(question(regression_rate=0.04, spec=margins(1.5, 0.5), requests_per_s=30.0))
+    regressed, steps = answer.engine.regressed, answer.steps
+    assert (regressed.outcome, regressed.step) == ("detected", 3) and regressed.proven_in_step == 1
+    stays = [b - a for a, b in zip(regressed.entered_s, (*regressed.entered_s[1:], regressed.at_s), strict=True)]
+    shares = [stay / step.detect.engine.time_s for stay, step in zip(stays, steps, strict=False)]
+    assert math.fsum(shares) == pytest.approx(1.0)
+
+
+# --- plans that cannot be decided ---
+
+
+def test_a_deadline_before_the_proof_is_a_problem_with_ways_out() -> None:
+    answer = forecast(question(regression_rate=0.05, deadline_s=600.0, spec=AnalysisSpec()))
+    assert answer.problems == ("promotion_too_late",)
+    ways = {proposal.changes: proposal for proposal in proposals(answer)}
+    assert set(ways) == {("weights",), ("margin",), ("deadline",)}
+    assert ways["weights",].steps[0].weight_bp > 100
+    assert 0.01 < ways["margin",].margin_delta <= 0.04
+    assert ways["deadline",].deadline_s > answer.engine.healthy.at_s
+
+
+def test_a_margin_that_lets_the_regression_through_is_narrowed() -> None:
+    # 1 % to 1.5 % with 5 points tolerated: promoted after the floors.
+    answer = forecast(question(regression_rate=0.015, spec=margins(1.5, 0.05)))
+    assert answer.problems == ("regression_let_through",)
+    found = proposals(answer)
+    assert found and all(proposal.margin_delta <= 0.005 for proposal in found)
+
+
+def test_no_margin_at_all_can_never_be_proven() -> None:
+    answer = forecast(question(spec=margins(1.0, 0.0)))
+    assert answer.problems[0] == "promotion_never" and answer.engine.healthy.at_s == math.inf
+    assert all("margin" in proposal.changes for proposal in proposals(answer)) and proposals(answer)
+
+
+def test_when_neither_weights_nor_margin_are_enough_the_deadline_moves_too() -> None:
+    answer = forecast(question(spec=margins(1.0, 0.0), requests_per_s=0.001))
+    (proposal,) = proposals(answer)
+    assert proposal.changes == ("margin", "deadline") and forecast(asked(answer.question, proposal)).decidable
+
+
+def test_latency_without_a_margin_can_never_be_proven_and_nothing_is_proposed() -> None:
+    spec = AnalysisSpec(latency=LatencySpec(margin_delta=0.0))
+    answer = forecast(question(spec=spec))
+    assert answer.problems == ("promotion_never",) and proposals(answer) == ()
+
+
+# --- properties ---
+
+rates_per_s = st.floats(0.01, 1e5)
+base_rates = st.floats(1e-4, 0.3)
+ladders = st.lists(st.integers(10, 5000), min_size=1, max_size=5, unique=True).map(
+    lambda weights: tuple(Rung(weight_bp, 30.0, 50) for weight_bp in sorted(weights))
+)
+
+
+@st.composite
+def questions(draw: st.DrawFn) -> Question:
+    base = draw(base_rates)
+    return question(
+        requests_per_s=draw(rates_per_s),
+        base_rate=base,
+        regression_rate=base * draw(st.floats(1.05, 3.0)),
+        steps=draw(ladders),
+        deadline_s=draw(st.floats(60.0, 1e6)),
+        spec=margins(draw(st.floats(1.0, 3.0)), draw(st.floats(0.0, 0.1)), AnalysisSpec()),
+    )
+
+
+def times(answer: Forecast) -> dict[str, list[float]]:
+    """What each step needs, by what it is needed for."""
+    steps = answer.steps
+    return {
+        "detect": [need.time_s for step in steps for need in (step.detect.limit, step.detect.engine)],
+        "prove": [need.time_s for step in steps for need in (step.prove.limit, step.prove.engine)],
+        "latency": [step.latency_prove.engine.time_s for step in steps if step.latency_prove],
+        "floor": [step.floor_s for step in steps],
+        "promotion": [answer.limit.healthy.at_s, answer.engine.healthy.at_s],
+    }
+
+
+def never_longer(after: list[float], before: list[float]) -> bool:
+    return all(a <= b * (1.0 + 1e-4) for a, b in zip(after, before, strict=True))
+
+
+@given(questions(), st.floats(1.0, 100.0))
+def test_more_traffic_never_takes_longer(asked_: Question, factor: float) -> None:
+    more = msgspec.structs.replace(asked_, requests_per_s=asked_.requests_per_s * factor)
+    before, after = times(forecast(asked_)), times(forecast(more))
+    assert all(never_longer(after[name], before[name]) for name in before)
+
+
+@given(questions(), st.floats(1.0, 3.0))
+def test_a_larger_regression_never_takes_longer_to_detect_at_a_weight(asked_: Question, factor: float) -> None:
+    larger = asked_.regression_rate * factor
+    assume(larger < 1.0)
+    before, after = forecast(asked_), forecast(msgspec.structs.replace(asked_, regression_rate=larger))
+    assert never_longer(times(after)["detect"], times(before)["detect"])
+    if before.engine.regressed.proven_in_step is None and before.engine.regressed.outcome == "detected":
+        assert after.engine.regressed.at_s <= before.engine.regressed.at_s * (1.0 + 1e-4)
+
+
+@given(questions(), st.floats(1.0, 2.0), st.floats(0.0, 0.2))
+def test_a_larger_margin_never_takes_longer_to_prove(asked_: Question, ratio: float, delta: float) -> None:
+    old = asked_.rate_spec
+    spec = margins(old.margin_ratio * ratio, old.margin_delta + delta, asked_.spec)
+    before, after = times(forecast(asked_)), times(forecast(msgspec.structs.replace(asked_, spec=spec)))
+    assert never_longer(after["prove"], before["prove"]) and never_longer(after["promotion"], before["promotion"])
+
+
+@given(questions())
+def test_the_engine_is_never_ahead_of_the_limit(asked_: Question) -> None:
+    answer = forecast(asked_)
+    for step in answer.steps:
+        assert step.detect.limit.time_s <= step.detect.engine.time_s
+        assert step.prove.limit.time_s <= step.prove.engine.time_s
+    assert answer.limit.healthy.at_s <= answer.engine.healthy.at_s
+
+
+@given(questions())
+def test_every_proposal_asked_again_can_be_decided(asked_: Question) -> None:
+    answer = forecast(asked_)
+    found = proposals(answer)
+    assert not (found and answer.decidable)
+    for proposal in found:
+        again = forecast(asked(asked_, proposal))
+        assert again.decidable and again.engine == proposal.ladder
+    # A longer deadline always helps who can be proven at all.
+    if answer.problems and "regression_let_through" not in answer.problems and "promotion_never" not in answer.problems:
+        assert any(proposal.changes == ("deadline",) for proposal in found)
+
+
+# --- bad questions ---
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"requests_per_s": 0.0}, "more than 0 requests per second"),
+        ({"requests_per_s": math.nan}, "more than 0 requests per second"),
+        ({"requests_per_s": math.inf}, "more than 0 requests per second"),
+        ({"base_rate": 0.0}, "base rate must lie between 0 and 1"),
+        ({"base_rate": 1.0}, "base rate must lie between 0 and 1"),
+        ({"regression_rate": 1.2}, "regression's rate must lie between 0 and 1"),
+        ({"regression_rate": math.nan}, "regression's rate must lie between 0 and 1"),
+        ({"regression_rate": 0.01}, "not worse than the base rate"),
+        ({"regression_rate": 0.005}, "not worse than the base rate"),
+        ({"deadline_s": 0.0}, "deadline must be more than 0"),
+        ({"steps": ()}, "at least one step"),
+        ({"steps": (Rung(0),)}, "between 0 and 100 %"),
+        ({"steps": (Rung(500), Rung(10_000))}, "step 2 has 100 %"),
+        ({"steps": (Rung(500), Rung(500))}, "rising order"),
+        ({"steps": (Rung(500, -1.0),)}, "0 or more"),
+        ({"steps": (Rung(500, math.nan),)}, "0 or more"),
+        ({"metric": "latency"}, "errors, client_errors, overload"),
+        ({"metric": "overload"}, "only reports"),
+    ],
+)
+def test_a_question_without_an_answer_says_what_to_ask(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidValueError, match=says):
+        question(**changes)

@@ -1,0 +1,202 @@
+"""The whole command: the gateway's own decision, the recorded traces, what is printed."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import msgspec
+import pytest
+from click.testing import Result
+
+from gateway.config import plan as plan_of
+from gateway.config.schema import MatchConfig, RouteConfig
+from gateway.core.analysis import AnalysisSpec, AnalysisState, Evidence, Verdict, judge
+from gateway.core.rollout import OnDeadline, Plan, Step
+from gateway.core.stats.counts import Counts, EpochCounts
+from gateway.replay import policy as own
+from gateway.replay.interval import Interval, Kind
+from gateway.replay.policy import EPOCHS_KEPT, Entry, Policy
+from gateway.replay.readers import open_recording
+from tests.replay import traffic
+
+Run = Callable[..., Result]
+ROOT = Path(__file__).parents[2]
+GOLDENS = ROOT / "tests" / "golden" / "replay"
+TRACES: dict[str, Callable[[], Iterable[str]]] = {
+    "good": traffic.good,
+    "sparse": traffic.sparse,
+    "bursty": traffic.bursty,
+}
+UPDATE = bool(os.environ.get("UPDATE_GOLDENS"))
+PLAN = plan_of(RouteConfig(name="r", match=MatchConfig(path_prefix="/"), stable="s", canary="c"))
+
+
+def lines(trace: Iterable[str]) -> str:
+    return "\n".join(trace) + "\n"
+
+
+@pytest.mark.parametrize("name", TRACES)
+def test_a_recorded_trace_is_replayed_as_its_golden_says(replay: Run, name: str) -> None:
+    result = replay(lines(TRACES[name]()), name=f"{name}.csv")
+    assert (result.exit_code, result.stderr) == (0, "")
+    golden = GOLDENS / f"{name}.txt"
+    if UPDATE:
+        golden.write_text(result.stdout)
+    assert result.stdout == golden.read_text(), f"read the diff; if it is right: UPDATE_GOLDENS=1 pytest {__file__}"
+
+
+def test_the_document_shows_what_its_example_prints(replay: Run) -> None:
+    document = ROOT / "docs" / "replay.md"
+    content = (ROOT / "docs" / "examples" / "sparse-errors.csv").read_text()
+    assert content == lines(traffic.sparse())
+    (Path.cwd() / "docs" / "examples").mkdir(parents=True)
+    shown = re.compile(r"(?<=\$ )(gateway replay (docs/examples/\S+)([^\n]*))\n(.*?)(?=```)", re.DOTALL)
+    blocks = list(shown.finditer(document.read_text()))
+    assert blocks
+    for block in blocks:
+        result = replay(content, *block[3].split(), name=block[2])
+        assert result.exit_code == 0, result.stderr
+        if UPDATE:
+            document.write_text(document.read_text().replace(block[0], f"{block[1]}\n{result.stdout}"))
+        else:
+            assert result.stdout == block[4]
+
+
+def test_sparse_errors_are_caught_by_the_gateway_long_before_the_rules(tmp_path: Path) -> None:
+    path = tmp_path / "sparse.csv"
+    path.write_text(lines(traffic.sparse()))
+    recording = open_recording(path)
+    policy = Policy(own.spec_for(AnalysisSpec(), recording.metrics), PLAN)
+    assert own.decide(recording.intervals(), policy).kind is Kind.ROLLBACK
+
+
+# the gateway's own decision
+
+
+def directly(intervals: Iterable[Interval], spec: AnalysisSpec) -> list[tuple[float, Verdict]]:
+    """The judge's verdicts on the same traffic, its evidence built from nothing but sums for each weight."""
+    state, epochs, out = AnalysisState.fresh(spec), dict[int, EpochCounts](), []
+    for interval in intervals:
+        epoch = epochs.setdefault(
+            interval.weight_bp, EpochCounts("r", 1 + len(epochs), interval.weight_bp, Counts(), Counts())
+        )
+        for total, part in ((epoch.stable, interval.stable), (epoch.canary, interval.canary)):
+            total.requests += part.requests
+            total.errors += part.errors
+            for bucket, many in part.latency.items():
+                total.latency[bucket] = total.latency.get(bucket, 0) + many
+        state, analysis = judge(spec, state, Evidence(interval.at_s, tuple(epochs.values())))
+        out.append((interval.at_s, analysis.verdict))
+    return out
+
+
+@pytest.mark.parametrize("name", TRACES)
+def test_the_decision_is_the_judges_own(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "trace.csv"
+    path.write_text(lines(TRACES[name]()))
+    recording = open_recording(path)
+    spec = own.spec_for(AnalysisSpec(), recording.metrics)
+    # A ladder without floors: the first PASS promotes, so that the judge alone decides.
+    policy = Policy(spec, Plan((Step(100, min_time_s=0.0, min_requests=0),)))
+    decision = own.decide(recording.intervals(), policy)
+    verdicts = directly(recording.intervals(), spec)
+    decisive = [(at_s, v) for at_s, v in verdicts if v in (Verdict.PASS, Verdict.FAIL)]
+    assert decisive and decision.at_s == decisive[0][0]
+    assert decision.kind is (Kind.PROMOTE if decisive[0][1] is Verdict.PASS else Kind.ROLLBACK)
+
+
+def test_a_metric_that_was_not_recorded_does_not_decide() -> None:
+    spec = own.spec_for(AnalysisSpec(), frozenset({"errors", "overload"}))
+    assert [getattr(spec, name).decides for name in own.METRICS] == [True, False, True, False]
+
+
+def test_at_the_deadline_the_policy_of_the_plan_acts(tmp_path: Path) -> None:
+    path = tmp_path / "trace.csv"
+    path.write_text(lines(traffic.good()))
+    intervals = list(open_recording(path).intervals())[:4]
+    spec = own.spec_for(AnalysisSpec(), frozenset({"errors"}))
+    ladder = (Step(100, min_time_s=1e6),)
+    entries: list[Entry] = []
+    held = own.decide(intervals, Policy(spec, Plan(ladder, deadline_s=10.0)), entries.append)
+    assert held.kind is Kind.HOLD and held.reason.startswith("held, deadline of 10 s reached")
+    assert [entry.at_s for entry in entries if entry.what == "rollout"] == [10.0]
+    back = own.decide(intervals, Policy(spec, Plan(ladder, 10.0, OnDeadline.ROLLBACK)))
+    assert (back.kind, back.at_s) == (Kind.ROLLBACK, 10.0)
+    assert own.decide(intervals, Policy(spec, Plan(ladder))).kind is Kind.UNDECIDED
+    assert own.decide([], Policy(spec, Plan(ladder))).kind is Kind.UNDECIDED
+
+
+def test_weights_that_change_all_the_time_take_bounded_evidence() -> None:
+    book = own.Book()
+    for tick in range(1, 1000):
+        book.add(Interval(tick - 1, tick, 1 + tick % 9000, Counts(90), Counts(10)))
+        assert len(book.at(tick).epochs) == min(tick, EPOCHS_KEPT)
+    book.add(Interval(999, 1000, 10_000, Counts(0), Counts(100)))
+    assert all(0 < epoch.weight_bp < 10_000 for epoch in book.at(1000).epochs)
+
+
+def test_without_weights_each_interval_has_its_own_share_and_the_decision_stays(replay: Run) -> None:
+    with_weights = lines(traffic.sparse())
+    without = re.sub(r",(weight_percent|10)$", "", with_weights, flags=re.MULTILINE)
+    result = replay(without, "--beside", "none", "--json")
+    body = msgspec.json.decode(result.stdout)
+    assert body["recording"]["weights_recorded"] is False
+    assert [outcome["rule"] for outcome in body["outcomes"]] == ["gateway"]
+    assert body["outcomes"][0]["decision"]["kind"] == "rollback"
+    assert not any(entry["what"] == "weight" for entry in body["timeline"])
+
+
+# what is printed
+
+
+def test_json_holds_what_the_text_shows(replay: Run) -> None:
+    content = lines(traffic.sparse())
+    body = msgspec.json.decode(replay(content, "--json").stdout)
+    text = replay(content).stdout
+    assert [outcome["rule"] for outcome in body["outcomes"]] == ["gateway", "flagger", "argo", "kayenta"]
+    for outcome in body["outcomes"]:
+        row = next(line for line in text.splitlines() if re.match(rf"{outcome['rule']} +\w+ ", line)).split()
+        assert row[1] == outcome["decision"]["kind"]
+        assert row[-3:] == [f"{outcome[key]:,}" for key in ("requests", "canary_requests", "canary_errors")]
+    assert body["judged"] == ["errors"] and body["not_recorded"] == ["client_errors", "overload", "latency"]
+
+
+def test_a_configured_route_brings_its_analysis_and_plan(replay: Run, tmp_path: Path) -> None:
+    config = tmp_path / "gateway.yaml"
+    backends = "backends: {a: {endpoints: [http://127.0.0.1:1]}, b: {endpoints: [http://127.0.0.1:2]}}"
+    route = "{name: %s, match: {path_prefix: /%s}, stable: a, canary: b, analysis: {alpha_rollback: 0.002}}"
+    admin = "admin: {token_env: GATEWAY_REPLAY_TEST_UNSET}"
+    config.write_text(f"{admin}\n{backends}\nroutes:\n  - {route % ('one', 'one')}\n  - {route % ('two', 'two')}\n")
+    content = lines(traffic.sparse())
+    result = replay(content, "--config", str(config), "--route", "two", "--json")
+    assert result.exit_code == 0 and msgspec.json.decode(result.stdout)["alpha_rollback"] == 0.002
+    result = replay(content, "--config", str(config), "--route", "two", "--alpha", "0.03", "--json")
+    assert msgspec.json.decode(result.stdout)["alpha_rollback"] == 0.03
+    for options, says in (([], "say which route with --route"), (["--route", "x"], "'x' is not a route")):
+        refused = replay(content, "--config", str(config), *options)
+        assert refused.exit_code == 2 and says in refused.stderr and "one, two" in refused.stderr
+    config.write_text(config.read_text().replace("stable: a", "stable: nobody"))
+    refused = replay(content, "--config", str(config), "--route", "two")
+    assert refused.exit_code == 2 and f"{config}:4" in refused.stderr
+
+
+def test_a_setting_changes_a_rule(replay: Run) -> None:
+    content = lines(traffic.sparse())
+    options = ("--beside", "flagger", "--set", "flagger.threshold=1", "--set", "flagger.success_percent_min=99.9")
+    body = msgspec.json.decode(replay(content, *options, "--json").stdout)
+    assert body["outcomes"][1]["decision"] | {"reason": ""} == {"kind": "rollback", "at_s": 60.0, "reason": ""}
+
+
+def test_a_single_interval_is_a_recording(replay: Run) -> None:
+    result = replay("at_s,variant,requests,errors\n5,stable,9,0\n5,canary,1,0\n")
+    assert result.exit_code == 0 and "1 intervals over 0 s" in result.stdout
+
+
+def test_a_name_that_is_no_text_breaks_no_output(replay: Run) -> None:
+    content = "at_s,variant,requests,errors\n5,stable,9,0\n5,canary,1,0\n"
+    for options in ([], ["--json"]):
+        result = replay(content, *options, name="odd\udcff\x1b.csv")
+        assert result.exit_code == 0 and "\x1b" not in result.stdout and "odd" in result.stdout

@@ -1,0 +1,188 @@
+"""The supervisor over real processes: restarts, statuses, signals at any moment, and its own violent death."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+DRIVER = """
+import asyncio, logging, sys
+from gateway.runtime import supervisor
+from gateway.runtime.supervisor import Child, Supervisor
+
+async def main():
+    it = Supervisor([{children}])
+    it.watch_signals()
+    {before}
+    print("ready", flush=True)
+    return await it.run()
+
+logging.basicConfig(level=logging.WARNING)
+sys.exit(asyncio.run(main()))
+"""
+# Says which child it is and what it was told, then lives until it is told to end.
+GOOD = """
+import os, signal, sys, time
+told = sys.stdin.read()
+def end(*_):
+    print("ended", told, flush=True)
+    os._exit(0)
+signal.signal(signal.SIGTERM, end)
+print("born", told, os.getpid(), flush=True)
+while True:
+    time.sleep(0.05)
+"""
+DEAF = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("born", sys.stdin.read(), os.getpid(), flush=True)
+while True:
+    time.sleep(0.05)
+"""
+
+
+@contextmanager
+def supervised(directory: Path, children: str, before: str = "pass", **modules: str) -> Iterator[subprocess.Popen[str]]:
+    """A supervisor in a process of its own, over modules that are files in ``directory``."""
+    for name, source in modules.items():
+        (directory / f"{name}.py").write_text(textwrap.dedent(source))
+    process = subprocess.Popen(
+        [sys.executable, "-c", DRIVER.format(children=children, before=before)],
+        cwd=directory,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate(timeout=20)
+        until(lambda: not descendants(process.pid), "nothing is left of it")
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes that a supervisor of this id has started, also after its death."""
+    found = []
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (directory / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"gateway.runtime.child" in command and str(pid).encode() in command:
+            found.append(int(directory.name))
+    return found
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    deadline_s = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline_s, f"never happened: {what}"
+        time.sleep(0.02)
+
+
+def lines(process: subprocess.Popen[str], count: int) -> list[list[str]]:
+    assert process.stdout is not None
+    return [process.stdout.readline().split() for _ in range(count)]
+
+
+def test_children_are_told_their_settings_and_stop_rank_by_rank(tmp_path: Path) -> None:
+    children = 'Child("one", "good", b"one", stop_rank=1), Child("two", "good", b"two")'
+    with supervised(tmp_path, children, good=GOOD) as process:
+        assert {line[1] for line in lines(process, 2)} == {"one", "two"}
+        process.terminate()
+        out, log = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert out.split("\n")[:2] == ["ended two", "ended one"]
+    assert log == ""
+
+
+def test_a_child_that_dies_is_started_again(tmp_path: Path) -> None:
+    with supervised(tmp_path, 'Child("it", "good", b"it")', good=GOOD) as process:
+        for _ in range(3):
+            ((_, _, pid),) = lines(process, 1)
+            os.kill(int(pid), signal.SIGKILL)
+        ((_, _, last),) = lines(process, 1)
+        assert len(descendants(process.pid)) == 1
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 0
+        assert process.stderr is not None
+        assert process.stderr.read().count("ended with status -9") == 3
+        assert last != pid
+
+
+def test_a_child_that_cannot_work_ends_everything_with_its_status(tmp_path: Path) -> None:
+    children = 'Child("good", "good", b""), Child("bad", "bad", b"")'
+    with supervised(tmp_path, children, good=GOOD, bad="raise SystemExit(2)") as process:
+        assert process.wait(timeout=20) == 2
+
+
+def test_a_child_that_cannot_be_started_is_tried_again(tmp_path: Path) -> None:
+    before = """real, sys.executable = sys.executable, "/nowhere/python"
+    asyncio.get_running_loop().call_later(0.5, setattr, sys, "executable", real)"""
+    with supervised(tmp_path, 'Child("it", "good", b"it")', before, good=GOOD) as process:
+        assert lines(process, 1)[0][:2] == ["born", "it"]
+        process.terminate()
+        _, log = process.communicate(timeout=20)
+    assert "it cannot be started" in log
+
+
+def test_a_stop_does_not_wait_for_a_restart_that_is_due_later(tmp_path: Path) -> None:
+    with supervised(tmp_path, 'Child("bad", "bad", b"")', bad="raise SystemExit(1)") as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "starting it again in 0.4 s" in line:
+                break
+        process.terminate()
+        assert process.wait(timeout=20) == 0
+
+
+def test_who_does_not_stop_in_time_is_killed(tmp_path: Path) -> None:
+    with supervised(tmp_path, 'Child("it", "deaf", b"it", stop_timeout_s=0.2)', deaf=DEAF) as process:
+        lines(process, 1)
+        process.terminate()
+        _, log = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert "it did not stop" in log
+
+
+def test_a_second_signal_kills_at_once(tmp_path: Path) -> None:
+    with supervised(tmp_path, 'Child("it", "deaf", b"it", stop_timeout_s=3600)', deaf=DEAF) as process:
+        lines(process, 1)
+        process.terminate()
+        time.sleep(0.1)
+        process.terminate()
+        assert process.wait(timeout=20) == 0
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2])
+def test_a_signal_while_children_are_being_born_leaves_none(tmp_path: Path, delay_s: float) -> None:
+    children = ", ".join(f'Child("{n}", "good", b"{n}")' for n in range(4))
+    with supervised(tmp_path, children, good=GOOD) as process:
+        time.sleep(delay_s)
+        process.terminate()
+        process.communicate(timeout=20)
+        assert process.returncode == 0
+        assert descendants(process.pid) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the children look for themselves")
+@pytest.mark.parametrize("delay_s", [0.0, 0.02, 0.05, 0.1, 0.5])
+def test_a_supervisor_that_is_killed_takes_its_children_along(tmp_path: Path, delay_s: float) -> None:
+    children = ", ".join(f'Child("{n}", "good", b"{n}")' for n in range(3))
+    with supervised(tmp_path, children, good=GOOD) as process:
+        time.sleep(delay_s)
+        process.kill()
+        process.communicate(timeout=20)
+        until(lambda: not descendants(process.pid), "they are gone")

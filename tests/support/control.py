@@ -1,0 +1,371 @@
+"""A control plane in the test's own process, with the disk, the clock and the workers under the test's control.
+
+Controller, journal, hub and the workers' counters are the real ones; the workers speak the real protocol over a real
+socket, but serve requests that the test makes up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+import pytest
+
+from gateway.config import load, routing_table
+from gateway.control.controller import Controller
+from gateway.control.journal import Journal
+from gateway.control.routes import RouteState
+from gateway.control.views import ControlEvent
+from gateway.core.analysis import Analysis
+from gateway.core.errors import JournalError
+from gateway.core.rollout import Analysed, Rollout
+from gateway.core.stats.histogram import bucket_of
+from gateway.core.traffic.table import RoutingTable
+from gateway.proxy.tally import RouteTally, Tally
+from gateway.runtime import wire
+from tests.support.worker import eventually
+
+
+class ManualClock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+        self.wall_now_s = 1_700_000_000.0
+
+    def monotonic_s(self) -> float:
+        """As set."""
+        return self.now_s
+
+    def wall_s(self) -> float:
+        """As set."""
+        return self.wall_now_s
+
+
+class Disk:
+    """What befalls the journal's writes: they hang while ``hold`` is on; they fail once ``broken`` is set."""
+
+    def __init__(self) -> None:
+        self._go = threading.Event()
+        self._go.set()
+        self.broken = False
+        self.dead = False
+
+    @property
+    def holds(self) -> bool:
+        """Whether writes hang."""
+        return not self._go.is_set()
+
+    def hold(self) -> None:
+        """From now on no write comes back."""
+        self._go.clear()
+
+    def release(self) -> None:
+        """The disk answers again."""
+        self._go.set()
+
+    def pass_by(self, journal: TestJournal) -> None:
+        """Before each write, on the disk's thread."""
+        self._go.wait()
+        if self.broken or self.dead:
+            journal.fail()
+
+
+class TestJournal(Journal):
+    """The real journal behind a disk of the test's."""
+
+    __test__ = False
+    disk: Disk
+
+    def fail(self) -> None:
+        """Fail as a full disk does."""
+        self._broken = "disk I/O error"
+        raise JournalError("cannot write: disk I/O error")
+
+    def append(self, *args: Any) -> int:
+        """As the disk allows."""
+        self.disk.pass_by(self)
+        return super().append(*args)
+
+    def save_snapshot(self, *args: Any) -> None:
+        """As the disk allows."""
+        self.disk.pass_by(self)
+        super().save_snapshot(*args)
+
+    def set_weight(self, *args: Any) -> None:
+        """As the disk allows."""
+        self.disk.pass_by(self)
+        super().set_weight(*args)
+
+
+class SpokenWorker:
+    """A worker's end of the conversation, with real counters."""
+
+    def __init__(self, index: int, boot: str) -> None:
+        self.index = index
+        self.boot = boot
+        self.tally = Tally(boot)
+        self.table: RoutingTable | None = None
+        self.tallies: dict[str, RouteTally] = {}
+        self.tables: list[RoutingTable] = []
+        self.down: tuple[str, ...] = ()
+        self.acked = 0
+        self.task: asyncio.Task[None] | None = None
+        self._reading = asyncio.Event()
+        self._reading.set()
+
+    @property
+    def epoch(self) -> int:
+        """The table's, 0 before the first."""
+        return self.table.epoch if self.table else 0
+
+    def weight_bp(self, route: str = "r") -> int:
+        """What it gives the canary."""
+        return self.table.route(route).weight_bp if self.table else 0
+
+    async def connect(self, path: Path) -> None:
+        """Say hello."""
+        self.reader, self.writer = await asyncio.open_unix_connection(str(path))
+        weights = {r.name: r.weight_bp for r in self.table.routes} if self.table else {}
+        self.writer.write(wire.encode(wire.Hello(self.boot, self.index, 1, self.epoch, weights)))
+        self.task = asyncio.create_task(self._listen(self.reader, self.writer))
+
+    async def _listen(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            while True:
+                await self._reading.wait()
+                message = await wire.read_down(reader)
+                await self._reading.wait()
+                match message:
+                    case wire.SetTable(table):
+                        self.tables.append(table)
+                        if table.epoch > self.epoch:
+                            self.table = table
+                            self.tallies = self.tally.enter_table(table.epoch, table.routes)
+                        writer.write(wire.encode(wire.Applied(self.epoch)))
+                    case wire.SetHealth(down):
+                        self.down = down
+                    case wire.Ack(seq):
+                        self.acked = max(self.acked, seq)
+                        self.tally.acknowledged(seq)
+
+    def hang(self) -> None:
+        """As after SIGSTOP: what arrives stays unread."""
+        self._reading.clear()
+
+    def wake(self) -> None:
+        """As after SIGCONT."""
+        self._reading.set()
+
+    @property
+    def hangs(self) -> bool:
+        """Whether it does."""
+        return not self._reading.is_set()
+
+    def serve(self, stable: int, canary: int, canary_errors: int = 0, route: str = "r") -> None:
+        """Count made-up requests under the table in force."""
+        tally = self.tallies[route]
+        for arm, requests in zip(tally.arms, (stable, canary), strict=True):
+            arm.requests += requests
+            if requests:
+                bucket = bucket_of(1000)
+                arm.latency[bucket] = arm.latency.get(bucket, 0) + requests
+                arm.duration[bucket] = arm.duration.get(bucket, 0) + requests
+        tally.arms[1].errors += canary_errors
+
+    async def report(self) -> None:
+        """Send what was counted, and wait until it was taken in."""
+        if self.hangs:
+            return
+        report = self.tally.report(self.epoch, 0, 0, 0)
+        self.writer.write(wire.encode(report))
+        await eventually(lambda: self.acked >= report.seq, f"worker {self.boot}'s report {report.seq} is acknowledged")
+
+    async def close(self) -> None:
+        """The connection ends."""
+        if self.task is not None:
+            self.task.cancel()
+            await asyncio.gather(self.task, return_exceptions=True)
+            self.writer.close()
+            self.task = None
+
+
+class Plane:
+    """Lives of the control plane, one after the other, over one journal and the same workers."""
+
+    def __init__(self, directory: Path, text: str, *, workers: int = 2) -> None:
+        self.directory = directory
+        self.config_path = directory / "gateway.yaml"
+        self.config_path.write_text(text)
+        self.clock = ManualClock()
+        self.disk = Disk()
+        self.workers = [SpokenWorker(index, f"w{index}-0") for index in range(workers)]
+        self._births = workers
+        self.controller: Controller
+        self.journal: TestJournal
+
+    async def __aenter__(self) -> Self:
+        await self.begin()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.disk.release()
+        for worker in self.workers:
+            await worker.close()
+        await self.controller.stop()
+
+    @property
+    def socket(self) -> Path:
+        """Where the hub listens."""
+        return self.directory / "c.sock"
+
+    @property
+    def journal_path(self) -> Path:
+        """Where the journal is."""
+        return self.directory / "journal.sqlite3"
+
+    async def begin(self) -> None:
+        """A life begins: open the journal, hear the workers, publish."""
+        config = load(self.config_path)
+        journal: Journal | JournalError
+        try:
+            self.journal = TestJournal.open(self.journal_path)  # type: ignore[assignment]  # open() is of the class
+            self.journal.disk = self.disk
+            journal = self.journal
+        except JournalError as error:
+            journal = error
+        config = config.model_copy(update={"workers": len(self.workers)})
+        self.controller = Controller(config, routing_table(config, epoch=0), journal, self.clock)
+        self.events = self.controller.events()
+        await self.controller.hub.start(self.socket)
+        for worker in self.workers:
+            await worker.connect(self.socket)
+        await self.controller.recover()
+
+    async def kill(self) -> None:
+        """The life ends as by SIGKILL: what waits for the disk never reaches it."""
+        self.disk.dead = True
+        self.disk.release()
+        for worker in self.workers:
+            await worker.close()
+        await self.controller.hub.stop()
+        await eventually(lambda: self.controller._scribe.idle, "the disk's thread is done")  # noqa: SLF001
+        self.journal.close()
+        self.disk = Disk()
+
+    async def restart(self, text: str | None = None) -> None:
+        """Kill, and begin again."""
+        await self.kill()
+        if text is not None:
+            self.config_path.write_text(text)
+        await self.begin()
+
+    async def newborn(self, index: int) -> SpokenWorker:
+        """The worker in this place dies; connect the new one."""
+        await self.workers[index].close()
+        self._births += 1
+        self.workers[index] = SpokenWorker(index, f"w{index}-{self._births}")
+        return self.workers[index]
+
+    async def serve(self, stable: int, canary: int, canary_errors: int = 0, route: str = "r") -> None:
+        """Every worker serves so many, and reports."""
+        for worker in self.workers:
+            worker.serve(stable, canary, canary_errors, route)
+            await worker.report()
+
+    def tick(self, after_s: float = 0.1) -> None:
+        """Time passes and the controller looks."""
+        self.clock.now_s += after_s
+        self.controller.tick()
+
+    async def good(self, route: str = "r") -> None:
+        """Enough good traffic to prove the canary, and one tick."""
+        await self.serve(3000, 3000, route=route)
+        self.tick(1.0)
+
+    async def bad(self, route: str = "r") -> None:
+        """Enough bad traffic to convict the canary, and one tick."""
+        await self.serve(300, 300, 200, route=route)
+        self.tick(0.1)
+
+    async def quiet(self) -> None:
+        """Wait until nothing waits for the disk."""
+        decisions = self.controller._decisions  # noqa: SLF001
+        await eventually(lambda: self.controller._scribe.idle and not decisions._tasks, "the disk is quiet")  # noqa: SLF001
+
+    def weight_bp(self, route: str = "r") -> int:
+        """The weight in force."""
+        return round(self.controller.route(route).canary_percent * 100)
+
+    def state(self, route: str = "r") -> Rollout:
+        """The rollout in force."""
+        return self.controller._routes[route].rollout  # noqa: SLF001
+
+    def journaled(self, route: str = "r") -> Rollout | None:
+        """The rollout as the journal would have it after a crash."""
+        latest = self.journal.latest(route)
+        return None if latest is None else self.journal.replay(latest.rollout_id)
+
+    def analysis(self, route: str = "r") -> Analysis | None:
+        """What the last tick found."""
+        return self.controller._routes[route].analysis  # noqa: SLF001
+
+    def waits(self, route: str) -> bool:
+        """Whether something is decided that is not in force yet."""
+        state = self.controller._routes[route]  # noqa: SLF001
+        return state.decided is not state.rollout
+
+    def stumble_over(self, name: str, patch: pytest.MonkeyPatch) -> None:
+        """A fault of our own in whatever the analysis of this route leads to."""
+        decisions = self.controller._decisions  # noqa: SLF001
+        hear = decisions.hear
+
+        def stumbling(route: RouteState, event: Analysed, analysis: Analysis) -> None:
+            if route.name == name:
+                raise RuntimeError("a fault")
+            hear(route, event, analysis)
+
+        patch.setattr(decisions, "hear", stumbling)
+
+    def alarms(self) -> list[str]:
+        """What stands."""
+        return self.controller._alarms.reasons  # noqa: SLF001
+
+    def told(self, *kinds: str) -> list[ControlEvent]:
+        """The remembered events of these kinds."""
+        remembered = self.controller._events._remembered  # noqa: SLF001
+        return [event for event in remembered if event.kind in kinds]
+
+
+def text(*routes: str, canary_percent: float = 0.0, **changes: Any) -> str:
+    """A configuration with these routes (default: r), each with two steps that need evidence but no time."""
+    document = {
+        "backends": {
+            "v1": {"endpoints": ["http://127.0.0.1:9"], "probe": None},
+            "v2": {"endpoints": ["http://127.0.0.1:9"], "probe": None},
+            "v3": {"endpoints": ["http://127.0.0.1:9"], "probe": None},
+        },
+        "routes": [
+            {
+                "name": name,
+                "match": {"path_prefix": f"/{name}"},
+                "stable": "v1",
+                "canary": "v2",
+                "canary_percent": canary_percent,
+                "analysis": {"latency": {"decides": False}},
+                "plan": {
+                    "steps": [
+                        {"percent": 20, "min_time_s": 0, "min_requests": 0},
+                        {"percent": 50, "min_time_s": 0, "min_requests": 0},
+                    ]
+                },
+            }
+            | changes
+            for name in routes or ("r",)
+        ],
+    }
+    return msgspec.yaml.encode(document).decode()
