@@ -44,9 +44,11 @@ async def test_a_rollout_is_judged_on_after_everything_was_stopped_and_started(t
     async with Plane(tmp_path, text()) as plane:
         await plane.controller.start("r", "alice")
         await plane.serve(100, 100)
+        await plane.quiet()
         plane.tick(1.5)
         await plane.controller.set_weight("r", 1000, "alice")
         await plane.serve(100, 100)
+        await plane.quiet()  # evidence is not saved while the disk has something else to do
         plane.tick(1.5)
         before = plane.controller.rollouts()[0].canary_requests
         assert before == 400
@@ -184,6 +186,7 @@ async def test_the_promise_of_a_rollout_under_way_outlives_a_changed_analysis(tm
     async with Plane(tmp_path, text()) as plane:
         await plane.controller.start("r", "alice")
         await plane.serve(10, 10)
+        await plane.quiet()
         plane.tick(1.5)
         await plane.quiet()
         await plane.restart(text(analysis={"alpha_rollback": 0.2, "latency": {"decides": False}}))
@@ -199,6 +202,7 @@ async def test_evidence_that_cannot_be_read_any_more_begins_anew(tmp_path: Path)
     async with Plane(tmp_path, text()) as plane:
         rollout = (await plane.controller.start("r", "alice")).id
         await plane.serve(10, 10)
+        await plane.quiet()
         plane.tick(1.5)
         await plane.quiet()
         plane.journal.save_snapshot(rollout, b'{"from": "another version"}', b"", 1.0)
