@@ -253,7 +253,7 @@ class Plane:
         for worker in self.workers:
             await worker.close()
         await self.controller.hub.stop()
-        await eventually(lambda: self.controller._scribe.idle, "the disk's thread is done")  # noqa: SLF001
+        await eventually(lambda: self.controller._scribe.idle, "the disk's thread is done")
         self.journal.close()
         self.disk = Disk()
 
@@ -294,8 +294,8 @@ class Plane:
 
     async def quiet(self) -> None:
         """Wait until nothing waits for the disk."""
-        decisions = self.controller._decisions  # noqa: SLF001
-        await eventually(lambda: self.controller._scribe.idle and not decisions._tasks, "the disk is quiet")  # noqa: SLF001
+        decisions = self.controller._decisions
+        await eventually(lambda: self.controller._scribe.idle and not decisions._tasks, "the disk is quiet")
 
     def weight_bp(self, route: str = "r") -> int:
         """The weight in force."""
@@ -303,7 +303,7 @@ class Plane:
 
     def state(self, route: str = "r") -> Rollout:
         """The rollout in force."""
-        return self.controller._routes[route].rollout  # noqa: SLF001
+        return self.controller._routes[route].rollout
 
     def journaled(self, route: str = "r") -> Rollout | None:
         """The rollout as the journal would have it after a crash."""
@@ -312,16 +312,16 @@ class Plane:
 
     def analysis(self, route: str = "r") -> Analysis | None:
         """What the last tick found."""
-        return self.controller._routes[route].analysis  # noqa: SLF001
+        return self.controller._routes[route].analysis
 
     def waits(self, route: str) -> bool:
         """Whether something is decided that is not in force yet."""
-        state = self.controller._routes[route]  # noqa: SLF001
+        state = self.controller._routes[route]
         return state.decided is not state.rollout
 
     def stumble_over(self, name: str, patch: pytest.MonkeyPatch) -> None:
         """A fault of our own in whatever the analysis of this route leads to."""
-        decisions = self.controller._decisions  # noqa: SLF001
+        decisions = self.controller._decisions
         hear = decisions.hear
 
         def stumbling(route: RouteState, event: Analysed, analysis: Analysis) -> None:
@@ -333,11 +333,11 @@ class Plane:
 
     def alarms(self) -> list[str]:
         """What stands."""
-        return self.controller._alarms.reasons  # noqa: SLF001
+        return self.controller._alarms.reasons
 
     def told(self, *kinds: str) -> list[ControlEvent]:
         """The remembered events of these kinds."""
-        remembered = self.controller._events._remembered  # noqa: SLF001
+        remembered = self.controller._events._remembered
         return [event for event in remembered if event.kind in kinds]
 
 
