@@ -53,7 +53,7 @@ REASONS: Final = (
     *("head_timeout", "body_timeout", "method_not_allowed", "upgrade_unsupported", "expectation_failed", "no_route"),
     *("loop", "connect_failed", "connect_timeout", "reset", "truncated", "bad_response", "first_byte_timeout"),
     *("idle_timeout", "no_healthy_endpoint", "stale_connection", "queue_full", "total_timeout"),
-    *("shutting_down", "too_many_connections"),
+    "too_many_connections",
 )
 
 _BOUNDS: Final = tuple((repr(us / 1e6), bucket_of(us)) for us in BOUNDS_US)

@@ -15,13 +15,12 @@ TYPE_PREFIX = "urn:canary-gateway:problem:"
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """Why an exchange failed. ``retryable``: nothing that an upstream may have acted on was lost by another try."""
+    """Why an exchange failed. ``close``: the connection's framing is in doubt, or it must end for another reason."""
 
     reason: str
     status: int
     blame: Blame
     title: str
-    retryable: bool = False
     close: bool = False
 
 
@@ -29,8 +28,8 @@ def _downstream(reason: str, status: int, title: str, *, close: bool = True) -> 
     return Fault(reason, status, Blame.DOWNSTREAM, title, close=close)
 
 
-def _upstream(reason: str, status: int, title: str, *, retryable: bool = True) -> Fault:
-    return Fault(reason, status, Blame.UPSTREAM, title, retryable=retryable)
+def _upstream(reason: str, status: int, title: str) -> Fault:
+    return Fault(reason, status, Blame.UPSTREAM, title)
 
 
 # The client's doing. Where framing is in doubt the connection is closed.
@@ -53,17 +52,16 @@ LOOP = Fault("loop", 508, Blame.INTERNAL, "the request has passed this gateway b
 CONNECT_FAILED = _upstream("connect_failed", 502, "the backend refused the connection")
 CONNECT_TIMEOUT = _upstream("connect_timeout", 504, "the backend did not accept the connection in time")
 RESET = _upstream("reset", 502, "the backend closed the connection before it answered")
-TRUNCATED = _upstream("truncated", 502, "the backend's answer broke off", retryable=False)
+TRUNCATED = _upstream("truncated", 502, "the backend's answer broke off")
 BAD_RESPONSE = _upstream("bad_response", 502, "the backend's answer is malformed")
 FIRST_BYTE_TIMEOUT = _upstream("first_byte_timeout", 504, "the backend did not begin to answer in time")
-IDLE_TIMEOUT = _upstream("idle_timeout", 504, "the backend's answer stalled", retryable=False)
+IDLE_TIMEOUT = _upstream("idle_timeout", 504, "the backend's answer stalled")
 NO_ENDPOINT = _upstream("no_healthy_endpoint", 503, "the backend has no healthy endpoint")
 
 # Nobody's variant is to blame.
-STALE = Fault("stale_connection", 502, Blame.INTERNAL, "a kept connection was closed under the request", retryable=True)
+STALE = Fault("stale_connection", 502, Blame.INTERNAL, "a kept connection was closed under the request")
 QUEUE_FULL = Fault("queue_full", 503, Blame.INTERNAL, "too many requests wait for the backend")
 TOTAL_TIMEOUT = Fault("total_timeout", 504, Blame.INTERNAL, "the exchange took longer than the route allows")
-SHUTTING_DOWN = Fault("shutting_down", 503, Blame.INTERNAL, "the gateway is shutting down", close=True)
 TOO_MANY_CONNECTIONS = Fault("too_many_connections", 503, Blame.INTERNAL, "too many connections", close=True)
 
 
