@@ -138,7 +138,11 @@ def _listen(host: str, port: int, count: int) -> list[socket.socket]:
         for listener in listeners:
             listener.close()
         reason = error.strerror or str(error)
-        raise OSError(error.errno, f"cannot listen ({reason})", f"{host}:{port}") from error
+        raise OSError(
+            error.errno,
+            f"cannot listen ({reason})",
+            f"{host}:{port}: stop what listens there, or choose another address",
+        ) from error
     return listeners
 
 

@@ -81,7 +81,7 @@ class _Wrong(click.ClickException):
 @click.option("--latency/--no-latency", default=None, help="Whether latency has to be proven too.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 def plan(as_json: bool, **options: Any) -> int:
-    r"""Tell whether this traffic can decide a rollout's plan, and how soon.
+    """Tell whether this traffic can decide a rollout's plan, and how soon.
 
     \b
     gateway plan --rate 50 --base-rate 0.01 --regression 2x --steps 1,5,25,50 --deadline 1h
@@ -89,7 +89,7 @@ def plan(as_json: bool, **options: Any) -> int:
 
     What is not given is taken from the file, or is the default. Exits with 0 when the plan can be decided, with 3 when
     it cannot: then it proposes plans that can.
-    """
+    """  # noqa: D301  # click keeps a paragraph's lines only after a real backspace character
     try:
         answer = forecast(_question(**options))
     except ConfigError as error:

@@ -329,7 +329,8 @@ class Controller:
                 route.first_epoch = self._executor.table.epoch
 
     def _endpoint_turned(self, health: Health) -> None:
-        _log.warning("endpoint %s of %s is %s", health.endpoint.url, health.backend, "up" if health.up else "down")
+        state = "up" if health.up else "down"
+        _log.warning("endpoint %s of %s is %s: %s", health.endpoint.url, health.backend, state, health.last_answer)
         self.hub.publish_health(self.prober.down)
         self._events.publish("health", msgspec.to_builtins(_endpoint_view(health)))
 

@@ -28,6 +28,7 @@ class Health:
         self.endpoint = endpoint
         self.probe = probe
         self.up: bool | None = None if probe is None else True
+        self.last_answer = ""
         self._streak = 0
 
     def heard(self, good: bool) -> bool:
@@ -74,22 +75,26 @@ class Prober:
         url = health.endpoint.url + probe.path
         while True:
             try:
-                good = await _ask(client, url, probe.timeout_s)
+                heard = await _ask(client, url, probe.timeout_s)
             except Exception:  # noqa: BLE001  # a probe that cannot even be sent must not end all the others
                 _log.exception("cannot probe %s", url)
-                good = False
-            if health.heard(good):
+                heard = "no probe could be sent"
+            if health.heard(not heard):
+                health.last_answer = f"GET {probe.path}: {heard or 'well'}"
                 self._on_turn(health)
             await asyncio.sleep(probe.interval_s)
 
 
-async def _ask(client: httpx.AsyncClient, url: str, timeout_s: float) -> bool:
+async def _ask(client: httpx.AsyncClient, url: str, timeout_s: float) -> str:
+    """What is wrong with the endpoint's answer; empty when it is well."""
     try:
         # httpx's timeouts are per operation; this one is for the whole head, however it drips in.
         async with (
             asyncio.timeout(timeout_s),
             client.stream("GET", url, headers={"connection": "close"}, timeout=timeout_s) as response,
         ):
-            return response.is_success
-    except (httpx.HTTPError, TimeoutError):
-        return False
+            return "" if response.is_success else f"answered {response.status_code}"
+    except TimeoutError:
+        return f"no answer in {timeout_s:g} s"
+    except httpx.HTTPError as error:
+        return str(error) or type(error).__name__
