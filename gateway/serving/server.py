@@ -199,12 +199,17 @@ class _Infer:
         self._head = {"model_name": model.name, "model_version": model.version}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
         try:
-            response = await self._respond(Request(scope, receive))
+            response = await self._respond(request)
         except ClientDisconnect:
             return
         except RequestError as error:
             response = _error_response(error)
+        except Exception as error:  # noqa: BLE001  # see below
+            # Let through, Starlette would answer it and raise it again; uvicorn would then close the connection under
+            # the next request.
+            response = await _own_error(request, error)
         if response is not None:
             await response(scope, receive, send)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
+import select
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +173,19 @@ def test_inputs_that_fail_inside_the_graph_get_400(start: Any, slow_model: Path,
     assert_error(server.infer(content, model="slow"), 400, "the model cannot compute with these inputs")
 
 
+def assert_stays_open(url: httpx.URL, path: str, content: dict[str, Any]) -> None:
+    """A failure must not cost the request that comes after it on the same connection."""
+    connection = http.client.HTTPConnection(url.host, url.port or 80, timeout=10)
+    with contextlib.closing(connection):
+        connection.request("POST", path, json.dumps(content))
+        answer = connection.getresponse()
+        assert (answer.status, answer.will_close) == (500, False)
+        answer.read()
+        assert connection.sock is not None
+        closed, _, _ = select.select([connection.sock], [], [], 0.5)
+        assert not closed, "the server closed the connection after its answer"
+
+
 def test_a_model_that_has_never_worked_answers_500_and_one_that_has_400(
     start: Any, tmp_path: Path, onnx_file: Any
 ) -> None:
@@ -178,12 +194,15 @@ def test_a_model_that_has_never_worked_answers_500_and_one_that_has_400(
     path.write_bytes(onnx_file([("MatMul", ["x", "x"], ["y"])], {"x": ("FP32", (None, 3))}, {"y": ("FP32", (None, 3))}))
     server = start(path)
 
+    def x_of(rows: int) -> dict[str, Any]:
+        return {"name": "x", "datatype": "FP32", "shape": [rows, 3], "data": [0] * rows * 3}
+
     def infer(rows: int) -> httpx.Response:
-        x = {"name": "x", "datatype": "FP32", "shape": [rows, 3], "data": [0] * rows * 3}
-        response: httpx.Response = server.infer({"inputs": [x]}, model="square")
+        response: httpx.Response = server.infer({"inputs": [x_of(rows)]}, model="square")
         return response
 
     assert_error(infer(1), 500, "the model server failed")
+    assert_stays_open(server.client.base_url, "/v2/models/square/infer", {"inputs": [x_of(1)]})
     assert infer(3).status_code == 200
     assert_error(infer(1), 400, "the model cannot compute with these inputs")
 
