@@ -28,6 +28,7 @@ from gateway.control.controller import Controller
 from gateway.control.metrics import render
 from gateway.control.scribe import open_journal
 from gateway.core.traffic.table import RoutingTable
+from gateway.runtime.child import orphaned
 from gateway.runtime.logs import log_to_stderr
 from gateway.runtime.settings import Limits, WorkerSettings
 from gateway.runtime.supervisor import Child, Supervisor
@@ -195,7 +196,7 @@ async def _control(settings: ControlSettings) -> None:
     told_to_stop = _until_told_to_stop()
     controller = Controller(config, routing_table(config, epoch=0), journal)
     await controller.hub.start(Path(settings.control_path))
-    tasks = [asyncio.create_task(work) for work in (told_to_stop, controller.run(), _until_orphaned())]
+    tasks = [asyncio.create_task(work) for work in (told_to_stop, controller.run(), orphaned())]
     # Not cancelled with the others: it ends its streams and answers what it has in hand.
     server = AdminServer(_admin_config(controller, settings.token))
     serving = asyncio.create_task(_serve_admin(server, controller, settings.admin_fd))
@@ -229,13 +230,6 @@ def _admin_config(controller: Controller, token: str | None) -> uvicorn.Config:
     return uvicorn.Config(
         app, lifespan="off", log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=2
     )
-
-
-async def _until_orphaned() -> None:
-    """Return when the supervisor is gone: nobody would look after this process any more."""
-    parent = os.getppid()
-    while os.getppid() == parent:
-        await asyncio.sleep(1.0)
 
 
 if __name__ == "__main__":

@@ -142,11 +142,11 @@ class Observer:
 
     def forget(self, epoch: int, at_s: float) -> None:
         """Drop the evidence of epochs that are over and that no worker reports any more."""
+        over = {k for k, seen_s in self._last_seen_s.items() if k[1] < epoch and at_s - seen_s > _GRACE_S}
+        if not over:
+            return
         reported = {(entry.route, entry.epoch) for report in self._newest.values() for entry in report.evidence}
-        over = [k for k, seen_s in self._last_seen_s.items() if k[1] < epoch and at_s - seen_s > _GRACE_S]
-        for key in over:
-            if key in reported:
-                continue
+        for key in over - reported:
             del self._last_seen_s[key]
             self._departed.pop(key, None)
             self._left[key[0]] = max(key[1], self._left.get(key[0], -1))

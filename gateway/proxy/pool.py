@@ -67,13 +67,10 @@ class EndpointPool:
                 self.leased += 1
                 connection.reused = True
                 return connection
-        return self._lease_fresh(exchange)
+        return self.lease_fresh(exchange)
 
     def lease_fresh(self, exchange: Exchange) -> UpstreamConnection | Fault | None:
         """Like `lease`, but never a kept connection: for the retry after a stale one."""
-        return self._lease_fresh(exchange)
-
-    def _lease_fresh(self, exchange: Exchange) -> UpstreamConnection | Fault | None:
         if self.open < self.backend.connections_max:
             self._connect(exchange)
             return None
@@ -181,15 +178,18 @@ class EndpointPool:
 
     def _failed(self, exchange: Exchange, fault: Fault) -> None:
         self.open -= 1
-        own = fault is faults.TOO_MANY_CONNECTIONS
-        self._failures += not own
-        excess = self._failures - _FAILURES_BEFORE_EJECTION
-        if excess >= 0 and not own:
-            self.ejected_until_s = monotonic() + min(_EJECTION_S * 2 ** min(excess, 10), _EJECTION_S_MAX)
+        if fault is not faults.TOO_MANY_CONNECTIONS:
+            self._count_failure()
         if exchange.waits_for(self):
             exchange.lease_failed(fault)
         # Those that queued for this endpoint need an answer as well; each tries on its own.
         self._connect_next()
+
+    def _count_failure(self) -> None:
+        self._failures += 1
+        excess = self._failures - _FAILURES_BEFORE_EJECTION
+        if excess >= 0:
+            self.ejected_until_s = monotonic() + min(_EJECTION_S * 2 ** min(excess, 10), _EJECTION_S_MAX)
 
 
 class BackendPool:

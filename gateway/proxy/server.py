@@ -22,6 +22,7 @@ import uvicorn
 from gateway.proxy.http1 import DownstreamConnection
 from gateway.proxy.link import ControlLink
 from gateway.proxy.state import SWEEP_S, WorkerState
+from gateway.runtime.child import orphaned
 from gateway.runtime.settings import WorkerSettings
 
 # How long a newborn worker waits for control's table before it serves by the one it was born with (stable only).
@@ -100,9 +101,7 @@ def _sweep(worker: WorkerState) -> None:
 
 async def _orphaned() -> None:
     """End when the supervisor is gone: a worker that nobody looks after must not hold the port."""
-    parent = os.getppid()
-    while os.getppid() == parent:
-        await asyncio.sleep(1.0)
+    await orphaned()
     os.kill(os.getpid(), signal.SIGTERM)
 
 

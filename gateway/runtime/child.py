@@ -8,6 +8,7 @@ children look for themselves, once a second. Nothing is imported here that a wor
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import runpy
@@ -26,6 +27,13 @@ def main() -> None:
     if os.getppid() != parent:
         sys.exit(1)  # it died before the kernel knew of our wish
     runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+async def orphaned() -> None:
+    """Return when the parent is gone: for where no kernel says so, and a child that looks after itself."""
+    parent = os.getppid()
+    while os.getppid() == parent:
+        await asyncio.sleep(1.0)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ import uvicorn
 from gateway.admin.app import AdminServer, build_admin
 from gateway.control.api import TrafficTotals
 from gateway.control.events import EventLog
+from gateway.control.records import Record
 from gateway.control.views import ControlEvent, EndpointView, Readiness, RolloutView, RouteView
 from gateway.core.analysis.types import Analysis, Finding, Verdict
 from gateway.core.errors import ConflictError, JournalError, NotFoundError
@@ -43,7 +44,7 @@ from gateway.core.rollout import (
     step,
 )
 from gateway.core.types import percent_from_weight_bp
-from gateway.runtime.clock import SystemClock, iso
+from gateway.runtime.clock import SystemClock
 
 PLAN = Plan((Step(100, 1.0, 10), Step(5_000, 1.0, 10)), deadline_s=60.0)
 METRICS = b"# TYPE gateway_up gauge\ngateway_up 1\n"
@@ -248,24 +249,8 @@ class Served:
 
 
 def _view(rollout: Rollout) -> RolloutView:
-    return RolloutView(
-        id=rollout.rollout_id,
-        route=rollout.route,
-        stable=rollout.stable,
-        canary=rollout.canary,
-        phase=rollout.phase.value,
-        step=rollout.step_index + 1,
-        steps=len(rollout.plan.steps),
-        canary_percent=percent_from_weight_bp(rollout.weight_bp),
-        reason=rollout.reason,
-        causes=rollout.causes,
-        by=rollout.by,
-        started_at=iso(0.0),
-        updated_at=iso(rollout.last_at_s),
-        plan=rollout.plan,
-        canary_requests=0,
-        analysis=None if rollout.phase is Phase.IDLE else ANALYSIS,
-    )
+    analysis = None if rollout.phase is Phase.IDLE else ANALYSIS
+    return Record(rollout, analysis, 0.0, rollout.last_at_s).view(rollout, analysis, 0)
 
 
 def main() -> None:
