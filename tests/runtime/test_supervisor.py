@@ -29,22 +29,26 @@ async def main():
 logging.basicConfig(level=logging.WARNING)
 sys.exit(asyncio.run(main()))
 """
-# Says which child it is and what it was told, then lives until it is told to end.
-GOOD = """
+# One write a line: children share a pipe, and print() makes several writes where output is not buffered.
+SAY = """
 import os, signal, sys, time
+def say(line):
+    os.write(1, (line + "\\n").encode())
+"""
+# Says which child it is and what it was told, then lives until it is told to end.
+GOOD = SAY + """
 told = sys.stdin.read()
 def end(*_):
-    print("ended", told, flush=True)
+    say("ended " + told)
     os._exit(0)
 signal.signal(signal.SIGTERM, end)
-print("born", told, os.getpid(), flush=True)
+say(f"born {told} {os.getpid()}")
 while True:
     time.sleep(0.05)
 """
-DEAF = """
-import os, signal, sys, time
+DEAF = SAY + """
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-print("born", sys.stdin.read(), os.getpid(), flush=True)
+say(f"born {sys.stdin.read()} {os.getpid()}")
 while True:
     time.sleep(0.05)
 """

@@ -117,8 +117,13 @@ class RunningGateway:
         found: dict[str, list[int]] = {"worker": [], "control": []}
         listed = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         for pid in map(int, listed):
-            command = Path(f"/proc/{pid}/cmdline").read_bytes()
-            found["worker" if b"gateway.proxy.server" in command else "control"].append(pid)
+            try:
+                command = Path(f"/proc/{pid}/cmdline").read_bytes()
+            except FileNotFoundError:
+                continue  # it ended since it was listed
+            for kind, module in (("worker", b"gateway.proxy.server"), ("control", b"gateway.app")):
+                if module in command:  # a child between its fork and its exec is neither yet
+                    found[kind].append(pid)
         return found
 
     async def start_rollout(self) -> str:
