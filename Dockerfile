@@ -1,6 +1,7 @@
 # A small image of the gateway: built in one stage, run in another that has neither compiler nor package cache.
 
-FROM python:3.12-slim AS build
+# The full image has the C compiler that the data plane is built with (setup.py); the one that runs needs none.
+FROM python:3.12 AS build
 WORKDIR /src
 
 # The dependencies first: they change less often than the code, so their layer is kept.
@@ -8,9 +9,10 @@ COPY requirements.lock ./
 RUN python -m venv /opt/gateway \
     && /opt/gateway/bin/pip install --no-cache-dir --require-hashes -r requirements.lock
 
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml setup.py README.md LICENSE ./
 COPY gateway gateway
 COPY models models
+ENV CANARY_GATEWAY_COMPILED=1
 RUN /opt/gateway/bin/pip wheel --no-cache-dir --no-deps --wheel-dir /wheels . \
     && /opt/gateway/bin/pip install --no-cache-dir --no-deps /wheels/canary_gateway-*.whl
 

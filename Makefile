@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint stats format lock wheel image clean
+.PHONY: help demo test nightly check lint stats pictures soak scale format lock wheel image clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1: \2/p' $(MAKEFILE_LIST)
@@ -26,6 +26,10 @@ demo: $(READY) ## run a whole canary rollout on this machine
 test: $(READY) ## run the tests
 	$(BIN)/python -m pytest --ignore tests/repo/test_checks.py
 
+SEEDS ?= 0:10000
+nightly: $(READY) ## live 10,000 seeds of the control plane's simulation (SEEDS=from:to)
+	SIM_SEEDS=$(SEEDS) $(BIN)/python -m pytest -q -s tests/sim
+
 check: lint test ## run everything that CI runs: style, types, architecture, tests
 
 lint: $(READY) ## check style, types and architecture
@@ -34,8 +38,21 @@ lint: $(READY) ## check style, types and architecture
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-stats: $(READY) ## measure how fast and how often wrongly the verdict engine decides (minutes)
-	$(BIN)/python loadtests/statistics/detection.py --out detection.jsonl
+STATS := detection bursts promotion sticky rules paths
+stats: $(READY) ## measure how fast and how often wrongly the verdict engine decides (half an hour)
+	for name in $(STATS); do \
+	  $(BIN)/python -m loadtests.statistics.$$name --out loadtests/statistics/results/$$name.jsonl || exit 1; done
+
+pictures: $(READY) ## draw the pictures of docs/statistics.md from the results of `make stats`
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[stats]'
+	$(BIN)/python -m loadtests.statistics.pictures
+
+soak: $(READY) ## ten minutes of load while faults are injected at random, then check the books
+	$(BIN)/python loadtests/soak.py
+
+scale: $(READY) ## the data plane's bounds at their full size: 1,000 slow readers, 10,000 departures, 50 reloads (minutes)
+	GATEWAY_SLOW_READERS=1000 GATEWAY_DISCONNECTS=10000 GATEWAY_PIPELINED=100000 GATEWAY_RELOADS=50 \
+		$(BIN)/python -m pytest tests/proxy/test_listener.py tests/e2e/test_reload.py
 
 format: $(READY) ## lay the code out and mend what ruff can mend
 	$(BIN)/ruff format

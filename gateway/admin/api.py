@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
+from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from gateway.admin import bodies, intake, stream
+from gateway.admin import bodies, intake, preconditions, stream
+from gateway.admin.audit import AuditTrail
 from gateway.admin.decode import one_line
+from gateway.admin.waits import WAIT_S_MAX, Waits
 from gateway.control.api import ControlPlane
+from gateway.control.views import RolloutView
+from gateway.core.rollout.types import Phase
 
-Metrics = Callable[[], tuple[bytes, str]]
+# The exposition and its content type, in the format that an Accept header asks for.
+Metrics = Callable[[str], tuple[bytes, str]]
 Handler = Callable[[Request], Awaitable[Any]]
 PAGE_DEFAULT = 50
 PAGE_MAX = 200
@@ -23,10 +29,20 @@ _EVENT_ID_MAX = 10**18 - 1
 class Api:
     """The handlers, by the names that the table of operations uses."""
 
-    def __init__(self, control: ControlPlane, metrics: Metrics, streams: stream.Streams) -> None:
+    def __init__(
+        self,
+        control: ControlPlane,
+        metrics: Metrics,
+        streams: stream.Streams,
+        trail: AuditTrail,
+        route_tag: Callable[[str], str],
+    ) -> None:
         self._control = control
         self._metrics = metrics
         self._streams = streams
+        self._trail = trail
+        self._route_tag = route_tag
+        self._waits = Waits(control, streams)
 
     # routes
 
@@ -34,25 +50,39 @@ class Api:
         """All routes."""
         return _json(bodies.RouteList(tuple(self._control.routes())))
 
-    async def show_route(self, request: Request) -> Response:
-        """One route."""
-        return _json(self._control.route(request.path_params["route"]))
-
     async def set_weight(self, request: Request) -> Response:
         """Set a route's canary share by hand."""
         wish = await intake.wish(request, bodies.WeightWish)
         weight_bp = bodies.weight_bp_of(wish)
         _said(request, f"{wish.canary_percent:g} %")
-        view = await self._control.set_weight(request.path_params["route"], weight_bp, intake.actor(request.headers))
-        return _json(view)
+        name = self._expected_route(request)
+        view = await self._control.set_weight(name, weight_bp, _by(request), one_line("reason", wish.reason))
+        return _json(view, headers={"etag": self._route_tag(name)})
 
     async def start_rollout(self, request: Request) -> Response:
         """Start a rollout."""
         wish = await intake.optional_wish(request, bodies.StartWish)
         plan = None if wish.plan is None else bodies.plan_of(wish.plan)
         _said(request, one_line("reason", wish.reason))
-        view = await self._control.start(request.path_params["route"], intake.actor(request.headers), plan)
-        return _json(bodies.rollout_body(view), 201, {"location": f"/api/v1/rollouts/{view.id}"})
+        name, by = self._expected_route(request), _by(request)
+        view = await self._control.start(name, by, plan, retry=wish.retry, reason=wish.reason)
+        return _rollout(view, 201, {"location": f"/api/v1/rollouts/{view.id}"})
+
+    async def take_labels(self, request: Request) -> Response:
+        """Take labels that became known after the answer."""
+        wish = await intake.wish(request, bodies.LabelsWish)
+        _said(request, f"{len(wish.events)} labels")
+        labels = [(one_line("request_id", label.request_id), label.name, label.value) for label in wish.events]
+        self._control.label(request.path_params["route"], labels)
+        return _json(bodies.LabelsTaken(len(labels)), 202)
+
+    def _expected_route(self, request: Request) -> str:
+        """The name of the route, if it is as the client has seen it."""
+        name: str = request.path_params["route"]
+        self._control.route(name)
+        if "if-match" in request.headers:
+            preconditions.check(request.headers, self._route_tag(name))
+        return name
 
     # rollouts
 
@@ -63,19 +93,49 @@ class Api:
         # One more than asked for tells whether there is another page.
         found = self._control.rollouts(asked.get("route"), limit + 1, asked.get("before"))
         page = tuple(bodies.rollout_body(view) for view in found[:limit])
-        return _json(bodies.RolloutList(page, page[-1].id if len(found) > limit else None))
+        following = page[-1].id if len(found) > limit else None
+        return _json(bodies.RolloutList(page, following), headers=_next(request, asked, following))
 
     async def show_rollout(self, request: Request) -> Response:
-        """One rollout."""
-        return _json(bodies.rollout_body(self._control.rollout(request.path_params["rollout_id"])))
+        """One rollout; with ``wait_s`` when something has been decided, or after that time."""
+        rollout_id = request.path_params["rollout_id"]
+        asked = intake.query(request, frozenset({"wait_s"}))
+        wait_s = intake.seconds("wait_s", asked.get("wait_s", "0"), WAIT_S_MAX)
+        view = self._control.rollout(rollout_id)
+        seen = preconditions.rollout_tag(view)
+        waits = not preconditions.unseen(request.headers, seen) or (
+            "if-none-match" not in request.headers and not Phase(view.phase).terminal
+        )
+        if wait_s and waits:
+            await self._waits.until(
+                request, lambda: preconditions.rollout_tag(self._control.rollout(rollout_id)) != seen, wait_s
+            )
+            view = self._control.rollout(rollout_id)
+        if not preconditions.unseen(request.headers, preconditions.rollout_tag(view)):
+            return Response(status_code=304, headers={"etag": preconditions.rollout_tag(view)})
+        return _rollout(view)
+
+    async def tell_story(self, request: Request) -> Response:
+        """What was decided on a rollout, from the journal."""
+        rollout_id = request.path_params["rollout_id"]
+        return _json(bodies.StoryBody(rollout_id, tuple(await self._control.story(rollout_id))))
 
     async def pause_rollout(self, request: Request) -> Response:
         """Hold the weight where it is."""
         return await self._decide(request, self._control.pause)
 
     async def promote_rollout(self, request: Request) -> Response:
-        """Promote by hand."""
-        return await self._decide(request, self._control.promote)
+        """Promote by hand: all the way, or to the next step."""
+        wish = await intake.optional_wish(request, bodies.PromoteWish)
+
+        async def promote(rollout_id: str, by: str, reason: str) -> RolloutView:
+            return await self._control.promote(rollout_id, by, reason, next_step=wish.next_step)
+
+        return await self._decide(request, promote, wish.reason)
+
+    async def approve_rollout(self, request: Request) -> Response:
+        """Open the gate that the rollout waits for."""
+        return await self._decide(request, self._control.approve)
 
     async def abort_rollout(self, request: Request) -> Response:
         """Roll back by hand."""
@@ -83,14 +143,39 @@ class Api:
 
     async def resume_rollout(self, request: Request) -> Response:
         """Let automation go on."""
-        return await self._decide(request, lambda rollout_id, by, _: self._control.resume(rollout_id, by))
+        return await self._decide(request, self._control.resume)
 
-    async def _decide(self, request: Request, verb: Callable[[str, str, str], Awaitable[Any]]) -> Response:
-        wish = await intake.optional_wish(request, bodies.VerbWish)
-        reason = one_line("reason", wish.reason)
+    async def _decide(
+        self, request: Request, verb: Callable[[str, str, str], Awaitable[RolloutView]], reason: str | None = None
+    ) -> Response:
+        if reason is None:
+            reason = (await intake.optional_wish(request, bodies.VerbWish)).reason
+        one_line("reason", reason)
         _said(request, reason)
-        view = await verb(request.path_params["rollout_id"], intake.actor(request.headers), reason)
-        return _json(bodies.rollout_body(view))
+        rollout_id = request.path_params["rollout_id"]
+        preconditions.check(request.headers, preconditions.rollout_tag(self._control.rollout(rollout_id)))
+        return _rollout(await verb(rollout_id, _by(request), reason))
+
+    # what goes on
+
+    async def list_workers(self, _: Request) -> Response:
+        """The connected workers."""
+        return _json(bodies.WorkerList(tuple(self._control.workers())))
+
+    async def list_alarms(self, _: Request) -> Response:
+        """What is wrong right now."""
+        return _json(bodies.AlarmList(tuple(self._control.alarms())))
+
+    async def list_audit(self, request: Request) -> Response:
+        """A page of the audit trail, newest first."""
+        asked = intake.query(request, frozenset({"limit", "before"}))
+        limit = intake.whole_number("limit", asked.get("limit", str(PAGE_DEFAULT)), 1, PAGE_MAX)
+        before = asked.get("before")
+        found = self._trail.page(
+            limit + 1, None if before is None else intake.whole_number("before", before, 1, _EVENT_ID_MAX)
+        )
+        following = found[limit - 1].id if len(found) > limit else None
+        return _json(bodies.AuditList(tuple(found[:limit]), following), headers=_next(request, asked, following))
 
     # events, metrics, health
 
@@ -102,10 +187,10 @@ class Api:
             return Response(media_type=stream.MEDIA_TYPE)
         return stream.EventStream(self._control.events(after_id), self._streams)
 
-    async def show_metrics(self, _: Request) -> Response:
-        """The metrics, in the exposition format that they come in."""
-        content, content_type = self._metrics()
-        return Response(content, headers={"content-type": content_type})
+    async def show_metrics(self, request: Request) -> Response:
+        """The metrics, in OpenMetrics' format when that is asked for, else in Prometheus's own."""
+        content, content_type = self._metrics(request.headers.get("accept", ""))
+        return Response(content, headers={"content-type": content_type, "vary": "accept"})
 
     async def show_health(self, _: Request) -> Response:
         """Whether the process lives; asks nothing of anyone."""
@@ -128,6 +213,23 @@ def constant(content: bytes) -> Handler:
 
 def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     return Response(bodies.encode(body), status, headers, "application/json")
+
+
+def _rollout(view: RolloutView, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    tagged = {"etag": preconditions.rollout_tag(view)} | (headers or {})
+    return _json(bodies.rollout_body(view), status, tagged)
+
+
+def _next(request: Request, asked: Mapping[str, str], before: object) -> dict[str, str]:
+    """The header that names the next page, where there is one."""
+    if before is None:
+        return {}
+    return {"link": f'<{request.url.path}?{urlencode({**asked, "before": before})}>; rel="next"'}
+
+
+def _by(request: Request) -> str:
+    found: str = request.scope["principal"].actor(request.headers)
+    return found
 
 
 def _said(request: Request, what: str) -> None:

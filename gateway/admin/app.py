@@ -1,10 +1,11 @@
-"""The admin application: the table of operations behind the guard, and the server that can end its streams."""
+"""The admin application: the table of operations behind the guard."""
 
 from __future__ import annotations
 
-import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -14,29 +15,54 @@ from starlette.routing import Route
 
 from gateway.admin import problems
 from gateway.admin.api import Api, Handler, Metrics, constant
+from gateway.admin.audit import AuditTrail
+from gateway.admin.config_api import ConfigApi
+from gateway.admin.configuring import Configuring
 from gateway.admin.guard import Guard
 from gateway.admin.openapi import description
-from gateway.admin.operations import OPERATIONS
+from gateway.admin.operations import OPERATIONS, Operation
+from gateway.admin.principals import Keyring
+from gateway.admin.replays import Replays
 from gateway.admin.stream import Streams
+from gateway.config.admin import ClientConfig
+from gateway.config.world import Key
 from gateway.control.api import ControlPlane
 from gateway.core.errors import GatewayError
+from gateway.runtime.clock import Clock, SystemClock
 
 
-def build_admin(control: ControlPlane, *, token: str | None, metrics: Metrics) -> Starlette:
+def build_admin(
+    control: ControlPlane,
+    configuring: Configuring,
+    *,
+    metrics: Metrics,
+    keys: Sequence[Key] = (),
+    clients: Sequence[ClientConfig] = (),
+    state_dir: Path | None = None,
+    clock: Clock | None = None,
+) -> Starlette:
     """The application for the admin listener.
 
-    ``token`` is the bearer token that clients must send; None, for a listener on loopback only, asks for none.
-    ``metrics`` gives the exposition and its content type. Serve it with `AdminServer`, or call
+    ``keys`` and ``clients`` say who is let in; without any the listener must be on loopback, and nobody is asked.
+    ``metrics`` gives the exposition and its content type for an Accept header. The audit trail and the remembered
+    idempotency keys are kept in ``state_dir``, in memory alone without one. Serve it with `server.AdminServer`, or call
     ``app.state.streams.end()`` when the server is told to stop: event streams do not end by themselves.
     """
+    clock = clock or SystemClock()
     streams = Streams()
-    api = Api(control, metrics, streams)
+    trail = AuditTrail(clock, None if state_dir is None else state_dir / "audit.jsonl")
+    replays = Replays(clock, None if state_dir is None else state_dir / "idempotency.jsonl")
+    config_api = ConfigApi(control, configuring)
+    api = Api(control, metrics, streams, trail, config_api.route_tag)
     app = Starlette(
         routes=[
-            Route(operation.path, _handler(api, operation.handler), methods=[operation.method])
+            Route(operation.path, _endpoint(operation, replays, config_api, api), methods=[operation.method])
             for operation in OPERATIONS
         ],
-        middleware=[Middleware(Guard, token=token), Middleware(problems.Faults)],
+        middleware=[
+            Middleware(Guard, keyring=Keyring(keys, clients), trail=trail),
+            Middleware(problems.Faults),
+        ],
         exception_handlers={
             problems.ProblemError: problems.on_problem,
             GatewayError: problems.on_gateway_error,
@@ -50,20 +76,26 @@ def build_admin(control: ControlPlane, *, token: str | None, metrics: Metrics) -
     return app
 
 
-class AdminServer(uvicorn.Server):
-    """A uvicorn server for the application of `build_admin` that ends its event streams when it stops."""
+def _endpoint(operation: Operation, replays: Replays, *apis: object) -> Handler:
+    """The operation's handler behind what every operation asks first: the scope, and the idempotency key."""
+    handler = constant(description()) if not operation.handler else _method(operation.handler, apis)
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End the streams, then wait for the rest as usual."""
-        self.config.app.state.streams.end()  # type: ignore[union-attr]  # a Starlette, by construction
-        await super().shutdown(sockets)
+    async def answer(request: Request) -> Any:
+        if not operation.open and operation.scope not in request.scope["principal"].scopes:
+            challenge = f'Bearer realm="canary-gateway", error="insufficient_scope", scope="{operation.scope}"'
+            why = f"{request.method} {operation.path} needs the scope {operation.scope}, which this token does not have"
+            raise problems.ProblemError("forbidden", why, {"www-authenticate": challenge})
+        keys = request.headers.getlist("idempotency-key")
+        if operation.method == "POST" and keys:
+            return await replays.once(request, ", ".join(keys), handler)
+        return await handler(request)
+
+    return answer
 
 
-def _handler(api: Api, name: str) -> Handler:
-    if not name:
-        return constant(description())
-    handler: Handler = getattr(api, name)
-    return handler
+def _method(name: str, apis: Sequence[object]) -> Handler:
+    found: Handler = next(getattr(api, name) for api in apis if hasattr(api, name))
+    return found
 
 
 async def _on_disconnect(_: Request, __: Exception) -> Response:

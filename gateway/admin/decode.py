@@ -18,6 +18,7 @@ from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
+from gateway.admin.wanted import explain
 from gateway.core.errors import GatewayError, InvalidValueError
 
 T = TypeVar("T")
@@ -31,8 +32,17 @@ class MalformedError(GatewayError):
 
 def decode(body: bytes, kind: type[T]) -> T:
     """The wish in a body. Raises MalformedError, or InvalidValueError with the place of the wrong value."""
+    tree = parse(body)
     try:
-        tree = json.loads(
+        return msgspec.convert(tree, kind)
+    except msgspec.ValidationError as error:
+        raise InvalidValueError(explain(str(error), tree, kind)) from None
+
+
+def parse(body: bytes) -> Any:
+    """The JSON of a body. Raises MalformedError, or InvalidValueError for a key given twice and the like."""
+    try:
+        return json.loads(
             body.decode("utf-8"), parse_constant=_refuse_constant, parse_int=_integer, object_pairs_hook=_unique
         )
     except RecursionError:
@@ -43,10 +53,6 @@ def decode(body: bytes, kind: type[T]) -> T:
         raise
     except ValueError as error:
         raise MalformedError(f"the body is not JSON: {error}") from None
-    try:
-        return msgspec.convert(tree, kind)
-    except msgspec.ValidationError as error:
-        raise InvalidValueError(_in_words(str(error))) from None
 
 
 def one_line(name: str, text: str) -> str:
@@ -73,11 +79,3 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in names if names.count(name) > 1)
         raise InvalidValueError(f"the key {twice!r} is given twice; give it once")
     return tree
-
-
-def _in_words(message: str) -> str:
-    """Msgspec's message with the place first: ``canary_percent: expected ...``."""
-    what, _, path = message.partition(" - at `$")
-    place = path.rstrip("`").removeprefix(".")
-    what = what[:1].lower() + what[1:].replace("`", "")
-    return f"{place}: {what}" if place else what

@@ -6,8 +6,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.admin import bodies
+from gateway.admin.audit import AuditEntry
+from gateway.admin.configuring import Change, Source
 from gateway.admin.problems import Problem, problem
-from gateway.control.views import ControlEvent, EndpointView, Readiness, RouteView
+from gateway.config.schema import BackendConfig, GatewayConfig, RouteConfig
+from gateway.control.story import Decision, Numbers
+from gateway.control.views import (
+    AlarmView,
+    BackendView,
+    ControlEvent,
+    EndpointView,
+    Readiness,
+    RouteView,
+    WorkerView,
+)
 from gateway.core.analysis.types import Verdict
 
 _ROLLOUT_ID = "digits-7c1e9a42"
@@ -30,6 +42,25 @@ ROUTE = RouteView(
     ),
     rollout_id=_ROLLOUT_ID,
     phase="PROGRESSING",
+)
+DECISION = Decision(
+    seq=2,
+    revision=2,
+    at="2026-11-23T09:00:10.000Z",
+    after_s=10.2,
+    event="Analysed",
+    by="automation",
+    automatic=True,
+    phase_before="PROGRESSING",
+    phase="PROGRESSING",
+    step="2/3",
+    canary_percent_before=1.0,
+    canary_percent=12.5,
+    reason=_REASON,
+    causes=(),
+    canary_requests=412,
+    verdict="PASS",
+    numbers=(Numbers("errors", "PASS", "not worse", True, 1, 3120, 0, 412, -0.7, 3.4),),
 )
 FINDING = bodies.FindingBody(
     metric="errors",
@@ -60,6 +91,7 @@ ROLLOUT = bodies.RolloutBody(
     updated_at="2026-11-23T09:00:14.310Z",
     plan=bodies.PlanBody(tuple(bodies.StepBody(*step) for step in _STEPS), deadline_s=3600.0),
     canary_requests=412,
+    revision=3,
     analysis=bodies.AnalysisBody(
         verdict=Verdict.UNDECIDED,
         reason=FINDING.reason,
@@ -71,6 +103,25 @@ ROLLOUT = bodies.RolloutBody(
         stable_requests=3120,
         canary_requests=412,
     ),
+)
+BACKEND = BackendView("digits-v2", (EndpointView("digits-v2", "http://127.0.0.1:8002", True),), ("digits",))
+CHANGE = Change(
+    changed=("backends.digits-v3",),
+    backends_added=("digits-v3",),
+    backends_removed=(),
+    routes_added=(),
+    routes_removed=(),
+)
+AUDIT = AuditEntry(
+    id=41,
+    at="2026-11-23T09:00:14.310Z",
+    principal="ci",
+    actor="ada via ci",
+    address="10.1.2.3",
+    method="POST",
+    path=f"/api/v1/rollouts/{_ROLLOUT_ID}/abort",
+    status=200,
+    said="the label service was down",
 )
 EVENT = ControlEvent(
     18, "2026-11-23T09:00:14.310Z", "weight", "digits", _ROLLOUT_ID, {"canary_percent": 12.5, "epoch": 7}
@@ -88,11 +139,48 @@ BY_TYPE: Mapping[Any, Any] = {
         " allowed now: pause, set-weight, promote, abort",
         f"/api/v1/rollouts/{_ROLLOUT_ID}/resume",
     ),
+    BackendView: BACKEND,
+    Change: CHANGE,
+    Source: Source("api", "/etc/gateway/gateway.yaml", '"6f1ed002ab559585"', "ada via ci", "2026-11-23T08:59:00.000Z"),
+    bodies.BackendList: bodies.BackendList((BACKEND,)),
+    bodies.WorkerList: bodies.WorkerList((WorkerView(0, 4711, 7, 3, 12, 0.021),)),
+    bodies.AlarmList: bodies.AlarmList(
+        (AlarmView("disk", "the journal's disk does not answer: no canary gets more until it does"),)
+    ),
+    bodies.AuditList: bodies.AuditList((AUDIT,)),
     bodies.RouteList: bodies.RouteList((ROUTE,)),
     bodies.RolloutBody: ROLLOUT,
     bodies.RolloutList: bodies.RolloutList((ROLLOUT,)),
+    bodies.StoryBody: bodies.StoryBody(_ROLLOUT_ID, (DECISION,)),
     bodies.WeightWish: bodies.WeightWish(12.5),
     bodies.StartWish: bodies.StartWish(PLAN_WISH, "nightly build 1187"),
     bodies.VerbWish: bodies.VerbWish("the label service was down"),
+    bodies.LabelsWish: bodies.LabelsWish(
+        (bodies.LabelWish("0f7c1d52", "click"), bodies.LabelWish("b80a", "right", value=False))
+    ),
+    bodies.LabelsTaken: bodies.LabelsTaken(2),
+    bodies.PromoteWish: bodies.PromoteWish("the evidence of last night is enough", next_step=True),
     bodies.Health: bodies.Health(alive=True),
+}
+
+_BACKEND_TREE: Mapping[str, Any] = {"endpoints": ["http://127.0.0.1:8003"], "queue_max": 256}
+_ROUTE_TREE: Mapping[str, Any] = {
+    "name": "digits",
+    "match": {"path_prefix": "/v2/models/digits"},
+    "stable": "digits-v1",
+    "canary": "digits-v2",
+    "plan": {"steps": [{"percent": 1}, {"percent": 25, "min_requests": 1000}], "on_deadline": "rollback"},
+}
+# By the section of the configuration that they are an example of: what its file would hold.
+SECTIONS: Mapping[Any, Mapping[str, Any]] = {
+    BackendConfig: _BACKEND_TREE,
+    RouteConfig: _ROUTE_TREE,
+    GatewayConfig: {
+        "listen": "127.0.0.1:8080",
+        "backends": {
+            "digits-v1": {"endpoints": ["http://127.0.0.1:8001"]},
+            "digits-v2": {"endpoints": ["http://127.0.0.1:8002"]},
+        },
+        "routes": [_ROUTE_TREE],
+    },
 }

@@ -7,16 +7,17 @@ Rules:
 2. Without one the listener is bound to loopback, and then the danger is a browser on this machine: a request whose
    ``Host`` is not a name of this machine (DNS rebinding) is refused.
 3. A wish that a page of another origin sends is refused either way. There are no cookies and no CORS.
-4. Every wish is told to the log ``gateway.audit``, also a refused one.
+4. Every wish is told to the audit trail and to the log ``gateway.audit``, also a refused one; so is whoever was not let
+   in.
 5. Nothing that is answered may be stored.
+
+What a principal may do is asked at the operation (`app`), which knows the scope that it needs.
 
 Source: RFC 6750 (bearer tokens), Fetch standard (``Origin``, ``Sec-Fetch-Site``).
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import logging
 from ipaddress import ip_address
 from typing import Any
@@ -26,20 +27,24 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.admin import intake, problems
+from gateway.admin.audit import AuditEntry, AuditTrail
+from gateway.admin.principals import ANYBODY, Keyring, Refused
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 _WISHES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _CHALLENGE = 'Bearer realm="canary-gateway"'
-_audit = logging.getLogger("gateway.audit")
-_audit.setLevel(logging.INFO)  # who wished for what is on record however quiet the rest of the log is
+_PATH_CHARS_MAX = 500
+_log = logging.getLogger("gateway.audit")
+_log.setLevel(logging.INFO)  # who wished for what is on record however quiet the rest of the log is
 
 
 class Guard:
     """Let through what may pass; answer the rest."""
 
-    def __init__(self, app: ASGIApp, token: str | None) -> None:
+    def __init__(self, app: ASGIApp, keyring: Keyring, trail: AuditTrail) -> None:
         self._app = app
-        self._token = None if token is None else _digest(token.encode())
+        self._keyring = keyring
+        self._trail = trail
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -47,15 +52,14 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        answer = self._refusal(scope, headers) or self._app
-        wished = scope["method"] in _WISHES
         scope["audit"] = {}
+        scope["principal"] = ANYBODY
+        answer = self._refusal(scope, headers) or self._app
 
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
                 _harden(message)
-                if wished:
-                    _tell(scope, headers, message["status"])
+                self._record(scope, headers, message["status"])
             await send(message)
 
         await answer(scope, receive, sending)
@@ -64,34 +68,47 @@ class Guard:
         path = scope["path"]
         if path in OPEN_PATHS:
             return None
-        if why := self._unauthorized(headers):
+        try:
+            scope["principal"] = self._keyring.find(headers, scope.get("client_certificate"))
+        except Refused as refused:
+            scope["audit"]["problem"] = "unauthorized"
             error = ', error="invalid_token"' if "authorization" in headers else ""
-            return problems.response("unauthorized", why, path, {"www-authenticate": _CHALLENGE + error})
-        if self._token is None and not _names_this_machine(headers.get("host", "")):
-            return problems.response(
-                "cross-origin", "without a token, use localhost, 127.0.0.1 or [::1] as the host in the URL", path
+            return problems.response("unauthorized", str(refused), path, {"www-authenticate": _CHALLENGE + error})
+        if self._keyring.open and not _names_this_machine(headers.get("host", "")):
+            why = "without a token, use localhost, 127.0.0.1 or [::1] as the host in the URL"
+        elif scope["method"] in _WISHES and not _same_origin(headers):
+            why = "a page of another origin sent this; use the CLI or curl"
+        else:
+            return None
+        scope["audit"]["problem"] = "cross-origin"
+        return problems.response("cross-origin", why, path)
+
+    def _record(self, scope: Scope, headers: Headers, status: int) -> None:
+        about: dict[str, Any] = scope["audit"]
+        problem = about.get("problem")
+        stranger = problem in ("unauthorized", "cross-origin")
+        if scope["path"] in OPEN_PATHS or not (stranger or status == 403 or scope["method"] in _WISHES):
+            return
+        principal = scope["principal"]
+        entry = AuditEntry(
+            id=0,
+            at="",
+            principal=principal.name,
+            actor=intake.actor(headers) if stranger else principal.actor(headers),
+            address=(scope.get("client") or ("unknown", 0))[0],
+            method=scope["method"],
+            # The raw path is still percent-encoded, so that nobody can write log lines of their own.
+            path=scope.get("raw_path", b"").decode("latin-1")[:_PATH_CHARS_MAX],
+            status=status,
+            problem=problem,
+            said=about.get("said", ""),
+        )
+        self._trail.add(entry, stranger=stranger)
+        if entry.method in _WISHES:
+            said = f": {entry.said}" if entry.said else ""
+            _log.info(
+                "%s %s by %s from %s: %d%s", entry.method, entry.path, entry.actor, entry.address, entry.status, said
             )
-        if scope["method"] in _WISHES and not _same_origin(headers):
-            return problems.response("cross-origin", "a page of another origin sent this; use the CLI or curl", path)
-        return None
-
-    def _unauthorized(self, headers: Headers) -> str:
-        """What is wrong with the credentials; empty when they are right. Takes the same time for every wrong token."""
-        if self._token is None:
-            return ""
-        given = headers.getlist("authorization")
-        if not given:
-            return "send the header authorization: Bearer TOKEN, with the token that the configuration names"
-        scheme, _, token = given[0].partition(" ")
-        right = hmac.compare_digest(_digest(token.strip().encode("latin-1")), self._token)
-        if len(given) == 1 and scheme.lower() == "bearer" and right:
-            return ""
-        return "this is not the token that the gateway was started with"
-
-
-def _digest(secret: bytes) -> bytes:
-    # Equal lengths, so that the comparison does not tell the token's.
-    return hashlib.sha256(secret).digest()
 
 
 def _names_this_machine(host: str) -> bool:
@@ -125,12 +142,3 @@ def _harden(message: Message) -> None:
     headers["cache-control"] = "no-store"
     headers["x-content-type-options"] = "nosniff"
     message["headers"] = headers.raw
-
-
-def _tell(scope: Scope, headers: Headers, status: int) -> None:
-    # The raw path is still percent-encoded, so that nobody can write log lines of their own.
-    path = scope.get("raw_path", b"").decode("latin-1")
-    about: dict[str, Any] = scope["audit"]
-    client = scope.get("client") or ("unknown", 0)
-    said = f": {about['said']}" if about.get("said") else ""
-    _audit.info("%s %s by %s from %s: %d%s", scope["method"], path, intake.actor(headers), client[0], status, said)

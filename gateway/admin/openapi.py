@@ -13,20 +13,50 @@ import msgspec
 from gateway import __version__
 from gateway.admin import examples, problems, stream
 from gateway.admin.operations import OPERATIONS, QUERY, Operation
+from gateway.config.admin import Scope
+from gateway.config.jsonschema import json_schema
+from gateway.config.schema import GatewayConfig, Section
 from gateway.control.views import ControlEvent
 
 _REF = "#/components/schemas/{name}"
 _JSON = "application/json"
+_YAML = "application/yaml"
 _ABOUT = (
     "Routes, weights and rollouts of a canary gateway. Weights are percent, in steps of 0.01. Errors are problem"
     " documents (RFC 9457); the last part of their `type` is a stable name."
 )
-_PATH_PARAMETERS = {"route": "The route's name.", "rollout_id": "The rollout's id."}
+_PATH_PARAMETERS = {
+    "route": "The route's name.",
+    "rollout_id": "The rollout's id.",
+    "backend": "The backend's name.",
+}
+_IF_MATCH = {
+    "name": "If-Match",
+    "in": "header",
+    "description": "Only if the ETag is still this one; 412 otherwise.",
+    "schema": {"type": "string"},
+    "example": '"digits-7c1e9a42.3"',
+}
+_IF_NONE_MATCH = {
+    "name": "If-None-Match",
+    "in": "header",
+    "description": "304 as long as the ETag is this one.",
+    "schema": {"type": "string"},
+    "example": '"digits-7c1e9a42.3"',
+}
+_IDEMPOTENCY_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "The same request with the same key is granted once, and answered with what it was answered then.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+    "example": "5c0a6b0e-2f0b-4d3f-9f0e-0b8f6b0a7c11",
+}
+_ETAG = {"description": "What names this state, for `If-Match` and `If-None-Match`.", "schema": {"type": "string"}}
 _ACTOR = {
     "name": "X-Actor",
     "in": "header",
-    "description": "Who is to be named in the journal; `admin` without it.",
-    "schema": {"type": "string", "maxLength": 64},
+    "description": "Who is to be named in the journal, in 64 characters; without it the token's holder, or `admin`.",
+    "schema": {"type": "string"},
 }
 _LAST_EVENT_ID = {
     "name": "Last-Event-ID",
@@ -49,22 +79,39 @@ def document() -> dict[str, Any]:
     return {
         "openapi": "3.1.1",
         "info": {"title": "Canary gateway: admin API", "version": __version__, "description": _ABOUT},
-        "security": [{"bearer": []}, {}],
+        "security": [{"bearer": ["read"]}, {"certificate": ["read"]}, {}],
         "tags": [{"name": tag} for tag in dict.fromkeys(operation.tag for operation in OPERATIONS)],
         "paths": paths,
         "components": {
             "schemas": _schemas(),
             # A method that a path does not allow has no place in which its refusal could be described.
-            "responses": {slug: _problem(slug) for slug in problems.KINDS if slug != "method-not-allowed"},
+            "responses": _shared(paths),
             "securitySchemes": {
                 "bearer": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "The token that the configuration names; not asked for when none is configured.",
-                }
+                    "description": "A token that the configuration names; not asked for when none is configured.",
+                },
+                "certificate": {
+                    "type": "mutualTLS",
+                    "description": "A client certificate whose common name the configuration names.",
+                },
             },
         },
     }
+
+
+def _shared(paths: Any) -> dict[str, Any]:
+    """The responses that are referred to; others stand where they are described."""
+    prefix = "#/components/responses/"
+    referred = {
+        response["$ref"].removeprefix(prefix)
+        for methods in paths.values()
+        for described in methods.values()
+        for response in described["responses"].values()
+        if "$ref" in response
+    }
+    return {slug: _problem(slug) for slug in problems.KINDS if slug in referred}
 
 
 def _operation(operation: Operation) -> dict[str, Any]:
@@ -79,6 +126,8 @@ def _operation(operation: Operation) -> dict[str, Any]:
         described["requestBody"] = {"required": operation.wish_required, "content": _content(operation.wish)}
     if operation.open:
         described["security"] = []
+    elif operation.scope is not Scope.READ:
+        described["security"] = [{"bearer": [operation.scope]}, {"certificate": [operation.scope]}, {}]
     return described
 
 
@@ -88,11 +137,17 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
         for name, about in _PATH_PARAMETERS.items()
         if name in re.findall(r"\{(\w+)\}", operation.path)
     ]
-    for name in operation.query:
-        about, schema = QUERY[name]
+    for key in operation.query:
+        name, about, schema = QUERY[key]
         found.append({"name": name, "in": "query", "description": about, "schema": schema})
-    if operation.wish is not None:
+    if operation.method != "GET":
         found.append(_ACTOR)
+    if operation.conditional:
+        found.append(_IF_MATCH)
+    if operation.tagged:
+        found.append(_IF_NONE_MATCH)
+    if operation.method == "POST":
+        found.append(_IDEMPOTENCY_KEY)
     if operation.answer == stream.MEDIA_TYPE:
         found.append(_LAST_EVENT_ID)
     return found
@@ -100,15 +155,41 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
 
 def _responses(operation: Operation) -> dict[str, Any]:
     good: dict[str, Any] = {"description": operation.summary, "content": _content(operation.answer)}
+    headers: dict[str, Any] = {}
     if operation.status == 201:
-        good["headers"] = {"Location": {"description": "The new rollout.", "schema": {"type": "string"}}}
+        headers["Location"] = {"description": "The new rollout.", "schema": {"type": "string"}}
+    if operation.tagged:
+        headers["ETag"] = _ETAG
+    if headers:
+        good["headers"] = headers
     answers = {str(operation.status): good}
+    if operation.created:
+        answers["201"] = good | {"description": "It is new"}
+    if operation.tagged:
+        answers["304"] = {"description": "It is still as `If-None-Match` says", "headers": {"ETag": _ETAG}}
     if operation.path == "/readyz":
         answers["503"] = {"description": "It cannot, for these reasons", "content": _content(operation.answer)}
-    guarded = () if operation.open else ("unauthorized", "cross-origin")
-    for slug in (*guarded, *operation.problems, "internal"):
-        answers[str(problems.KINDS[slug][0])] = {"$ref": f"#/components/responses/{slug}"}
+    by_status: dict[str, list[str]] = {}
+    for slug in operation.slugs:
+        by_status.setdefault(str(problems.KINDS[slug][0]), []).append(slug)
+    answers |= {status: _refusals(slugs) for status, slugs in by_status.items()}
     return dict(sorted(answers.items()))
+
+
+def _refusals(slugs: list[str]) -> dict[str, Any]:
+    """What a status means that several kinds of problems have."""
+    if len(slugs) == 1:
+        return {"$ref": f"#/components/responses/{slugs[0]}"}
+    described = [_problem(slug) for slug in slugs]
+    content = {
+        "schema": {"$ref": _REF.format(name="Problem")},
+        "examples": {
+            slug: {"value": one["content"][problems.MEDIA_TYPE]["example"]}
+            for slug, one in zip(slugs, described, strict=True)
+        },
+    }
+    about = ". ".join(one["description"] for one in described)
+    return {"description": about, "content": {problems.MEDIA_TYPE: content}}
 
 
 def _content(body: Any) -> dict[str, Any]:
@@ -116,10 +197,15 @@ def _content(body: Any) -> dict[str, Any]:
         about = "Frames of `id`, `event` (the kind) and `data`: a ControlEvent as JSON. Comments are heartbeats."
         example = stream.frame(examples.EVENT).decode()
         return {body: {"schema": {"type": "string", "description": about}, "example": example}}
+    if body == "text/plain":
+        return {kind: {"schema": {"type": "string"}} for kind in ("text/plain", "application/openmetrics-text")}
     if isinstance(body, str):
         return {body: {"schema": {"type": "object" if body == _JSON else "string"}}}
-    example = msgspec.to_builtins(examples.BY_TYPE[body])
-    return {_JSON: {"schema": {"$ref": _REF.format(name=body.__name__)}, "example": example}}
+    schema = {"$ref": _REF.format(name=body.__name__)}
+    if issubclass(body, Section):
+        described = {"schema": schema, "example": examples.SECTIONS[body]}
+        return {_JSON: described, _YAML: described} if body is GatewayConfig else {_JSON: described}
+    return {_JSON: {"schema": schema, "example": msgspec.to_builtins(examples.BY_TYPE[body])}}
 
 
 def _problem(slug: str) -> dict[str, Any]:
@@ -136,7 +222,7 @@ def _problem(slug: str) -> dict[str, Any]:
             }
         },
     }
-    if status == 401:
+    if status in (401, 403):
         described["headers"] = {"WWW-Authenticate": {"description": "Bearer", "schema": {"type": "string"}}}
     return described
 
@@ -145,5 +231,7 @@ def _schemas() -> dict[str, Any]:
     types = {operation.answer for operation in OPERATIONS if not isinstance(operation.answer, str)}
     types |= {operation.wish for operation in OPERATIONS if operation.wish is not None}
     types |= {problems.Problem, ControlEvent}
-    _, components = msgspec.json.schema_components(sorted(types, key=lambda kind: kind.__name__), ref_template=_REF)
-    return components
+    sections = {kind for kind in types if issubclass(kind, Section)}
+    plain = sorted(types - sections, key=lambda kind: kind.__name__)
+    _, components = msgspec.json.schema_components(plain, ref_template=_REF)
+    return components | {kind.__name__: json_schema(kind) for kind in sorted(sections, key=lambda kind: kind.__name__)}

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from gateway.admin import api, bodies, stream
-from gateway.control.views import Readiness, RouteView
+from gateway.admin import api, bodies, configuring, problems, stream, waits
+from gateway.config.admin import Scope
+from gateway.config.schema import BackendConfig, GatewayConfig, RouteConfig
+from gateway.control.views import BackendView, Readiness, RouteView
 
 
 class Operation(NamedTuple):
     """One method on one path.
 
-    ``handler`` is a method of `Api`. ``answer`` is the type of the JSON body, or the media type of another one.
-    ``wish`` is the type of the request's body, ``wish_required`` whether there must be one. ``problems`` are the
-    slugs that are peculiar to the operation.
+    ``handler`` is a method of `Api` or `ConfigApi`. ``answer`` is the type of the JSON body, or the media type of
+    another one. ``wish`` is the type of the request's body, ``wish_required`` whether there must be one. ``problems``
+    are the slugs that are peculiar to the operation. ``scope`` is what a token needs; ``open`` operations need none.
+    ``tagged``: the answer has an ETag that ``If-None-Match`` may name. ``conditional``: ``If-Match`` is honoured.
     """
 
     method: str
@@ -29,6 +32,20 @@ class Operation(NamedTuple):
     problems: tuple[str, ...] = ()
     query: tuple[str, ...] = ()
     open: bool = False
+    scope: Scope = Scope.READ
+    tagged: bool = False
+    conditional: bool = False
+    created: bool = False
+
+    @property
+    def slugs(self) -> tuple[str, ...]:
+        """The names of all problems that it may be answered with, in the order of their statuses."""
+        found = [*self.problems, "internal"]
+        found += [] if self.open else ["unauthorized", "cross-origin", "forbidden"]
+        found += ["precondition-failed", "invalid-value"] if self.conditional else []
+        found += ["invalid-value"] if self.query or self.tagged else []
+        found += ["idempotency-key-reused", "body-too-large", "invalid-value"] if self.method == "POST" else []
+        return tuple(slug for slug in problems.KINDS if slug in found)
 
 
 _LOOKED_UP = ("not-found",)
@@ -36,18 +53,72 @@ _WISHED = (
     *("malformed-body", "not-found", "conflict", "body-too-large", "unsupported-media-type", "invalid-value"),
     "journal-unavailable",
 )
+_CONFIGURED = (*_WISHED, "restart-required", "invalid-configuration", "address-not-allowed")
+_REMOVED = ("not-found", "conflict", "restart-required", "invalid-configuration", "journal-unavailable")
 
 
-def _verb(verb: str, summary: str) -> Operation:
-    path = f"/api/v1/rollouts/{{rollout_id}}/{verb}"
+def _verb(verb: str, summary: str, wish: Any = bodies.VerbWish) -> Operation:
     return Operation(
-        "POST", path, f"{verb}_rollout", "rollouts", summary, bodies.RolloutBody, wish=bodies.VerbWish, problems=_WISHED
+        "POST",
+        f"/api/v1/rollouts/{{rollout_id}}/{verb}",
+        f"{verb}_rollout",
+        "rollouts",
+        summary,
+        bodies.RolloutBody,
+        wish=wish,
+        problems=_WISHED,
+        scope=Scope.OPERATE,
+        conditional=True,
     )
 
 
-OPERATIONS: tuple[Operation, ...] = (
+_ROUTES = (
     Operation("GET", "/api/v1/routes", "list_routes", "routes", "All routes", bodies.RouteList),
-    Operation("GET", "/api/v1/routes/{route}", "show_route", "routes", "One route", RouteView, problems=_LOOKED_UP),
+    Operation(
+        "GET",
+        "/api/v1/routes/{route}",
+        "show_route",
+        "routes",
+        "One route",
+        RouteView,
+        problems=_LOOKED_UP,
+        tagged=True,
+    ),
+    Operation(
+        "PUT",
+        "/api/v1/routes/{route}",
+        "put_route",
+        "routes",
+        "Add a route, or replace what is configured of it",
+        configuring.Change,
+        wish=RouteConfig,
+        wish_required=True,
+        problems=_CONFIGURED,
+        scope=Scope.ADMIN,
+        conditional=True,
+        created=True,
+    ),
+    Operation(
+        "DELETE",
+        "/api/v1/routes/{route}",
+        "delete_route",
+        "routes",
+        "Remove a route; requests under way are finished",
+        configuring.Change,
+        problems=_REMOVED,
+        scope=Scope.ADMIN,
+        conditional=True,
+    ),
+    Operation(
+        "GET",
+        "/api/v1/routes/{route}/config",
+        "show_route_config",
+        "routes",
+        "What the configuration says of a route",
+        RouteConfig,
+        problems=_LOOKED_UP,
+        tagged=True,
+    ),
     Operation(
         "PUT",
         "/api/v1/routes/{route}/weight",
@@ -58,6 +129,8 @@ OPERATIONS: tuple[Operation, ...] = (
         wish=bodies.WeightWish,
         wish_required=True,
         problems=_WISHED,
+        scope=Scope.OPERATE,
+        conditional=True,
     ),
     Operation(
         "POST",
@@ -69,7 +142,26 @@ OPERATIONS: tuple[Operation, ...] = (
         status=201,
         wish=bodies.StartWish,
         problems=_WISHED,
+        scope=Scope.OPERATE,
+        conditional=True,
     ),
+)
+_LABELS = (
+    Operation(
+        "POST",
+        "/api/v1/routes/{route}/events",
+        "take_labels",
+        "routes",
+        "Tell what became known of requests after their answers: clicks, right or wrong",
+        bodies.LabelsTaken,
+        status=202,
+        wish=bodies.LabelsWish,
+        wish_required=True,
+        problems=tuple(slug for slug in _WISHED if slug != "journal-unavailable"),
+        scope=Scope.OPERATE,
+    ),
+)
+_ROLLOUTS = (
     Operation(
         "GET",
         "/api/v1/rollouts",
@@ -77,22 +169,154 @@ OPERATIONS: tuple[Operation, ...] = (
         "rollouts",
         "Rollouts, newest first",
         bodies.RolloutList,
-        query=("route", "limit", "before"),
-        problems=("not-found", "invalid-value"),
+        query=("route", "limit", "before_rollout"),
+        problems=("not-found",),
     ),
     Operation(
         "GET",
         "/api/v1/rollouts/{rollout_id}",
         "show_rollout",
         "rollouts",
-        "One rollout",
+        "One rollout, now or when it changes",
         bodies.RolloutBody,
-        problems=_LOOKED_UP,
+        query=("wait_s",),
+        problems=("not-found", "too-many-waits"),
+        tagged=True,
+    ),
+    Operation(
+        "GET",
+        "/api/v1/rollouts/{rollout_id}/story",
+        "tell_story",
+        "rollouts",
+        "What was decided on it and why, from the journal",
+        bodies.StoryBody,
+        problems=("not-found", "journal-unavailable"),
     ),
     _verb("pause", "Hold the weight where it is"),
     _verb("resume", "Let automation go on"),
-    _verb("promote", "Promote by hand: all requests go to the canary"),
+    _verb("approve", "Open the gate that the rollout waits for"),
+    _verb("promote", "Promote by hand: all the way, or to the next step", bodies.PromoteWish),
     _verb("abort", "Roll back by hand: all requests go to stable"),
+)
+_BACKENDS = (
+    Operation("GET", "/api/v1/backends", "list_backends", "backends", "All backends", bodies.BackendList),
+    Operation(
+        "GET",
+        "/api/v1/backends/{backend}",
+        "show_backend",
+        "backends",
+        "One backend with its endpoints' health",
+        BackendView,
+        problems=_LOOKED_UP,
+        tagged=True,
+    ),
+    Operation(
+        "PUT",
+        "/api/v1/backends/{backend}",
+        "put_backend",
+        "backends",
+        "Add a backend, or replace what is configured of it",
+        configuring.Change,
+        wish=BackendConfig,
+        wish_required=True,
+        problems=_CONFIGURED,
+        scope=Scope.ADMIN,
+        conditional=True,
+        created=True,
+    ),
+    Operation(
+        "DELETE",
+        "/api/v1/backends/{backend}",
+        "delete_backend",
+        "backends",
+        "Drain a backend and remove it; no route may name it",
+        configuring.Change,
+        problems=_REMOVED,
+        scope=Scope.ADMIN,
+        conditional=True,
+    ),
+    Operation(
+        "GET",
+        "/api/v1/backends/{backend}/config",
+        "show_backend_config",
+        "backends",
+        "What the configuration says of a backend",
+        BackendConfig,
+        problems=_LOOKED_UP,
+        tagged=True,
+    ),
+)
+_CONFIG = (
+    Operation(
+        "GET",
+        "/api/v1/config",
+        "show_config",
+        "configuration",
+        "The configuration in force, without secrets",
+        GatewayConfig,
+        query=("defaults",),
+        tagged=True,
+    ),
+    Operation(
+        "PUT",
+        "/api/v1/config",
+        "replace_config",
+        "configuration",
+        "Replace the configuration",
+        configuring.Change,
+        wish=GatewayConfig,
+        wish_required=True,
+        query=("dry_run",),
+        problems=_CONFIGURED,
+        scope=Scope.ADMIN,
+        conditional=True,
+    ),
+    Operation(
+        "DELETE",
+        "/api/v1/config",
+        "drop_config",
+        "configuration",
+        "Go back to what the file said when the gateway was started",
+        configuring.Change,
+        query=("dry_run",),
+        problems=_REMOVED,
+        scope=Scope.ADMIN,
+        conditional=True,
+    ),
+    Operation(
+        "POST",
+        "/api/v1/config/reload",
+        "reload_config",
+        "configuration",
+        "Replace the configuration by what the file says now",
+        configuring.Change,
+        query=("dry_run",),
+        problems=_REMOVED,
+        scope=Scope.ADMIN,
+        conditional=True,
+    ),
+    Operation(
+        "GET",
+        "/api/v1/config/source",
+        "show_config_source",
+        "configuration",
+        "Where the configuration in force comes from",
+        configuring.Source,
+    ),
+)
+_STATE = (
+    Operation("GET", "/api/v1/workers", "list_workers", "operations", "The connected workers", bodies.WorkerList),
+    Operation("GET", "/api/v1/alarms", "list_alarms", "operations", "What is wrong right now", bodies.AlarmList),
+    Operation(
+        "GET",
+        "/api/v1/audit",
+        "list_audit",
+        "operations",
+        "Who did what, newest first",
+        bodies.AuditList,
+        query=("limit", "before_entry"),
+        scope=Scope.ADMIN,
+    ),
     Operation(
         "GET",
         "/api/v1/events",
@@ -112,11 +336,24 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("GET", "/openapi.json", "", "operations", "This description", "application/json"),
 )
 
-QUERY: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "route": ("Only rollouts of this route.", {"type": "string"}),
+OPERATIONS: tuple[Operation, ...] = (*_ROUTES, *_LABELS, *_ROLLOUTS, *_BACKENDS, *_CONFIG, *_STATE)
+
+_BOOLEAN = {"type": "boolean", "default": False}
+# By the name in the table: the name in the query, what it means, its schema.
+QUERY: Mapping[str, tuple[str, str, Mapping[str, Any]]] = {
+    "route": ("route", "Only rollouts of this route.", {"type": "string"}),
     "limit": (
+        "limit",
         "How many.",
         {"type": "integer", "minimum": 1, "maximum": api.PAGE_MAX, "default": api.PAGE_DEFAULT},
     ),
-    "before": ("Only rollouts that began before the one with this id.", {"type": "string"}),
+    "before_rollout": ("before", "Only rollouts that began before the one with this id.", {"type": "string"}),
+    "before_entry": ("before", "Only entries before the one with this id.", {"type": "integer", "minimum": 1}),
+    "wait_s": (
+        "wait_s",
+        "Answer when something was decided, or after so many seconds; with `If-None-Match`, when that tag is outdated.",
+        {"type": "number", "minimum": 0, "maximum": waits.WAIT_S_MAX, "default": 0},
+    ),
+    "dry_run": ("dry_run", "Check everything and say what would change, but change nothing.", _BOOLEAN),
+    "defaults": ("defaults", "Also show the keys that were not given.", _BOOLEAN),
 }

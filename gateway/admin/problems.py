@@ -33,12 +33,19 @@ KINDS: Mapping[str, tuple[int, str]] = {
     "malformed-body": (400, "The body is not JSON"),
     "unauthorized": (401, "A valid bearer token is required"),
     "cross-origin": (403, "Web pages of other origins may not use this API"),
+    "forbidden": (403, "This token may not do that"),
     "not-found": (404, "There is no such thing"),
     "method-not-allowed": (405, "This path does not allow the method"),
-    "conflict": (409, "The present state does not allow this"),
+    "conflict": (409, "Not possible now"),
+    "restart-required": (409, "This change needs a restart"),
+    "precondition-failed": (412, "It has changed since it was read"),
     "body-too-large": (413, "The body is too large"),
     "unsupported-media-type": (415, "The body must be JSON"),
     "invalid-value": (422, "A value is wrong"),
+    "invalid-configuration": (422, "The configuration has mistakes"),
+    "address-not-allowed": (422, "A backend may not be there"),
+    "idempotency-key-reused": (422, "The idempotency key belongs to another request"),
+    "too-many-waits": (429, "Too many clients are waiting"),
     "internal": (500, "The gateway has a fault"),
     "journal-unavailable": (503, "The journal cannot be written or read"),
 }
@@ -68,9 +75,10 @@ class Problem(msgspec.Struct, frozen=True):
 class ProblemError(Exception):
     """A problem that the edge found itself, by its slug."""
 
-    def __init__(self, slug: str, detail: str) -> None:
+    def __init__(self, slug: str, detail: str, headers: Mapping[str, str] | None = None) -> None:
         self.slug = slug
         self.detail = detail
+        self.headers = headers
         super().__init__(f"{slug}: {detail}")
 
 
@@ -89,15 +97,15 @@ def response(slug: str, detail: str, path: str, headers: Mapping[str, str] | Non
 async def on_problem(request: Request, error: Exception) -> Response:
     """Answer for a `ProblemError`."""
     assert isinstance(error, ProblemError)
-    return response(error.slug, error.detail, request.url.path)
+    return _told(request, error.slug, error.detail, error.headers)
 
 
 async def on_gateway_error(request: Request, error: Exception) -> Response:
     """Answer for an error that the gateway raised on purpose."""
     for kind, slug in _BY_ERROR:
         if isinstance(error, kind):
-            return response(slug, str(error), request.url.path)
-    return response("internal", str(error), request.url.path)
+            return _told(request, slug, str(error))
+    return _told(request, "internal", str(error))
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
@@ -106,7 +114,12 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     slug = _BY_STATUS.get(error.status_code, "internal")
     detail = f"{request.method} {request.url.path}: {http.HTTPStatus(KINDS[slug][0]).phrase}"
     detail += "; /openapi.json lists what there is" if slug == "not-found" else ""
-    return response(slug, detail, request.url.path, error.headers)
+    return _told(request, slug, detail, error.headers)
+
+
+def _told(request: Request, slug: str, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    request.scope["audit"]["problem"] = slug
+    return response(slug, detail, request.url.path, headers)
 
 
 class Faults:

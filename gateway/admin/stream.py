@@ -60,9 +60,9 @@ class EventStream:
         """Send events until the client goes, the listener closes or the events end."""
         await send({"type": "http.response.start", "status": 200, "headers": list(HEADERS)})
         pump = asyncio.create_task(self._pump(send))
-        gone = asyncio.create_task(_gone(receive))
+        left = asyncio.create_task(gone(receive))
         ending = asyncio.create_task(self._streams.ended())
-        tasks = (pump, gone, ending)
+        tasks = (pump, left, ending)
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -110,6 +110,7 @@ async def _write(send: Send, body: bytes) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": True})
 
 
-async def _gone(receive: Receive) -> None:
+async def gone(receive: Receive) -> None:
+    """Return when the client has gone. What it still sends is passed over."""
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -3,7 +3,8 @@
 Rules:
 
 1. Exit statuses: 0 done, 1 the gateway refused or cannot be reached, 2 the command line or a file it names is wrong,
-   3 a plan that its traffic cannot decide (`gateway plan`), 130 interrupted.
+   3 undecided (`gateway plan`: its traffic cannot decide it; `gateway rollout wait`: not in time), 4 rolled back
+   (`gateway rollout wait`), 130 interrupted.
 2. A subcommand's module is imported when it is invoked, so that ``gateway status`` does not pay for a model runtime.
 3. Errors are one clear line on standard error; standard output is for results.
 4. Neither an interrupt nor a reader that goes away (``gateway status | head -1``) shows a traceback.
@@ -19,6 +20,7 @@ from typing import NoReturn
 import click
 
 from gateway import __version__
+from gateway.runtime.build import data_plane
 from gateway.cli.lazy import LazyGroup
 
 INTERRUPTED = 130
@@ -29,14 +31,24 @@ COMMANDS = {
     "status": ("gateway.cli.status:status", "Show what a running gateway is doing."),
     "weight": ("gateway.cli.weight:weight", "Set a route's canary share by hand."),
     "rollout": ("gateway.cli.rollout:rollout", "Start, steer and look at rollouts."),
+    "explain": ("gateway.cli.explain:explain", "Tell the story of a rollout, decision by decision."),
+    "backends": ("gateway.cli.looking:backends", "Show the backends and their endpoints' health."),
+    "workers": ("gateway.cli.looking:workers", "Show the worker processes."),
+    "alarms": ("gateway.cli.looking:alarms", "Show what is wrong right now."),
+    "events": ("gateway.cli.looking:events", "Follow what happens."),
+    "audit": ("gateway.cli.looking:audit", "Show who wished for what."),
+    "config": ("gateway.cli.configuration:configuration", "Read and replace a running gateway's configuration."),
+    "api": ("gateway.cli.api:api", "Send any request to the admin API."),
+    "token": ("gateway.cli.token:token", "Make tokens for the admin API."),
     "replay": ("gateway.replay.command:replay", "See what would have been decided on recorded traffic."),
     "demo": ("gateway.demo.command:demo", "See a whole rollout, with real models, in a minute."),
+    "completion": ("gateway.cli.completion:completion", "Print the script that makes a shell complete all this."),
     "model-server": ("gateway.serving.command:model_server", "Serve an ONNX model over HTTP."),
 }
 
 
 @click.group(cls=LazyGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="gateway", message="%(prog)s %(version)s")
+@click.version_option(__version__, prog_name="gateway", message=f"%(prog)s %(version)s (data plane {data_plane()})")
 def gateway() -> None:
     """A canary serving gateway: two model versions behind one address, and a proof of which one to keep."""
 

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-from ipaddress import ip_address
+from collections.abc import Iterator
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import click
 import httpx
 import msgspec
 
-from gateway.admin.bodies import RolloutBody, RolloutList, RouteList, encode
+from gateway.admin.bodies import RolloutBody, RolloutList, RouteList, StoryBody, encode
 from gateway.control.views import RouteView
+from gateway.runtime.loopback import is_loopback
 
 T = TypeVar("T")
 DEFAULT_URL = "http://127.0.0.1:9900"
 TIMEOUT_S = 10.0
+# Shorter than the API would let one wait: proxies between may cut a silent connection.
+WAIT_S_MAX = 60.0
 _SAME_VERSION = "is it the admin address of a gateway of this version? See --url"
 
 
@@ -34,14 +36,15 @@ class Refused(click.ClickException):
 class Client:
     """The API of one gateway. Every method raises `Refused`."""
 
-    def __init__(self, url: str, token: str | None) -> None:
+    def __init__(self, url: str, token: str | None, timeout_s: float = TIMEOUT_S) -> None:
         self._url = url.rstrip("/")
         headers = {"x-actor": _user()}
         if token:
             headers["authorization"] = f"Bearer {token}"
         # A proxy that the environment names is of no use for an address of this machine.
-        self._http = httpx.Client(headers=headers, timeout=TIMEOUT_S, trust_env=not is_loopback(url))
+        self._http = httpx.Client(headers=headers, timeout=timeout_s, trust_env=not is_loopback(url))
         self._token = token
+        self._timeout_s = timeout_s
 
     def routes(self) -> tuple[RouteView, ...]:
         """All routes."""
@@ -68,9 +71,41 @@ class Client:
         """One rollout."""
         return self._ask("GET", f"/rollouts/{rollout_id}", RolloutBody)
 
-    def decide(self, rollout_id: str, verb: str, reason: str) -> RolloutBody:
-        """Pause, resume, promote or abort."""
-        return self._ask("POST", f"/rollouts/{rollout_id}/{verb}", RolloutBody, {"reason": reason} if reason else None)
+    def decide(self, rollout_id: str, verb: str, reason: str, **more: bool) -> RolloutBody:
+        """Pause, resume, approve, promote or abort; ``more`` is what a verb knows besides its reason."""
+        wish = {"reason": reason} | {name: value for name, value in more.items() if value}
+        return self._ask("POST", f"/rollouts/{rollout_id}/{verb}", RolloutBody, wish)
+
+    def changed(self, seen: RolloutBody, wait_s: float) -> RolloutBody:
+        """The rollout when something has been decided since it was seen so, or as it is after ``wait_s``."""
+        wait_s = max(0.0, min(wait_s, WAIT_S_MAX))
+        headers = {"if-none-match": f'"{seen.id}.{seen.revision}"'}
+        answer = self.send("GET", f"/rollouts/{seen.id}", params={"wait_s": f"{wait_s:.2f}"}, headers=headers, more_s=wait_s)
+        return seen if answer.status_code == 304 else self._read(answer, RolloutBody)
+
+    def story(self, rollout_id: str) -> StoryBody:
+        """What was decided on a rollout, and why, from the journal."""
+        return self._ask("GET", f"/rollouts/{rollout_id}/story", StoryBody)
+
+    def call(self, method: str, path: str, wish: Any = None, params: Any = None) -> Any:
+        """Whatever the API has at ``path`` (below /api/v1), as plain values."""
+        return self._ask(method, path, Any, wish, params)
+
+    def events(self, after: int | None) -> Iterator[dict[str, Any]]:
+        """What happens, for ever: the stream of events, from the one after ``after`` on."""
+        headers = {"accept": "text/event-stream"} | ({} if after is None else {"last-event-id": str(after)})
+        try:
+            with self._http.stream("GET", f"{self._url}/api/v1/events", headers=headers, timeout=None) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise self._refusal(answer)
+                for line in answer.iter_lines():
+                    if line.startswith("data:"):
+                        yield msgspec.json.decode(line[5:], type=dict[str, Any])
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from None
+        except msgspec.DecodeError:
+            raise Refused(f"{self._url} does not answer as a gateway does: {_SAME_VERSION}") from None
 
     def find(self, name: str) -> RolloutBody:
         """The rollout with this id, or the latest one of the route with this name."""
@@ -90,24 +125,48 @@ class Client:
         return latest[0]
 
     def _ask(self, method: str, path: str, kind: type[T], wish: Any = None, params: Any = None) -> T:
-        content = None if wish is None else encode(wish)
-        headers = None if wish is None else {"content-type": "application/json"}
+        return self._read(self.send(method, path, wish, params), kind)
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        wish: Any = None,
+        params: Any = None,
+        headers: dict[str, str] | None = None,
+        more_s: float = 0.0,
+    ) -> httpx.Response:
+        """One request; ``more_s`` is how much longer than usual the answer may take. Refusals are raised."""
+        content = wish if isinstance(wish, bytes) else None if wish is None else encode(wish)
+        kind = {} if content is None else {"content-type": "application/json"}
         url = f"{self._url}/api/v1{path}"
         try:
-            answer = self._http.request(method, url, params=params, content=content, headers=headers)
+            answer = self._http.request(
+                *(method, url),
+                params=params,
+                content=content,
+                headers=kind | (headers or {}),
+                timeout=self._timeout_s + more_s,
+            )
         except httpx.TimeoutException:
-            raise Refused(f"the gateway at {self._url} does not answer within {TIMEOUT_S:g} s") from None
+            raise Refused(f"the gateway at {self._url} does not answer in time") from None
         except httpx.TransportError as error:
-            raise Refused(
-                f"cannot reach the gateway at {self._url} ({error}): start one with `gateway serve CONFIG`,"
-                " or give its admin address with --url or GATEWAY_URL"
-            ) from None
-        if not answer.is_success:
+            raise self._unreachable(error) from None
+        if not answer.is_success and answer.status_code != 304:
             raise self._refusal(answer)
+        return answer
+
+    def _read(self, answer: httpx.Response, kind: type[T]) -> T:
         try:
-            return msgspec.json.decode(answer.content, type=kind)
+            return msgspec.json.decode(answer.content or b"null", type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise Refused(f"{self._url} does not answer as a gateway does: {_SAME_VERSION}") from None
+
+    def _unreachable(self, error: httpx.TransportError) -> Refused:
+        return Refused(
+            f"cannot reach the gateway at {self._url} ({error}): start one with `gateway serve CONFIG`,"
+            " or give its admin address with --url or GATEWAY_URL"
+        )
 
     def _refusal(self, answer: httpx.Response) -> Refused:
         if answer.status_code == 401:
@@ -119,15 +178,6 @@ class Client:
         except (msgspec.DecodeError, UnicodeDecodeError, KeyError):
             said = f"{answer.status_code} {answer.reason_phrase}"
             return Refused(f"{self._url} answers {said}, not as a gateway does: {_SAME_VERSION}")
-
-
-def is_loopback(url: str) -> bool:
-    """Whether a URL's host is this machine."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def one_line(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import re
+import sys
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,15 +14,6 @@ from gateway.admin.bodies import encode
 from gateway.cli.client import DEFAULT_URL, Client
 from gateway.core.errors import InvalidValueError
 from gateway.core.types import weight_bp_from_percent
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-
-
-def name(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """A route's name or a rollout's id, where there may be none."""
-    if value is not None and not _NAME.fullmatch(value):
-        raise click.BadParameter(f"{value!r} is not the name of a route or the id of a rollout", ctx, param)
-    return value
 
 
 def percentage(ctx: click.Context, param: click.Parameter, value: str) -> float:
@@ -55,7 +46,7 @@ def _token(ctx: click.Context, param: click.Parameter, value: str | None) -> str
     return token
 
 
-def remote(command: Callable[..., None]) -> Callable[..., None]:
+def remote(command: Callable[..., int | None]) -> Callable[..., int | None]:
     """Give a command the options --url, --token and --json, and pass it ``client`` and ``as_json``."""
 
     @click.option(
@@ -70,10 +61,19 @@ def remote(command: Callable[..., None]) -> Callable[..., None]:
     @click.option("--token", envvar="GATEWAY_TOKEN", callback=_token, show_envvar=True, help="The admin token.")
     @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
     @functools.wraps(command)
-    def wrapped(url: str, token: str | None, **options: Any) -> None:
-        command(client=Client(url, token), **options)
+    def wrapped(url: str, token: str | None, **options: Any) -> int | None:
+        return command(client=Client(url, token), **options)
 
     return wrapped
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask the person at the terminal; one who says no is as good as an interrupt. A program is taken at its word."""
+    if not yes and sys.stdin.isatty():
+        click.confirm(question, abort=True, err=True)
+
+
+yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask back.")
 
 
 def print_json(body: Any) -> None:

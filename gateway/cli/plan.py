@@ -36,7 +36,7 @@ from gateway.core.analysis.planning import (
 )
 from gateway.core.analysis.proposals import Proposal, proposals
 from gateway.core.analysis.rates import RATE_METRICS
-from gateway.core.analysis.types import AnalysisSpec
+from gateway.core.analysis.types import AnalysisSpec, Mode
 from gateway.core.errors import InvalidValueError
 from gateway.core.rollout.types import Plan
 from gateway.core.types import weight_bp_from_percent
@@ -150,7 +150,9 @@ def _spec(spec: AnalysisSpec, metric: str, options: dict[str, Any]) -> AnalysisS
         if options[option] is not None:
             changes[name] = _number(_flag(option), options[option])
     if options["latency"] is not None:
-        changes["latency"] = msgspec.structs.replace(spec.latency, decides=options["latency"])
+        changes["latency"] = msgspec.structs.replace(
+            spec.latency, mode=Mode.DECIDE if options["latency"] else Mode.ADVISE
+        )
     return msgspec.structs.replace(spec, **changes)
 
 

@@ -11,34 +11,12 @@ from gateway.admin.decode import decode, one_line
 from gateway.cli import tables
 from gateway.cli.client import Client
 from gateway.cli.client import one_line as shown
-from gateway.cli.options import name, print_json, remote
+from gateway.cli.names import rollout_argument, route_argument
+from gateway.cli.options import confirm, print_json, remote, yes_option
+from gateway.cli.wait import wait
 from gateway.core.errors import GatewayError, InvalidValueError
 
 _LIMIT_MAX = 200
-
-
-@click.group()
-def rollout() -> None:
-    """Start, steer and look at rollouts.
-
-    ROLLOUT is a rollout's id, or a route's name for its latest one.
-    """
-
-
-@rollout.command()
-@click.argument("route", callback=name)
-@click.option(
-    "--plan", "plan_file", type=click.Path(path_type=Path), help="A JSON file with another plan than the configured."
-)
-@remote
-def start(client: Client, route: str, plan_file: Path | None, as_json: bool) -> None:
-    """Start a rollout of ROUTE's canary, by the configured plan or another.
-
-    A plan is {"steps": [{"percent": 5, "min_time_s": 10, "min_requests": 50}, ...], "deadline_s": 3600,
-    "on_deadline": "hold"}.
-    """
-    wish = StartWish(None if plan_file is None else _plan(plan_file))
-    _answer(client.start(route, wish), as_json)
 
 
 def _reason(ctx: click.Context, param: click.Parameter, value: str) -> str:
@@ -51,8 +29,37 @@ def _reason(ctx: click.Context, param: click.Parameter, value: str) -> str:
 reason_option = click.option("--reason", default="", callback=_reason, help="Why; goes into the journal.")
 
 
+@click.group()
+def rollout() -> None:
+    """Start, steer and look at rollouts.
+
+    ROLLOUT is a rollout's id, or a route's name for its latest one.
+    """
+
+
+rollout.add_command(wait)
+
+
 @rollout.command()
-@click.argument("wanted", metavar="ROLLOUT", callback=name)
+@route_argument()
+@click.option(
+    "--plan", "plan_file", type=click.Path(path_type=Path), help="A JSON file with another plan than the configured."
+)
+@click.option("--retry", is_flag=True, help="Also of a canary that was rolled back on this route.")
+@reason_option
+@remote
+def start(client: Client, route: str, plan_file: Path | None, retry: bool, reason: str, as_json: bool) -> None:
+    """Start a rollout of ROUTE's canary, by the configured plan or another.
+
+    A plan is {"steps": [{"percent": 5, "min_time_s": 10, "min_requests": 50}, ...], "deadline_s": 3600,
+    "on_deadline": "hold"}.
+    """
+    wish = StartWish(None if plan_file is None else _plan(plan_file), reason, retry)
+    _answer(client.start(route, wish), as_json)
+
+
+@rollout.command()
+@rollout_argument()
 @reason_option
 @remote
 def pause(client: Client, wanted: str, reason: str, as_json: bool) -> None:
@@ -61,33 +68,48 @@ def pause(client: Client, wanted: str, reason: str, as_json: bool) -> None:
 
 
 @rollout.command()
-@click.argument("wanted", metavar="ROLLOUT", callback=name)
-@remote
-def resume(client: Client, wanted: str, as_json: bool) -> None:
-    """Let automation go on."""
-    _answer(client.decide(client.find(wanted).id, "resume", ""), as_json)
-
-
-@rollout.command()
-@click.argument("wanted", metavar="ROLLOUT", callback=name)
+@rollout_argument()
 @reason_option
 @remote
-def promote(client: Client, wanted: str, reason: str, as_json: bool) -> None:
-    """Promote by hand, whatever the evidence says: all requests go to the canary."""
-    _answer(client.decide(client.find(wanted).id, "promote", reason), as_json)
+def resume(client: Client, wanted: str, reason: str, as_json: bool) -> None:
+    """Let automation go on."""
+    _answer(client.decide(client.find(wanted).id, "resume", reason), as_json)
 
 
 @rollout.command()
-@click.argument("wanted", metavar="ROLLOUT", callback=name)
+@rollout_argument()
+@reason_option
+@remote
+def approve(client: Client, wanted: str, reason: str, as_json: bool) -> None:
+    """Open the gate before which the rollout waits."""
+    _answer(client.decide(client.find(wanted).id, "approve", reason), as_json)
+
+
+@rollout.command()
+@rollout_argument()
+@click.option("--next-step", is_flag=True, help="Only to the next step of its plan.")
+@reason_option
+@yes_option
+@remote
+def promote(client: Client, wanted: str, next_step: bool, reason: str, yes: bool, as_json: bool) -> None:
+    """Promote by hand, whatever the evidence says: all requests go to the canary."""
+    found = client.find(wanted)
+    where = "to its next step" if next_step else f"so that {found.canary} serves all of {found.route}"
+    confirm(shown(f"Promote {found.id} {where}?"), yes=yes)
+    _answer(client.decide(found.id, "promote", reason, next_step=next_step), as_json)
+
+
+@rollout.command()
+@rollout_argument()
 @reason_option
 @remote
 def abort(client: Client, wanted: str, reason: str, as_json: bool) -> None:
-    """Roll back by hand: all requests go to stable."""
+    """Roll back by hand: all requests go to stable. Nothing is asked back: it is the safe way."""
     _answer(client.decide(client.find(wanted).id, "abort", reason), as_json)
 
 
 @rollout.command("list")
-@click.argument("route", required=False, callback=name)
+@route_argument(required=False)
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, _LIMIT_MAX), help="How many.")
 @remote
 def list_(client: Client, route: str | None, limit: int, as_json: bool) -> None:
@@ -102,7 +124,7 @@ def list_(client: Client, route: str | None, limit: int, as_json: bool) -> None:
 
 
 @rollout.command()
-@click.argument("wanted", metavar="ROLLOUT", callback=name)
+@rollout_argument()
 @remote
 def show(client: Client, wanted: str, as_json: bool) -> None:
     """Show one rollout with its plan and its evidence."""

@@ -14,7 +14,8 @@ from rich.text import Text
 from gateway.admin.bodies import RolloutBody
 from gateway.cli import tables
 from gateway.cli.client import Client, Refused
-from gateway.cli.options import name, print_json, remote
+from gateway.cli.names import route_argument
+from gateway.cli.options import print_json, remote
 from gateway.control.views import RouteView
 
 INTERVAL_S = 1.0
@@ -28,7 +29,7 @@ class Status(msgspec.Struct, frozen=True):
 
 
 @click.command()
-@click.argument("route", required=False, callback=name)
+@route_argument(required=False)
 @click.option("--watch", is_flag=True, help="Go on showing, until interrupted.")
 @remote
 def status(client: Client, route: str | None, watch: bool, as_json: bool) -> None:

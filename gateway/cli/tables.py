@@ -94,17 +94,26 @@ def rollout_view(rollout: RolloutBody) -> RenderableType:
 
 def findings_table(analysis: AnalysisBody) -> Table:
     """One row for each metric: what was seen of both variants, and how strong the evidence is."""
-    table = _table("metric", "verdict", "stable", "canary", "worse: log E", "good enough: log E", "finding")
+    table = _table("metric", "verdict", "stable", "canary", "difference (95 %)", "worse: log E", "good enough: log E", "finding")
     for finding in analysis.findings:
         table.add_row(
             _text(finding.metric if finding.decides else f"{finding.metric} (reports only)"),
             _text(finding.verdict),
             _share(finding.stable_events, finding.stable_trials),
             _share(finding.canary_events, finding.canary_trials),
+            _difference(finding),
             _evidence(finding, finding.log_e_bad, "log_e_bad_needed", analysis.log_e_bad_needed),
             _evidence(finding, finding.log_e_ok, "log_e_ok_needed", analysis.log_e_ok_needed),
             _text(finding.reason),
         )
+    return table
+
+
+def plain_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A table of text."""
+    table = _table(*columns)
+    for row in rows:
+        table.add_row(*map(_text, row))
     return table
 
 
@@ -125,6 +134,15 @@ def _line(label: str, text: str) -> Text:
 
 def _share(events: int, trials: int) -> str:
     return f"{100 * events / trials:.2f} % of {trials}" if trials else "none seen"
+
+
+def _difference(finding: FindingBody) -> str:
+    """Canary minus stable in percentage points, with the interval that holds at every moment."""
+    low, high = finding.details.get("difference_low"), finding.details.get("difference_high")
+    value = finding.details.get("difference")
+    if value is None or low is None or high is None:
+        return "-"
+    return f"{100 * value:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})"
 
 
 def _evidence(finding: FindingBody, log_e: float | None, key: str, overall: float | None) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import click
 
 from gateway.cli.client import Client, one_line
-from gateway.cli.options import name, percentage, print_json, remote
+from gateway.cli.names import route_argument
+from gateway.cli.options import percentage, print_json, remote
 
 
 @click.command(context_settings={"ignore_unknown_options": True})  # so that -5 is refused as a percentage
-@click.argument("route", callback=name)
+@route_argument()
 @click.argument("percent", callback=percentage)
 @remote
 def weight(client: Client, route: str, percent: float, as_json: bool) -> None:

@@ -6,13 +6,16 @@ from gateway.config.build import analysis_spec, plan, routing_table
 from gateway.config.load import load, read, reload
 from gateway.config.mistakes import ConfigError, Mistake
 from gateway.config.schema import GatewayConfig, RouteConfig
-from gateway.config.world import admin_token
+from gateway.config.world import Key, admin_keys, admin_tls, admin_token
 
 __all__ = [
     "ConfigError",
     "GatewayConfig",
+    "Key",
     "Mistake",
     "RouteConfig",
+    "admin_keys",
+    "admin_tls",
     "admin_token",
     "analysis_spec",
     "load",

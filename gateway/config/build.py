@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from gateway.config.schema import BackendConfig, GatewayConfig, RouteConfig
+from gateway.config.traffic import OnHalfClose
+from gateway.config.watching import prediction_events, tap
 from gateway.core.analysis.types import AnalysisSpec
-from gateway.core.rollout.types import Plan, Step
+from gateway.core.rollout.types import Plan
 from gateway.core.traffic.table import (
     Backend,
+    Passive,
     Rescue,
     Route,
     RoutingTable,
@@ -24,23 +29,14 @@ def routing_table(config: GatewayConfig, epoch: int = 1) -> RoutingTable:
 
 def analysis_spec(route: RouteConfig) -> AnalysisSpec:
     """What a verdict on this route promises and looks at."""
-    analysis = route.analysis
-    return AnalysisSpec(
-        alpha_rollback=analysis.alpha_rollback,
-        alpha_promote=analysis.alpha_promote,
-        errors=analysis.errors.spec(),
-        client_errors=analysis.client_errors.spec(),
-        overload=analysis.overload.spec(),
-        latency=analysis.latency.spec(),
-    )
+    # With a sticky key a session is one throw of the coin, however many requests it sends.
+    spec = route.analysis.spec(one_by_one=route.sticky is None)
+    return msgspec.structs.replace(spec, events=(*spec.events, *prediction_events(route)))
 
 
 def plan(route: RouteConfig) -> Plan:
     """The ladder that a rollout on this route climbs."""
-    steps = tuple(
-        Step(weight_bp_from_percent(step.percent), step.min_time_s, step.min_requests) for step in route.plan.steps
-    )
-    return Plan(steps, route.plan.deadline_s, route.plan.on_deadline)
+    return route.plan.plan()
 
 
 def _backend(name: str, backend: BackendConfig) -> Backend:
@@ -50,6 +46,11 @@ def _backend(name: str, backend: BackendConfig) -> Backend:
         connections_max=backend.connections_max,
         queue_max=backend.queue_max,
         keepalive_s=backend.keepalive_s,
+        tls=None if backend.tls is None else backend.tls.table(),
+        passive=Passive(**backend.passive.model_dump()),
+        resolve_s=backend.resolve_s,
+        resolve_max_age_s=backend.resolve_max_age_s,
+        host_header=backend.host_header,
     )
 
 
@@ -68,4 +69,7 @@ def _route(route: RouteConfig) -> Route:
         salt=route.name,
         timeouts=Timeouts(**route.timeouts.model_dump()),
         rescue=Rescue(**route.rescue.model_dump()),
+        tap=tap(route),
+        upgrades=tuple(route.upgrades),
+        serves_half_closed=route.on_half_close == OnHalfClose.SERVE,
     )

@@ -106,6 +106,17 @@ def endpoint(text: str) -> Endpoint:
     return Endpoint(host, (443 if tls else 80) if port is None else _port(text, port, least=1), tls)
 
 
+def web_url(text: str) -> str:
+    """An http or https URL with whatever path and query; no user name, no fragment, nothing but visible ASCII."""
+    if re.search(r"[^\x21-\x7e]", text):
+        raise BadValue(f"{show(text)} holds spaces or characters outside ASCII", "percent-encode them")
+    if "#" in text:
+        raise BadValue(f"{show(text)} has a fragment, which is never sent", "remove everything from # on")
+    scheme, _, rest = text.partition("://")
+    endpoint(f"{scheme}://{re.split(r'[/?]', rest, maxsplit=1)[0]}" if rest else text)
+    return text
+
+
 def _split_authority(text: str) -> tuple[str, str | None]:
     """Host (lower case, no brackets, may be empty) and port text of ``host[:port]``."""
     if text.startswith("["):
@@ -195,6 +206,11 @@ def probe_path(text: str) -> str:
     if "#" in text or not all(0x21 <= ord(char) <= 0x7E for char in text):
         raise BadValue(f"{show(text)} holds a space, # or another character that a URL cannot", "percent-encode it")
     return text
+
+
+def token(text: str, what: str) -> str:
+    """A token of HTTP (RFC 9110, 5.6.2): a pseudonym, a protocol's name."""
+    return _token(text, what)
 
 
 def header_name(text: str) -> str:

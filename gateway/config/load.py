@@ -15,7 +15,9 @@ from pydantic import ValidationError
 
 from gateway.config import world
 from gateway.config.document import Document, Place, YamlSyntaxError, read_document
+from gateway.config.edge import edge_flaws
 from gateway.config.explain import flaws_of
+from gateway.config.hooks import hook_flaws
 from gateway.config.mistakes import ConfigError, Flaw, Mistake, one_line, place_of
 from gateway.config.relations import flaws_between
 from gateway.config.schema import GatewayConfig
@@ -43,8 +45,12 @@ def load(
         flaws += [flaw for flaw in flaws_of(error, GatewayConfig) if flaw.path not in document.broken]
     flaws += flaws_between(document.tree)
     flaws += world.token_flaws(document.tree, os.environ if environ is None else environ, base)
+    if config and not flaws:
+        flaws += hook_flaws(config.hooks, config.gates, os.environ if environ is None else environ)
     if config and for_serving:
         flaws += world.state_dir_flaws(config.state_dir)
+        flaws += world.tls_flaws(config.admin)
+        flaws += edge_flaws(config)
     if config is None or flaws:
         raise ConfigError(_mistakes(flaws, document, str(path)))
     return config

@@ -6,6 +6,7 @@ whose values are absent or of the wrong kind stays silent, because the schema sp
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,7 +14,9 @@ from gateway.config import grammar
 from gateway.config.explain import nearest
 from gateway.config.grammar import Address
 from gateway.config.mistakes import BadValue, Flaw, TreePath, place_of, show
+from gateway.config.predictions import PREDICTED, TOLERANCE
 from gateway.config.schema import DEFAULT_ADMIN, DEFAULT_LISTEN
+from gateway.core.analysis.spec import LATENCY_METRICS
 
 
 def at(tree: Any, *path: str | int) -> Any:
@@ -151,9 +154,71 @@ def _ladders_rise(tree: Any) -> Iterator[Flaw]:
         steps = at(route, "plan", "steps")
         percents = [at(step, "percent") for step in steps] if isinstance(steps, list) else []
         yield from _rising(percents, lambda index, path=path: (*path, "plan", "steps", index, "percent"))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
-        quantiles = at(route, "analysis", "latency", "quantiles")
-        if isinstance(quantiles, list):
-            yield from _rising(quantiles, lambda index, path=path: (*path, "analysis", "latency", "quantiles", index))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+        for metric, key in itertools.product(("latency", "duration", "gap"), ("quantiles", "slo_ms")):
+            rungs = at(route, "analysis", metric, key)
+            below: TreePath = (*path, "analysis", metric, key)
+            if isinstance(rungs, list):
+                yield from _rising(rungs, lambda index, below=below: (*below, index))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+
+
+def _guardrails_have_thresholds(tree: Any) -> Iterator[Flaw]:
+    for path, route in _routes(tree):
+        guardrails = at(route, "analysis", "guardrails")
+        first: dict[tuple[str, Any], TreePath] = {}
+        for index, guardrail in enumerate(guardrails if isinstance(guardrails, list) else ()):
+            here: TreePath = (*path, "analysis", "guardrails", index)
+            metric, threshold = at(guardrail, "metric"), at(guardrail, "threshold_ms")
+            if not isinstance(metric, str):
+                continue
+            slow = metric in LATENCY_METRICS
+            if slow and threshold is None:
+                yield Flaw(here, f"a guardrail of {metric} has no threshold_ms", "say what is too slow, such as 200")
+            elif not slow and threshold is not None:
+                yield Flaw((*here, "threshold_ms"), f"{show(metric)} is no latency", "remove threshold_ms")
+            if isinstance(threshold, (int, float, type(None))) and first.setdefault((metric, threshold), here) != here:
+                yield Flaw(here, f"{place_of(first[metric, threshold])} limits the same", "keep one of them")
+
+
+def _events_differ(tree: Any) -> Iterator[Flaw]:
+    for path, route in _routes(tree):
+        events = at(route, "analysis", "events")
+        first: dict[str, TreePath] = {}
+        for index, event in enumerate(events if isinstance(events, list) else ()):
+            here: TreePath = (*path, "analysis", "events", index)
+            name = at(event, "name")
+            if isinstance(name, str) and first.setdefault(name, here) != here:
+                yield Flaw((*here, "name"), f"{show(name)} names {place_of(first[name])} too", "give each its own name")
+
+
+def _events_have_sources(tree: Any) -> Iterator[Flaw]:
+    for path, route in _routes(tree):
+        events = at(route, "analysis", "events")
+        looks = isinstance(at(route, "analysis", "predictions"), dict)
+        for index, event in enumerate(events if isinstance(events, list) else ()):
+            here: TreePath = (*path, "analysis", "events", index)
+            name, header, trial = at(event, "name"), at(event, "header"), at(event, "trial")
+            if header is None and at(event, "header_value") is not None:
+                yield Flaw((*here, "header_value"), "there is no header that could have it", "name the header, too")
+            if header is not None and trial is not None:
+                yield Flaw((*here, "trial"), "a response header tells of it already", "keep header or trial")
+            elif isinstance(name, str) and header is None and trial is None and not (looks and name in PREDICTED):
+                yield Flaw(here, f"nothing tells of {show(name)}", "add header, or trial for labels that come later")
+
+
+def _predictions_can_be_found(tree: Any) -> Iterator[Flaw]:
+    for path, route in _routes(tree):
+        predictions = at(route, "analysis", "predictions")
+        tolerance = at(predictions, "tolerance") or TOLERANCE
+        margin = at(predictions, "margin")
+        if isinstance(tolerance, (int, float)) and isinstance(margin, (int, float)) and margin < tolerance:
+            what = f"{show(margin)} is under the tolerance of {show(tolerance)}"
+            yield Flaw((*path, "analysis", "predictions", "margin"), what, f"give at least {show(tolerance)}")
+        if at(predictions, "protocol") == "json-path":
+            wanted = ("value",) if at(predictions, "kind") == "values" else ("label", "scores")
+            if all(at(predictions, key) is None for key in wanted):
+                keys = " or ".join(wanted)
+                what = f"json-path is not told where the {keys} stands"
+                yield Flaw((*path, "analysis", "predictions"), what, f"give {keys} a path, such as a.0.b")
 
 
 def _rising(values: list[Any], path_of: Callable[[int], TreePath]) -> Iterator[Flaw]:
@@ -162,6 +227,48 @@ def _rising(values: list[Any], path_of: Callable[[int], TreePath]) -> Iterator[F
         if isinstance(before, (int, float)) and isinstance(value, (int, float)) and value <= before:
             problem = f"{show(value)} does not rise above {show(before)} before it"
             yield Flaw(path_of(index), problem, "put them in rising order")
+
+
+def _hooks_are_whole(tree: Any) -> Iterator[Flaw]:
+    for section, ways in (("hooks", ("url", "url_env", "command")), ("gates", ("url", "url_env"))):
+        hooks, first = at(tree, section), dict[str, TreePath]()
+        for index, hook in enumerate(hooks if isinstance(hooks, list) else ()):
+            path: TreePath = (section, index)
+            given = [key for key in ways if at(hook, key) is not None]
+            if isinstance(hook, dict) and len(given) != 1:
+                what = f"{' and '.join(given)} are given" if given else f"none of {', '.join(ways)} is given"
+                yield Flaw(path, what, "give exactly one of them")
+            if at(hook, "secret_env") is not None and at(hook, "secret_file") is not None:
+                yield Flaw((*path, "secret_file"), "secret_env is given too", "keep one of the two")
+            name = at(hook, "name")
+            if isinstance(name, str) and first.setdefault(name, path) != path:
+                yield Flaw((*path, "name"), f"{show(name)} names {place_of(first[name])} too", "give each its own name")
+
+
+def _hooks_name_routes(tree: Any) -> Iterator[Flaw]:
+    known = [str(route.get("name")) for _, route in _routes(tree)]
+    hooks = at(tree, "hooks")
+    for index, hook in enumerate(hooks if isinstance(hooks, list) else ()):
+        routes = at(hook, "routes")
+        for place, route in enumerate(routes if isinstance(routes, list) else ()):
+            if isinstance(route, str) and route not in known:
+                mend = f"{nearest(route, known)}known: {', '.join(known)}"
+                yield Flaw(("hooks", index, "routes", place), f"no route is named {show(route)}", mend)
+
+
+def _plans_name_gates(tree: Any) -> Iterator[Flaw]:
+    gates = at(tree, "gates")
+    known = ["manual", *(str(at(gate, "name")) for gate in (gates if isinstance(gates, list) else ()))]
+    for path, route in _routes(tree):
+        plan = at(route, "plan")
+        steps = at(plan, "steps")
+        named = [((*path, "plan", "promotion_gate"), at(plan, "promotion_gate"))]
+        for index, step in enumerate(steps if isinstance(steps, list) else ()):
+            named.append(((*path, "plan", "steps", index, "gate"), at(step, "gate")))
+        for place, gate in named:
+            if isinstance(gate, str) and gate and gate not in known:
+                mend = f"{nearest(gate, known)}known: {', '.join(known)}"
+                yield Flaw(place, f"no gate is named {show(gate)}", mend)
 
 
 _RULES: tuple[Callable[[Any], Iterator[Flaw]], ...] = (
@@ -173,4 +280,11 @@ _RULES: tuple[Callable[[Any], Iterator[Flaw]], ...] = (
     _endpoints_differ,
     _one_sticky_key,
     _ladders_rise,
+    _events_differ,
+    _events_have_sources,
+    _predictions_can_be_found,
+    _guardrails_have_thresholds,
+    _hooks_are_whole,
+    _hooks_name_routes,
+    _plans_name_gates,
 )

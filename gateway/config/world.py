@@ -1,24 +1,86 @@
-"""What a configuration needs of the machine: the admin token, and a directory for the state.
+"""What a configuration needs of the machine: the admin's tokens and certificates, and a directory for the state.
 
-Nothing is created and nothing is bound here. The token's value never appears in a message.
+Nothing is created and nothing is bound here. A token's value never appears in a message.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+import ssl
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from gateway.config.admin import AdminConfig, AdminTlsConfig, Scope, TokenConfig
 from gateway.config.grammar import environment_name, file_path
-from gateway.config.mistakes import BadValue, Flaw, TreePath
+from gateway.config.mistakes import BadValue, Flaw, TreePath, show
 from gateway.config.relations import at, listen_address
-from gateway.config.schema import DEFAULT_ADMIN, AdminConfig
+from gateway.config.section import DEFAULT_ADMIN
 
 TOKEN_CHARS_MIN = 16
 TOKEN_CHARS_MAX = 4096
 _VISIBLE_ASCII = re.compile(r"[\x21-\x7e]+")
+
+
+class Key(msgspec.Struct, frozen=True):
+    """What lets a principal in: the SHA-256 of a token, in hexadecimal. The name is empty for the one token of old."""
+
+    name: str
+    scopes: tuple[Scope, ...]
+    sha256: str
+
+
+def admin_keys(admin: AdminConfig, environ: Mapping[str, str]) -> tuple[Key, ...]:
+    """All that lets in by a token. Raises BadValue when one cannot be had."""
+    first = admin_token(admin, environ)
+    keys = [] if first is None else [Key("", (Scope.ADMIN,), sha256_of(first))]
+    return (*keys, *(Key(token.name, tuple(token.scopes), _sha256(token, environ)) for token in admin.tokens))
+
+
+def sha256_of(token: str) -> str:
+    """The hash under which a token is kept."""
+    return hashlib.sha256(token.encode("latin-1")).hexdigest()
+
+
+def _sha256(token: TokenConfig, environ: Mapping[str, str]) -> str:
+    if token.env is not None:
+        return sha256_of(_token_of_environment(token.env, environ))
+    if token.file is not None:
+        return sha256_of(_token_of_file(token.file))
+    assert token.sha256 is not None  # exactly one of the three: see `token_flaws`
+    return token.sha256
+
+
+def admin_tls(tls: AdminTlsConfig) -> ssl.SSLContext:
+    """The context of the admin listener: TLS 1.2 or newer. Raises BadValue when a file of it cannot be used."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(tls.cert_file, tls.key_file, password=_no_passphrase)
+    except (OSError, ValueError) as error:
+        why = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+        raise BadValue(
+            f"cannot use {tls.cert_file} with {tls.key_file}: {why}",
+            "give a certificate chain and its key as PEM files that this user may read, the key without a passphrase",
+        ) from None
+    if tls.client_ca_file is not None:
+        try:
+            context.load_verify_locations(tls.client_ca_file)
+        except (OSError, ValueError) as error:
+            why = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+            mend = "give the CA's certificates as a PEM file that this user may read"
+            raise BadValue(f"cannot use {tls.client_ca_file}: {why}", mend) from None
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def _no_passphrase() -> str:
+    # Without this OpenSSL would ask for one on the terminal.
+    raise ValueError("the key has a passphrase")
 
 
 def admin_token(admin: AdminConfig, environ: Mapping[str, str]) -> str | None:
@@ -57,26 +119,63 @@ def _checked(value: str, what: str) -> str:
 
 
 def token_flaws(tree: Any, environ: Mapping[str, str], base: Path) -> Iterator[Flaw]:
-    """What is wrong with the admin token, read from the plain tree like the rules of `relations`."""
+    """What is wrong with the admin's tokens, read from the plain tree like the rules of `relations`."""
     name, file = at(tree, "admin", "token_env"), at(tree, "admin", "token_file")
-    if name is None and file is None:
+    tokens = at(tree, "admin", "tokens")
+    if name is None and file is None and not tokens:
         yield from _token_needed(tree)
     if name is not None and file is not None:
         yield Flaw(("admin", "token_file"), "token_env is given too", "keep one of the two")
-    if isinstance(name, str):
-        yield from _refusal(("admin", "token_env"), lambda: _token_of_environment(environment_name(name), environ))
+    yield from _unreadable(("admin", "token_env"), name, ("admin", "token_file"), file, environ, base)
+    for index, token in enumerate(tokens if isinstance(tokens, list) else ()):
+        here: TreePath = ("admin", "tokens", index)
+        env, path = at(token, "env"), at(token, "file")
+        if isinstance(token, dict) and sum(at(token, kind) is not None for kind in ("sha256", "env", "file")) != 1:
+            yield Flaw(here, "it needs exactly one of sha256, env and file", "keep one, or add one")
+        yield from _unreadable((*here, "env"), env, (*here, "file"), path, environ, base)
+    yield from _names_differ(("admin", "tokens"), tokens)
+    yield from _names_differ(("admin", "tls", "clients"), at(tree, "admin", "tls", "clients"))
+
+
+def _unreadable(
+    env_at: TreePath, env: Any, file_at: TreePath, file: Any, environ: Mapping[str, str], base: Path
+) -> Iterator[Flaw]:
+    if isinstance(env, str):
+        yield from _refusal(env_at, lambda: _token_of_environment(environment_name(env), environ))
     if isinstance(file, str):
-        yield from _refusal(("admin", "token_file"), lambda: _token_of_file(base / file_path(file)))
+        yield from _refusal(file_at, lambda: _token_of_file(base / file_path(file)))
+
+
+def _names_differ(path: TreePath, items: Any) -> Iterator[Flaw]:
+    seen: set[str] = set()
+    for index, item in enumerate(items if isinstance(items, list) else ()):
+        name = at(item, "name")
+        if isinstance(name, str) and name in seen:
+            yield Flaw((*path, index, "name"), f"{show(name)} is given twice", "give each its own name")
+        elif isinstance(name, str):
+            seen.add(name)
 
 
 def _token_needed(tree: Any) -> Iterator[Flaw]:
     admin = listen_address(at(tree, "admin", "listen"), DEFAULT_ADMIN)
-    if admin and not admin.loopback:
+    certified = at(tree, "admin", "tls", "client_ca_file") is not None and at(tree, "admin", "tls", "clients")
+    if admin and not admin.loopback and not certified:
         problem = f"{admin} can be reached from other machines, and no token is required there"
-        yield Flaw(("admin", "listen"), problem, "add admin.token_env or admin.token_file, or listen on 127.0.0.1")
+        mend = "add admin.token_env, admin.token_file, admin.tokens or admin.tls.clients, or listen on 127.0.0.1"
+        yield Flaw(("admin", "listen"), problem, mend)
 
 
-def _refusal(path: TreePath, read: Callable[[], str]) -> Iterator[Flaw]:
+def tls_flaws(admin: AdminConfig) -> Iterator[Flaw]:
+    """Whether the certificates of the admin listener can be used."""
+    tls = admin.tls
+    if tls is not None:
+        yield from _refusal(("admin", "tls", "cert_file"), lambda: admin_tls(tls))
+        if tls.clients and tls.client_ca_file is None:
+            problem = "without client_ca_file nobody shows a certificate"
+            yield Flaw(("admin", "tls", "clients"), problem, "add client_ca_file")
+
+
+def _refusal(path: TreePath, read: Callable[[], object]) -> Iterator[Flaw]:
     try:
         read()
     except BadValue as bad:

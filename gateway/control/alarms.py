@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from gateway.control.events import EventLog
+from gateway.control.views import AlarmView
 
 _log = logging.getLogger("gateway.control")
 
@@ -15,14 +16,22 @@ class Alarms:
     def __init__(self, events: EventLog) -> None:
         self._events = events
         self._standing: dict[str, str] = {}
+        # Those that traffic does not suffer from: they are told, and do not hold readiness back.
+        self._mild: set[str] = set()
 
     @property
     def reasons(self) -> list[str]:
         """Why people should look, in the order in which it came up."""
-        return list(self._standing.values())
+        return [reason for what, reason in self._standing.items() if what not in self._mild]
 
-    def sound(self, what: str, reason: str) -> None:
-        """Something is wrong. Saying the same again does nothing."""
+    @property
+    def standing(self) -> list[AlarmView]:
+        """The same with their names."""
+        return [AlarmView(what, reason) for what, reason in self._standing.items()]
+
+    def sound(self, what: str, reason: str, *, mild: bool = False) -> None:
+        """Something is wrong. Saying the same again does nothing. ``mild``: traffic does not suffer from it."""
+        (self._mild.add if mild else self._mild.discard)(what)
         if self._standing.get(what) == reason:
             return
         self._standing[what] = reason

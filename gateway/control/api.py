@@ -9,8 +9,21 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Protocol
 
-from gateway.control.views import ControlEvent, Readiness, RolloutView, RouteView
+from gateway.config.schema import GatewayConfig
+from gateway.control.story import Decision
+from gateway.control.views import (
+    AlarmView,
+    BackendView,
+    ControlEvent,
+    Readiness,
+    RolloutView,
+    RouteView,
+    WorkerView,
+)
 from gateway.core.rollout.types import Plan
+from gateway.core.traffic.table import RoutingTable
+from gateway.runtime.notices import Notice
+from gateway.runtime.samples import Inspected
 from gateway.runtime.wire import Report, RouteTotals
 
 
@@ -23,10 +36,13 @@ class TrafficTotals(Protocol):
     reports: list[Report]  # the newest of each live worker, for gauges
     worker_starts: int
     rejected_reports: int
+    notes: dict[str, int]  # of runtime.wire.Report
 
 
 class ControlPlane(Protocol):
     """Read the state, wish for changes. Wishes raise TransitionError, ConflictError, NotFoundError, JournalError."""
+
+    notice: Notice  # the newest of the supervisor
 
     def routes(self) -> list[RouteView]:
         """All routes, in the order of the configuration."""
@@ -40,20 +56,34 @@ class ControlPlane(Protocol):
     def rollout(self, rollout_id: str) -> RolloutView:
         """One rollout, or NotFoundError."""
 
-    async def set_weight(self, route: str, weight_bp: int, by: str) -> RouteView:
+    async def set_weight(self, route: str, weight_bp: int, by: str, reason: str = "") -> RouteView:
         """Publish a weight by hand; returns when every worker routes by it."""
 
-    async def start(self, route: str, by: str, plan: Plan | None = None) -> RolloutView:
-        """Start a rollout of the route's canary by the given plan, or the configured one."""
+    def label(self, route: str, labels: list[tuple[str, str, bool]]) -> None:
+        """Hand on labels: a request's id, an event's name, whether it happened. NotFoundError, ConflictError."""
+
+    async def start(
+        self, route: str, by: str, plan: Plan | None = None, *, retry: bool = False, reason: str = ""
+    ) -> RolloutView:
+        """Start a rollout of the route's canary by the given plan, or the configured one.
+
+        A canary that was rolled back on this route is refused without ``retry``.
+        """
 
     async def pause(self, rollout_id: str, by: str, reason: str = "") -> RolloutView:
         """Hold the weight where it is."""
 
-    async def resume(self, rollout_id: str, by: str) -> RolloutView:
+    async def resume(self, rollout_id: str, by: str, reason: str = "") -> RolloutView:
         """Let automation go on."""
 
-    async def promote(self, rollout_id: str, by: str, reason: str = "") -> RolloutView:
-        """Promote by hand."""
+    async def approve(self, rollout_id: str, by: str, reason: str = "") -> RolloutView:
+        """Open the gate that the rollout waits for."""
+
+    async def story(self, rollout_id: str) -> list[Decision]:
+        """All decisions of a rollout, from the journal."""
+
+    async def promote(self, rollout_id: str, by: str, reason: str = "", *, next_step: bool = False) -> RolloutView:
+        """Promote by hand: all the way, or to the next step."""
 
     async def abort(self, rollout_id: str, by: str, reason: str = "") -> RolloutView:
         """Roll back by hand."""
@@ -66,6 +96,24 @@ class ControlPlane(Protocol):
 
     def verdict_counts(self) -> dict[tuple[str, str], int]:
         """How many analyses ended in each verdict: (route, verdict) -> count."""
+
+    def workers(self) -> list[WorkerView]:
+        """The connected workers, by their index."""
+
+    def backends(self) -> list[BackendView]:
+        """All backends, in the order of the configuration."""
+
+    def alarms(self) -> list[AlarmView]:
+        """What is wrong right now, in the order in which it came up."""
+
+    async def reconfigure(self, config: GatewayConfig, table: RoutingTable, by: str = "the configuration") -> None:
+        """Serve by another configuration; ``table`` is made of it, its weights count for new routes only.
+
+        Raises ConflictError (nothing was changed) when a rollout under way would lose its backends.
+        """
+
+    def inspected(self) -> tuple[Inspected | None, bool | None]:
+        """What the inspector said last, and whether it is heard of (None: nobody needs one)."""
 
     def readiness(self) -> Readiness:
         """Whether the gateway can do its work."""

@@ -12,17 +12,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from gateway.config.schema import GatewayConfig
+from gateway.config.watching import watched
+from gateway.control import insight
 from gateway.control.alarms import Alarms
 from gateway.control.decisions import Decisions
 from gateway.control.events import EventLog
 from gateway.control.executor import Executor
 from gateway.control.hub import WorkerHub
+from gateway.control.inspection import Inspection
 from gateway.control.journal import Journal
 from gateway.control.observer import Merged, Observer
 from gateway.control.prober import Health, Prober
@@ -30,35 +34,39 @@ from gateway.control.records import Record, Records
 from gateway.control.recovery import Recovery
 from gateway.control.routes import RouteState
 from gateway.control.scribe import Scribe
-from gateway.control.views import ControlEvent, EndpointView, Readiness, RolloutView, RouteView
+from gateway.control.views import (
+    AlarmView,
+    BackendView,
+    ControlEvent,
+    EndpointView,
+    Readiness,
+    RolloutView,
+    RouteView,
+    WorkerView,
+)
+from gateway.control.wishes import Wishes
+from gateway.control.world import no_verdict, world
 from gateway.core.analysis import Evidence, judge
 from gateway.core.errors import ConflictError, JournalError, NotFoundError
-from gateway.core.rollout import (
-    AbortWished,
-    Analysed,
-    Event,
-    PauseWished,
-    Plan,
-    PromoteWished,
-    ResumeWished,
-    Started,
-    WeightWished,
-)
+from gateway.core.rollout import Analysed, Phase, World
 from gateway.core.traffic.table import RoutingTable
 from gateway.core.types import WEIGHT_BP_MAX, percent_from_weight_bp
-from gateway.runtime import wire
+from gateway.runtime import samples, wire
 from gateway.runtime.clock import Clock, SystemClock
+from gateway.runtime.notices import Notice
 
+T = TypeVar("T")
 _log = logging.getLogger("gateway.control")
 # Workers that outlived the last control plane get this long to say what they are doing, before anything is published.
 _WORKERS_WAIT_S = 1.0
 _SNAPSHOT_EVERY_S = 1.0
 _ANALYSIS_EVENT_EVERY_S = 0.25
+_CERTIFICATE_ALARM_S = 7 * 86_400.0
 # A worker reports every 50 ms; evidence in which the newest report is older than this decides nothing.
 _STALE_S = 2.0
 
 
-class Controller:
+class Controller(Wishes):
     """The control plane, as control.api.ControlPlane describes it."""
 
     def __init__(
@@ -76,27 +84,34 @@ class Controller:
         self._observer = Observer()
         self.hub = WorkerHub(self._observer, self._clock, self._worker_changed)
         self._executor = Executor(table, self.hub, self._events)
-        self.prober = Prober(config.backends, self._endpoint_turned)
+        self.prober = Prober(config.backends, self._endpoint_turned, lambda: self.hub.publish_health(self.prober.down))
         self._routes = {route.name: RouteState(route) for route in config.routes}
         self._records = Records()
         self._decisions = Decisions(self._clock, self._scribe, self._executor, self._records, self._events)
         self._verdicts: dict[tuple[str, str], int] = {}
+        self.inspection: Inspection | None = None
+        self.notice = Notice()
         # Set once the first table is out: before that there is nothing to show and no wish can be granted.
         self.recovered = asyncio.Event()
 
     # life
 
+    def inspect(self, path: Path) -> None:
+        """Look at answers and take labels with the help of the inspector who listens at ``path``."""
+        self.inspection = Inspection(path, watched(self._config), self._observer, self._clock)
+
     async def run(self) -> None:
         """Take over from whatever was before, then tick for ever. The hub must be listening."""
         await self.recover()
-        interval_s = min(route.config.analysis.interval_s for route in self._routes.values())
         async with asyncio.TaskGroup() as group:
             group.create_task(self.prober.run())
-            group.create_task(self._ticks(interval_s))
+            group.create_task(self._ticks())
+            if self.inspection is not None:
+                group.create_task(self.inspection.run())
 
-    async def _ticks(self, interval_s: float) -> None:
+    async def _ticks(self) -> None:
         while True:
-            await asyncio.sleep(interval_s)
+            await asyncio.sleep(min(route.config.analysis.interval_s for route in self._routes.values()))
             self.tick()
 
     async def recover(self) -> None:
@@ -128,15 +143,30 @@ class Controller:
         await self._scribe.close()
         await self.hub.stop()
 
+    # for hooks: the journal's order, without waiting for its disk
+
+    async def read_journal(self, work: Callable[[Journal], T]) -> T:
+        """Read the journal on its thread. Raises JournalError."""
+        return await self._scribe.read(work)
+
+    async def note_in_journal(self, work: Callable[[Journal], object]) -> None:
+        """Write something beside the decisions, after all that were made so far. Raises JournalError."""
+        await self._scribe.write(work)
+
     # the way of one decision
 
     def tick(self) -> None:
         """Judge every route's evidence once, and act on it."""
         now_s = self._clock.monotonic_s()
-        if any(now_s - session.reported_s < _STALE_S for session in self.hub.sessions):
-            for route in self._routes.values():
-                if route.active:
-                    self._judge_safely(route, now_s)
+        fresh = any(now_s - session.reported_s < _STALE_S for session in self.hub.sessions)
+        for route in self._routes.values():
+            self._decisions.give_up(route, now_s)
+            if route.active and fresh:
+                self._judge_safely(route, now_s)
+            elif route.active:
+                self._decisions.pass_time(route, now_s)
+            else:
+                self._alarms.clear(f"no verdict on {route.name}")
         self._observer.forget(self._executor.table.epoch, now_s)
         self._scribe.watch()
 
@@ -156,11 +186,15 @@ class Controller:
         assert route.analysis_state is not None  # every active route has one: see RouteState
         evidence = self._evidence(route, now_s)
         route.analysis_state, analysis = judge(route.analysis_state.spec, route.analysis_state, evidence)
+        if self.inspection is not None:
+            analysis = self.inspection.hold(route.name, analysis)
         key = (route.name, analysis.verdict.value)
         self._verdicts[key] = self._verdicts.get(key, 0) + 1
         changed = route.analysis is None or route.analysis.verdict is not analysis.verdict
         route.analysis = analysis
-        event = Analysed(now_s, analysis.verdict, analysis.reason, analysis.causes, analysis.canary_requests)
+        known = self._world(route)
+        event = Analysed(now_s, analysis.verdict, analysis.reason, analysis.causes, analysis.canary_requests, known)
+        route.heard = event
         self._decisions.hear(route, event, analysis)
         if changed or now_s - route.announced_s >= _ANALYSIS_EVENT_EVERY_S:
             route.announced_s = now_s
@@ -169,10 +203,24 @@ class Controller:
             route.snapshot_s = now_s
             self._snapshot(route)
 
+    def _world(self, route: RouteState) -> World:
+        """What the machine is told besides the verdict; an alarm stands while there is nothing to compare with."""
+        rollout = route.rollout
+        known = world(rollout.plan, rollout.stable, rollout.canary, self.prober.health, self._clock.wall_s())
+        alarm = f"no verdict on {route.name}"
+        if reason := no_verdict(known):
+            self._alarms.sound(alarm, f"route {route.name}: {reason}")
+        else:
+            self._alarms.clear(alarm)
+        return known
+
     def _evidence(self, route: RouteState, now_s: float) -> Evidence:
         """The epochs in which a coin was flipped: the others say nothing, however long a request of theirs goes on."""
+        if route.rollout.phase is Phase.WARMING:
+            return Evidence(now_s, ())
         found = self._observer.evidence(route.name, route.first_epoch, self._executor.table.epoch, now_s)
-        return Evidence(now_s, tuple(e for e in found.epochs if 0 < e.weight_bp < WEIGHT_BP_MAX))
+        split = tuple(e for e in found.epochs if 0 < e.weight_bp < WEIGHT_BP_MAX)
+        return Evidence(now_s, split, self._executor.table.epoch)
 
     def _snapshot(self, route: RouteState) -> None:
         state = route.analysis_state
@@ -182,67 +230,20 @@ class Controller:
         evidence = msgspec.json.encode(route.analysis)
         self._scribe.write(lambda journal: journal.save_snapshot(rollout_id, body, evidence, wall_s))
 
-    # wishes
+    # answers and labels
 
-    async def start(self, route: str, by: str, plan: Plan | None = None) -> RolloutView:
-        """Start a rollout of the route's canary; returns when every worker routes by its first weight."""
-        state = self._route(route)
-        canary, rollout_id = state.config.canary, f"{route}-{secrets.token_hex(4)}"
-        if canary is None:
-            raise ConflictError(f"route {route} has no canary backend: name one in the configuration")
-        stable = state.config.stable
-        await self._decisions.wish(
-            state,
-            lambda: Started(rollout_id, route, stable, canary, plan or state.plan, self._clock.monotonic_s(), by),
-        )
-        # If its last rollout could not be believed: it is history now.
-        self._alarms.clear(f"route {route}")
-        return self.rollout(rollout_id)
+    async def reconfigure(self, config: GatewayConfig, table: RoutingTable, by: str = "the configuration") -> None:
+        """As in `Wishes`; the inspector is told, too."""
+        await super().reconfigure(config, table, by)
+        if self.inspection is not None:
+            self.inspection.watch(watched(config))
 
-    async def set_weight(self, route: str, weight_bp: int, by: str) -> RouteView:
-        """Set a weight by hand; during a rollout this suspends its automation."""
-        state = self._route(route)
-        if weight_bp and state.config.canary is None:
-            raise ConflictError(f"route {route} has no canary backend to send {weight_bp / 100:g} % to")
-        if state.active:
-            await self._decisions.wish(state, lambda: WeightWished(self._clock.monotonic_s(), by, weight_bp))
-            return self.route(route)
-        if state.deciding and weight_bp <= self._executor.weight_bp(route):
-            # A start waits for the disk, and a lower weight must not: the start is taken back.
-            why = "its weight was lowered before it began"
-            await self._decisions.wish(state, lambda: AbortWished(self._clock.monotonic_s(), by, why))
-        await self._decisions.weigh(state, weight_bp, by)
-        return self.route(route)
-
-    async def pause(self, rollout_id: str, by: str, reason: str = "") -> RolloutView:
-        """Hold the weight where it is."""
-        return await self._wish(rollout_id, lambda at_s, _: PauseWished(at_s, by, reason))
-
-    async def resume(self, rollout_id: str, by: str) -> RolloutView:
-        """Let automation go on."""
-        return await self._wish(rollout_id, lambda at_s, requests: ResumeWished(at_s, by, requests))
-
-    async def promote(self, rollout_id: str, by: str, reason: str = "") -> RolloutView:
-        """Promote by hand."""
-        return await self._wish(rollout_id, lambda at_s, _: PromoteWished(at_s, by, reason))
-
-    async def abort(self, rollout_id: str, by: str, reason: str = "") -> RolloutView:
-        """Roll back by hand."""
-        return await self._wish(rollout_id, lambda at_s, _: AbortWished(at_s, by, reason))
-
-    async def _wish(self, rollout_id: str, make: Callable[[float, int], Event]) -> RolloutView:
-        name = self._records.get(rollout_id).rollout.route
-        route = self._routes.get(name)
-        if route is None:
-            raise ConflictError(f"rollout {rollout_id} is over: the configuration has no route {name} any more")
-
-        def made() -> Event:
-            if route.decided.rollout_id != rollout_id:
-                raise ConflictError(f"rollout {rollout_id} is over: route {name} is not under its control any more")
-            return make(self._clock.monotonic_s(), route.canary_requests)
-
-        await self._decisions.wish(route, made)
-        return self.rollout(rollout_id)
+    def label(self, route: str, labels: list[tuple[str, str, bool]]) -> None:
+        """Hand labels on to the inspector. NotFoundError for a name that is unknown, ConflictError if it is away."""
+        self._route(route)
+        if self.inspection is None:
+            raise ConflictError("labels cannot be taken: there is no inspector")
+        self.inspection.tell(route, [samples.Label(*label) for label in labels])
 
     # views
 
@@ -269,6 +270,7 @@ class Controller:
             endpoints=tuple(_endpoint_view(h) for h in self.prober.health if h.backend in names),
             rollout_id=state.rollout.rollout_id or None,
             phase=state.rollout.phase.value,
+            configured_stable=state.config.stable,
         )
 
     def rollouts(self, route: str | None = None, limit: int = 50, before: str | None = None) -> list[RolloutView]:
@@ -297,11 +299,32 @@ class Controller:
         """How many analyses ended in each verdict."""
         return dict(self._verdicts)
 
+    def workers(self) -> list[WorkerView]:
+        """The connected workers."""
+        return insight.workers(self.hub, self._observer, self._clock.monotonic_s())
+
+    def backends(self) -> list[BackendView]:
+        """All backends."""
+        return insight.backends(self._config, self.prober.health)
+
+    def alarms(self) -> list[AlarmView]:
+        """What is wrong right now."""
+        return self._alarms.standing
+
+    def inspected(self) -> tuple[samples.Inspected | None, bool | None]:
+        """What the inspector said last, and whether it is heard of."""
+        inspection = self.inspection
+        return (None, None) if inspection is None or not inspection.wanted else (inspection.newest, inspection.present)
+
     def readiness(self) -> Readiness:
         """Ready when all workers are heard of and route by the table in force, and no alarm stands."""
         sessions, now_s = self.hub.sessions, self._clock.monotonic_s()
         reasons = self._alarms.reasons
+        if self._config.admin.unready_without_stable:
+            reasons += insight.unserved(self._executor.table, self.prober.health)
         epoch = self._executor.table.epoch
+        if self.notice.draining:
+            reasons.append("the gateway stops")
         if len(sessions) < self._config.workers:
             reasons.append(f"{len(sessions)} of {self._config.workers} workers are connected")
         elif self.hub.applied(epoch) < len(sessions):
@@ -327,6 +350,32 @@ class Controller:
             for route in self._routes.values():
                 # What it counted under numbers between ours and its own is of no experiment of ours.
                 route.first_epoch = self._executor.table.epoch
+
+    def take_notice(self, notice: Notice) -> None:
+        """Hear how the supervisor is doing."""
+        self.notice = notice
+        if notice.refused_why:
+            why = f"the configuration file cannot be used, the one before it is in force: {notice.refused_why}"
+            self._alarms.sound("configuration file", why, mild=True)
+        else:
+            self._alarms.clear("configuration file")
+
+    def refuse_configuration(self, why: str) -> None:
+        """Why the newest configuration is not in force; traffic goes on by the one before it. Empty: it is in force."""
+        if why:
+            self._alarms.sound("configuration", f"the newest configuration is not in force: {why}", mild=True)
+        else:
+            self._alarms.clear("configuration")
+
+    def watch_certificates(self) -> None:
+        """Sound the alarm of certificates that clients will no longer accept, or that end soon."""
+        ends_s = min((r.tls_not_after_s for r in self.traffic().reports if r.tls_not_after_s), default=None)
+        left_s = None if ends_s is None else ends_s - self._clock.wall_s()
+        if left_s is None or left_s > _CERTIFICATE_ALARM_S:
+            self._alarms.clear("certificate")
+        else:
+            when = "has expired" if left_s <= 0 else f"ends in {left_s // 3600:.0f} h"
+            self._alarms.sound("certificate", f"a TLS certificate for clients {when}", mild=True)
 
     def _endpoint_turned(self, health: Health) -> None:
         state = "up" if health.up else "down"

@@ -6,7 +6,9 @@ Rules:
 2. More exposure: journaled first, then applied. One at a time per route; what wants more too waits for its turn.
 3. An event meets the state that was decided last, also one that still waits for the journal. So the journal's order is
    the order of decisions, and folding it through `step` gives the same states.
-4. What is decided meanwhile overtakes what waits: when the journal answers at last, the greater exposure is not applied
+4. A wish that the journal has not taken in `JOURNAL_WAIT_S` is given up: its caller gets an error, the weight stays,
+   and whatever becomes of the write, an `Overdue` follows it. Automation's own steps up wait as long as it takes.
+5. What is decided meanwhile overtakes what waits: when the journal answers at last, the greater exposure is not applied
    if a rollback (or anything else) has taken its place.
 """
 
@@ -14,18 +16,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
 
 from gateway.control.events import EventLog
-from gateway.control.executor import Executor
+from gateway.control.executor import Executor, Served
+from gateway.control.journal import Roles
 from gateway.control.records import Records
-from gateway.control.routes import RouteState
+from gateway.control.routes import Pending, RouteState
 from gateway.control.scribe import Scribe
 from gateway.core.analysis import Analysis, Verdict
-from gateway.core.errors import ConflictError, GatewayError
+from gateway.core.errors import ConflictError, GatewayError, JournalError
 from gateway.core.rollout import (
     AUTOMATION,
     AbortWished,
@@ -33,16 +37,31 @@ from gateway.core.rollout import (
     Command,
     Event,
     Notify,
+    Overdue,
     Phase,
     Rollout,
     SetWeight,
     Started,
+    SwapRoles,
+    Ticked,
+    Withdrawn,
+    raises_exposure,
     step,
 )
-from gateway.core.rollout.machine import raises_exposure
 from gateway.runtime.clock import Clock
 
 _log = logging.getLogger("gateway.control")
+# Several times what a busy disk takes.
+JOURNAL_WAIT_S = 5.0
+
+
+_HANGING = f"the journal's disk did not answer in {JOURNAL_WAIT_S:g} s, and more exposure must be on it first:"
+# Older rollouts are taken out of the journal.
+ROLLOUTS_KEPT = 500
+
+
+class _GivenUpError(JournalError):
+    """The journal did not answer in time."""
 
 
 class Decisions:
@@ -66,6 +85,16 @@ class Decisions:
             return
         self._spawn(self._in_turn(route, lambda: heard, analysis))
 
+    def pass_time(self, route: RouteState, now_s: float) -> None:
+        """Time has passed in which nothing could be judged. Never waits."""
+        self._at_once(route, Ticked(now_s), None)
+
+    def give_up(self, route: RouteState, now_s: float) -> None:
+        """Give up the wishes that wait too long for the journal. Called with every tick; never waits."""
+        for pending in route.pending:
+            if now_s - pending.since_s >= JOURNAL_WAIT_S and not pending.given_up.done():
+                pending.given_up.set_result(None)
+
     async def wish(self, route: RouteState, make: Callable[[], Event]) -> None:
         """Grant a wish, made when its turn has come; returns when the workers know.
 
@@ -75,7 +104,8 @@ class Decisions:
         analysis = None if isinstance(event, Started) else route.analysis
         if not self._at_once(route, event, analysis):
             # Shielded: when whoever asked has gone, the journal and the table must agree all the same.
-            await asyncio.shield(self._spawn(self._in_turn(route, make, analysis)))
+            self._refuse_a_hanging_disk()
+            await asyncio.shield(self._spawn(self._in_turn(route, make, analysis, self._pending(route))))
         await self._executor.settled()
 
     async def weigh(self, route: RouteState, weight_bp: int, by: str) -> None:
@@ -85,7 +115,9 @@ class Decisions:
             self._executor.set_weight(route.name, weight_bp)
             self.keep_weight(route, weight_bp, by)
         else:
-            await asyncio.shield(self._spawn(self._weigh_in_turn(route, weight_bp, by, route.lowered_by_hand)))
+            self._refuse_a_hanging_disk()
+            lowered, pending = route.lowered_by_hand, self._pending(route)
+            await asyncio.shield(self._spawn(self._weigh_in_turn(route, weight_bp, by, lowered, pending)))
         await self._executor.settled()
 
     def restart(self, route: RouteState, event: Event) -> str | None:
@@ -97,18 +129,25 @@ class Decisions:
         if new is route.rollout:
             return None
         route.rollout = route.decided = new
-        self._journal(event, new, None)
+        if any(isinstance(command, SwapRoles) for command in commands):
+            route.promoted = _roles(route, new, self._clock.wall_s())
+        self._journal(route.config.stable, event, new, None)
         return next((c.kind for c in commands if isinstance(c, Notify)), None)
 
     def keep_weight(self, route: RouteState, weight_bp: int, by: str) -> asyncio.Future[Any]:
         """Journal a weight set by hand."""
-        stable, canary, wall_s = route.config.stable, route.config.canary or "", self._clock.wall_s()
+        stable, canary, wall_s = route.stable, route.canary or "", self._clock.wall_s()
         return self._scribe.write(lambda journal: journal.set_weight(route.name, stable, canary, weight_bp, by, wall_s))
+
+    def withdraw(self, route: RouteState, by: str, reason: str) -> None:
+        """End the route's rollout, whose object is gone. Never waits."""
+        if route.deciding:
+            self._at_once(route, Withdrawn(self._clock.monotonic_s(), by, reason), None)
 
     def retire(self, rollout: Rollout, event: Event) -> None:
         """Journal the end of a rollout whose route is not served any more."""
         new, _ = step(rollout, event)
-        self._journal(event, new, None)
+        self._journal(None, event, new, None)
 
     # less
 
@@ -117,28 +156,45 @@ class Decisions:
         new, commands = step(route.decided, event)
         if new is route.decided:
             return True
+        if new.phase is Phase.RETURNING and new.weight_bp > route.rollout.weight_bp:
+            # What it returns from never came into force, so that the way back begins at what did.
+            self._take_back(route, "it was to be rolled back before it was journaled")
+            if not route.decided.phase.active:
+                return True
+            new, commands = step(route.decided, event)
         if raises_exposure(route.rollout, new):
             return False
         self._apply(route, new, commands)
-        self._journal(event, new, analysis)
+        self._journal(route.config.stable, event, new, analysis)
         self._tell(route, commands)
         return True
 
-    def _journal(self, event: Event, new: Rollout, analysis: Analysis | None) -> None:
+    def _journal(self, configured: str | None, event: Event, new: Rollout, analysis: Analysis | None) -> None:
         self._records.put(new, analysis, self._clock.wall_s())
-        self._append(event, new, analysis)
+        self._append(configured, event, new, analysis)
 
     # more
 
-    async def _in_turn(self, route: RouteState, make: Callable[[], Event], analysis: Analysis | None) -> None:
-        async with route.turn:
+    async def _in_turn(
+        self,
+        route: RouteState,
+        make: Callable[[], Event],
+        analysis: Analysis | None,
+        pending: Pending | None = None,
+    ) -> None:
+        async with self._turn(route, pending):
             event = make()
             if self._at_once(route, event, analysis):
                 return
             new, commands = step(route.decided, event)
             route.decided = new
             try:
-                await self._append(event, new, analysis)
+                written = self._append(route.config.stable, event, new, analysis)
+                await _answer(written, pending)
+            except _GivenUpError:
+                if route.decided is new:
+                    self._take_back(route, f"the journal's disk did not answer in {JOURNAL_WAIT_S:g} s")
+                raise
             except BaseException:
                 if route.decided is new:
                     route.decided = route.rollout
@@ -148,19 +204,61 @@ class Decisions:
             self._records.put(new, analysis, self._clock.wall_s())
             self._apply(route, new, commands)
             self._tell(route, commands)
+            if isinstance(event, Started):
+                self._scribe.write(lambda journal: journal.prune(ROLLOUTS_KEPT))
 
-    async def _weigh_in_turn(self, route: RouteState, weight_bp: int, by: str, lowered: int) -> None:
-        async with route.turn:
+    def _pending(self, route: RouteState) -> Pending:
+        return Pending(self._clock.monotonic_s(), asyncio.get_running_loop().create_future())
+
+    @asynccontextmanager
+    async def _turn(self, route: RouteState, pending: Pending | None) -> AsyncIterator[None]:
+        """The route's turn; a wish waits for it only as long as for the journal. Raises _GivenUpError."""
+        if pending is None:
+            async with route.turn:
+                yield
+            return
+        route.pending.add(pending)
+        turn = asyncio.ensure_future(route.turn.acquire())
+        try:
+            await _answer(turn, pending)
+            yield
+        finally:
+            route.pending.discard(pending)
+            if not turn.cancel() and not turn.cancelled():
+                route.turn.release()
+
+    def _take_back(self, route: RouteState, why: str) -> None:
+        """The journal may yet take in what was decided; what follows it there says that it never came into force."""
+        live_bp = min(self._executor.weight_bp(route.name), route.decided.weight_bp)
+        self._at_once(route, Overdue(self._clock.monotonic_s(), live_bp, why), None)
+
+    def _refuse_a_hanging_disk(self) -> None:
+        if self._scribe.hangs:
+            raise JournalError(f"{_HANGING} nothing was changed")
+
+    async def _weigh_in_turn(self, route: RouteState, weight_bp: int, by: str, lowered: int, pending: Pending) -> None:
+        meant_for = (route.stable, route.canary)
+        async with self._turn(route, pending):
             if route.deciding:
                 raise ConflictError(f"a rollout was started on route {route.name} meanwhile: {route.decided.reason}")
-            await self.keep_weight(route, weight_bp, by)
+            try:
+                await _answer(self.keep_weight(route, weight_bp, by), pending)
+            except _GivenUpError:
+                self.keep_weight(route, self._executor.weight_bp(route.name), AUTOMATION)
+                raise
+            if (route.stable, route.canary) != meant_for:
+                raise ConflictError(f"the backends of route {route.name} were changed meanwhile")
             if route.lowered_by_hand != lowered:
                 raise ConflictError(f"the weight of route {route.name} was lowered meanwhile")
             self._executor.set_weight(route.name, weight_bp)
 
-    def _append(self, event: Event, new: Rollout, analysis: Analysis | None) -> asyncio.Future[Any]:
+    def _append(
+        self, configured: str | None, event: Event, new: Rollout, analysis: Analysis | None
+    ) -> asyncio.Future[Any]:
         wall_s = self._clock.wall_s()
-        return self._scribe.write(lambda journal: journal.append(new.rollout_id, event, new, analysis, wall_s))
+        return self._scribe.write(
+            lambda journal: journal.append(new.rollout_id, event, new, analysis, wall_s, configured)
+        )
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
@@ -179,12 +277,21 @@ class Decisions:
     # both
 
     def _apply(self, route: RouteState, new: Rollout, commands: tuple[Command, ...]) -> None:
-        if new.rollout_id != route.rollout.rollout_id:
-            route.begin(self._executor.table.epoch + 1)
+        old = route.rollout
+        if new.rollout_id != old.rollout_id or (old.phase is Phase.WARMING) != (new.phase is Phase.WARMING):
+            # What was served before a rollout, or while its canary warmed up, is no evidence.
+            route.begin(self._executor.table.epoch + 1, new.plan.bake_s)
+        if new.phase is Phase.BAKING:
+            route.bake(new.plan.bake_s)
         route.rollout = route.decided = new
         for command in commands:
-            if isinstance(command, SetWeight):
-                self._executor.set_weight(command.route, command.weight_bp)
+            match command:
+                case SetWeight():
+                    self._executor.set_weight(command.route, command.weight_bp)
+                case SwapRoles():
+                    route.promoted = _roles(route, new, self._clock.wall_s())
+                    served = Served(command.stable, command.canary, command.weight_bp)
+                    self._executor.swap_roles(command.route, served)
 
     def _tell(self, route: RouteState, commands: tuple[Command, ...]) -> None:
         for command in commands:
@@ -197,3 +304,22 @@ class Decisions:
         if kind != "analysis":
             _log.warning("rollout %s %s: %s", view.id, kind, view.reason)
         self._events.publish(kind, msgspec.to_builtins(view), route=route.name, rollout_id=view.id)
+
+
+async def _answer(asked: asyncio.Future[Any], pending: Pending | None) -> None:
+    """Wait for a turn or for the journal; a wish not for ever. Raises what the asked raises, or _GivenUpError."""
+    if pending is None:
+        await asked
+        return
+    await asyncio.wait({asked, pending.given_up}, return_when=asyncio.FIRST_COMPLETED)
+    if not asked.done():
+        raise _GivenUpError(f"{_HANGING} nothing was changed")
+    await asked
+
+
+def _roles(route: RouteState, state: Rollout, wall_s: float) -> Roles | None:
+    """Whom the route's promotions have made stable, as the journal keeps it."""
+    configured = route.config.stable
+    if state.swapped:
+        return Roles(route.name, configured, state.canary, state.rollout_id, wall_s)
+    return None if state.stable == configured else Roles(route.name, configured, state.stable, "", wall_s)

@@ -10,14 +10,24 @@ its fellows were asked: no epoch of its old life is ever taken for one of ours.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
 
 from gateway.control.events import EventLog
 from gateway.control.hub import WorkerHub
-from gateway.core.traffic.table import RoutingTable
+from gateway.core.traffic.table import Route, RoutingTable
 from gateway.core.types import percent_from_weight_bp
 
 _LIFE = 1000
+
+
+class Served(NamedTuple):
+    """How a route is served: by whom, and how much of it by the canary."""
+
+    stable: str
+    canary: str | None
+    weight_bp: int
 
 
 class Executor:
@@ -28,13 +38,24 @@ class Executor:
         self._hub = hub
         self._events = events
 
-    def publish_first(self, weights_bp: dict[str, int], remembered_epoch: int) -> None:
+    def publish_first(self, served: dict[str, Served], remembered_epoch: int) -> None:
         """Publish the first table of this control plane's life, above every epoch that is live or remembered."""
         newest = max([remembered_epoch, *(session.hello.epoch for session in self._hub.sessions)])
-        routes = tuple(msgspec.structs.replace(route, weight_bp=weights_bp[route.name]) for route in self.table.routes)
         epoch = (newest // _LIFE + 1) * _LIFE if newest else 1
-        self.table = msgspec.structs.replace(self.table, epoch=epoch, routes=routes)
+        self.table = _serving(msgspec.structs.replace(self.table, epoch=epoch), served)
         self._hub.send_table(self.table)
+
+    def replace(self, table: RoutingTable, served: dict[str, Served]) -> None:
+        """Publish another configuration's table, in which the routes are served so."""
+        self.table = _serving(msgspec.structs.replace(table, epoch=self.table.epoch + 1), served)
+        self._hub.send_table(self.table)
+        for route in self.table.routes:
+            self._tell(route.name)
+
+    def served(self, route: str) -> Served:
+        """How a route is served now."""
+        found = self.table.route(route)
+        return Served(found.stable, found.canary, found.weight_bp)
 
     def weight_bp(self, route: str) -> int:
         """The weight in force."""
@@ -44,8 +65,20 @@ class Executor:
         """Publish a weight."""
         self.table = self.table.with_weight(route, weight_bp)
         self._hub.send_table(self.table)
-        data = {"canary_percent": percent_from_weight_bp(weight_bp), "epoch": self.table.epoch}
-        self._events.publish("weight", data, route=route)
+        self._tell(route)
+
+    def swap_roles(self, route: str, served: Served) -> None:
+        """Publish who is stable and who is canary on a route, with the weight."""
+        self.table = _serving(msgspec.structs.replace(self.table, epoch=self.table.epoch + 1), {route: served})
+        self._hub.send_table(self.table)
+        data = {"stable": served.stable, "canary": served.canary, "epoch": self.table.epoch}
+        self._events.publish("roles", data, route=route)
+        if served.weight_bp:
+            self._tell(route)
+
+    def _tell(self, route: str) -> None:
+        percent = percent_from_weight_bp(self.weight_bp(route))
+        self._events.publish("weight", {"canary_percent": percent, "epoch": self.table.epoch}, route=route)
 
     async def settled(self) -> bool:
         """Wait for the workers; True when every connected one routes by the table in force."""
@@ -55,3 +88,14 @@ class Executor:
         """A worker turned up with a newer epoch than ours (a life we do not remember): number above it."""
         self.table = msgspec.structs.replace(self.table, epoch=(epoch // _LIFE + 1) * _LIFE)
         self._hub.send_table(self.table)
+
+
+def _serving(table: RoutingTable, served: dict[str, Served]) -> RoutingTable:
+    """The table with some of its routes served so."""
+
+    def route_of(route: Route) -> Route:
+        if (how := served.get(route.name)) is None:
+            return route
+        return msgspec.structs.replace(route, stable=how.stable, canary=how.canary, weight_bp=how.weight_bp)
+
+    return msgspec.structs.replace(table, routes=tuple(map(route_of, table.routes)))

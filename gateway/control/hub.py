@@ -57,7 +57,8 @@ class WorkerHub:
         self._on_change = on_change
         self._sessions: dict[str, Session] = {}
         self._table: RoutingTable | None = None
-        self._down: tuple[str, ...] = ()
+        # None before the probes have settled: workers that outlived another control plane keep what that one knew.
+        self._down: tuple[str, ...] | None = None
         self._applied = asyncio.Condition()
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -145,7 +146,8 @@ class WorkerHub:
         session = self._sessions[hello.boot] = Session(hello, writer, now_s)
         self._observer.arrived(hello.boot, hello.index, now_s)
         self._on_change("connected", hello)
-        session.send(wire.SetHealth(self._down))
+        if self._down is not None:
+            session.send(wire.SetHealth(self._down))
         if self._table is not None:
             session.send(wire.SetTable(self._table))
         return session
@@ -155,7 +157,7 @@ class WorkerHub:
         # It may have come back on a new connection before the old one was seen to end.
         if self._sessions.get(boot) is session:
             del self._sessions[boot]
-            self._observer.gone(boot)
+            self._observer.gone(boot, self._clock.monotonic_s())
             self._on_change("disconnected", session.hello)
         async with self._applied:
             self._applied.notify_all()

@@ -14,6 +14,9 @@ Rules
 5. Wall-clock times are for people to read. Order is ``seq``: 1, 2, 3, … without gaps.
 6. Values are JSON with the event's type in ``type``; infinities are written as Python's json does.
 
+A promotion is kept in ``roles`` too, in the transaction of its event: the promoted backend is the route's stable one as
+long as the configuration names the same stable backend as it did then. Old rollouts are pruned, their seqs kept.
+
 A weight that an operator set on a route without a rollout is kept in ``weights`` until a rollout on that route next
 decides something; then the rollout owns the weight.
 """
@@ -34,7 +37,10 @@ import msgspec
 from msgspec.structs import replace
 
 from gateway.control.journal_file import (
+    DELIVERY_COLUMNS,
     EVENT_COLUMNS,
+    PRUNED_COLUMNS,
+    ROLES_COLUMNS,
     SNAPSHOT_COLUMNS,
     WEIGHT_COLUMNS,
     cannot,
@@ -82,6 +88,16 @@ class HandWeight(msgspec.Struct, frozen=True):
     wall_time_s: float
 
 
+class Roles(msgspec.Struct, frozen=True):
+    """Whom the promotion ``rollout_id`` made stable on a route whose configuration names ``configured`` as stable."""
+
+    route: str
+    configured: str
+    stable: str
+    rollout_id: str
+    wall_time_s: float
+
+
 class Journal:
     """The open journal. Build it with `Journal.open`; see the module for what it promises."""
 
@@ -121,11 +137,19 @@ class Journal:
     # --- writing ---
 
     def append(
-        self, rollout_id: str, event: Event, state: Rollout, analysis: Analysis | None, wall_time_s: float
+        self,
+        rollout_id: str,
+        event: Event,
+        state: Rollout,
+        analysis: Analysis | None,
+        wall_time_s: float,
+        configured: str | None = None,
     ) -> int:
         """Write an event that changed a rollout, with the state after it, and return its seq; on return it is on disk.
 
-        Raises JournalError when it cannot be written: then nothing was decided as far as the journal knows.
+        ``configured`` is what the configuration names as the route's stable backend, the rollout's own if not given:
+        with it a promotion is kept, in the same transaction, for as long as the configuration says so. Raises
+        JournalError when it cannot be written: then nothing was decided as far as the journal knows.
         """
         if state.rollout_id != rollout_id:
             raise InvalidValueError(f"the state is of rollout {state.rollout_id!r}, not of {rollout_id!r}")
@@ -136,10 +160,71 @@ class Journal:
         with self._transaction(f"event {seq} ({kind} of rollout {rollout_id})"):
             self._insert("events", EVENT_COLUMNS, row)
             self._connection.execute("DELETE FROM weights WHERE route = ?", (state.route,))
+            self._keep_roles(state, configured or state.stable, row[3])
             if isinstance(event, Started):
                 self._drop_snapshots(state)
         self._last_seq = seq
         return seq
+
+    def _keep_roles(self, state: Rollout, configured: str, wall_time_s: float) -> None:
+        if state.swapped:
+            row = (state.route, configured, state.canary, state.rollout_id, wall_time_s)
+            self._insert("roles", ROLES_COLUMNS, row)
+        elif self._one("SELECT 1 FROM roles WHERE route = ? AND rollout_id = ?", (state.route, state.rollout_id)):
+            # Its promotion was taken back: the backend before it, be that one promoted too or the configuration's.
+            if state.stable == configured:
+                self._connection.execute("DELETE FROM roles WHERE route = ?", (state.route,))
+            else:
+                self._insert("roles", ROLES_COLUMNS, (state.route, configured, state.stable, "", wall_time_s))
+
+    def drop_roles(self, route: str) -> None:
+        """Forget whom a promotion made stable: the configuration has spoken since."""
+        with self._transaction(f"the roles of route {route}"):
+            self._connection.execute("DELETE FROM roles WHERE route = ?", (route,))
+
+    def prune(self, rollouts_kept: int) -> int:
+        """Take out the events of the oldest rollouts, but for the newest so many and the last one of each route.
+
+        Returns how many events went. The file does not shrink, but what they took is used again.
+        """
+        old = self._rows(
+            "SELECT rollout_id FROM events GROUP BY rollout_id"
+            " HAVING rollout_id NOT IN (SELECT rollout_id FROM events WHERE seq IN"
+            " (SELECT max(seq) FROM events GROUP BY route)) ORDER BY min(seq) DESC LIMIT -1 OFFSET ?",
+            (max(0, rollouts_kept),),
+        )
+        if not old:
+            return 0
+        ids = [rollout_id for (rollout_id,) in old]
+        marks = ", ".join("?" * len(ids))
+        seqs = self._rows(f"SELECT seq FROM events WHERE rollout_id IN ({marks}) ORDER BY seq", tuple(ids))
+        ranges = dict(self._rows(f"SELECT {PRUNED_COLUMNS} FROM pruned", ()))
+        ranges |= {seq: seq for (seq,) in seqs}
+        with self._transaction(f"the removal of {len(ids)} old rollouts"):
+            for table in ("events", "snapshots"):
+                self._connection.execute(f"DELETE FROM {table} WHERE rollout_id IN ({marks})", ids)
+            self._connection.execute("DELETE FROM pruned")
+            for first, last in _joined(ranges):
+                self._insert("pruned", PRUNED_COLUMNS, (first, last))
+        return len(seqs)
+
+    def remember_delivery(self, hook: str, rollout_id: str, revision: int) -> None:
+        """Remember that ``hook`` has been told of everything up to this change of this rollout.
+
+        A change that is not in the file, or lies before what is known, moves nothing. Raises JournalError when it
+        cannot be written.
+        """
+        row = self._one(
+            "SELECT seq FROM events WHERE rollout_id = ? ORDER BY seq LIMIT 1 OFFSET ?", (rollout_id, revision - 1)
+        )
+        if row:
+            self.move_delivery(hook, row[0])
+
+    def move_delivery(self, hook: str, seq: int) -> None:
+        """Remember that ``hook`` has been told of everything up to ``seq``; never moves back. Raises JournalError."""
+        with self._transaction(f"the deliveries of hook {hook}"):
+            if self.deliveries().get(hook, -1) < seq:
+                self._insert("deliveries", DELIVERY_COLUMNS, (hook, seq))
 
     def save_snapshot(self, rollout_id: str, analysis_state: bytes, evidence: bytes, wall_time_s: float) -> None:
         """Keep what the analysis knows, in place of what was kept before; dropped when the route's next rollout starts.
@@ -249,6 +334,24 @@ class Journal:
         row = self._one(f"SELECT {SNAPSHOT_COLUMNS} FROM snapshots WHERE rollout_id = ?", (rollout_id,))
         return Snapshot(*row) if row else None
 
+    def roles(self) -> dict[str, Roles]:
+        """Return whom promotions have made stable, by route."""
+        return {row[0]: Roles(*row) for row in self._rows(f"SELECT {ROLES_COLUMNS} FROM roles ORDER BY route", ())}
+
+    def deliveries(self) -> dict[str, int]:
+        """Return the seq up to which each hook has been told."""
+        return dict(self._rows(f"SELECT {DELIVERY_COLUMNS} FROM deliveries ORDER BY hook", ()))
+
+    @property
+    def last_seq(self) -> int:
+        """The seq of the newest event, 0 before the first."""
+        return self._last_seq
+
+    def entries_after(self, seq: int) -> list[JournalEntry]:
+        """Return all events after ``seq``, oldest first."""
+        rows = self._rows(f"SELECT {EVENT_COLUMNS} FROM events WHERE seq > ? ORDER BY seq", (seq,))
+        return [self._entry(row) for row in rows]
+
     def weights(self) -> dict[str, HandWeight]:
         """Return the weights set by hand that are in force, by route."""
         rows = self._rows(f"SELECT {WEIGHT_COLUMNS} FROM weights ORDER BY route", ())
@@ -281,6 +384,17 @@ class Journal:
         """Return the first row, or the empty tuple."""
         rows = self._rows(sql, values)
         return rows[0] if rows else ()
+
+
+def _joined(ranges: dict[int, int]) -> list[tuple[int, int]]:
+    """Ranges of seqs, first to last, with those that touch each other made one."""
+    joined: list[tuple[int, int]] = []
+    for first, last in sorted(ranges.items()):
+        if joined and joined[-1][1] == first - 1:
+            joined[-1] = (joined[-1][0], last)
+        else:
+            joined.append((first, last))
+    return joined
 
 
 def _encode(value: msgspec.Struct) -> str:

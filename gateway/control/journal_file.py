@@ -16,19 +16,58 @@ one that rolled a canary back.
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from gateway.core.errors import JournalError
+from gateway.core.types import WEIGHT_BP_MAX
 
 APPLICATION_ID = 0x43475731  # "CGW1", in the header of the file
 
+# All columns but the checksum, in the order in which they are summed and written.
+EVENT_COLUMNS = "seq, rollout_id, route, wall_time_s, kind, event, state, analysis"
+SNAPSHOT_COLUMNS = "rollout_id, seq, wall_time_s, analysis_state, evidence"
+WEIGHT_COLUMNS = "route, stable, canary, weight_bp, by, wall_time_s"
+ROLES_COLUMNS = "route, configured, stable, rollout_id, wall_time_s"
+PRUNED_COLUMNS = "first_seq, last_seq"
+DELIVERY_COLUMNS = "hook, seq"
+
+
+def _number_revisions(connection: sqlite3.Connection) -> None:
+    """Give the rows of before `Rollout.revision` their numbers, and their plans the `on_no_data` of then."""
+    revisions: dict[str, int] = {}
+    for *row, _ in connection.execute(f"SELECT {EVENT_COLUMNS}, crc FROM events ORDER BY seq").fetchall():
+        seq, rollout_id, *_rest, event, state, _analysis = row
+        revisions[rollout_id] = number = revisions.get(rollout_id, 0) + 1
+        told, stands = json.loads(event), json.loads(state)
+        stands["revision"] = number
+        for plan in (told.get("plan"), stands.get("plan")):
+            if plan is not None:
+                plan.setdefault("on_no_data", None)
+        row[5], row[6] = (json.dumps(value, separators=(",", ":")) for value in (told, stands))
+        connection.execute(
+            "UPDATE events SET event = ?, state = ?, crc = ? WHERE seq = ?", (row[5], row[6], checksum(row), seq)
+        )
+
+
+def _keep_promotions(connection: sqlite3.Connection) -> None:
+    """What was promoted last on each route is its stable backend from now on."""
+    heads = "SELECT max(seq) FROM events GROUP BY route"
+    latest = f"SELECT route, rollout_id, wall_time_s, state FROM events WHERE seq IN ({heads})"
+    for route, rollout_id, wall_time_s, text in connection.execute(latest).fetchall():
+        state = json.loads(text)
+        if state["phase"] == "PROMOTED" and state["weight_bp"] == WEIGHT_BP_MAX:
+            row = (route, state["stable"], state["canary"], rollout_id, wall_time_s)
+            connection.execute("INSERT INTO roles VALUES (?, ?, ?, ?, ?, ?)", (*row, checksum(row)))
+
+
 # Migration n takes a file from user_version n to n + 1. Only ever append.
-MIGRATIONS: tuple[tuple[str, ...], ...] = (
+MIGRATIONS: tuple[tuple[str | Callable[[sqlite3.Connection], None], ...], ...] = (
     (
         """CREATE TABLE events (
             seq INTEGER PRIMARY KEY,
@@ -72,12 +111,42 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             crc INTEGER NOT NULL
         )""",
     ),
+    (
+        # Whom a promotion has made a route's stable backend, as long as the configuration still names ``configured``.
+        """CREATE TABLE roles (
+            route TEXT PRIMARY KEY,
+            configured TEXT NOT NULL,
+            stable TEXT NOT NULL,
+            rollout_id TEXT NOT NULL,
+            wall_time_s REAL NOT NULL,
+            crc INTEGER NOT NULL
+        )""",
+        # The seqs of old rollouts that were taken out, so that a row which is merely missing is still missed.
+        """CREATE TABLE pruned (
+            first_seq INTEGER PRIMARY KEY,
+            last_seq INTEGER NOT NULL,
+            crc INTEGER NOT NULL
+        )""",
+        _number_revisions,
+        _keep_promotions,
+    ),
+    (
+        # How far each hook has been told: all up to ``seq``.
+        """CREATE TABLE deliveries (
+            hook TEXT PRIMARY KEY,
+            seq INTEGER NOT NULL,
+            crc INTEGER NOT NULL
+        )""",
+    ),
 )
 
-# All columns but the checksum, in the order in which they are summed and written.
-EVENT_COLUMNS = "seq, rollout_id, route, wall_time_s, kind, event, state, analysis"
-SNAPSHOT_COLUMNS = "rollout_id, seq, wall_time_s, analysis_state, evidence"
-WEIGHT_COLUMNS = "route, stable, canary, weight_bp, by, wall_time_s"
+_SMALL_TABLES = (
+    ("weights", WEIGHT_COLUMNS),
+    ("snapshots", SNAPSHOT_COLUMNS),
+    ("roles", ROLES_COLUMNS),
+    ("pruned", PRUNED_COLUMNS),
+    ("deliveries", DELIVERY_COLUMNS),
+)
 
 MENDS = {
     "SQLITE_BUSY": "another process has it open: stop that one, or give this gateway a path of its own",
@@ -168,8 +237,8 @@ def _migrate(path: Path, connection: sqlite3.Connection) -> None:
         )
     for number in range(version, len(MIGRATIONS)):
         connection.execute("BEGIN IMMEDIATE")
-        for statement in MIGRATIONS[number]:
-            connection.execute(statement)
+        for part in MIGRATIONS[number]:
+            connection.execute(part) if isinstance(part, str) else part(connection)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {number + 1}")
         connection.execute("COMMIT")
@@ -180,15 +249,15 @@ def _check(path: Path, connection: sqlite3.Connection) -> int:
     verdict = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
     if verdict != "ok":
         raise JournalError(f"journal {path}: {verdict}; {MEND_DAMAGE}")
-    for table, columns in (("weights", WEIGHT_COLUMNS), ("snapshots", SNAPSHOT_COLUMNS)):
+    for table, columns in _SMALL_TABLES:
         for *row, crc in connection.execute(f"SELECT {columns}, crc FROM {table}"):
             if checksum(row) != crc:
                 raise JournalError(f"journal {path}: the row {row[0]!r} of {table} is altered; {MEND_DAMAGE}")
-    last_seq = 0
+    last_seq, pruned = 0, dict(connection.execute(f"SELECT {PRUNED_COLUMNS} FROM pruned"))
     for *row, crc in connection.execute(f"SELECT {EVENT_COLUMNS}, crc FROM events ORDER BY seq"):
-        last_seq += 1
+        last_seq = pruned.get(last_seq + 1, last_seq) + 1
         if row[0] != last_seq:
             raise JournalError(f"journal {path}: event {last_seq} is missing; {MEND_DAMAGE}")
         if checksum(row) != crc:
             raise JournalError(f"journal {path}: event {last_seq} is altered; {MEND_DAMAGE}")
-    return last_seq
+    return int(pruned.get(last_seq + 1, last_seq))

@@ -35,11 +35,14 @@ from prometheus_client.exposition import choose_encoder
 
 import gateway
 from gateway.control.api import ControlPlane, TrafficTotals
+from gateway.control.inspection_metrics import observed
+from gateway.control.process_metrics import process_metrics
 from gateway.control.views import Readiness, RolloutView, RouteView
 from gateway.core.analysis.types import Analysis, Verdict
 from gateway.core.rollout.types import Phase
 from gateway.core.stats.histogram import bucket_of
 from gateway.core.types import Variant
+from gateway.runtime.build import data_plane
 from gateway.runtime.wire import RouteTotals
 
 BOUNDS_US: Final = (
@@ -50,10 +53,11 @@ RESULTS: Final = ("ok", "errors", "client_errors", "overload", "aborted", "stale
 # The data plane's reasons (proxy.faults), which this plane may not import; a test holds the two together.
 REASONS: Final = (
     *("bad_request", "bad_host", "bad_framing", "bad_target", "head_too_large", "target_too_long", "body_too_large"),
-    *("head_timeout", "body_timeout", "method_not_allowed", "upgrade_unsupported", "expectation_failed", "no_route"),
+    *("head_timeout", "body_timeout", "method_not_allowed", "http2_unsupported", "expectation_failed", "no_route"),
     *("loop", "connect_failed", "connect_timeout", "reset", "truncated", "bad_response", "first_byte_timeout"),
-    *("idle_timeout", "no_healthy_endpoint", "stale_connection", "queue_full", "total_timeout"),
-    "too_many_connections",
+    *("idle_timeout", "no_healthy_endpoint", "stale_connection", "queue_full", "total_timeout", "try_timeout"),
+    *("last_recipient", "no_continue"),
+    *("too_many_connections", "too_many_from_client", "body_too_slow", "bad_proxy_header", "tls_handshake"),
 )
 
 _BOUNDS: Final = tuple((repr(us / 1e6), bucket_of(us)) for us in BOUNDS_US)
@@ -99,12 +103,15 @@ class _Scrape:
         yield from _answers(totals)
         yield from _latencies(totals)
         yield from _rescues(totals)
+        yield from observed(totals, *control.inspected())
         yield from _gateway_made(traffic)
+        yield from _notes(traffic)
         yield from _exposure(routes, newest)
         yield from _verdicts(control.verdict_counts(), routes)
         yield from _evidence(newest)
         yield _endpoints(routes)
         yield from _process_tree(traffic, routes, control.readiness())
+        yield from process_metrics(traffic.reports, control.notice)
 
 
 # what the workers counted
@@ -198,6 +205,40 @@ def _gateway_made(traffic: TrafficTotals) -> Iterator[Metric]:
     )
 
 
+def _notes(traffic: TrafficTotals) -> Iterator[Metric]:
+    notes = traffic.notes
+    yield _counter(
+        "gateway_tunnels_total",
+        "Connections that switched to another protocol, such as WebSocket.",
+        (),
+        [((), notes.get("tunnels", 0))],
+    )
+    yield _gauge(
+        "gateway_open_tunnels",
+        "Tunnels that are open.",
+        (),
+        [((), sum(report.tunnels_open for report in traffic.reports))],
+    )
+    yield _counter(
+        "gateway_trailer_fields_total",
+        "Trailer fields by what became of them.",
+        ("fate",),
+        (((fate,), notes.get(f"trailers_{fate}", 0)) for fate in ("passed", "dropped")),
+    )
+    yield _counter(
+        "gateway_access_log_lines_total",
+        "Lines of the access log that were due.",
+        (),
+        [((), notes.get("log_lines", 0))],
+    )
+    yield _counter(
+        "gateway_access_log_dropped_total",
+        "Lines of the access log that were not written: the queue was full, or the file could not be written.",
+        (),
+        [((), notes.get("log_dropped", 0))],
+    )
+
+
 # the rollouts
 
 
@@ -286,7 +327,7 @@ def _evidence(newest: Mapping[str, RolloutView | None]) -> Iterator[Metric]:
 
 def _joint(analysis: Analysis) -> Iterator[tuple[str, float]]:
     yield "bad", analysis.log_e_bad
-    yield "ok", min((f.log_e_ok for f in analysis.findings if f.decides), default=math.nan)
+    yield "ok", min((f.log_e_ok for f in analysis.findings if f.must_pass), default=math.nan)
 
 
 # the gateway itself
@@ -336,7 +377,11 @@ def _process_tree(traffic: TrafficTotals, routes: list[RouteView], readiness: Re
     yield _counter("gateway_worker_starts_total", starts, (), [((), traffic.worker_starts)])
     rejected = "Workers' reports that could not be true and were not counted."
     yield _counter("gateway_rejected_reports_total", rejected, (), [((), traffic.rejected_reports)])
-    yield InfoMetricFamily("gateway_build", "The gateway's version.", {"version": gateway.__version__})
+    yield InfoMetricFamily(
+        "gateway_build",
+        "The gateway's version, and whether its data plane is compiled or interpreted.",
+        {"version": gateway.__version__, "data_plane": data_plane()},
+    )
 
 
 # families

@@ -27,6 +27,7 @@ from gateway.runtime.wire import Report, RouteTotals
 
 # An epoch that no worker reports any more is kept this long: many ticks.
 _GRACE_S = 5.0
+_BURIED_MAX = 1000
 
 Key = tuple[str, int]
 K = TypeVar("K")
@@ -41,6 +42,7 @@ class Merged(msgspec.Struct):
     reports: list[Report]
     worker_starts: int
     rejected_reports: int
+    notes: dict[str, int] = {}
 
 
 class Observer:
@@ -54,9 +56,13 @@ class Observer:
         self._departed_totals: dict[tuple[str, int], RouteTotals] = {}
         self._departed_faults: dict[str, int] = {}
         self._departed_aborted = 0
+        self._departed_notes: dict[str, int] = {}
         # The epochs of each route that count as evidence, and the newest one that no longer does.
         self._last_seen_s: dict[Key, float] = {}
         self._left: dict[str, int] = {}
+        # Workers whose successor is there while they drain, and those of them that have ended (in that order).
+        self._leaving: set[str] = set()
+        self._buried: dict[str, None] = {}
         self._starts = 0
         self._rejected = 0
 
@@ -64,19 +70,32 @@ class Observer:
         """A worker introduced itself: a new life at this index, or one that has only lost its connection."""
         self._away.discard(boot)
         before = self._boots.get(index)
-        if before == boot:
+        if before == boot or boot in self._leaving or boot in self._buried:
             return
         self._boots[index] = boot
-        self._starts += 1
-        if before is not None:
+        self._starts += index >= 0  # the inspector's is below
+        if before is None:
+            return
+        if before in self._away or before not in self._newest:
             self._bury(before, at_s)
+        else:
+            # Its successor began before it has finished: it still counts what it has in hand.
+            self._leaving.add(before)
 
-    def gone(self, boot: str) -> None:
+    def gone(self, boot: str, at_s: float | None = None) -> None:
         """A worker's connection ended: what it has counted stays, its gauges do not."""
         self._away.add(boot)
+        if boot in self._leaving:
+            self._leaving.discard(boot)
+            self._buried[boot] = None
+            if len(self._buried) > _BURIED_MAX:
+                del self._buried[next(iter(self._buried))]
+            self._bury(boot, at_s if at_s is not None else max(self._last_seen_s.values(), default=0.0))
 
     def take(self, report: Report, at_s: float) -> bool:
         """Take a report in; False when it is older than the newest or cannot be true."""
+        if report.boot in self._buried:
+            return False  # all that it had counted is among the departed
         known = self._newest.get(report.boot)
         if known is not None and report.seq <= known.seq:
             return False
@@ -115,6 +134,7 @@ class Observer:
             _add_totals(into, totals)
         _add(self._departed_faults, report.faults)
         self._departed_aborted += report.aborted
+        _add(self._departed_notes, report.notes)
 
     def _retire(self, before: Report, now: Report) -> None:
         """A worker stops reporting an epoch when its counts are final; other workers may still be counting under it."""
@@ -156,6 +176,7 @@ class Observer:
         totals: dict[tuple[str, int], RouteTotals] = {}
         faults = dict(self._departed_faults)
         aborted = self._departed_aborted
+        notes = dict(self._departed_notes)
         parts = [*self._departed_totals.values(), *(t for r in self._newest.values() for t in r.totals)]
         for part in parts:
             into = totals.setdefault((part.route, part.variant), RouteTotals(part.route, part.variant))
@@ -163,8 +184,9 @@ class Observer:
         for report in self._newest.values():
             _add(faults, report.faults)
             aborted += report.aborted
+            _add(notes, report.notes)
         present = [report for boot, report in self._newest.items() if boot not in self._away]
-        return Merged(list(totals.values()), faults, aborted, present, self._starts, self._rejected)
+        return Merged(list(totals.values()), faults, aborted, present, self._starts, self._rejected, notes)
 
 
 def _merged_entry(parts: list[EpochCounts]) -> EpochCounts:
@@ -184,6 +206,7 @@ def _add_totals(into: RouteTotals, part: RouteTotals) -> None:
     into.rescued += part.rescued
     into.rescue_denied += part.rescue_denied
     into.forced += part.forced
+    _add(into.samples, part.samples)
 
 
 def _add(into: dict[K, int], part: dict[K, int]) -> None:

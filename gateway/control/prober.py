@@ -29,18 +29,25 @@ class Health:
         self.probe = probe
         self.up: bool | None = None if probe is None else True
         self.last_answer = ""
+        # Whether what is said of it has been asked, and is not only what it began as.
+        self.settled = probe is None
         self._streak = 0
+        self._agreeing = 0
 
     def heard(self, good: bool) -> bool:
         """Take in one answer; True when it turned the endpoint."""
         assert self.probe is not None
         if good == self.up:
             self._streak = 0
+            self._agreeing += 1
+            self.settled = self.settled or self._agreeing >= self.probe.rise
             return False
+        self._agreeing = 0
         self._streak += 1
         if self._streak < (self.probe.rise if good else self.probe.fall):
             return False
         self.up = good
+        self.settled = True
         self._streak = 0
         return True
 
@@ -48,28 +55,44 @@ class Health:
 class Prober:
     """Probes every endpoint of every backend that wants it."""
 
-    def __init__(self, backends: dict[str, BackendConfig], on_turn: Callable[[Health], None]) -> None:
+    def __init__(
+        self,
+        backends: dict[str, BackendConfig],
+        on_turn: Callable[[Health], None],
+        on_settled: Callable[[], None] = lambda: None,
+    ) -> None:
         self._on_turn = on_turn
-        self.health = [
-            Health(name, endpoint, backend.probe)
-            for name, backend in backends.items()
-            for endpoint in backend.endpoints
-        ]
+        # Called once, when every endpoint has been asked often enough to be known.
+        self._on_settled: Callable[[], None] | None = on_settled
+        self.health = _unknown(backends)
+        self._changed = asyncio.Event()
 
     @property
     def down(self) -> tuple[str, ...]:
         """The URLs of the endpoints that are down."""
         return tuple(health.endpoint.url for health in self.health if health.up is False)
 
+    def watch(self, backends: dict[str, BackendConfig]) -> None:
+        """Probe these from now on; what is known of an endpoint that stays, with the same probe, stays known."""
+        known = {(one.backend, one.endpoint, one.probe): one for one in self.health}
+        self.health = [known.get((one.backend, one.endpoint, one.probe), one) for one in _unknown(backends)]
+        self._changed.set()
+
     async def run(self) -> None:
         """Probe for ever."""
+        watchers: dict[Health, asyncio.Task[None]] = {}
         async with (
             httpx.AsyncClient(follow_redirects=False, trust_env=False, limits=_LIMITS) as client,
             asyncio.TaskGroup() as group,
         ):
-            for health in self.health:
-                if health.probe is not None:
-                    group.create_task(self._watch(client, health, health.probe))
+            while True:
+                self._changed.clear()
+                for gone in [health for health in watchers if health not in self.health]:
+                    watchers.pop(gone).cancel()
+                for health in self.health:
+                    if health.probe is not None and health not in watchers:
+                        watchers[health] = group.create_task(self._watch(client, health, health.probe))
+                await self._changed.wait()
 
     async def _watch(self, client: httpx.AsyncClient, health: Health, probe: ProbeConfig) -> None:
         url = health.endpoint.url + probe.path
@@ -82,7 +105,16 @@ class Prober:
             if health.heard(not heard):
                 health.last_answer = f"GET {probe.path}: {heard or 'well'}"
                 self._on_turn(health)
+            if self._on_settled is not None and all(one.settled for one in self.health):
+                tell, self._on_settled = self._on_settled, None
+                tell()
             await asyncio.sleep(probe.interval_s)
+
+
+def _unknown(backends: dict[str, BackendConfig]) -> list[Health]:
+    return [
+        Health(name, endpoint, backend.probe) for name, backend in backends.items() for endpoint in backend.endpoints
+    ]
 
 
 async def _ask(client: httpx.AsyncClient, url: str, timeout_s: float) -> str:

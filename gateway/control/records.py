@@ -8,7 +8,7 @@ from gateway.control.journal import Journal
 from gateway.control.views import RolloutView
 from gateway.core.analysis.types import Analysis
 from gateway.core.errors import NotFoundError
-from gateway.core.rollout import Rollout
+from gateway.core.rollout import Phase, Rollout
 from gateway.core.types import percent_from_weight_bp
 from gateway.runtime.clock import iso
 
@@ -24,7 +24,9 @@ class Record(msgspec.Struct):
     started_s: float
     updated_s: float
 
-    def view(self, rollout: Rollout, analysis: Analysis | None, canary_requests: int | None) -> RolloutView:
+    def view(
+        self, rollout: Rollout, analysis: Analysis | None, canary_requests: int | None, waiting_for: str = ""
+    ) -> RolloutView:
         """What people see of it."""
         if canary_requests is None:
             canary_requests = analysis.canary_requests if analysis is not None else 0
@@ -34,7 +36,7 @@ class Record(msgspec.Struct):
             stable=rollout.stable,
             canary=rollout.canary,
             phase=rollout.phase.value,
-            step=rollout.step_index + 1,
+            step=min(max(rollout.step_index, 0), len(rollout.plan.steps) - 1) + 1,
             steps=len(rollout.plan.steps),
             canary_percent=percent_from_weight_bp(rollout.weight_bp),
             reason=rollout.reason,
@@ -45,6 +47,9 @@ class Record(msgspec.Struct):
             plan=rollout.plan,
             canary_requests=canary_requests,
             analysis=analysis,
+            revision=rollout.revision,
+            gate=rollout.gate,
+            waiting_for=waiting_for,
         )
 
 
@@ -87,6 +92,12 @@ class Records:
             return self._records[rollout_id]
         except KeyError:
             raise NotFoundError(f"no rollout has the id {rollout_id!r}") from None
+
+    def rolled_back(self, route: str, canary: str) -> Rollout | None:
+        """The last rollout of this canary on this route, if it was rolled back."""
+        found = [r.rollout for r in self._records.values() if (r.rollout.route, r.rollout.canary) == (route, canary)]
+        begun = [rollout for rollout in found if rollout.phase is not Phase.WITHDRAWN]
+        return begun[-1] if begun and begun[-1].phase is Phase.ROLLED_BACK else None
 
     def page(self, route: str | None, limit: int, before: str | None) -> list[Record]:
         """Newest first, from the one before ``before`` on."""

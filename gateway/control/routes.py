@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Container
+from typing import NamedTuple
 
 import msgspec
 
 from gateway.config.build import analysis_spec, plan
 from gateway.config.schema import RouteConfig
-from gateway.control.journal import HandWeight, Journal, Snapshot
+from gateway.control.journal import HandWeight, Journal, Roles, Snapshot
 from gateway.control.records import Record
 from gateway.control.views import RolloutView
-from gateway.core.analysis import Analysis, AnalysisState, Evidence, Verdict, judge
+from gateway.core.analysis import Analysis, AnalysisState, Evidence, Verdict, bake, budget, explained, judge
 from gateway.core.errors import JournalError
-from gateway.core.rollout import Phase, Rollout
+from gateway.core.rollout import Analysed, Phase, Rollout, waiting_for
 from gateway.core.types import weight_bp_from_percent
 
 _log = logging.getLogger("gateway.control")
+
+
+class Pending(NamedTuple):
+    """A wish for more exposure that waits for its turn and the journal: since when, and how it hears of giving up."""
+
+    since_s: float
+    given_up: asyncio.Future[None]
 
 
 class RouteState:
@@ -35,22 +44,35 @@ class RouteState:
         self.rollout = Rollout()
         self.decided = self.rollout
         self.turn = asyncio.Lock()
+        self.pending: set[Pending] = set()
+        self.promoted: Roles | None = None
         self.lowered_by_hand = 0
         self.analysis_state: AnalysisState | None = None
         self.analysis: Analysis | None = None
+        self.heard: Analysed | None = None
         self.first_epoch = 0
         self.announced_s = 0.0
         self.snapshot_s = 0.0
 
     @property
+    def stable(self) -> str:
+        """Who is the route's stable backend: the last that was promoted over the configured one, else that one."""
+        return self.config.stable if self.promoted is None else self.promoted.stable
+
+    @property
+    def canary(self) -> str | None:
+        """Who may be tried on the route: the configured canary, unless it is stable by now."""
+        return None if self.config.canary == self.stable else self.config.canary
+
+    @property
     def active(self) -> bool:
         """Whether there is a rollout to judge."""
-        return _active(self.rollout)
+        return self.rollout.phase.active
 
     @property
     def deciding(self) -> bool:
         """Whether there is a rollout that a wish would meet, though its start may not be journaled yet."""
-        return _active(self.decided)
+        return self.decided.phase.active
 
     @property
     def canary_requests(self) -> int:
@@ -65,16 +87,25 @@ class RouteState:
         intake = self.analysis_state.intake
         return max([0, intake.left, *intake.epochs])
 
-    def begin(self, first_epoch: int) -> None:
+    def begin(self, first_epoch: int, bake_s: float) -> None:
         """A rollout begins; so does its evidence, with the epoch that the start itself publishes."""
-        self.analysis_state = AnalysisState.fresh(self.spec)
+        self.analysis_state = AnalysisState.fresh(budget.for_bake(self.spec, bake_s))
         self.analysis = None
+        self.heard = None
         self.first_epoch = first_epoch
+
+    def bake(self, bake_s: float) -> None:
+        """The canary is promoted but for a holdout: from now on it is watched, no longer proven."""
+        if self.analysis_state is not None and not self.analysis_state.baking:
+            self.analysis_state = bake(self.analysis_state, bake_s)
 
     def adopt(self, rollout: Rollout, snapshot: Snapshot | None, analysis: Analysis | None) -> None:
         """Go on where the journal left off. The promise of a rollout under way is the one it was started with."""
         self.rollout = self.decided = rollout
-        self.analysis_state = self._restored(snapshot) or AnalysisState.fresh(self.spec)
+        fresh = AnalysisState.fresh(budget.for_bake(self.spec, rollout.plan.bake_s))
+        self.analysis_state = self._restored(snapshot) or fresh
+        if rollout.phase is Phase.BAKING:
+            self.bake(rollout.plan.bake_s)
         self.analysis = analysis
 
     def _restored(self, snapshot: Snapshot | None) -> AnalysisState | None:
@@ -86,7 +117,7 @@ class RouteState:
         except ValueError as error:
             problem = str(error)
         else:
-            if analysis.verdict is not Verdict.ERROR:
+            if analysis.verdict is not Verdict.ERROR or analysis.causes:
                 return state
             problem = analysis.reason
         # Without its past the judge protects a little less; with a past that it cannot read, not at all.
@@ -95,7 +126,9 @@ class RouteState:
 
     def concerns_present_backends(self) -> bool:
         """Whether the last rollout was about the backends that the configuration names now."""
-        return (self.rollout.stable, self.rollout.canary) == (self.config.stable, self.config.canary)
+        if self.rollout.swapped:
+            return self.rollout.canary == self.stable
+        return (self.rollout.stable, self.rollout.canary) == (self.stable, self.canary)
 
     def forget(self) -> None:
         """The last rollout is history: the configuration speaks of other backends now."""
@@ -103,14 +136,33 @@ class RouteState:
         self.analysis_state = None
         self.analysis = None
 
+    def configure(self, config: RouteConfig, backends: Container[str]) -> bool:
+        """Another configuration; a rollout that is under way goes on by its own plan and spec.
+
+        Whoever was promoted stays stable as long as the configuration names the stable backend of then. Returns
+        whether that has ended.
+        """
+        self.config = config
+        self.spec = analysis_spec(config)
+        self.plan = plan(config)
+        ended = self.promoted is not None and (
+            self.promoted.configured != config.stable or self.promoted.stable not in backends
+        )
+        if ended:
+            self.promoted = None
+        if not self.active and not self.concerns_present_backends():
+            self.forget()
+        return ended
+
     def first_weight_bp(self, by_hand: HandWeight | None, live_bp: int | None) -> int:
         """The weight to begin with after a (re)start: what was wished, but not more than is live (None: unknown)."""
-        if self.config.canary is None:
+        if self.canary is None or self.rollout.swapped:
             return 0
-        wished_bp = weight_bp_from_percent(self.config.canary_percent)
+        # The configuration's weight was meant for the backends that it names.
+        wished_bp = weight_bp_from_percent(self.config.canary_percent) if self.stable == self.config.stable else 0
         if self.rollout.phase is not Phase.IDLE:
-            wished_bp = self.rollout.weight_bp
-        present = (self.config.stable, self.config.canary)
+            wished_bp = self.rollout.weight_bp if self.rollout.canary == self.canary else 0
+        present = (self.stable, self.canary)
         if by_hand is not None and not self.active and (by_hand.stable, by_hand.canary) == present:
             wished_bp = by_hand.weight_bp
         return wished_bp if live_bp is None else min(wished_bp, live_bp)
@@ -119,16 +171,17 @@ class RouteState:
         """What people see of one of the route's rollouts."""
         if self.rollout.rollout_id != record.rollout.rollout_id:
             return record.view(record.rollout, record.analysis, None)
-        return record.view(self.rollout, self.analysis or record.analysis, self.canary_requests)
-
-
-def _active(rollout: Rollout) -> bool:
-    return rollout.phase in (Phase.PROGRESSING, Phase.PAUSED)
+        waiting = waiting_for(self.rollout, self.heard) if self.heard is not None and self.active else ""
+        analysis = self.analysis or record.analysis
+        if analysis is not None and self.analysis_state is not None:
+            analysis = explained(self.analysis_state, analysis)
+        return record.view(self.rollout, analysis, self.canary_requests, waiting)
 
 
 class Saved(msgspec.Struct):
     """What the journal knows of one route, or why it cannot be believed."""
 
+    roles: Roles | None = None
     rollout: Rollout | None = None
     snapshot: Snapshot | None = None
     damage: str = ""
@@ -136,11 +189,11 @@ class Saved(msgspec.Struct):
 
 def read_route(journal: Journal, route: str) -> Saved:
     """The route's last rollout, replayed, and what its analysis knew. Blocks; raises JournalError."""
-    latest = journal.latest(route)
+    roles, latest = journal.roles().get(route), journal.latest(route)
     if latest is None:
-        return Saved()
+        return Saved(roles)
     try:
         rollout = journal.replay(latest.rollout_id)
     except JournalError as error:
-        return Saved(damage=str(error))
-    return Saved(rollout, journal.load_snapshot(latest.rollout_id))
+        return Saved(roles, damage=str(error))
+    return Saved(roles, rollout, journal.load_snapshot(latest.rollout_id))

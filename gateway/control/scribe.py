@@ -118,6 +118,11 @@ class Scribe:
         """Whether nothing is waiting for the disk."""
         return not self._given_s
 
+    @property
+    def hangs(self) -> bool:
+        """Whether the disk has not answered for longer than one takes that is merely busy."""
+        return bool(self._given_s) and self._clock.monotonic_s() - self._given_s[0] > _SLOW_S
+
     def distrust(self, error: JournalError) -> None:
         """The journal cannot be read, or not be believed: stable only, and no rollout until it is mended."""
         self._journal = None
@@ -170,7 +175,7 @@ class Scribe:
 
     def watch(self) -> None:
         """Raise or clear the alarm of a disk that does not answer; called with every tick."""
-        if self._given_s and self._clock.monotonic_s() - self._given_s[0] > _SLOW_S:
+        if self.hangs:
             self._alarms.sound("disk", "the journal's disk does not answer: no canary gets more until it does")
         else:
             self._alarms.clear("disk")

@@ -21,6 +21,32 @@ class EndpointView(msgspec.Struct, frozen=True):
     healthy: bool | None
 
 
+class WorkerView(msgspec.Struct, frozen=True):
+    """One connected worker; ``epoch`` is the table that it routes by, ``heard_ago_s`` how long ago it last spoke."""
+
+    index: int
+    pid: int
+    epoch: int
+    in_flight: int
+    connections: int
+    heard_ago_s: float
+
+
+class BackendView(msgspec.Struct, frozen=True):
+    """One backend: its endpoints, and the routes that name it."""
+
+    name: str
+    endpoints: tuple[EndpointView, ...]
+    routes: tuple[str, ...]
+
+
+class AlarmView(msgspec.Struct, frozen=True):
+    """Something that is wrong right now and needs a person."""
+
+    what: str
+    reason: str
+
+
 class RouteView(msgspec.Struct, frozen=True):
     """One route as it is being served. ``workers_applied`` of ``workers`` route by ``epoch``."""
 
@@ -36,6 +62,8 @@ class RouteView(msgspec.Struct, frozen=True):
     endpoints: tuple[EndpointView, ...]
     rollout_id: str | None
     phase: str
+    # What the configuration names; `stable` is another one after a promotion that it does not know of.
+    configured_stable: str | None = None
 
 
 class RolloutView(msgspec.Struct, frozen=True):
@@ -57,6 +85,11 @@ class RolloutView(msgspec.Struct, frozen=True):
     plan: Plan
     canary_requests: int
     analysis: Analysis | None
+    # Counts the rollout's decisions from 1; with the id it names this state.
+    revision: int = 0
+    # What a WAITING rollout waits for, and in one sentence why the rollout does not go up just now.
+    gate: str = ""
+    waiting_for: str = ""
 
 
 class ControlEvent(msgspec.Struct, frozen=True):
@@ -71,9 +104,10 @@ class ControlEvent(msgspec.Struct, frozen=True):
 
 
 # The machine's kinds are a rollout's transitions (data: RolloutView). Besides: analysis, what the evidence says now
-# (data: RolloutView); weight, a published weight (data: canary_percent, epoch); health, an endpoint went up or down
-# (data: EndpointView); worker, one came or went; alarm (data: what, reason).
-EVENT_KINDS = (*NOTIFY_KINDS, "analysis", "weight", "health", "worker", "alarm")
+# (data: RolloutView); weight, a published weight (data: canary_percent, epoch); roles, who is stable and who is canary
+# since a promotion or its end (data: stable, canary, epoch); health, an endpoint went up or down (data: EndpointView);
+# worker, one came or went; alarm (data: what, reason).
+EVENT_KINDS = (*NOTIFY_KINDS, "analysis", "weight", "roles", "health", "worker", "alarm")
 
 
 class Readiness(msgspec.Struct, frozen=True):

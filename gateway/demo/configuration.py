@@ -62,6 +62,9 @@ routes:
         # A slice is one vote, however much happens in it. Short ones decide within seconds; production prefers 1 s,
         # which is above the pauses that a healthy version may make.
         slice_s: 0.25
+      # Answers are looked at, too. A version may differ from stable by 5 points in each digit's share before it is held
+      # against it; to prove that all ten differ by less than 10 takes some 500 canary requests, 20 points about 150.
+      predictions: {{margin: 0.2, fault_margin: 0.03}}
 
     plan:
       steps:

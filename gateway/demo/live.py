@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gateway.admin.bodies import AnalysisBody, FindingBody, RolloutBody
+from gateway.config.predictions import PREDICTED
 from gateway.core.analysis.report import times
 from gateway.core.analysis.types import Verdict
 from gateway.demo.replay import Report, VariantReport
@@ -73,7 +74,6 @@ def frame(story: Story, now_s: float, width: int) -> RenderableType:
         _steps(story, now_s),
         Text(""),
         _traffic(story.report, width),
-        Text(""),
         _evidence(story, width),
         _users(story),
         _decision(story, width),
@@ -186,6 +186,14 @@ def _evidence(story: Story, width: int) -> Table:
         finding = found.get(metric)
         label = Text(_name(metric), style="" if finding is not None else _DIM)
         table.add_row(label, *(_bars(finding, bar) if finding is not None else ()))
+    predictions = [finding for name, finding in found.items() if name in PREDICTED and finding.decides]
+    if predictions:
+        # Many events are one row: the one that is worst, and the one that is furthest from being proven good enough.
+        worst = max(predictions, key=lambda finding: (finding.log_e_bad or 0.0) / needed(finding)[0])
+        slowest = min(predictions, key=lambda finding: finding.log_e_ok or 0.0)
+        table.add_row(Text("predictions"), *_bars(worst, bar)[:2], *_bars(slowest, bar)[2:])
+    else:
+        table.add_row(Text("predictions", style=_DIM))
     return table
 
 
@@ -242,7 +250,11 @@ def _decision(story: Story, width: int) -> Panel:
 
 
 def _so_far(analysis: AnalysisBody) -> str:
-    missing = [_name(f.metric) for f in analysis.findings if f.decides and f.verdict is not Verdict.PASS]
+    missing = [
+        _name(f.metric)
+        for f in analysis.findings
+        if f.decides and f.verdict is not Verdict.PASS and not f.metric.startswith("guardrail:")
+    ]
     match analysis.verdict:
         case Verdict.PASS:
             return "None yet. Good enough is proven; the step's floor of time and requests is not reached."

@@ -40,6 +40,8 @@ _REPORT_EVERY_S = 0.25
 _RECENT_S = 3.0
 _ARREARS_S_MAX = 0.1
 _DRAIN_S = 3.0
+# As an application that shows how sure the model is.
+_ASKED = ({"name": "label"}, {"name": "probabilities"})
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -85,7 +87,7 @@ class Report(msgspec.Struct, frozen=True):
 
 class _Output(msgspec.Struct):
     name: str
-    data: list[int]
+    data: list[float]
 
 
 class _Answer(msgspec.Struct):
@@ -102,7 +104,7 @@ def label_of(body: bytes) -> int | None:
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
     labels = [output.data for output in outputs if output.name == "label"]
-    return labels[0][0] if len(labels) == 1 and len(labels[0]) == 1 else None
+    return int(labels[0][0]) if len(labels) == 1 and len(labels[0]) == 1 else None
 
 
 class Tally:
@@ -348,7 +350,7 @@ def _encoded(settings: Settings) -> list[bytes]:
     encoded = []
     for number, pixels in enumerate(bundled.heldout().pixels):
         tensor = {"name": "pixels", "shape": [1, len(pixels)], "datatype": "FP32", "data": pixels}
-        body = msgspec.json.encode({"id": str(number), "inputs": [tensor], "outputs": [{"name": "label"}]})
+        body = msgspec.json.encode({"id": str(number), "inputs": [tensor], "outputs": _ASKED})
         head = (
             f"POST {settings.path} HTTP/1.1\r\nhost: {settings.host}:{settings.port}\r\n"
             f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"

@@ -31,7 +31,7 @@ class Scenario:
 
 
 _ROLLED_BACK = ("ROLLED_BACK",)
-# A model silently broken while it answers 200 and fast (digits-misscaled) belongs here once the gateway can convict it.
+_CLASSES = frozenset((*(f"class_{digit}" for digit in range(10)), "class_other"))
 _ALL = (
     Scenario(
         "good",
@@ -76,6 +76,15 @@ _ALL = (
         ends=_ROLLED_BACK,
         cause="errors",
         killed_after_s=(3.0, 12.0),
+    ),
+    Scenario(
+        "wrong",
+        "a model that is wrong",
+        "The new version scales its input twice: every answer is valid, fast, and a 4. It should be rolled back.",
+        "digits-misscaled",
+        ends=_ROLLED_BACK,
+        cause="class_4",
+        also=_CLASSES,
     ),
     Scenario(
         "flat",

@@ -17,10 +17,12 @@ from collections.abc import Sequence
 
 from gateway.proxy import faults
 from gateway.proxy.faults import Fault
+from gateway.proxy.fieldpolicy import FieldPolicy, forwarded_element
+from gateway.proxy.plain import PlainHead
+from gateway.runtime.settings import HeaderPolicy
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 
-VIA_NAME = b"canary-gateway"
 VARIANT_HEADER = b"x-gateway-variant"
 RESCUED_HEADER = b"x-gateway-rescued"
 # A request that bears our own Via this often is going in circles.
@@ -57,8 +59,11 @@ _READ_BY_REQUEST = {
     b"expect",
     b"via",
     b"cookie",
+    b"max-forwards",
+    b"traceparent",
+    b"tracestate",
 }
-_SPECIAL_IN_REQUEST = _DROPPED_BY_REQUEST | _FORWARDED | _READ_BY_REQUEST
+_SPECIAL_IN_REQUEST = frozenset(_DROPPED_BY_REQUEST | _FORWARDED | _READ_BY_REQUEST)
 _SPECIAL_IN_RESPONSE = {
     b"connection",
     b"keep-alive",
@@ -85,17 +90,53 @@ _PROTECTED = {
     b"x-forwarded-host",
     b"forwarded",
     b"via",
+    b"traceparent",
+    b"tracestate",
 }
+
+
+def field_policy(policy: HeaderPolicy) -> FieldPolicy:
+    """The configured policy, ready for use."""
+    return FieldPolicy(policy, _SPECIAL_IN_REQUEST, frozenset(_SPECIAL_IN_RESPONSE))
+
+
+class Rare:
+    """What few requests say: made for those alone. ``upgrade`` and ``te`` are the fields' raw values."""
+
+    __slots__ = ("max_forwards", "request_id", "te", "traceparents", "tracestates", "trailer", "upgrade")
+
+    def __init__(self) -> None:
+        self.upgrade: list[bytes] = []
+        self.te: list[bytes] = []
+        self.trailer: list[bytes] = []
+        self.max_forwards: bytes | None = None
+        self.request_id: bytes | None = None
+        self.traceparents: list[bytes] = []
+        self.tracestates: list[bytes] = []
 
 
 class RequestHead:
     """What the gateway read from a request's head, and the lines it passes on (without framing and Host)."""
 
-    __slots__ = ("chunked", "content_length", "cookies", "expects_continue", "fields", "host", "lines", "wants_close")
+    __slots__ = (
+        "chunked",
+        "content_length",
+        "cookies",
+        "expects_continue",
+        "fields",
+        "host",
+        "lines",
+        "id_line",
+        "length_line",
+        "rare",
+        "trace_id",
+        "wants_close",
+    )
 
     def __init__(self) -> None:
         self.host = b""
         self.content_length: int | None = None
+        self.length_line = b""
         self.chunked = False
         self.expects_continue = False
         self.wants_close = False
@@ -103,6 +144,9 @@ class RequestHead:
         self.lines: list[bytes] = []
         # The raw pairs, for look-ups by name that only some routes need (forced variant, sticky header).
         self.fields: RawHeaders = ()
+        self.rare: Rare | None = None
+        # The line that names the request, for the backend and for the client; empty where it has no name.
+        self.id_line = self.trace_id = b""
 
     def first(self, name: bytes) -> bytes | None:
         """The first value of a field by lower-case name."""
@@ -113,11 +157,19 @@ class RequestHead:
 
 
 def read_request(
-    fields: RawHeaders, version: str, peer: bytes, trusted: bool, tls: bool, authority: bytes | None = None
+    fields: RawHeaders,
+    version: str,
+    peer: bytes,
+    trusted: bool,
+    tls: bool,
+    authority: bytes | None,
+    policy: FieldPolicy,
+    plain: PlainHead | None = None,
 ) -> RequestHead | Fault:
     """Check a request's header fields and prepare the lines to forward.
 
-    ``peer`` is the client's address; ``authority``, that of an absolute target, takes the place of Host.
+    ``peer`` is the client's address; ``authority``, that of an absolute target, takes the place of Host; ``plain`` is
+    what plain.py has read already.
     """
     if version not in ("1.1", "1.0"):
         return faults.BAD_REQUEST
@@ -126,23 +178,30 @@ def read_request(
     lines = head.lines
     nominated: set[bytes] | None = None
     forwarded_for: list[bytes] = []
+    forwarded: list[bytes] = []
     via: list[bytes] = []
     has_host = has_proto = has_forwarded_host = False
-    for name, value in fields:
-        low = name.lower()
-        if low not in _SPECIAL_IN_REQUEST:
-            if b"_" in low:
-                return faults.BAD_REQUEST
-            lines += (name, b": ", value, b"\r\n")
+    for i, (name, value) in enumerate(fields):
+        low = policy.name_in(name)
+        if not low:
+            if plain is not None:
+                lines.append(plain.lines[i])
+            else:
+                lines += (name, b": ", value, b"\r\n")
         elif low == b"host":
-            if has_host or not _HOST.match(value):
+            if has_host or (value != policy.host_seen and not _HOST.match(value)):
                 return faults.BAD_HOST
             has_host = True
-            head.host = value
+            head.host = policy.host_seen = value
         elif low == b"content-length":
+            if plain is not None:
+                head.content_length = plain.length
+                head.length_line = plain.length_line
+                continue
             if head.content_length is not None or not _DIGITS.match(value):
                 return faults.BAD_FRAMING
             head.content_length = int(value)
+            head.length_line = b"content-length: %d\r\n" % head.content_length
         elif low == b"transfer-encoding":
             if head.chunked or value.strip(b" \t").lower() != b"chunked" or version == "1.0":
                 return faults.BAD_FRAMING
@@ -151,6 +210,8 @@ def read_request(
             head.cookies.append(value)
             lines += (name, b": ", value, b"\r\n")
         elif low == b"connection":
+            if value == b"keep-alive":
+                continue
             tokens = {token.strip().lower() for token in value.split(b",")}
             head.wants_close = head.wants_close or b"close" in tokens
             extra = tokens - {b"close", b"keep-alive", b"upgrade", b"te", b""} - _PROTECTED
@@ -165,25 +226,52 @@ def read_request(
         elif low in _FORWARDED and trusted:
             if low == b"x-forwarded-for":
                 forwarded_for.append(value)
+            elif low == b"forwarded":
+                forwarded.append(value)
             else:
                 has_proto = has_proto or low == b"x-forwarded-proto"
                 has_forwarded_host = has_forwarded_host or low == b"x-forwarded-host"
                 lines += (name, b": ", value, b"\r\n")
+        elif low not in policy.special_in_request:  # then it has an underscore
+            if policy.rejects_underscores:
+                return faults.BAD_REQUEST
+            if not policy.drops_underscores:
+                lines += (name, b": ", value, b"\r\n")
+        else:
+            rare = head.rare
+            if rare is None:
+                rare = head.rare = Rare()
+            _read_rare(rare, low, value, trusted, policy)
     if not has_host and version == "1.1":
         return faults.BAD_HOST
     if head.chunked and head.content_length is not None:
         return faults.BAD_FRAMING
     if authority is not None:
         head.host = authority
-    if via and sum(v.count(VIA_NAME) for v in via) >= VIA_PASSES_MAX:
+    if via and policy.passes(via) >= VIA_PASSES_MAX:
         return faults.LOOP
     if nominated:
         head.lines = lines = _without(lines, nominated)
-    via.append(b"%b %b" % (version.encode(), VIA_NAME))
-    lines += (b"via: ", b", ".join(via), b"\r\n")
+    if policy.via is not None:
+        if not via and version == "1.1":
+            lines.append(policy.via_line_11)
+        else:
+            via.append(policy.via_11 if version == "1.1" else policy.via_10)
+    if via:
+        lines += (b"via: ", b", ".join(via), b"\r\n")
+    if policy.forwarded:
+        forwarded.append(forwarded_element(peer, head.host, tls=tls))
+    if forwarded:
+        lines += (b"forwarded: ", b", ".join(forwarded), b"\r\n")
+    if head.rare is None:
+        head.id_line, head.trace_id = policy.name(lines, None, (), ())
+    else:
+        rare = head.rare
+        head.id_line, head.trace_id = policy.name(lines, rare.request_id, rare.traceparents, rare.tracestates)
     if peer:
         forwarded_for.append(peer)
-        lines += (b"x-forwarded-for: ", b", ".join(forwarded_for), b"\r\n")
+        known = forwarded_for[0] if len(forwarded_for) == 1 else b", ".join(forwarded_for)
+        lines += (b"x-forwarded-for: ", known, b"\r\n")
     if not has_proto:
         lines.append(b"x-forwarded-proto: https\r\n" if tls else b"x-forwarded-proto: http\r\n")
     if head.host and not has_forwarded_host:
@@ -191,41 +279,77 @@ def read_request(
     return head
 
 
+def _read_rare(rare: Rare, low: bytes, value: bytes, trusted: bool, policy: FieldPolicy) -> None:
+    """Take note of a field that few requests have; what is not wanted here is dropped."""
+    if low == b"upgrade":
+        rare.upgrade.append(value)
+    elif low == b"te":
+        rare.te.append(value)
+    elif low == b"trailer":
+        rare.trailer.append(value)
+    elif low == b"max-forwards":
+        # Twice is as malformed as no number: `b""` is none.
+        rare.max_forwards = value if rare.max_forwards is None else b""
+    elif low == b"traceparent":
+        rare.traceparents.append(value)
+    elif low == b"tracestate":
+        rare.tracestates.append(value)
+    elif low == policy.request_id and trusted and rare.request_id is None:
+        rare.request_id = value
+
+
 class ResponseHead:
     """What the gateway read from a response's head, and the lines it passes on (without framing)."""
 
-    __slots__ = ("chunked", "content_length", "lines", "wants_close")
+    __slots__ = ("chunked", "content_length", "length_line", "lines", "trailer", "wants_close")
 
     def __init__(self) -> None:
         self.content_length: int | None = None
+        self.length_line = b""
         self.chunked = False
         self.wants_close = False
         self.lines: list[bytes] = []
+        # The values of Trailer: passed on only to those who take trailers.
+        self.trailer: Sequence[bytes] = ()
 
 
-def read_response(fields: RawHeaders, version: str = "1.1") -> ResponseHead | Fault:
-    """Check a response's header fields and prepare the lines to pass on."""
+def read_response(
+    fields: RawHeaders, policy: FieldPolicy, version: str = "1.1", plain: PlainHead | None = None
+) -> ResponseHead | Fault:
+    """Check a response's header fields and prepare the lines to pass on; ``plain`` as in `read_request`."""
     head = ResponseHead()
     lines = head.lines
     nominated: set[bytes] | None = None
-    for name, value in fields:
-        low = name.lower()
-        if low not in _SPECIAL_IN_RESPONSE:
-            lines += (name, b": ", value, b"\r\n")
+    for i, (name, value) in enumerate(fields):
+        low = policy.name_back(name)
+        if not low:
+            if plain is not None:
+                lines.append(plain.lines[i])
+            else:
+                lines += (name, b": ", value, b"\r\n")
         elif low == b"content-length":
+            if plain is not None:
+                head.content_length = plain.length
+                head.length_line = plain.length_line
+                continue
             if head.content_length is not None or not _DIGITS.match(value):
                 return faults.BAD_RESPONSE
             head.content_length = int(value)
+            head.length_line = b"content-length: %d\r\n" % head.content_length
         elif low == b"transfer-encoding":
             if head.chunked or value.strip(b" \t").lower() != b"chunked" or version == "1.0":
                 return faults.BAD_RESPONSE
             head.chunked = True
         elif low == b"connection":
+            if value == b"keep-alive":
+                continue
             tokens = {token.strip().lower() for token in value.split(b",")}
             head.wants_close = head.wants_close or b"close" in tokens
             extra = tokens - {b"close", b"keep-alive", b"upgrade", b""} - _PROTECTED
             if extra:
                 nominated = (nominated or set()) | extra
+        elif low == b"trailer":
+            head.trailer = (*head.trailer, value)
     if head.chunked and head.content_length is not None:
         return faults.BAD_RESPONSE
     if nominated:
@@ -252,7 +376,7 @@ def read_target(target: bytes, method: bytes) -> tuple[bytes, bytes, bytes | Non
             return faults.BAD_TARGET
         if not target.startswith(b"/"):
             target = b"/" + target
-    if b"#" in target or b"%00" in target:
+    if target.find(b"#") >= 0 or target.find(b"%00") >= 0:
         return faults.BAD_TARGET
     return target, target.partition(b"?")[0], authority
 

@@ -2,7 +2,8 @@
 
 Rules:
 
-1. llhttp parses with every lenient flag off; limits on the head are ours, absolute and counted in bytes.
+1. llhttp parses with every lenient flag off, but for heads that are plain (plain.py) and bodies whose length such a
+   head gave; limits on the head are ours, absolute and counted in bytes.
 2. Pipelined requests are answered in order, one exchange at a time; reading stops while others wait.
 3. A request whose framing is in doubt is answered with the smallest honest status, and the connection is closed.
 4. A client that has shut down its sending half still gets its answers; one that resets is gone.
@@ -25,7 +26,12 @@ import httptools
 from gateway.proxy import faults
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.faults import Fault
+from gateway.proxy.plain import PlainHead
+from gateway.proxy.reframe import HELD_BYTES_MAX, Held, body_parser
+from gateway.proxy.settlement import Settlement
 from gateway.proxy.state import WorkerState
+from gateway.proxy.tunnel import Tunnel
+from gateway.proxy.upstream import UpstreamConnection
 
 # How long a closed-for-writing connection is read from, so that a reset does not overtake the answer.
 _LINGER_S = 1.0
@@ -34,17 +40,23 @@ _DRAIN_IDLE_S = 1.0
 _LINGER_ZERO = struct.pack("ii", 1, 0)
 
 
-class DownstreamConnection(asyncio.Protocol):
-    """The protocol that uvicorn hosts: one instance per accepted connection."""
+class DownstreamConnection:
+    """The protocol that uvicorn hosts: one instance per accepted connection.
+
+    An asyncio.Protocol by its methods alone: compiled classes have no base that is not.
+    """
 
     __slots__ = (
+        "_between",
         "_body_of",
         "_draining",
         "_ended",
         "_fields",
         "_head_bytes",
         "_head_since_s",
+        "_held",
         "_in_head",
+        "_left",
         "_linger_until_s",
         "_paused",
         "_paused_by_peer",
@@ -52,8 +64,10 @@ class DownstreamConnection(asyncio.Protocol):
         "_queue",
         "_refusal",
         "_registry",
+        "_reframes",
         "_since_s",
         "_target",
+        "_tunnel",
         "_unread",
         "_worker",
         "closing",
@@ -68,13 +82,19 @@ class DownstreamConnection(asyncio.Protocol):
         self._worker = worker
         self._registry = registry
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set by connection_made, before any use
-        self._parser = httptools.HttpRequestParser(self)
+        self._parser: Any = httptools.HttpRequestParser(self)  # or who takes its place: see `reframe`
+        self._held: Held | None = None
+        self._reframes = False
+        self._tunnel: Tunnel | None = None
         self._queue: deque[Exchange] = deque()
         self._body_of: Exchange | None = None
         self._target = b""
         self._fields: list[tuple[bytes, bytes]] = []
         self._head_bytes = 0
         self._in_head = True
+        # Whether llhttp is between two messages, so that a plain one may pass it by; what is owed of that one's body.
+        self._between = True
+        self._left = 0
         self._refusal: Fault | None = None
         self._head_since_s = self._since_s = worker.now_s()
         self._linger_until_s = 0.0
@@ -110,26 +130,57 @@ class DownstreamConnection(asyncio.Protocol):
         """Parse; exchanges act after the whole chunk has been looked at, so that their writes coalesce."""
         if self._ended or self._refusal is not None:
             return
+        if self._left or self._between:
+            data = self._plainly(data)
+            if not data:
+                self._advance()
+                return
         if not self._head_bytes and self._in_head:
             self._head_since_s = self._worker.now_s()
         self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._refuse(faults.UPGRADE_UNSUPPORTED)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._after_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserCallbackError:
             raise  # a mistake of ours, not of the client: it must not pass for a 400
         except httptools.HttpParserError:
-            self._refuse(faults.BAD_REQUEST)
+            self._refuse(faults.HTTP2_UNSUPPORTED if data.startswith(_HTTP2_PREFACE) else faults.BAD_REQUEST)
         if self._head_bytes > self._worker.limits.head_bytes_max:
             self._refuse(faults.HEAD_TOO_LARGE)
         self._advance()
+
+    def _plainly(self, data: bytes) -> bytes:
+        """Take what is owed of a plain body, and plain heads; the rest is for llhttp, or nothing."""
+        at, size = 0, len(data)
+        while at < size and not self._ended:
+            if self._left:
+                whole = at == 0 and size <= self._left
+                piece = data if whole else data[at : at + self._left]
+                at += len(piece)
+                self._left -= len(piece)
+                self.on_body(piece)
+            else:
+                head = None
+                if self._between:
+                    worker = self._worker
+                    head = worker.plain.request(data, at, worker.plain_bytes_max, worker.limits.header_fields_max)
+                if head is None:
+                    return data[at:] if at else data
+                at = head.end
+                self._left = max(head.length, 0)
+                self._begin(head.first, "1.1", head.second, head.fields, keep_alive=True, plain=head)
+            if not self._left:
+                self._message_complete()
+        return b""
 
     def eof_received(self) -> bool:
         """The client sends no more; what it has asked for is still answered."""
         self.eof = True
         self.closing = True
         # A request that can no longer become whole is as good as gone.
+        if self._queue and self._queue[0].ends_with_half_close:
+            return False
         incomplete = self._body_of
         if incomplete is not None and incomplete in self._queue:
             return False
@@ -165,6 +216,7 @@ class DownstreamConnection(asyncio.Protocol):
         self._target = b""
         self._fields = []
         self._in_head = True
+        self._between = False
         if not self._head_bytes:  # it begins inside a chunk that ended another
             self._head_bytes = 1
             self._head_since_s = self._worker.now_s()
@@ -176,8 +228,13 @@ class DownstreamConnection(asyncio.Protocol):
             self._refuse(faults.TARGET_TOO_LONG)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header field; trailers arrive here too, after the head, and are dropped."""
+        """A header field; trailers arrive here too, after the head."""
         if not self._in_head:
+            exchange = self._body_of
+            if exchange is not None and not exchange.request_trailer(name, value):
+                self._body_of = None
+                self._refuse(faults.HEAD_TOO_LARGE)
+                exchange.malformed(faults.HEAD_TOO_LARGE)
             return
         limits = self._worker.limits
         self._fields.append((name, value))
@@ -186,21 +243,31 @@ class DownstreamConnection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """The head is whole: make the exchange and queue it."""
-        self._in_head = False
-        self._head_bytes = 0
         if self._refusal is not None or self._ended:
+            self._in_head = False
+            self._head_bytes = 0
             return
         parser = self._parser
-        exchange = Exchange(
-            self._worker,
-            self,
-            parser.get_method(),
-            parser.get_http_version(),
-            keep_alive=parser.should_keep_alive(),
-        )
-        exchange.admit(self._target, self._fields)
-        if parser.should_upgrade() and exchange.fault is None:
-            exchange.fault = faults.UPGRADE_UNSUPPORTED
+        keep_alive = parser.should_keep_alive()
+        self._begin(parser.get_method(), parser.get_http_version(), self._target, self._fields, keep_alive=keep_alive)
+        exchange = self._body_of
+        if exchange is not None and parser.should_upgrade():
+            self._reframes = not exchange.asks_to_switch()
+
+    def _begin(
+        self,
+        method: bytes,
+        version: str,
+        target: bytes,
+        fields: list[tuple[bytes, bytes]],
+        *,
+        keep_alive: bool,
+        plain: PlainHead | None = None,
+    ) -> None:
+        self._in_head = False
+        self._head_bytes = 0
+        exchange = Exchange(self._worker, self, method, version, keep_alive=keep_alive)
+        exchange.admit(target, fields, plain)
         self._body_of = exchange
         self._queue.append(exchange)
 
@@ -211,13 +278,79 @@ class DownstreamConnection(asyncio.Protocol):
             self._body_of.body(piece)
 
     def on_message_complete(self) -> None:
-        """The request is whole."""
+        """The request is whole. What follows one that ended the connection is llhttp's to refuse."""
+        if self._reframes:
+            return  # llhttp takes the body for something else
+        self._between = self._parser.should_keep_alive()
+        self._message_complete()
+
+    def _message_complete(self) -> None:
         exchange, self._body_of = self._body_of, None
         self._in_head = True
         self._head_bytes = 0
         self._since_s = self._worker.now_s()
         if exchange is not None:
             exchange.body_complete()
+
+    # a request that asks to switch protocols (reframe.py)
+
+    def _after_upgrade(self, rest: bytes) -> None:
+        exchange = self._body_of
+        if not self._reframes or exchange is None:
+            self._between = False
+            self._parser = self._held = Held(self)
+            if rest:
+                self._held.feed_data(rest)
+            return
+        self._reframes = False
+        self._parser = body_parser(self, exchange.body_length)
+        try:
+            self._parser.feed_data(rest)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._after_upgrade(rest[upgrade.args[0] :])
+        except httptools.HttpParserCallbackError:
+            raise  # a mistake of ours, not of the client
+        except httptools.HttpParserError:
+            self._refuse(faults.BAD_REQUEST)
+
+    def holds(self, size: int) -> None:
+        """So much has come that belongs to nobody yet."""
+        self._head_bytes = 0
+        if size > HELD_BYTES_MAX:
+            self.pause_reading()
+
+    def _parse_on(self) -> None:
+        """The wish to switch was not passed on: what was held are requests."""
+        held, self._held = self._held, None
+        if held is None or self._ended:
+            return
+        self._parser = httptools.HttpRequestParser(self)
+        self._between = True
+        if held.data:
+            self.data_received(bytes(held.data))
+        if not self._queue and self._refusal is None and not self._ended:
+            if self.eof:
+                self._linger()
+            else:
+                self.resume_reading()
+
+    def begin_tunnel(self, exchange: Settlement, connection: UpstreamConnection, head: bytes, rest: bytes) -> None:
+        """The backend has switched: both connections belong to a tunnel from now on."""
+        assert self._queue and self._queue[0] is exchange  # nothing is parsed behind a request that may switch
+        self._queue.clear()
+        held, self._held = self._held, None
+        self.write(head)
+        self._tunnel = Tunnel(
+            self.transport,
+            connection.transport,
+            exchange.route.timeouts.tunnel_idle_s,
+            self.connection_lost,
+            connection.tunnel_lost,
+            exchange.tunnel_ended,
+        )
+        self._tunnel.open(b"" if held is None else bytes(held.data), rest, client_ended=self.eof)
+        if self._draining:
+            self._tunnel.drain(self._worker.loop, self._worker.limits.drain_timeout_s)
 
     def _refuse(self, fault: Fault) -> None:
         """Take no more of what the client sends; the first reason stands."""
@@ -241,6 +374,8 @@ class DownstreamConnection(asyncio.Protocol):
                 head.start()
         elif self._refusal is not None and not self._ended:
             self._worker.counts.fault(self._refusal.reason)
+            if self._worker.access is not None:
+                self._worker.access.refused(self.peer, self._refusal.reason, self._refusal.status)
             self.write_problem(self._refusal, keep=False)
             self._linger()
 
@@ -249,7 +384,7 @@ class DownstreamConnection(asyncio.Protocol):
         """Whether the exchange whose turn it is will be the connection's last one."""
         return self.closing and len(self._queue) <= 1
 
-    def exchange_done(self, exchange: Exchange, *, keep: bool, cut: bool) -> None:
+    def exchange_done(self, exchange: Settlement, *, keep: bool, cut: bool) -> None:
         """An exchange has settled: go on with the next, keep the connection, or end it."""
         if not self._queue or self._queue[0] is not exchange:
             return  # the connection itself is gone
@@ -257,6 +392,8 @@ class DownstreamConnection(asyncio.Protocol):
         self._since_s = self._head_since_s = self._worker.now_s()
         if cut:
             self._cut()
+        elif self._held is not None and keep:
+            self._worker.loop.call_soon(self._parse_on)
         elif not keep or (self.eof and not self._queue):
             self._linger()
         elif self._queue:
@@ -270,11 +407,15 @@ class DownstreamConnection(asyncio.Protocol):
     def shutdown(self) -> None:
         """The server drains (called by uvicorn): finish what is under way, keep nothing (rule 7)."""
         self.closing = self._draining = True
+        if self._tunnel is not None:
+            self._tunnel.drain(self._worker.loop, self._worker.limits.drain_timeout_s)
 
     def sweep(self, now_s: float) -> None:
         """Close what idles, dawdles over its head, or lingers."""
         limits = self._worker.limits
-        if self._linger_until_s:
+        if self._tunnel is not None:
+            self._tunnel.sweep(now_s)
+        elif self._linger_until_s:
             if now_s >= self._linger_until_s:
                 self.transport.abort()
         elif self._ended or (self._paused_by_peer and not (self._queue and self._queue[0].started)):
@@ -309,22 +450,27 @@ class DownstreamConnection(asyncio.Protocol):
         if not self.transport.is_closing():
             self.transport.write(data)
 
-    def write_problem(self, fault: Fault, *, keep: bool, head_only: bool = False) -> None:
-        """Write an answer of the gateway's own."""
-        body = faults.problem(fault)
-        lines = b"HTTP/1.1 %d %b\r\ncontent-type: application/problem+json\r\ncontent-length: %d\r\n%b: %b\r\n" % (
+    def write_problem(
+        self, fault: Fault, *, keep: bool, head_only: bool = False, detail: str = "", lines: bytes = b""
+    ) -> int:
+        """Write an answer of the gateway's own; returns its size. ``lines`` are further ones of its head."""
+        body = faults.problem(fault, detail)
+        head = b"HTTP/1.1 %d %b\r\ncontent-type: application/problem+json\r\ncontent-length: %d\r\n%b: %b\r\n" % (
             fault.status,
             _REASONS.get(fault.status, b"Error"),
             len(body),
             faults.ERROR_HEADER,
             fault.reason.encode(),
         )
+        lines = head + lines
         if fault.status == 503:
             lines += b"retry-after: 1\r\n"
-        if fault.status == 405:
+        if fault.status == 405 or fault is faults.LAST_RECIPIENT:
             lines += b"allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
         lines += b"\r\n" if keep else b"connection: close\r\n\r\n"
-        self.write(lines if head_only else lines + body)
+        answer = lines if head_only else lines + body
+        self.write(answer)
+        return len(answer)
 
     def pause_reading(self) -> None:
         """Read no more from the client until `resume_reading`."""
@@ -367,7 +513,9 @@ class DownstreamConnection(asyncio.Protocol):
         self.transport.abort()
 
 
+_HTTP2_PREFACE = b"PRI * HTTP/2"
 _REASONS = {
+    200: b"OK",
     400: b"Bad Request",
     404: b"Not Found",
     405: b"Method Not Allowed",

@@ -54,7 +54,10 @@ class ControlLink:
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         weights_bp = {route.name: route.weight_bp for route in self._worker.table.routes}
-        writer.write(wire.encode(wire.Hello(self._worker.boot, self._index, os.getpid(), self._epoch, weights_bp)))
+        stables = {route.name: route.stable for route in self._worker.table.routes}
+        canaries = {route.name: route.canary for route in self._worker.table.routes if route.canary is not None}
+        hello = wire.Hello(self._worker.boot, self._index, os.getpid(), self._epoch, weights_bp, stables, canaries)
+        writer.write(wire.encode(hello))
         reports = asyncio.create_task(self._report(writer))
         try:
             while True:

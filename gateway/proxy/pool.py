@@ -7,9 +7,9 @@ Rules:
    served. A full queue is refused at once.
    One who gives up leaves the queue.
 3. A connection whose exchange was cut short is closed, never kept: its bytes could belong to somebody else.
-4. Three refused connections in a row eject an endpoint for a second, doubling to thirty; a success clears it. Ejection
-   is about endpoints, not versions: the verdict sees every failed try all the same. Stable is never left without an
-   endpoint by ejection alone.
+4. An endpoint that fails again and again is ejected for a while (passive.py); it comes back by itself. Stable is never
+   left without an endpoint by ejection alone.
+5. A name with several addresses takes them in turn, and tries the next when one cannot be connected to (resolver.py).
 """
 
 from __future__ import annotations
@@ -17,23 +17,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import ssl
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from gateway.core.traffic.table import Backend, Endpoint
+from gateway.core.traffic.table import Backend, BackendTls, Endpoint
 from gateway.proxy import faults
 from gateway.proxy.faults import Fault
+from gateway.proxy.passive import PassiveHealth
+from gateway.proxy.plain import PlainReader
+from gateway.proxy.resolver import Name
+from gateway.proxy.tls import client_context
 from gateway.proxy.upstream import UpstreamConnection
+
+_Key = tuple[str, Endpoint, BackendTls | None]
 
 if TYPE_CHECKING:
     from gateway.proxy.exchange import Exchange
 
-_FAILURES_BEFORE_EJECTION = 3
-_EJECTION_S = 1.0
-_EJECTION_S_MAX = 30.0
+_log = logging.getLogger("gateway.worker")
 # How long the rest of an unwanted answer is read before its connection is given up.
 _DRAIN_S = 1.0
 # A want of the gateway's own (descriptors, ports, memory) says nothing about the backend.
@@ -43,9 +48,13 @@ _OWN_ERRORS = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM
 class EndpointPool:
     """The connections to one endpoint."""
 
-    def __init__(self, endpoint: Endpoint, backend: Backend, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, endpoint: Endpoint, backend: Backend, loop: asyncio.AbstractEventLoop, plain: PlainReader
+    ) -> None:
         self.endpoint = endpoint
+        self.plain = plain
         self.backend = backend
+        self.host = _host(backend.host_header, endpoint)
         self.loop = loop
         self.idle: list[UpstreamConnection] = []
         self.open = 0
@@ -54,16 +63,24 @@ class EndpointPool:
         self.down = False
         self.retired = False
         self._draining: list[UpstreamConnection] = []
-        self.ejected_until_s = 0.0
-        self._failures = 0
+        self.passive = PassiveHealth(backend.passive)
+        self.siblings: list[EndpointPool] = [self]
         self._tasks: set[asyncio.Task[None]] = set()
-        self._ssl = ssl.create_default_context() if endpoint.tls else None
+        self._name = Name(endpoint.host, endpoint.port, backend.resolve_s, backend.resolve_max_age_s)
+        self._ssl = _context_of(backend) if endpoint.tls else None
+
+    def adopt(self, backend: Backend) -> None:
+        """Take over a newer table's settings; connections that stand stay."""
+        self.backend = backend
+        self.host = _host(backend.host_header, self.endpoint)
+        self.passive.spec = backend.passive
+        self._name.resolve_s, self._name.max_age_s = backend.resolve_s, backend.resolve_max_age_s
 
     def lease(self, exchange: Exchange) -> UpstreamConnection | Fault | None:
         """A connection now, a fault now, or None: then the exchange's `leased` or `lease_failed` is called later."""
         while self.idle:
             connection = self.idle.pop()
-            if connection.usable:
+            if connection.usable and (exchange.may_be_resent or not connection.readable):
                 self.leased += 1
                 connection.reused = True
                 return connection
@@ -76,6 +93,8 @@ class EndpointPool:
             return None
         if len(self.waiting) >= self.backend.queue_max:
             return faults.QUEUE_FULL
+        if self.idle:
+            self.idle.pop(0).close()  # it makes room for the new one: see `closed`
         self.waiting.append(exchange)
         return None
 
@@ -96,7 +115,11 @@ class EndpointPool:
             connection.close()
             return
         waiter = self._next_waiter()
-        if waiter is not None:
+        if waiter is not None and waiter.wants_fresh:
+            # It was met by a stale connection already; this one may be the next.
+            self.waiting.appendleft(waiter)
+            connection.close()
+        elif waiter is not None:
             self.leased += 1
             connection.reused = True
             waiter.leased(connection)
@@ -155,17 +178,13 @@ class EndpointPool:
     async def _open(self, exchange: Exchange, timeout_s: float) -> None:
         try:
             async with asyncio.timeout(timeout_s):
-                _, connection = await self.loop.create_connection(
-                    lambda: UpstreamConnection(self), self.endpoint.host, self.endpoint.port, ssl=self._ssl
-                )
+                connection = await self._reach()
         except TimeoutError:
             self._failed(exchange, faults.CONNECT_TIMEOUT)
         except (OSError, ValueError) as error:  # refused, unreachable, unresolvable, or a certificate that is wrong
             own = isinstance(error, OSError) and error.errno in _OWN_ERRORS
             self._failed(exchange, faults.TOO_MANY_CONNECTIONS if own else faults.CONNECT_FAILED)
         else:
-            self._failures = 0
-            self.ejected_until_s = 0.0
             if connection.closing:  # reset before anybody could use it; `closed` has counted it off
                 if exchange.waits_for(self):
                     exchange.lease_failed(faults.RESET)
@@ -176,20 +195,65 @@ class EndpointPool:
             else:
                 self.release(connection, reusable=True)
 
+    async def _reach(self) -> UpstreamConnection:
+        """A new connection, TLS and all, to the first of the name's addresses that takes it."""
+        tls = self.backend.tls
+        expected = (tls and tls.server_name) or self.endpoint.host
+        for left in range(self._name.count, 0, -1):
+            address = await self._name.address()
+            connection = UpstreamConnection(self)
+            try:
+                await self.loop.create_connection(
+                    _made(connection),
+                    address,
+                    self.endpoint.port,
+                    ssl=self._ssl,
+                    server_hostname=expected if self._ssl is not None else None,
+                )
+            except OSError as error:
+                if error.errno in _OWN_ERRORS:
+                    raise
+                self._name.failed(address)
+                if left == 1:
+                    raise
+            else:
+                return connection
+        raise OSError(0, "no address took the connection")
+
     def _failed(self, exchange: Exchange, fault: Fault) -> None:
         self.open -= 1
         if fault is not faults.TOO_MANY_CONNECTIONS:
-            self._count_failure()
+            self.try_failed(unreachable=True)
         if exchange.waits_for(self):
             exchange.lease_failed(fault)
         # Those that queued for this endpoint need an answer as well; each tries on its own.
         self._connect_next()
 
-    def _count_failure(self) -> None:
-        self._failures += 1
-        excess = self._failures - _FAILURES_BEFORE_EJECTION
-        if excess >= 0:
-            self.ejected_until_s = monotonic() + min(_EJECTION_S * 2 ** min(excess, 10), _EJECTION_S_MAX)
+    def try_failed(self, *, unreachable: bool = False) -> None:
+        """The endpoint has failed a try, by its own doing."""
+        now_s = monotonic()
+        count = len(self.siblings)
+        out = sum(pool.passive.ejected(now_s) for pool in self.siblings if pool is not self)
+        few = not out or 100 * (out + 1) <= self.backend.passive.ejected_percent_max * count
+        may_eject = few if count > 1 else unreachable
+        if self.passive.failed(now_s, may_eject):
+            _log.warning("endpoint %s of %s is ejected for a while", self.endpoint.url, self.backend.name)
+
+
+def _host(wish: str, endpoint: Endpoint) -> bytes:
+    """What is sent as Host whatever the client said; empty where it is the client's."""
+    if wish == "client":
+        return b""
+    return (endpoint.authority if wish == "endpoint" else wish).encode()
+
+
+def _context_of(backend: Backend) -> ssl.SSLContext:
+    try:
+        return client_context(backend.tls)
+    except (OSError, ValueError) as error:  # the files were read when the configuration was checked, and have changed
+        _log.error("the TLS files of backend %s cannot be used: %s", backend.name, error)
+        # Verified against nothing that exists, hence against everything: no connection comes about.
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 class BackendPool:
@@ -197,6 +261,8 @@ class BackendPool:
 
     def __init__(self, pools: list[EndpointPool]) -> None:
         self.pools = pools
+        for pool in pools:
+            pool.siblings = pools
         self._turn = 0
 
     def pick(self, tried: tuple[EndpointPool, ...], now_s: float, *, insist: bool) -> EndpointPool | None:
@@ -211,7 +277,7 @@ class BackendPool:
             pool = pools[(self._turn + i) % count]
             if pool.down or pool in tried:
                 continue
-            if pool.ejected_until_s > now_s:
+            if pool.passive.ejected_until_s > now_s or not pool.passive.takes_turn(now_s):
                 last_resort = last_resort or pool
                 continue
             self._turn = (self._turn + i + 1) % count
@@ -222,9 +288,10 @@ class BackendPool:
 class Pools:
     """All pools of a worker; they outlive tables, so a weight change never drops a connection."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, plain: PlainReader) -> None:
         self._loop = loop
-        self._endpoints: dict[tuple[str, Endpoint], EndpointPool] = {}
+        self._plain = plain
+        self._endpoints: dict[_Key, EndpointPool] = {}
         # Endpoints of no table any more, until the last of their connections is closed.
         self._retired: list[EndpointPool] = []
         self.backends: dict[str, BackendPool] = {}
@@ -232,14 +299,15 @@ class Pools:
 
     def enter_table(self, backends: dict[str, Backend]) -> None:
         """Make the pools of a new table, keeping those whose endpoints are still in use."""
-        wanted: dict[tuple[str, Endpoint], EndpointPool] = {}
+        wanted: dict[_Key, EndpointPool] = {}
         self.backends = {}
         for backend in backends.values():
             pools = []
             for endpoint in backend.endpoints:
-                key = (backend.name, endpoint)
-                pool = self._endpoints.get(key) or EndpointPool(endpoint, backend, self._loop)
-                pool.backend = backend
+                # Connections that were verified otherwise are of no use: other TLS settings are another pool.
+                key = (backend.name, endpoint, backend.tls)
+                pool = self._endpoints.get(key) or EndpointPool(endpoint, backend, self._loop, self._plain)
+                pool.adopt(backend)
                 wanted[key] = pool
                 pools.append(pool)
             self.backends[backend.name] = BackendPool(pools)
@@ -253,7 +321,13 @@ class Pools:
     def enter_health(self, down: frozenset[str]) -> None:
         """Take in what active probes found: the URLs of the endpoints that are down."""
         self._down = down
-        self.each(lambda pool: setattr(pool, "down", pool.endpoint.url in down))
+        self.each(self._enter_health_of)
+
+    def _enter_health_of(self, pool: EndpointPool) -> None:
+        down = pool.endpoint.url in self._down
+        if pool.down and not down:
+            pool.passive.begin_slowly(monotonic())
+        pool.down = down
 
     def each(self, act: Callable[[EndpointPool], None]) -> None:
         """Do something with every endpoint's pool."""
@@ -262,6 +336,16 @@ class Pools:
             act(pool)
 
     @property
+    def connections_max(self) -> int:
+        """How many upstream connections there may be at once."""
+        return sum(pool.backend.connections_max for pool in self._endpoints.values())
+
+    @property
     def open_count(self) -> int:
         """How many upstream connections are open or being made."""
         return sum(pool.open for pool in (*self._endpoints.values(), *self._retired))
+
+
+def _made(connection: UpstreamConnection) -> Callable[[], asyncio.Protocol]:
+    """A factory of what is there already; a protocol by its methods alone (upstream.py)."""
+    return cast("Callable[[], asyncio.Protocol]", lambda: connection)

@@ -1,32 +1,32 @@
-"""A worker process: uvicorn hosts the protocol on an inherited listening socket, control tells it where to route.
+"""A worker process: accepts on an inherited listening socket, and routes as control tells it.
 
-uvicorn brings the accept loop, TLS and the graceful shutdown; its ASGI side is never entered. The listening socket
-stays open in the supervisor, so that a worker that dies loses none of the connections still queued on it.
+The listening socket stays open in the supervisor, so that a worker that dies loses none of the connections still queued
+on it. SIGTERM drains (listener.py); SIGHUP looks at the TLS files at once. Both are heard from the first moment on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import os
 import secrets
 import signal
 import socket
 import sys
-from typing import Any
 
 import msgspec
-import uvicorn
 
-from gateway.proxy.http1 import DownstreamConnection
 from gateway.proxy.link import ControlLink
+from gateway.proxy.listener import Listener
 from gateway.proxy.state import SWEEP_S, WorkerState
-from gateway.runtime.child import orphaned
+from gateway.proxy.tap import SampleLink
+from gateway.proxy.tls import ServerTls
+from gateway.runtime.child import orphaned, say_ready, say_retiring
 from gateway.runtime.settings import WorkerSettings
 
 # How long a newborn worker waits for control's table before it serves by the one it was born with (stable only).
 _FIRST_TABLE_WAIT_S = 2.0
+_TLS_LOOK_S = 1.0
 
 
 def run(settings: WorkerSettings) -> None:
@@ -43,54 +43,66 @@ def _new_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
-async def _serve(settings: WorkerSettings, listener: socket.socket) -> None:
+async def _serve(settings: WorkerSettings, sock: socket.socket) -> None:
     loop = asyncio.get_running_loop()
+    told_to_stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told_to_stop.set)
     worker = WorkerState(
         loop,
         settings.table,
         settings.limits,
         boot=f"{settings.index}-{os.getpid()}-{secrets.token_hex(4)}",
         trusted_proxies=settings.trusted_proxies,
+        policy=settings.headers,
+        access_log=settings.access_log,
+        place=(settings.index, settings.workers),
     )
+    tls = _tls(settings, worker, loop)
     link = ControlLink(worker, settings.index, settings.control_path, settings.report_interval_s)
     tasks = [asyncio.create_task(link.run()), asyncio.create_task(_orphaned())]
+    tasks.append(asyncio.create_task(SampleLink(worker.samples, settings.control_path).run()))
     _sweep(worker)
-    try:
-        async with asyncio.timeout(_FIRST_TABLE_WAIT_S):
-            await link.table_received.wait()
-    except TimeoutError:
-        pass  # control is away: stable only is the safe table to begin with
-    server = uvicorn.Server(_config(worker, settings))
-    # uvicorn raises a captured signal again when it is done; the last report must still get out.
-    signal.signal(signal.SIGTERM, lambda *_: None)
-    signal.signal(signal.SIGINT, lambda *_: None)
-    await server.serve(sockets=[listener])
-    # The last report goes out before the process does: what was counted while draining is evidence too.
-    await asyncio.sleep(2 * settings.report_interval_s)
+    await _first_table(link, told_to_stop)
+    listener = Listener(worker, sock, tls=tls, proxy_protocol=settings.proxy_protocol)
+    if not told_to_stop.is_set():
+        listener.start()
+        say_ready()
+        await told_to_stop.wait()
+        say_retiring()
+        await listener.drain(settings.limits.drain_timeout_s)
+        # The last report goes out before the process does: what was counted while draining is evidence too.
+        await asyncio.sleep(2 * settings.report_interval_s)
     for task in tasks:
         task.cancel()
+    if worker.access is not None:
+        worker.access.close()
 
 
-def _config(worker: WorkerState, settings: WorkerSettings) -> uvicorn.Config:
-    def protocol(*, server_state: Any, **_: Any) -> asyncio.Protocol:
-        return DownstreamConnection(worker, server_state.connections)
-
-    return uvicorn.Config(
-        app=_no_app,
-        http=protocol,  # type: ignore[arg-type]  # typed as a class, called as a factory
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        backlog=2048,
-        timeout_graceful_shutdown=math.ceil(settings.limits.drain_timeout_s),
-    )
+async def _first_table(link: ControlLink, told_to_stop: asyncio.Event) -> None:
+    """Wait for control's table, a while: when control is away, stable only is the safe table to begin with."""
+    waiters = [asyncio.create_task(event.wait()) for event in (link.table_received, told_to_stop)]
+    await asyncio.wait(waiters, timeout=_FIRST_TABLE_WAIT_S, return_when=asyncio.FIRST_COMPLETED)
+    for waiter in waiters:
+        waiter.cancel()
 
 
-async def _no_app(scope: Any, receive: Any, send: Any) -> None:
-    raise AssertionError("the data plane speaks for itself: no ASGI application is behind it")
+def _tls(settings: WorkerSettings, worker: WorkerState, loop: asyncio.AbstractEventLoop) -> ServerTls | None:
+    if settings.tls is None:
+        return None
+    tls = ServerTls(settings.tls)
+
+    def look() -> None:
+        tls.refresh()
+        worker.counts.tls_not_after_s = tls.not_after_s
+
+    def look_again() -> None:
+        loop.call_later(_TLS_LOOK_S, look_again)
+        look()
+
+    look_again()
+    loop.add_signal_handler(signal.SIGHUP, look)
+    return tls
 
 
 def _sweep(worker: WorkerState) -> None:

@@ -15,18 +15,25 @@ from typing import TYPE_CHECKING
 from gateway.core.stats.histogram import bucket_of
 from gateway.core.traffic.router import Router
 from gateway.core.traffic.table import Rescue, Route, RoutingTable
+from gateway.proxy import faults
+from gateway.proxy.accesslog import AccessLog
+from gateway.proxy.guard import DeathWatch, Patience
+from gateway.proxy.headers import field_policy
+from gateway.proxy.plain import BYTES_MAX, PlainReader
 from gateway.proxy.pool import Pools
 from gateway.proxy.tally import RouteTally, Tally
-from gateway.runtime.settings import Limits
+from gateway.proxy.tap import SampleQueue, tap_of
+from gateway.runtime.settings import AccessLogSettings, HeaderPolicy, Limits
 from gateway.runtime.wire import RouteTotals
 
 if TYPE_CHECKING:
-    from gateway.proxy.exchange import Exchange
     from gateway.proxy.http1 import DownstreamConnection
+    from gateway.proxy.settlement import Settlement
 
 SWEEP_S = 0.025
 # A loop that was away for longer than this has missed answers that were already there: deadlines are moved by as much.
 _STALL_S = 0.25
+_BODY_WINDOW_S = 5.0
 # A scrape comes every 5 to 15 s: a lag stays visible for one to two windows of 15 s.
 _LAG_WINDOW_SWEEPS = 600
 
@@ -70,20 +77,33 @@ class WorkerState:
         *,
         boot: str,
         trusted_proxies: tuple[str, ...] = (),
+        policy: HeaderPolicy | None = None,
+        access_log: AccessLogSettings | None = None,
+        place: tuple[int, int] = (0, 1),
     ) -> None:
         self.loop = loop
         # Not the loop's time: libuv rounds it to milliseconds and freezes it during a turn.
         self.now_s = monotonic
         self.draw = random.Random().random
         self.limits = limits
+        self.fields = field_policy(policy or HeaderPolicy())
+        log = access_log or AccessLogSettings()
+        self.access = None if log.path is None else AccessLog(log.path, log)
+        self.plain = PlainReader()
+        self.plain_bytes_max = min(BYTES_MAX, limits.head_bytes_max, limits.line_bytes_max)
         self.boot = boot
-        self.counts = Tally(boot)
-        self.pools = Pools(loop)
-        self.active: dict[Exchange, None] = {}
+        self.counts = Tally(boot, place)
+        self.samples = SampleQueue()
+        self.pools = Pools(loop, self.plain)
+        self.active: dict[Settlement, None] = {}
         self.connections: set[DownstreamConnection] = set()
         self._trusted = tuple(ipaddress.ip_network(cidr) for cidr in trusted_proxies)
         self._budgets: dict[str, RescueBudget] = {}
-        self._swept_s = monotonic()
+        self.deaths = DeathWatch(loop)
+        # Bytes that had arrived, and when: of request bodies that are under way.
+        self._bodies: dict[Settlement, tuple[int, float]] = {}
+        self._patience = Patience()
+        self._stalled_s = self._swept_s = monotonic()
         self._sweeps = 0
         self.table = table
         self.router: Router
@@ -100,6 +120,9 @@ class WorkerState:
     def _enter(self, table: RoutingTable) -> None:
         self.pools.enter_table(table.backends)
         self.tallies = self.counts.enter_table(table.epoch, table.routes)
+        for tally in self.tallies.values():
+            tally.tap = tap_of(tally.route, tally, self.samples)
+        self.samples.wanted = any(tally.tap is not None for tally in self.tallies.values())
         self.router = Router(table)
         self.table = table
         for route in table.routes:
@@ -124,10 +147,12 @@ class WorkerState:
     def observe(self, totals: RouteTotals, first_byte_us: int, duration_us: int) -> None:
         """Enter a try's latencies into the totals for metrics."""
         bucket = bucket_of(first_byte_us)
-        totals.first_byte[bucket] = totals.first_byte.get(bucket, 0) + 1
+        histogram = totals.first_byte
+        histogram[bucket] = histogram.get(bucket, 0) + 1
         totals.first_byte_us_sum += first_byte_us
         bucket = bucket_of(duration_us)
-        totals.duration[bucket] = totals.duration.get(bucket, 0) + 1
+        histogram = totals.duration
+        histogram[bucket] = histogram.get(bucket, 0) + 1
         totals.duration_us_sum += duration_us
 
     def sweep(self) -> None:
@@ -139,9 +164,12 @@ class WorkerState:
         late_s = now_s - self._swept_s - SWEEP_S
         self._swept_s = now_s
         self._sweeps += 1
+        if self.access is not None:
+            self.access.flush()
+            self.counts.log_lines, self.counts.log_dropped = self.access.lines, self.access.dropped
         self.counts.lagged(int(late_s * 1e6), next_window=self._sweeps % _LAG_WINDOW_SWEEPS == 0)
-        if late_s > _STALL_S:
-            self._forgive(late_s)
+        self.counts.sweep_units(now_s)
+        if late_s > _STALL_S and self._stalled(late_s, now_s):
             return
         for exchange in [e for e in self.active if now_s >= e.deadline_s or now_s >= e.total_at_s]:
             exchange.sweep(now_s)
@@ -149,6 +177,32 @@ class WorkerState:
             for connection in list(self.connections):
                 connection.sweep(now_s)
             self.pools.each(lambda pool: pool.sweep(now_s))
+            if self.limits.body_rate_min:
+                self._sweep_bodies(now_s)
+
+    def _sweep_bodies(self, now_s: float) -> None:
+        """Refuse request bodies that come too slowly, each measured over a window of its own."""
+        windows: dict[Settlement, tuple[int, float]] = {}
+        for exchange in list(self.active):
+            arrived = exchange.awaited_body_bytes()
+            if arrived < 0:
+                continue
+            before, since_s = self._bodies.get(exchange, (arrived, now_s))
+            if now_s - since_s < _BODY_WINDOW_S:
+                windows[exchange] = (before, since_s)
+            elif arrived - before < self.limits.body_rate_min * (now_s - since_s):
+                exchange.malformed(faults.BODY_TOO_SLOW)
+            else:
+                windows[exchange] = (arrived, now_s)
+        self._bodies = windows
+
+    def _stalled(self, late_s: float, now_s: float) -> bool:
+        """The loop stood still. True when all of it is forgiven: then no deadline is looked at before the next turn."""
+        self.counts.stalls += 1
+        forgiven_s = self._patience.forgive(late_s, now_s - self._stalled_s)
+        self._stalled_s = now_s
+        self._forgive(forgiven_s)
+        return forgiven_s >= late_s
 
     def _forgive(self, late_s: float) -> None:
         for exchange in self.active:

@@ -7,17 +7,23 @@ its final counts; so what is kept stays bounded, and nothing is lost when contro
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from gateway.core.stats.counts import Counts, EpochCounts
 from gateway.core.stats.histogram import bucket_of
 from gateway.core.traffic.table import Route
 from gateway.core.types import Variant
+from gateway.proxy.units import Units
 from gateway.runtime.wire import Report, RouteTotals
+
+if TYPE_CHECKING:
+    from gateway.proxy.tap import RouteTap
 
 
 class RouteTally:
     """The counters of one route under one table: looked up once per exchange, incremented by attribute."""
 
-    __slots__ = ("arms", "evidence", "final_seq", "open", "route", "totals")
+    __slots__ = ("arms", "evidence", "final_seq", "open", "route", "tap", "totals", "units")
 
     def __init__(self, route: Route, epoch: int, totals: tuple[RouteTotals, RouteTotals]) -> None:
         self.route = route
@@ -26,11 +32,14 @@ class RouteTally:
         self.totals = totals
         self.open = 0
         self.final_seq: int | None = None
+        self.tap: RouteTap | None = None
+        # The sessions of a sticky route during an experiment.
+        self.units: Units | None = None
 
-    def count(self, variant: Variant, kind: str, latency_us: int, duration_us: int) -> None:
+    def count(self, variant: Variant, kind: str, latency_bucket: int, duration_bucket: int) -> None:
         """Enter one outcome of an assigned (not forced) request into the evidence.
 
-        ``kind`` is ``ok`` or the failure class; latencies in microseconds from dispatch.
+        ``kind`` is ``ok`` or the failure class; the latencies, from dispatch, come as buckets (core.stats.histogram).
         """
         counts = self.arms[variant]
         counts.requests += 1
@@ -40,30 +49,65 @@ class RouteTally:
             counts.client_errors += 1
         elif kind == "overload":
             counts.overload += 1
-        bucket = bucket_of(latency_us)
-        counts.latency[bucket] = counts.latency.get(bucket, 0) + 1
-        bucket = bucket_of(duration_us)
-        counts.duration[bucket] = counts.duration.get(bucket, 0) + 1
+        histogram = counts.latency
+        histogram[latency_bucket] = histogram.get(latency_bucket, 0) + 1
+        histogram = counts.duration
+        histogram[duration_bucket] = histogram.get(duration_bucket, 0) + 1
+
+    def paused(self, variant: Variant, gap_us: int) -> None:
+        """Enter the longest pause between two pieces of a counted request's answer."""
+        bucket = bucket_of(gap_us)
+        gap = self.arms[variant].gap
+        gap[bucket] = gap.get(bucket, 0) + 1
+
+    def abandoned(self, variant: Variant, waited_us: int) -> None:
+        """Enter a request whose client left before the first byte: no outcome, but how long it had waited."""
+        bucket = bucket_of(waited_us)
+        aborted = self.arms[variant].aborted
+        aborted[bucket] = aborted.get(bucket, 0) + 1
 
 
 class Tally:
     """All counters of one worker."""
 
-    def __init__(self, boot: str) -> None:
+    def __init__(self, boot: str, place: tuple[int, int] = (0, 1)) -> None:
         self.boot = boot
+        self._place = place
         self.seq = 0
         self.faults: dict[str, int] = {}
         self.aborted = 0
+        self.tunnels = 0
+        self.tunnels_open = 0
+        self.trailers_passed = 0
+        self.trailers_dropped = 0
+        self.log_lines = 0
+        self.log_dropped = 0
+        self.stalls = 0
+        self.accept_pauses = 0
+        self.tls_not_after_s = 0.0
         self._lags_us = (0, 0)
         self._totals: dict[str, tuple[RouteTotals, RouteTotals]] = {}
         self._current: dict[str, RouteTally] = {}
         self._retired: list[RouteTally] = []
+        self._units: dict[str, Units] = {}
 
     def enter_table(self, epoch: int, routes: tuple[Route, ...]) -> dict[str, RouteTally]:
         """Start counting under a new epoch; returns the tallies by route name."""
         self._retired += self._current.values()
         self._current = {route.name: RouteTally(route, epoch, self._totals_of(route.name)) for route in routes}
+        before, self._units = self._units, {}
+        for route in routes:
+            if route.sticky is not None and route.weight_bp:
+                units = before.pop(route.name, None) or Units(*self._place)
+                self._units[route.name] = self._current[route.name].units = units
+        for units in before.values():
+            units.end()
         return self._current
+
+    def sweep_units(self, now_s: float) -> None:
+        """Enter the sessions whose window has ended."""
+        for units in self._units.values():
+            units.sweep(now_s)
 
     def fault(self, reason: str) -> None:
         """Count an answer that the gateway made itself."""
@@ -92,6 +136,17 @@ class Tally:
             upstream_connections=upstream_connections,
             aborted=self.aborted,
             loop_lag_us_max=max(self._lags_us),
+            tunnels_open=self.tunnels_open,
+            notes={
+                "tunnels": self.tunnels,
+                "trailers_passed": self.trailers_passed,
+                "trailers_dropped": self.trailers_dropped,
+                "log_lines": self.log_lines,
+                "log_dropped": self.log_dropped,
+            },
+            stalls=self.stalls,
+            accept_pauses=self.accept_pauses,
+            tls_not_after_s=self.tls_not_after_s,
         )
 
     def acknowledged(self, seq: int) -> None:

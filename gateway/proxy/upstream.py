@@ -2,8 +2,8 @@
 
 Rules:
 
-1. llhttp parses strictly; framing is checked once more in headers.py. Anything malformed is the backend's fault, and
-   the connection is discarded.
+1. llhttp parses strictly, but for heads that are plain (plain.py) and bodies whose length such a head gave; framing is
+   checked once more in headers.py. Anything malformed is the backend's fault, and the connection is discarded.
 2. A connection goes back to the pool only when the response was complete, framed by length or chunks, not marked
    ``close``, and nothing came after it.
 3. Interim responses (1xx) are messages of their own; 101 is never right, since no upgrade is ever asked for.
@@ -14,15 +14,18 @@ Rules:
 
 from __future__ import annotations
 
-import asyncio
+import select
 from typing import TYPE_CHECKING
 
 import httptools
 
 from gateway.proxy import faults, headers
 from gateway.proxy.faults import Fault
+from gateway.proxy.sips import SIP_BYTES, Sips
 
 if TYPE_CHECKING:
+    import asyncio
+
     from gateway.proxy.exchange import Exchange
     from gateway.proxy.pool import EndpointPool
 
@@ -31,8 +34,11 @@ HEAD_BYTES_MAX = 64 * 1024
 DRAIN_BYTES_MAX = 64 * 1024
 
 
-class UpstreamConnection(asyncio.Protocol):
-    """A leased or idle connection. ``exchange`` is the one that leases it, None when idle or draining."""
+class UpstreamConnection:
+    """A leased or idle connection. ``exchange`` is the one that leases it, None when idle or draining.
+
+    An asyncio.Protocol by its methods alone: compiled classes have no base that is not.
+    """
 
     __slots__ = (
         "_bodyless",
@@ -43,8 +49,10 @@ class UpstreamConnection(asyncio.Protocol):
         "_head_bytes",
         "_head_done",
         "_keep",
+        "_left",
         "_parser",
         "_reason",
+        "_sips",
         "_until_close",
         "closing",
         "draining",
@@ -64,6 +72,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.idle_since_s = 0.0
         self.draining = False
         self._drained = 0
+        self._sips = False
         self._parser = httptools.HttpResponseParser(self)
         self._reset()
 
@@ -75,6 +84,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._bodyless = False
         self._until_close = False
         self._keep = False
+        self._left = 0  # of a plain body that llhttp does not see
         self._fault: Fault | None = None
         self._reason = b""
 
@@ -82,6 +92,13 @@ class UpstreamConnection(asyncio.Protocol):
     def usable(self) -> bool:
         """Whether the connection may be leased: its end has not been seen."""
         return not self.closing and not self.transport.is_closing()
+
+    @property
+    def readable(self) -> bool:
+        """Whether something has come on an idle connection that the loop has not looked at yet: most likely its end."""
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(poll.poll(0))
 
     def attach(self, exchange: Exchange) -> None:
         """Lease the connection to an exchange: the next response is its own."""
@@ -127,19 +144,63 @@ class UpstreamConnection(asyncio.Protocol):
         if exchange is None and not self.draining:
             self.close()  # a backend that speaks unasked is not to be trusted with the next request
             return
-        self._head_bytes += len(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserCallbackError:
-            raise  # a mistake of ours, not of the backend
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._malformed()
+        if self._left:
+            self._plain_body(data)
+        elif self._head_bytes or self._complete or exchange is None or not self._plainly(data, exchange):
+            self._head_bytes += len(data)
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserCallbackError:
+                raise  # a mistake of ours, not of the backend
+            except httptools.HttpParserUpgrade as upgraded:
+                if exchange is not None and exchange.switched:
+                    exchange.upstream_switched(self, data[upgraded.args[0] :])
+                    return
+                self._malformed()
+            except httptools.HttpParserError:
+                self._malformed()
         if self._head_bytes > HEAD_BYTES_MAX and not self._complete:
             self._fault = faults.BAD_RESPONSE
         if self.draining:
             self._drain(len(data))
         elif exchange is not None:
             exchange.upstream_progress(self, self._fault, complete=self._complete)
+            if len(data) >= SIP_BYTES and not self._sips and self.exchange is exchange and not self.closing:
+                self._sips = True
+                exchange.answer_is_long()
+                self.transport.set_protocol(Sips(self))
+
+    def _plainly(self, data: bytes, exchange: Exchange) -> bool:
+        """Take a plain answer's head and what came of its body; False when it is for llhttp to read."""
+        if self._head_done or exchange.method == b"HEAD":
+            return False
+        plain = self.pool.plain.response(data)
+        if plain is None:
+            return False
+        head = headers.read_response(plain.fields, exchange.policy, "1.1", plain)
+        if isinstance(head, Fault):
+            self._fault = head
+            return True
+        self._head_done = True
+        self._keep = not head.wants_close
+        exchange.upstream_head(plain.status, plain.second, head, bodyless=False)
+        self._left = plain.length
+        if plain.end < len(data):
+            self._plain_body(data[plain.end :])
+        elif not plain.length:
+            self._complete = True
+        return True
+
+    def _plain_body(self, data: bytes) -> None:
+        """Take what came of a plain answer's body; nothing may follow it."""
+        size = len(data)
+        if size > self._left:
+            data = data[: self._left]
+            self._keep = False
+        self._left -= len(data)
+        self._complete = not self._left
+        if data and self.exchange is not None:
+            self.exchange.upstream_body(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The backend went away: clean end of a close-delimited body, a stale connection, or a failure."""
@@ -178,9 +239,11 @@ class UpstreamConnection(asyncio.Protocol):
         self._reason += reason
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header field; trailers arrive here too, after the head, and are dropped."""
+        """A header field; trailers arrive here too, after the head."""
         if not self._head_done:
             self._fields.append((name, value))
+        elif self.exchange is not None and not self.exchange.response_trailer(name, value):
+            self._malformed()
 
     def on_headers_complete(self) -> None:
         """The head is whole: check it and hand it on."""
@@ -195,10 +258,10 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if status < 200:
             # llhttp gives other interim answers a body, which nobody could tell from the answer itself.
-            if status not in (100, 102, 103):
+            if status not in (100, 102, 103) and not (status == 101 and exchange.upstream_agrees(self._fields)):
                 self._fault = faults.BAD_RESPONSE
             return
-        head = headers.read_response(self._fields, version)
+        head = headers.read_response(self._fields, exchange.policy, version)
         if isinstance(head, Fault):
             self._fault = head
             return
@@ -226,10 +289,15 @@ class UpstreamConnection(asyncio.Protocol):
         elif self._fault is None:
             exchange = self.exchange
             status = self._parser.get_status_code()
-            if exchange is not None and status not in (100, 101):
+            if exchange is not None and status != 101:
                 exchange.upstream_interim(status, self._reason, self._fields)
             self._fields = []
             self._reason = b""
+
+    def tunnel_lost(self, exc: Exception | None) -> None:
+        """The connection was a tunnel's, and is gone."""
+        self.pool.leased -= 1
+        self.connection_lost(exc)
 
     # Endings
 
@@ -258,6 +326,9 @@ class UpstreamConnection(asyncio.Protocol):
         self._discard()
 
     def _release(self) -> None:
+        if self._sips:
+            self._sips = False
+            self.transport.set_protocol(self)  # type: ignore[arg-type]  # a protocol by its methods alone
         if self._bodyless:
             self._parser = httptools.HttpResponseParser(self)
         self.pool.release(self, reusable=self._keep and self._fault is None and self.usable)

@@ -45,29 +45,36 @@ def replay(
 ) -> None:
     """Show what would have been decided on the traffic recorded in FILE, and when.
 
-    FILE holds counts per interval as CSV: at_s,variant,requests,errors[,client_errors,overload,weight_percent,
-    latency_ms], one row of stable and one of canary for each interval.
+    FILE is the gateway's access log (JSON lines), or counts per interval as CSV: at_s,variant,requests,errors
+    [,client_errors,overload,weight_percent,latency_ms], one row of stable and one of canary for each interval.
     """
     from gateway.config.mistakes import one_line
     from gateway.core.errors import GatewayError
     from gateway.replay import beside as rules
     from gateway.replay import report
+    from gateway.replay.log_reader import LogRecording
     from gateway.replay.readers import open_recording
     from gateway.replay.run import run
 
     try:
         chosen = rules.names(beside)
         params = rules.parameters(settings)
-        policy = _policy(config, route, alpha, alpha_promote)
-        found = run(one_line(str(file)), open_recording(file), policy, {name: params[name] for name in chosen})
+        recording = open_recording(file, route)
+        policy = _policy(config, route, alpha, alpha_promote, route_of_log=isinstance(recording, LogRecording))
+        found = run(one_line(str(file)), recording, policy, {name: params[name] for name in chosen})
     except GatewayError as error:
         click.echo(str(error), err=True)
         raise click.exceptions.Exit(2) from None
     click.echo(report.json(found) if as_json else report.text(found))
 
 
-def _policy(config: Path | None, route: str | None, alpha: float | None, alpha_promote: float | None) -> Policy:
-    """The policy of a configured route, or the defaults, with the alphas that were given."""
+def _policy(
+    config: Path | None, route: str | None, alpha: float | None, alpha_promote: float | None, *, route_of_log: bool
+) -> Policy:
+    """The policy of a configured route, or the defaults, with the alphas that were given.
+
+    ``route_of_log``: the recording names its routes itself, so that ``route`` needs no configuration.
+    """
     import msgspec
 
     from gateway.config import RouteConfig, analysis_spec, plan
@@ -77,7 +84,7 @@ def _policy(config: Path | None, route: str | None, alpha: float | None, alpha_p
 
     if config is not None:
         chosen = _configured(config, route)
-    elif route is not None:
+    elif route is not None and not route_of_log:
         raise InvalidValueError("--route names a route of a configuration; give the file with --config")
     else:
         chosen = RouteConfig(name="recorded", match=MatchConfig(path_prefix="/"), stable="stable", canary="canary")

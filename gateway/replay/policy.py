@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from gateway.core.analysis import AnalysisSpec, AnalysisState, Evidence, Verdict, judge
+from gateway.core.analysis import AnalysisSpec, AnalysisState, Evidence, Mode, Verdict, judge
 from gateway.core.rollout import Analysed, Notify, Phase, Plan, Rollout, Started, step
 from gateway.core.stats.counts import EpochCounts, merge
 from gateway.core.types import WEIGHT_BP_MAX, percent_from_weight_bp
@@ -45,9 +45,16 @@ class Entry(NamedTuple):
 
 
 def spec_for(spec: AnalysisSpec, metrics: frozenset[str]) -> AnalysisSpec:
-    """The spec, in which only recorded metrics decide."""
-    silent = {name: msgspec.structs.replace(getattr(spec, name), decides=False) for name in METRICS}
-    return msgspec.structs.replace(spec, **{name: part for name, part in silent.items() if name not in metrics})
+    """The spec, in which only recorded metrics decide; what recordings never hold is not looked at."""
+    silent = {name: msgspec.structs.replace(getattr(spec, name), mode=Mode.ADVISE) for name in METRICS}
+    absent = {name: msgspec.structs.replace(getattr(spec, name), mode=Mode.OFF) for name in ("duration", "gap")}
+    return msgspec.structs.replace(
+        spec,
+        **{name: part for name, part in silent.items() if name not in metrics},
+        **absent,
+        events=(),
+        guardrails=tuple(one for one in spec.guardrails if one.metric in metrics),
+    )
 
 
 def decide(

@@ -5,8 +5,9 @@ Rules:
 1. A recording can be read again and again from its beginning (each rule reads it for itself), and no reader holds more
    of it than a few intervals.
 2. A mistake names file, line, column, what is wrong and how to mend it. The first one ends the reading.
-3. To add a format: a class with the face of `Recording`, and a line in `open_recording`. The gateway's own access log
-   (JSON lines) will be the second; a file that looks like one is told so.
+3. There are two formats, told apart by their first character: counts per interval as CSV (csv_reader.py), and the
+   gateway's own access log, JSON lines (log_reader.py). To add one: a class with the face of `Recording`, and a line in
+   `open_recording`.
 """
 
 from __future__ import annotations
@@ -49,9 +50,10 @@ class Recording(Protocol):
         """The intervals from the beginning, times rising strictly. Raises RecordingError."""
 
 
-def open_recording(path: Path) -> Recording:
-    """The recording in the file at ``path``. Raises RecordingError."""
+def open_recording(path: Path, route: str | None = None) -> Recording:
+    """The recording in the file at ``path``; ``route`` chooses one of an access log's. Raises RecordingError."""
     from gateway.replay.csv_reader import CsvRecording  # noqa: PLC0415  # it needs RecordingError from here
+    from gateway.replay.log_reader import LogRecording  # noqa: PLC0415  # as above
 
     try:
         if path.exists() and not path.is_file():
@@ -65,6 +67,5 @@ def open_recording(path: Path) -> Recording:
         why = error.strerror if isinstance(error, OSError) else error
         raise RecordingError(str(path), None, "", f"cannot be read: {why}", "give a file this user may read") from None
     if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
-        problem = "this looks like JSON lines, which cannot be replayed yet"
-        raise RecordingError(str(path), 1, "", problem, "give counts per interval as CSV (docs/replay.md)")
+        return LogRecording(path, route)
     return CsvRecording(path)

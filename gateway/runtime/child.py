@@ -4,11 +4,15 @@
 
 A supervisor that is killed cannot tell its children. On Linux the kernel does (prctl, PR_SET_PDEATHSIG); elsewhere the
 children look for themselves, once a second. Nothing is imported here that a worker would not have anyway.
+
+The other way a child speaks to its parent over a pipe, one byte at a time: `say_ready` when it does its work,
+`say_retiring` when it takes no more of it, so that a successor can begin while it still finishes what it has in hand.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import runpy
@@ -16,17 +20,39 @@ import signal
 import sys
 
 _PR_SET_PDEATHSIG = 1
+READY_FD_VARIABLE = "GATEWAY_READY_FD"
+READY = b"1"
+RETIRING = b"0"
 
 
 def main() -> None:
     """Tie this process to its parent and become the module."""
     parent, module = int(sys.argv[1]), sys.argv[2]
+    # SIGHUP asks for something to be read again; one who does not listen for it (yet) is not to die of it.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if sys.platform == "linux":
         # SIGTERM: a worker still finishes what it has in hand, but lets go of the port at once.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
     if os.getppid() != parent:
         sys.exit(1)  # it died before the kernel knew of our wish
     runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def say_ready() -> None:
+    """Tell the supervisor, if there is one, that this process does its work now."""
+    _say(READY)
+
+
+def say_retiring() -> None:
+    """Tell the supervisor, if there is one, that this process takes no new work."""
+    _say(RETIRING)
+
+
+def _say(what: bytes) -> None:
+    number = os.environ.get(READY_FD_VARIABLE)
+    if number is not None:
+        with contextlib.suppress(OSError):  # the supervisor is gone, and nobody is to be told
+            os.write(int(number), what)
 
 
 async def orphaned() -> None:

@@ -1,4 +1,7 @@
-"""What a worker process must know before it can hear from control: passed once, at its birth, as one JSON value."""
+"""What a worker process must know before it can hear from control: passed once, at its birth, as one JSON value.
+
+`WorkerSettings.same_worker` says whether two of them differ in more than the table, which control brings anyway.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,52 @@ class Limits(msgspec.Struct, frozen=True):
     head_timeout_s: float = 10.0
     keepalive_s: float = 75.0
     drain_timeout_s: float = 30.0
+    # Of one address (of a proxy's client, with PROXY protocol); those of trusted proxies are not counted.
+    connections_per_client_max: int | None = None
+    # A request body slower than this, averaged since its head after a grace, is refused. 0: no such bound.
+    body_rate_min: int = 0
+    # Accepting goes on for so long after the wish to stop, while readiness already says no.
+    drain_grace_s: float = 0.0
+
+
+class TlsSettings(msgspec.Struct, frozen=True):
+    """TLS towards clients: certificate and key files (the first for clients that name no host, or an unknown one)."""
+
+    certificates: tuple[tuple[str, str], ...]
+    client_ca: str | None = None
+    min_version: str = "TLSv1.2"
+    handshake_timeout_s: float = 10.0
+
+
+class ProxyProtocolSettings(msgspec.Struct, frozen=True):
+    """Every connection begins with a PROXY header, and comes from one of these address ranges (CIDR)."""
+
+    trusted: tuple[str, ...]
+    timeout_s: float = 3.0
+
+
+class HeaderPolicy(msgspec.Struct, frozen=True):
+    """What is done with certain header fields. ``via`` and ``request_id``: None leaves them alone.
+
+    ``underscores``: ``reject``, ``drop`` or ``pass`` fields with one in their name. ``traceparent``: ``make`` one where
+    the client sent none, or only ``pass`` it on.
+    """
+
+    via: str | None = "canary-gateway"
+    forwarded: bool = False
+    underscores: str = "reject"
+    request_id: str | None = "x-request-id"
+    traceparent: str = "make"
+
+
+class AccessLogSettings(msgspec.Struct, frozen=True):
+    """Where request lines go (a file, ``-`` for standard output, None for nowhere), which, and how many may wait."""
+
+    path: str | None = None
+    sample: float = 1.0
+    failures: bool = True
+    query: bool = False
+    queue_bytes_max: int = 4 << 20
 
 
 class WorkerSettings(msgspec.Struct, frozen=True):
@@ -30,3 +79,12 @@ class WorkerSettings(msgspec.Struct, frozen=True):
     limits: Limits = Limits()
     trusted_proxies: tuple[str, ...] = ()
     report_interval_s: float = 0.05
+    workers: int = 1
+    tls: TlsSettings | None = None
+    proxy_protocol: ProxyProtocolSettings | None = None
+    headers: HeaderPolicy = HeaderPolicy()
+    access_log: AccessLogSettings = AccessLogSettings()
+
+    def same_worker(self, other: WorkerSettings) -> bool:
+        """Whether a worker born with these need not be replaced by one born with ``other``."""
+        return msgspec.structs.replace(self, table=other.table) == other

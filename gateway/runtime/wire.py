@@ -22,13 +22,19 @@ FRAME_BYTES_MAX = 64 << 20
 
 
 class Hello(msgspec.Struct, frozen=True, tag=True):
-    """A worker introduces itself, once per connection. ``boot`` names this life of the process."""
+    """A worker introduces itself, once per connection. ``boot`` names this life of the process.
+
+    The rest is of the table that it routes by: by route, the canary's weight, the stable backend, and the canary where
+    there is one.
+    """
 
     boot: str
     index: int
     pid: int
     epoch: int
     weights_bp: dict[str, int]
+    stables: dict[str, str] = {}
+    canaries: dict[str, str] = {}
 
 
 class Applied(msgspec.Struct, frozen=True, tag=True):
@@ -42,7 +48,8 @@ class RouteTotals(msgspec.Struct):
 
     ``answered`` counts responses to clients by status and the variant that produced them; ``tries`` counts what came
     of each upstream try by result (``ok``, ``errors``, ``client_errors``, ``overload``, ``aborted``, ``stale``).
-    Latencies are histograms as in core.stats.
+    Latencies are histograms as in core.stats. ``samples`` counts the answers that the tap chose, by what became of them
+    (see proxy.tap).
     """
 
     route: str
@@ -56,6 +63,7 @@ class RouteTotals(msgspec.Struct):
     rescued: int = 0
     rescue_denied: int = 0
     forced: int = 0
+    samples: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 class Report(msgspec.Struct, tag=True):
@@ -75,6 +83,14 @@ class Report(msgspec.Struct, tag=True):
     upstream_connections: int
     aborted: int = 0
     loop_lag_us_max: int = 0
+    tunnels_open: int = 0
+    # Further totals by name: tunnels, trailer fields passed and dropped, lines of the access log written and dropped.
+    notes: dict[str, int] = msgspec.field(default_factory=dict)
+    # The loop stood still for longer than deadlines can bear; accepting paused for want of descriptors; when the first
+    # of the TLS certificates in use ends, in seconds since the epoch (0: no TLS).
+    stalls: int = 0
+    accept_pauses: int = 0
+    tls_not_after_s: float = 0.0
 
 
 class SetTable(msgspec.Struct, frozen=True, tag=True):
@@ -105,23 +121,28 @@ _decode_down = msgspec.msgpack.Decoder(Down)
 
 def encode(message: Up | Down) -> bytes:
     """One frame, ready to be written."""
-    body = _encoder.encode(message)
+    return frame(_encoder.encode(message))
+
+
+def frame(body: bytes) -> bytes:
+    """A body with its length before it."""
     return _LENGTH.pack(len(body)) + body
 
 
 async def read_up(reader: asyncio.StreamReader) -> Up:
     """The next message of a worker; asyncio.IncompleteReadError at its end, ValueError when it is broken."""
-    message: Up = _decode_up.decode(await _read_frame(reader))
+    message: Up = _decode_up.decode(await read_frame(reader))
     return message
 
 
 async def read_down(reader: asyncio.StreamReader) -> Down:
     """The next message of control; asyncio.IncompleteReadError at its end, ValueError when it is broken."""
-    message: Down = _decode_down.decode(await _read_frame(reader))
+    message: Down = _decode_down.decode(await read_frame(reader))
     return message
 
 
-async def _read_frame(reader: asyncio.StreamReader) -> bytes:
+async def read_frame(reader: asyncio.StreamReader) -> bytes:
+    """The next body; asyncio.IncompleteReadError at the end, ValueError for one that is too long."""
     (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
     if length > FRAME_BYTES_MAX:
         raise ValueError(f"a frame of {length} bytes is over the limit of {FRAME_BYTES_MAX}")

@@ -40,6 +40,8 @@ class Place:
     directory: Path
     port: int
     upstream: int
+    shipped: Path
+    """Where the gateway lies as it is shipped (shipped.py)."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,21 @@ def _python(name: str) -> Callable[[Place], list[str]]:
     return lambda place: [sys.executable, "-P", str(_HERE / name), str(place.port), str(place.upstream)]
 
 
+def _gateway(name: str, home: Callable[[Place], Path]) -> Proxy:
+    """This gateway from a folder: as shipped, or interpreted from the checkout."""
+    return Proxy(
+        name,
+        sys.executable,
+        lambda place: [
+            *("env", "--chdir", str(home(place)), sys.executable, "-m", "gateway"),
+            *("serve", str(place.directory / "gateway.yaml")),
+        ],
+        "gateway.yaml",
+        counted="gateway.proxy.server",
+        ready=b"x-gateway-variant: canary",
+    )
+
+
 _ALL = (
     Proxy("nginx", "nginx", _nginx, "nginx.conf", "apt-get install nginx-light"),
     Proxy(
@@ -96,14 +113,8 @@ _ALL = (
     ),
     Proxy("starlette", sys.executable, _python("naive.py")),
     Proxy("relay", sys.executable, _python("relay.py")),
-    Proxy(
-        "gateway",
-        sys.executable,
-        lambda place: [sys.executable, "-m", "gateway", "serve", str(place.directory / "gateway.yaml")],
-        "gateway.yaml",
-        counted="gateway.proxy.server",
-        ready=b"x-gateway-variant: canary",
-    ),
+    _gateway("source", lambda place: _HERE.parents[1]),
+    _gateway("gateway", lambda place: place.shipped),
 )
 PROXIES = {proxy.name: proxy for proxy in _ALL}
 DIRECT = "direct"
@@ -156,9 +167,12 @@ def backend(kind: str, directory: Path, core: int) -> Iterator[int]:
 
 
 @contextmanager
-def running(proxy: Proxy, directory: Path, upstream: int, core: int) -> Iterator[Running]:
-    """Run a proxy in a directory of its own until the block is left; entering waits until it is ready."""
-    place = Place(directory, free_port(), upstream)
+def running(proxy: Proxy, directory: Path, upstream: int, core: int, shipped: Path) -> Iterator[Running]:
+    """Run a proxy in a directory of its own until the block is left; entering waits until it is ready.
+
+    ``shipped`` is where the gateway lies as it is shipped.
+    """
+    place = Place(directory, free_port(), upstream, shipped)
     if proxy.template:
         text = render(proxy.template, port=place.port, upstream=upstream, user=_user())
         (directory / proxy.template).write_text(text, encoding="utf-8")

@@ -3,9 +3,10 @@
     python loadtests/compare/run.py [--rounds 5] [--seconds 4] [--workloads small,sse] [--proxies nginx,gateway]
     python loadtests/compare/run.py --table
 
-The proxy has one core to itself, client and backend share another. Rounds are interleaved: in each, every workload is
-put to every proxy in turn, each freshly started, so that a slow minute of the machine falls on all of them. What is
-measured, and why so, is in docs/performance.md. Results are appended to results.jsonl; --table prints the newest run.
+``gateway`` is what the wheel has, compiled; ``source`` the same, interpreted from the checkout. The proxy has one core
+to itself, client and backend share another. Rounds are interleaved: in each, every workload is put to every proxy in
+turn, each freshly started, so that a slow minute of the machine falls on all of them. What is measured, and why so, is
+in docs/performance.md. Results are appended to results.jsonl; --table prints the newest run.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ if __name__ == "__main__":  # as a program it sees its own folder; its parts are
     sys.path[0] = str(Path(__file__).parents[2])
 
 from loadtests.compare import client, peers, processes, record
+from loadtests.compare.shipped import unpacked
 from loadtests.compare.table import document
 from loadtests.compare.workloads import WORKLOADS, Workload
 
@@ -44,6 +46,8 @@ class Bench:
     client_core: int
     backends: dict[str, int]
     seconds: int
+    shipped: Path
+    paced: bool
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,9 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGHUP, _leave)
     try:
         if not asked.table:
-            compare(asked.proxies, asked.workloads, asked.rounds, asked.seconds, asked.out)
+            compare(asked.proxies, asked.workloads, asked.rounds, asked.seconds, asked.out, paced=not asked.cpu)
         print(document(*record.newest(asked.out)))
-    except (peers.Missing, client.ClientError, ValueError) as error:
+    except (peers.Missing, client.ClientError, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -63,7 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def compare(proxies: Sequence[str], workloads: Sequence[str], rounds: int, seconds: int, out: Path) -> None:
+def compare(
+    proxies: Sequence[str], workloads: Sequence[str], rounds: int, seconds: int, out: Path, *, paced: bool = True
+) -> None:
     """One run: all rounds of all workloads for all proxies, appended to ``out`` as they come.
 
     Raises Missing and ClientError.
@@ -71,7 +77,7 @@ def compare(proxies: Sequence[str], workloads: Sequence[str], rounds: int, secon
     peers.check_installed(list(proxies))
     minutes = rounds * len(workloads) * (len(proxies) * (2 * seconds + _WARMUP_S + 1) + 2 * seconds) / 60
     print(f"this takes about {max(1, minutes):.0f} min", file=sys.stderr, flush=True)
-    with _bench(seconds) as bench:
+    with _bench(seconds, proxies, paced) as bench:
         rates = {name: _rate(bench, proxies, WORKLOADS[name]) for name in workloads}
         run = record.circumstances(proxies, rounds, seconds, rates, peers.version_commands(list(proxies)))
         record.append(out, run)
@@ -84,7 +90,7 @@ def compare(proxies: Sequence[str], workloads: Sequence[str], rounds: int, secon
 
 
 @contextlib.contextmanager
-def _bench(seconds: int) -> Iterator[Bench]:
+def _bench(seconds: int, proxies: Sequence[str], paced: bool) -> Iterator[Bench]:
     proxy_core, client_core = processes.cores()
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="compare-")))
@@ -92,7 +98,8 @@ def _bench(seconds: int) -> Iterator[Bench]:
         backends = {kind: stack.enter_context(peers.backend(kind, directory, client_core)) for kind in kinds}
         for workload in WORKLOADS.values():
             (directory / workload.name).write_bytes(workload.request())
-        yield Bench(directory, proxy_core, client_core, backends, seconds)
+        shipped = unpacked(directory) if "gateway" in proxies else directory
+        yield Bench(directory, proxy_core, client_core, backends, seconds, shipped, paced)
 
 
 def _rate(bench: Bench, proxies: Sequence[str], workload: Workload) -> float:
@@ -111,7 +118,7 @@ def _measure(bench: Bench, run: record.Run, number: int, workload: Workload, nam
     rate = run.rates[workload.name]
     if name == peers.DIRECT:
         flooded = _flood(bench, workload, bench.backends[workload.backend], bench.seconds)
-        direct = _pace(bench, workload, bench.backends[workload.backend], rate)
+        direct = _pace(bench, workload, bench.backends[workload.backend], rate) if bench.paced else None
         return _measured(run, number, workload, name, flooded, direct)
     with _started(bench, name, workload) as running:
         idle = processes.usage(running.carrying)
@@ -124,7 +131,9 @@ def _measure(bench: Bench, run: record.Run, number: int, workload: Workload, nam
         ours_s = (after.cpu_ns - before.cpu_ns + after_aside.cpu_ns - before_aside.cpu_ns) / 1e9
         cpu_s = (after.cpu_ns - before.cpu_ns) / 1e9
         capacity = flooded.answered / cpu_s
-        paced = _pace(bench, workload, running.port, rate) if capacity * _CAPACITY_MARGIN > rate else None
+        paced = (
+            _pace(bench, workload, running.port, rate) if bench.paced and capacity * _CAPACITY_MARGIN > rate else None
+        )
         figures = {
             "cpu_us": round(1e6 / capacity, 2),
             "busy": round(cpu_s / took_s, 3),
@@ -142,7 +151,7 @@ def _measure(bench: Bench, run: record.Run, number: int, workload: Workload, nam
 def _started(bench: Bench, name: str, workload: Workload) -> Iterator[peers.Running]:
     with tempfile.TemporaryDirectory(dir=bench.directory) as directory:
         upstream = bench.backends[workload.backend]
-        with peers.running(peers.PROXIES[name], Path(directory), upstream, bench.proxy_core) as running:
+        with peers.running(peers.PROXIES[name], Path(directory), upstream, bench.proxy_core, bench.shipped) as running:
             yield running
 
 
@@ -203,6 +212,7 @@ def _options() -> argparse.ArgumentParser:
         "--proxies", type=_names(peers.PROXIES), default=list(peers.PROXIES), help=f"of {', '.join(peers.PROXIES)}"
     )
     parser.add_argument("--out", type=Path, default=RESULTS, help="where results are appended and read")
+    parser.add_argument("--cpu", action="store_true", help="only what requests cost: no load at a fixed rate")
     parser.add_argument("--table", action="store_true", help="only print the newest run as Markdown")
     return parser
 

@@ -1,6 +1,6 @@
 """How near the verdict engine comes to the information limit, and how often it errs on equal arms.
 
-    python loadtests/statistics/detection.py [--runs 200] [--aa-runs 4000] [--seed 1] [--out detection.jsonl]
+    python -m loadtests.statistics.detection [--runs 200] [--aa-runs 4000] [--seed 1] [--out detection.jsonl]
 
 One JSON line per row goes to the file, Markdown tables to standard output. The engine's arithmetic (rates.bet with its
 closing rule, and wealth) is repeated here over arrays, one row of an array per simulated rollout, with the engine's own
@@ -16,22 +16,20 @@ share of them is reported.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import beta
 
 from gateway.core.analysis import MetricShares, rates, wealth
 from gateway.core.analysis.eprocess import NOT_WORSE, RATE_MIN, Rates
 from gateway.core.analysis.limit import requests_at_limit
+from loadtests.statistics.lines import upper_bound, write
 
 Floats = npt.NDArray[np.float64]
 
@@ -41,6 +39,8 @@ WEIGHTS = (0.01, 0.05, 0.2, 0.5)
 ALPHAS = (0.01, 0.001)
 RATE_TOP = 0.6
 ERRORS_SHARE = MetricShares().errors
+# Zero has no logarithm.
+NOTHING = 1e-12
 TICKS = 200
 HORIZON = 8.0
 LOG_RATIOS = np.log(np.array(rates.ODDS_RATIOS))
@@ -50,9 +50,10 @@ LOG_PRIORS = np.log(np.array(rates.BAD_PRIORS))
 class Engine:
     """Many rollouts of one metric side by side: what rates.take does to E_bad, over arrays."""
 
-    def __init__(self, runs: int, needed: float) -> None:
+    def __init__(self, runs: int, needed: float, held_back: float = wealth.HELD_BACK) -> None:
         self.needed = needed
-        self.logs = np.tile(LOG_PRIORS + math.log1p(-wealth.HELD_BACK), (runs, 1))
+        self.held_back = held_back
+        self.logs = np.tile(LOG_PRIORS + math.log1p(-held_back), (runs, 1))
         self.log_e = np.zeros(runs)
         self.bets = np.zeros(runs)
         self.past = np.zeros((runs, 2))
@@ -93,28 +94,27 @@ class Engine:
         gain = events_s * np.log(stable / pooled) + (trials_s - events_s) * np.log((1.0 - stable) / (1.0 - pooled))
         gain += events_c * np.log(canary / pooled) + (trials_c - events_c) * np.log((1.0 - canary) / (1.0 - pooled))
         gain = np.where(canary > stable, gain, 0.0)
-        before, after = _unspent(bets), _unspent(bets + 1.0)
+        before, after = (self.held_back / np.log2(count + 2.0) for count in (bets, bets + 1.0))
         late = np.log(before - after)[:, None] + LOG_PRIORS
         logs = np.logaddexp(self.logs[which], late) + gain
         return logs, np.logaddexp(np.logaddexp.reduce(logs, axis=1), np.log(after))
-
-
-def _unspent(bets: Floats) -> Floats:
-    return np.asarray(wealth.HELD_BACK / np.log2(bets + 2.0))
 
 
 @dataclass(frozen=True)
 class Detection:
     """One row: R, its standard error, the mean requests to FAIL and the share that had none within the horizon.
 
-    ``share`` is the metric's part of alpha: 1 alone, 1/2 for `errors` among all four metrics.
+    ``share`` is the metric's part of alpha: 1 alone, 1/2 for `errors` among all four metrics; ``held_back`` the part of
+    the stake that starts late.
     """
 
+    table: str
     stable: float
     canary: float
     weight: float
     alpha: float
     share: float
+    held_back: float
     runs: int
     ratio: float
     error: float
@@ -126,6 +126,7 @@ class Detection:
 class FalseAlarms:
     """One world without a difference: rollouts that were ever convicted, and the 95 % upper bound of their share."""
 
+    table: str
     world: str
     alpha: float
     runs: int
@@ -134,13 +135,19 @@ class FalseAlarms:
 
 
 def detect(
-    truth: Rates, weight: float, alpha: float, runs: int, rng: np.random.Generator, share: float = 1.0
+    truth: Rates,
+    weight: float,
+    alpha: float,
+    runs: int,
+    rng: np.random.Generator,
+    share: float = 1.0,
+    held_back: float = wealth.HELD_BACK,
 ) -> Detection:
     """R of one row; the limit stays that of a single metric whatever its share."""
     limit = requests_at_limit(truth, NOT_WORSE, weight, alpha)
     needed = -math.log(alpha * share)
     size = max(1, round(limit / TICKS))
-    engine = Engine(runs, needed)
+    engine = Engine(runs, needed, held_back)
     ratio, taken = np.zeros(runs), np.zeros(runs)
     active = np.ones(runs, dtype=bool)
     score = _score(truth, weight)
@@ -154,11 +161,13 @@ def detect(
             break
     scaled = ratio / -math.log(alpha)
     return Detection(
+        "detection",
         truth.stable,
         truth.canary,
         weight,
         alpha,
         share,
+        held_back,
         runs,
         float(scaled.mean()),
         float(scaled.std(ddof=1) / math.sqrt(runs)),
@@ -210,8 +219,7 @@ def false_alarms(world: str, alpha: float, runs: int, rng: np.random.Generator) 
         engine.take(_draw(rng, rate, rate, weight_at(tick / AA_TICKS), AA_SIZE, runs))
         np.maximum(highest, engine.log_e, out=highest)
     alarms = int((highest >= needed).sum())
-    upper = 1.0 if alarms == runs else float(beta.ppf(0.95, alarms + 1, runs - alarms))
-    return FalseAlarms(world, alpha, runs, alarms, upper)
+    return FalseAlarms("false alarms", world, alpha, runs, alarms, upper_bound(alarms, runs))
 
 
 def rows() -> list[tuple[Rates, float]]:
@@ -252,13 +260,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for i, (truth, weight) in enumerate(rows())
     ]
     print(table(found))
-    shared = [
-        detect(truth, weight, ALPHAS[0], asked.runs, np.random.default_rng([asked.seed, 5, i]), ERRORS_SHARE)
-        for i, (truth, weight) in enumerate(rows())
-    ]
-    ratios = [row.ratio for row in shared]
-    print(f"\nalpha {ALPHAS[0]:g}, `errors` among all four metrics (share {ERRORS_SHARE:g}):", end=" ")
-    print(f"mean R {sum(ratios) / len(ratios):.3f}, worst {max(ratios):.2f}")
+    variants = {
+        "`errors` among the four default metrics (share 1/2)": (ERRORS_SHARE, wealth.HELD_BACK),
+        "one of three metrics with equal shares": (1.0 / 3.0, wealth.HELD_BACK),
+        "alone, nothing held back for late starts": (1.0, NOTHING),
+        "one of three, nothing held back": (1.0 / 3.0, NOTHING),
+    }
+    others: list[Detection] = []
+    for number, (name, (share, held_back)) in enumerate(variants.items()):
+        mine = [
+            detect(truth, weight, ALPHAS[0], asked.runs, np.random.default_rng([asked.seed, 5, i]), share, held_back)
+            for i, (truth, weight) in enumerate(rows())
+        ]
+        others += mine
+        ratios = [row.ratio for row in mine]
+        lead = "\n" if not number else ""
+        print(f"{lead}alpha {ALPHAS[0]:g}, {name}: mean R {sum(ratios) / len(ratios):.3f}, worst {max(ratios):.2f}")
     alarms = [
         false_alarms(world, alpha, asked.aa_runs, np.random.default_rng([asked.seed, 9, a, i]))
         for a, alpha in enumerate((0.05, 0.01))
@@ -268,9 +285,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for alarm in alarms:
         print(f"| {alarm.world} | {alarm.alpha:g} | {alarm.alarms} of {alarm.runs} | {100 * alarm.upper:.2f} % |")
     print(f"\nseed {asked.seed}, {time.monotonic() - since:.0f} s")
-    if asked.out:
-        lines: list[Any] = [*found, *shared, *alarms]
-        asked.out.write_text("".join(json.dumps(asdict(line)) + "\n" for line in lines))
+    write(asked.out, [*found, *others, *alarms])
     return int(any(alarm.upper > alarm.alpha for alarm in alarms))
 
 

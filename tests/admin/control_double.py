@@ -13,23 +13,43 @@ import asyncio
 import itertools
 import math
 import socket
+import ssl
 import sys
+import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any, Self, cast
 
 import msgspec
-import uvicorn
 
-from gateway.admin.app import AdminServer, build_admin
+from gateway.admin.app import build_admin
+from gateway.admin.configuring import Configuring
+from gateway.admin.server import AdminServer, server_config
+from gateway.config import GatewayConfig, Key, load
+from gateway.config.admin import ClientConfig, Scope
+from gateway.config.stored import effective
+from gateway.config.world import sha256_of
 from gateway.control.api import TrafficTotals
 from gateway.control.events import EventLog
+from gateway.control.journal import JournalEntry
 from gateway.control.records import Record
-from gateway.control.views import ControlEvent, EndpointView, Readiness, RolloutView, RouteView
+from gateway.control.story import Decision, story
+from gateway.control.views import (
+    AlarmView,
+    BackendView,
+    ControlEvent,
+    EndpointView,
+    Readiness,
+    RolloutView,
+    RouteView,
+    WorkerView,
+)
 from gateway.core.analysis.types import Analysis, Finding, Verdict
 from gateway.core.errors import ConflictError, JournalError, NotFoundError
 from gateway.core.rollout import (
     AbortWished,
+    ApproveWished,
     Event,
     Notify,
     PauseWished,
@@ -43,12 +63,26 @@ from gateway.core.rollout import (
     WeightWished,
     step,
 )
+from gateway.core.traffic.table import RoutingTable
 from gateway.core.types import percent_from_weight_bp
 from gateway.runtime.clock import SystemClock
+from gateway.runtime.notices import Notice
 
 PLAN = Plan((Step(100, 1.0, 10), Step(5_000, 1.0, 10)), deadline_s=60.0)
 METRICS = b"# TYPE gateway_up gauge\ngateway_up 1\n"
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+CONFIG = """\
+state_dir: state
+admin:
+  backend_allow: [10.0.0.0/8, "*.models.example"]
+backends:
+  digits-v1: {endpoints: ["http://127.0.0.1:8001"]}
+  digits-v2: {endpoints: ["http://127.0.0.1:8002"]}
+  spare: {endpoints: ["http://127.0.0.1:8003"]}
+routes:
+  - {name: digits, match: {path_prefix: /v2/models/digits}, stable: digits-v1, canary: digits-v2}
+  - {name: plain, match: {path_prefix: /v2/models/plain}, stable: digits-v1}
+"""
 ANALYSIS = Analysis(
     verdict=Verdict.NODATA,
     reason="no canary requests yet",
@@ -65,21 +99,26 @@ ANALYSIS = Analysis(
 class ControlDouble:
     """Two routes: ``digits`` with a canary, ``plain`` without. ``journal_fails`` refuses every wish."""
 
-    def __init__(self) -> None:
+    notice = Notice()
+
+    def __init__(self, config: GatewayConfig) -> None:
         self.log = EventLog(SystemClock())
         self.journal_fails = False
         self.ready = True
         self.listeners = 0
-        self._canaries: dict[str, str | None] = {"digits": "digits-v2", "plain": None}
-        self._weights_bp = {"digits": 0, "plain": 0}
+        self.labels: list[tuple[str, str, bool]] = []
+        self.config = config
+        self._canaries = {route.name: route.canary for route in config.routes}
+        self._weights_bp = dict.fromkeys(self._canaries, 0)
         self._epoch = 1
         self._rollouts: dict[str, Rollout] = {}
+        self._entries: list[JournalEntry] = []
         self._numbers = itertools.count(1)
         self._at_s = itertools.count()
 
     def state(self) -> Any:
         """All that a wish could change."""
-        return msgspec.to_builtins([self.routes(), self.rollouts(limit=1000)])
+        return msgspec.to_builtins([self.routes(), self.rollouts(limit=1000), self.backends()])
 
     def routes(self) -> list[RouteView]:
         return [self.route(name) for name in self._canaries]
@@ -91,7 +130,7 @@ class ControlDouble:
             name=name,
             path_prefix=f"/v2/models/{name}",
             hosts=(),
-            stable="digits-v1",
+            stable=next(route.stable for route in self.config.routes if route.name == name),
             canary=self._canaries[name],
             canary_percent=percent_from_weight_bp(self._weights_bp[name]),
             epoch=self._epoch,
@@ -115,7 +154,13 @@ class ControlDouble:
     def rollout(self, rollout_id: str) -> RolloutView:
         return _view(self._find(rollout_id))
 
-    async def set_weight(self, route: str, weight_bp: int, by: str) -> RouteView:
+    def label(self, route: str, labels: list[tuple[str, str, bool]]) -> None:
+        self._known(route)
+        if any(name != "click" for _, name, _ in labels):
+            raise NotFoundError(f"route {route} expects no such event")
+        self.labels += labels
+
+    async def set_weight(self, route: str, weight_bp: int, by: str, reason: str = "") -> RouteView:
         self._known(route)
         if weight_bp and self._canaries[route] is None:
             raise ConflictError(f"route {route} has no canary backend")
@@ -128,24 +173,29 @@ class ControlDouble:
         self.log.publish("weight", {"canary_percent": weight_bp / 100, "epoch": self._epoch, "by": by}, route=route)
         return self.route(route)
 
-    async def start(self, route: str, by: str, plan: Plan | None = None) -> RolloutView:
+    async def start(
+        self, route: str, by: str, plan: Plan | None = None, *, retry: bool = False, reason: str = ""
+    ) -> RolloutView:
         self._known(route)
         canary = self._canaries[route]
         if canary is None:
             raise ConflictError(f"route {route} has no canary backend")
         self._journal()
         rollout_id = f"{route}-{next(self._numbers):04}"
-        event = Started(rollout_id, route, "digits-v1", canary, plan or PLAN, next(self._at_s), by)
+        event = Started(rollout_id, route, "digits-v1", canary, plan or PLAN, next(self._at_s), by, retry, None, reason)
         return self._apply(self._latest(route) or Rollout(), event)
 
     async def pause(self, rollout_id: str, by: str, reason: str = "") -> RolloutView:
         return self._wish(rollout_id, PauseWished(next(self._at_s), by, reason))
 
-    async def resume(self, rollout_id: str, by: str) -> RolloutView:
-        return self._wish(rollout_id, ResumeWished(next(self._at_s), by))
+    async def resume(self, rollout_id: str, by: str, reason: str = "") -> RolloutView:
+        return self._wish(rollout_id, ResumeWished(next(self._at_s), by, 0, reason))
 
-    async def promote(self, rollout_id: str, by: str, reason: str = "") -> RolloutView:
-        return self._wish(rollout_id, PromoteWished(next(self._at_s), by, reason))
+    async def approve(self, rollout_id: str, by: str, reason: str = "") -> RolloutView:
+        return self._wish(rollout_id, ApproveWished(next(self._at_s), by, reason))
+
+    async def promote(self, rollout_id: str, by: str, reason: str = "", *, next_step: bool = False) -> RolloutView:
+        return self._wish(rollout_id, PromoteWished(next(self._at_s), by, reason, next_step))
 
     async def abort(self, rollout_id: str, by: str, reason: str = "") -> RolloutView:
         return self._wish(rollout_id, AbortWished(next(self._at_s), by, reason))
@@ -164,6 +214,33 @@ class ControlDouble:
     def verdict_counts(self) -> dict[tuple[str, str], int]:
         return {}
 
+    def workers(self) -> list[WorkerView]:
+        return [WorkerView(index, 4711 + index, self._epoch, 0, 1, 0.01) for index in (0, 1)]
+
+    def backends(self) -> list[BackendView]:
+        return [
+            BackendView(name, tuple(EndpointView(name, endpoint.url, None) for endpoint in backend.endpoints), ())
+            for name, backend in self.config.backends.items()
+        ]
+
+    def alarms(self) -> list[AlarmView]:
+        return [] if self.ready else [AlarmView("disk", "the disk does not answer")]
+
+    async def reconfigure(self, config: GatewayConfig, table: RoutingTable, by: str = "") -> None:
+        if self.journal_fails:
+            raise ConflictError("a rollout is under way on route digits")
+        assert {route.name for route in table.routes} == {route.name for route in config.routes}
+        self.config = config
+        self._canaries = {route.name: route.canary for route in config.routes}
+        self._weights_bp = {name: self._weights_bp.get(name, 0) for name in self._canaries}
+
+    def inspected(self) -> tuple[None, None]:
+        return None, None
+
+    async def story(self, rollout_id: str) -> list[Decision]:
+        self._find(rollout_id)
+        return story(entry for entry in self._entries if entry.rollout_id == rollout_id)
+
     def readiness(self) -> Readiness:
         return Readiness(self.ready, 2, () if self.ready else ("1 of 2 workers are connected",))
 
@@ -175,6 +252,9 @@ class ControlDouble:
     def _apply(self, rollout: Rollout, event: Event) -> RolloutView:
         new, commands = step(rollout, event)
         self._rollouts[new.rollout_id] = new
+        self._entries.append(
+            JournalEntry(len(self._entries) + 1, new.rollout_id, 1e9, type(event).__name__, event, new, ANALYSIS)
+        )
         self._weights_bp[new.route] = new.weight_bp
         self._epoch += 1
         for command in commands:
@@ -203,23 +283,39 @@ class ControlDouble:
 class Served:
     """A real server with the admin application on a loopback socket, in a thread of its own."""
 
-    def __init__(self, token: str | None = None) -> None:
-        self.control = ControlDouble()
-        self.app = build_admin(self.control, token=token, metrics=lambda: (METRICS, METRICS_TYPE))
-        self.server = AdminServer(
-            uvicorn.Config(
-                self.app,
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_graceful_shutdown=5,
-            )
-        )
+    def __init__(
+        self,
+        token: str | None = None,
+        keys: tuple[Key, ...] = (),
+        clients: tuple[ClientConfig, ...] = (),
+        tls: ssl.SSLContext | None = None,
+        directory: Path | None = None,
+    ) -> None:
+        self._held = tempfile.TemporaryDirectory()
+        directory = directory or Path(self._held.name)
+        self.path = directory / "gateway.yaml"
+        if not self.path.exists():
+            self.path.write_text(CONFIG)
+        text = self.path.read_bytes()
+        config = load(self.path, text=effective(text, load(self.path).state_dir)[0])
+        config.state_dir.mkdir(exist_ok=True)
+        self.control = ControlDouble(config)
         # From its descriptor, so that the socket knows its protocol and asyncio turns Nagle's algorithm off.
         self._socket = socket.socket(fileno=socket.create_server(("127.0.0.1", 0)).detach())
         self.port = self._socket.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.configuring = Configuring(
+            self.control, SystemClock(), self.path, text, config, (("127.0.0.1", self.port), ("10.0.0.1", 9900))
+        )
+        self.app = build_admin(
+            self.control,
+            self.configuring,
+            metrics=lambda _: (METRICS, METRICS_TYPE),
+            keys=keys if token is None else (*keys, Key("", (Scope.ADMIN,), sha256_of(token))),
+            clients=clients,
+            state_dir=config.state_dir,
+        )
+        self.server = AdminServer(server_config(self.app, tls))
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         self.loop: asyncio.AbstractEventLoop = cast("asyncio.AbstractEventLoop", None)
         self._started = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self.serve()))
@@ -237,6 +333,7 @@ class Served:
         self.server.should_exit = True
         self._thread.join(20)
         assert not self._thread.is_alive(), "the server does not stop"
+        self._held.cleanup()
 
     def call(self, function: Callable[..., Any], *args: Any, **options: Any) -> None:
         """Call a function in the server's loop, where the control plane lives."""

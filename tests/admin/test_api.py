@@ -13,7 +13,7 @@ from gateway.admin.bodies import AnalysisBody, FindingBody, PlanWish, RolloutBod
 from gateway.admin.intake import actor
 from gateway.control.views import RolloutView
 from gateway.core.analysis.types import Analysis, Finding
-from gateway.core.rollout.types import OnDeadline, Plan, Step
+from gateway.core.rollout.types import OnDeadline, Plan, Step, Window
 
 PLAN = {"steps": [{"percent": 0.01}, {"percent": 12.5, "min_time_s": 3, "min_requests": 0}], "on_deadline": "rollback"}
 
@@ -37,7 +37,8 @@ def test_a_rollout_lives_from_start_to_promotion(client: httpx.Client) -> None:
     assert started.status_code == 201
     assert started.headers["location"] == f"/api/v1/rollouts/{rollout['id']}"
     assert (rollout["phase"], rollout["by"], rollout["step"], rollout["steps"]) == ("PROGRESSING", "ada", 1, 2)
-    assert rollout["plan"]["steps"][1] == {"percent": 50.0, "min_time_s": 1.0, "min_requests": 10}
+    step = rollout["plan"]["steps"][1]
+    assert (step["percent"], step["min_time_s"], step["min_requests"]) == (50.0, 1.0, 10)
     here = started.headers["location"]
     for verb, body, phase in [
         ("pause", {"reason": "lunch"}, "PAUSED"),
@@ -62,25 +63,34 @@ def test_numbers_that_are_not_finite_are_null(client: httpx.Client) -> None:
 def test_a_plan_of_ones_own_is_followed(client: httpx.Client) -> None:
     rollout = client.post("/api/v1/routes/digits/rollouts", json={"plan": PLAN}).json()
     assert rollout["canary_percent"] == 0.01
-    assert rollout["plan"] == {
-        "steps": [
-            {"percent": 0.01, "min_time_s": 60.0, "min_requests": 100},
-            {"percent": 12.5, "min_time_s": 3.0, "min_requests": 0},
-        ],
-        "deadline_s": 86400.0,
-        "on_deadline": "rollback",
-    }
+    followed = rollout["plan"]
+    assert [(step["percent"], step["min_time_s"], step["min_requests"]) for step in followed["steps"]] == [
+        (0.01, 60.0, 100),
+        (12.5, 3.0, 0),
+    ]
+    assert (followed["deadline_s"], followed["on_deadline"]) == (86400.0, "rollback")
 
 
 def test_a_plan_survives_the_way_out_and_in() -> None:
-    plan = Plan((Step(1, 0.0, 0), Step(3333), Step(10_000, 5.5, 7)), 12.0, OnDeadline.PROMOTE)
+    gated = Step(3333, deadline_s=60.0, on_deadline=OnDeadline.PROCEED, gate="manual")
+    plan = Plan(
+        (Step(1, 0.0, 0), gated, Step(10_000, 5.5, 7)),
+        12.0,
+        OnDeadline.PROMOTE,
+        windows=(Window((0, 4), 540, 1020),),
+        closed_dates=("2026-12-24",),
+        timezone="Europe/Berlin",
+        bake_s=30.0,
+        bake_holdout_bp=250,
+        pause_max_s=5.0,
+    )
     assert plan_of(msgspec.convert(msgspec.to_builtins(plan_body(plan)), PlanWish)) == plan
 
 
 def test_rollouts_are_paged_newest_first(client: httpx.Client) -> None:
     ids: list[str] = []
     for _ in range(5):
-        ids.insert(0, client.post("/api/v1/routes/digits/rollouts").json()["id"])
+        ids.insert(0, client.post("/api/v1/routes/digits/rollouts", json={"retry": True}).json()["id"])
         client.post(f"/api/v1/rollouts/{ids[0]}/abort")
     seen: list[str] = []
     asked: dict[str, Any] = {"limit": 2, "route": "digits"}
@@ -145,3 +155,25 @@ def test_every_wish_is_audited_also_a_refused_one(client: httpx.Client, caplog: 
 )
 def test_bodies_show_every_field_of_the_views(body: Any, view: Any) -> None:
     assert body.__struct_fields__ == view.__struct_fields__
+
+
+def test_labels_are_handed_on(client: httpx.Client, served: Any) -> None:
+    events = [{"request_id": "a", "name": "click"}, {"request_id": "b", "name": "click", "value": False}]
+    answer = client.post("/api/v1/routes/digits/events", json={"events": events})
+    assert (answer.status_code, answer.json()) == (202, {"accepted": 2})
+    assert served.control.labels == [("a", "click", True), ("b", "click", False)]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"events": []}, 422),
+        ({"events": [{"request_id": "a", "name": "click"}] * 501}, 422),
+        ({"events": [{"request_id": "a\n", "name": "click"}]}, 422),
+        ({"events": [{"request_id": "a", "name": "unknown"}]}, 404),
+        ([], 422),
+    ],
+)
+def test_labels_that_cannot_be_are_refused(client: httpx.Client, served: Any, body: Any, status: int) -> None:
+    assert client.post("/api/v1/routes/digits/events", json=body).status_code == status
+    assert served.control.labels == []

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from gateway import __version__
+from gateway.runtime.build import data_plane
 from gateway.cli import COMMANDS
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +22,7 @@ HEAVY = ("numpy", "onnxruntime", "scipy", "pydantic", "starlette", "uvicorn")
 
 
 def test_the_version_is_told(run: Any) -> None:
-    assert run("--version") == (0, f"gateway {__version__}\n", "")
+    assert run("--version") == (0, f"gateway {__version__} (data plane {data_plane()})\n", "")
 
 
 def test_the_help_names_every_command(run: Any) -> None:

@@ -103,7 +103,7 @@ def test_a_configuration_is_used_and_options_override_it(run: Any, tmp_path: Pat
     changes = ("--alpha", "0.03", "--alpha-promote", "0.1", "--min-time", "2m", "--min-requests", "9", "--no-latency")
     _, body = of(run, "--config", str(config), *changes, "--margin-ratio", "2", "--margin-delta", "0.02")
     spec = body["question"]["spec"]
-    assert (spec["alpha_rollback"], spec["alpha_promote"], spec["latency"]["decides"]) == (0.03, 0.1, False)
+    assert (spec["alpha_rollback"], spec["alpha_promote"], spec["latency"]["mode"]) == (0.03, 0.1, "advise")
     assert (spec["errors"]["margin_ratio"], spec["errors"]["margin_delta"]) == (2.0, 0.02)
     assert spec["overload"]["margin_ratio"] == 1.5
     assert body["question"]["steps"][0] == {"percent": 2.0, "min_time_s": 120.0, "min_requests": 9}

@@ -8,7 +8,17 @@ import pytest
 
 from gateway.config import GatewayConfig, analysis_spec, load, plan, routing_table
 from gateway.config.shape import keys
-from gateway.core.analysis.types import AnalysisSpec, LatencySpec, RateSpec
+from gateway.core.analysis.types import (
+    AnalysisSpec,
+    EventSpec,
+    GuardrailSpec,
+    LatencySpec,
+    MetricShares,
+    Mode,
+    RateSpec,
+    Unit,
+    Worse,
+)
 from gateway.core.rollout.types import OnDeadline, Plan, Step
 from gateway.core.traffic.router import Router
 from gateway.core.traffic.table import (
@@ -20,6 +30,7 @@ from gateway.core.traffic.table import (
     Sticky,
     Timeouts,
 )
+from gateway.runtime.settings import AccessLogSettings, HeaderPolicy
 
 MINIMAL = """\
 backends:
@@ -54,12 +65,40 @@ def test_defaults_are_those_of_the_core(tmp_path: Path) -> None:
 
 
 def test_partial_sections_keep_the_cores_other_defaults(tmp_path: Path) -> None:
-    analysis = "{errors: {decides: false}, client_errors: {margin_ratio: 2}, overload: {}, latency: {slice_s: 2}}"
+    analysis = "{errors: {mode: advise}, client_errors: {margin_ratio: 2}, overload: {}, latency: {slice_s: 2}}"
     config = config_of(tmp_path, f"{MINIMAL}    analysis: {analysis}\n    timeouts: {{idle_s: 5}}\n")
     assert analysis_spec(config.routes[0]) == AnalysisSpec(
-        errors=RateSpec(decides=False), client_errors=RateSpec(margin_ratio=2.0), latency=LatencySpec(slice_s=2.0)
+        errors=RateSpec(mode=Mode.ADVISE), client_errors=RateSpec(margin_ratio=2.0), latency=LatencySpec(slice_s=2.0)
     )
     assert routing_table(config).route("model").timeouts == Timeouts(idle_s=5.0)
+
+
+def test_every_key_of_the_analysis_arrives(tmp_path: Path) -> None:
+    analysis = (
+        "{alpha_sample_ratio: 0.001, burst_s: 0, overload: {mode: off}, latency: {slo_ms: [50, 200.5]},"
+        " duration: {mode: advise},"
+        " events: [{name: clicked, header: X-Clicked, mode: advise, worse: different,"
+        " tolerance_ratio: 1.1, tolerance_delta: 0.02, margin_ratio: 2, margin_delta: 0.1, share: 0.5,"
+        " unit: slice, slice_s: 2}],"
+        " guardrails: [{metric: nan, limit: 0.01}, {metric: latency, limit: 0.02, threshold_ms: 1.5, share: 1}],"
+        " shares: {errors: 0.25}}"
+    )
+    config = config_of(tmp_path, f"{MINIMAL}    analysis: {analysis}\n")
+    assert analysis_spec(config.routes[0]) == AnalysisSpec(
+        alpha_sample_ratio=0.001,
+        burst_s=0.0,
+        overload=RateSpec(mode=Mode.OFF),
+        latency=LatencySpec(slo_us=(50_000, 200_500)),
+        duration=LatencySpec(mode=Mode.ADVISE),
+        events=(EventSpec("clicked", Mode.ADVISE, Worse.DIFFERENT, 1.1, 0.02, 2.0, 0.1, 0.5, Unit.SLICE, 2.0),),
+        guardrails=(GuardrailSpec("nan", 0.01), GuardrailSpec("latency", 0.02, 1_500, share=1.0)),
+        shares=MetricShares(errors=0.25),
+    )
+
+
+def test_the_split_is_not_checked_where_sessions_stick(tmp_path: Path) -> None:
+    config = config_of(tmp_path, f"{MINIMAL}    sticky: {{header: X-User}}\n")
+    assert analysis_spec(config.routes[0]).alpha_sample_ratio == 0.0
 
 
 def test_every_value_arrives_in_its_unit(tmp_path: Path) -> None:
@@ -91,6 +130,33 @@ def test_every_value_arrives_in_its_unit(tmp_path: Path) -> None:
     assert analysis_spec(config.routes[0]).latency == LatencySpec(tolerance_us=250, margin_us=7000, quantiles=(0.9,))
     steps = (Step(7, min_time_s=0.0, min_requests=7), Step(10_000))
     assert plan(config.routes[0]) == Plan(steps, 9.0, OnDeadline.ROLLBACK)
+
+
+def test_what_is_said_of_exchanges_arrives(tmp_path: Path) -> None:
+    text = MINIMAL + (
+        "    upgrades: [WebSocket, raw]\n    on_half_close: abort\n    timeouts: {try_s: 2, tunnel_idle_s: 9}\n"
+        "headers: {via: null, forwarded: true, underscores: drop, request_id: X-Id, traceparent: pass}\n"
+        "access_log: {path: log/access, sample: 0.5}\n"
+    )
+    config = config_of(tmp_path, text)
+    route = routing_table(config).route("model")
+    assert (route.upgrades, route.serves_half_closed) == (("websocket", "raw"), False)
+    assert route.timeouts == Timeouts(try_s=2.0, tunnel_idle_s=9.0)
+    assert HeaderPolicy(**config.headers.model_dump(mode="json")) == HeaderPolicy(None, True, "drop", "x-id", "pass")
+    assert AccessLogSettings(**config.access_log.model_dump()) == AccessLogSettings(str(tmp_path / "log/access"), 0.5)
+
+
+def test_the_defaults_of_a_worker_are_those_of_the_file(tmp_path: Path) -> None:
+    config = config_of(tmp_path, MINIMAL)
+    assert HeaderPolicy(**config.headers.model_dump(mode="json")) == HeaderPolicy()
+    assert AccessLogSettings(**config.access_log.model_dump()) == AccessLogSettings()
+
+
+@pytest.mark.parametrize("text", ["client", "endpoint", "model.example", "model.example:8443", "'[::1]:80'", "'[::1]'"])
+def test_a_host_header_is_a_word_or_a_host(tmp_path: Path, text: str) -> None:
+    changed = MINIMAL.replace("  v1: {", f"  v1: {{host_header: {text}, ")
+    assert changed != MINIMAL
+    assert routing_table(config_of(tmp_path, changed)).backends["v1"].host_header == text.strip("'")
 
 
 @pytest.mark.parametrize("percent", [0, 0.01, 0.07, 0.29, 1.13, 33.33, 57.89, 99.99, 100])

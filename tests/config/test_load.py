@@ -37,7 +37,7 @@ routes:
     rescue: {replayable: true, budget_burst: 1000}
     analysis:
       alpha_rollback: 0.01
-      errors: {decides: true, margin_ratio: 1.5}
+      errors: {mode: decide, margin_ratio: 1.5}
       latency: {quantiles: [0.5, 0.95], tolerance_ms: 2}
     plan:
       steps: [{percent: 1, min_time_s: 60}, {percent: 50}]
@@ -189,7 +189,8 @@ def test_missing_file_and_directory_and_forbidden_path(tmp_path: Path) -> None:
 def test_anchors_and_merge_keys_work_and_own_keys_win(tmp_path: Path) -> None:
     text = VALID.replace("timeouts: {connect_s", "timeouts: &times {idle_s: 7, connect_s") + SECOND_ROUTE
     config = load(write(tmp_path, text + "    timeouts: {<<: *times, connect_s: 3}\n"), environ={})
-    assert config.routes[1].timeouts.model_dump() == {"connect_s": 3, "first_byte_s": 15, "idle_s": 7, "total_s": 300}
+    timeouts = config.routes[1].timeouts
+    assert (timeouts.connect_s, timeouts.first_byte_s, timeouts.idle_s, timeouts.total_s) == (3, 15, 7, 300)
 
 
 TOKEN = "0123456789abcdef"

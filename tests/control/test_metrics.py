@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pytest
 import yaml
@@ -28,6 +28,9 @@ from gateway.core.rollout.types import Phase, Plan
 from gateway.core.stats.histogram import bucket_of
 from gateway.core.types import Variant
 from gateway.proxy import faults
+from gateway.runtime.build import data_plane
+from gateway.runtime.notices import Notice
+from gateway.runtime.samples import Inspected
 from gateway.runtime.wire import Report, RouteTotals
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,10 +110,13 @@ def report(boot: str = "a", seq: int = 1, totals: tuple[RouteTotals, ...] = (), 
 class Plane:
     """A control plane that stands still: what `render` may read, with a real observer's totals."""
 
+    notice: ClassVar[Notice] = Notice()
+
     observer: Observer = field(default_factory=Observer)
     views: list[RouteView] = field(default_factory=lambda: [route_view()])
     newest: dict[str, RolloutView] = field(default_factory=dict)
     verdicts: dict[tuple[str, str], int] = field(default_factory=dict)
+    inspection: Inspected | None = None
 
     def traffic(self) -> TrafficTotals:
         return self.observer.merged()
@@ -121,6 +127,9 @@ class Plane:
     def rollouts(self, route: str | None = None, limit: int = 50, before: str | None = None) -> list[RolloutView]:
         assert limit == 1, "a scrape must not build a view of every rollout that ever was"
         return [self.newest[route]] if route in self.newest else []
+
+    def inspected(self) -> tuple[Inspected | None, bool | None]:
+        return self.inspection, None if self.inspection is None else True
 
     def verdict_counts(self) -> dict[tuple[str, str], int]:
         return self.verdicts
@@ -171,6 +180,10 @@ def busy() -> Plane:
         analysis(findings=(finding("errors", 2.0, -math.inf), finding("latency", math.nan, 0.5, decides=False)))
     )
     plane.verdicts = {("digits", "UNDECIDED"): 41, ("digits", "PASS"): 2}
+    canary.samples = {"taken": 7, "dropped": 1}
+    plane.inspection = Inspected(
+        report("inspector", 1), {"digits": {"decoded": 6, "nan": 1}}, {"digits": {"click": {"matched": 3}}}, {}
+    )
     return plane
 
 
@@ -192,6 +205,16 @@ def test_workers_counts_are_merged_and_labelled() -> None:
     assert value(samples, "gateway_rejected_reports_total") == 0
 
 
+def test_what_answers_and_labels_came_to_is_told() -> None:
+    samples = scraped(busy())
+    assert value(samples, "gateway_samples_total", route="digits", variant="canary", result="taken") == 7
+    assert value(samples, "gateway_samples_total", route="digits", variant="stable", result="taken") == 0
+    assert value(samples, "gateway_inspected_answers_total", route="digits", result="nan") == 1
+    assert value(samples, "gateway_labels_total", route="digits", event="click", result="matched") == 3
+    assert value(samples, "gateway_inspector_up") == 1
+    assert value(scraped(Plane()), "gateway_inspector_up") is None
+
+
 def test_control_state_is_told_in_base_units() -> None:
     samples = scraped(busy())
     assert value(samples, "gateway_canary_weight_ratio", route="digits") == 0.125
@@ -200,7 +223,7 @@ def test_control_state_is_told_in_base_units() -> None:
     assert value(samples, "gateway_workers") == 2
     assert value(samples, "gateway_workers_applied") == 1
     assert value(samples, "gateway_ready") == 1
-    assert value(samples, "gateway_build_info", version=gateway.__version__) == 1
+    assert value(samples, "gateway_build_info", version=gateway.__version__, data_plane=data_plane()) == 1
     assert by_label(samples, "gateway_endpoint_up", "endpoint") == {"http://a:1": 1, "http://b:1": 0}
     phases = by_label(samples, "gateway_rollout_phase", "phase")
     assert phases == {phase: float(phase == "PROGRESSING") for phase in Phase}

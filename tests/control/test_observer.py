@@ -12,6 +12,7 @@ from gateway.control.observer import Observer
 from gateway.core.analysis import intake
 from gateway.core.analysis.intake import Intake
 from gateway.core.analysis.types import Evidence
+from gateway.core.stats import bucket_of
 from gateway.core.stats.counts import Counts
 from gateway.core.traffic.table import Route
 from gateway.core.types import Variant
@@ -37,7 +38,7 @@ class Worker:
         self.truth[epoch] = [0, 0]
 
     def serve(self, variant: Variant, kind: str) -> None:
-        self.route.count(variant, kind, 1000, 2000)
+        self.route.count(variant, kind, bucket_of(1000), bucket_of(2000))
         self.truth[self.epoch][variant] += 1
 
     def report(self) -> Report:
@@ -199,3 +200,33 @@ def test_what_is_kept_of_old_epochs_is_bounded() -> None:
         observer.forget(epoch, float(epoch))
         assert len(report.evidence) <= 3
         assert len(observer.evidence("r", 0, epoch, float(epoch)).epochs) <= 10
+
+
+def test_labels_gaps_aborts_and_assignments_are_merged_over_workers_lives() -> None:
+    observer, first, second = Observer(), Worker("one"), Worker("two", 1)
+    for worker in (first, second):
+        observer.arrived(worker.boot, worker.index, 0.0)
+        worker.enter(1)
+        arm = worker.route.arms[Variant.CANARY]
+        arm.assigned += 3
+        arm.label("clicked", True)
+        arm.label("clicked", False)
+        worker.route.abandoned(Variant.CANARY, 5_000)
+        assert observer.take(worker.report(), 0.0)
+    observer.arrived("three", 1, 1.0)
+    canary = observer.evidence("r", 1, 1, 1.0).epochs[0].canary
+    assert (canary.assigned, canary.trials, canary.events) == (6, {"clicked": 4}, {"clicked": 2})
+    assert sum(canary.aborted.values()) == 2
+
+
+def test_a_report_with_more_events_than_trials_is_rejected_whole_and_the_last_good_one_stands() -> None:
+    observer, worker = Observer(), Worker("one")
+    observer.arrived(worker.boot, worker.index, 0.0)
+    worker.enter(1)
+    worker.serve(Variant.STABLE, "ok")
+    assert observer.take(worker.report(), 0.0)
+    worker.serve(Variant.STABLE, "ok")
+    worker.route.arms[Variant.CANARY].events["clicked"] = 1
+    assert not observer.take(worker.report(), 0.1)
+    assert _requests(observer.evidence("r", 1, 1, 0.1)) == {1: [1, 0]}
+    assert observer.merged().rejected_reports == 1

@@ -164,7 +164,7 @@ async def test_a_rollout_about_other_backends_is_over(tmp_path: Path, changes: d
         since = so_far(plane)
         await plane.restart(text(**changes))
         view = plane.controller.rollout(rollout)
-        assert (view.phase, view.by) == ("ROLLED_BACK", "the configuration")
+        assert (view.phase, view.by) == ("WITHDRAWN", "the configuration")
         assert exposure(plane, since) == 0
         await plane.quiet()
         assert plane.journaled() == plane.state()
@@ -176,10 +176,10 @@ async def test_a_rollout_on_a_route_that_was_removed_is_over_for_good(tmp_path: 
     async with Plane(tmp_path, text("r", "s")) as plane:
         rollout = (await plane.controller.start("s", "alice")).id
         await plane.restart(text("r"))
-        assert plane.controller.rollout(rollout).phase == "ROLLED_BACK"
+        assert plane.controller.rollout(rollout).phase == "WITHDRAWN"
         await plane.quiet()
         await plane.restart(text("r", "s"))
-        assert (plane.state("s").phase, plane.weight_bp("s")) == (Phase.ROLLED_BACK, 0)
+        assert (plane.state("s").phase, plane.weight_bp("s")) == (Phase.WITHDRAWN, 0)
 
 
 async def test_the_promise_of_a_rollout_under_way_outlives_a_changed_analysis(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ async def test_the_promise_of_a_rollout_under_way_outlives_a_changed_analysis(tm
         await plane.quiet()
         plane.tick(1.5)
         await plane.quiet()
-        await plane.restart(text(analysis={"alpha_rollback": 0.2, "latency": {"decides": False}}))
+        await plane.restart(text(analysis={"alpha_rollback": 0.2, "latency": {"mode": "advise"}}))
         await plane.serve(10, 10)
         plane.tick()
         analysis = plane.controller.rollouts()[0].analysis

@@ -207,7 +207,7 @@ def test_without_a_terminal_it_tells_the_story_in_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("--scenario", "wrong"), "--scenario"),
+        (("--scenario", "absent"), "--scenario"),
         (("--seed", "x"), "--seed"),
         (("--seed", "-1"), "--seed"),
         (("--rate", "0"), "--rate"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -42,7 +43,9 @@ async def test_a_good_canary_is_promoted_and_nobody_notices(tmp_path: Path) -> N
             await traffic.reaches(traffic.total + 50)
         assert view["phase"] == "PROMOTED", view["reason"]
         assert traffic.failures == []
-        assert (await gateway.client.get("/")).headers["x-gateway-variant"] == "canary"
+        (route,) = (await gateway.admin.get("/api/v1/routes")).json()["routes"]
+        assert (route["stable"], route["canary"], route["configured_stable"]) == (view["canary"], None, view["stable"])
+        assert (await gateway.client.get("/")).headers["x-gateway-variant"] == "stable", "the roles are swapped"
         metrics = (await gateway.admin.get("/metrics")).text
         assert 'gateway_rollout_phase{phase="PROMOTED",route="r"} 1.0' in metrics
 
@@ -242,6 +245,20 @@ async def test_events_are_streamed(tmp_path: Path) -> None:
                             break
             assert [kind for kind in kinds if kind in ("started", "rolled_back")] == ["started", "rolled_back"]
             assert kinds.index("weight") < kinds.index("rolled_back")
+
+
+async def test_header_fields_and_the_access_log_are_as_configured(tmp_path: Path) -> None:
+    settings = config("", None)
+    settings |= {"headers": {"via": "edge"}, "access_log": {"path": "access.log"}}
+    async with Backend() as s:
+        settings["backends"]["stable"]["endpoints"] = [s.url]
+        async with RunningGateway(tmp_path, settings) as gateway:
+            replies = [await gateway.client.get(f"/{i}") for i in range(20)]
+            path = tmp_path / "access.log"
+            await eventually(lambda: path.exists() and len(path.read_bytes().splitlines()) == 20, "each has its line")
+            lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert {seen.all(b"via")[0] for seen in s.seen} == {b"1.1 edge"}
+    assert {line["request_id"] for line in lines} == {reply.headers["x-request-id"] for reply in replies}
 
 
 def test_a_port_in_use_is_named(tmp_path: Path) -> None:

@@ -121,16 +121,16 @@ def test_cpu_and_memory_are_those_of_the_process_and_leaving_ends_it_and_its_chi
         processes.usage([pid])
 
 
-@pytest.mark.parametrize("name", ["relay", "starlette", "gateway"])
+@pytest.mark.parametrize("name", ["relay", "starlette", "source"])
 def test_a_proxy_in_front_of_the_backend_answers_both_kinds_of_request(name: str, tmp_path: Path) -> None:
     core, client_core = processes.cores()
     directory = tmp_path / name
     directory.mkdir()
     with (
         peers.backend("responder", tmp_path, client_core) as upstream,
-        peers.running(peers.PROXIES[name], directory, upstream, core) as running,
+        peers.running(peers.PROXIES[name], directory, upstream, core, tmp_path) as running,
     ):
-        assert len(running.carrying) == 1 and bool(running.aside) is (name == "gateway")
+        assert len(running.carrying) == 1 and bool(running.aside) is (name == "source")
         for workload in (WORKLOADS["upload"], WORKLOADS["sse"]):
             request = tmp_path / workload.name
             request.write_bytes(workload.request())

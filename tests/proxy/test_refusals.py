@@ -45,7 +45,6 @@ REFUSED = [
     (b"GET /model/../x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 404, "no_route"),
     (b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", 405, "method_not_allowed"),
     (b"TRACE /model HTTP/1.1\r\nHost: a\r\n\r\n", 405, "method_not_allowed"),
-    (b"GET /model HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n", 501, "upgrade_unsupported"),
     (b"GET /model HTTP/1.1\r\nHost: a\r\nExpect: tea\r\nConnection: close\r\n\r\n", 417, "expectation_failed"),
     (b"GET /%b HTTP/1.1\r\nHost: a\r\n\r\n" % (b"x" * 9000), 414, "target_too_long"),
     (b"GET /model HTTP/1.1\r\nHost: a\r\nX: %b\r\n\r\n" % (b"x" * 9000), 431, "head_too_large"),

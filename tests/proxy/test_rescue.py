@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import signal
 
 import httpx
 import msgspec
 import pytest
 
-from gateway.core.traffic.table import Rescue, Route, Timeouts
+from gateway.core.stats.histogram import lower_us
+from gateway.core.traffic.table import Endpoint, Rescue, Route, Timeouts
 from tests.support.backend import Backend, Script, answer, hang, raw
 from tests.support.worker import RunningWorker, eventually, table
 
@@ -156,3 +159,125 @@ async def test_a_failing_stable_is_not_sent_to_the_canary() -> None:
             assert got.startswith(b"HTTP/1.1 500 ")
             await eventually(lambda: w.counts() == (1, 1, 0, 0), "stable's failure is stable's")
     assert not b.seen
+
+
+async def test_by_default_a_dead_canary_adds_a_burst_and_a_fifth_to_stables_load() -> None:
+    async with Backend() as a, Backend() as b:
+        await b.stop()
+        async with RunningWorker(table(ALL_CANARY, a=a.port, b=b.port)) as w:
+            get = b"GET / HTTP/1.1\r\nHost: h\r\n%b\r\n"
+            got = await w.raw(get % b"" * 1399 + get % b"Connection: close\r\n", timeout_s=60)
+            statuses = [int(status) for status in re.findall(rb"HTTP/1\.1 (\d+) ", got)]
+            await eventually(lambda: w.counts()[3] == 1400, "every failure is counted, rescued or not")
+    burst = Rescue().budget_burst
+    assert statuses[:burst].count(200) == burst, "nobody notices at first"
+    # Every request adds a fifth of a token: 1000 + 0.2 n tokens for n requests.
+    assert statuses.count(200) <= burst + 0.2 * 1400 + 1
+    assert statuses[-100:].count(200) in range(15, 26)
+
+
+async def test_a_full_queue_is_the_backends_overload_on_either_arm() -> None:
+    never = asyncio.Event()
+
+    async def wait(_: object, peer: object) -> None:
+        await never.wait()
+
+    route = msgspec.structs.replace(ALL_CANARY, weight_bp=5_000, timeouts=Timeouts(first_byte_s=20.0))
+    made = table(route, a=1, b=1)
+    async with Backend(wait) as a, Backend(wait) as b:
+        backends = {
+            name: msgspec.structs.replace(
+                made.backends[name], endpoints=(Endpoint("127.0.0.1", port),), connections_max=1, queue_max=0
+            )
+            for name, port in (("a", a.port), ("b", b.port))
+        }
+        async with RunningWorker(msgspec.structs.replace(made, backends=backends)) as w:
+            writers = [(await asyncio.open_connection("127.0.0.1", w.port))[1] for _ in range(40)]
+            for writer in writers:
+                writer.write(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+            await eventually(lambda: w.observer.merged().faults.get("queue_full", 0) >= 30, "the queues are full")
+            overload = [sum(getattr(e, arm).overload for e in w.evidence()) for arm in ("stable", "canary")]
+            assert min(overload) > 0, overload
+            assert w.counts()[1] == w.counts()[3] == 0, "it is no error"
+            assert sum(e.stable.assigned + e.canary.assigned for e in w.evidence()) == 40, "the coin fell 40 times"
+            for writer in writers:
+                writer.close()
+
+
+async def test_a_retry_after_a_stale_connection_never_meets_another() -> None:
+    """At the cap, with kept connections that all are about to close, the retry still gets a fresh one."""
+
+    async def once(_: object, peer: object) -> None:
+        if peer.requests > 1:  # type: ignore[attr-defined]  # a Peer
+            peer.reset()  # type: ignore[attr-defined]  # a Peer
+        else:
+            await asyncio.sleep(0.05)
+            await answer()(None, peer)  # type: ignore[arg-type]  # scripts are given what Backend gives them
+
+    made = table(msgspec.structs.replace(ALL_CANARY, weight_bp=0), a=1)
+    async with Backend(once) as a:
+        spec = msgspec.structs.replace(
+            made.backends["a"], endpoints=(Endpoint("127.0.0.1", a.port),), connections_max=4
+        )
+        async with RunningWorker(msgspec.structs.replace(made, backends={"a": spec})) as w:
+            get = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nConnection: close\r\n\r\nx"
+            for _ in range(5):
+                replies = await asyncio.gather(*(w.raw(get) for _ in range(12)))
+                assert all(reply.startswith(b"HTTP/1.1 200 ") for reply in replies), replies
+            await eventually(lambda: w.counts() == (60, 0, 0, 0), f"sixty clean answers, not {w.counts()}")
+            assert w.totals(0).tries["stale"] > 0
+
+
+async def test_a_kept_connection_is_looked_at_before_a_request_that_cannot_be_resent() -> None:
+    """Its end is there while the worker is stopped, and so is the next request: which of them is read first is luck."""
+    route = msgspec.structs.replace(ALL_CANARY, weight_bp=0, rescue=Rescue(replayable=False))
+    async with Backend() as a, RunningWorker(table(route, a=a.port)) as w:
+        reader, writer = await asyncio.open_connection("127.0.0.1", w.port)
+        for _ in range(20):
+            writer.write(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx")
+            assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200 ")
+            w.process.send_signal(signal.SIGSTOP)
+            writer.write(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx")
+            await asyncio.sleep(0.01)
+            await a.restart()
+            w.process.send_signal(signal.SIGCONT)
+            got = await reader.readuntil(b"\r\n\r\n")
+            assert got.startswith(b"HTTP/1.1 200 "), got
+            await reader.readexactly(2)
+        writer.close()
+
+
+async def test_the_longest_pause_of_a_stream_is_counted_once() -> None:
+    async def stream(_: object, peer: object) -> None:
+        await peer.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")  # type: ignore[attr-defined]  # a Peer
+        for pause_s in (0.0, 0.3, 0.05):
+            await peer.send(b"1\r\nx\r\n")  # type: ignore[attr-defined]  # a Peer
+            await asyncio.sleep(pause_s)
+        await peer.send(b"0\r\n\r\n")  # type: ignore[attr-defined]  # a Peer
+
+    async with Backend() as a, Backend(stream) as b, RunningWorker(table(ALL_CANARY, a=a.port, b=b.port)) as w:
+        await w.raw(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        await eventually(lambda: w.counts() == (0, 0, 1, 0), "it is counted")
+        (gap,) = [e.canary.gap for e in w.evidence() if e.canary.requests]
+        assert len(gap) == 1 and sum(gap.values()) == 1
+        assert 250_000 < lower_us(next(iter(gap))) < 10_000_000
+
+
+async def test_a_reset_of_one_of_stables_endpoints_is_retried_on_another_and_counted() -> None:
+    async def reset(_: object, peer: object) -> None:
+        peer.reset()  # type: ignore[attr-defined]  # a Peer
+
+    route = msgspec.structs.replace(ALL_CANARY, canary=None, weight_bp=0)
+    post = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nConnection: close\r\n\r\nbody"
+    async with Backend() as good, Backend(reset) as bad:
+        async with RunningWorker(table(route, a=(good.port, bad.port))) as w:
+            replies = [await w.raw(post) for _ in range(4)]
+            assert all(reply.startswith(b"HTTP/1.1 200 ") for reply in replies)
+            await eventually(lambda: w.counts()[0] == 4, "each is counted once")
+            assert w.counts()[1] == len(bad.seen) > 0, "a try that failed is a failure, although nobody saw it"
+            assert all(seen.body == b"body" for seen in good.seen)
+            spent = msgspec.structs.replace(route, rescue=Rescue(budget_percent=0, budget_burst=0))
+            await w.publish(table(spent, a=(good.port, bad.port), epoch=2))
+            bad.seen.clear()
+            replies = [await w.raw(post) for _ in range(4)]
+            assert sum(reply.startswith(b"HTTP/1.1 502 ") for reply in replies) == len(bad.seen) > 0, "within a budget"

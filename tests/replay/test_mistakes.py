@@ -73,7 +73,6 @@ def rows(*lines: str, head: str = HEAD) -> str:
         (rows('1,stable,10,"' + "1" * 200_000 + '"'), "2", "field larger than field limit"),
         (rows("1,stable,10,\x00"), "2: errors", "is not a count"),
         (rows("1,stable,10,\x1b[31m"), "2: errors", r"'\x1b[31m' is not a count"),
-        ('{"at": 1}\n', "1", "JSON lines, which cannot be replayed yet"),
     ],
 )
 def test_a_mistake_is_one_line_with_its_place_and_mend(

@@ -27,12 +27,15 @@ print(len(bundled.heldout().labels))
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from a copy, so that the checkout stays clean, and with the tools at hand, so that nothing is fetched."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     for name in ("gateway", "models"):
         shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-index", "--no-build-isolation"]
-    done = subprocess.run([*build, "-w", out, source], capture_output=True, text=True, timeout=250, check=False)
+    # What is compiled has a test of its own (test_compiled.py); this one is about what a wheel carries.
+    environ = os.environ | {"CANARY_GATEWAY_PURE": "1"}
+    command = [*build, "-w", str(out), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False, env=environ)
     assert done.returncode == 0, done.stdout + done.stderr
     (built,) = out.glob("canary_gateway-*.whl")
     return built

@@ -36,7 +36,9 @@ def say(line):
     os.write(1, (line + "\\n").encode())
 """
 # Says which child it is and what it was told, then lives until it is told to end.
-GOOD = SAY + """
+GOOD = (
+    SAY
+    + """
 told = sys.stdin.read()
 def end(*_):
     say("ended " + told)
@@ -46,12 +48,16 @@ say(f"born {told} {os.getpid()}")
 while True:
     time.sleep(0.05)
 """
-DEAF = SAY + """
+)
+DEAF = (
+    SAY
+    + """
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 say(f"born {sys.stdin.read()} {os.getpid()}")
 while True:
     time.sleep(0.05)
 """
+)
 
 
 @contextmanager
@@ -167,7 +173,7 @@ def test_a_second_signal_kills_at_once(tmp_path: Path) -> None:
         process.terminate()
         time.sleep(0.1)
         process.terminate()
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=20) == 128 + signal.SIGTERM
 
 
 @pytest.mark.parametrize("delay_s", [0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2])
@@ -190,3 +196,61 @@ def test_a_supervisor_that_is_killed_takes_its_children_along(tmp_path: Path, de
         process.kill()
         process.communicate(timeout=20)
         until(lambda: not descendants(process.pid), "they are gone")
+
+
+# Says when it is ready, and drains for as long as its standard input says before it ends.
+WORKER = (
+    SAY
+    + """
+from gateway.runtime.child import say_ready, say_retiring
+name, drain_s = sys.stdin.read().split()
+def end(*_):
+    say_retiring()
+    time.sleep(float(drain_s))
+    say("ended " + name)
+    os._exit(0)
+signal.signal(signal.SIGTERM, end)
+say(f"born {name} {os.getpid()}")
+if name != "stuck":
+    say_ready()
+while True:
+    time.sleep(0.05)
+"""
+)
+REPLACE = """
+    import os
+    async def replace():
+        done = await it.replace(Child("it", "worker", b"{successor}", stop_timeout_s=20), {timeout_s})
+        os.write(1, f"replaced {{done}}\\n".encode())
+    task = asyncio.get_running_loop().call_later(1.0, lambda: tasks.append(asyncio.ensure_future(replace())))
+    tasks = []"""
+
+
+def test_a_child_is_replaced_make_before_break(tmp_path: Path) -> None:
+    before = REPLACE.format(successor="second 0", timeout_s=20).strip()
+    with supervised(tmp_path, 'Child("it", "worker", b"first 0.3", stop_timeout_s=20)', before, worker=WORKER) as it:
+        said = [line[:2] for line in lines(it, 4)]
+        assert said == [["born", "first"], ["born", "second"], ["replaced", "True"], ["ended", "first"]]
+        assert len(descendants(it.pid)) == 1
+        it.terminate()
+        assert it.wait(timeout=20) == 0
+
+
+def test_a_successor_that_never_gets_ready_changes_nothing(tmp_path: Path) -> None:
+    before = REPLACE.format(successor="stuck 0", timeout_s=0.5).strip()
+    with supervised(tmp_path, 'Child("it", "worker", b"first 0", stop_timeout_s=20)', before, worker=WORKER) as it:
+        said = [line[:2] for line in lines(it, 3)]
+        assert said == [["born", "first"], ["born", "stuck"], ["replaced", "False"]]
+        until(lambda: len(descendants(it.pid)) == 1, "the stuck one is gone")
+        it.terminate()
+        assert lines(it, 1) == [["ended", "first"]]
+        assert it.wait(timeout=20) == 0
+
+
+def test_a_child_that_retires_has_its_successor_while_it_drains(tmp_path: Path) -> None:
+    with supervised(tmp_path, 'Child("it", "worker", b"it 1.5", stop_timeout_s=20)', worker=WORKER) as it:
+        ((_, _, first),) = lines(it, 1)
+        os.kill(int(first), signal.SIGTERM)
+        assert [line[:2] for line in lines(it, 2)] == [["born", "it"], ["ended", "it"]]
+        it.terminate()
+        assert it.wait(timeout=20) == 0

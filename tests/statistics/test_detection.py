@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 
 from gateway.core.analysis import RateSpec, rates, wealth
-from gateway.core.analysis.eprocess import Rates
+from gateway.core.analysis.eprocess import NOT_WORSE, Rates
 from gateway.core.analysis.intake import Arrival
+from gateway.core.analysis.limit import requests_at_limit
 from gateway.core.stats import Counts
-
-PROGRAM = Path(__file__).parents[2] / "loadtests" / "statistics" / "detection.py"
-
-
-@pytest.fixture(scope="module")
-def detection() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("detection_program", PROGRAM)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+from loadtests.statistics import detection
 
 
 @pytest.mark.parametrize("needed", [math.log(20), math.log(200), math.log(1e30)])
-def test_the_arrays_do_what_the_engine_does(detection: ModuleType, needed: float) -> None:
+def test_the_arrays_do_what_the_engine_does(needed: float) -> None:
     """Four rollouts of different rates, 400 ticks each: the same closings, the same evidence."""
     rng = np.random.default_rng(3)
     arrays = detection.Engine(4, needed)
@@ -56,23 +43,21 @@ def test_the_arrays_do_what_the_engine_does(detection: ModuleType, needed: float
     ("truth", "weight", "most"),
     [(Rates(0.01, 0.1), 0.1, 1.55), (Rates(0.01, 0.5), 0.5, 1.75), (Rates(0.02, 0.04), 0.5, 1.5)],
 )
-def test_proof_comes_near_the_information_limit(
-    detection: ModuleType, truth: Rates, weight: float, most: float
-) -> None:
+def test_proof_comes_near_the_information_limit(truth: Rates, weight: float, most: float) -> None:
     row = detection.detect(truth, weight, 0.01, 100, np.random.default_rng(1))
     assert 1.0 < row.ratio < most and row.error < 0.1, row
     # Wald's identity: the ratio by likelihoods is the ratio by requests, which varies more.
-    limit = detection.requests_at_limit(truth, detection.NOT_WORSE, weight, 0.01)
+    limit = requests_at_limit(truth, NOT_WORSE, weight, 0.01)
     assert row.requests / limit == pytest.approx(row.ratio, abs=0.35)
 
 
-def test_equal_arms_are_convicted_less_often_than_alpha(detection: ModuleType) -> None:
+def test_equal_arms_are_convicted_less_often_than_alpha() -> None:
     row = detection.false_alarms("ramp", 0.05, 400, np.random.default_rng(2))
     assert row.upper <= 0.05 and row.alarms < row.runs * row.upper, row
 
 
 def test_the_program_writes_lines_and_tables(
-    detection: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(detection, "BASES", (0.05,))
     monkeypatch.setattr(detection, "EFFECTS", (10.0,))

@@ -103,6 +103,11 @@ class Backend:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    async def restart(self) -> None:
+        """Reset what is open, and listen again on the same port."""
+        await self.stop()
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+
     @property
     def url(self) -> str:
         """Where it listens."""
@@ -137,7 +142,8 @@ class Backend:
                 return False
             if seen not in self.seen:
                 self.seen.append(seen)
-            parser.feed_data(data)
+            with contextlib.suppress(httptools.HttpParserUpgrade):  # a script answers it like any other
+                parser.feed_data(data)
         seen.method = parser.get_method()
         peer.requests += 1
         await self.script(seen, peer)

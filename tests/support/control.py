@@ -22,7 +22,7 @@ from gateway.control.routes import RouteState
 from gateway.control.views import ControlEvent
 from gateway.core.analysis import Analysis
 from gateway.core.errors import JournalError
-from gateway.core.rollout import Analysed, Rollout
+from gateway.core.rollout import Analysed, Phase, Rollout
 from gateway.core.stats.histogram import bucket_of
 from gateway.core.traffic.table import RoutingTable
 from gateway.proxy.tally import RouteTally, Tally
@@ -131,7 +131,9 @@ class SpokenWorker:
         """Say hello."""
         self.reader, self.writer = await asyncio.open_unix_connection(str(path))
         weights = {r.name: r.weight_bp for r in self.table.routes} if self.table else {}
-        self.writer.write(wire.encode(wire.Hello(self.boot, self.index, 1, self.epoch, weights)))
+        stables = {r.name: r.stable for r in self.table.routes} if self.table else {}
+        canaries = {r.name: r.canary for r in self.table.routes if r.canary} if self.table else {}
+        self.writer.write(wire.encode(wire.Hello(self.boot, self.index, 1, self.epoch, weights, stables, canaries)))
         self.task = asyncio.create_task(self._listen(self.reader, self.writer))
 
     async def _listen(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -283,14 +285,21 @@ class Plane:
         self.controller.tick()
 
     async def good(self, route: str = "r") -> None:
-        """Enough good traffic to prove the canary, and one tick."""
-        await self.serve(3000, 3000, route=route)
+        """Enough good traffic to prove the canary, split by the weight in force; one tick at its end."""
+        await self._split(12_000, 0.0, route)
         self.tick(1.0)
 
     async def bad(self, route: str = "r") -> None:
-        """Enough bad traffic to convict the canary, and one tick."""
-        await self.serve(300, 300, 200, route=route)
-        self.tick(0.1)
+        """Enough bad traffic to convict the canary, over a few seconds with a tick each."""
+        for _ in range(8):
+            if not self.state(route).phase.active or self.state(route).phase is Phase.RETURNING:
+                break
+            await self._split(400, 0.7, route)
+            self.tick(0.5)
+
+    async def _split(self, requests: int, error_share: float, route: str) -> None:
+        canary = requests * self.weight_bp(route) // 10_000
+        await self.serve(requests - canary, canary, round(canary * error_share), route)
 
     async def quiet(self) -> None:
         """Wait until nothing waits for the disk."""
@@ -300,6 +309,10 @@ class Plane:
     def weight_bp(self, route: str = "r") -> int:
         """The weight in force."""
         return round(self.controller.route(route).canary_percent * 100)
+
+    def stable(self, route: str = "r") -> str:
+        """Who serves all but the canary's share."""
+        return self.controller.route(route).stable
 
     def state(self, route: str = "r") -> Rollout:
         """The rollout in force."""
@@ -356,7 +369,7 @@ def text(*routes: str, canary_percent: float = 0.0, **changes: Any) -> str:
                 "stable": "v1",
                 "canary": "v2",
                 "canary_percent": canary_percent,
-                "analysis": {"latency": {"decides": False}},
+                "analysis": {"latency": {"mode": "advise"}},
                 "plan": {
                     "steps": [
                         {"percent": 20, "min_time_s": 0, "min_requests": 0},

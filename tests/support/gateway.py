@@ -26,7 +26,7 @@ def config(stable: str, canary: str | None, **changes: Any) -> dict[str, Any]:
         "match": {"path_prefix": "/"},
         "stable": "stable",
         "timeouts": {"connect_s": 0.5, "first_byte_s": 1.0},
-        "analysis": {"latency": {"decides": False}},
+        "analysis": {"latency": {"mode": "advise"}},
         "plan": {
             "steps": [
                 {"percent": 20, "min_time_s": 0.5, "min_requests": 10},

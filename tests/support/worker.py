@@ -44,11 +44,22 @@ def table(*routes: Route, epoch: int = 1, keepalive_s: float = 4.0, **backends: 
 class RunningWorker:
     """One worker process on an ephemeral port."""
 
-    def __init__(self, first: RoutingTable, *, limits: Limits | None = None, trusted: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        first: RoutingTable,
+        *,
+        limits: Limits | None = None,
+        trusted: tuple[str, ...] = (),
+        descriptors_max: int | None = None,
+        **settings: Any,
+    ) -> None:
         self.table = first
         self.observer = Observer()
         self._limits = limits or Limits()
         self._trusted = trusted
+        self._settings = settings
+        self._descriptors_max = descriptors_max
+        self.complaints = b""
         self._clock = SystemClock()
         self.hub = WorkerHub(self.observer, self._clock, lambda *_: None)
         self._directory = tempfile.TemporaryDirectory(prefix="gw-")
@@ -67,8 +78,10 @@ class RunningWorker:
             limits=self._limits,
             trusted_proxies=self._trusted,
             report_interval_s=0.02,
+            **self._settings,
         )
         self.process = await asyncio.create_subprocess_exec(
+            *([] if self._descriptors_max is None else ["prlimit", f"--nofile={self._descriptors_max}"]),
             sys.executable,
             "-m",
             "gateway.proxy.server",
@@ -87,12 +100,17 @@ class RunningWorker:
         if self.process.returncode is None:
             self.process.send_signal(signal.SIGKILL)
         assert self.process.stderr is not None
-        complaints = await self.process.stderr.read()
+        self.complaints = complaints = await self.process.stderr.read()
         await self.process.wait()
         await self.hub.stop()
         self._listener.close()
         self._directory.cleanup()
         assert b"Traceback" not in complaints, complaints.decode()
+
+    @property
+    def directory(self) -> Path:
+        """Where the sockets between the processes are."""
+        return Path(self._directory.name)
 
     async def publish(self, table: RoutingTable) -> None:
         """Put a new table in force."""

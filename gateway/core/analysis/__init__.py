@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
-from gateway.core.analysis.judge import AnalysisState, judge
+from gateway.core.analysis import budget
+from gateway.core.analysis.judge import AnalysisState, bake, explained, judge
 from gateway.core.analysis.types import (
     Analysis,
     AnalysisSpec,
+    EventSpec,
     Evidence,
     Finding,
+    GuardrailSpec,
     LatencySpec,
     MetricShares,
+    Mode,
     RateSpec,
+    Unit,
     Verdict,
+    Worse,
 )
 
 __all__ = [
     "Analysis",
     "AnalysisSpec",
     "AnalysisState",
+    "EventSpec",
     "Evidence",
     "Finding",
+    "GuardrailSpec",
     "LatencySpec",
     "MetricShares",
+    "Mode",
     "RateSpec",
+    "Unit",
     "Verdict",
+    "Worse",
+    "bake",
+    "budget",
+    "explained",
     "judge",
 ]

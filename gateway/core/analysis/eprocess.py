@@ -29,6 +29,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from math import log
 from typing import NamedTuple
 
 RATE_MIN = 1e-7
@@ -85,30 +86,33 @@ class Null(NamedTuple):
 
 def log_gain(guess: Rates, null: Null, batch: Batch) -> float:
     """log e of a batch for a guess made before it; 0 for a guess inside the null."""
-    weight = batch.weight
+    s_events, s_trials, c_events, c_trials = batch
+    trials = s_trials + c_trials
+    weight = c_trials / trials
     nearest = null.project(guess, weight)
     if nearest == guess:
         return 0.0
-    stable_yes, stable_no = _factors(guess.stable, nearest.stable)
-    canary_yes, canary_no = _factors(guess.canary, nearest.canary)
-    largest = 1.0
-    for stable, canary in null.corners:
-        mean_s = stable * stable_yes + (1.0 - stable) * stable_no
-        mean_c = canary * canary_yes + (1.0 - canary) * canary_no
-        largest = max(largest, (1.0 - weight) * mean_s + weight * mean_c)
-    return (
-        batch.stable_events * math.log(stable_yes)
-        + (batch.stable_trials - batch.stable_events) * math.log(stable_no)
-        + batch.canary_events * math.log(canary_yes)
-        + (batch.canary_trials - batch.canary_events) * math.log(canary_no)
-        - (batch.stable_trials + batch.canary_trials) * math.log(largest)
-    )
+    s, c = guess
+    q_s, q_c = min(max(nearest.stable, _EDGE), 1.0 - _EDGE), min(max(nearest.canary, _EDGE), 1.0 - _EDGE)
+    # One request's factor for an event and for none, in each arm.
+    s_yes, s_no, c_yes, c_no = s / q_s, (1.0 - s) / (1.0 - q_s), c / q_c, (1.0 - c) / (1.0 - q_c)
+    # (1 - w) E_s + w E_c is base + by_s p_s + by_c p_c.
+    by_s, by_c = (1.0 - weight) * (s_yes - s_no), weight * (c_yes - c_no)
+    base = (1.0 - weight) * s_no + weight * c_no
+    largest = base + max([by_s * p_s + by_c * p_c for p_s, p_c in null.corners])
+    gain = (s_trials - s_events) * log(s_no) + (c_trials - c_events) * log(c_no)
+    if s_events:
+        gain += s_events * log(s_yes)
+    if c_events:
+        gain += c_events * log(c_yes)
+    return gain - trials * log(largest) if largest > 1.0 else gain
 
 
-def _factors(guess: float, nearest: float) -> tuple[float, float]:
-    """One request's factor for an event and for none."""
-    nearest = min(max(nearest, _EDGE), 1.0 - _EDGE)
-    return guess / nearest, (1.0 - guess) / (1.0 - nearest)
+def log_gain_beyond(guess: Rates, nulls: tuple[Null, ...], batch: Batch) -> float:
+    """log e of a batch against a UNION of nulls: the least of their e-variables, an e-variable under each of them."""
+    if len(nulls) == 1:
+        return log_gain(guess, nulls[0], batch)
+    return min(log_gain(guess, null, batch) for null in nulls)
 
 
 def _project_not_worse(guess: Rates, weight: float) -> Rates:
@@ -141,7 +145,18 @@ def at_most_shift(shift: float) -> Null:
     return Null(project, corners)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=256)
+def within_tolerance(ratio: float, shift: float) -> tuple[Null, ...]:
+    """{p_c <= max(ratio * p_s, p_s + shift)}, ratio >= 1, 0 <= shift < 1, as convex sets whose union it is.
+
+    The set itself is not convex, and its hull would add up the two tolerances.
+    """
+    if ratio == 1.0:
+        return (NOT_WORSE,) if shift == 0.0 else (at_most_shift(shift),)
+    return (at_most_ratio(ratio),) if shift == 0.0 else (at_most_ratio(ratio), at_most_shift(shift))
+
+
+@functools.lru_cache(maxsize=256)
 def worse_by_margin(ratio: float, shift: float) -> Null:
     """{p_c >= max(ratio * p_s, p_s + shift)}, ratio >= 1, 0 <= shift < 1.
 
@@ -157,11 +172,12 @@ def worse_by_margin(ratio: float, shift: float) -> Null:
     def project(guess: Rates, weight: float) -> Rates:
         if guess.canary >= max(ratio * guess.stable, guess.stable + shift):
             return guess
-        by_shift = guess if guess.canary >= guess.stable + shift else _shift_line(guess, weight, shift)
-        if by_shift.stable <= vertex:
-            return by_shift
+        # The ratio first: it costs a square root, the shift a search.
         by_ratio = guess if guess.canary >= ratio * guess.stable else _ratio_line(guess, weight, ratio)
-        return by_ratio if by_ratio.stable >= vertex else both
+        if by_ratio.stable >= vertex:
+            return by_ratio
+        by_shift = guess if guess.canary >= guess.stable + shift else _shift_line(guess, weight, shift)
+        return by_shift if by_shift.stable <= vertex else both
 
     return Null(project, tuple(corners))
 

@@ -11,20 +11,22 @@ Rules:
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import msgspec
 
 from gateway.core.analysis.types import Evidence
 from gateway.core.errors import EvidenceError
-from gateway.core.stats.counts import Counts, EpochCounts, check, delta
+from gateway.core.stats.counts import HISTOGRAMS, NUMBERS, Counts, EpochCounts, check, delta
 from gateway.core.types import WEIGHT_BP_MAX
 
 # Beyond this, floats no longer tell neighbouring counts apart.
 COUNT_MAX = 1 << 53
+LABELLED = ("trials", "events")
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """What was consumed of one epoch (without durations, which no test reads)."""
+    """What was consumed of one epoch, without the histograms that no test reads."""
 
     weight_bp: int
     stable: Counts
@@ -46,16 +48,18 @@ class Intake(msgspec.Struct, frozen=True):
     left: int = -1
 
 
-def take(intake: Intake, evidence: Evidence) -> tuple[Intake, list[Arrival]]:
-    """The memory after this evidence and what is new in it, by ascending epoch. Raises EvidenceError."""
+def take(intake: Intake, evidence: Evidence, unread: tuple[str, ...] = ()) -> tuple[Intake, list[Arrival]]:
+    """The memory after this evidence and what is new in it, by ascending epoch. Raises EvidenceError.
+
+    ``unread`` are histograms that no test reads: they are checked and not kept.
+    """
     _check_time(evidence.at_s)
     _check_epochs(evidence.epochs)
+    _check_future(evidence)
     epochs: dict[int, Seen] = {}
     arrivals: list[Arrival] = []
     for entry in sorted(evidence.epochs, key=lambda e: e.epoch):
         seen = intake.epochs.get(entry.epoch)
-        if seen is None and entry.epoch <= intake.left:
-            raise EvidenceError(f"epoch {entry.epoch} came back after it had left the evidence")
         if seen is not None and seen.weight_bp != entry.weight_bp:
             raise EvidenceError(
                 f"epoch {entry.epoch} changed its weight from {seen.weight_bp} to {entry.weight_bp} basis points"
@@ -64,17 +68,23 @@ def take(intake: Intake, evidence: Evidence) -> tuple[Intake, list[Arrival]]:
             _checked(entry.epoch, entry.stable)
             _checked(entry.epoch, entry.canary)
             continue
-        if seen is not None and _same(entry.stable, seen.stable) and _same(entry.canary, seen.canary):
+        if seen is None and entry.epoch <= intake.left:
+            raise EvidenceError(f"epoch {entry.epoch} came back after it had left the evidence")
+        now, arrival = _consume(entry, seen, unread)
+        if now == seen:
             epochs[entry.epoch] = seen
             continue
-        epochs[entry.epoch], arrival = _consume(entry, seen)
+        epochs[entry.epoch] = now
         arrivals.append(arrival)
     gone = intake.epochs.keys() - epochs.keys()
     return Intake(epochs, max(gone | {intake.left})), arrivals
 
 
-def _consume(entry: EpochCounts, seen: Seen | None) -> tuple[Seen, Arrival]:
+def _consume(entry: EpochCounts, seen: Seen | None, unread: tuple[str, ...]) -> tuple[Seen, Arrival]:
     now = Seen(entry.weight_bp, _checked(entry.epoch, entry.stable), _checked(entry.epoch, entry.canary))
+    for name in unread:
+        setattr(now.stable, name, {})
+        setattr(now.canary, name, {})
     before = seen if seen is not None else Seen(entry.weight_bp, Counts(), Counts())
     try:
         arrival = Arrival(entry.epoch, delta(now.stable, before.stable), delta(now.canary, before.canary))
@@ -87,35 +97,49 @@ def _consume(entry: EpochCounts, seen: Seen | None) -> tuple[Seen, Arrival]:
 
 def _checked(epoch: int, counts: Counts) -> Counts:
     """A private copy of true counts: the owner may go on incrementing its own."""
-    numbers = [counts.requests, counts.errors, counts.client_errors, counts.overload]
-    for histogram in (counts.latency, counts.duration):
-        if not isinstance(histogram, dict):
-            raise EvidenceError(f"epoch {epoch}: a histogram is a {type(histogram).__name__}")
+    numbers = [getattr(counts, name) for name in NUMBERS]
+    for name in HISTOGRAMS:
+        histogram = _dictionary(epoch, counts, name)
         numbers += histogram.keys()
         numbers += histogram.values()
-    for number in numbers:
-        if type(number) is not int or number > COUNT_MAX:
-            raise EvidenceError(f"epoch {epoch}: {number!r} is not a count")
+    for name in LABELLED:
+        labelled = _dictionary(epoch, counts, name)
+        if any(type(label) is not str for label in labelled):
+            raise EvidenceError(f"epoch {epoch}: a label of {name} is no text")
+        numbers += labelled.values()
+    if set(map(type, numbers)) != {int} or max(numbers) > COUNT_MAX:
+        wrong = next(number for number in numbers if type(number) is not int or number > COUNT_MAX)
+        raise EvidenceError(f"epoch {epoch}: {wrong!r} is not a count")
     try:
         check(counts)
     except EvidenceError as error:
         raise EvidenceError(f"epoch {epoch}: {error}") from error
-    return Counts(counts.requests, counts.errors, counts.client_errors, counts.overload, dict(counts.latency))
+    if 0 < counts.assigned < counts.requests:
+        raise EvidenceError(f"epoch {epoch}: {counts.requests} requests of {counts.assigned} assigned")
+    return counts.copy()
 
 
-def _same(new: Counts, old: Counts) -> bool:
-    return (
-        new.requests == old.requests
-        and new.errors == old.errors
-        and new.client_errors == old.client_errors
-        and new.overload == old.overload
-        and new.latency == old.latency
-    )
+def _dictionary(epoch: int, counts: Counts, name: str) -> dict[Any, Any]:
+    found = getattr(counts, name)
+    if not isinstance(found, dict):
+        raise EvidenceError(f"epoch {epoch}: {name} is a {type(found).__name__}")
+    return found
 
 
 def _check_time(at_s: float) -> None:
     if type(at_s) not in (float, int) or not math.isfinite(at_s):
         raise EvidenceError(f"the time of the evidence is {at_s!r}")
+
+
+def _check_future(evidence: Evidence) -> None:
+    newest = evidence.newest
+    if newest is None:
+        return
+    if type(newest) is not int:
+        raise EvidenceError(f"{newest!r} is not an epoch")
+    future = sorted(entry.epoch for entry in evidence.epochs if entry.epoch > newest)
+    if future:
+        raise EvidenceError(f"epoch {future[0]} is from the future: {newest} is in force")
 
 
 def _check_epochs(entries: tuple[EpochCounts, ...]) -> None:

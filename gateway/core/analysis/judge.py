@@ -2,54 +2,134 @@
 
 Rules:
 
-1. FAIL when the average of the deciding metrics' E_bad, weighted by their shares v (positive, sum 1), reaches
-   1 / alpha_rollback. The average of e-processes is one, whatever their dependence (values of this moment, never
-   running maxima), so P(ever FAIL | not worse) <= alpha. The causes are the metrics whose own E_bad reaches
-   1 / (alpha v): each would have convicted alone. Failing that (several that only together suffice), the one with the
-   largest v E_bad.
-2. PASS when EVERY deciding metric's E_ok is at 1 / alpha_promote now. Each null alone bounds the error (intersection-
-   union), so many metrics cost nothing. "Now" and not "ever": a canary that has become worse must prove itself again.
-3. NODATA until the canary has answered a request of the experiment; otherwise UNDECIDED.
-4. Evidence that cannot be true, or a state made for another question, is ERROR with its reason; the state stays as it
+1. FAIL when the average of E_bad over everything that decides, weighted by the shares of budget.py, reaches 1 / alpha
+   (values of this moment, never running maxima). The causes are what e-BH blames.
+2. PASS when EVERY deciding metric's E_ok is at 1 / alpha_promote now. "Now" and not "ever": a canary that has become
+   worse must prove itself again. A deciding metric without data keeps PASS away.
+3. A split of the traffic that contradicts the weights is ERROR with the cause ``sample_ratio``: the experiment is at
+   fault. FAIL goes before it, because a rollback is safe whatever the split.
+4. NODATA until the canary has answered a request of the experiment; otherwise UNDECIDED.
+5. Evidence that cannot be true, or a state made for another question, is ERROR without a cause; the state stays as it
    was and no exception leaves this module.
-5. There is no clock here (``evidence.at_s`` is the time) and no latch: FAIL is the answer of this moment, and the
+6. After promotion a small holdout stays with stable and the judge goes on with the state that `bake` makes: CUSUMs
+   instead of e-processes (wealth.py, rule 3), the bake's part of alpha, and no PASS. The bake passes when its time is
+   over. There a rate bets at most once in ``TICK_S``, and a latency once a slice.
+7. There is no clock here (``evidence.at_s`` is the time) and no latch: FAIL is the answer of this moment, and the
    caller acts on it at once.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 
 import msgspec
 
-from gateway.core.analysis import intake, rates, report, slices, wealth
+from gateway.core.analysis import budget, explain, guardrails, intake, rates, report, slices, split, votes, wealth
+from gateway.core.analysis.guardrails import GuardState
 from gateway.core.analysis.intake import Arrival, Intake
 from gateway.core.analysis.rates import RATE_METRICS, RatesState
 from gateway.core.analysis.slices import LatencyState
-from gateway.core.analysis.types import Analysis, AnalysisSpec, Evidence, Finding, RateSpec, Verdict
-from gateway.core.errors import EvidenceError
+from gateway.core.analysis.spec import LATENCY_METRICS, LatencySpec, Mode, RateSpec, Unit
+from gateway.core.analysis.split import SplitState
+from gateway.core.analysis.types import Analysis, AnalysisSpec, Evidence, Finding, Verdict
+from gateway.core.analysis.votes import VotesState
+from gateway.core.errors import EvidenceError, InvalidValueError
 
-STATE_VERSION = 2
+STATE_VERSION = 3
+# The bet of a rate in a bake: what happens in a second is one.
+TICK_S = 1.0
+# An epoch may close its last batch beside the newest one's.
+_SPARE_BETS = 8
+
+
+class Pace(msgspec.Struct, frozen=True):
+    """How fast evidence comes: since when the newest epoch does, and the requests counted before it."""
+
+    epoch: int = -1
+    since_s: float = 0.0
+    at_s: float = 0.0
+    stable_before: int = 0
+    canary_before: int = 0
 
 
 class AnalysisState(msgspec.Struct, frozen=True):
     """Everything that the next verdict needs: what was consumed, log-wealths, thresholds, and the spec they belong to.
 
-    Plain finite numbers throughout: ``msgspec.json`` writes and reads it back bit for bit.
+    Plain finite numbers throughout: ``msgspec.json`` writes and reads it back bit for bit. ``latencies`` holds the
+    latencies that are looked at, ``events`` the labelled events with the request as unit, ``votes`` those with the
+    slice. ``bake_s`` is 0 during the climb.
     """
 
     spec: AnalysisSpec
     intake: Intake
     rates: RatesState
-    latency: LatencyState
+    latencies: dict[str, LatencyState]
+    events: dict[str, RatesState]
+    votes: dict[str, VotesState]
+    guardrails: dict[str, GuardState]
+    split: SplitState
     stable_requests: int = 0
     canary_requests: int = 0
+    pace: Pace = Pace()
+    bake_s: float = 0.0
     version: int = STATE_VERSION
 
     @classmethod
     def fresh(cls, spec: AnalysisSpec) -> AnalysisState:
         """The state before any evidence; one unit of wealth in every test."""
-        return cls(spec, Intake(), rates.fresh(), slices.fresh(spec.latency))
+        by_request = [event for event in spec.events if event.unit is Unit.REQUEST and event.mode is not Mode.OFF]
+        by_slice = [event for event in spec.events if event.unit is Unit.SLICE and event.mode is not Mode.OFF]
+        return cls(
+            spec=spec,
+            intake=Intake(),
+            rates=rates.fresh(),
+            latencies={name: slices.fresh(latency) for name, latency in _latency_specs(spec).items()},
+            events={event.name: rates.fresh(len(rates.directions_of(event))) for event in by_request},
+            votes={event.name: votes.fresh(event) for event in by_slice},
+            guardrails={one.name: guardrails.fresh() for one in spec.guardrails if one.mode is not Mode.OFF},
+            split=split.fresh(),
+        )
+
+    @property
+    def latency(self) -> LatencyState:
+        """The latency of the first byte. Raises KeyError when it is not looked at."""
+        return self.latencies["latency"]
+
+    @property
+    def baking(self) -> bool:
+        """Whether this is the time after promotion."""
+        return self.bake_s > 0.0
+
+
+def bake(state: AnalysisState, bake_s: float) -> AnalysisState:
+    """The state with which a promoted version is watched for ``bake_s`` seconds: new tests, what was learnt stays.
+
+    Raises InvalidValueError for a time that is none.
+    """
+    if not 0.0 < bake_s < math.inf:
+        raise InvalidValueError(f"a bake lasts more than 0 seconds, not {bake_s!r}")
+    latency_specs = _latency_specs(state.spec)
+    event_slices_s = {event.name: event.slice_s for event in state.spec.events}
+    guard_slices_s = {one.name: max(TICK_S, one.slice_s) for one in state.spec.guardrails}
+    return msgspec.structs.replace(
+        state,
+        rates=rates.baked(state.rates, _bets(bake_s, TICK_S)),
+        latencies={
+            name: slices.baked(one, _bets(bake_s, latency_specs[name].slice_s)) for name, one in state.latencies.items()
+        },
+        events={name: rates.baked(one, _bets(bake_s, TICK_S)) for name, one in state.events.items()},
+        votes={name: votes.baked(one, _bets(bake_s, event_slices_s[name])) for name, one in state.votes.items()},
+        guardrails={
+            name: guardrails.baked(one, _bets(bake_s, guard_slices_s[name])) for name, one in state.guardrails.items()
+        },
+        bake_s=bake_s,
+    )
+
+
+def _bets(bake_s: float, tick_s: float) -> int:
+    """How many bets the bake has room for."""
+    return math.ceil(bake_s / tick_s) + _SPARE_BETS
 
 
 def judge(spec: AnalysisSpec, state: AnalysisState, evidence: Evidence) -> tuple[AnalysisState, Analysis]:
@@ -65,34 +145,108 @@ def judge(spec: AnalysisSpec, state: AnalysisState, evidence: Evidence) -> tuple
         return state, _error(f"the evidence cannot be read: {type(error).__name__}: {error}")
 
 
+def explained(state: AnalysisState, analysis: Analysis) -> Analysis:
+    """The analysis with what people want to see: effects with their intervals, quantiles, and what is still needed.
+
+    ``analysis`` is what `judge` said together with ``state``. Costs some milliseconds: for showing, not for ticks.
+    """
+    if analysis.verdict is Verdict.ERROR and not analysis.causes:
+        return analysis
+    return msgspec.structs.replace(
+        analysis, findings=tuple(explain.explained(state, finding) for finding in analysis.findings)
+    )
+
+
 def _check_state(spec: AnalysisSpec, state: AnalysisState) -> None:
     if state.version != STATE_VERSION:
         raise EvidenceError(f"the analysis state has version {state.version}, this gateway reads {STATE_VERSION}")
-    if state.spec != spec:
+    if state.spec is not spec and state.spec != spec:
         raise EvidenceError(
             "the analysis spec changed under way: start a new rollout, its promise is fixed at the start"
         )
-    grids = (len(rates.BAD_PRIORS), len(rates.OK_PRIORS)), (len(slices.BAD_PRIORS), len(slices.OK_PRIORS))
-    tests = (state.rates.metrics, grids[0]), (state.latency.quantiles, grids[1])
-    sizes = (len(state.rates.metrics), len(state.latency.quantiles))
-    if sizes != (len(RATE_METRICS), len(spec.latency.quantiles)) or any(
-        (len(test.bad.logs), len(test.ok.logs)) != grid for group, grid in tests for test in group
-    ):
+    if _shape(state) != _shape_of(spec):
         raise EvidenceError("the analysis state holds other tests than this gateway's: start a new rollout")
+
+
+def _shape(state: AnalysisState) -> list[object]:
+    """Names and sizes of every test in a state."""
+    return [
+        [(len(test.bad.logs), len(test.ok.logs)) for test in state.rates.metrics],
+        {n: [(len(q.bad.logs), len(q.ok.logs)) for q in one.quantiles] for n, one in state.latencies.items()},
+        {n: [(len(test.bad.logs), len(test.ok.logs)) for test in one.metrics] for n, one in state.events.items()},
+        {n: [(len(test.bad.logs), len(test.ok.logs)) for test in one.tests] for n, one in state.votes.items()},
+        {n: len(one.bad.logs) for n, one in state.guardrails.items()},
+        len(state.split.wealth.logs),
+    ]
+
+
+@functools.lru_cache(maxsize=64)
+def _shape_of(spec: AnalysisSpec) -> list[object]:
+    return _shape(AnalysisState.fresh(spec))
 
 
 def _take(state: AnalysisState, evidence: Evidence) -> AnalysisState:
     """The state with everything new in the evidence consumed. Raises EvidenceError, having changed nothing."""
-    memory, arrivals = intake.take(state.intake, evidence)
+    spec, at_s = state.spec, evidence.at_s
+    unread = tuple(name for name in LATENCY_METRICS if name not in state.latencies)
+    guarded = {one.metric for one in spec.guardrails}
+    memory, arrivals = intake.take(state.intake, evidence, tuple(name for name in unread if name not in guarded))
     live = sorted(memory.epochs)
+    needed = budget.bad_needed(spec, baking=state.baking)
+    every_s = TICK_S if state.baking else 0.0
+    failures = [needed.get(name, math.inf) for name in RATE_METRICS]
+    latency_specs = _latency_specs(spec)
     return AnalysisState(
-        spec=state.spec,
+        spec=spec,
         intake=memory,
-        rates=rates.take(state.rates, _rate_specs(state.spec), arrivals, live, _bad_needed(state.spec)[:-1]),
-        latency=slices.take(state.latency, state.spec.latency, arrivals, live, evidence.at_s),
+        rates=rates.take(
+            state.rates,
+            _rate_specs(spec),
+            arrivals,
+            live,
+            failures,
+            at_s,
+            every_s,
+            spec.burst_s,
+            sticky=spec.sticky,
+        ),
+        latencies={
+            name: slices.take(one, latency_specs[name], arrivals, live, at_s, name)
+            for name, one in state.latencies.items()
+        },
+        events={
+            event.name: rates.take_event(
+                state.events[event.name], event, arrivals, live, needed[event.name], at_s, every_s
+            )
+            for event in spec.events
+            if event.name in state.events
+        },
+        votes={
+            event.name: votes.take(state.votes[event.name], event, arrivals, live, at_s)
+            for event in spec.events
+            if event.name in state.votes
+        },
+        guardrails={
+            one.name: guardrails.take(state.guardrails[one.name], one, arrivals, at_s, every_s)
+            for one in spec.guardrails
+            if one.name in state.guardrails
+        },
+        split=split.take(state.split, arrivals, memory) if spec.alpha_sample_ratio else state.split,
         stable_requests=state.stable_requests + _requests(arrivals, "stable"),
         canary_requests=state.canary_requests + _requests(arrivals, "canary"),
+        pace=_pace(state, live, at_s),
+        bake_s=state.bake_s,
     )
+
+
+def _pace(state: AnalysisState, live: list[int], at_s: float) -> Pace:
+    if not live:
+        return state.pace
+    pace = state.pace
+    if live[-1] != pace.epoch or at_s < pace.at_s:
+        # A new weight, or a clock that went backwards (a restart): what came before has another pace.
+        return Pace(live[-1], at_s, at_s, state.stable_requests, state.canary_requests)
+    return Pace(pace.epoch, pace.since_s, at_s, pace.stable_before, pace.canary_before)
 
 
 def _requests(arrivals: list[Arrival], arm: str) -> int:
@@ -103,30 +257,41 @@ def _rate_specs(spec: AnalysisSpec) -> tuple[RateSpec, ...]:
     return (spec.errors, spec.client_errors, spec.overload)
 
 
+def _latency_specs(spec: AnalysisSpec) -> dict[str, LatencySpec]:
+    """The latencies that are looked at, by the name of their histogram."""
+    named = ((name, getattr(spec, name)) for name in LATENCY_METRICS)
+    return {name: latency for name, latency in named if latency.mode is not Mode.OFF}
+
+
 def _decide(state: AnalysisState) -> Analysis:
     spec = state.spec
-    logs = _log_shares(spec)
-    bad_needed, ok_needed = -math.log(spec.alpha_rollback), -math.log(spec.alpha_promote)
-    findings = _findings(state, _bad_needed(spec), ok_needed)
-    deciding = [finding for finding in findings if finding.decides]
-    weighted = {f.metric: f.log_e_bad + share for f, share in zip(findings, logs, strict=True) if f.decides}
-    log_e_bad = wealth.sum_logs(list(weighted.values())) if deciding else 0.0
+    shares = budget.log_shares(spec)
+    alpha, ok_needed = budget.log_alpha(spec, baking=state.baking), -math.log(spec.alpha_promote)
+    findings = report.findings(state, budget.bad_needed(spec, baking=state.baking), ok_needed)
+    by_name = {finding.metric: finding for finding in findings}
+    weighted = {f.metric: f.log_e_bad + shares[f.metric] for f in findings if f.decides}
+    log_e_bad = wealth.sum_logs(list(weighted.values())) if weighted else 0.0
     causes: tuple[str, ...] = ()
-    if log_e_bad >= bad_needed:
-        verdict = Verdict.FAIL
-        guilty = [finding for finding in deciding if finding.verdict is Verdict.FAIL]
-        guilty = guilty or [max(deciding, key=lambda finding: weighted[finding.metric])]
-        causes = tuple(finding.metric for finding in guilty)
-        reason = "worse than stable: " + "; ".join(finding.reason for finding in guilty)
+    proving = [finding for finding in findings if finding.must_pass]
+    missing = [finding for finding in proving if finding.log_e_ok < ok_needed or finding.verdict is Verdict.NODATA]
+    if log_e_bad >= -alpha:
+        verdict, causes = Verdict.FAIL, budget.blamed(weighted, alpha)
+        reason = _blame([by_name[name] for name in causes])
+    elif "sample_ratio" in by_name and by_name["sample_ratio"].verdict is Verdict.ERROR:
+        verdict, causes, reason = Verdict.ERROR, ("sample_ratio",), by_name["sample_ratio"].reason
     elif not state.canary_requests:
         verdict, reason = Verdict.NODATA, "no canary request has been answered under an experiment's weight"
-    elif deciding and all(finding.log_e_ok >= ok_needed for finding in deciding):
-        names = ", ".join(finding.metric for finding in deciding)
-        verdict, reason = Verdict.PASS, f"proven within the margin: {names}, {state.canary_requests} canary requests"
-    elif not deciding:
+    elif not weighted:
         verdict, reason = Verdict.UNDECIDED, "no metric decides"
+    elif state.baking:
+        names = ", ".join(weighted)
+        verdict, reason = Verdict.UNDECIDED, f"nothing has turned bad since promotion: {names} are watched"
+    elif not missing and proving:
+        names = ", ".join(finding.metric for finding in proving)
+        verdict, reason = Verdict.PASS, f"proven within the margin: {names}, {state.canary_requests} canary requests"
+    elif not proving:
+        verdict, reason = Verdict.UNDECIDED, "only guardrails decide: they can roll back, but prove nothing"
     else:
-        missing = [finding for finding in deciding if finding.log_e_ok < ok_needed]
         furthest = min(missing, key=lambda finding: finding.log_e_ok)
         names = ", ".join(finding.metric for finding in missing)
         verdict, reason = Verdict.UNDECIDED, f"not proven yet: {names}; furthest: {furthest.reason}"
@@ -136,40 +301,22 @@ def _decide(state: AnalysisState) -> Analysis:
         causes=causes,
         findings=findings,
         log_e_bad=log_e_bad,
-        log_e_bad_needed=bad_needed,
+        log_e_bad_needed=-alpha,
         log_e_ok_needed=ok_needed,
         stable_requests=state.stable_requests,
         canary_requests=state.canary_requests,
     )
 
 
-def _log_shares(spec: AnalysisSpec) -> list[float]:
-    """log v of every metric. One that does not decide gets the share it would have if it did."""
-    shares = spec.shares
-    parts = (shares.errors, shares.client_errors, shares.overload, shares.latency)
-    decides = [rate.decides for rate in _rate_specs(spec)] + [spec.latency.decides]
-    whole = math.fsum(part for part, counts in zip(parts, decides, strict=True) if counts)
-    return [
-        math.log(part) - math.log(whole if counts else whole + part)
-        for part, counts in zip(parts, decides, strict=True)
-    ]
-
-
-def _bad_needed(spec: AnalysisSpec) -> list[float]:
-    """log E_bad at which each metric convicts by itself, 1 / (alpha v)."""
-    return [-math.log(spec.alpha_rollback) - share for share in _log_shares(spec)]
-
-
-def _findings(state: AnalysisState, bad_needed: list[float], ok_needed: float) -> tuple[Finding, ...]:
-    """Every metric's finding, in the order of ``bad_needed`` (rates, then latency)."""
-    trials = (state.stable_requests, state.canary_requests)
-    failures = tuple(
-        report.rate_finding(metric, spec, rate, trials, (bad, ok_needed))
-        for metric, spec, rate, bad in zip(
-            RATE_METRICS, _rate_specs(state.spec), state.rates.metrics, bad_needed[:-1], strict=True
-        )
+def _blame(guilty: list[Finding]) -> str:
+    """Why, in one sentence: worse than stable, or beyond an absolute limit."""
+    worse = "; ".join(finding.reason for finding in guilty if not finding.guardrail)
+    beyond = "; ".join(finding.reason for finding in guilty if finding.guardrail)
+    return "; ".join(
+        part
+        for part in (f"worse than stable: {worse}" if worse else "", f"beyond its limit: {beyond}" if beyond else "")
+        if part
     )
-    return (*failures, report.latency_finding(state.spec.latency, state.latency, (bad_needed[-1], ok_needed)))
 
 
 def _error(reason: str) -> Analysis:

@@ -27,7 +27,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from gateway.core.analysis import slices
+from gateway.core.analysis import budget, slices
 from gateway.core.analysis.eprocess import NOT_WORSE, Null, Rates, worse_by_margin
 from gateway.core.analysis.limit import information
 from gateway.core.analysis.rates import RATE_METRICS
@@ -97,7 +97,7 @@ class Question(msgspec.Struct, frozen=True):
         if self.metric not in RATE_METRICS:
             raise InvalidValueError(f"the metric must be one of {', '.join(RATE_METRICS)}, not {self.metric!r}")
         if not self.rate_spec.decides:
-            raise InvalidValueError(f"{self.metric} only reports (decides: false): plan for a metric that decides")
+            raise InvalidValueError(f"{self.metric} only reports: plan for a metric that decides")
         _check_steps(self.steps)
 
     @property
@@ -267,10 +267,7 @@ def _engine_wants(question: Question) -> _Wants:
 
 def _share(spec: AnalysisSpec, metric: str) -> float:
     """v: the metric's share of alpha_rollback among those that decide."""
-    shares = {name: getattr(spec.shares, name) for name in spec.shares.__struct_fields__}
-    deciding = [share for name, share in shares.items() if getattr(getattr(spec, name, None), "decides", False)]
-    share: float = shares[metric] / math.fsum(deciding)
-    return share
+    return math.exp(budget.log_shares(spec)[metric])
 
 
 def _slices_to_prove(spec: AnalysisSpec) -> tuple[float, float]:

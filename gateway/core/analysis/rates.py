@@ -1,4 +1,6 @@
-"""Failure classes: how requests become batches, what is guessed about them, and what two e-processes learn.
+"""Yes/no rates with the request as unit: how requests become batches, what is guessed, what two e-processes learn.
+
+Failure classes (all of the same requests) and labelled events (each of its own trials) come here alike.
 
 Rules:
 
@@ -12,42 +14,54 @@ Rules:
 2. Guesses come from stable's past alone, before the batch: (events + 0.3) / (trials + 70), with a past that is halved
    when it grows long, so that yesterday's rate does not speak for today's. A low guess at the start harms little: with
    rare events only the ratio of the guesses matters, and the canary's guess moves along.
-3. E_bad tests "p_c <= p_s". Its alternatives are odds ratios to the stable guess, spaced so that the logarithm of one
+3. E_bad tests "p_c <= max(ratio * p_s, p_s + delta)" with the tolerances, by default "p_c <= p_s". Its alternatives
+   are odds ratios to the stable guess (moved to the edge of the tolerance), spaced so that the logarithm of one
    is 1.3 to 2 times the one before: at the moment of conviction the evidence tells no closer ones apart, and each
    further guess only thins the prior. The largest stands for a dead canary: with rare events a failure is worth
    log(1 / w) for every ratio far above 1 / w, so absolute rates beside the ratios earned nothing. Large effects have
    more of the prior because they are decided by few failures, each a large step. It may start late (wealth.py, rule 2).
 4. E_ok tests "p_c >= max(ratio * p_s, p_s + delta)". Its alternatives lie between that boundary and well below the
    stable rate, in log-odds. It never starts late: to be passed, the whole history must be good enough.
+5. Where FEWER events are worse the same tests see the arms exchanged ("p_s <= max(ratio * p_c, p_c + delta)"); the
+   guesses still start from stable's past. A two-sided metric has both tests: E_bad is their average (each is
+   valid under the smaller common null), E_ok the lesser (both must be proven).
+6. In a bake (wealth.py, rule 3) batches close at most once in ``every_s``: that bounds the number of bets.
+7. Failures of one arm that come together count as one misfortune (bursts.py): what of E_bad is believed is `log_bad`.
+8. On a sticky route the unit is the session (proxy/units.py): its trials and events come as labels, and E_bad is
+   conditional on each batch's totals (hypergeometric.py), the odds ratios being the guesses. A tolerance is no odds
+   ratio: with one, E_bad is that of rule 3, of sessions.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
-from gateway.core.analysis import wealth
+from gateway.core.analysis import bursts, hypergeometric, wealth
+from gateway.core.analysis.bursts import BurstState
 from gateway.core.analysis.eprocess import (
-    NOT_WORSE,
     Batch,
     Rates,
     clip,
     from_log_odds,
     log_gain,
+    log_gain_beyond,
     log_odds,
+    within_tolerance,
     worse_by_margin,
 )
 from gateway.core.analysis.intake import Arrival
-from gateway.core.analysis.types import RateSpec
+from gateway.core.analysis.spec import FAILURE_METRICS, EventSpec, Mode, RateSpec, Worse
 from gateway.core.analysis.wealth import Wealth
-from gateway.core.stats.counts import Counts
+from gateway.core.stats.counts import UNIT_EVENTS, Counts
 
-RATE_METRICS = ("errors", "client_errors", "overload")
+RATE_METRICS = FAILURE_METRICS
 
-ODDS_RATIOS = (1.6, 2.5, 4.5, 9.0, 20.0, 50.0, 300.0)
-BAD_PRIORS = (0.14, 0.13, 0.13, 0.15, 0.17, 0.2, 0.08)
+ODDS_RATIOS = (1.55, 2.4, 4.3, 9.0, 20.0, 55.0, 300.0)
+BAD_PRIORS = (0.165, 0.135, 0.125, 0.14, 0.165, 0.195, 0.075)
 
 # 1 is the stable rate itself (when the margin is wider than _GAP_MIN), smaller lies nearer to the boundary.
 OK_GAPS = (0.4, 0.7, 1.0, 1.6, 3.0)
@@ -60,9 +74,23 @@ PAST_MAX = 20_000.0
 
 SCARCE_MAX = 8
 
+_DEFAULT = RateSpec()
+
+
+class PairSpec(NamedTuple):
+    """One pair of e-processes: tolerances and margins, which of a batch's events, and how they are tested.
+
+    ``mirrored``: arms are exchanged (rule 5); ``conditional``: given the batch's totals (rule 8).
+    """
+
+    spec: RateSpec
+    event: int = 0
+    mirrored: bool = False
+    conditional: bool = False
+
 
 class Pending(msgspec.Struct, frozen=True):
-    """Requests of one epoch that wait for their batch to close; events in the order of RATE_METRICS."""
+    """Trials of one epoch that wait for their batch to close; events in the order of the tests' ``event``."""
 
     stable: int = 0
     canary: int = 0
@@ -71,7 +99,7 @@ class Pending(msgspec.Struct, frozen=True):
 
 
 class RateState(msgspec.Struct, frozen=True):
-    """What is known about one failure class: two e-processes, stable's past, and totals for the report."""
+    """What is known about one rate: two e-processes, stable's past, and totals for the report."""
 
     bad: Wealth
     ok: Wealth
@@ -79,20 +107,39 @@ class RateState(msgspec.Struct, frozen=True):
     past_trials: float = 0.0
     stable_events: int = 0
     canary_events: int = 0
+    bursts: BurstState = BurstState()
 
 
 class RatesState(msgspec.Struct, frozen=True):
-    """All failure classes in the order of RATE_METRICS, their pending batches by epoch, and how many have closed."""
+    """Tests of the same trials, their pending batches by epoch, how many have closed and when, and the trials seen."""
 
     metrics: tuple[RateState, ...]
     pending: dict[int, Pending]
     batches: int = 0
+    closed_s: float = 0.0
+    stable: int = 0
+    canary: int = 0
 
 
-def fresh() -> RatesState:
+def fresh(tests: int = len(RATE_METRICS)) -> RatesState:
     """Nothing seen, one unit of wealth in every test."""
     one = RateState(wealth.fresh(BAD_PRIORS, wealth.HELD_BACK), wealth.fresh(OK_PRIORS))
-    return RatesState(tuple(one for _ in RATE_METRICS), {})
+    return RatesState(tuple(one for _ in range(tests)), {})
+
+
+def baked(state: RatesState, horizon: int) -> RatesState:
+    """The state at promotion: what was learnt about stable stays, the tests begin anew as CUSUMs."""
+    metrics = tuple(
+        msgspec.structs.replace(m, bad=wealth.watch(BAD_PRIORS, horizon), ok=wealth.fresh(OK_PRIORS))
+        for m in state.metrics
+    )
+    return msgspec.structs.replace(state, metrics=metrics, pending={})
+
+
+def directions_of(spec: EventSpec) -> tuple[PairSpec, ...]:
+    """A labelled event's tests: one for each direction that is worse."""
+    directions = {Worse.HIGHER: (False,), Worse.LOWER: (True,), Worse.DIFFERENT: (False, True)}[spec.worse]
+    return tuple(PairSpec(spec.rate, 0, mirrored) for mirrored in directions)
 
 
 def take(
@@ -101,51 +148,127 @@ def take(
     arrivals: list[Arrival],
     live: list[int],
     needed: Sequence[float],
+    at_s: float = 0.0,
+    every_s: float = 0.0,
+    burst_s: float = 0.0,
+    *,
+    sticky: bool = False,
 ) -> RatesState:
-    """The state after one tick's arrivals.
+    """The failure classes' state after one tick's arrivals.
 
     ``live`` are the experiment's epochs still in evidence, ascending; ``needed`` the log E_bad at which each metric
-    convicts by itself.
+    convicts by itself; ``every_s`` the least time between two bets of a bake (0: it is none); ``burst_s`` how long
+    failures of one arm may come together (0: they are independent); ``sticky`` that sessions are the units.
     """
-    pending = {epoch: part for epoch, part in state.pending.items() if epoch in live}
-    for arrival in arrivals:
-        pending[arrival.epoch] = _pool(pending.get(arrival.epoch, Pending()), arrival)
-    metrics, batches = state.metrics, state.batches
-    if arrivals:
-        metrics = tuple(_count(metric, i, arrivals) for i, metric in enumerate(metrics))
-    for epoch in sorted(pending):
-        part = pending[epoch]
-        if not _due(metrics, part, epoch == live[-1], needed):
-            continue
-        metrics = tuple(
-            bet(metric, spec, Batch(part.stable_events[i], part.stable, part.canary_events[i], part.canary))
-            for i, (metric, spec) in enumerate(zip(metrics, specs, strict=True))
-        )
-        batches += 1
-        del pending[epoch]
-    return RatesState(metrics, pending, batches)
+    parts = {arrival.epoch: _sessions(arrival) if sticky else _requests(arrival) for arrival in arrivals}
+    tests = [PairSpec(spec, i, conditional=sticky) for i, spec in enumerate(specs)]
+    after = advance(state, tests, parts, live, needed, at_s, every_s)
+    if not burst_s:
+        return after
+    metrics = tuple(
+        msgspec.structs.replace(m, bursts=bursts.take(m.bursts, _summed(parts, i), at_s, burst_s))
+        for i, m in enumerate(after.metrics)
+    )
+    return msgspec.structs.replace(after, metrics=metrics)
 
 
-def bet(state: RateState, spec: RateSpec, batch: Batch) -> RateState:
-    """One closed batch: bet on it with guesses from before it, then let stable's past learn it."""
-    stable = stable_guess(state)
-    worse = worse_by_margin(spec.margin_ratio, spec.margin_delta)
-    ok = [log_gain(guess, worse, batch) for guess in ok_guesses(stable, spec)]
-    events = state.past_events + batch.stable_events
-    trials = state.past_trials + batch.stable_trials
-    scale = min(1.0, 0.5 * PAST_MAX / trials) if trials > PAST_MAX else 1.0
-    return msgspec.structs.replace(
-        state,
-        bad=_bad_after(state, batch),
-        ok=wealth.grow(state.ok, ok, OK_PRIORS),
-        past_events=events * scale,
-        past_trials=trials * scale,
+def take_event(
+    state: RatesState,
+    spec: EventSpec,
+    arrivals: list[Arrival],
+    live: list[int],
+    needed: float,
+    at_s: float = 0.0,
+    every_s: float = 0.0,
+) -> RatesState:
+    """The same for one labelled event, of its own trials."""
+    parts = {arrival.epoch: labelled(arrival, spec.name) for arrival in arrivals}
+    tests = directions_of(spec)
+    return advance(state, tests, parts, live, (needed,) * len(tests), at_s, every_s)
+
+
+def labelled(arrival: Arrival, name: str) -> Pending:
+    """The trials and events of one label in an arrival."""
+    stable, canary = arrival.stable, arrival.canary
+    return Pending(
+        stable.trials.get(name, 0),
+        canary.trials.get(name, 0),
+        (stable.events.get(name, 0),),
+        (canary.events.get(name, 0),),
     )
 
 
-def could_convict(state: RateState, stable: int, canary: int, needed: float) -> bool:
+def advance(
+    state: RatesState,
+    tests: Sequence[PairSpec],
+    parts: Mapping[int, Pending],
+    live: list[int],
+    needed: Sequence[float],
+    at_s: float,
+    every_s: float,
+) -> RatesState:
+    """The state after one tick's new trials, ``parts`` by epoch. The rest is as for `take`."""
+    pending = {epoch: part for epoch, part in state.pending.items() if epoch in live}
+    metrics, batches, stable, canary = state.metrics, state.batches, state.stable, state.canary
+    for epoch, part in parts.items():
+        if part.stable or part.canary:
+            pending[epoch] = _pool(pending[epoch], part) if epoch in pending else part
+            stable, canary = stable + part.stable, canary + part.canary
+    if parts:
+        metrics = tuple(_count(m, test.event, parts) for m, test in zip(metrics, tests, strict=True))
+    # A clock that went backwards (a restart) makes the wait no longer than it would be from now.
+    closed_s = min(state.closed_s, at_s)
+    if every_s and at_s - closed_s < every_s:
+        return RatesState(metrics, pending, batches, closed_s, stable, canary)
+    for epoch in sorted(pending):
+        part = pending[epoch]
+        if not _due(metrics, tests, part, epoch == live[-1], needed):
+            continue
+        metrics = tuple(_bet_on(m, test, part) for m, test in zip(metrics, tests, strict=True))
+        batches, closed_s = batches + 1, at_s
+        del pending[epoch]
+    return RatesState(metrics, pending, batches, closed_s, stable, canary)
+
+
+def bet(state: RateState, spec: RateSpec, batch: Batch, mirrored: bool = False, conditional: bool = False) -> RateState:
+    """One closed batch: bet on it with guesses from before it, then let stable's past learn it."""
+    guess = stable_guess(state)
+    worse = worse_by_margin(spec.margin_ratio, spec.margin_delta)
+    seen = _exchanged(batch) if mirrored else batch
+    ok = [log_gain(pair, worse, seen) for pair in ok_guesses(guess, spec, mirrored)]
+    events = state.past_events + batch.stable_events
+    trials = state.past_trials + batch.stable_trials
+    scale = min(1.0, 0.5 * PAST_MAX / trials) if trials > PAST_MAX else 1.0
+    return RateState(
+        _bad_after(state, spec, batch, mirrored, conditional),
+        wealth.grow(state.ok, ok, OK_PRIORS),
+        events * scale,
+        trials * scale,
+        state.stable_events,
+        state.canary_events,
+        state.bursts,
+    )
+
+
+def _bet_on(state: RateState, test: PairSpec, part: Pending) -> RateState:
+    if test.spec.mode is Mode.OFF:
+        return state
+    batch = Batch(part.stable_events[test.event], part.stable, part.canary_events[test.event], part.canary)
+    return bet(state, test.spec, batch, test.mirrored, test.conditional)
+
+
+def could_convict(
+    state: RateState,
+    stable: int,
+    canary: int,
+    needed: float,
+    spec: RateSpec = _DEFAULT,
+    mirrored: bool = False,
+    conditional: bool = False,
+) -> bool:
     """Whether a batch of this size would reach log E_bad ``needed`` with the worst canary there can be."""
-    return wealth.log_e(_bad_after(state, Batch(0, stable, canary, canary))) >= needed
+    worst = Batch(stable, stable, 0, canary) if mirrored else Batch(0, stable, canary, canary)
+    return wealth.log_e(_bad_after(state, spec, worst, mirrored, conditional)) >= needed
 
 
 def stable_guess(state: RateState) -> float:
@@ -153,49 +276,116 @@ def stable_guess(state: RateState) -> float:
     return clip((state.past_events + PRIOR_EVENTS) / (state.past_trials + PRIOR_TRIALS))
 
 
-def bad_guesses(stable: float) -> list[Rates]:
-    """Alternatives in which the canary is worse than the stable guess."""
-    odds = log_odds(stable)
-    return [Rates(stable, from_log_odds(odds + math.log(ratio))) for ratio in ODDS_RATIOS]
+def bad_guesses(stable: float, spec: RateSpec = _DEFAULT, mirrored: bool = False) -> list[Rates]:
+    """Alternatives in which the canary is worse than the tolerance; mirrored ones as (canary, stable)."""
+    ratio, delta = spec.tolerance_ratio, spec.tolerance_delta
+    if mirrored:
+        odds = log_odds(clip(min(stable / ratio, stable - delta)))
+        return [Rates(from_log_odds(odds - math.log(by)), stable) for by in ODDS_RATIOS]
+    odds = log_odds(clip(max(ratio * stable, stable + delta)))
+    return [Rates(stable, from_log_odds(odds + math.log(by))) for by in ODDS_RATIOS]
 
 
-def ok_guesses(stable: float, spec: RateSpec) -> list[Rates]:
-    """Alternatives in which the canary is better than the margin."""
-    boundary = clip(max(spec.margin_ratio * stable, stable + spec.margin_delta))
-    top = log_odds(boundary)
-    gap = max(top - log_odds(stable), _GAP_MIN)
-    return [Rates(stable, from_log_odds(top - share * gap)) for share in OK_GAPS]
+def ok_guesses(stable: float, spec: RateSpec, mirrored: bool = False) -> list[Rates]:
+    """Alternatives in which the canary is better than the margin; mirrored ones as (canary, stable)."""
+    ratio, delta = spec.margin_ratio, spec.margin_delta
+    if mirrored:
+        edge = log_odds(clip(min(stable / ratio, stable - delta)))
+        gap = max(log_odds(stable) - edge, _GAP_MIN)
+        return [Rates(from_log_odds(edge + share * gap), stable) for share in OK_GAPS]
+    edge = log_odds(clip(max(ratio * stable, stable + delta)))
+    gap = max(edge - log_odds(stable), _GAP_MIN)
+    return [Rates(stable, from_log_odds(edge - share * gap)) for share in OK_GAPS]
 
 
-def _bad_after(state: RateState, batch: Batch) -> Wealth:
-    gains = [log_gain(guess, NOT_WORSE, batch) for guess in bad_guesses(stable_guess(state))]
+def log_e_bad(state: RatesState) -> float:
+    """log of E against "not worse" in any direction that counts: the average over the tests."""
+    return wealth.mean_logs([log_bad(metric) for metric in state.metrics])
+
+
+def log_bad(state: RateState) -> float:
+    """log E of one test against "not worse", as far as it is believed (rule 7)."""
+    return bursts.guarded(wealth.log_e(state.bad), state.bursts)
+
+
+def log_e_ok(state: RatesState) -> float:
+    """log of E against "worse by the margin": the least of the tests."""
+    return min(wealth.log_e(metric.ok) for metric in state.metrics)
+
+
+def _bad_after(state: RateState, spec: RateSpec, batch: Batch, mirrored: bool, conditional: bool) -> Wealth:
+    if conditional and spec.tolerance_ratio == 1.0 and spec.tolerance_delta == 0.0:
+        conditioned = [hypergeometric.log_gain(odds, batch) for odds in ODDS_RATIOS]
+        return wealth.grow(state.bad, conditioned, BAD_PRIORS)
+    nulls = within_tolerance(spec.tolerance_ratio, spec.tolerance_delta)
+    seen = _exchanged(batch) if mirrored else batch
+    gains = [log_gain_beyond(pair, nulls, seen) for pair in bad_guesses(stable_guess(state), spec, mirrored)]
     return wealth.grow(state.bad, gains, BAD_PRIORS)
 
 
-def _due(metrics: tuple[RateState, ...], part: Pending, newest: bool, needed: Sequence[float]) -> bool:
+def _exchanged(batch: Batch) -> Batch:
+    return Batch(batch.canary_events, batch.canary_trials, batch.stable_events, batch.stable_trials)
+
+
+def _due(
+    metrics: tuple[RateState, ...], tests: Sequence[PairSpec], part: Pending, newest: bool, needed: Sequence[float]
+) -> bool:
     """Whether a batch closes now (rule 1)."""
     scarce = min(part.stable, part.canary)
     if not scarce or not newest or scarce >= SCARCE_MAX:
         return scarce > 0
-    return any(could_convict(m, part.stable, part.canary, need) for m, need in zip(metrics, needed, strict=True))
-
-
-def _pool(part: Pending, arrival: Arrival) -> Pending:
-    return Pending(
-        part.stable + arrival.stable.requests,
-        part.canary + arrival.canary.requests,
-        tuple(a + b for a, b in zip(part.stable_events, _events(arrival.stable), strict=True)),
-        tuple(a + b for a, b in zip(part.canary_events, _events(arrival.canary), strict=True)),
+    return any(
+        could_convict(m, part.stable, part.canary, need, test.spec, test.mirrored, test.conditional)
+        for m, test, need in zip(metrics, tests, needed, strict=True)
+        if test.spec.mode is not Mode.OFF
     )
 
 
-def _events(counts: Counts) -> tuple[int, ...]:
+def _pool(part: Pending, new: Pending) -> Pending:
+    return Pending(
+        part.stable + new.stable,
+        part.canary + new.canary,
+        tuple(map(sum, zip(part.stable_events, new.stable_events, strict=True))),
+        tuple(map(sum, zip(part.canary_events, new.canary_events, strict=True))),
+    )
+
+
+def _summed(parts: Mapping[int, Pending], event: int) -> Batch:
+    """One event's counts over all epochs."""
+    return Batch(
+        sum(part.stable_events[event] for part in parts.values()),
+        sum(part.stable for part in parts.values()),
+        sum(part.canary_events[event] for part in parts.values()),
+        sum(part.canary for part in parts.values()),
+    )
+
+
+def _requests(arrival: Arrival) -> Pending:
+    stable, canary = arrival.stable, arrival.canary
+    return Pending(stable.requests, canary.requests, _failures(stable), _failures(canary))
+
+
+def _sessions(arrival: Arrival) -> Pending:
+    """The sessions that were entered; each is a trial of all failure classes at once."""
+    labels = [UNIT_EVENTS[name] for name in RATE_METRICS]
+    stable, canary = arrival.stable, arrival.canary
+    return Pending(
+        stable.trials.get(labels[0], 0),
+        canary.trials.get(labels[0], 0),
+        tuple(stable.events.get(label, 0) for label in labels),
+        tuple(canary.events.get(label, 0) for label in labels),
+    )
+
+
+def _failures(counts: Counts) -> tuple[int, ...]:
     return (counts.errors, counts.client_errors, counts.overload)
 
 
-def _count(metric: RateState, index: int, arrivals: list[Arrival]) -> RateState:
+def _count(metric: RateState, event: int, parts: Mapping[int, Pending]) -> RateState:
+    stable = sum(part.stable_events[event] for part in parts.values())
+    canary = sum(part.canary_events[event] for part in parts.values())
+    if not stable and not canary:
+        return metric
     return msgspec.structs.replace(
-        metric,
-        stable_events=metric.stable_events + sum(_events(a.stable)[index] for a in arrivals),
-        canary_events=metric.canary_events + sum(_events(a.canary)[index] for a in arrivals),
+        metric, stable_events=metric.stable_events + stable, canary_events=metric.canary_events + canary
     )

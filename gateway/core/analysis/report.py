@@ -3,72 +3,162 @@
 Rules:
 
 1. Every reason carries both arms' numbers and the evidence as "X of the Y needed": E itself, not its logarithm.
-2. An undecided metric says what is missing, and how much more traffic would show it at the pace so far.
-3. Nothing here decides: verdicts are made from logarithms in judge.py and handed in.
+2. Nothing here decides: verdicts are made from logarithms in judge.py and handed in.
+3. What costs time (intervals, quantiles, what is still needed) is for showing: explain.py adds it to a finding.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
-from gateway.core.analysis import slices, wealth
-from gateway.core.analysis.rates import RateState, stable_guess
+from gateway.core.analysis import bursts, rates, slices, votes, wealth
+from gateway.core.analysis.guardrails import GuardState
+from gateway.core.analysis.rates import RATE_METRICS, RateState, stable_guess
 from gateway.core.analysis.slices import PAST_MIN, LatencyState
-from gateway.core.analysis.types import Finding, LatencySpec, RateSpec, Verdict
+from gateway.core.analysis.spec import EventSpec, GuardrailSpec, LatencySpec, RateSpec, Unit, Worse
+from gateway.core.analysis.split import SplitState
+from gateway.core.analysis.types import Finding, Verdict
 from gateway.core.stats.histogram import lower_us, total
 
+if TYPE_CHECKING:
+    from gateway.core.analysis.judge import AnalysisState
 
-def rate_finding(
-    metric: str, spec: RateSpec, state: RateState, trials: tuple[int, int], needed: tuple[float, float]
+
+class Needed(NamedTuple):
+    """The logarithms of E at which a metric convicts by itself, and at which it is proven."""
+
+    bad: float
+    ok: float
+
+
+class _Seen(NamedTuple):
+    """What a rate metric counted: (events, trials) of each arm, and how many units (trials or slices) could speak."""
+
+    stable: tuple[int, int]
+    canary: tuple[int, int]
+    units: int
+    unit: str
+
+
+def findings(state: AnalysisState, bad_needed: Mapping[str, float], ok_needed: float) -> tuple[Finding, ...]:
+    """Everything that is looked at, in the order of ``bad_needed``, and the check of the split when there is one."""
+    spec = state.spec
+    made: dict[str, Finding] = {}
+    for index, name in enumerate(RATE_METRICS):
+        if name in bad_needed:
+            needed = Needed(bad_needed[name], ok_needed)
+            made[name] = _failure(name, getattr(spec, name), state.rates.metrics[index], state, needed)
+    for name, latency in state.latencies.items():
+        made[name] = latency_finding(getattr(spec, name), latency, Needed(bad_needed[name], ok_needed), name)
+    for event in spec.events:
+        if event.name in bad_needed:
+            made[event.name] = _event(event, state, Needed(bad_needed[event.name], ok_needed))
+    for one in spec.guardrails:
+        if one.name in bad_needed:
+            bad = _believed(one, wealth.log_e(state.guardrails[one.name].bad), state)
+            made[one.name] = _guardrail(one, state.guardrails[one.name], bad, bad_needed[one.name])
+    checked = _split(state.split, spec.alpha_sample_ratio)
+    return (*(made[name] for name in bad_needed), *checked)
+
+
+def _failure(name: str, spec: RateSpec, state: RateState, whole: AnalysisState, needed: Needed) -> Finding:
+    stable, canary, unit = whole.stable_requests, whole.canary_requests, "canary requests"
+    if whole.spec.sticky:
+        stable, canary, unit = whole.rates.stable, whole.rates.canary, "canary sessions"
+    seen = _Seen((state.stable_events, stable), (state.canary_events, canary), canary, unit)
+    evidence = (rates.log_bad(state), wealth.log_e(state.ok))
+    finding = _rate_finding(name, spec, Worse.HIGHER, seen, evidence, needed)
+    finding.details["stable_rate_guess"] = stable_guess(state)
+    return finding
+
+
+def _event(spec: EventSpec, whole: AnalysisState, needed: Needed) -> Finding:
+    if spec.unit is Unit.SLICE:
+        vote = whole.votes[spec.name]
+        stable, canary = (vote.stable_events, vote.stable), (vote.canary_events, vote.canary)
+        seen, evidence = _Seen(stable, canary, vote.slices, "slices"), (votes.log_e_bad(vote), votes.log_e_ok(vote))
+    else:
+        state = whole.events[spec.name]
+        one = state.metrics[0]
+        stable, canary = (one.stable_events, state.stable), (one.canary_events, state.canary)
+        seen, evidence = (
+            _Seen(stable, canary, state.canary, "canary trials"),
+            (rates.log_e_bad(state), rates.log_e_ok(state)),
+        )
+    return _rate_finding(spec.name, spec.rate, spec.worse, seen, evidence, needed)
+
+
+def _rate_finding(
+    name: str, spec: RateSpec, worse: Worse, seen: _Seen, evidence: tuple[float, float], needed: Needed
 ) -> Finding:
-    """One failure class. ``trials`` are (stable, canary) requests, ``needed`` the (bad, ok) logarithms of E."""
-    stable, canary = trials
-    bad, ok = wealth.log_e(state.bad), wealth.log_e(state.ok)
-    verdict = _verdict(bad, ok, needed, canary)
-    seen = f"canary {metric} {_share(state.canary_events, canary)} against stable {_share(state.stable_events, stable)}"
-    margin = f"worse than {spec.margin_ratio:g} x stable and stable + {100 * spec.margin_delta:g} points"
+    bad, ok = evidence
+    verdict = _verdict(bad, ok, needed, seen.units if min(seen.stable[1], seen.canary[1]) else 0)
+    numbers = f"canary {name} {_share(*seen.canary)} against stable {_share(*seen.stable)}"
     return Finding(
-        metric=metric,
+        metric=name,
         verdict=verdict,
-        reason=_sentence(verdict, seen, bad, ok, needed, "not worse", margin, canary, "canary requests"),
+        reason=_sentence(verdict, numbers, evidence, needed, (_within(spec, worse), _beyond(spec, worse)), seen.unit),
         decides=spec.decides,
         log_e_bad=bad,
         log_e_ok=ok,
-        stable_events=state.stable_events,
-        stable_trials=stable,
-        canary_events=state.canary_events,
-        canary_trials=canary,
+        stable_events=seen.stable[0],
+        stable_trials=seen.stable[1],
+        canary_events=seen.canary[0],
+        canary_trials=seen.canary[1],
         details={
-            "log_e_bad_needed": needed[0],
-            "log_e_ok_needed": needed[1],
+            "log_e_bad_needed": needed.bad,
+            "log_e_ok_needed": needed.ok,
             "margin_ratio": spec.margin_ratio,
             "margin_delta": spec.margin_delta,
-            "stable_rate_guess": stable_guess(state),
+            "tolerance_ratio": spec.tolerance_ratio,
+            "tolerance_delta": spec.tolerance_delta,
         },
     )
 
 
-def latency_finding(spec: LatencySpec, state: LatencyState, needed: tuple[float, float]) -> Finding:
-    """Latency, told at the quantile that made it FAIL or keeps it from PASS. Events and trials are of closed slices."""
+def _within(spec: RateSpec, worse: Worse) -> str:
+    """The null of E_bad in words."""
+    direction = {Worse.HIGHER: "not worse", Worse.LOWER: "not lower", Worse.DIFFERENT: "not different"}[worse]
+    parts = []
+    if spec.tolerance_ratio > 1.0:
+        parts.append(f"{spec.tolerance_ratio:g} x")
+    if spec.tolerance_delta > 0.0:
+        parts.append(f"{100 * spec.tolerance_delta:g} points")
+    return f"{direction} beyond {' or '.join(parts)}" if parts else direction
+
+
+def _beyond(spec: RateSpec, worse: Worse) -> str:
+    """The null of E_ok in words."""
+    points = f"{100 * spec.margin_delta:g} points"
+    if worse is Worse.HIGHER:
+        return f"worse than {spec.margin_ratio:g} x stable and stable + {points}"
+    if worse is Worse.LOWER:
+        return f"lower than stable / {spec.margin_ratio:g} and stable - {points}"
+    return f"different by {spec.margin_ratio:g} x and {points}"
+
+
+def latency_finding(spec: LatencySpec, state: LatencyState, needed: Needed, name: str = "latency") -> Finding:
+    """A latency, told at the threshold that made it FAIL or keeps it from PASS. Events and trials: closed slices."""
     bad, ok = slices.log_e_bad(state), slices.log_e_ok(state)
     verdict = _verdict(bad, ok, needed, state.slices)
     failing = verdict is Verdict.FAIL
     speaks = [wealth.log_e(q.bad) if failing else -wealth.log_e(q.ok) for q in state.quantiles]
     index = speaks.index(max(speaks))
     worst = state.quantiles[index]
-    name = f"p{100 * spec.quantiles[index]:g}"
-    tolerance = f"{spec.tolerance_ratio:g} x stable's {name} + {spec.tolerance_us / 1000:g} ms"
-    margin = f"slower than {spec.margin_ratio:g} x stable + {spec.margin_us / 1000:g} ms"
     if state.slices:
+        tolerance, edge, margin = _latency_words(spec, index)
         seen = (
-            f"canary latency beyond {tolerance} in {_share(worst.canary_bad, state.canary)} requests against stable"
-            f" beyond its {name} in {_share(worst.stable_slow, state.stable)}, {state.slices} slices"
+            f"canary {name} beyond {tolerance} in {_share(worst.canary_bad, state.canary)} requests against stable"
+            f" beyond {edge} in {_share(worst.stable_slow, state.stable)}, {state.slices} slices"
         )
-        reason = _sentence(verdict, seen, bad, ok, needed, "not slower", margin, state.slices, "slices")
+        reason = _sentence(verdict, seen, (bad, ok), needed, ("not slower", margin), "slices")
     else:
-        reason = _waiting(spec, state)
+        reason = _waiting(spec, state, name)
+    told = {"quantile": spec.quantiles[index]} if index < len(spec.quantiles) else {}
     return Finding(
-        metric="latency",
+        metric=name,
         verdict=verdict,
         reason=reason,
         decides=spec.decides,
@@ -79,13 +169,82 @@ def latency_finding(spec: LatencySpec, state: LatencyState, needed: tuple[float,
         canary_events=worst.canary_bad,
         canary_trials=state.canary,
         details={
-            "log_e_bad_needed": needed[0],
-            "log_e_ok_needed": needed[1],
-            "quantile": spec.quantiles[index],
+            "log_e_bad_needed": needed.bad,
+            "log_e_ok_needed": needed.ok,
+            **told,
             "slices": float(state.slices),
             "mean_excess": worst.excess_sum / state.slices if state.slices else 0.0,
             **_thresholds(spec, state),
         },
+    )
+
+
+def _latency_words(spec: LatencySpec, index: int) -> tuple[str, str, str]:
+    """What the canary may not exceed, what stable is compared at, and the null of E_ok, of one threshold."""
+    if index >= len(spec.quantiles):
+        slo = f"{spec.slo_us[index - len(spec.quantiles)] / 1000:g} ms"
+        return slo, "it", f"slower by {100 * spec.margin_delta:g} points of requests"
+    name = f"p{100 * spec.quantiles[index]:g}"
+    tolerance = f"{spec.tolerance_ratio:g} x stable's {name} + {spec.tolerance_us / 1000:g} ms"
+    return tolerance, f"its {name}", f"slower than {spec.margin_ratio:g} x stable + {spec.margin_us / 1000:g} ms"
+
+
+def _believed(spec: GuardrailSpec, log_e: float, whole: AnalysisState) -> float:
+    """A limit on a failure class believes no more of a burst than the class itself does."""
+    if spec.metric not in RATE_METRICS:
+        return log_e
+    return bursts.guarded(log_e, whole.rates.metrics[RATE_METRICS.index(spec.metric)].bursts)
+
+
+def _guardrail(spec: GuardrailSpec, state: GuardState, bad: float, bad_needed: float) -> Finding:
+    crossed = bad >= bad_needed
+    slow = "" if spec.threshold_us is None else f" beyond {spec.threshold_us / 1000:g} ms"
+    limit = f"at most {100 * spec.limit:g} %"
+    reason = (
+        f"canary {spec.metric}{slow} {_share(state.events, state.trials)} against a limit of {100 * spec.limit:g} %:"
+        f" evidence {times(bad)} of the {times(bad_needed)} needed against '{limit}'"
+    )
+    return Finding(
+        metric=spec.name,
+        verdict=Verdict.FAIL if crossed else Verdict.UNDECIDED if state.trials else Verdict.NODATA,
+        reason=reason,
+        decides=spec.decides,
+        log_e_bad=bad,
+        log_e_ok=0.0,
+        stable_events=0,
+        stable_trials=0,
+        canary_events=state.events,
+        canary_trials=state.trials,
+        details={"log_e_bad_needed": bad_needed, "limit": spec.limit},
+    )
+
+
+def _split(state: SplitState, alpha: float) -> tuple[Finding, ...]:
+    """The check of the split: nothing while it is off or nothing was counted at assignment."""
+    whole = state.stable + state.canary
+    if not alpha or not whole:
+        return ()
+    bad, needed = wealth.log_e(state.wealth), -math.log(alpha)
+    broken = bad >= needed
+    says = "the split is broken, the experiment is at fault" if broken else "no sign of a broken split"
+    reason = (
+        f"{says}: canary was assigned {_share(state.canary, whole)} of requests, by its weight"
+        f" {100 * state.expected / whole:.3g} %; evidence {times(bad)} of the {times(needed)} needed"
+    )
+    return (
+        Finding(
+            metric="sample_ratio",
+            verdict=Verdict.ERROR if broken else Verdict.UNDECIDED,
+            reason=reason,
+            decides=False,
+            log_e_bad=bad,
+            log_e_ok=0.0,
+            stable_events=state.stable,
+            stable_trials=whole,
+            canary_events=state.canary,
+            canary_trials=whole,
+            details={"log_e_bad_needed": needed, "expected_share": state.expected / whole},
+        ),
     )
 
 
@@ -117,38 +276,35 @@ def _share(events: int, trials: int) -> str:
 def _sentence(
     verdict: Verdict,
     seen: str,
-    bad: float,
-    ok: float,
-    needed: tuple[float, float],
-    null: str,
-    margin: str,
-    units: int,
+    evidence: tuple[float, float],
+    needed: Needed,
+    nulls: tuple[str, str],
     unit: str,
 ) -> str:
-    against = f"evidence {times(bad)} of the {times(needed[0])} needed against '{null}'"
+    bad, ok = evidence
+    against = f"evidence {times(bad)} of the {times(needed.bad)} needed against '{nulls[0]}'"
     if verdict is Verdict.FAIL:
         return f"{seen}: {against}"
-    passing = f"{times(ok)} of the {times(needed[1])} needed against '{margin}'"
+    passing = f"{times(ok)} of the {times(needed.ok)} needed against '{nulls[1]}'"
     if verdict is Verdict.NODATA:
         return f"{seen}: no {unit} yet"
     if verdict is Verdict.PASS:
-        return f"{seen}: evidence {passing}; {times(bad)} of {times(needed[0])} against '{null}'"
-    more = f", about {math.ceil(units * (needed[1] / ok - 1.0))} more {unit} at this pace" if ok > 0.0 else ""
-    return f"{seen}: {against}, {passing}{more}"
+        return f"{seen}: evidence {passing}; {times(bad)} of {times(needed.bad)} against '{nulls[0]}'"
+    return f"{seen}: {against}, {passing}"
 
 
-def _waiting(spec: LatencySpec, state: LatencyState) -> str:
+def _waiting(spec: LatencySpec, state: LatencyState, name: str) -> str:
     past = total(state.past)
     if past < PAST_MIN:
-        return f"latency: {past} of the {PAST_MIN} stable requests needed to set thresholds"
-    return f"latency: the first slice of {spec.slice_s:g} s is open until both arms have answered in it"
+        return f"{name}: {past} of the {PAST_MIN} stable requests needed to set thresholds"
+    return f"{name}: the first slice of {spec.slice_s:g} s is open until both arms have answered in it"
 
 
 def _thresholds(spec: LatencySpec, state: LatencyState) -> dict[str, float]:
     if state.open is None:
         return {}
     out = {}
-    for q, threshold in zip(spec.quantiles, state.open.thresholds, strict=True):
+    for q, threshold in zip(spec.quantiles, state.open.thresholds, strict=False):
         out[f"p{100 * q:g}_stable_us"] = float(lower_us(threshold.stable))
         out[f"p{100 * q:g}_tolerated_us"] = float(lower_us(threshold.canary_bad))
         out[f"p{100 * q:g}_margin_us"] = float(lower_us(threshold.canary_ok))

@@ -1,4 +1,4 @@
-"""Latency: bets on slices of time, valid whatever happens together inside a slice.
+"""Latencies: bets on slices of time, valid whatever happens together inside a slice.
 
 Why slices. A pause (garbage collection, a batch boundary, a noisy neighbour) makes neighbouring requests of one arm
 slow TOGETHER. Counted as independent coins, one 300 ms pause of a healthy canary is thirty votes. Here a slice of
@@ -24,12 +24,21 @@ Rules:
      stochastically not slower than that, its share cannot exceed stable's;
    - for E_ok it is slow from the bucket that CONTAINS u * margin_ratio + margin_us: its share is never understated.
 5. E_bad is the average over the quantiles, E_ok their minimum: every quantile must be proven (intersection-union).
-6. A clock that went backwards (a restart) restarts the open slice's time; the slice only becomes longer.
+6. Fixed objectives (``slo_us``) are thresholds like the others, the same for both arms: the first bucket that lies
+   wholly at or beyond the objective.
+7. Clients that left before the first byte are informative: they leave a hanging version early. How long they had
+   waited is known, so an abort is a trial, and
+   - for E_bad it is slow exactly when it had passed the threshold. With T the latency and C the client's patience (the
+     same whichever arm it was sent to), Y = 1{min(T, C) beyond x}: it can only fall when T falls;
+   - for E_ok it is slow always: Y = 1 - 1{T <= x, T <= C}, which can only rise when T rises.
+   So both nulls keep their direction, whatever the patience, and a version that hangs is convicted by those who left.
+8. A clock that went backwards (a restart) restarts the open slice's time; the slice only becomes longer.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import msgspec
 
@@ -37,7 +46,6 @@ from gateway.core.analysis import wealth
 from gateway.core.analysis.intake import Arrival
 from gateway.core.analysis.types import LatencySpec
 from gateway.core.analysis.wealth import Wealth
-from gateway.core.stats.counts import merge
 from gateway.core.stats.histogram import bucket_of, count_at_or_above, lower_us, quantile_bucket, total, upper_us
 
 PAST_MIN = 50
@@ -52,7 +60,7 @@ OK_PRIORS = (0.25, 0.25, 0.5)
 
 
 class Threshold(msgspec.Struct, frozen=True):
-    """Where "slow" begins, as first buckets, for one quantile: stable's, the canary's for E_bad and for E_ok."""
+    """Where "slow" begins, as first buckets: stable's, the canary's for E_bad and for E_ok."""
 
     stable: int
     canary_bad: int
@@ -60,13 +68,14 @@ class Threshold(msgspec.Struct, frozen=True):
 
 
 class Slow(msgspec.Struct, frozen=True):
-    """One epoch's part of the open slice: latencies per arm and, per quantile, how many were slow."""
+    """One epoch's part of the open slice: trials per arm and, per threshold, how many were slow (for E_bad, E_ok)."""
 
     stable: int
     canary: int
     stable_slow: tuple[int, ...]
     canary_bad: tuple[int, ...]
     canary_ok: tuple[int, ...]
+    stable_ok: tuple[int, ...]
 
 
 class Slice(msgspec.Struct, frozen=True):
@@ -78,7 +87,7 @@ class Slice(msgspec.Struct, frozen=True):
 
 
 class QuantileState(msgspec.Struct, frozen=True):
-    """Two e-processes of one quantile, with totals over closed slices for the report."""
+    """Two e-processes of one threshold, with totals over closed slices for the report."""
 
     bad: Wealth
     ok: Wealth
@@ -88,7 +97,11 @@ class QuantileState(msgspec.Struct, frozen=True):
 
 
 class LatencyState(msgspec.Struct, frozen=True):
-    """Stable's past, the open slice and the evidence of closed ones; ``stable``/``canary`` count closed requests."""
+    """Stable's past, the open slice and the evidence of closed ones; ``stable``/``canary`` count closed requests.
+
+    ``quantiles`` are the tests: one for each of the spec's quantiles, then one for each objective. ``stable_seen`` and
+    ``canary_seen`` are all latencies of the rollout, for the report.
+    """
 
     quantiles: tuple[QuantileState, ...]
     past: dict[int, int] = msgspec.field(default_factory=dict)
@@ -96,12 +109,23 @@ class LatencyState(msgspec.Struct, frozen=True):
     slices: int = 0
     stable: int = 0
     canary: int = 0
+    stable_seen: dict[int, int] = msgspec.field(default_factory=dict)
+    canary_seen: dict[int, int] = msgspec.field(default_factory=dict)
 
 
 def fresh(spec: LatencySpec) -> LatencyState:
     """Nothing seen, one unit of wealth in every test."""
     one = QuantileState(wealth.fresh(BAD_PRIORS, wealth.HELD_BACK), wealth.fresh(OK_PRIORS))
-    return LatencyState(tuple(one for _ in spec.quantiles))
+    return LatencyState(tuple(one for _ in (*spec.quantiles, *spec.slo_us)))
+
+
+def baked(state: LatencyState, horizon: int) -> LatencyState:
+    """The state at promotion: what was learnt about stable stays, the tests begin anew as CUSUMs."""
+    tests = tuple(
+        QuantileState(wealth.watch(BAD_PRIORS, horizon), wealth.fresh(OK_PRIORS), q.stable_slow, q.canary_bad)
+        for q in state.quantiles
+    )
+    return msgspec.structs.replace(state, quantiles=tests, open=None, slices=0)
 
 
 def log_e_bad(state: LatencyState) -> float:
@@ -114,20 +138,53 @@ def log_e_ok(state: LatencyState) -> float:
     return min(wealth.log_e(q.ok) for q in state.quantiles)
 
 
-def take(state: LatencyState, spec: LatencySpec, arrivals: list[Arrival], live: list[int], at_s: float) -> LatencyState:
-    """The state after one tick's arrivals. ``live`` are the experiment's epochs still in evidence."""
+def take(
+    state: LatencyState,
+    spec: LatencySpec,
+    arrivals: list[Arrival],
+    live: list[int],
+    at_s: float,
+    source: str = "latency",
+) -> LatencyState:
+    """The state after one tick's arrivals. ``live`` are the experiment's epochs still in evidence.
+
+    ``source`` is the histogram of the counts: ``latency``, ``duration`` or ``gap``.
+    """
+    seen = [_seen(arrival, source) for arrival in arrivals]
     opened = state.open
     if opened is not None:
         parts = {epoch: part for epoch, part in opened.parts.items() if epoch in live}
-        for arrival in arrivals:
-            parts[arrival.epoch] = _add(parts.get(arrival.epoch), _slow(opened.thresholds, arrival))
+        for arrival in seen:
+            if arrival.trials:
+                parts[arrival.epoch] = _add(parts.get(arrival.epoch), _slow(opened.thresholds, arrival))
         opened = Slice(min(opened.since_s, at_s), opened.thresholds, parts)
         if at_s - opened.since_s >= spec.slice_s and any(p.stable and p.canary for p in parts.values()):
             state, opened = _close(state, spec, opened), None
-    past = _learn(state.past, arrivals) if arrivals else state.past
+    past, stable, canary = state.past, state.stable_seen, state.canary_seen
+    if any(arrival.trials for arrival in seen):
+        past = _learn(past, [arrival.stable for arrival in seen])
+        stable = _sum(stable, *(arrival.stable for arrival in seen))
+        canary = _sum(canary, *(arrival.canary for arrival in seen))
     if opened is None and total(past) >= PAST_MIN:
-        opened = Slice(at_s, tuple(threshold(past, spec, q) for q in spec.quantiles))
-    return msgspec.structs.replace(state, past=past, open=opened)
+        opened = Slice(at_s, thresholds(past, spec))
+    return LatencyState(state.quantiles, past, opened, state.slices, state.stable, state.canary, stable, canary)
+
+
+def thresholds(past: dict[int, int], spec: LatencySpec) -> tuple[Threshold, ...]:
+    """Where "slow" begins, in the order of the tests (rules 4 and 6)."""
+    return (*(threshold(past, spec, q) for q in spec.quantiles), *(objective(slo_us) for slo_us in spec.slo_us))
+
+
+def objective(slo_us: int) -> Threshold:
+    """Where "slow" begins at a fixed objective."""
+    bucket = beyond(slo_us)
+    return Threshold(bucket, bucket, bucket)
+
+
+def beyond(latency_us: int) -> int:
+    """The first bucket that lies wholly at or beyond a latency."""
+    bucket = bucket_of(latency_us)
+    return bucket if lower_us(bucket) >= latency_us else bucket + 1
 
 
 def threshold(past: dict[int, int], spec: LatencySpec, q: float) -> Threshold:
@@ -138,10 +195,7 @@ def threshold(past: dict[int, int], spec: LatencySpec, q: float) -> Threshold:
     beyond_us = upper_us(bucket)
     tolerated_us = math.ceil(beyond_us * spec.tolerance_ratio) + spec.tolerance_us
     margin_us = math.floor(beyond_us * spec.margin_ratio) + spec.margin_us
-    bad = bucket_of(tolerated_us)
-    if lower_us(bad) < tolerated_us:
-        bad += 1
-    return Threshold(bucket + 1, bad, bucket_of(margin_us))
+    return Threshold(bucket + 1, beyond(tolerated_us), bucket_of(margin_us))
 
 
 def _close(state: LatencyState, spec: LatencySpec, done: Slice) -> LatencyState:
@@ -158,8 +212,8 @@ def _close(state: LatencyState, spec: LatencySpec, done: Slice) -> LatencyState:
 
 def _bet(state: QuantileState, spec: LatencySpec, parts: list[Slow], index: int) -> QuantileState:
     """One closed slice's bets at one quantile."""
-    bad = _difference(parts, [part.canary_bad[index] for part in parts], index)
-    ok = spec.margin_delta - _difference(parts, [part.canary_ok[index] for part in parts], index)
+    bad = _difference(parts, [(part.stable_slow[index], part.canary_bad[index]) for part in parts])
+    ok = spec.margin_delta - _difference(parts, [(part.stable_ok[index], part.canary_ok[index]) for part in parts])
     largest = 1.0 / (1.0 - spec.margin_delta)
     return QuantileState(
         wealth.grow(state.bad, [math.log1p(share * bad) for share in BAD_LAMBDAS], BAD_PRIORS),
@@ -170,25 +224,51 @@ def _bet(state: QuantileState, spec: LatencySpec, parts: list[Slow], index: int)
     )
 
 
-def _difference(parts: list[Slow], canary_slow: list[int], index: int) -> float:
+def _difference(parts: list[Slow], slow: list[tuple[int, int]]) -> float:
     """D: the mean over epochs of the arms' difference in slow shares."""
     weights = [part.stable * part.canary / (part.stable + part.canary) for part in parts]
-    differences = [
-        slow / part.canary - part.stable_slow[index] / part.stable
-        for part, slow in zip(parts, canary_slow, strict=True)
-    ]
+    differences = [c / part.canary - s / part.stable for part, (s, c) in zip(parts, slow, strict=True)]
     mean = math.fsum(w * d for w, d in zip(weights, differences, strict=True)) / math.fsum(weights)
     return min(max(mean, -1.0), 1.0)
 
 
-def _slow(thresholds: tuple[Threshold, ...], arrival: Arrival) -> Slow:
-    stable, canary = arrival.stable.latency, arrival.canary.latency
+class _Seen(NamedTuple):
+    """One epoch's new latencies per arm, and how long those had waited who left."""
+
+    epoch: int
+    stable: dict[int, int]
+    canary: dict[int, int]
+    stable_left: dict[int, int]
+    canary_left: dict[int, int]
+
+    @property
+    def trials(self) -> bool:
+        return bool(self.stable or self.canary or self.stable_left or self.canary_left)
+
+
+def _seen(arrival: Arrival, source: str) -> _Seen:
+    stable, canary = arrival.stable, arrival.canary
+    if source == "gap":
+        # Who left before the first byte saw no stream.
+        return _Seen(arrival.epoch, stable.gap, canary.gap, {}, {})
+    if source == "duration":
+        return _Seen(arrival.epoch, stable.duration, canary.duration, stable.aborted, canary.aborted)
+    return _Seen(arrival.epoch, stable.latency, canary.latency, stable.aborted, canary.aborted)
+
+
+def _slow(limits: tuple[Threshold, ...], new: _Seen) -> Slow:
+    stable_left, canary_left = total(new.stable_left), total(new.canary_left)
+    stable = tuple(count_at_or_above(new.stable, t.stable) for t in limits)
     return Slow(
-        total(stable),
-        total(canary),
-        tuple(count_at_or_above(stable, t.stable) for t in thresholds),
-        tuple(count_at_or_above(canary, t.canary_bad) for t in thresholds),
-        tuple(count_at_or_above(canary, t.canary_ok) for t in thresholds),
+        total(new.stable) + stable_left,
+        total(new.canary) + canary_left,
+        tuple(n + count_at_or_above(new.stable_left, t.stable) for n, t in zip(stable, limits, strict=True)),
+        tuple(
+            count_at_or_above(new.canary, t.canary_bad) + count_at_or_above(new.canary_left, t.canary_bad)
+            for t in limits
+        ),
+        tuple(count_at_or_above(new.canary, t.canary_ok) + canary_left for t in limits),
+        tuple(n + stable_left for n in stable),
     )
 
 
@@ -201,15 +281,23 @@ def _add(a: Slow | None, b: Slow) -> Slow:
         tuple(map(sum, zip(a.stable_slow, b.stable_slow, strict=True))),
         tuple(map(sum, zip(a.canary_bad, b.canary_bad, strict=True))),
         tuple(map(sum, zip(a.canary_ok, b.canary_ok, strict=True))),
+        tuple(map(sum, zip(a.stable_ok, b.stable_ok, strict=True))),
     )
 
 
-def _learn(past: dict[int, int], arrivals: list[Arrival]) -> dict[int, int]:
-    learnt = merge(arrival.stable for arrival in arrivals).latency
-    for bucket, n in past.items():
-        learnt[bucket] = learnt.get(bucket, 0) + n
+def _sum(*histograms: dict[int, int]) -> dict[int, int]:
+    out = dict(histograms[0])
+    get = out.get
+    for histogram in histograms[1:]:
+        for bucket, n in histogram.items():
+            out[bucket] = get(bucket, 0) + n
+    return out
+
+
+def _learn(past: dict[int, int], new: list[dict[int, int]]) -> dict[int, int]:
+    learnt = _sum(past, *new)
     held = total(learnt)
     while held > _PAST_MAX:
         learnt = {bucket: n // 2 for bucket, n in learnt.items() if n > 1}
         held = total(learnt)
-    return dict(sorted(learnt.items()))
+    return learnt

@@ -3,107 +3,73 @@
 `step(state, event) -> (state', commands)` is pure, deterministic and total: the same state and event always give the
 same answer, and every pair has one (a change, the unchanged state, or a TransitionError with a sentence).
 
-The theory
+The theory (the phases are in `transitions`, the rungs and what holds on them in `ladder`)
 ----------
-1. A rollout climbs a ladder of weights. While it is PROGRESSING its weight *is* the weight of its rung.
-2. Weight rises only on a PASS that comes after the rung's floor of time and of canary requests, on an operator's wish,
-   or by the deadline policy ``promote`` that the operator chose. No news is never good news: UNDECIDED, NODATA and
-   ERROR hold.
-3. FAIL means weight 0, at once, also while PAUSED: a pause stops the climb, not the guard.
+1. A rollout climbs a ladder of weights. While it is WARMING, PROGRESSING or BAKING its weight *is* that of its rung.
+2. Weight rises only on a PASS that comes after the rung's floor of time and of canary requests, on an operator's wish
+   or answer at a gate, at the end of a bake in which nothing was found, or by a deadline policy (``promote``,
+   ``proceed``) that the operator chose. No news is never good news: UNDECIDED, NODATA and ERROR hold. Nothing but an
+   operator's wish raises it outside the plan's windows, while stable could not take its requests back, or while the
+   canary is down.
+3. FAIL means weight 0, at once (or by the ramp that the plan asks for), also while PAUSED: a pause stops the climb, not
+   the guard. An ERROR that names a cause says that the experiment itself cannot be believed: PAUSED.
 4. An operator's hand beats automation and suspends it until ``resume``, which goes back to the rung's weight and starts
-   its floor again.
-5. PROMOTED and ROLLED_BACK are ends. Evidence and time never leave them; a new start does. One wish does too: ``abort``
-   still works after PROMOTED, so that of a promotion and a rollback wished at the same moment the rollback wins in
-   whichever order the two arrive.
-6. At the deadline the plan's policy acts, and says what was and was not shown. ``promote`` promotes only a canary that
-   was judged: with no data or no judgement it rolls back instead.
+   its floor again (or back to the gate that was closed).
+5. PROMOTED, ROLLED_BACK and WITHDRAWN are ends. Evidence and time never leave them; a new start does. One wish does
+   too: ``abort`` still works after PROMOTED, so that of a promotion and a rollback wished at the same moment the
+   rollback wins in whichever order the two arrive. A canary that was rolled back is started again only by a ``retry``.
+6. At a deadline (the rollout's, or a step's) the plan's policy acts, and says what was and was not shown. With no data
+   or no judgement ``on_no_data`` acts instead, which never gives the canary more. No deadline opens a gate.
 7. A restart never raises a weight. Timers are rebased: the floor of the rung starts again; the deadline keeps the time
    that the journal has seen. The smaller of the journaled and the live weight stands. Where the live one is smaller,
    something was applied that never reached the journal (perhaps a rollback), or was journaled and never applied, so
    automation does not go on by itself: PAUSED, or PROMOTED at the live weight, until an operator says otherwise.
-   ROLLED_BACK stays at weight 0 whatever is live.
-8. `Analysed` returns the very same state unless it causes a transition. So the journal need hold only the events that
-   changed something, and folding those gives the live state.
+   ROLLED_BACK stays at weight 0 whatever is live. The same goes for a decision that the journal did not take in time.
+8. `Analysed` and `Ticked` return the very same state unless they cause a transition. So the journal need hold only the
+   events that changed something, and folding those gives the live state.
 
-Commands come in the order in which they are to be carried out: SetWeight, then Notify.
+Commands come in the order in which they are to be carried out: SetWeight, SwapRoles, Notify.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 from msgspec.structs import replace
 
 from gateway.core.analysis.types import Verdict
 from gateway.core.errors import InvalidValueError, TransitionError
+from gateway.core.rollout import deadlines, ladder, moves
+from gateway.core.rollout.checks import check_plan, check_weight_bp
+from gateway.core.rollout.ladder import percent, where
+from gateway.core.rollout.moves import Result
+from gateway.core.rollout.transitions import TRANSITIONS, refusal
 from gateway.core.rollout.types import (
     AUTOMATION,
+    GATE_CANARY,
+    NOT_BEGUN,
     AbortWished,
     Analysed,
-    Command,
+    ApproveWished,
     Event,
-    Notify,
-    OnDeadline,
+    GateAnswered,
+    Overdue,
     PauseWished,
     Phase,
-    Plan,
     PromoteWished,
     Restarted,
     ResumeWished,
     Rollout,
     SetWeight,
     Started,
+    Ticked,
     WeightWished,
+    WhenDown,
+    Withdrawn,
 )
-from gateway.core.types import WEIGHT_BP_MAX, percent_from_weight_bp
 
-Result = tuple[Rollout, tuple[Command, ...]]
-
-_IDLE, _PROGRESSING, _PAUSED = Phase.IDLE, Phase.PROGRESSING, Phase.PAUSED
-_PROMOTED, _ROLLED_BACK = Phase.PROMOTED, Phase.ROLLED_BACK
-
-# In which phase what may happen, and in which phases it may end. A pair that is missing is refused with
-# TransitionError; only wishes are ever missing: what the world does (Analysed, Restarted) has an answer in every phase.
-# Where Analysed can only end in the phase it began in, it has no meaning and is the identity.
-TRANSITIONS: Mapping[tuple[Phase, type[Event]], frozenset[Phase]] = {
-    # No rollout yet.
-    (_IDLE, Started): frozenset({_PROGRESSING}),
-    (_IDLE, Analysed): frozenset({_IDLE}),
-    (_IDLE, Restarted): frozenset({_IDLE}),
-    # Automation climbs the ladder.
-    (_PROGRESSING, Analysed): frozenset({_PROGRESSING, _PAUSED, _PROMOTED, _ROLLED_BACK}),
-    (_PROGRESSING, PauseWished): frozenset({_PAUSED}),
-    (_PROGRESSING, WeightWished): frozenset({_PAUSED}),
-    (_PROGRESSING, PromoteWished): frozenset({_PROMOTED}),
-    (_PROGRESSING, AbortWished): frozenset({_ROLLED_BACK}),
-    (_PROGRESSING, Restarted): frozenset({_PROGRESSING, _PAUSED}),
-    # An operator (or a deadline, or a doubtful restart) holds the weight; the guard stays awake.
-    (_PAUSED, Analysed): frozenset({_PAUSED, _ROLLED_BACK}),
-    (_PAUSED, ResumeWished): frozenset({_PROGRESSING}),
-    (_PAUSED, WeightWished): frozenset({_PAUSED}),
-    (_PAUSED, PromoteWished): frozenset({_PROMOTED}),
-    (_PAUSED, AbortWished): frozenset({_ROLLED_BACK}),
-    (_PAUSED, Restarted): frozenset({_PAUSED}),
-    # The two ends.
-    (_PROMOTED, Started): frozenset({_PROGRESSING}),
-    (_PROMOTED, AbortWished): frozenset({_ROLLED_BACK}),
-    (_PROMOTED, Analysed): frozenset({_PROMOTED}),
-    (_PROMOTED, Restarted): frozenset({_PROMOTED}),
-    (_ROLLED_BACK, Started): frozenset({_PROGRESSING}),
-    (_ROLLED_BACK, Analysed): frozenset({_ROLLED_BACK}),
-    (_ROLLED_BACK, Restarted): frozenset({_ROLLED_BACK}),
-}
-
-# What an operator calls each wish.
-VERBS: Mapping[type[Event], str] = {
-    Started: "start",
-    PauseWished: "pause",
-    ResumeWished: "resume",
-    WeightWished: "set-weight",
-    PromoteWished: "promote",
-    AbortWished: "abort",
-}
+# What the world does; in a phase that it can only leave as it was, it means nothing.
+_WORLDLY = (Analysed, Ticked, GateAnswered, Overdue, Withdrawn)
 
 
 def step(state: Rollout, event: Event) -> Result:
@@ -114,25 +80,59 @@ def step(state: Rollout, event: Event) -> Result:
     """
     if not math.isfinite(event.at_s):
         raise InvalidValueError(f"{type(event).__name__}.at_s must be a finite number of seconds, not {event.at_s!r}")
-    if (state.phase, type(event)) not in TRANSITIONS:
-        raise TransitionError(_refusal(state, event))
+    ends = TRANSITIONS.get((state.phase, type(event)))
+    if ends is None:
+        raise TransitionError(refusal(state, event))
+    if isinstance(event, _WORLDLY) and ends == {state.phase} and (state.phase, type(event)) != (Phase.PAUSED, Overdue):
+        return state, ()
+    new, commands = _answer(state, event)
+    if new is not state:
+        new = replace(new, revision=1 if new.rollout_id != state.rollout_id else state.revision + 1)
+    return new, commands
+
+
+def _answer(state: Rollout, event: Event) -> Result:
     match event:
         case Started():
-            return _started(event)
+            return _started(state, event)
         case Analysed():
             return _analysed(state, event)
+        case Ticked():
+            return _ticked(state, event.at_s)
+        case GateAnswered():
+            return _gate_answered(state, event)
+        case Restarted():
+            return _restarted(state, event)
+        case Overdue():
+            return _overdue(state, event)
+        case Withdrawn():
+            return moves.end(state, Phase.WITHDRAWN, event.at_s, event.by, event.reason, "withdrawn")
+        case _:
+            return _granted(state, event)
+
+
+def _granted(
+    state: Rollout,
+    event: PauseWished | ResumeWished | ApproveWished | WeightWished | PromoteWished | AbortWished,
+) -> Result:
+    """What an operator wishes."""
+    at_s, by, why = event.at_s, event.by, event.reason
+    match event:
         case PauseWished():
-            return _held(state, event.at_s, event.by, _wish("paused", event.by, event.reason))
+            return moves.hold(state, at_s, by, moves.in_words("paused", by, why))
         case ResumeWished():
             return _resumed(state, event)
+        case ApproveWished():
+            opened = moves.in_words(f"gate {state.gate!r} opened", by, why)
+            # The canary's health is no one's approval: the gate of its first step comes after.
+            enter = moves.climb if state.gate == GATE_CANARY else moves.enter
+            return enter(state, state.gate_index, at_s, event.canary_requests, by, opened, "advanced")
         case WeightWished():
             return _weight_wished(state, event)
         case PromoteWished():
-            return _promoted(state, event.at_s, event.by, _wish("promoted by hand", event.by, event.reason))
+            return _promote_wished(state, event)
         case AbortWished():
-            return _rolled_back(state, event.at_s, event.by, _wish("aborted", event.by, event.reason))
-        case Restarted():
-            return _restarted(state, event)
+            return _abort_wished(state, event)
 
 
 def raises_exposure(old: Rollout, new: Rollout) -> bool:
@@ -143,114 +143,184 @@ def raises_exposure(old: Rollout, new: Rollout) -> bool:
     """
     if new.phase is not old.phase and new.phase is Phase.PROMOTED:
         return True
-    if old.phase not in (Phase.PROGRESSING, Phase.PAUSED) and new.phase in (Phase.PROGRESSING, Phase.PAUSED):
+    if new.phase.active and new.rollout_id != old.rollout_id:
         return True
     return new.weight_bp > old.weight_bp
 
 
-# --- what each event means ---
+# --- beginning ---
 
 
-def _started(event: Started) -> Result:
-    _check_plan(event.plan)
+def _started(state: Rollout, event: Started) -> Result:
+    check_plan(event.plan)
+    if state.phase is Phase.ROLLED_BACK and state.canary == event.canary and not event.retry:
+        raise TransitionError(
+            f"cannot start: {event.canary} was rolled back on route {event.route} ({state.reason});"
+            " ask for a retry to try the same version again"
+        )
+    if event.canary_up == 0 and event.plan.when_canary_down is WhenDown.REFUSE:
+        raise TransitionError(f"cannot start: {event.canary} has no healthy endpoint, and the plan says not to wait")
     fresh = Rollout(
         rollout_id=event.rollout_id,
         route=event.route,
         stable=event.stable,
         canary=event.canary,
         plan=event.plan,
+        step_index=NOT_BEGUN,
         since_s=event.at_s,
+        step_since_s=event.at_s,
     )
-    reason = f"started by {event.by}: {event.canary} against {event.stable} on route {event.route}"
-    return _enter_step(fresh, event.at_s, 0, 0, event.by, reason, "started")
+    against = f"against {event.stable}" if event.stable else "with nothing to compare it with"
+    reason = moves.in_words("started", event.by, event.reason) + f": {event.canary} {against} on route {event.route}"
+    first = ladder.first_rung(fresh)
+    if event.canary_up == 0:
+        reason += "; the canary has no healthy endpoint yet"
+        return moves.wait(fresh, GATE_CANARY, first, event.at_s, event.by, reason, kind="started")
+    return moves.climb(fresh, first, event.at_s, 0, event.by, reason, "started")
+
+
+# --- evidence and time ---
 
 
 def _analysed(state: Rollout, event: Analysed) -> Result:
-    if state.phase not in (Phase.PROGRESSING, Phase.PAUSED):
-        return state, ()
+    if state.phase is Phase.RETURNING:
+        return _ticked(state, event.at_s)
     if event.verdict is Verdict.FAIL:
-        reason = f"rolled back at {_where(state)}: {_said(event)}"
-        return _rolled_back(state, event.at_s, AUTOMATION, reason, event.causes)
+        reason = f"rolled back at {where(state)}: {ladder.said(event)}"
+        return moves.roll_back(state, event.at_s, AUTOMATION, reason, event.causes)
     if state.phase is Phase.PAUSED:
-        return state, ()
-    if event.verdict is Verdict.PASS and _floor_met(state, event):
+        return _ticked(state, event.at_s)
+    if event.verdict is Verdict.ERROR and event.causes:
+        reason = f"paused at {where(state)}, the experiment cannot be believed: {ladder.said(event)}"
+        return moves.hold(state, event.at_s, AUTOMATION, reason, event.causes)
+    if not ladder.waiting_for(state, event):
         return _advanced(state, event)
-    if event.at_s - state.since_s >= state.plan.deadline_s:
-        return _deadline(state, event)
-    return state, ()
-
-
-def _floor_met(state: Rollout, event: Analysed) -> bool:
-    rung = state.plan.steps[state.step_index]
-    elapsed_s = event.at_s - state.step_since_s
-    requests = event.canary_requests - state.step_requests_base
-    return elapsed_s >= rung.min_time_s and requests >= rung.min_requests
+    return deadlines.step_overdue(state, event) or deadlines.rollout_overdue(state, event) or (state, ())
 
 
 def _advanced(state: Rollout, event: Analysed) -> Result:
-    passed, index = f"{_where(state)} passed: {_said(event)}", state.step_index + 1
-    if index == len(state.plan.steps):
-        return _promoted(state, event.at_s, AUTOMATION, f"promoted after {passed}", event.causes)
-    return _enter_step(state, event.at_s, index, event.canary_requests, AUTOMATION, passed, "advanced")
+    at_s, requests = event.at_s, event.canary_requests
+    match state.phase:
+        case Phase.WAITING:
+            reason = f"the canary has a healthy endpoint: {state.canary} begins"
+            return moves.climb(state, state.gate_index, at_s, requests, AUTOMATION, reason, "advanced")
+        case Phase.WARMING:
+            reason = f"warmed up for {at_s - state.step_since_s:g} s"
+            return moves.climb(state, 0, at_s, requests, AUTOMATION, reason, "advanced")
+        case Phase.BAKING:
+            reason = f"promoted after {where(state)} of {at_s - state.step_since_s:g} s: {ladder.said(event)}"
+            return moves.promote(state, at_s, AUTOMATION, reason, event.causes)
+    passed, index = f"{where(state)} passed: {ladder.said(event)}", state.step_index + 1
+    if index == len(state.plan.steps) and not state.plan.promotion_gate and not state.plan.bake_s:
+        return moves.promote(state, at_s, AUTOMATION, f"promoted after {passed}", event.causes)
+    return moves.climb(state, index, at_s, requests, AUTOMATION, passed, "advanced", event.causes)
 
 
-def _deadline(state: Rollout, event: Analysed) -> Result:
-    """Act on the plan's policy. Only a canary that was seen and judged can be promoted by it."""
-    policy = state.plan.on_deadline
-    story = f"deadline of {state.plan.deadline_s:g} s reached at {_where(state)}: {_shown(state, event)}"
-    judged = event.verdict in (Verdict.PASS, Verdict.UNDECIDED) and event.canary_requests > 0
-    if policy is OnDeadline.HOLD:
-        return _held(state, event.at_s, AUTOMATION, f"held, {story}", event.causes)
-    if policy is OnDeadline.PROMOTE and judged:
-        return _promoted(state, event.at_s, AUTOMATION, f"promoted by policy, {story}", event.causes)
-    if policy is OnDeadline.PROMOTE:
-        story += "; the policy says promote, but a canary that was not judged is never promoted"
-    return _rolled_back(state, event.at_s, AUTOMATION, f"rolled back, {story}", event.causes)
+def _ticked(state: Rollout, at_s: float) -> Result:
+    if state.phase is Phase.RETURNING:
+        return moves.fall(state, at_s)
+    longest_s = state.plan.pause_max_s
+    if state.phase is Phase.PAUSED and longest_s is not None and at_s - state.last_at_s >= longest_s:
+        reason = f"rolled back at {where(state)}: nobody ended the pause in {longest_s:g} s ({state.reason})"
+        return moves.roll_back(state, at_s, AUTOMATION, reason)
+    return state, ()
+
+
+# --- gates and wishes ---
+
+
+def _gate_answered(state: Rollout, event: GateAnswered) -> Result:
+    if event.gate != state.gate:
+        return state, ()
+    if not event.passed:
+        reason = f"held at {where(state)}: the gate {event.gate!r} said no: {event.reason}"
+        return moves.hold(state, event.at_s, event.by, reason)
+    opened = moves.in_words(f"gate {event.gate!r} opened", event.by, event.reason)
+    return moves.enter(state, state.gate_index, event.at_s, event.canary_requests, event.by, opened, "advanced")
 
 
 def _resumed(state: Rollout, event: ResumeWished) -> Result:
     if event.at_s - state.since_s >= state.plan.deadline_s:
         # The deadline has run out while nothing could be decided; kept, it would undo this wish at the next analysis.
         state = replace(state, since_s=event.at_s)
-    reason = f"resumed by {event.by}: step {_rung(state)} starts its floor again"
-    return _enter_step(state, event.at_s, state.step_index, event.canary_requests, event.by, reason, "resumed")
+    said = moves.in_words("resumed", event.by, event.reason)
+    if state.gate:
+        before = ladder.rung_name(state, state.gate_index)
+        reason = f"{said}: the gate {state.gate!r} before {before} is still closed"
+        weight_bp = ladder.weight_bp_of(state.plan, state.step_index)
+        new = replace(state, phase=Phase.WAITING, weight_bp=weight_bp)
+        return moves.decided(new, event.at_s, event.by, reason, "resumed")
+    if state.step_index == NOT_BEGUN:
+        first = ladder.first_rung(state)
+        return moves.climb(state, first, event.at_s, event.canary_requests, event.by, said, "resumed")
+    reason = f"{said}: {ladder.rung_name(state, state.step_index)} starts its floor again"
+    if state.step_index == len(state.plan.steps):
+        reason = f"{said}: the bake starts again"
+    return moves.enter(state, state.step_index, event.at_s, event.canary_requests, event.by, reason, "resumed")
 
 
 def _weight_wished(state: Rollout, event: WeightWished) -> Result:
-    _check_weight_bp("weight_bp", event.weight_bp)
-    reason = f"automation suspended: weight set by hand by {event.by}"
+    check_weight_bp("weight_bp", event.weight_bp)
+    reason = moves.in_words("automation suspended: weight set by hand", event.by, event.reason)
     new = replace(state, phase=Phase.PAUSED, weight_bp=event.weight_bp)
-    return _decided(new, event.at_s, event.by, reason, "weight_set")
+    return moves.decided(new, event.at_s, event.by, reason, "weight_set")
+
+
+def _promote_wished(state: Rollout, event: PromoteWished) -> Result:
+    if state.swapped:
+        raise TransitionError(refusal(state, event))
+    at_s, by, last = event.at_s, event.by, len(state.plan.steps)
+    said = moves.in_words("promoted by hand", by, event.reason)
+    if state.phase is Phase.PROMOTED or state.step_index == last or not (state.plan.bake_s or event.next_step):
+        return moves.promote(state, at_s, by, said)
+    index = last
+    if event.next_step:
+        index = state.gate_index if state.gate else state.step_index + 1
+        said = moves.in_words("sent on by hand", by, event.reason)
+    return moves.enter(state, index, at_s, event.canary_requests, by, said, "advanced")
+
+
+def _abort_wished(state: Rollout, event: AbortWished) -> Result:
+    reason = moves.in_words("aborted", event.by, event.reason)
+    if state.phase is Phase.PROMOTED and not state.stable:
+        raise TransitionError(f"cannot abort: there is nothing that route {state.route} could go back to")
+    if state.phase is Phase.RETURNING:
+        return moves.end(state, Phase.ROLLED_BACK, event.at_s, event.by, reason, "rolled_back")
+    return moves.roll_back(state, event.at_s, event.by, reason)
+
+
+# --- restarts, and decisions that the journal did not take ---
 
 
 def _restarted(state: Rollout, event: Restarted) -> Result:
     if state.phase is Phase.IDLE:
         return state, ()
     live_bp = state.weight_bp if event.live_weight_bp is None else max(0, event.live_weight_bp)
-    if live_bp < state.weight_bp:
+    if live_bp < state.weight_bp and state.phase is not Phase.RETURNING:
         return _restarted_below(state, event, live_bp)
     if state.phase.terminal:
         return state, (SetWeight(state.route, state.weight_bp, state.reason),)
-    new = _rebased(state, event)
-    if state.phase is Phase.PAUSED:
-        # The reason for the pause is what an operator needs to read, so it outlives the restart.
-        return _decided(new, event.at_s, state.by, state.reason, "restarted", state.causes)
-    reason = f"control plane restarted: {_where(state)} goes on, its floor starts again"
-    return _decided(new, event.at_s, AUTOMATION, reason, "restarted")
+    new = replace(_rebased(state, event), weight_bp=min(live_bp, state.weight_bp))
+    if state.phase in (Phase.PAUSED, Phase.WAITING, Phase.RETURNING):
+        # The reason for the hold is what an operator needs to read, so it outlives the restart.
+        return moves.decided(new, event.at_s, state.by, state.reason, "restarted", state.causes)
+    reason = f"control plane restarted: {where(state)} goes on, its floor starts again"
+    return moves.decided(new, event.at_s, AUTOMATION, reason, "restarted")
 
 
 def _restarted_below(state: Rollout, event: Restarted, live_bp: int) -> Result:
     reason = (
-        f"control plane restarted: the live weight {_percent(live_bp)} was below the journaled"
-        f" {_percent(state.weight_bp)} and stays; "
+        f"control plane restarted: the live weight {percent(live_bp)} was below the journaled"
+        f" {percent(state.weight_bp)} and stays; "
     )
     new = replace(state, weight_bp=live_bp)
     if state.phase is Phase.PROMOTED:
-        reason += "set the route's weight by hand to finish the promotion, or abort"
+        reason += "promote again to finish the promotion, or abort"
     else:
         reason += "a rollback may not have reached the journal: resume, promote or abort"
         new = replace(_rebased(new, event), phase=Phase.PAUSED)
-    return _decided(new, event.at_s, AUTOMATION, reason, "restarted")
+    swap = moves.swapped_back(state, live_bp, reason)
+    return moves.decided(new, event.at_s, AUTOMATION, reason, "restarted", swap=swap)
 
 
 def _rebased(state: Rollout, event: Restarted) -> Rollout:
@@ -263,112 +333,10 @@ def _rebased(state: Rollout, event: Restarted) -> Rollout:
     )
 
 
-# --- the ways in which a state changes ---
-
-
-def _decided(
-    new: Rollout, at_s: float, by: str, reason: str, kind: str, causes: tuple[str, ...] = (), *, publish: bool = True
-) -> Result:
-    """Sign the new state with who, why and when, and say what must be done (``publish`` False: the weight stands)."""
-    signed = replace(new, by=by, reason=reason, causes=causes, last_at_s=at_s)
-    notify = Notify(signed.rollout_id, kind, reason)
-    return signed, (SetWeight(signed.route, signed.weight_bp, reason), notify) if publish else (notify,)
-
-
-def _enter_step(
-    state: Rollout, at_s: float, index: int, canary_requests: int, by: str, reason: str, kind: str
-) -> Result:
-    new = replace(
-        state,
-        phase=Phase.PROGRESSING,
-        weight_bp=state.plan.steps[index].weight_bp,
-        step_index=index,
-        step_since_s=at_s,
-        step_requests_base=canary_requests,
-    )
-    return _decided(new, at_s, by, reason, kind)
-
-
-def _held(state: Rollout, at_s: float, by: str, reason: str, causes: tuple[str, ...] = ()) -> Result:
-    return _decided(replace(state, phase=Phase.PAUSED), at_s, by, reason, "paused", causes, publish=False)
-
-
-def _promoted(state: Rollout, at_s: float, by: str, reason: str, causes: tuple[str, ...] = ()) -> Result:
-    new = replace(state, phase=Phase.PROMOTED, weight_bp=WEIGHT_BP_MAX)
-    return _decided(new, at_s, by, reason, "promoted", causes)
-
-
-def _rolled_back(state: Rollout, at_s: float, by: str, reason: str, causes: tuple[str, ...] = ()) -> Result:
-    new = replace(state, phase=Phase.ROLLED_BACK, weight_bp=0)
-    return _decided(new, at_s, by, reason, "rolled_back", causes)
-
-
-# --- sentences ---
-
-
-def _percent(weight_bp: int) -> str:
-    return f"{percent_from_weight_bp(weight_bp):.2f}%"
-
-
-def _rung(state: Rollout) -> str:
-    return f"{state.step_index + 1}/{len(state.plan.steps)}"
-
-
-def _where(state: Rollout) -> str:
-    return f"step {_rung(state)} ({_percent(state.weight_bp)})"
-
-
-def _said(event: Analysed) -> str:
-    return event.reason or f"verdict {event.verdict}"
-
-
-def _wish(what: str, by: str, why: str) -> str:
-    return f"{what} by {by}: {why}" if why else f"{what} by {by}"
-
-
-def _shown(state: Rollout, event: Analysed) -> str:
-    """Say what the evidence did and did not show by the deadline."""
-    if event.verdict is Verdict.PASS:
-        rung = state.plan.steps[state.step_index]
-        return (
-            "shown: not worse than the margin; not reached: the step's floor"
-            f" ({event.at_s - state.step_since_s:g} of {rung.min_time_s:g} s,"
-            f" {event.canary_requests - state.step_requests_base} of {rung.min_requests} canary requests)"
-        )
-    if event.verdict is Verdict.UNDECIDED:
-        shown = "shown neither to be worse nor to be good enough"
-    elif event.verdict is Verdict.NODATA:
-        shown = "nothing was shown, for want of data"
-    else:
-        shown = "nothing was shown, the evidence could not be judged"
-    return f"{shown}, after {event.canary_requests} canary requests ({_said(event)})"
-
-
-def _refusal(state: Rollout, event: Event) -> str:
-    allowed = ", ".join(verb for kind, verb in VERBS.items() if (state.phase, kind) in TRANSITIONS)
-    verb = VERBS[type(event)]
-    if state.phase is Phase.IDLE:
-        return f"cannot {verb}: there is no rollout; allowed now: {allowed}"
-    return (
-        f"cannot {verb}: rollout {state.rollout_id} on route {state.route} is {state.phase} ({state.reason});"
-        f" allowed now: {allowed}"
-    )
-
-
-# --- domains ---
-
-
-def _check_weight_bp(name: str, weight_bp: int) -> None:
-    if not 0 <= weight_bp <= WEIGHT_BP_MAX:
-        raise InvalidValueError(f"{name} must be from 0 to {WEIGHT_BP_MAX} basis points, not {weight_bp!r}")
-
-
-def _check_plan(plan: Plan) -> None:
-    if not plan.steps:
-        raise InvalidValueError("plan.steps must hold at least one step: give a weight to start at")
-    if math.isnan(plan.deadline_s):
-        raise InvalidValueError("plan.deadline_s must be a number of seconds, not NaN")
-    for index, rung in enumerate(plan.steps):
-        _check_weight_bp(f"plan.steps[{index}].weight_bp", rung.weight_bp)
-        if math.isnan(rung.min_time_s):
-            raise InvalidValueError(f"plan.steps[{index}].min_time_s must be a number of seconds, not NaN")
+def _overdue(state: Rollout, event: Overdue) -> Result:
+    if state.revision == 1:
+        return moves.end(state, Phase.WITHDRAWN, event.at_s, AUTOMATION, f"not started: {event.reason}", "withdrawn")
+    new = replace(state, phase=Phase.PAUSED, weight_bp=max(0, min(event.live_weight_bp, state.weight_bp)))
+    reason = f"held at {percent(new.weight_bp)}: {event.reason} (it was: {state.reason})"
+    swap = moves.swapped_back(state, new.weight_bp, reason)
+    return moves.decided(new, event.at_s, AUTOMATION, reason, "paused", swap=swap)

@@ -9,50 +9,162 @@ import msgspec
 from gateway.core.analysis.types import Verdict
 
 AUTOMATION = "automation"
-NOTIFY_KINDS = ("started", "advanced", "paused", "resumed", "weight_set", "promoted", "rolled_back", "restarted")
+NOTIFY_KINDS = (
+    "started",
+    "warming",
+    "waiting",
+    "advanced",
+    "paused",
+    "resumed",
+    "weight_set",
+    "baking",
+    "returning",
+    "promoted",
+    "rolled_back",
+    "withdrawn",
+    "restarted",
+)
+# What a gate asks for: an operator's approval, or (not a plan's to name) that the canary has a healthy endpoint.
+GATE_MANUAL = "manual"
+GATE_CANARY = "canary"
 
 
 class Phase(enum.StrEnum):
-    """Where a rollout is. PROMOTED and ROLLED_BACK are terminal."""
+    """Where a rollout is; see `transitions` for what each phase means."""
 
     IDLE = "IDLE"
+    WARMING = "WARMING"
+    WAITING = "WAITING"
     PROGRESSING = "PROGRESSING"
     PAUSED = "PAUSED"
+    BAKING = "BAKING"
+    RETURNING = "RETURNING"
     PROMOTED = "PROMOTED"
     ROLLED_BACK = "ROLLED_BACK"
+    WITHDRAWN = "WITHDRAWN"
 
     @property
     def terminal(self) -> bool:
         """Whether the rollout has ended."""
-        return self in (Phase.PROMOTED, Phase.ROLLED_BACK)
+        return self in (Phase.PROMOTED, Phase.ROLLED_BACK, Phase.WITHDRAWN)
+
+    @property
+    def active(self) -> bool:
+        """Whether there is a rollout that has not ended."""
+        return self is not Phase.IDLE and not self.terminal
 
 
 class OnDeadline(enum.StrEnum):
-    """What becomes of a rollout that its evidence could not decide in time."""
+    """What becomes of a rollout, or of a step, that its evidence could not decide in time."""
 
     HOLD = "hold"
     ROLLBACK = "rollback"
     PROMOTE = "promote"
+    PROCEED = "proceed"
+
+
+class SafeAction(enum.StrEnum):
+    """What may become of a rollout of which nothing is known."""
+
+    HOLD = "hold"
+    ROLLBACK = "rollback"
+
+
+class WhenDown(enum.StrEnum):
+    """What becomes of a start whose canary has no healthy endpoint."""
+
+    WAIT = "wait"
+    REFUSE = "refuse"
+
+
+class OnNewCanary(enum.StrEnum):
+    """What becomes of a change of a route's backends while a rollout of the old ones is under way."""
+
+    REFUSE = "refuse"
+    SUPERSEDE = "supersede"
 
 
 class Step(msgspec.Struct, frozen=True):
-    """One rung: the weight, and the floor of time and canary requests before the next one."""
+    """One rung: the weight, and the floor of time and canary requests before the next one.
+
+    ``gate`` must open before the rung is entered: "" (none), ``GATE_MANUAL``, or the name of something outside that
+    is asked. ``deadline_s`` counts from when the rung was entered; ``on_deadline`` acts when no PASS has come by then.
+    """
 
     weight_bp: int
     min_time_s: float = 60.0
     min_requests: int = 100
+    deadline_s: float | None = None
+    on_deadline: OnDeadline = OnDeadline.HOLD
+    gate: str = ""
+
+
+class Window(msgspec.Struct, frozen=True):
+    """A time of the week: days (0 is Monday), and minutes of the local day, ``until_minute`` excluded.
+
+    A window whose end is not after its beginning goes on into the next day.
+    """
+
+    days: tuple[int, ...]
+    from_minute: int = 0
+    until_minute: int = 1440
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """The ladder of weights. After the last step's floor and a PASS the canary is promoted to 100 %."""
+    """The ladder of weights. After the last step's floor and a PASS the canary is promoted to 100 %.
+
+    ``on_no_data`` is for a deadline at which nothing is known (None, in old journals: hold where ``on_deadline`` holds,
+    else roll back).
+    Before the first rung the canary is warmed up for ``warmup_s`` at that rung's weight. After the last one it gets all
+    but ``bake_holdout_bp`` for ``bake_s``, and only then the rest. ``rollback_ramp_s`` is how long the way back takes
+    (0: at once). ``stable_endpoints_min`` healthy endpoints of stable are needed for every step up. Automation raises
+    the weight only in ``windows`` (none: always), never on ``closed_dates``; both are local to ``timezone``. A pause
+    longer than ``pause_max_s`` ends in a rollback.
+    """
 
     steps: tuple[Step, ...]
     deadline_s: float = 86_400.0
     on_deadline: OnDeadline = OnDeadline.HOLD
+    on_no_data: SafeAction | None = SafeAction.ROLLBACK
+    promotion_gate: str = ""
+    warmup_s: float = 0.0
+    bake_s: float = 0.0
+    bake_holdout_bp: int = 100
+    rollback_ramp_s: float = 0.0
+    stable_endpoints_min: int = 0
+    when_canary_down: WhenDown = WhenDown.WAIT
+    windows: tuple[Window, ...] = ()
+    closed_dates: tuple[str, ...] = ()
+    timezone: str = "UTC"
+    pause_max_s: float | None = None
+    on_new_canary: OnNewCanary = OnNewCanary.REFUSE
+
+
+class LocalTime(msgspec.Struct, frozen=True):
+    """A moment where the operators live: ISO date, weekday (0 is Monday), minute of the day."""
+
+    date: str
+    weekday: int
+    minute: int
+
+
+class World(msgspec.Struct, frozen=True):
+    """What else is known at the moment of an analysis; None is "not known", and holds nothing back.
+
+    ``stable_up`` and ``canary_up`` count the endpoints that active probes find healthy.
+    """
+
+    local: LocalTime | None = None
+    stable_up: int | None = None
+    canary_up: int | None = None
 
 
 class Started(msgspec.Struct, frozen=True, tag=True):
-    """An operator (or a pipeline) starts a rollout. Times are monotonic seconds."""
+    """An operator (or a pipeline) starts a rollout. Times are monotonic seconds.
+
+    ``stable`` is empty where there is nothing to compare with yet. ``retry`` says that a canary that was rolled back
+    is to be tried again.
+    """
 
     rollout_id: str
     route: str
@@ -61,6 +173,9 @@ class Started(msgspec.Struct, frozen=True, tag=True):
     plan: Plan
     at_s: float
     by: str
+    retry: bool = False
+    canary_up: int | None = None
+    reason: str = ""
 
 
 class Analysed(msgspec.Struct, frozen=True, tag=True):
@@ -71,6 +186,13 @@ class Analysed(msgspec.Struct, frozen=True, tag=True):
     reason: str
     causes: tuple[str, ...]
     canary_requests: int
+    world: World = World()
+
+
+class Ticked(msgspec.Struct, frozen=True, tag=True):
+    """Time has passed in which nothing could be judged."""
+
+    at_s: float
 
 
 class PauseWished(msgspec.Struct, frozen=True, tag=True):
@@ -87,14 +209,37 @@ class ResumeWished(msgspec.Struct, frozen=True, tag=True):
     at_s: float
     by: str
     canary_requests: int = 0
+    reason: str = ""
 
 
 class PromoteWished(msgspec.Struct, frozen=True, tag=True):
-    """An operator promotes by hand, whatever the evidence says."""
+    """An operator promotes by hand, whatever the evidence says: to the next step, or all the way."""
 
     at_s: float
     by: str
     reason: str = ""
+    next_step: bool = False
+    canary_requests: int = 0
+
+
+class ApproveWished(msgspec.Struct, frozen=True, tag=True):
+    """An operator opens the gate, whatever it waits for."""
+
+    at_s: float
+    by: str
+    reason: str = ""
+    canary_requests: int = 0
+
+
+class GateAnswered(msgspec.Struct, frozen=True, tag=True):
+    """Whatever the gate asks has given its last word. An answer about another gate than the one in force is none."""
+
+    at_s: float
+    gate: str
+    passed: bool
+    reason: str
+    by: str
+    canary_requests: int = 0
 
 
 class AbortWished(msgspec.Struct, frozen=True, tag=True):
@@ -111,6 +256,23 @@ class WeightWished(msgspec.Struct, frozen=True, tag=True):
     at_s: float
     by: str
     weight_bp: int
+    reason: str = ""
+
+
+class Withdrawn(msgspec.Struct, frozen=True, tag=True):
+    """The rollout has lost its object: the route's backends are others now."""
+
+    at_s: float
+    by: str
+    reason: str
+
+
+class Overdue(msgspec.Struct, frozen=True, tag=True):
+    """The last decision was more exposure, and the journal did not take it in time: the live weight stands."""
+
+    at_s: float
+    live_weight_bp: int
+    reason: str
 
 
 class Restarted(msgspec.Struct, frozen=True, tag=True):
@@ -121,13 +283,37 @@ class Restarted(msgspec.Struct, frozen=True, tag=True):
     canary_requests: int = 0
 
 
-Event = Started | Analysed | PauseWished | ResumeWished | PromoteWished | AbortWished | WeightWished | Restarted
+Event = (
+    Started
+    | Analysed
+    | Ticked
+    | PauseWished
+    | ResumeWished
+    | PromoteWished
+    | ApproveWished
+    | GateAnswered
+    | AbortWished
+    | WeightWished
+    | Withdrawn
+    | Overdue
+    | Restarted
+)
 
 
 class SetWeight(msgspec.Struct, frozen=True, tag=True):
     """Publish a table in which the route has this weight."""
 
     route: str
+    weight_bp: int
+    reason: str
+
+
+class SwapRoles(msgspec.Struct, frozen=True, tag=True):
+    """Publish a table in which the route has these backends and this weight."""
+
+    route: str
+    stable: str
+    canary: str | None
     weight_bp: int
     reason: str
 
@@ -140,16 +326,24 @@ class Notify(msgspec.Struct, frozen=True, tag=True):
     reason: str
 
 
-Command = SetWeight | Notify
+Command = SetWeight | SwapRoles | Notify
+
+# Rungs outside the ladder: `step_index` before anything was served, and while the canary warms up. The bake's is the
+# number of steps.
+NOT_BEGUN = -2
+WARMUP = -1
 
 
 class Rollout(msgspec.Struct, frozen=True):
     """The state of one rollout: everything that `step` needs, and nothing that only a clock could change.
 
     ``step_index`` is the rung in force; ``step_since_s`` and ``step_requests_base`` are the monotonic time and the
-    cumulative canary requests when it was entered. ``since_s`` is when the rollout began (rebased on restart so that
-    the deadline keeps counting time under control). ``last_at_s`` is when the state last changed. ``reason``,
-    ``causes`` and ``by`` tell of the last change: why, which metrics, who (an operator's name, or ``AUTOMATION``).
+    cumulative canary requests when it was entered. ``gate`` is what the rung ``gate_index`` waits for, "" for nothing.
+    ``ramp_from_bp`` is the weight from which a RETURNING one falls. ``since_s`` is when the rollout began (rebased on
+    restart so that the deadline keeps counting time under control). ``last_at_s`` is when the state last changed.
+    ``reason``, ``causes`` and ``by`` tell of the last change: why, which metrics, who (an operator's name, or
+    ``AUTOMATION``). ``revision`` counts the changes from 1: with the id it names this state of this rollout, here and
+    in the journal.
     """
 
     rollout_id: str = ""
@@ -167,3 +361,12 @@ class Rollout(msgspec.Struct, frozen=True):
     step_since_s: float = 0.0
     step_requests_base: int = 0
     last_at_s: float = 0.0
+    revision: int = 0
+    gate: str = ""
+    gate_index: int = 0
+    ramp_from_bp: int = 0
+
+    @property
+    def swapped(self) -> bool:
+        """Whether the canary has become the route's stable backend."""
+        return self.phase is Phase.PROMOTED and self.weight_bp == 10_000

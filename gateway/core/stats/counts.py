@@ -6,24 +6,43 @@ Rules:
 2. A request is counted exactly once, under the epoch of the table that assigned it.
 3. Failures are told apart by class (see docs: `errors`, `client_errors`, `overload`); every class is a subset of
    ``requests`` and is compared with stable on the same traffic.
-4. Requests that the experiment must not see (forced variants, client aborts, the gateway's own faults) never enter.
+4. Requests that the experiment must not see (forced variants, the gateway's own faults) never enter. A request whose
+   client left before the first byte has no outcome; it enters ``aborted`` alone, with the time that it had waited.
+5. ``trials`` and ``events`` are labelled yes/no events by name. A trial enters once, when its answer is known, and its
+   event (if it was one) in the same step: between two snapshots there are never more new events than new trials.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 import msgspec
 
 from gateway.core.errors import EvidenceError
 from gateway.core.stats.histogram import BUCKET_MAX
 
+Key = TypeVar("Key", int, str)
+
+NUMBERS = ("requests", "errors", "client_errors", "overload", "assigned")
+FAILURES = ("errors", "client_errors", "overload")
+# The labels under which a sticky route's sessions are counted, by failure class (proxy/units.py).
+UNIT_EVENTS = {failure: f"session:{failure}" for failure in FAILURES}
+HISTOGRAMS = ("latency", "duration", "gap", "aborted")
+# Of these a request has one entry at most.
+_PER_REQUEST = ("latency", "duration", "gap")
+# Names are few and known beforehand; a report that grows them is broken (or hostile), not news.
+LABELS_MAX = 256
+LABEL_LENGTH_MAX = 64
+
 
 class Counts(msgspec.Struct):
     """Counts of one variant under one epoch. All fields are events since the counter's birth.
 
-    ``latency`` is a histogram of the time from dispatch to the response's first byte, or to the failure, in
-    microseconds (see histogram.py); ``duration`` to its last byte.
+    Histograms are in microseconds (see histogram.py): ``latency`` from dispatch to the response's first byte, or to the
+    failure; ``duration`` to its last byte; ``gap`` the largest pause between two chunks of a streamed response;
+    ``aborted`` how long clients had waited for a first byte when they left. ``assigned`` counts requests when the coin
+    falls; ``requests`` when their outcome is known.
     """
 
     requests: int = 0
@@ -32,12 +51,33 @@ class Counts(msgspec.Struct):
     overload: int = 0
     latency: dict[int, int] = msgspec.field(default_factory=dict)
     duration: dict[int, int] = msgspec.field(default_factory=dict)
+    assigned: int = 0
+    gap: dict[int, int] = msgspec.field(default_factory=dict)
+    aborted: dict[int, int] = msgspec.field(default_factory=dict)
+    trials: dict[str, int] = msgspec.field(default_factory=dict)
+    events: dict[str, int] = msgspec.field(default_factory=dict)
 
     def copy(self) -> Counts:
         """A snapshot that later increments do not touch."""
         return Counts(
-            self.requests, self.errors, self.client_errors, self.overload, dict(self.latency), dict(self.duration)
+            self.requests,
+            self.errors,
+            self.client_errors,
+            self.overload,
+            dict(self.latency),
+            dict(self.duration),
+            self.assigned,
+            dict(self.gap),
+            dict(self.aborted),
+            dict(self.trials),
+            dict(self.events),
         )
+
+    def label(self, name: str, happened: bool) -> None:
+        """One labelled trial whose answer is known: ``happened`` or not."""
+        self.trials[name] = self.trials.get(name, 0) + 1
+        if happened:
+            self.events[name] = self.events.get(name, 0) + 1
 
 
 class EpochCounts(msgspec.Struct):
@@ -58,8 +98,13 @@ def merge(parts: Iterable[Counts]) -> Counts:
         out.errors += part.errors
         out.client_errors += part.client_errors
         out.overload += part.overload
+        out.assigned += part.assigned
         _add(out.latency, part.latency)
         _add(out.duration, part.duration)
+        _add(out.gap, part.gap)
+        _add(out.aborted, part.aborted)
+        _add(out.trials, part.trials)
+        _add(out.events, part.events)
     return out
 
 
@@ -73,41 +118,59 @@ def delta(new: Counts, old: Counts) -> Counts:
         new.errors - old.errors,
         new.client_errors - old.client_errors,
         new.overload - old.overload,
-        _minus(new.latency, old.latency),
-        _minus(new.duration, old.duration),
+        _minus("latency", new.latency, old.latency),
+        _minus("duration", new.duration, old.duration),
+        new.assigned - old.assigned,
+        _minus("gap", new.gap, old.gap),
+        _minus("aborted", new.aborted, old.aborted),
+        _minus("trials", new.trials, old.trials),
+        _minus("events", new.events, old.events),
     )
-    if min(out.requests, out.errors, out.client_errors, out.overload) < 0:
+    if min(out.requests, out.errors, out.client_errors, out.overload, out.assigned) < 0:
         raise EvidenceError(f"counts went backwards: {old.requests} requests before, {new.requests} now")
     return out
 
 
 def check(counts: Counts) -> None:
-    """Raise EvidenceError for counts that cannot be true: negative, more events than requests, alien buckets."""
-    for name in ("requests", "errors", "client_errors", "overload"):
+    """Raise EvidenceError for counts that cannot be true: negative, more events than trials, alien buckets or names."""
+    for name in FAILURES:
         value = getattr(counts, name)
         if value < 0 or value > counts.requests:
             raise EvidenceError(f"{name} is {value} of {counts.requests} requests")
-    for name in ("latency", "duration"):
+    if counts.requests < 0 or counts.assigned < 0:
+        raise EvidenceError(f"{counts.requests} requests of {counts.assigned} assigned")
+    for name in HISTOGRAMS:
         histogram: dict[int, int] = getattr(counts, name)
-        if any(n < 0 or not 0 <= b <= BUCKET_MAX for b, n in histogram.items()):
+        if histogram and (min(histogram.values()) < 0 or min(histogram) < 0 or max(histogram) > BUCKET_MAX):
             raise EvidenceError(f"{name} histogram has a negative count or a bucket outside 0..{BUCKET_MAX}")
-        if sum(histogram.values()) > counts.requests:
+        if name in _PER_REQUEST and sum(histogram.values()) > counts.requests:
             raise EvidenceError(f"{name} histogram holds more entries than the {counts.requests} requests")
+    _check_labels(counts)
 
 
-def _add(into: dict[int, int], part: Mapping[int, int]) -> None:
-    for bucket, n in part.items():
-        into[bucket] = into.get(bucket, 0) + n
+def _check_labels(counts: Counts) -> None:
+    if len(counts.trials) > LABELS_MAX:
+        raise EvidenceError(f"{len(counts.trials)} names of labelled events, at most {LABELS_MAX} are kept")
+    for label, trials in counts.trials.items():
+        if trials < 0 or not 0 < len(label) <= LABEL_LENGTH_MAX:
+            raise EvidenceError(f"the labelled event {label[:LABEL_LENGTH_MAX]!r} has {trials} trials")
+    for label, events in counts.events.items():
+        trials = counts.trials.get(label, 0)
+        if events < 0 or events > trials:
+            raise EvidenceError(f"the labelled event {label[:LABEL_LENGTH_MAX]!r} is {events} of {trials} trials")
 
 
-def _minus(new: Mapping[int, int], old: Mapping[int, int]) -> dict[int, int]:
-    out = {}
-    for bucket, n in new.items():
-        added = n - old.get(bucket, 0)
-        if added < 0:
-            raise EvidenceError(f"histogram bucket {bucket} went backwards")
-        if added:
-            out[bucket] = added
-    if len(old.keys() - new.keys()):
-        raise EvidenceError("a histogram bucket vanished")
+def _add(into: dict[Key, int], part: Mapping[Key, int]) -> None:
+    for key, n in part.items():
+        into[key] = into.get(key, 0) + n
+
+
+def _minus(what: str, new: Mapping[Key, int], old: Mapping[Key, int]) -> dict[Key, int]:
+    if old.keys() - new.keys():
+        raise EvidenceError(f"a counter of {what} vanished")
+    get = old.get
+    out = {key: added for key, n in new.items() if (added := n - get(key, 0))}
+    if out and min(out.values()) < 0:
+        key = min(out, key=lambda key: out[key])
+        raise EvidenceError(f"{what} {key!r} went backwards")
     return out

@@ -80,4 +80,4 @@ def quantile_us(histogram: Mapping[int, int], q: float) -> float | None:
 
 def count_at_or_above(histogram: Mapping[int, int], bucket: int) -> int:
     """How many latencies fall into ``bucket`` or beyond."""
-    return sum(n for b, n in histogram.items() if b >= bucket)
+    return sum([n for b, n in histogram.items() if b >= bucket])

@@ -35,6 +35,30 @@ class Endpoint(msgspec.Struct, frozen=True):
         return f"{'https' if self.tls else 'http'}://{self.authority}"
 
 
+class BackendTls(msgspec.Struct, frozen=True):
+    """How a backend's certificate is verified and what is shown to it: paths of PEM files, and the expected name."""
+
+    ca: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+    server_name: str | None = None
+
+
+class Passive(msgspec.Struct, frozen=True):
+    """When live traffic takes an endpoint out of its backend's rotation, and for how long (seconds).
+
+    ``failures`` in a row eject it for ``base_s``, doubling up to ``max_s`` with each ejection that follows soon. At most
+    ``ejected_percent_max`` of the backend's endpoints are out at once. One that comes back takes a growing share of
+    its turns for ``slow_start_s``.
+    """
+
+    failures: int = 5
+    base_s: float = 1.0
+    max_s: float = 30.0
+    ejected_percent_max: float = 50.0
+    slow_start_s: float = 0.0
+
+
 class Backend(msgspec.Struct, frozen=True):
     """One deployed model version with its endpoints."""
 
@@ -45,15 +69,29 @@ class Backend(msgspec.Struct, frozen=True):
     queue_max: int = 1024
     # Connections idle for longer are closed before the backend's own keep-alive limit (uvicorn: 5 s) can race us.
     keepalive_s: float = 4.0
+    tls: BackendTls | None = None
+    passive: Passive = Passive()
+    # Host names are looked up again after ``resolve_s``; addresses that were good serve on for ``resolve_max_age_s``
+    # when the lookup fails.
+    resolve_s: float = 10.0
+    resolve_max_age_s: float = 3600.0
+    # What the backend sees as Host: the client's (``client``), the endpoint's (``endpoint``), or this text.
+    host_header: str = "client"
 
 
 class Timeouts(msgspec.Struct, frozen=True):
-    """Deadlines of one route, all in seconds. ``first_byte_s`` is per try, the others per exchange."""
+    """Deadlines of one route, all in seconds. ``first_byte_s`` and ``try_s`` are per try, the others per exchange.
+
+    ``try_s`` bounds a try from its sending to its last byte (None: nothing does, as streams want it).
+    ``tunnel_idle_s`` is for what follows a protocol upgrade.
+    """
 
     connect_s: float = 1.0
     first_byte_s: float = 15.0
     idle_s: float = 60.0
     total_s: float = 300.0
+    try_s: float | None = None
+    tunnel_idle_s: float = 300.0
 
 
 class Rescue(msgspec.Struct, frozen=True):
@@ -66,7 +104,7 @@ class Rescue(msgspec.Struct, frozen=True):
 
     replayable: bool = True
     body_bytes_max: int = 1 << 20
-    budget_percent: float = 100.0
+    budget_percent: float = 20.0
     budget_burst: int = 1000
 
 
@@ -75,6 +113,31 @@ class Sticky(msgspec.Struct, frozen=True):
 
     header: str | None = None
     cookie: str | None = None
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """A yes/no event that a response header tells: named ``event``, it happened when ``header`` says so.
+
+    ``header`` is in lower case. ``value`` None: the header is there; otherwise one of its comma-separated values is it.
+    """
+
+    event: str
+    header: str
+    value: str | None = None
+
+
+class Tap(msgspec.Struct, frozen=True):
+    """What a worker takes note of in a route's answers, for the inspector and for labelled events.
+
+    An answered request is sampled by a coin of ``share`` and at most ``samples_per_s`` times a second in each variant.
+    Only bodies up to ``body_bytes_max`` are looked at. ``ids`` reports the ids of requests that may be labelled later.
+    """
+
+    share: float = 1.0
+    samples_per_s: float = 200.0
+    body_bytes_max: int = 256 * 1024
+    ids: bool = False
+    marks: tuple[Mark, ...] = ()
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -91,6 +154,11 @@ class Route(msgspec.Struct, frozen=True):
     salt: str = ""
     timeouts: Timeouts = Timeouts()
     rescue: Rescue = Rescue()
+    tap: Tap | None = None
+    # Protocols (lower case) that a client may switch to; a wish for any other is answered as an ordinary request.
+    upgrades: tuple[str, ...] = ("websocket",)
+    # Whether a client that ends its sending side still gets its answers (True), or has given up.
+    serves_half_closed: bool = True
 
     def __post_init__(self) -> None:
         """Reject a weight that is out of range or that has no canary to go to."""

@@ -19,6 +19,7 @@ from gateway.core.analysis import (
     Evidence,
     LatencySpec,
     MetricShares,
+    Mode,
     RateSpec,
     Verdict,
     judge,
@@ -140,7 +141,7 @@ def test_a_healthy_canary_is_passed_within_70_slices_and_1500_canary_requests(ma
 
 
 def test_a_canary_that_turns_bad_loses_its_pass(make_world: Make) -> None:
-    world = make_world(1, weight_bp=2_000, spec=AnalysisSpec(latency=LatencySpec(decides=False)))
+    world = make_world(1, weight_bp=2_000, spec=AnalysisSpec(latency=LatencySpec(mode=Mode.ADVISE)))
     assert world.until("PASS", 400).verdict is Verdict.PASS
     world.errors[1] = 0.1
     seen = {world.tick().verdict for _ in range(150)}
@@ -167,17 +168,17 @@ def test_an_epoch_without_an_experiment_adds_nothing(weight_bp: int) -> None:
 
 
 def test_metrics_that_do_not_decide_report_and_nothing_more(make_world: Make) -> None:
-    world = make_world(0, spec=AnalysisSpec(errors=RateSpec(decides=False)))
+    world = make_world(0, spec=AnalysisSpec(errors=RateSpec(mode=Mode.ADVISE)))
     world.errors[1] = 1.0
     for _ in range(20):
         analysis = world.tick()
     assert analysis.verdict is Verdict.UNDECIDED
     assert finding(analysis, "errors").verdict is Verdict.FAIL and not finding(analysis, "errors").decides
     silent = AnalysisSpec(
-        errors=RateSpec(False),
-        client_errors=RateSpec(False),
-        overload=RateSpec(False),
-        latency=LatencySpec(decides=False),
+        errors=RateSpec(Mode.ADVISE),
+        client_errors=RateSpec(Mode.ADVISE),
+        overload=RateSpec(Mode.ADVISE),
+        latency=LatencySpec(mode=Mode.ADVISE),
     )
     world = make_world(0, spec=silent)
     world.errors[1] = 1.0
@@ -190,7 +191,7 @@ def test_metrics_that_do_not_decide_report_and_nothing_more(make_world: Make) ->
     ("spec", "needed"),
     [
         (AnalysisSpec(), {"errors": 200, "client_errors": 800, "overload": 800, "latency": 400}),
-        (AnalysisSpec(latency=LatencySpec(decides=False)), {"errors": 150, "client_errors": 600, "latency": 400}),
+        (AnalysisSpec(latency=LatencySpec(mode=Mode.ADVISE)), {"errors": 150, "client_errors": 600, "latency": 400}),
         (AnalysisSpec(shares=MetricShares(1, 1, 1, 1), alpha_rollback=0.1), dict.fromkeys(("errors", "latency"), 40)),
     ],
 )
@@ -269,7 +270,7 @@ def test_a_state_for_another_question_is_refused() -> None:
     state = AnalysisState.fresh(SPEC)
     assert "spec changed" in refused(state, Evidence(0.0, ()), AnalysisSpec(alpha_rollback=0.001))
     assert "version" in refused(msgspec.structs.replace(state, version=99), Evidence(0.0, ()))
-    broken = msgspec.structs.replace(state, latency=msgspec.structs.replace(state.latency, quantiles=()))
+    broken = msgspec.structs.replace(state, latencies={"latency": msgspec.structs.replace(state.latency, quantiles=())})
     assert "other tests" in refused(broken, Evidence(0.0, ()))
 
 
@@ -387,7 +388,8 @@ def test_a_billion_requests_stay_finite_and_bounded() -> None:
         stable = Counts(19 * n * i, 0, 19 * n * i, n * i, dict.fromkeys(range(0, 900, 50), n * i))
         canary = Counts(n * i, n * i, 0, n * i, dict.fromkeys(range(0, 900, 50), n * i // 20))
         state, analysis = judge(SPEC, state, Evidence(float(i), (one(stable, canary),)))
-        assert analysis.verdict is Verdict.FAIL
+        # What came before the first look could be a single burst.
+        assert analysis.verdict is Verdict.FAIL or i == 1
         assert all(math.isfinite(f.log_e_bad) and math.isfinite(f.log_e_ok) for f in analysis.findings)
     assert len(msgspec.json.encode(state)) < 20_000
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from gateway.core.analysis import AnalysisSpec, LatencySpec, RateSpec
+from gateway.core.analysis import AnalysisSpec, LatencySpec, Mode, RateSpec
 from gateway.core.analysis.planning import (
     PRICE_DETECT_NATS,
     PRICE_PROVE_NATS,
@@ -24,8 +24,10 @@ from gateway.core.analysis.proposals import asked, proposals
 from gateway.core.errors import InvalidValueError
 
 LADDER = (Rung(100), Rung(500), Rung(2500), Rung(5000))
-NO_LATENCY = LatencySpec(decides=False)
-ONLY_ERRORS = AnalysisSpec(client_errors=RateSpec(decides=False), overload=RateSpec(decides=False), latency=NO_LATENCY)
+NO_LATENCY = LatencySpec(mode=Mode.ADVISE)
+ONLY_ERRORS = AnalysisSpec(
+    client_errors=RateSpec(mode=Mode.ADVISE), overload=RateSpec(mode=Mode.ADVISE), latency=NO_LATENCY
+)
 WEIGHTS_BP = (100, 500, 1000, 2500, 5000)
 # Requests of both variants at the limit: alpha 0.01, "not worse", one row for each pair of rates.
 TABLE = {

@@ -16,10 +16,15 @@ histograms = st.dictionaries(st.integers(0, BUCKET_MAX), st.integers(1, 1000), m
 @st.composite
 def counts(draw: st.DrawFn) -> Counts:
     """Counts that can be true."""
-    latency, duration = draw(histograms), draw(histograms)
-    requests = draw(st.integers(0, 1000)) + max(sum(latency.values()), sum(duration.values()))
+    latency, duration, gap, aborted = (draw(histograms) for _ in range(4))
+    requests = draw(st.integers(0, 1000)) + max(sum(part.values()) for part in (latency, duration, gap))
     events = st.integers(0, requests)
-    return Counts(requests, draw(events), draw(events), draw(events), latency, duration)
+    trials = draw(st.dictionaries(st.sampled_from("abc"), st.integers(1, 1000), max_size=3))
+    labelled = {name: draw(st.integers(1, n)) for name, n in trials.items() if draw(st.booleans())}
+    assigned = draw(st.integers(0, 5000))
+    return Counts(
+        requests, draw(events), draw(events), draw(events), latency, duration, assigned, gap, aborted, trials, labelled
+    )
 
 
 @given(st.lists(counts(), max_size=5), st.randoms())
@@ -58,7 +63,9 @@ def test_a_copy_is_not_touched_by_later_increments(original: Counts) -> None:
     copy = original.copy()
     original.requests += 1
     original.latency[0] = original.latency.get(0, 0) + 1
+    original.label("a", True)
     assert copy.requests == original.requests - 1
+    assert copy.events.get("a", 0) == original.events["a"] - 1
     assert copy.latency.get(0, 0) == original.latency[0] - 1
 
 
@@ -76,6 +83,11 @@ def test_counts_that_can_be_true_pass_the_check(true: Counts) -> None:
         (Counts(5, latency={3: 1}), Counts(5, latency={3: 2})),
         (Counts(5), Counts(5, latency={3: 2})),
         (Counts(5), Counts(5, duration={3: 2})),
+        (Counts(5, assigned=8), Counts(5, assigned=9)),
+        (Counts(5, gap={3: 1}), Counts(5, gap={3: 2})),
+        (Counts(5), Counts(5, aborted={3: 2})),
+        (Counts(5, trials={"a": 1}), Counts(5, trials={"a": 2})),
+        (Counts(5, trials={"a": 2}), Counts(5, trials={"a": 2}, events={"a": 1})),
     ],
 )
 def test_counts_that_went_backwards_are_refused(new: Counts, old: Counts) -> None:
@@ -93,8 +105,30 @@ def test_counts_that_went_backwards_are_refused(new: Counts, old: Counts) -> Non
         Counts(2, latency={5: -1, 6: 2}),
         Counts(2, duration={BUCKET_MAX + 1: 1}),
         Counts(2, duration={-1: 1}),
+        Counts(2, gap={1: 3}),
+        Counts(2, aborted={1: -1}),
+        Counts(2, aborted={BUCKET_MAX + 1: 1}),
+        Counts(2, assigned=-1),
+        Counts(2, trials={"a": 1}, events={"a": 2}),
+        Counts(2, trials={"a": -1}),
+        Counts(2, trials={"a": 1}, events={"a": -1}),
+        Counts(2, events={"a": 1}),
+        Counts(2, trials={"": 1}),
+        Counts(2, trials={"a" * 65: 1}),
+        Counts(2, trials={str(i): 1 for i in range(257)}),
     ],
 )
 def test_counts_that_cannot_be_true_are_refused(false: Counts) -> None:
     with pytest.raises(EvidenceError):
         check(false)
+
+
+def test_a_label_enters_its_trial_and_its_event_in_one_step() -> None:
+    found = Counts()
+    for happened in (True, False, True):
+        found.label("clicked", happened)
+    assert (found.trials, found.events) == ({"clicked": 3}, {"clicked": 2})
+
+
+def test_more_clients_may_leave_than_requests_have_an_outcome() -> None:
+    check(Counts(2, aborted={5: 9}))

@@ -1,0 +1,285 @@
+"""The configuration at run time: strict decode, validate, keep, swap; the old one stands until the new one does.
+
+Rules:
+
+1. One replacement at a time, and none is half done: what is refused, or fails, leaves the old one in force.
+2. Only what a running gateway can change may differ (`CHANGEABLE`); anything else is refused with the keys that need a
+   restart.
+3. A backend that is not in the file must be where the file allows it (`addresses`).
+4. A rollout under way keeps its route and its backends; it is ended first.
+5. What was replaced is kept beside the journal, on the disk before it is in force (`gateway.config.stored`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from gateway.admin.addresses import AddressRules, refusals
+from gateway.admin.preconditions import tag
+from gateway.admin.problems import ProblemError
+from gateway.config import ConfigError, GatewayConfig, Mistake, load, read, reload, routing_table
+from gateway.config.mistakes import place_of
+from gateway.config.plain import differences, plain, redacted, restored
+from gateway.config.stored import Stored, read_stored, sha256_of, write_stored
+from gateway.config.watching import watched
+from gateway.control.api import ControlPlane
+from gateway.core.errors import ConflictError, InvalidValueError, JournalError, NotFoundError
+from gateway.core.rollout.types import Phase
+from gateway.core.traffic.table import Endpoint
+from gateway.runtime.clock import Clock, iso
+
+CHANGEABLE = ("backends", "routes")
+_SHOWN_MAX = 20
+
+
+class MistakesError(ProblemError):
+    """A configuration that cannot be used, with every mistake."""
+
+    def __init__(self, mistakes: tuple[Mistake, ...]) -> None:
+        self.mistakes = mistakes
+        first = [f"{m.place or 'the body'}: {m.problem}; {m.mend}" for m in mistakes[:_SHOWN_MAX]]
+        more = f" (and {len(mistakes) - _SHOWN_MAX} more)" if len(mistakes) > _SHOWN_MAX else ""
+        super().__init__("invalid-configuration", "; ".join(first) + more)
+
+    def within(self, place: str) -> MistakesError:
+        """The same, as whoever sent only the part at ``place`` sees it."""
+        if not place:
+            return self
+        return MistakesError(
+            tuple(
+                msgspec.structs.replace(mistake, place=mistake.place.removeprefix(place).removeprefix("."))
+                for mistake in self.mistakes
+            )
+        )
+
+
+class Change(msgspec.Struct, frozen=True):
+    """What a replacement would change, or has changed: the places, and the backends and routes that come and go."""
+
+    changed: tuple[str, ...]
+    backends_added: tuple[str, ...]
+    backends_removed: tuple[str, ...]
+    routes_added: tuple[str, ...]
+    routes_removed: tuple[str, ...]
+
+
+class Source(msgspec.Struct, frozen=True):
+    """Where the configuration in force comes from: ``file``, or ``api`` with who gave it and when."""
+
+    source: str
+    file: str
+    etag: str
+    by: str | None = None
+    at: str | None = None
+
+
+class Configuring:
+    """The configuration in force, and the one way to replace it."""
+
+    def __init__(
+        self,
+        control: ControlPlane,
+        clock: Clock,
+        path: Path,
+        text: bytes,
+        config: GatewayConfig,
+        own: tuple[tuple[str, int], ...] = (),
+    ) -> None:
+        """``text`` is what the file held at the start; ``config`` is in force, which may be what replaced it."""
+        self._control = control
+        self._clock = clock
+        self._path = path
+        self._text = text
+        self.config = config
+        self._rules = AddressRules(config.admin.backend_allow, own)
+        self._turn = asyncio.Lock()
+        # Where those that the file names are is the file's business.
+        told = reload(path, text)
+        self._told: dict[str, Any] = plain(told)
+        self._trusted = set(_endpoints(told))
+        self._stored = read_stored(config.state_dir)
+
+    @property
+    def tree(self) -> dict[str, Any]:
+        """The configuration in force as its file would say it, without secrets."""
+        found: dict[str, Any] = redacted(plain(self.config))
+        return found
+
+    @property
+    def etag(self) -> str:
+        """What names the configuration in force."""
+        return tag(plain(self.config))
+
+    @property
+    def source(self) -> Source:
+        """Where it comes from."""
+        stored = self._stored
+        if stored is None:
+            return Source("file", str(self._path), self.etag)
+        return Source("api", str(self._path), self.etag, stored.by, stored.at)
+
+    async def replace(
+        self, tree: Any, by: str, *, expect: Callable[[], None], dry_run: bool = False, text: bytes | None = None
+    ) -> Change:
+        """Put ``tree`` in force, as ``by`` wishes; ``text`` is how it was written, None for what is not from a text.
+
+        ``expect`` raises when the configuration in force is not the one that the wish is about. Raises ProblemError,
+        ConflictError (nothing was changed), JournalError when it cannot be kept.
+        """
+        async with self._turn:
+            expect()
+            tree = restored(tree, plain(self.config))
+            new = self._checked(_written(tree) if text is None else text)
+            change = self._change(new)
+            self._refuse_restarts(new)
+            self._refuse_amid_rollouts(new)
+            if why := await refusals(self._rules, set(_endpoints(new)) - set(_endpoints(self.config)) - self._trusted):
+                raise ProblemError("address-not-allowed", "; ".join(why))
+            if not dry_run and change.changed:
+                await self._swap(new, by)
+            return change
+
+    async def edit(self, edit: Callable[[dict[str, Any]], None], by: str, *, expect: Callable[[], None]) -> Change:
+        """Replace it by what ``edit`` makes of its tree, in place."""
+        tree = plain(self.config)
+        edit(tree)
+        return await self.replace(tree, by, expect=expect)
+
+    async def reread(self, by: str, *, expect: Callable[[], None], dry_run: bool = False) -> Change:
+        """Replace it by what the file says now."""
+        try:
+            text = await asyncio.to_thread(read, self._path)
+        except ConfigError as error:
+            raise MistakesError(error.mistakes) from None
+        # The file is the operator's own word: what it names is trusted.
+        config = self._checked(text)
+        self._trusted |= set(_endpoints(config))
+        return await self.replace(plain(config), by, expect=expect, dry_run=dry_run, text=text)
+
+    def _checked(self, text: bytes) -> GatewayConfig:
+        try:
+            return load(self._path, text=text)
+        except ConfigError as error:
+            raise MistakesError(error.mistakes) from None
+
+    def _change(self, new: GatewayConfig) -> Change:
+        old = self.config
+        changed = tuple(place_of(path) for path in differences(by_name(old), by_name(new)))
+        names = {route.name for route in old.routes}
+        fresh = {route.name for route in new.routes}
+        return Change(
+            changed,
+            backends_added=tuple(sorted(new.backends.keys() - old.backends.keys())),
+            backends_removed=tuple(sorted(old.backends.keys() - new.backends.keys())),
+            routes_added=tuple(sorted(fresh - names)),
+            routes_removed=tuple(sorted(names - fresh)),
+        )
+
+    def _refuse_restarts(self, new: GatewayConfig) -> None:
+        old_tree, new_tree = plain(self.config, defaults=True), plain(new, defaults=True)
+        paths = [path for path in differences(old_tree, new_tree) if path[0] not in CHANGEABLE]
+        keys = ", ".join(dict.fromkeys(place_of(path) for path in paths))
+        if watched(new) and not watched(self.config):
+            keys = keys or "analysis.predictions and labels, of which there were none"
+        if keys:
+            raise ProblemError(
+                "restart-required",
+                f"a running gateway cannot change {keys}: leave as they are, or change the file and restart;"
+                f" what can change is {' and '.join(CHANGEABLE)}",
+            )
+
+    def _refuse_amid_rollouts(self, new: GatewayConfig) -> None:
+        routes = {route.name: route for route in new.routes}
+        for route in self.config.routes:
+            view = self._control.route(route.name)
+            kept = routes.get(route.name)
+            # That a new canary takes the place of one under way is for the plan to say: see `reconfigure`.
+            if (kept is None or kept.stable != route.stable) and not _over(Phase(view.phase)):
+                raise ConflictError(
+                    f"rollout {view.rollout_id} is under way on route {route.name}, which would lose its backends:"
+                    " abort it, or wait for its end"
+                )
+
+    async def _swap(self, new: GatewayConfig, by: str) -> None:
+        before, stored = self._stored, None
+        if plain(new) != self._told:
+            text = yaml.safe_dump(plain(new), allow_unicode=True, sort_keys=False)
+            stored = Stored(sha256_of(self._text), text, by, iso(self._clock.wall_s()))
+        await self._keep(stored)
+        try:
+            await self._control.reconfigure(new, routing_table(new, epoch=0), by)
+        except BaseException:
+            await self._keep(before)
+            raise
+        self.config = new
+
+    async def _keep(self, stored: Stored | None) -> None:
+        try:
+            await asyncio.to_thread(write_stored, self.config.state_dir, stored)
+        except OSError as error:
+            raise JournalError(
+                f"the configuration cannot be kept in {self.config.state_dir}: {error.strerror};"
+                " free space or permit it, then try again"
+            ) from None
+        self._stored = stored
+
+    async def follow(self, text: bytes, by: str) -> None:
+        """Go by what the file holds now, which the supervisor has read and checked: the file wins over the API."""
+        async with self._turn:
+            new = reload(self._path, text)
+            await self._control.reconfigure(new, routing_table(new, epoch=0), by)
+            self.config, self._text, self._told = new, text, plain(new)
+            self._trusted = set(_endpoints(new))
+            await self._keep(None)
+
+    async def go_back(self, by: str, *, expect: Callable[[], None], dry_run: bool = False) -> Change:
+        """Replace it by what the file said when the gateway was started."""
+        return await self.replace(self._told, by, expect=expect, dry_run=dry_run)
+
+
+def _written(tree: Any) -> bytes:
+    try:
+        return yaml.safe_dump(tree, allow_unicode=True).encode()
+    except UnicodeEncodeError:
+        raise InvalidValueError("the body holds half of a surrogate pair; write the character itself") from None
+    except RecursionError:
+        raise InvalidValueError("the body is nested too deeply") from None
+
+
+def _over(phase: Phase) -> bool:
+    return phase is Phase.IDLE or phase.terminal
+
+
+def by_name(config: GatewayConfig) -> dict[str, Any]:
+    """The tree with all defaults and with routes by their names, so that an insertion is not a change of all others."""
+    tree: dict[str, Any] = plain(config, defaults=True)
+    return tree | {"routes": {route["name"]: route for route in tree["routes"]}}
+
+
+def route_tree(config: GatewayConfig, name: str) -> dict[str, Any]:
+    """What the configuration says of a route, or NotFoundError."""
+    for route in config.routes:
+        if route.name == name:
+            found: dict[str, Any] = plain(route)
+            return found
+    known = ", ".join(sorted(route.name for route in config.routes))
+    raise NotFoundError(f"no route is named {name!r}; there are: {known}")
+
+
+def backend_tree(config: GatewayConfig, name: str) -> dict[str, Any]:
+    """What the configuration says of a backend, or NotFoundError."""
+    if name not in config.backends:
+        raise NotFoundError(f"no backend is named {name!r}; there are: {', '.join(sorted(config.backends))}")
+    found: dict[str, Any] = plain(config.backends[name])
+    return found
+
+
+def _endpoints(config: GatewayConfig) -> Iterator[Endpoint]:
+    for backend in config.backends.values():
+        yield from backend.endpoints

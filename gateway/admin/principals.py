@@ -1,0 +1,86 @@
+"""Who is asking, and what they may do: bearer tokens by their hash, client certificates by their common name.
+
+Rules:
+
+1. A presented token is compared with every key, each in constant time: how long it takes tells of none of them.
+2. A token decides when there is one, a certificate when there is none.
+3. Without keys and certificates everybody may do all; such a listener is on loopback (see `guard`).
+
+Source: RFC 6750 (bearer tokens).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+
+import msgspec
+from starlette.datastructures import Headers
+
+from gateway.admin import intake
+from gateway.config.admin import ClientConfig, Scope
+from gateway.config.world import Key
+
+_ALL = frozenset(Scope)
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """Somebody who was let in. The name is empty for the one token of old, and where no credentials are needed."""
+
+    name: str
+    scopes: frozenset[Scope]
+
+    def actor(self, headers: Headers) -> str:
+        """Who is to be named for a wish: the principal, and behind whom the client says it stands."""
+        said = intake.actor(headers)
+        if not self.name:
+            return said
+        return self.name if said in (intake.DEFAULT_ACTOR, self.name) else f"{said} via {self.name}"
+
+
+ANYBODY = Principal("", _ALL)
+
+
+class Refused(Exception):
+    """Who asks is not let in; the text says why."""
+
+
+class Keyring:
+    """All that lets in."""
+
+    def __init__(self, keys: Sequence[Key] = (), clients: Sequence[ClientConfig] = ()) -> None:
+        self._keys = [(bytes.fromhex(key.sha256), Principal(key.name, _contained(key.scopes))) for key in keys]
+        self._clients = {client.name: Principal(client.name, _contained(client.scopes)) for client in clients}
+
+    @property
+    def open(self) -> bool:
+        """Whether no credentials are asked for."""
+        return not self._keys and not self._clients
+
+    def find(self, headers: Headers, certificate: str | None) -> Principal:
+        """Who sent these headers over a connection with this certificate. Raises Refused."""
+        if self.open:
+            return ANYBODY
+        given = headers.getlist("authorization")
+        if not given:
+            return self._by_certificate(certificate)
+        scheme, _, token = given[0].partition(" ")
+        found = self._by_token(token.strip().encode("latin-1"))
+        if found is None or len(given) != 1 or scheme.lower() != "bearer":
+            raise Refused("this is no token that the gateway was started with")
+        return found
+
+    def _by_token(self, token: bytes) -> Principal | None:
+        digest = hashlib.sha256(token).digest()
+        found = [principal for key, principal in self._keys if hmac.compare_digest(digest, key)]
+        return found[0] if found else None
+
+    def _by_certificate(self, name: str | None) -> Principal:
+        if name is None or name not in self._clients:
+            raise Refused("send the header authorization: Bearer TOKEN, with a token that the configuration names")
+        return self._clients[name]
+
+
+def _contained(scopes: Sequence[Scope]) -> frozenset[Scope]:
+    return frozenset[Scope]().union(*(scope.implies for scope in scopes))

@@ -1,0 +1,46 @@
+"""``gateway explain``: the story of a rollout, decision by decision, from the journal alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from gateway.admin.bodies import StoryBody
+from gateway.cli.client import Client, Refused, one_line
+from gateway.cli.names import rollout_argument
+from gateway.cli.options import print_json, remote
+from gateway.control.journal import Journal
+from gateway.control.story import lines, story
+from gateway.core.errors import GatewayError
+
+
+@click.command()
+@rollout_argument()
+@click.option(
+    "--journal",
+    "path",
+    type=click.Path(path_type=Path),
+    help="Read this file (journal.sqlite3 in the state directory) instead of asking a gateway; it must not be running.",
+)
+@remote
+def explain(client: Client, wanted: str, path: Path | None, as_json: bool) -> None:
+    """Tell what was decided on ROLLOUT, when, by whom, why and on which numbers."""
+    told = client.story(client.find(wanted).id) if path is None else _read(path, wanted)
+    if as_json:
+        print_json(told)
+        return
+    for line in lines(told.decisions):
+        click.echo(one_line(line))
+
+
+def _read(path: Path, wanted: str) -> StoryBody:
+    if not path.is_file():
+        raise Refused(f"there is no journal {path}; it is the file journal.sqlite3 in the gateway's state directory")
+    try:
+        with Journal.open(path) as journal:
+            latest = journal.latest(wanted)
+            rollout_id = wanted if latest is None else latest.rollout_id
+            return StoryBody(rollout_id, tuple(story(journal.events(rollout_id))))
+    except GatewayError as error:
+        raise Refused(str(error)) from None

@@ -1,0 +1,92 @@
+"""``gateway backends``, ``workers``, ``alarms``, ``audit`` and ``events``: what goes on in a running gateway."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from gateway.cli import tables
+from gateway.cli.client import Client, one_line
+from gateway.cli.options import print_json, remote
+
+_LIMIT_MAX = 200
+
+
+@click.command()
+@remote
+def backends(client: Client, as_json: bool) -> None:
+    """Show the backends, their endpoints and what probes say of them."""
+    found = client.call("GET", "/backends")
+    rows = [
+        (backend["name"], ", ".join(backend["routes"]) or "-", endpoint["url"], _health(endpoint["healthy"]))
+        for backend in found["backends"]
+        for endpoint in backend["endpoints"]
+    ]
+    _show(found, as_json, ("backend", "routes", "endpoint", "health"), rows)
+
+
+@click.command()
+@remote
+def workers(client: Client, as_json: bool) -> None:
+    """Show the worker processes and how they are doing."""
+    found = client.call("GET", "/workers")
+    names = ("index", "pid", "epoch", "in_flight", "connections", "heard_ago_s")
+    rows = [[f"{worker[name]:g}" for name in names] for worker in found["workers"]]
+    _show(found, as_json, ("worker", "pid", "table", "in flight", "connections", "heard s ago"), rows)
+
+
+@click.command()
+@remote
+def alarms(client: Client, as_json: bool) -> None:
+    """Show what is wrong right now and needs a person."""
+    found = client.call("GET", "/alarms")
+    _show(found, as_json, ("what", "why"), [(a["what"], a["reason"]) for a in found["alarms"]], "no alarm stands")
+
+
+@click.command()
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, _LIMIT_MAX), help="How many.")
+@remote
+def audit(client: Client, limit: int, as_json: bool) -> None:
+    """Show who wished for what on the admin API, newest first, refused wishes included."""
+    found = client.call("GET", "/audit", params={"limit": limit})
+    rows = [
+        (e["at"], e["principal"], e["actor"], f"{e['method']} {e['path']}", str(e["status"]), e["problem"] or e["said"])
+        for e in found["entries"]
+    ]
+    _show(found, as_json, ("at", "principal", "actor", "request", "status", "what"), rows, "nobody has wished anything")
+
+
+@click.command()
+@click.option("--after", type=click.IntRange(0), help="Begin after the event of this id, if it is remembered.")
+@click.option("--kind", "kinds", multiple=True, help="Only events of this kind; may be given several times.")
+@remote
+def events(client: Client, after: int | None, kinds: tuple[str, ...], as_json: bool) -> None:
+    """Follow what happens, one line an event, until interrupted."""
+    for event in client.events(after):
+        if kinds and event["kind"] not in kinds:
+            continue
+        if as_json:
+            print_json(event)
+        else:
+            data = event["data"]
+            what = data.get("reason") or ", ".join(
+                f"{k}={v}" for k, v in data.items() if not isinstance(v, dict | list)
+            )
+            click.echo(one_line(f"{event['at']} {event['id']} {event['kind']} {event['route'] or '-'}: {what}"))
+
+
+def _health(healthy: bool | None) -> str:
+    return {True: "up", False: "DOWN", None: "not probed"}[healthy]
+
+
+def _show(
+    found: Any, as_json: bool, columns: Sequence[str], rows: Sequence[Sequence[str]], nothing: str = "there are none"
+) -> None:
+    if as_json:
+        print_json(found)
+    elif rows:
+        tables.console().print(tables.plain_table(columns, rows))
+    else:
+        click.echo(nothing)

@@ -1,0 +1,64 @@
+"""``gateway rollout wait``: for pipelines, which want one exit status for the whole journey."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from gateway.admin.bodies import RolloutBody
+from gateway.cli.client import Client, Refused, one_line
+from gateway.cli.names import rollout_argument
+from gateway.cli.options import print_json, remote
+
+UNDECIDED, ROLLED_BACK = 3, 4
+_STATUS = {"PROMOTED": 0, "ROLLED_BACK": ROLLED_BACK, "WITHDRAWN": UNDECIDED}
+# A gateway that is restarted is away for a moment; its journal remembers the rollout.
+_AWAY_S_MAX = 60.0
+_ASK_AGAIN_S = 1.0
+
+
+@click.command()
+@rollout_argument()
+@click.option("--timeout", "timeout_s", type=click.FloatRange(0), help="Seconds to wait at most; without it, for ever.")
+@click.option("--quiet", "-q", is_flag=True, help="Say nothing on the way.")
+@remote
+def wait(client: Client, wanted: str, timeout_s: float | None, quiet: bool, as_json: bool) -> int:
+    """Wait until ROLLOUT has ended, telling of each decision on standard error.
+
+    Exit status: 0 promoted, 4 rolled back, 3 undecided (time is over, or it was withdrawn), 1 the gateway cannot be
+    asked.
+    """
+    deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+    view = client.find(wanted)
+    _tell(view, quiet)
+    while view.phase not in _STATUS:
+        left_s = float("inf") if deadline_s is None else deadline_s - time.monotonic()
+        if left_s <= 0:
+            break
+        newer = _changed(client, view, left_s)
+        if newer.revision != view.revision:
+            _tell(newer, quiet)
+        view = newer
+    if as_json:
+        print_json(view)
+    else:
+        click.echo(one_line(f"{view.id}: {view.phase} at {view.canary_percent:g} %: {view.reason}"))
+    return _STATUS.get(view.phase, UNDECIDED)
+
+
+def _changed(client: Client, view: RolloutBody, left_s: float) -> RolloutBody:
+    """The next that is decided; a gateway that is away may come back."""
+    away_s = time.monotonic() + min(left_s, _AWAY_S_MAX)
+    while True:
+        try:
+            return client.changed(view, left_s)
+        except Refused as refusal:
+            if refusal.status is not None or time.monotonic() >= away_s:
+                raise
+            time.sleep(min(_ASK_AGAIN_S, left_s))
+
+
+def _tell(view: RolloutBody, quiet: bool) -> None:
+    if not quiet:
+        click.echo(one_line(f"{view.updated_at} {view.phase} at {view.canary_percent:g} %: {view.reason}"), err=True)

@@ -1,0 +1,140 @@
+"""The section ``admin``: the control plane's own listener, who may speak to it, and what it may be told.
+
+Rules:
+
+1. A token is kept as its SHA-256 (``sha256``), or comes from the environment or a file and is hashed when it is read;
+   tokens are long random text, so a slow hash would add nothing.
+2. Scopes contain each other: ``admin`` may do all, ``operate`` what a rollout needs and everything that ``read`` may.
+3. A client's certificate proves a name; what the name may do is said in ``tls.clients``, not by the certificate.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Annotated
+
+import msgspec
+from pydantic import AfterValidator, BeforeValidator, Field, InstanceOf
+
+from gateway.config import grammar
+from gateway.config.grammar import Network
+from gateway.config.mistakes import BadValue, show
+from gateway.config.section import DEFAULT_ADMIN, EnvironmentName, FilePath, ListenAddress, Section
+from gateway.config.shape import Noun
+
+TOKENS_MAX = 100
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+_PRINCIPAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@ -]{0,62}")
+
+
+class Scope(enum.StrEnum):
+    """What a principal may do; each contains those before it."""
+
+    READ = "read"
+    OPERATE = "operate"
+    ADMIN = "admin"
+
+    @property
+    def implies(self) -> frozenset[Scope]:
+        """This scope and all that it contains."""
+        members = list(Scope)
+        return frozenset(members[: members.index(self) + 1])
+
+
+class AllowedBackend(msgspec.Struct, frozen=True):
+    """Where a backend that comes over the API may be: an address range, a host, or (``*.``) every host below one."""
+
+    text: str
+    network: IPv4Network | IPv6Network | None = None
+
+    def covers_address(self, address: IPv4Address | IPv6Address) -> bool:
+        """Whether the range holds the address."""
+        return self.network is not None and address.version == self.network.version and address in self.network
+
+    def covers_host(self, host: str) -> bool:
+        """Whether the name is this one, or below it."""
+        return self.network is None and (
+            host == self.text if not self.text.startswith("*.") else host.endswith(self.text[1:])
+        )
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def allowed_backend(text: str) -> AllowedBackend:
+    """``10.0.0.0/8``, ``models.example`` or ``*.svc.cluster.local``."""
+    below = text.removeprefix("*.")
+    try:
+        ip_address(text)
+    except ValueError:
+        if "/" not in text and ":" not in text:
+            return AllowedBackend(("*." if below != text else "") + grammar.host_name(below))
+    if re.fullmatch(r"[^:/]+:[0-9]+", text):
+        raise BadValue(f"{show(text)} has a port", "give the host or the range alone; every port of it is allowed")
+    found: Network = grammar.network(text)
+    return AllowedBackend(str(found), found)
+
+
+def _sha256(text: str) -> str:
+    if not _SHA256.fullmatch(text):
+        # Not shown: it may be the token itself.
+        raise BadValue("this is not a SHA-256 in hexadecimal", "make a token and its hash with: gateway token new")
+    return text.lower()
+
+
+def principal_name(text: str) -> str:
+    """Who holds a token or a certificate, as the audit trail shows it."""
+    if not _PRINCIPAL.fullmatch(text):
+        mend = "use up to 63 letters, digits, spaces and . _ @ - that begin with a letter or digit"
+        raise BadValue(f"{show(text)} is not a name to be shown in the audit trail", mend)
+    return text
+
+
+PrincipalName = Annotated[str, AfterValidator(principal_name), Noun("a name")]
+Sha256 = Annotated[str, AfterValidator(_sha256), Noun("a SHA-256 in hexadecimal")]
+Scopes = Annotated[list[Annotated[Scope, Field(strict=False)]], Field(min_length=1, max_length=len(Scope))]
+AllowedBackendText = Annotated[
+    InstanceOf[AllowedBackend],
+    BeforeValidator(grammar.parsed_by(allowed_backend, AllowedBackend)),
+    Noun("an address range or a host name"),
+]
+
+
+class TokenConfig(Section):
+    """One bearer token: who holds it, what it may do, and exactly one of the ways to know it."""
+
+    name: PrincipalName
+    scopes: Scopes
+    sha256: Sha256 | None = None
+    env: EnvironmentName | None = None
+    file: FilePath | None = None
+
+
+class ClientConfig(Section):
+    """What the holder of a client certificate with this common name may do."""
+
+    name: PrincipalName
+    scopes: Scopes
+
+
+class AdminTlsConfig(Section):
+    """TLS on the admin listener; with ``client_ca_file`` only clients with a certificate of that CA get in."""
+
+    cert_file: FilePath
+    key_file: FilePath
+    client_ca_file: FilePath | None = None
+    clients: Annotated[list[ClientConfig], Field(max_length=TOKENS_MAX)] = []
+
+
+class AdminConfig(Section):
+    """The control plane's own listener."""
+
+    listen: ListenAddress = DEFAULT_ADMIN
+    token_env: EnvironmentName | None = None
+    token_file: FilePath | None = None
+    tokens: Annotated[list[TokenConfig], Field(max_length=TOKENS_MAX)] = []
+    tls: AdminTlsConfig | None = None
+    backend_allow: Annotated[list[AllowedBackendText], Field(max_length=1000)] = []
+    unready_without_stable: bool = True

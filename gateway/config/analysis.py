@@ -1,0 +1,211 @@
+"""The section `analysis` of a route: what a verdict promises, which metrics decide, and what each of them tolerates.
+
+Every default is read from the core's own specs; ``spec()`` turns a section into the core's value. Milliseconds here,
+microseconds inside.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from gateway.config.mistakes import BadValue
+from gateway.config.predictions import EventHeader, EventHeaderValue, LabelsConfig, PredictionsConfig, TrialsKey
+from gateway.config.section import Milliseconds, Ratio, Seconds, Section
+from gateway.config.shape import Noun
+from gateway.core.analysis.spec import (
+    EVENTS_MAX,
+    LATENCY_METRICS,
+    AnalysisSpec,
+    EventSpec,
+    GuardrailSpec,
+    LatencySpec,
+    MetricShares,
+    Mode,
+    RateSpec,
+    Unit,
+    Worse,
+)
+from gateway.core.errors import InvalidValueError
+
+_ANALYSIS = AnalysisSpec()
+_RATE = RateSpec()
+_LATENCY = LatencySpec()
+_OTHER_LATENCY = _ANALYSIS.duration
+_EVENT = EventSpec("event")
+_GUARDRAIL = GuardrailSpec("errors", 0.5)
+_SHARES = MetricShares()
+
+
+def _mode(value: object) -> object:
+    """YAML 1.1 reads a bare ``off`` as false."""
+    return Mode.OFF.value if value is False else value
+
+
+def _event_name(text: str) -> str:
+    try:
+        return EventSpec(text).name
+    except InvalidValueError as error:
+        raise BadValue(str(error), "choose a name such as low_confidence") from None
+
+
+def _guarded_metric(text: str) -> str:
+    try:
+        return GuardrailSpec(text, 0.5, 1 if text in LATENCY_METRICS else None).metric
+    except InvalidValueError as error:
+        raise BadValue(str(error), "name a failure class, a latency, or an event of this route") from None
+
+
+ModeKey = Annotated[Mode, Field(strict=False), BeforeValidator(_mode)]
+EventName = Annotated[str, AfterValidator(_event_name), Noun("an event's name")]
+GuardedMetric = Annotated[str, AfterValidator(_guarded_metric), Noun("a metric's name")]
+PartOfAlpha = Annotated[float, Field(ge=1e-6, le=1), Noun("a share")]
+Delta = Annotated[float, Field(ge=0, le=0.99), Noun("a share")]
+SliceSeconds = Annotated[float, Field(ge=0.01, le=3600), Noun("a number of seconds")]
+Slo = Annotated[float, Field(ge=0.001, le=10_000_000), Noun("a number of milliseconds")]
+SmallProbability = Annotated[float, Field(ge=0, le=0.5), Noun("a probability")]
+Quantile = Annotated[float, Field(ge=0.01, le=0.9999), Noun("a probability")]
+Quantiles = Annotated[list[Quantile], Field(min_length=1, max_length=16)]
+Slos = Annotated[list[Slo], Field(max_length=16)]
+
+
+class RateConfig(Section):
+    """How one class of failures is judged."""
+
+    mode: ModeKey = _RATE.mode
+    tolerance_ratio: Ratio = _RATE.tolerance_ratio
+    tolerance_delta: Delta = _RATE.tolerance_delta
+    margin_ratio: Ratio = _RATE.margin_ratio
+    margin_delta: Delta = _RATE.margin_delta
+
+    def spec(self) -> RateSpec:
+        """The same, as the judge wants it."""
+        return RateSpec(self.mode, self.margin_ratio, self.margin_delta, self.tolerance_ratio, self.tolerance_delta)
+
+
+class LatencyConfig(Section):
+    """How a latency is judged."""
+
+    mode: ModeKey = _LATENCY.mode
+    quantiles: Quantiles = list(_LATENCY.quantiles)
+    slo_ms: Slos = []
+    tolerance_ratio: Ratio = _LATENCY.tolerance_ratio
+    tolerance_ms: Milliseconds = _LATENCY.tolerance_us / 1000
+    margin_ratio: Ratio = _LATENCY.margin_ratio
+    margin_ms: Milliseconds = _LATENCY.margin_us / 1000
+    margin_delta: Annotated[float, Field(ge=0, le=0.9), Noun("a share")] = _LATENCY.margin_delta
+    slice_s: SliceSeconds = _LATENCY.slice_s
+
+    def spec(self) -> LatencySpec:
+        """The same, as the judge wants it."""
+        return LatencySpec(
+            mode=self.mode,
+            quantiles=tuple(self.quantiles),
+            tolerance_ratio=self.tolerance_ratio,
+            tolerance_us=round(self.tolerance_ms * 1000),
+            margin_ratio=self.margin_ratio,
+            margin_us=round(self.margin_ms * 1000),
+            margin_delta=self.margin_delta,
+            slice_s=self.slice_s,
+            slo_us=tuple(round(slo_ms * 1000) for slo_ms in self.slo_ms),
+        )
+
+
+class OtherLatencyConfig(LatencyConfig):
+    """A latency beside the first byte's; it is not looked at unless it is switched on."""
+
+    mode: ModeKey = _OTHER_LATENCY.mode
+
+
+class EventConfig(Section):
+    """Where a labelled yes/no event comes from, and how it is judged."""
+
+    name: EventName
+    header: EventHeader | None = None
+    header_value: EventHeaderValue | None = None
+    trial: TrialsKey | None = None
+    mode: ModeKey = _EVENT.mode
+    worse: Annotated[Worse, Field(strict=False)] = _EVENT.worse
+    tolerance_ratio: Ratio = _EVENT.tolerance_ratio
+    tolerance_delta: Delta = _EVENT.tolerance_delta
+    margin_ratio: Ratio = _EVENT.margin_ratio
+    margin_delta: Delta = _EVENT.margin_delta
+    share: PartOfAlpha = _EVENT.share
+    unit: Annotated[Unit, Field(strict=False)] = _EVENT.unit
+    slice_s: SliceSeconds = _EVENT.slice_s
+
+    def spec(self) -> EventSpec:
+        """The same, as the judge wants it."""
+        return EventSpec(**self.model_dump(exclude={"header", "header_value", "trial"}))
+
+
+class GuardrailConfig(Section):
+    """An absolute limit on the canary."""
+
+    metric: GuardedMetric
+    limit: Annotated[float, Field(ge=1e-6, le=0.99), Noun("a share")]
+    threshold_ms: Slo | None = None
+    mode: ModeKey = _GUARDRAIL.mode
+    share: PartOfAlpha = _GUARDRAIL.share
+    slice_s: SliceSeconds = _GUARDRAIL.slice_s
+
+    def spec(self) -> GuardrailSpec:
+        """The same, as the judge wants it."""
+        threshold_us = None if self.threshold_ms is None else round(self.threshold_ms * 1000)
+        return GuardrailSpec(self.metric, self.limit, threshold_us, self.mode, self.share, self.slice_s)
+
+
+class SharesConfig(Section):
+    """How the built-in metrics share alpha_rollback."""
+
+    errors: PartOfAlpha = _SHARES.errors
+    client_errors: PartOfAlpha = _SHARES.client_errors
+    overload: PartOfAlpha = _SHARES.overload
+    latency: PartOfAlpha = _SHARES.latency
+    duration: PartOfAlpha = _SHARES.duration
+    gap: PartOfAlpha = _SHARES.gap
+
+    def spec(self) -> MetricShares:
+        """The same, as the judge wants it."""
+        return MetricShares(**self.model_dump())
+
+
+class AnalysisConfig(Section):
+    """What a verdict promises, how often it is sought, and what it looks at."""
+
+    alpha_rollback: Annotated[float, Field(ge=1e-12, le=0.5), Noun("a probability")] = _ANALYSIS.alpha_rollback
+    alpha_promote: Annotated[float, Field(ge=1e-12, le=0.5), Noun("a probability")] = _ANALYSIS.alpha_promote
+    alpha_sample_ratio: SmallProbability = _ANALYSIS.alpha_sample_ratio
+    interval_s: Seconds = 0.1
+    burst_s: Annotated[float, Field(ge=0, le=10), Noun("a number of seconds")] = _ANALYSIS.burst_s
+    errors: RateConfig = RateConfig()
+    client_errors: RateConfig = RateConfig()
+    overload: RateConfig = RateConfig()
+    latency: LatencyConfig = LatencyConfig()
+    duration: OtherLatencyConfig = OtherLatencyConfig()
+    gap: OtherLatencyConfig = OtherLatencyConfig()
+    events: Annotated[list[EventConfig], Field(max_length=EVENTS_MAX // 2)] = []
+    guardrails: Annotated[list[GuardrailConfig], Field(max_length=EVENTS_MAX // 2)] = []
+    predictions: PredictionsConfig | None = None
+    labels: LabelsConfig = LabelsConfig()
+    shares: SharesConfig = SharesConfig()
+
+    def spec(self, *, one_by_one: bool = True) -> AnalysisSpec:
+        """The same, as the judge wants it. Without ``one_by_one`` assignment sessions are counted."""
+        return AnalysisSpec(
+            alpha_rollback=self.alpha_rollback,
+            alpha_promote=self.alpha_promote,
+            errors=self.errors.spec(),
+            client_errors=self.client_errors.spec(),
+            overload=self.overload.spec(),
+            latency=self.latency.spec(),
+            shares=self.shares.spec(),
+            duration=self.duration.spec(),
+            gap=self.gap.spec(),
+            events=tuple(event.spec() for event in self.events),
+            guardrails=tuple(guardrail.spec() for guardrail in self.guardrails),
+            alpha_sample_ratio=self.alpha_sample_ratio if one_by_one else 0.0,
+            burst_s=self.burst_s,
+            sticky=not one_by_one,
+        )

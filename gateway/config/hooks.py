@@ -1,0 +1,157 @@
+"""The sections ``hooks`` and ``gates``: who outside is told of a rollout, and who is asked whether it may go on.
+
+Exactly one of ``url``, ``url_env`` and ``command`` says where a letter goes. A signing secret comes from the
+environment or a file, never from this file itself, which is read, copied and shown; an address that is a secret, as
+those of Slack and Teams are, can come from the environment too. A secret that begins with ``whsec_`` is base64 after
+it, any other is taken as it stands (Standard Webhooks 1.0).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import enum
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from gateway.config import grammar
+from gateway.config.mistakes import BadValue, Flaw, TreePath, show
+from gateway.config.section import EnvironmentName, FilePath, RouteName, Seconds, Section
+from gateway.config.shape import Noun
+from gateway.core.rollout.types import NOTIFY_KINDS
+
+HOOKS_MAX = 100
+_SECRET_CHARS_MAX = 4096
+_PREFIX = "whsec_"
+SECRET_BYTES_MIN = 16
+
+
+class LetterFormat(enum.StrEnum):
+    """How a transition is written."""
+
+    CLOUDEVENTS = "cloudevents"
+    SLACK = "slack"
+    TEAMS = "teams"
+
+
+def _kind(text: str) -> str:
+    if text not in NOTIFY_KINDS:
+        raise BadValue(f"{show(text)} is no transition", f"choose among {', '.join(NOTIFY_KINDS)}")
+    return text
+
+
+TransitionKind = Annotated[str, AfterValidator(_kind), Noun("a transition's name")]
+WebhookUrl = Annotated[str, AfterValidator(grammar.web_url), Noun("an http(s) URL")]
+Argument = Annotated[str, Field(min_length=1, max_length=4096), Noun("text")]
+
+
+def _gate_name(text: str) -> str:
+    if text in ("manual", "canary"):
+        raise BadValue(f"{show(text)} has a meaning of its own in a plan", "give the gate another name")
+    return text
+
+
+class GateConfig(Section):
+    """Somebody who is asked whether a rollout may go on; ``plan.steps[].gate`` and ``plan.promotion_gate`` name it."""
+
+    name: Annotated[RouteName, AfterValidator(_gate_name)]
+    url: WebhookUrl | None = None
+    url_env: EnvironmentName | None = None
+    secret_env: EnvironmentName | None = None
+    secret_file: FilePath | None = None
+    interval_s: Seconds = 10.0
+    timeout_s: Seconds = 10.0
+
+
+class HookConfig(Section):
+    """One receiver."""
+
+    name: RouteName
+    url: WebhookUrl | None = None
+    url_env: EnvironmentName | None = None
+    command: Annotated[list[Argument], Field(min_length=1, max_length=100)] | None = None
+    format: Annotated[LetterFormat, Field(strict=False)] = LetterFormat.CLOUDEVENTS
+    secret_env: EnvironmentName | None = None
+    secret_file: FilePath | None = None
+    transitions: Annotated[list[TransitionKind], Field(min_length=1)] | None = None
+    routes: Annotated[list[RouteName], Field(min_length=1)] | None = None
+    timeout_s: Seconds = 10.0
+    give_up_s: Seconds = 86_400.0
+
+
+def key_of(secret: str) -> bytes:
+    """The key that a secret stands for (Standard Webhooks). Raises BadValue for one that protects nothing."""
+    mend = "make one with: openssl rand -base64 32"
+    try:
+        coded = secret.startswith(_PREFIX)
+        key = base64.b64decode(secret[len(_PREFIX) :], validate=True) if coded else secret.encode()
+    except binascii.Error:
+        raise BadValue(f"it begins with {_PREFIX} but goes on with no base64", mend) from None
+    if len(key) < SECRET_BYTES_MIN:
+        raise BadValue(f"it has {len(key)} bytes, and {SECRET_BYTES_MIN} are the least", mend)
+    return key
+
+
+def webhook_url(hook: HookConfig | GateConfig, environ: Mapping[str, str] = os.environ) -> str | None:
+    """Where the hook's letters are posted, None for a command. Raises BadValue when it cannot be had."""
+    if hook.url_env is None:
+        return hook.url
+    try:
+        return grammar.web_url(_variable(hook.url_env, environ).strip())
+    except BadValue as bad:
+        # Without the grammar's words: they quote the value, which is a secret.
+        problem = f"the environment variable {hook.url_env} holds no http(s) URL"
+        raise bad if hook.url_env not in environ else BadValue(problem, "set it to the receiver's URL") from None
+
+
+def webhook_secret(hook: HookConfig | GateConfig, environ: Mapping[str, str] = os.environ) -> str | None:
+    """The secret that signs the hook's letters, None without one. Raises BadValue when it cannot be had."""
+    if hook.secret_env is not None:
+        return _long_enough(_variable(hook.secret_env, environ), hook.secret_env)
+    if hook.secret_file is None:
+        return None
+    try:
+        with hook.secret_file.open(encoding="utf-8") as file:
+            return _long_enough(file.read(_SECRET_CHARS_MAX), str(hook.secret_file))
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise BadValue(
+            f"cannot read {hook.secret_file}: {why}", "put the secret into a file that can be read"
+        ) from None
+
+
+def hook_flaws(hooks: Iterable[HookConfig], gates: Iterable[GateConfig], environ: Mapping[str, str]) -> Iterator[Flaw]:
+    """What is wrong with what the hooks and gates have outside the file."""
+    places: list[tuple[TreePath, HookConfig | GateConfig]] = [
+        *((("hooks", i), hook) for i, hook in enumerate(hooks)),
+        *((("gates", i), g) for i, g in enumerate(gates)),
+    ]
+    for path, one in places:
+        ways: tuple[tuple[str, Callable[[HookConfig | GateConfig, Mapping[str, str]], object]], ...] = (
+            ("url_env", webhook_url),
+            ("secret_env" if one.secret_env is not None else "secret_file", webhook_secret),
+        )
+        for key, read in ways:
+            try:
+                read(one, environ)
+            except BadValue as bad:
+                yield Flaw((*path, key), bad.problem, bad.mend)
+
+
+def _variable(name: str, environ: Mapping[str, str]) -> str:
+    try:
+        return environ[name]
+    except KeyError:
+        raise BadValue(f"the environment variable {name} is not set", "set it, or remove the key") from None
+
+
+def _long_enough(text: str, where: str) -> str:
+    secret = text.strip()
+    try:
+        key_of(secret)
+    except BadValue as bad:
+        raise BadValue(f"the secret in {where} is none: {bad.problem}", bad.mend) from None
+    return secret

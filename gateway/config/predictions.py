@@ -1,0 +1,133 @@
+"""What is looked for in answers (`routes[].analysis.predictions`), and where labelled events come from.
+
+The tolerances here have one reason each. Two versions that disagree on a share d of all inputs differ in no class's
+share by more than d, since every answer that changes leaves one class and enters another; so `tolerance` is the
+disagreement that a new version may have with the old one before it is held against it. `margin` is the disagreement
+that would still be promoted. Confidences shift with every calibration, hence the wider bounds of `low_confidence`.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from gateway.config.mistakes import BadValue, show
+from gateway.config.section import Count, HeaderName, Seconds, Section
+from gateway.config.shape import Noun
+from gateway.core.analysis.spec import EventSpec, Mode, Worse
+from gateway.core.predictions.events import (
+    CLASS_OTHER,
+    FAULTS,
+    LOW_CONFIDENCE,
+    QUANTILE_NAMES,
+    Kind,
+    WatchSettings,
+    mix_names,
+)
+from gateway.core.predictions.labels import LabelSettings
+from gateway.core.predictions.protocols import PROTOCOLS
+from gateway.core.traffic.table import Tap
+
+__all__ = ["PREDICTED", "TOLERANCE", "LabelsConfig", "PredictionsConfig", "Trials"]
+
+CLASSES_MAX = 24
+TOLERANCE = 0.05
+PREDICTED = frozenset(
+    (*FAULTS, LOW_CONFIDENCE, CLASS_OTHER, *QUANTILE_NAMES, *(f"class_{index}" for index in range(CLASSES_MAX)))
+)
+"""The events that answers themselves tell."""
+
+_TAP = Tap()
+_WATCH = WatchSettings()
+_LABELS = LabelSettings({})
+_OUTPUT_CHARS_MAX = 200
+_MIX_SHARE = 0.25
+_OTHER_SHARE = 0.05
+
+
+def _protocol(name: str) -> str:
+    if name not in PROTOCOLS:
+        raise BadValue(f"no protocol is named {show(name)}", f"known: {', '.join(PROTOCOLS)}")
+    return name
+
+
+ModeKey = Annotated[Mode, Field(strict=False)]
+KindKey = Annotated[Kind, Field(strict=False)]
+ProtocolName = Annotated[str, AfterValidator(_protocol), Noun("a protocol's name")]
+OutputName = Annotated[str, Field(min_length=1, max_length=_OUTPUT_CHARS_MAX), Noun("an output")]
+SamplePercent = Annotated[float, Field(gt=0, le=100), Noun("a percentage")]
+PerSecond = Annotated[float, Field(ge=1, le=100_000), Noun("a number per second")]
+Delta = Annotated[float, Field(gt=0, le=0.99), Noun("a share")]
+
+
+class Trials(enum.StrEnum):
+    """Which requests are an event's trials: all that were answered, or those that a label came for."""
+
+    REQUEST = "request"
+    LABEL = "label"
+
+
+class PredictionsConfig(Section):
+    """How answers are sampled and read, and how far apart they may lie."""
+
+    mode: ModeKey = Mode.DECIDE
+    kind: KindKey = _WATCH.kind
+    protocol: ProtocolName = "oip"
+    label: OutputName | None = None
+    scores: OutputName | None = None
+    value: OutputName | None = None
+    sample_percent: SamplePercent = 100.0
+    samples_per_s_max: PerSecond = _TAP.samples_per_s
+    body_bytes_max: Annotated[int, Field(ge=1, le=4 << 20), Noun("a number of bytes")] = _TAP.body_bytes_max
+    classes_max: Annotated[int, Field(ge=2, le=CLASSES_MAX)] = _WATCH.classes_max
+    low_confidence: Annotated[float, Field(gt=0, lt=1), Noun("a probability")] | None = None
+    tolerance: Delta = TOLERANCE
+    margin: Delta = 0.1
+    fault_margin: Delta = 0.01
+
+    @property
+    def named(self) -> dict[str, str]:
+        """The outputs that are named, by role."""
+        roles = {"label": self.label, "scores": self.scores, "value": self.value}
+        return {role: name for role, name in roles.items() if name is not None}
+
+    def watch(self) -> WatchSettings:
+        """What the inspector looks for. With `json-path` the outputs are called by their roles already."""
+        named = {role: role for role in self.named} if self.protocol == "json-path" else self.named
+        return WatchSettings(self.kind, self.classes_max, self.low_confidence, _WATCH.low_quantile, named)
+
+    def events(self) -> tuple[EventSpec, ...]:
+        """The events that this section adds to the analysis."""
+        mix = mix_names(self.watch())
+        faults = [
+            EventSpec(name, self.mode, Worse.HIGHER, margin_delta=self.fault_margin, share=_OTHER_SHARE)
+            for name in FAULTS
+        ]
+        mixed = [
+            EventSpec(
+                name,
+                self.mode,
+                Worse.DIFFERENT,
+                tolerance_delta=self.tolerance,
+                margin_ratio=1.0,
+                margin_delta=self.margin,
+                share=_MIX_SHARE / len(mix),
+            )
+            for name in mix
+        ]
+        low = EventSpec(LOW_CONFIDENCE, self.mode, Worse.HIGHER, 1.5, self.tolerance, 2.0, self.margin, _OTHER_SHARE)
+        return (*faults, *mixed, *([low] if self.kind is Kind.CLASSES else []))
+
+
+class LabelsConfig(Section):
+    """For how long, and of how many requests at once, labels are awaited."""
+
+    window_s: Seconds = _LABELS.window_s
+    requests_max: Count = _LABELS.requests_max
+
+
+EventHeader = HeaderName
+EventHeaderValue = Annotated[str, Field(min_length=1, max_length=200), Noun("text")]
+TrialsKey = Annotated[Trials, Field(strict=False)]

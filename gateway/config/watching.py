@@ -1,0 +1,52 @@
+"""From a configuration to what the tap and the inspector are to do."""
+
+from __future__ import annotations
+
+from gateway.config.predictions import Trials
+from gateway.config.schema import GatewayConfig, RouteConfig
+from gateway.core.analysis.spec import EventSpec
+from gateway.core.predictions.labels import LabelSettings
+from gateway.core.predictions.settings import RouteWatch
+from gateway.core.traffic.table import Mark, Tap
+
+_UNFOLDED_TIMES = 8
+
+
+def prediction_events(route: RouteConfig) -> tuple[EventSpec, ...]:
+    """The events that `analysis.predictions` adds; one that is in `analysis.events` is judged as it says there."""
+    predictions = route.analysis.predictions
+    told = {event.name for event in route.analysis.events}
+    return () if predictions is None else tuple(event for event in predictions.events() if event.name not in told)
+
+
+def tap(route: RouteConfig) -> Tap | None:
+    """What workers take note of on this route; None when there is nothing."""
+    analysis = route.analysis
+    marks = tuple(
+        Mark(event.name, event.header.lower(), event.header_value)
+        for event in analysis.events
+        if event.header is not None
+    )
+    ids = any(event.trial is not None for event in analysis.events)
+    predictions = analysis.predictions
+    if predictions is None:
+        return Tap(share=0.0, ids=ids, marks=marks) if ids or marks else None
+    return Tap(predictions.sample_percent / 100, predictions.samples_per_s_max, predictions.body_bytes_max, ids, marks)
+
+
+def watched(config: GatewayConfig) -> dict[str, RouteWatch]:
+    """What the inspector is to do, by route; empty when it is not needed."""
+    found = {route.name: _watch(route) for route in config.routes if route.canary is not None}
+    return {name: watch for name, watch in found.items() if watch.watch is not None or watch.labels is not None}
+
+
+def _watch(route: RouteConfig) -> RouteWatch:
+    analysis = route.analysis
+    events = {event.name: event.trial is Trials.REQUEST for event in analysis.events if event.trial is not None}
+    labels = LabelSettings(events, analysis.labels.window_s, analysis.labels.requests_max) if events else None
+    predictions = analysis.predictions
+    if predictions is None:
+        return RouteWatch(labels=labels)
+    paths = predictions.named if predictions.protocol == "json-path" else {}
+    unfolded = predictions.body_bytes_max * _UNFOLDED_TIMES
+    return RouteWatch(predictions.protocol, paths, predictions.watch(), labels, unfolded)

@@ -1,0 +1,133 @@
+"""Control's end of the conversation with the inspector: what to look at goes there, evidence and totals come back.
+
+The inspector's reports are a worker's in form, so the observer takes them as those of one more source of evidence. The
+connection is made again for as long as control lives. While the inspector is away for longer than a moment, requests
+are served and failures are judged as ever, but no canary passes on events of answers or labels: their proof stands
+still. Readiness is not held back; traffic does not depend on the inspector.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+import msgspec
+
+from gateway.config.predictions import PREDICTED
+from gateway.control.observer import Observer
+from gateway.core.analysis import Analysis, Verdict
+from gateway.core.errors import ConflictError, NotFoundError
+from gateway.core.predictions.settings import RouteWatch
+from gateway.runtime import samples
+from gateway.runtime.clock import Clock
+
+_log = logging.getLogger("gateway.control")
+# Workers count from 0.
+INSPECTOR_INDEX = -1
+_RETRY_S = 0.1
+_ABSENT_S = 3.0
+_BACKLOG_BYTES_MAX = 4 << 20
+
+
+class Inspection:
+    """One connection to the inspector. ``routes`` is what it is to look at; without any there is no connection."""
+
+    def __init__(self, path: Path, routes: dict[str, RouteWatch], observer: Observer, clock: Clock) -> None:
+        self._path = path
+        self._routes = routes
+        self._observer = observer
+        self._clock = clock
+        self._writer: asyncio.StreamWriter | None = None
+        self._heard_s = clock.monotonic_s()
+        self._missed = False
+        self.newest: samples.Inspected | None = None
+
+    def watch(self, routes: dict[str, RouteWatch]) -> None:
+        """Look at these routes from now on."""
+        self._routes = routes
+        self._send(samples.Watching(routes))
+
+    def tell(self, route: str, labels: list[samples.Label]) -> None:
+        """Hand on business events.
+
+        NotFoundError for a route that expects none, or not this event; ConflictError when the inspector cannot take
+        them now.
+        """
+        watched = self._routes.get(route)
+        known = watched.labels.events if watched is not None and watched.labels is not None else {}
+        if not known:
+            raise NotFoundError(f"route {route} expects no labels: give one of its analysis.events a `trial`")
+        for index, label in enumerate(labels):
+            if label.name not in known:
+                raise NotFoundError(f"[{index}].name: no event is named {label.name!r}; there are: {', '.join(known)}")
+        if not self._send(samples.Labels(route, labels)):
+            raise ConflictError("labels cannot be taken now: the inspector is away or behind; try again")
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is anything to look at."""
+        return bool(self._routes)
+
+    @property
+    def present(self) -> bool:
+        """Whether the inspector has been heard of a moment ago."""
+        return self._clock.monotonic_s() - self._heard_s <= _ABSENT_S
+
+    def hold(self, route: str, analysis: Analysis) -> Analysis:
+        """The analysis, but no PASS on events that only the inspector could tell, and does not."""
+        watched = self._routes.get(route)
+        if analysis.verdict is not Verdict.PASS or watched is None or self.present:
+            return analysis
+        labels = watched.labels.events if watched.labels is not None else {}
+        if not any(f.decides and (f.metric in PREDICTED or f.metric in labels) for f in analysis.findings):
+            return analysis
+        reason = f"the inspector is away, answers and labels are not counted; before that: {analysis.reason}"
+        return msgspec.structs.replace(analysis, verdict=Verdict.UNDECIDED, reason=reason)
+
+    async def run(self) -> None:
+        """Connect, talk until the connection ends, and again."""
+        while True:
+            if self._routes:
+                await self._try()
+                if not self.present and not self._missed:
+                    self._missed = True
+                    _log.error("nothing is heard of the inspector: no canary passes on predictions or labels")
+            await asyncio.sleep(_RETRY_S)
+
+    async def _try(self) -> None:
+        try:
+            reader, writer = await asyncio.open_unix_connection(str(self._path))
+        except OSError:
+            return
+        self._writer = writer
+        try:
+            self._send(samples.Watching(self._routes))
+            while True:
+                self._take(await samples.read_inspected(reader))
+        except (OSError, asyncio.IncompleteReadError):
+            pass
+        except ValueError as error:
+            _log.error("the inspector spoke nonsense: %s", error)
+        finally:
+            self._writer = None
+            writer.close()
+
+    def _take(self, message: samples.Inspected) -> None:
+        now_s = self._clock.monotonic_s()
+        report = message.report
+        self._observer.arrived(report.boot, INSPECTOR_INDEX, now_s)
+        self._observer.take(report, now_s)
+        self.newest = message
+        self._heard_s = now_s
+        self._missed = False
+        self._send(samples.Heard(report.seq))
+
+    def _send(self, message: samples.Message) -> bool:
+        writer = self._writer
+        if writer is None or writer.transport.is_closing():
+            return False
+        if writer.transport.get_write_buffer_size() > _BACKLOG_BYTES_MAX:
+            return False
+        writer.write(samples.encode(message))
+        return True

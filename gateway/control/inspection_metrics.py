@@ -1,0 +1,53 @@
+"""The metrics of answers and labels: what the taps took, what the inspector made of it, what became of labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from gateway.core.types import Variant
+from gateway.runtime.samples import Inspected
+from gateway.runtime.wire import RouteTotals
+
+TAPPED = ("taken", "dropped", "away", "too_large", "streamed", "without_id", "ids_dropped")
+
+
+def observed(totals: Iterable[RouteTotals], inspected: Inspected | None, present: bool | None) -> Iterator[Metric]:
+    """All of them; ``present`` None: nobody needs an inspector."""
+    samples = CounterMetricFamily(
+        "gateway_samples_total",
+        "Answers that the taps chose, by what became of them on their way to the inspector.",
+        labels=("route", "variant", "result"),
+    )
+    for part in totals:
+        for result, n in _zeros(TAPPED, part.samples):
+            samples.add_metric((part.route, Variant(part.variant).label, result), n)
+    yield samples
+    answers = CounterMetricFamily(
+        "gateway_inspected_answers_total",
+        "Answers that the inspector was given, by what it found; an answer may have NaN and be decoded.",
+        labels=("route", "result"),
+    )
+    labels = CounterMetricFamily(
+        "gateway_labels_total",
+        "Labels handed in over the admin API, by what became of them.",
+        labels=("route", "event", "result"),
+    )
+    for route, results in sorted(({} if inspected is None else inspected.results).items()):
+        for result, n in sorted(results.items()):
+            answers.add_metric((route, result), n)
+    for route, events in sorted(({} if inspected is None else inspected.labels).items()):
+        for event, results in sorted(events.items()):
+            for result, n in sorted(results.items()):
+                labels.add_metric((route, event, result), n)
+    yield answers
+    yield labels
+    up = GaugeMetricFamily("gateway_inspector_up", "1 while the inspector is heard of; absent where none is needed.")
+    if present is not None:
+        up.add_metric((), float(present))
+    yield up
+
+
+def _zeros(known: tuple[str, ...], counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    return sorted({**dict.fromkeys(known, 0), **counts}.items())

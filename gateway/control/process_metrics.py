@@ -1,0 +1,46 @@
+"""The metrics of sockets and processes: reloads, stalls of the event loop, pauses of accepting, certificates.
+
+Workers count since their own birth, so a counter may start anew when one is replaced, as Prometheus expects of any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from gateway.runtime.notices import Notice
+from gateway.runtime.wire import Report
+
+
+def process_metrics(reports: Sequence[Report], notice: Notice) -> Iterator[Metric]:
+    """One family each, from the newest report of each live worker and the supervisor's newest notice."""
+    reloads = CounterMetricFamily(
+        "gateway_config_reloads", "Configurations read again on SIGHUP, by what became of them.", labels=["result"]
+    )
+    reloads.add_metric(["applied"], notice.reloads_applied)
+    reloads.add_metric(["refused"], notice.reloads_refused)
+    yield reloads
+    yield GaugeMetricFamily(
+        "gateway_config_last_reload_failed",
+        "1 when the file could not be used at the last SIGHUP: the configuration before it is in force.",
+        value=float(bool(notice.refused_why)),
+    )
+    yield CounterMetricFamily(
+        "gateway_event_loop_stalls",
+        "How often an event loop stood still for more than a quarter of a second.",
+        value=sum(report.stalls for report in reports),
+    )
+    yield CounterMetricFamily(
+        "gateway_accept_pauses",
+        "How often accepting clients paused because descriptors were short.",
+        value=sum(report.accept_pauses for report in reports),
+    )
+    ends_s = [report.tls_not_after_s for report in reports if report.tls_not_after_s]
+    certificate = GaugeMetricFamily(
+        "gateway_tls_certificate_not_after_seconds",
+        "When the first of the certificates for clients ends, in seconds since the Unix epoch.",
+    )
+    if ends_s:
+        certificate.add_metric([], min(ends_s))
+    yield certificate

@@ -1,0 +1,39 @@
+"""What the machine is told of the world at an analysis: local time, and how many endpoints of each side are healthy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from gateway.control.prober import Health
+from gateway.core.rollout import LocalTime, Plan, World
+
+
+def world(plan: Plan, stable: str, canary: str, health: Iterable[Health], wall_s: float) -> World:
+    """The facts that a plan may depend on; the wall clock counts only for one that has windows or closed dates."""
+    known = list(health)
+    local = local_time(wall_s, plan.timezone) if plan.windows or plan.closed_dates else None
+    return World(local, endpoints_up(known, stable), endpoints_up(known, canary))
+
+
+def endpoints_up(health: Iterable[Health], backend: str) -> int | None:
+    """How many of a backend's endpoints answer their probes; None when none is probed."""
+    probed = [one.up for one in health if one.backend == backend and one.up is not None]
+    return sum(probed) if probed else None
+
+
+def local_time(wall_s: float, timezone: str) -> LocalTime:
+    """The moment as a clock on the wall of that zone shows it."""
+    there = datetime.fromtimestamp(wall_s, ZoneInfo(timezone))
+    return LocalTime(there.date().isoformat(), there.weekday(), there.hour * 60 + there.minute)
+
+
+def no_verdict(world: World) -> str:
+    """Why nothing can be said of a canary just now; empty when it can."""
+    if world.stable_up != 0:
+        return ""
+    sides = "neither side has" if world.canary_up == 0 else "stable has no one to compare with:"
+    if world.canary_up == 0:
+        return f"no verdict: {sides} a healthy endpoint"
+    return "no verdict: stable has no healthy endpoint, so there is nothing to compare the canary with"

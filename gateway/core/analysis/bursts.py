@@ -1,0 +1,178 @@
+"""Bursts: failures of one arm that come together are one misfortune, not many votes.
+
+An endpoint restarts, a process pauses for 300 ms: every request that was open fails. Counted as independent coins,
+such a burst of a HEALTHY canary is a dozen votes against it. Bursts strike each arm by itself, as often the small
+canary as the large stable, so one of them is worth no more than one toss of a fair coin: log 2 nats, whatever the
+weight says about single requests. This module looks at how failures clump in time and says how much of the evidence
+of rates.py (log E, requests as unit) may be believed.
+
+Rules:
+
+1. Time is cut into cells of ``burst_s``. A burst lies in one cell or in two neighbouring ones, so pairs of failures in
+   the same or in adjacent cells are counted, less as many as independent failures would make: x_j (x_j - 1) + 2 x_j
+   x_{j-1} - x_j R (n_j - 1 + 2 n_{j-1}), with R the arm's failure rate before the two cells, recent or overall,
+   whichever is higher (overall with `QUIET_CELLS` cells without failure put before the first: a clump at the very start
+   is one). ``phi`` = 1 + excess pairs / failures is how many failures come together; 1 where they are independent.
+2. What the excess owes to chance is forgiven: one standard deviation's `CHANCE` of the expected pairs.
+3. The evidence that counts is log E / (1 + (phi - 1)(1 + log2(1 / w))): a clump weighs about log 2. It is never more
+   than log E, so whatever phi is, the promise for independent failures stands: P(ever convicted) <= alpha.
+4. A dead canary clumps too, and must not wait for many clumps. So a second e-process has cells as its unit: the shares
+   y_c, y_s of a cell's failures, bounded, are bet on as coins of one toss each. Its null is that of a healthy canary
+   with bursts: p_c <= p_s, and at most `BURST_SHARE` of an arm's cells are lost to bursts of its own (plus the failures
+   it always has). A dead canary beside a sound stable earns about 3 nats per cell. Bursts of both arms together cancel.
+   For that assumption it is believed only for what bursts are: instead of the reduced evidence of rule 3, with half
+   of the metric's error probability, and never beyond log E.
+5. Where looks are further apart than `COARSE` cells, clumps cannot be seen, and what arrives is not guarded.
+
+Under bursts this is a design measured by simulation (docs/statistics.md), not a theorem: no test can bound its errors
+under arbitrary dependence and convict within a second.
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from gateway.core.analysis import wealth
+from gateway.core.analysis.eprocess import Batch
+from gateway.core.analysis.wealth import Wealth
+
+QUIET_CELLS = 3
+RECENT_CELLS = 8
+CHANCE = 0.7
+PRIOR_EVENTS = 0.3
+COARSE = 2.0
+
+BURST_SHARE = 0.03
+DEAD_SHARES = (0.99, 0.6)
+DEAD_PRIORS = (0.5, 0.5)
+DEAD_HELD_BACK = 0.1
+_SOUND = 0.002
+
+
+class Arm(msgspec.Struct, frozen=True):
+    """One arm's failures in time: the open cell, the one before, all closed ones (recent ones decay), their pairs."""
+
+    events: float = 0.0
+    trials: float = 0.0
+    before_events: float = 0.0
+    before_trials: float = 0.0
+    all_events: float = 0.0
+    all_trials: float = 0.0
+    recent_events: float = 0.0
+    recent_trials: float = 0.0
+    quiet: float = 0.0
+    excess: float = 0.0
+    expected: float = 0.0
+
+
+class BurstState(msgspec.Struct, frozen=True):
+    """Both arms' clumping, the e-process of rule 4, and since when the cell is open."""
+
+    stable: Arm = Arm()
+    canary: Arm = Arm()
+    dead: Wealth = wealth.fresh(DEAD_PRIORS, DEAD_HELD_BACK)
+    since_s: float | None = None
+    seen_s: float | None = None
+
+
+def fresh() -> BurstState:
+    """Nothing seen."""
+    return BurstState()
+
+
+def take(state: BurstState, counts: Batch, at_s: float, burst_s: float) -> BurstState:
+    """The state after one look's new trials and events (both may be 0), at ``at_s`` seconds."""
+    if state.seen_s is None and not counts.stable_trials and not counts.canary_trials:
+        return state
+    seen_s = at_s if state.seen_s is None else min(state.seen_s, at_s)
+    since_s = seen_s if state.since_s is None else min(state.since_s, at_s)
+    state = msgspec.structs.replace(state, seen_s=at_s, since_s=since_s)
+    if at_s - seen_s > COARSE * burst_s:
+        stable, canary = (msgspec.structs.replace(arm, events=0.0, trials=0.0) for arm in (state.stable, state.canary))
+        return msgspec.structs.replace(state, stable=stable, canary=canary, since_s=at_s)
+    stable = _add(state.stable, counts.stable_events, counts.stable_trials)
+    canary = _add(state.canary, counts.canary_events, counts.canary_trials)
+    # Half a millisecond: looks at multiples of the cell's length must not miss its end by a rounding.
+    if at_s - since_s < burst_s - 0.0005:
+        return msgspec.structs.replace(state, stable=stable, canary=canary)
+    dead = state.dead
+    if stable.trials and canary.trials:
+        dead = wealth.grow(dead, _dead_gains(stable, canary), DEAD_PRIORS)
+    return msgspec.structs.replace(state, stable=_close(stable), canary=_close(canary), dead=dead, since_s=at_s)
+
+
+def guarded(log_e: float, state: BurstState) -> float:
+    """The part of log E (requests as unit) that holds when failures come in bursts; at most ``log_e``."""
+    phi = max(clumping(state.stable), clumping(state.canary))
+    if log_e <= 0.0 or phi <= 1.0:
+        return log_e
+    trials_c = max(_all_trials(state.canary), 1.0)
+    weight = trials_c / (trials_c + _all_trials(state.stable))
+    reduced = log_e / (1.0 + (phi - 1.0) * (1.0 - math.log2(weight)))
+    return min(log_e, max(reduced, wealth.log_e(state.dead) - math.log(2.0)))
+
+
+def clumping(arm: Arm) -> float:
+    """phi: about how many of the arm's failures come together, at least 1."""
+    excess, expected = _pairs(arm)
+    forgiven = CHANCE * math.sqrt(2.0 * expected)
+    return 1.0 + max(excess - forgiven, 0.0) / (arm.all_events + arm.events + PRIOR_EVENTS)
+
+
+def _all_trials(arm: Arm) -> float:
+    return arm.all_trials + arm.trials
+
+
+def _add(arm: Arm, events: int, trials: int) -> Arm:
+    if not trials and not events:
+        return arm
+    return msgspec.structs.replace(arm, events=arm.events + events, trials=arm.trials + trials)
+
+
+def _pairs(arm: Arm) -> tuple[float, float]:
+    """Excess and expected pairs so far, with those of the open cell."""
+    x, n = arm.events, arm.trials
+    if not x:
+        return arm.excess, arm.expected
+    quiet = arm.quiet or QUIET_CELLS * n
+    overall = (arm.all_events - arm.before_events) / max(arm.all_trials - arm.before_trials + quiet, 1.0)
+    rate = max(arm.recent_events / max(arm.recent_trials, 1.0), overall)
+    expected = x * rate * (n - 1.0 + 2.0 * arm.before_trials)
+    return arm.excess + x * (x - 1.0) + 2.0 * x * arm.before_events - expected, arm.expected + expected
+
+
+def _close(arm: Arm) -> Arm:
+    """The arm with its open cell closed."""
+    excess, expected = _pairs(arm)
+    quiet = arm.quiet or QUIET_CELLS * arm.trials
+    kept = 1.0 - 1.0 / RECENT_CELLS
+    recent_trials = arm.recent_trials if arm.quiet else quiet
+    return Arm(
+        before_events=arm.events,
+        before_trials=arm.trials,
+        all_events=arm.all_events + arm.events,
+        all_trials=arm.all_trials + arm.trials,
+        recent_events=kept * arm.recent_events + arm.events,
+        recent_trials=kept * recent_trials + arm.trials,
+        quiet=quiet,
+        excess=excess,
+        expected=expected,
+    )
+
+
+def _dead_gains(stable: Arm, canary: Arm) -> list[float]:
+    """log e-variables of one cell; what stable always fails is known from the cells before."""
+    always = (stable.all_events + PRIOR_EVENTS) / (stable.all_trials + 70.0)
+    share_s, share_c = stable.events / stable.trials, canary.events / canary.trials
+    gains = []
+    for guess in DEAD_SHARES:
+        null = min(0.5 * (_SOUND + guess), BURST_SHARE + 3.0 * always)
+        worse, sound = max(guess, null), min(_SOUND, null)
+        gains.append(_toss(share_c, worse, null) + _toss(share_s, sound, null))
+    return gains
+
+
+def _toss(share: float, guess: float, null: float) -> float:
+    return math.log(share * guess / null + (1.0 - share) * (1.0 - guess) / (1.0 - null))

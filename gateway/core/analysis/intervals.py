@@ -1,0 +1,131 @@
+"""Confidence sequences for the report: intervals that hold at every moment together, however often one looks.
+
+Theory. k of n trials with the event, rate p. With a Beta(a, b) prior over the alternative, the mixture likelihood ratio
+
+    M_n(p) = B(a + k, b + n - k) / B(a, b) / (p^k (1 - p)^(n - k))
+
+is a martingale with mean 1 under p (Robbins, 1970; "beta-binomial mixture" in Howard, Ramdas, McAuliffe, Sekhon, 2021),
+so {p : M_n(p) < 1 / alpha} holds the true rate at all n at once with probability 1 - alpha. M is unimodal in p with its
+least value at k / n: the set is an interval, found by bisection.
+
+Quantiles (Howard and Ramdas, 2022): at the true q-quantile x the trials "at most x" have rate q (or more; just below
+x, no more), so the ranks k with M_n(q) < 1 / alpha bound it: from the k_low-th to the (k_high + 1)-th value of the
+sample, rounded outwards to the histogram's buckets. Its prior is centred at q.
+
+Differences and ratios of two arms take both intervals at alpha / 2 (a union bound): a little wide, always right. All of
+it takes rates as constant over the rollout; verdicts do not (they come from e-processes, not from here).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from gateway.core.stats.histogram import lower_us, total, upper_us
+
+_PRIOR = 0.5
+# A prior as heavy as a hundred requests: narrowest for rollouts of about a thousand.
+_QUANTILE_PRIOR = 100.0
+_STEPS = 50
+_EDGE = 1e-15
+
+
+class Interval(NamedTuple):
+    """From ``low`` to ``high``, both ends included."""
+
+    low: float
+    high: float
+
+
+class Effect(NamedTuple):
+    """Two arms compared: each rate, the difference (canary minus stable) and the ratio (canary over stable)."""
+
+    stable: Interval
+    canary: Interval
+    difference: Interval
+    ratio: Interval
+
+
+def log_mixture(events: int, trials: int, rate: float, a: float = _PRIOR, b: float = _PRIOR) -> float:
+    """log M_n(rate) for a Beta(a, b) prior; infinite where the rate excludes what was seen."""
+    misses = trials - events
+    if (rate <= 0.0 and events) or (rate >= 1.0 and misses):
+        return math.inf
+    likelihood = (events * math.log(rate) if events else 0.0) + (misses * math.log1p(-rate) if misses else 0.0)
+    return _log_beta(a + events, b + misses) - _log_beta(a, b) - likelihood
+
+
+def rate_interval(events: int, trials: int, alpha: float) -> Interval:
+    """Where the rate lies; all of [0, 1] without trials."""
+    if not trials:
+        return Interval(0.0, 1.0)
+    level, seen = -math.log(alpha), events / trials
+    low = 0.0 if not events else _edge(events, trials, level, 0.0, seen)
+    high = 1.0 if events == trials else _edge(events, trials, level, 1.0, seen)
+    return Interval(low, high)
+
+
+def effect(stable: tuple[int, int], canary: tuple[int, int], alpha: float) -> Effect:
+    """Both arms' (events, trials) compared; the ratio's upper end is infinite while stable's rate may be 0."""
+    s, c = rate_interval(*stable, alpha / 2.0), rate_interval(*canary, alpha / 2.0)
+    ratio = Interval(c.low / s.high if s.high else 0.0, c.high / s.low if s.low else math.inf)
+    return Effect(s, c, Interval(c.low - s.high, c.high - s.low), ratio)
+
+
+def quantile_interval(histogram: Mapping[int, int], q: float, alpha: float) -> Interval | None:
+    """Where the q-quantile of latencies lies, in microseconds; None without any. An open end is 0 or infinite."""
+    n = total(histogram)
+    if not n:
+        return None
+    low, high = _ranks(n, q, alpha)
+    seen, lower, upper = 0, 0.0, math.inf
+    for bucket in sorted(histogram):
+        before, seen = seen, seen + histogram[bucket]
+        if before < low <= seen:
+            lower = float(lower_us(bucket))
+        if before < high + 1 <= seen:
+            upper = float(upper_us(bucket))
+    return Interval(lower, upper)
+
+
+def _ranks(n: int, q: float, alpha: float) -> tuple[int, int]:
+    """The least and the greatest number of values at most the q-quantile that are still plausible."""
+    level, a, b = -math.log(alpha), _QUANTILE_PRIOR * q, _QUANTILE_PRIOR * (1.0 - q)
+
+    def plausible(k: int) -> bool:
+        return log_mixture(k, n, q, a, b) < level
+
+    middle = min(max(round(q * n), 0), n)
+    return _last(plausible, middle, 0), _last(plausible, middle, n)
+
+
+def _last(plausible: Callable[[int], bool], inside: int, end: int) -> int:
+    """The plausible rank nearest to ``end``, from one that is plausible; plausible ranks are neighbours."""
+    if plausible(end):
+        return end
+    outside = end
+    while abs(outside - inside) > 1:
+        middle = (outside + inside) // 2
+        if plausible(middle):
+            inside = middle
+        else:
+            outside = middle
+    return inside
+
+
+def _edge(events: int, trials: int, level: float, outside: float, inside: float) -> float:
+    """The end of the interval between a rate outside and the one that was seen; the outer side of the last step."""
+    for _ in range(_STEPS):
+        middle = 0.5 * (outside + inside)
+        if not _EDGE < middle < 1.0 - _EDGE:
+            break
+        if log_mixture(events, trials, middle) < level:
+            inside = middle
+        else:
+            outside = middle
+    return outside
+
+
+def _log_beta(a: float, b: float) -> float:
+    return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)

@@ -1,0 +1,270 @@
+"""What is asked of an analysis: its metrics, their tolerances and margins, and the error probabilities that they share.
+
+Words. A metric's *tolerance* is where "worse" begins: beyond it the canary is rolled back on proof. Its *margin* is
+what "good enough" means: the canary is passed on proof that it lies within. Both are a ratio and a difference, and
+the wider of the two counts, because a ratio alone is unprovable at low rates and a difference alone means nothing at
+high ones. ``budget.py`` says how the metrics share the error probabilities.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+import re
+
+import msgspec
+
+from gateway.core.errors import InvalidValueError
+
+QUANTILES_MAX = 16
+EVENTS_MAX = 64
+FAILURE_METRICS = ("errors", "client_errors", "overload")
+LATENCY_METRICS = ("latency", "duration", "gap")
+_EVENT_NAME = re.compile(r"[a-z][a-z0-9_.:-]{0,63}")
+_RESERVED = frozenset((*FAILURE_METRICS, *LATENCY_METRICS, "evidence", "sample_ratio", "guardrails"))
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not (math.isfinite(value) and low <= value <= high):
+        raise InvalidValueError(f"{name} must be from {low:g} to {high:g}, not {value!r}")
+
+
+class Mode(enum.StrEnum):
+    """Whether a metric decides, is reported only (it never decides), or is not looked at."""
+
+    DECIDE = "decide"
+    ADVISE = "advise"
+    OFF = "off"
+
+
+class Worse(enum.StrEnum):
+    """Which way of differing from stable is worse: more events, fewer, or either."""
+
+    HIGHER = "higher"
+    LOWER = "lower"
+    DIFFERENT = "different"
+
+
+class Unit(enum.StrEnum):
+    """What counts as one vote: a request (neighbours are independent) or a slice of time (whatever happens in it)."""
+
+    REQUEST = "request"
+    SLICE = "slice"
+
+
+class RateSpec(msgspec.Struct, frozen=True):
+    """How a failure class is judged.
+
+    Rolled back on proof that the canary's rate lies above ``max(tolerance_ratio * p_s, p_s + tolerance_delta)``; passed
+    on proof that it lies below ``max(margin_ratio * p_s, p_s + margin_delta)``.
+    """
+
+    mode: Mode = Mode.DECIDE
+    margin_ratio: float = 1.5
+    margin_delta: float = 0.01
+    tolerance_ratio: float = 1.0
+    tolerance_delta: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raise InvalidValueError for margins outside their domain."""
+        _check_margins(self)
+
+    @property
+    def decides(self) -> bool:
+        """Whether it takes part in the verdict."""
+        return self.mode is Mode.DECIDE
+
+
+class EventSpec(msgspec.Struct, frozen=True):
+    """How a labelled yes/no event (``Counts.trials`` and ``Counts.events`` under ``name``) is judged.
+
+    ``worse`` is the direction that harms. "higher": rolled back on proof of a rate above ``max(tolerance_ratio * p_s,
+    p_s + tolerance_delta)``, passed on proof of one below ``max(margin_ratio * p_s, p_s + margin_delta)``. "lower" is
+    the same with the arms exchanged (``p_s`` above ``max(ratio * p_c, p_c + delta)``). "different" convicts either
+    way, and passes on proof of both. ``share`` is the metric's part of alpha_rollback, relative to the others'
+    (MetricShares). ``unit`` "slice" takes ``slice_s`` seconds as one vote, for events that come in bursts.
+    """
+
+    name: str
+    mode: Mode = Mode.DECIDE
+    worse: Worse = Worse.HIGHER
+    tolerance_ratio: float = 1.0
+    tolerance_delta: float = 0.0
+    margin_ratio: float = 1.5
+    margin_delta: float = 0.01
+    share: float = 0.125
+    unit: Unit = Unit.REQUEST
+    slice_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Raise InvalidValueError for a name that is none (or taken), or numbers outside their domain."""
+        if not _EVENT_NAME.fullmatch(self.name):
+            raise InvalidValueError(
+                f"an event's name is 1 to 64 of a-z, 0-9 and _ . : - after a letter, not {self.name!r}"
+            )
+        if self.name in _RESERVED or self.name.startswith("guardrail:"):
+            raise InvalidValueError(f"{self.name!r} is a metric of the gateway's own: choose another name")
+        _check_margins(self)
+        _within("share", self.share, 1e-6, 1.0)
+        _within("slice_s", self.slice_s, 0.01, 3600.0)
+
+    @property
+    def decides(self) -> bool:
+        """Whether it takes part in the verdict."""
+        return self.mode is Mode.DECIDE
+
+    @property
+    def rate(self) -> RateSpec:
+        """The same tolerances and margins, as a failure class has them."""
+        return RateSpec(self.mode, self.margin_ratio, self.margin_delta, self.tolerance_ratio, self.tolerance_delta)
+
+
+def _check_margins(spec: RateSpec | EventSpec) -> None:
+    for name in ("margin", "tolerance"):
+        _within(f"{name}_ratio", getattr(spec, f"{name}_ratio"), 1.0, 1e6)
+        _within(f"{name}_delta", getattr(spec, f"{name}_delta"), 0.0, 0.99)
+
+
+class LatencySpec(msgspec.Struct, frozen=True):
+    """How a latency is judged: exceedance of stable's running quantiles and of fixed objectives, slice by slice.
+
+    The canary may be slower than stable by the factor ``tolerance_ratio`` plus ``tolerance_us`` before it is worse,
+    and is passed on proof that it is not slower by ``margin_ratio`` plus ``margin_us`` (with ``margin_delta`` of
+    exceedance probability as slack). Beyond each of ``slo_us`` it may not be more often than stable, whatever the
+    tolerance.
+    """
+
+    mode: Mode = Mode.DECIDE
+    quantiles: tuple[float, ...] = (0.5, 0.95, 0.99)
+    tolerance_ratio: float = 1.25
+    tolerance_us: int = 2_000
+    margin_ratio: float = 1.5
+    margin_us: int = 5_000
+    margin_delta: float = 0.05
+    slice_s: float = 1.0
+    slo_us: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raise InvalidValueError for quantiles, tolerances or slices outside their domain."""
+        if not 1 <= len(self.quantiles) <= QUANTILES_MAX or len(set(self.quantiles)) != len(self.quantiles):
+            raise InvalidValueError(f"quantiles must be 1 to {QUANTILES_MAX} different numbers, not {self.quantiles!r}")
+        for q in self.quantiles:
+            _within("quantiles", q, 0.01, 0.9999)
+        if len(self.slo_us) > QUANTILES_MAX or len(set(self.slo_us)) != len(self.slo_us):
+            raise InvalidValueError(f"slo_us must be at most {QUANTILES_MAX} different numbers, not {self.slo_us!r}")
+        for slo_us in self.slo_us:
+            _within("slo_us", slo_us, 1, 10**11)
+        _within("tolerance_ratio", self.tolerance_ratio, 1.0, 1e6)
+        _within("tolerance_us", self.tolerance_us, 0, 10**11)
+        _within("margin_ratio", self.margin_ratio, 1.0, 1e6)
+        _within("margin_us", self.margin_us, 0, 10**11)
+        _within("margin_delta", self.margin_delta, 0.0, 0.9)
+        _within("slice_s", self.slice_s, 0.01, 3600.0)
+
+    @property
+    def decides(self) -> bool:
+        """Whether it takes part in the verdict."""
+        return self.mode is Mode.DECIDE
+
+
+class GuardrailSpec(msgspec.Struct, frozen=True):
+    """An absolute limit on the canary, whatever stable does: rolled back on proof that its rate lies above ``limit``.
+
+    ``metric`` is a failure class or a labelled event; with ``threshold_us`` it is a latency, and the event is "slower
+    than this": a p99 of at most 200 ms is ``metric="latency", threshold_us=200_000, limit=0.01``. ``share`` is its
+    part of alpha_rollback, relative to the others'.
+    """
+
+    metric: str
+    limit: float
+    threshold_us: int | None = None
+    mode: Mode = Mode.DECIDE
+    share: float = 0.125
+    slice_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Raise InvalidValueError for a limit that cannot be crossed, or a threshold without a latency."""
+        _within("limit", self.limit, 1e-6, 0.99)
+        _within("share", self.share, 1e-6, 1.0)
+        _within("slice_s", self.slice_s, 0.01, 3600.0)
+        if (self.metric in LATENCY_METRICS) != (self.threshold_us is not None):
+            raise InvalidValueError(
+                f"a guardrail has a threshold_us exactly when its metric is one of {', '.join(LATENCY_METRICS)};"
+                f" this one is of {self.metric!r}"
+            )
+        if self.threshold_us is not None:
+            _within("threshold_us", self.threshold_us, 1, 10**11)
+        elif self.metric not in FAILURE_METRICS and not _EVENT_NAME.fullmatch(self.metric):
+            raise InvalidValueError(f"{self.metric!r} is neither a failure class nor the name of an event")
+
+    @property
+    def name(self) -> str:
+        """``guardrail:errors``, ``guardrail:latency>200ms``."""
+        slow = "" if self.threshold_us is None else f">{self.threshold_us / 1000:g}ms"
+        return f"guardrail:{self.metric}{slow}"
+
+    @property
+    def decides(self) -> bool:
+        """Whether it takes part in the verdict."""
+        return self.mode is Mode.DECIDE
+
+
+class MetricShares(msgspec.Struct, frozen=True):
+    """How the metrics share ``alpha_rollback``: positive, renormalised over those that decide (budget.py).
+
+    A metric's E counts with its share v, so that alone it must reach 1 / (alpha v). Failures come first because they
+    hurt at once and are the commonest regression: `errors` pays log 2 where four equal shares would cost log 4.
+    """
+
+    errors: float = 0.5
+    client_errors: float = 0.125
+    overload: float = 0.125
+    latency: float = 0.25
+    duration: float = 0.125
+    gap: float = 0.125
+
+    def __post_init__(self) -> None:
+        """Raise InvalidValueError for a share that is none."""
+        for name in self.__struct_fields__:
+            _within(f"the share of {name}", getattr(self, name), 1e-6, 1.0)
+
+
+class AnalysisSpec(msgspec.Struct, frozen=True):
+    """What one rollout's verdict promises: the error probabilities and the metrics that share them.
+
+    ``bake_share`` is the part of alpha_rollback that is kept for the time after promotion (0: there is no bake).
+    ``alpha_sample_ratio`` bounds the probability that the check of the split ever stops a sound experiment; 0 turns
+    it off, as it must be where requests are not assigned one by one (sticky sessions).
+    ``burst_s`` is how long a pause or restart makes failures of one arm come together (bursts.py; 0: never).
+    ``sticky``: failures are counted by session, not by request.
+    """
+
+    alpha_rollback: float = 0.01
+    alpha_promote: float = 0.05
+    errors: RateSpec = RateSpec()
+    client_errors: RateSpec = RateSpec()
+    overload: RateSpec = RateSpec()
+    latency: LatencySpec = LatencySpec()
+    shares: MetricShares = MetricShares()
+    duration: LatencySpec = LatencySpec(mode=Mode.OFF)
+    gap: LatencySpec = LatencySpec(mode=Mode.OFF)
+    events: tuple[EventSpec, ...] = ()
+    guardrails: tuple[GuardrailSpec, ...] = ()
+    alpha_sample_ratio: float = 0.0001
+    bake_share: float = 0.0
+    burst_s: float = 0.3
+    sticky: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise InvalidValueError for error probabilities that promise nothing and for names that occur twice."""
+        _within("alpha_rollback", self.alpha_rollback, 1e-12, 0.5)
+        _within("alpha_promote", self.alpha_promote, 1e-12, 0.5)
+        _within("alpha_sample_ratio", self.alpha_sample_ratio, 0.0, 0.5)
+        _within("bake_share", self.bake_share, 0.0, 0.9)
+        _within("burst_s", self.burst_s, 0.0, 10.0)
+        names = [event.name for event in self.events] + [guardrail.name for guardrail in self.guardrails]
+        if len(names) > EVENTS_MAX:
+            raise InvalidValueError(f"{len(names)} events and guardrails, at most {EVENTS_MAX} are judged")
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise InvalidValueError(f"{twice[0]!r} occurs twice among the events and guardrails")

@@ -1,0 +1,20 @@
+"""The protocols that answers are read in, by the name that the configuration gives them.
+
+A further protocol is a function or an object that satisfies `outputs.Decoder`, and a line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from gateway.core.predictions import oip
+from gateway.core.predictions.json_path import JsonPath
+from gateway.core.predictions.outputs import Decoder
+
+
+def _oip(_: Mapping[str, str]) -> Decoder:
+    return oip.decode
+
+
+PROTOCOLS: Mapping[str, Callable[[Mapping[str, str]], Decoder]] = {"oip": _oip, "json-path": JsonPath}
+"""How a decoder is made, given the paths of its outputs (which `oip`, whose outputs bear names, does not need)."""

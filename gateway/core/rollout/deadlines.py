@@ -1,0 +1,99 @@
+"""Deadlines, a step's and the whole rollout's: what the plan's policy makes of evidence that did not decide in time.
+
+Only a canary that was seen and judged can be given more by a policy, and only through open gates and in the plan's
+windows. With no data or no judgement the plan's ``on_no_data`` acts instead.
+"""
+
+from __future__ import annotations
+
+from gateway.core.analysis.types import Verdict
+from gateway.core.rollout import ladder, moves
+from gateway.core.rollout.ladder import where
+from gateway.core.rollout.moves import Result
+from gateway.core.rollout.types import AUTOMATION, NOT_BEGUN, Analysed, OnDeadline, Phase, Rollout, SafeAction
+
+
+def step_overdue(state: Rollout, event: Analysed) -> Result | None:
+    """The step's policy, when its deadline is over."""
+    if state.phase is not Phase.PROGRESSING:
+        return None
+    rung = state.plan.steps[state.step_index]
+    if rung.deadline_s is None or event.at_s - state.step_since_s < rung.deadline_s:
+        return None
+    story = f"deadline of {rung.deadline_s:g} s for {where(state)} reached: {_shown(state, event)}"
+    return _deadline(state, event, rung.on_deadline, story)
+
+
+def rollout_overdue(state: Rollout, event: Analysed) -> Result | None:
+    """The plan's policy, when the rollout's deadline is over."""
+    plan = state.plan
+    if event.at_s - state.since_s < plan.deadline_s:
+        return None
+    if state.phase is Phase.BAKING and event.at_s - state.step_since_s < plan.bake_s:
+        return None
+    story = f"deadline of {plan.deadline_s:g} s reached at {where(state)}: {_shown(state, event)}"
+    return _deadline(state, event, plan.on_deadline, story)
+
+
+def _deadline(state: Rollout, event: Analysed, policy: OnDeadline, story: str) -> Result | None:
+    if state.step_index == NOT_BEGUN:
+        return moves.end(state, Phase.WITHDRAWN, event.at_s, AUTOMATION, f"never begun, {story}", "withdrawn")
+    allowed, story = _allowed(state, event, policy, story)
+    at_s, causes = event.at_s, event.causes
+    match allowed:
+        case None:
+            return None
+        case OnDeadline.HOLD:
+            return moves.hold(state, at_s, AUTOMATION, f"held, {story}", causes)
+        case OnDeadline.ROLLBACK:
+            return moves.roll_back(state, at_s, AUTOMATION, f"rolled back, {story}", causes)
+        case OnDeadline.PROMOTE if state.phase is Phase.BAKING:
+            return moves.promote(state, at_s, AUTOMATION, f"promoted by policy, {story}", causes)
+        case OnDeadline.PROMOTE:
+            index, said = len(state.plan.steps), f"promoted by policy, {story}"
+        case OnDeadline.PROCEED:
+            index, said = state.step_index + 1, f"went on by policy, {story}"
+    return moves.climb(state, index, at_s, event.canary_requests, AUTOMATION, said, "advanced", causes)
+
+
+def _allowed(state: Rollout, event: Analysed, policy: OnDeadline, story: str) -> tuple[OnDeadline | None, str]:
+    """The policy that may act, and why it is another than the plan's; None for one that waits for its window."""
+    gives_more = policy in (OnDeadline.PROMOTE, OnDeadline.PROCEED)
+    if not ladder.judged(event) or state.phase is Phase.WARMING:
+        if gives_more:
+            story += f"; the policy says {policy}, but a canary that was not judged is never promoted"
+        holds = policy is OnDeadline.HOLD
+        if state.plan.on_no_data is not None:
+            holds = state.plan.on_no_data is SafeAction.HOLD
+        return (OnDeadline.HOLD if holds else OnDeadline.ROLLBACK), story
+    if not gives_more:
+        return policy, story
+    if state.phase is Phase.WAITING:
+        return OnDeadline.HOLD, f"{story}; the policy says {policy}, but no deadline opens a gate"
+    if ladder.closed(state.plan, event.world.local):
+        return None, story
+    if blocked := ladder.shut(state.plan, event.world):
+        return OnDeadline.HOLD, f"{story}; the policy says {policy}, but {blocked}"
+    return policy, story
+
+
+def _shown(state: Rollout, event: Analysed) -> str:
+    """Say what the evidence did and did not show by the deadline."""
+    if state.phase is Phase.WAITING:
+        return f"the gate {state.gate!r} before {ladder.rung_name(state, state.gate_index)} was not opened"
+    if event.verdict is Verdict.PASS and state.phase is Phase.PROGRESSING:
+        rung = state.plan.steps[state.step_index]
+        if not ladder.floor(state, event):
+            return f"shown: not worse than the margin; but {ladder.shut(state.plan, event.world)}"
+        return (
+            "shown: not worse than the margin; not reached: the step's floor"
+            f" ({event.at_s - state.step_since_s:g} of {rung.min_time_s:g} s,"
+            f" {event.canary_requests - state.step_requests_base} of {rung.min_requests} canary requests)"
+        )
+    if event.verdict in (Verdict.PASS, Verdict.UNDECIDED):
+        shown = "shown neither to be worse nor to be good enough"
+    elif event.verdict is Verdict.NODATA:
+        shown = "nothing was shown, for want of data"
+    else:
+        shown = "nothing was shown, the evidence could not be judged"
+    return f"{shown}, after {event.canary_requests} canary requests ({ladder.said(event)})"

@@ -1,0 +1,139 @@
+"""The phases of a rollout and what may happen in each: the machine's whole shape, as data.
+
+    IDLE         no rollout yet
+    WARMING      the canary gets its first weight, and what it answers is no evidence yet
+    WAITING      a gate is closed: an operator's approval, something outside, or the canary's health; the weight stands
+    PROGRESSING  automation climbs the ladder
+    PAUSED       an operator (or a deadline, or a doubtful restart) holds the weight; the guard stays awake
+    BAKING       the canary has all but a small share of stable's, and is judged against that
+    RETURNING    rolled back, and stable is given its requests back little by little; the weight only falls
+    PROMOTED     the canary is the route's stable backend
+    ROLLED_BACK  stable serves alone again
+    WITHDRAWN    ended without a word about the canary: its object is gone, or it never began
+
+A pair that is missing is refused with TransitionError; only wishes are ever missing: what the world does has an answer
+in every phase. Where it can only end in the phase it began in, it has no meaning and is the identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gateway.core.rollout.types import (
+    AbortWished,
+    Analysed,
+    ApproveWished,
+    Event,
+    GateAnswered,
+    Overdue,
+    PauseWished,
+    Phase,
+    PromoteWished,
+    Restarted,
+    ResumeWished,
+    Rollout,
+    Started,
+    Ticked,
+    WeightWished,
+    Withdrawn,
+)
+
+_IDLE, _WARMING, _WAITING, _PROGRESSING = Phase.IDLE, Phase.WARMING, Phase.WAITING, Phase.PROGRESSING
+_PAUSED, _BAKING, _RETURNING = Phase.PAUSED, Phase.BAKING, Phase.RETURNING
+_PROMOTED, _ROLLED_BACK, _WITHDRAWN = Phase.PROMOTED, Phase.ROLLED_BACK, Phase.WITHDRAWN
+
+_BACK = frozenset({_ROLLED_BACK, _RETURNING})
+_BEGINNINGS = frozenset({_WARMING, _WAITING, _PROGRESSING, _PROMOTED})
+
+TRANSITIONS: Mapping[tuple[Phase, type[Event]], frozenset[Phase]] = {
+    (_IDLE, Started): _BEGINNINGS,
+    (_WARMING, Analysed): frozenset({_WARMING, _PROGRESSING, _PAUSED}) | _BACK,
+    (_WARMING, PauseWished): frozenset({_PAUSED}),
+    (_WARMING, WeightWished): frozenset({_PAUSED}),
+    (_WARMING, PromoteWished): frozenset({_PROGRESSING, _BAKING, _PROMOTED}),
+    (_WARMING, AbortWished): _BACK,
+    (_WARMING, Restarted): frozenset({_WARMING, _PAUSED}),
+    (_WAITING, Analysed): frozenset({_WAITING, _WARMING, _PROGRESSING, _PAUSED, _PROMOTED, _WITHDRAWN}) | _BACK,
+    (_WAITING, ApproveWished): frozenset({_WAITING, _WARMING, _PROGRESSING, _BAKING, _PROMOTED}),
+    (_WAITING, GateAnswered): frozenset({_WAITING, _WARMING, _PROGRESSING, _PAUSED, _BAKING, _PROMOTED}),
+    (_WAITING, PauseWished): frozenset({_PAUSED}),
+    (_WAITING, WeightWished): frozenset({_PAUSED}),
+    (_WAITING, PromoteWished): frozenset({_WARMING, _PROGRESSING, _BAKING, _PROMOTED}),
+    (_WAITING, AbortWished): _BACK,
+    (_WAITING, Restarted): frozenset({_WAITING, _PAUSED}),
+    (_PROGRESSING, Analysed): frozenset({_PROGRESSING, _WAITING, _PAUSED, _BAKING, _PROMOTED}) | _BACK,
+    (_PROGRESSING, PauseWished): frozenset({_PAUSED}),
+    (_PROGRESSING, WeightWished): frozenset({_PAUSED}),
+    (_PROGRESSING, PromoteWished): frozenset({_PROGRESSING, _BAKING, _PROMOTED}),
+    (_PROGRESSING, AbortWished): _BACK,
+    (_PROGRESSING, Restarted): frozenset({_PROGRESSING, _PAUSED}),
+    (_PAUSED, Analysed): frozenset({_PAUSED}) | _BACK,
+    (_PAUSED, Ticked): frozenset({_PAUSED}) | _BACK,
+    (_PAUSED, ResumeWished): frozenset({_WARMING, _WAITING, _PROGRESSING, _BAKING, _PROMOTED}),
+    (_PAUSED, WeightWished): frozenset({_PAUSED}),
+    (_PAUSED, PromoteWished): frozenset({_WARMING, _PROGRESSING, _BAKING, _PROMOTED}),
+    (_PAUSED, AbortWished): _BACK,
+    (_PAUSED, Restarted): frozenset({_PAUSED}),
+    (_BAKING, Analysed): frozenset({_BAKING, _PAUSED, _PROMOTED}) | _BACK,
+    (_BAKING, PauseWished): frozenset({_PAUSED}),
+    (_BAKING, WeightWished): frozenset({_PAUSED}),
+    (_BAKING, PromoteWished): frozenset({_PROMOTED}),
+    (_BAKING, AbortWished): _BACK,
+    (_BAKING, Restarted): frozenset({_BAKING, _PAUSED}),
+    # An abort on the way back ends the ramp: all at once.
+    (_RETURNING, Analysed): _BACK,
+    (_RETURNING, Ticked): _BACK,
+    (_RETURNING, AbortWished): frozenset({_ROLLED_BACK}),
+    (_RETURNING, Restarted): frozenset({_RETURNING}),
+    # The ends. Evidence and time never leave them. Of a promotion and an abort wished at once the abort wins.
+    (_PROMOTED, Started): _BEGINNINGS,
+    (_PROMOTED, PromoteWished): frozenset({_PROMOTED}),
+    (_PROMOTED, AbortWished): _BACK,
+    (_PROMOTED, Restarted): frozenset({_PROMOTED}),
+    (_PROMOTED, Overdue): frozenset({_PAUSED, _WITHDRAWN}),
+    (_ROLLED_BACK, Started): _BEGINNINGS,
+    (_ROLLED_BACK, Restarted): frozenset({_ROLLED_BACK}),
+    (_WITHDRAWN, Started): _BEGINNINGS,
+    (_WITHDRAWN, Restarted): frozenset({_WITHDRAWN}),
+}
+TRANSITIONS = {
+    # What the world does, where it does nothing.
+    **{(phase, kind): frozenset({phase}) for phase in Phase for kind in (Analysed, Ticked, GateAnswered, Overdue)},
+    **{(phase, Restarted): frozenset({phase}) for phase in (_IDLE,)},
+    # What ends or stops every rollout that is under way.
+    **{(phase, Withdrawn): frozenset({_WITHDRAWN}) for phase in Phase if phase.active},
+    **{(phase, Withdrawn): frozenset({phase}) for phase in Phase if not phase.active},
+    # A start that is overdue has not begun.
+    **{(phase, Overdue): frozenset({_PAUSED, _WITHDRAWN}) for phase in (_WARMING, _WAITING, _PROGRESSING)},
+    **{(phase, Overdue): frozenset({_PAUSED}) for phase in (_PAUSED, _BAKING)},
+    **TRANSITIONS,
+}
+
+# What an operator calls each wish.
+VERBS: Mapping[type[Event], str] = {
+    Started: "start",
+    PauseWished: "pause",
+    ResumeWished: "resume",
+    ApproveWished: "approve",
+    WeightWished: "set-weight",
+    PromoteWished: "promote",
+    AbortWished: "abort",
+}
+
+
+def refusal(state: Rollout, event: Event) -> str:
+    """Why a wish cannot be granted: where the rollout is, and what is allowed instead."""
+    allowed = ", ".join(verb for kind, verb in VERBS.items() if _granted(state, kind))
+    verb = VERBS.get(type(event), type(event).__name__)
+    if state.phase is Phase.IDLE:
+        return f"cannot {verb}: there is no rollout; allowed now: {allowed}"
+    return (
+        f"cannot {verb}: rollout {state.rollout_id} on route {state.route} is {state.phase} ({state.reason});"
+        f" allowed now: {allowed}"
+    )
+
+
+def _granted(state: Rollout, kind: type[Event]) -> bool:
+    if state.swapped and kind is PromoteWished:
+        return False
+    return (state.phase, kind) in TRANSITIONS

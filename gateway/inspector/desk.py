@@ -1,0 +1,177 @@
+"""What the inspector knows: samples and labels in, cumulative counts per route and epoch out. No I/O; told the time.
+
+Rules:
+
+1. Counts are cumulative over this life of the process, as a worker's are. An epoch stays in the report while a request
+   of it may still be labelled, or a sample of it may still be on its way, and until control has taken in a report with
+   its final counts.
+2. A route that is not watched (any more) counts nothing. New settings for a route begin its warm-up and window anew.
+3. A sample that cannot be looked at (a coding that is not known, a body that unfolds beyond the limit) is counted as
+   skipped and is no trial; one that is broken is an `unreadable` answer.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+
+from gateway.core.predictions.events import FAULTS, UNREADABLE, Watch
+from gateway.core.predictions.labels import Join
+from gateway.core.predictions.outputs import Answer, Decoder, Output, UndecodableError
+from gateway.core.predictions.protocols import PROTOCOLS
+from gateway.core.predictions.settings import RouteWatch
+from gateway.core.stats.counts import Counts, EpochCounts
+from gateway.core.types import Variant
+from gateway.runtime.samples import Inspected, Label, Sample, Served
+from gateway.runtime.wire import Report
+
+_ON_ITS_WAY_S = 10.0
+RESULTS = ("decoded", *FAULTS, "skipped")
+_GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
+
+
+class _Skip(Exception):
+    """A sample that is not to be looked at."""
+
+
+class _Tray:
+    """One route's epoch: its counts, and whether they are final."""
+
+    def __init__(self, counts: EpochCounts, heard_s: float) -> None:
+        self.counts = counts
+        self.heard_s = heard_s
+        self.final_seq: int | None = None
+
+    def arm(self, variant: int) -> Counts:
+        return self.counts.canary if variant else self.counts.stable
+
+
+class _RouteDesk:
+    """One watched route."""
+
+    def __init__(self, settings: RouteWatch) -> None:
+        self.settings = settings
+        self.decode: Decoder = PROTOCOLS[settings.protocol](settings.paths)
+        self.watch = None if settings.watch is None else Watch(settings.watch)
+        self.join = None if settings.labels is None else Join(settings.labels)
+
+
+class Desk:
+    """All watched routes. ``draw`` gives a number from [0, 1)."""
+
+    def __init__(self, boot: str, draw: Callable[[], float]) -> None:
+        self._boot = boot
+        self._draw = draw
+        self._seq = 0
+        self._routes: dict[str, _RouteDesk] = {}
+        self._trays: dict[tuple[str, int], _Tray] = {}
+        self._newest: dict[str, int] = {}
+        self._results: dict[str, dict[str, int]] = {}
+        self._labels: dict[str, dict[str, dict[str, int]]] = {}
+
+    def watch(self, routes: dict[str, RouteWatch]) -> None:
+        """Look at these routes from now on."""
+        self._routes = {
+            name: known if (known := self._routes.get(name)) and known.settings == settings else _RouteDesk(settings)
+            for name, settings in routes.items()
+        }
+        for name, desk in self._routes.items():
+            if desk.watch is not None:
+                self._results.setdefault(name, dict.fromkeys(RESULTS, 0))
+
+    def take(self, sample: Sample, now_s: float) -> None:
+        """One sampled answer."""
+        desk = self._routes.get(sample.route)
+        if desk is None or desk.watch is None:
+            return
+        results = self._results[sample.route]
+        try:
+            outputs = _outputs(desk, sample)
+        except _Skip:
+            results["skipped"] += 1
+            return
+        tried, happened = desk.watch.take(Variant(sample.variant), outputs, self._draw())
+        arm = self._tray(sample, now_s).arm(sample.variant)
+        for event in tried:
+            arm.label(event, event in happened)
+        for event in FAULTS:
+            results[event] += event in happened
+        results["decoded"] += UNREADABLE not in happened
+
+    def served(self, news: Served, now_s: float) -> None:
+        """A request that may be labelled from now on."""
+        desk = self._routes.get(news.route)
+        if desk is not None and desk.join is not None:
+            self._tray(news, now_s)
+            desk.join.served(news.request_id, news.epoch, Variant(news.variant), now_s)
+
+    def label(self, route: str, label: Label, now_s: float) -> None:
+        """A business event."""
+        desk = self._routes.get(route)
+        if desk is not None and desk.join is not None and label.name in desk.join.results:
+            desk.join.label(label.request_id, label.name, label.happened, now_s)
+
+    def expire(self, now_s: float) -> None:
+        """Close the windows that are over."""
+        for name, desk in self._routes.items():
+            for trial in desk.join.expire(now_s) if desk.join is not None else ():
+                tray = self._trays.get((name, trial.epoch))
+                if tray is not None:
+                    tray.arm(trial.variant).label(trial.event, trial.happened)
+
+    def report(self, now_s: float) -> Inspected:
+        """Everything counted so far. The caller sends it at once (it is not a copy)."""
+        self._seq += 1
+        for (name, epoch), tray in self._trays.items():
+            desk = self._routes.get(name)
+            awaited = desk is not None and desk.join is not None and epoch in desk.join.epochs
+            over = epoch < self._newest[name] and now_s - tray.heard_s > _ON_ITS_WAY_S
+            if tray.final_seq is None and over and not awaited:
+                tray.final_seq = self._seq
+        evidence = [tray.counts for tray in self._trays.values()]
+        epoch = max(self._newest.values(), default=0)
+        report = Report(self._boot, self._seq, epoch, evidence, [], {}, 0, 0, 0)
+        for name, desk in self._routes.items():
+            if desk.join is not None:
+                self._labels[name] = desk.join.results
+        meanings = {name: desk.watch.meanings for name, desk in self._routes.items() if desk.watch is not None}
+        return Inspected(report, self._results, self._labels, meanings)
+
+    def heard(self, seq: int) -> None:
+        """Control has taken in report ``seq``: forget the epochs whose final counts it held."""
+        final = [key for key, tray in self._trays.items() if tray.final_seq is not None and tray.final_seq <= seq]
+        for key in final:
+            del self._trays[key]
+
+    def _tray(self, news: Sample | Served, now_s: float) -> _Tray:
+        key = (news.route, news.epoch)
+        tray = self._trays.get(key)
+        if tray is None:
+            tray = self._trays[key] = _Tray(EpochCounts(news.route, news.epoch, news.weight_bp), now_s)
+            self._newest[news.route] = max(news.epoch, self._newest.get(news.route, 0))
+        tray.heard_s = now_s
+        # Whatever was final a moment ago is not, after all.
+        tray.final_seq = None
+        return tray
+
+
+def _outputs(desk: _RouteDesk, sample: Sample) -> list[Output] | None:
+    """The sample's outputs; None for one that cannot be decoded. Raises _Skip."""
+    body = sample.body
+    coding = sample.encoding.strip().lower()
+    if coding not in ("", "identity"):
+        if coding not in ("gzip", "x-gzip", "deflate"):
+            raise _Skip
+        unfold = zlib.decompressobj(_GZIP_OR_ZLIB)
+        try:
+            body = unfold.decompress(body, desk.settings.decoded_bytes_max)
+        except zlib.error:
+            return None
+        if unfold.unconsumed_tail:
+            raise _Skip
+        if not unfold.eof:
+            return None
+    try:
+        return desk.decode(Answer(body, sample.content_type, sample.header_length))
+    except UndecodableError:
+        return None

@@ -1,0 +1,147 @@
+"""The inspector's process: listens for workers and for control on one Unix-domain socket, and reports to control.
+
+    python -m gateway.inspector.server      settings as JSON on standard input
+
+Workers send batches of samples; each connection is read one frame at a time, and between two frames everybody else has
+a turn, so that a flood from the workers delays a report by one batch at most. Control says what to look at, hands on
+business events, and is told everything every `REPORT_EVERY_S`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import secrets
+import signal
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+from gateway.inspector.desk import Desk
+from gateway.runtime import samples
+from gateway.runtime.child import orphaned
+from gateway.runtime.logs import log_to_stderr
+
+_log = logging.getLogger("gateway.inspector")
+REPORT_EVERY_S = 0.1
+_SAMPLES_A_TURN = 20
+
+
+class InspectorSettings(msgspec.Struct, frozen=True):
+    """What the inspector is told at its birth; the rest comes from control."""
+
+    path: str
+
+
+class Inspector:
+    """All connections, around one desk."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self, path: Path) -> None:
+        """Listen at ``path`` (mode 0600) until cancelled; a socket left by an earlier life is replaced."""
+        _remove(path)
+        umask = os.umask(0o177)
+        try:
+            server = await asyncio.start_unix_server(self._accept, str(path))
+        finally:
+            os.umask(umask)
+        try:
+            while True:
+                await asyncio.sleep(REPORT_EVERY_S)
+                self._desk.expire(time.monotonic())
+        finally:
+            server.close()
+            for task in list(self._tasks):
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        reports: asyncio.Task[None] | None = None
+        try:
+            while True:
+                message = await samples.read_message(reader)
+                if isinstance(message, samples.Watching) and reports is None:
+                    reports = asyncio.create_task(self._report(writer))
+                await self._take(message)
+        except (OSError, asyncio.IncompleteReadError):
+            pass
+        except asyncio.CancelledError:
+            pass  # by `run`; a cancelled task would make asyncio's streams complain
+        except ValueError as error:
+            _log.error("a connection spoke nonsense: %s", error)
+        finally:
+            self._tasks.discard(task)
+            if reports is not None:
+                reports.cancel()
+            writer.close()
+
+    async def _take(self, message: samples.ToInspector) -> None:
+        now_s = time.monotonic()
+        match message:
+            case samples.Batch(taken, served):
+                for news in served:
+                    self._desk.served(news, now_s)
+                for number, sample in enumerate(taken):
+                    self._desk.take(sample, now_s)
+                    if number % _SAMPLES_A_TURN == 0:
+                        await asyncio.sleep(0)
+            case samples.Watching(routes):
+                self._desk.watch(routes)
+            case samples.Labels(route, labels):
+                for label in labels:
+                    self._desk.label(route, label, now_s)
+            case samples.Heard(seq):
+                self._desk.heard(seq)
+
+    async def _report(self, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):  # the reading side sees the same end
+            while True:
+                writer.write(samples.encode(self._desk.report(time.monotonic())))
+                await writer.drain()
+                await asyncio.sleep(REPORT_EVERY_S)
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+
+
+async def _serve(settings: InspectorSettings) -> None:
+    boot = f"inspector-{os.getpid()}-{secrets.token_hex(4)}"
+    inspector = Inspector(Desk(boot, random.Random().random))
+    told = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, told.set)
+    tasks = [asyncio.create_task(work) for work in (inspector.run(Path(settings.path)), _until(told), orphaned())]
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
+
+
+async def _until(told: asyncio.Event) -> None:
+    await told.wait()
+
+
+def main() -> None:
+    """Entry of ``python -m gateway.inspector.server``."""
+    settings = msgspec.json.decode(sys.stdin.buffer.read(), type=InspectorSettings)
+    log_to_stderr("inspector")
+    asyncio.run(_serve(settings))
+
+
+if __name__ == "__main__":
+    main()

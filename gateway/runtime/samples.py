@@ -1,0 +1,114 @@
+"""What workers tell the inspector, and what the inspector and control tell each other: typed messages, as in `wire`.
+
+Samples have a connection of their own, so that a flood of them never delays a report: frames of at most
+`BATCH_BYTES_MAX` of bodies go from each worker to the inspector, who reads as fast as it can decode; what a worker
+cannot get rid of it drops and counts. Evidence goes from the inspector to control as the same cumulative `Report` that
+workers send.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+
+from gateway.core.predictions.settings import RouteWatch
+from gateway.runtime.wire import Report, frame, read_frame
+
+BATCH_BYTES_MAX = 1 << 20
+LABELS_MAX = 1000
+SOCKET_NAME = "inspector.sock"
+
+
+class Sample(msgspec.Struct, frozen=True, array_like=True):
+    """A response that was relayed whole, from the variant that its request was assigned to."""
+
+    route: str
+    epoch: int
+    weight_bp: int
+    variant: int
+    body: bytes
+    content_type: str
+    encoding: str
+    header_length: str
+
+
+class Served(msgspec.Struct, frozen=True, array_like=True):
+    """A request that may be labelled from now on."""
+
+    route: str
+    epoch: int
+    weight_bp: int
+    variant: int
+    request_id: str
+
+
+class Batch(msgspec.Struct, frozen=True, tag=True):
+    """What a worker has gathered since its last one."""
+
+    samples: list[Sample]
+    served: list[Served]
+
+
+class Watching(msgspec.Struct, frozen=True, tag=True):
+    """Control's first message, and again when the configuration changes: the routes to look at."""
+
+    routes: dict[str, RouteWatch]
+
+
+class Label(msgspec.Struct, frozen=True, array_like=True):
+    """One business event."""
+
+    request_id: str
+    name: str
+    happened: bool
+
+
+class Labels(msgspec.Struct, frozen=True, tag=True):
+    """Business events of one route that came to the admin API together."""
+
+    route: str
+    labels: list[Label]
+
+
+class Heard(msgspec.Struct, frozen=True, tag=True):
+    """Control has taken in the report of this number."""
+
+    seq: int
+
+
+class Inspected(msgspec.Struct, frozen=True, tag=True):
+    """All the inspector knows.
+
+    ``results`` counts samples by route and what became of them, ``labels`` business events by route, name and result;
+    ``meanings`` says in words what each slot of a route's mix stands for.
+    """
+
+    report: Report
+    results: dict[str, dict[str, int]]
+    labels: dict[str, dict[str, dict[str, int]]]
+    meanings: dict[str, dict[str, str]]
+
+
+ToInspector = Batch | Watching | Labels | Heard
+Message = ToInspector | Inspected
+
+_encoder = msgspec.msgpack.Encoder()
+_to_inspector = msgspec.msgpack.Decoder(ToInspector)
+_inspected = msgspec.msgpack.Decoder(Inspected)
+
+
+def encode(message: Message) -> bytes:
+    """One frame, ready to be written."""
+    return frame(_encoder.encode(message))
+
+
+async def read_message(reader: asyncio.StreamReader) -> ToInspector:
+    """The inspector's next message; asyncio.IncompleteReadError at the end, ValueError when it is broken."""
+    message: ToInspector = _to_inspector.decode(await read_frame(reader))
+    return message
+
+
+async def read_inspected(reader: asyncio.StreamReader) -> Inspected:
+    """Control's next message; errors as above."""
+    return _inspected.decode(await read_frame(reader))

@@ -1,0 +1,141 @@
+"""What each phase of a request costs in a worker: instructions by function, counted by callgrind.
+
+    python loadtests/compare/phases.py [--requests 500]
+
+Counts, unlike times, are the same on a busy machine, so two versions of the code compare to a percent. They are of user
+space alone: the kernel's part (four system calls, half of the time) is not in them. The worker is the compiled one
+(shipped.py), serves small POSTs one after another, and has a canary with a tenth of them. Needs valgrind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+if __name__ == "__main__":  # as a program it sees its own folder; its parts are named from the root
+    sys.path[0] = str(Path(__file__).parents[2])
+
+from gateway.core.traffic.table import Backend, Endpoint, Route, RoutingTable
+from gateway.runtime.settings import WorkerSettings
+from loadtests.compare import peers, processes
+from loadtests.compare.shipped import unpacked
+from loadtests.compare.workloads import WORKLOADS
+
+_WARMUP = 30
+_ANNOTATE = ("callgrind_annotate", "--inclusive=yes", "--tree=none", "--threshold=100")
+_LINE = re.compile(r"\s*([\d,]+) .*?:(\w+)(?:'\d+)?(?: \[.*)?$")
+PHASES = (
+    ("request head read (plain)", "CPyDef_plain___PlainReader___request", ()),
+    ("admit: fields checked, lines made", "CPyDef_exchange___Exchange___admit", ()),
+    ("start, choose: route, variant", "CPyDef_exchange___Exchange___start", ("CPyDef_exchange___Exchange___lease",)),
+    ("lease: endpoint, connection", "CPyDef_exchange___Exchange___lease", ("CPyDef_exchange___Exchange___send",)),
+    ("send: head and body written", "CPyDef_exchange___Exchange___send", ()),
+    ("answer's head read (plain)", "CPyDef_plain___PlainReader___response", ()),
+    ("answer's fields checked", "CPyDef_headers___read_response", ()),
+    ("relay: answer's head made", "CPyDef_exchange___Exchange___upstream_head", ()),
+    ("relay: answer written", "CPyDef_exchange___Exchange____flush", ()),
+    ("connection given back", "CPyDef_settlement___Settlement____release", ()),
+    ("settle: counted, next turn", "CPyDef_settlement___Settlement____completed", ()),
+)
+"""A name, the function whose inclusive count it is, and those whose counts are other phases'."""
+
+
+def counted(requests: int) -> dict[str, float]:
+    """Instructions per request, inclusive, by function; the sum under ``PROGRAM``. Raises OSError."""
+    _, client_core = processes.cores()
+    with tempfile.TemporaryDirectory(prefix="phases-") as name, socket.create_server(("127.0.0.1", 0)) as listener:
+        directory, port = Path(name), listener.getsockname()[1]
+        site = unpacked(directory)
+        with peers.backend("nginx", directory, client_core) as upstream:
+            command = ["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={directory}/out"]
+            with subprocess.Popen(
+                [*command, sys.executable, "-m", "gateway.proxy.server"],
+                cwd=site,
+                stdin=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                pass_fds=[listener.fileno()],
+            ) as worker:
+                assert worker.stdin is not None
+                worker.stdin.write(msgspec.json.encode(_settings(listener.fileno(), upstream, directory)))
+                worker.stdin.close()
+                try:
+                    _load(port, worker.pid, requests)
+                finally:
+                    worker.terminate()
+        said = subprocess.run(
+            [*_ANNOTATE, f"{directory}/out.1"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    found: dict[str, float] = {}
+    for line in said.stdout.splitlines():
+        total = re.match(r"\s*([\d,]+) .*PROGRAM TOTALS", line)
+        count, function = (total[1], "PROGRAM") if total else ("0", "")
+        if not total and (match := _LINE.match(line)):
+            count, function = match[1], match[2]
+        found[function] = max(found.get(function, 0), int(count.replace(",", "")) / requests)
+    return found
+
+
+def _settings(listen_fd: int, upstream: int, directory: Path) -> WorkerSettings:
+    backends = {name: Backend(name, (Endpoint("127.0.0.1", upstream),)) for name in ("a", "b")}
+    route = Route(name="models", path_prefix="/", stable="a", canary="b", weight_bp=1000)
+    table = RoutingTable(1, (route,), backends)
+    return WorkerSettings(index=0, listen_fd=listen_fd, control_path=str(directory / "none.sock"), table=table)
+
+
+def _load(port: int, pid: int, requests: int) -> None:
+    request = WORKLOADS["small"].request()
+    with socket.create_connection(("127.0.0.1", port), 120) as client:
+        for number in range(_WARMUP + requests):
+            if number == _WARMUP:
+                _control("-i", "on", pid)
+            client.sendall(request)
+            answer = client.recv(65536)
+            if not answer.startswith(b"HTTP/1.1 200"):
+                raise OSError(f"the worker answered {answer[:100]!r}")
+    _control("-i", "off", pid)
+    _control("-d", "", pid)
+
+
+def _control(option: str, value: str, pid: int) -> None:
+    words = [word for word in ("callgrind_control", option, value, str(pid)) if word]
+    subprocess.run(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+
+
+def table(found: dict[str, float]) -> str:
+    """The phases as Markdown, in thousands of instructions."""
+    total = found["PROGRAM"] / 1000
+    lines = ["| phase | 1,000 instructions | share |", "| --- | ---: | ---: |"]
+    rest = total
+    for title, function, others in PHASES:
+        cost = (found.get(function, 0) - sum(found.get(other, 0) for other in others)) / 1000
+        rest -= cost
+        lines.append(f"| {title} | {cost:.1f} | {cost / total:.0%} |")
+    lines.append(f"| the rest: event loop, sockets, turns of the connection | {rest:.1f} | {rest / total:.0%} |")
+    lines.append(f"| **all of user space** | **{total:.1f}** | |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Run what the command line asks for; returns the exit status."""
+    parser = argparse.ArgumentParser(description="Instructions of a worker per small POST, by phase.")
+    parser.add_argument("--requests", type=int, default=500)
+    try:
+        print(table(counted(parser.parse_args().requests)))
+    except (OSError, peers.Missing, subprocess.CalledProcessError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""What looking at answers costs: in a worker for each answer, and in the inspector for each sample.
+
+    python loadtests/tap_cost.py
+
+Prints a table in microseconds of one core, in the interpreter that runs it. The answer is that of the bundled digits
+models: a label and ten probabilities, in JSON.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import timeit
+from collections.abc import Callable
+
+import msgspec
+
+from gateway.core.predictions.events import WatchSettings
+from gateway.core.predictions.settings import RouteWatch
+from gateway.core.traffic.table import Route, Tap
+from gateway.core.types import Variant
+from gateway.inspector.desk import Desk
+from gateway.proxy.tally import RouteTally
+from gateway.proxy.tap import RouteTap, SampleQueue
+from gateway.runtime.samples import Sample
+from gateway.runtime.wire import RouteTotals
+
+_HEAD = [b"content-type: application/json\r\n", b"server: model-server\r\n"]
+_RUNS = 20_000
+
+
+def main() -> int:
+    """Measure and print."""
+    queue = SampleQueue()
+    queue.connected = True
+    rows = {
+        "worker, answer that is sampled": _tapped(Tap(samples_per_s=1e9), queue),
+        "worker, answer that is not": _tapped(Tap(share=1e-9), queue),
+        "inspector, sample": _inspected(),
+    }
+    print("| what | µs |\n|---|---|")
+    for what, run in rows.items():
+        best = min(timeit.repeat(run, number=_RUNS, repeat=3))
+        print(f"| {what} | {best / _RUNS * 1e6:.1f} |")
+    return 0
+
+
+def _tapped(tap: Tap, queue: SampleQueue) -> Callable[[], None]:
+    route = Route("r", "/", "stable", "canary", weight_bp=5000, tap=tap)
+    tally = RouteTally(route, 1, (RouteTotals("r", Variant.STABLE), RouteTotals("r", Variant.CANARY)))
+    route_tap, body = RouteTap(tally, tap, queue), _answer(0)
+
+    def run() -> None:
+        specimen = route_tap.begin(Variant.STABLE, b"POST", b"", 0.5, 1e9)
+        if specimen is not None:
+            specimen.head(200, _HEAD)
+            specimen.body(body)
+            specimen.finish()
+            queue.batch()
+
+    return run
+
+
+def _inspected() -> Callable[[], None]:
+    desk = Desk("boot", random.Random(0).random)
+    desk.watch({"r": RouteWatch(watch=WatchSettings())})
+    samples = [Sample("r", 1, 5000, Variant.STABLE, _answer(n), "application/json", "", "") for n in range(10)]
+    return lambda: desk.take(random.choice(samples), 0.0)
+
+
+def _answer(label: int) -> bytes:
+    scores = [0.91 if digit == label else 0.01 for digit in range(10)]
+    label_output = {"name": "label", "datatype": "INT64", "shape": [1], "data": [label]}
+    score_output = {"name": "probabilities", "datatype": "FP32", "shape": [1, 10], "data": scores}
+    return msgspec.json.encode({"model_name": "digits", "outputs": [label_output, score_output]})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

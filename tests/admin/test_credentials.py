@@ -1,0 +1,227 @@
+"""Who is let in and may do what: tokens by their hash, scopes, client certificates; and the trail that it leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.admin.audit import REMEMBERED, AuditEntry, AuditTrail
+from gateway.admin.operations import OPERATIONS
+from gateway.admin.principals import Keyring
+from gateway.config.admin import AdminTlsConfig, ClientConfig, Scope
+from gateway.config.mistakes import BadValue
+from gateway.config.world import Key, admin_tls, sha256_of
+from gateway.runtime.clock import SystemClock
+from tests.support.control import ManualClock
+from tests.support.worker import EVENTUALLY_S
+
+TOKENS = {scope: f"the-token-that-may-{scope}" for scope in Scope}
+KEYS = tuple(Key(f"{scope}er", (scope,), sha256_of(TOKENS[scope])) for scope in Scope)
+RANK = list(Scope)
+
+
+@pytest.fixture(scope="module")
+def scoped(double: Any) -> Iterator[Any]:
+    with double.Served(keys=KEYS) as served:
+        yield served
+
+
+def bearer(scope: Scope, **more: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {TOKENS[scope]}"} | more
+
+
+@pytest.mark.parametrize("operation", [o for o in OPERATIONS if not o.open], ids=lambda o: f"{o.method} {o.path}")
+def test_every_operation_asks_for_its_scope(scoped: Any, operation: Any) -> None:
+    path = operation.path.format(route="plain", rollout_id="none", backend="none")
+    with httpx.Client(base_url=scoped.url, verify=False) as client:
+        for scope in Scope:
+            # Only the head: an event stream has no end.
+            with client.stream(operation.method, path, headers=bearer(scope)) as answer:
+                refused = RANK.index(scope) < RANK.index(operation.scope)
+                assert (answer.status_code == 403) == refused, answer.status_code
+                assert answer.status_code != 401
+                if refused:
+                    challenge = answer.headers["www-authenticate"]
+                    assert challenge.endswith(f'error="insufficient_scope", scope="{operation.scope}"')
+        assert client.request(operation.method, path).status_code == 401
+
+
+def test_reading_is_not_steering_and_steering_is_not_configuring() -> None:
+    for operation in OPERATIONS:
+        if operation.method == "GET":
+            assert operation.scope is (Scope.ADMIN if operation.handler == "list_audit" else Scope.READ)
+        else:
+            assert operation.scope in (Scope.OPERATE, Scope.ADMIN)
+
+
+def test_the_journal_names_the_tokens_holder_and_whom_it_says_it_acts_for(scoped: Any) -> None:
+    headers = bearer(Scope.OPERATE, **{"x-actor": "ada"})
+    started = httpx.post(f"{scoped.url}/api/v1/routes/digits/rollouts", headers=headers).json()
+    assert started["by"] == "ada via operateer"
+    aborted = httpx.post(f"{scoped.url}/api/v1/rollouts/{started['id']}/abort", headers=bearer(Scope.OPERATE)).json()
+    assert aborted["by"] == "operateer"
+
+
+def test_every_key_is_compared_whatever_the_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[bytes] = []
+
+    def compare(presented: bytes, key: bytes) -> bool:
+        compared.append(key)
+        return presented == key
+
+    monkeypatch.setattr("hmac.compare_digest", compare)
+    ring = Keyring(KEYS)
+    assert ring._by_token(TOKENS[Scope.READ].encode()) is not None  # noqa: SLF001  # the time it takes cannot be seen from outside
+    assert ring._by_token(b"wrong") is None  # noqa: SLF001  # as above
+    assert compared == [bytes.fromhex(key.sha256) for key in KEYS] * 2
+
+
+# certificates
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CA, a server's certificate for 127.0.0.1, and clients' with the common names ci and eve."""
+    directory = tmp_path_factory.mktemp("certificates")
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=directory, check=True, capture_output=True)
+
+    new = ("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")
+    openssl(*new, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=test ca")
+    for name in ("server", "ci", "eve"):
+        extra = ("-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE")
+        issued = (*new, "-CA", "ca.pem", "-CAkey", "ca.key", "-keyout", f"{name}.key", "-out", f"{name}.pem")
+        openssl(*issued, "-subj", f"/CN={name}", *extra)
+    return directory
+
+
+def test_a_client_certificate_says_who_asks(double: Any, certificates: Path) -> None:
+    files = {"cert_file": "server.pem", "key_file": "server.key", "client_ca_file": "ca.pem"}
+    tls = admin_tls(AdminTlsConfig.model_validate(files, context=certificates))
+    clients = (ClientConfig(name="ci", scopes=[Scope.OPERATE]),)
+
+    def context(name: str) -> ssl.SSLContext:
+        made = ssl.create_default_context(cafile=str(certificates / "ca.pem"))
+        if name:
+            made.load_cert_chain(certificates / f"{name}.pem", certificates / f"{name}.key")
+        return made
+
+    with double.Served(keys=KEYS[:1], clients=clients, tls=tls) as served:
+        with httpx.Client(base_url=served.url, verify=context("ci")) as client:
+            started = client.post("/api/v1/routes/digits/rollouts")
+            assert (started.status_code, started.json()["by"]) == (201, "ci")
+            assert client.delete("/api/v1/config").status_code == 403
+            assert client.get("/api/v1/routes", headers={"authorization": "Bearer wrong"}).status_code == 401
+        with httpx.Client(base_url=served.url, verify=context("eve")) as client:
+            assert client.get("/api/v1/routes").status_code == 401
+            assert client.get("/api/v1/routes", headers=bearer(Scope.READ)).status_code == 200
+        with httpx.Client(base_url=served.url, verify=context("")) as client, pytest.raises(httpx.TransportError):
+            client.get("/healthz")
+        with pytest.raises(httpx.TransportError):
+            httpx.get(served.url.replace("https", "http") + "/healthz")
+
+
+def test_certificates_that_cannot_be_used_are_named(certificates: Path) -> None:
+    def tls(key: str, authority: str | None) -> AdminTlsConfig:
+        return AdminTlsConfig.model_validate(
+            {"cert_file": "server.pem", "key_file": key, "client_ca_file": authority}, context=certificates
+        )
+
+    with pytest.raises(BadValue, match=r"cannot use .*server\.pem with .*ci\.key"):
+        admin_tls(tls("ci.key", None))
+    with pytest.raises(BadValue, match=r"cannot use .*nothing\.pem"):
+        admin_tls(tls("server.key", "nothing.pem"))
+
+
+# the audit trail
+
+
+def entry(**changes: Any) -> AuditEntry:
+    known: dict[str, Any] = {
+        "principal": "ci",
+        "actor": "ci",
+        "address": "::1",
+        "method": "PUT",
+        "path": "/x",
+        "status": 200,
+    }
+    return AuditEntry(0, "", **known | changes)
+
+
+def test_the_trail_tells_who_did_what_and_who_was_refused(scoped: Any) -> None:
+    with httpx.Client(base_url=scoped.url) as client:
+        client.put("/api/v1/routes/plain/weight", json={"canary_percent": 101}, headers=bearer(Scope.OPERATE))
+        client.delete("/api/v1/routes/plain", headers=bearer(Scope.OPERATE))
+        client.get("/api/v1/audit", headers=bearer(Scope.READ))
+        client.get("/api/v1/routes", headers={"authorization": "Bearer guess", "x-actor": "mallory"})
+        found = client.get("/api/v1/audit", params={"limit": 4}, headers=bearer(Scope.ADMIN))
+        lines = [(e["principal"], e["method"], e["status"], e["problem"]) for e in found.json()["entries"]]
+        assert lines == [
+            ("", "GET", 401, "unauthorized"),
+            ("reader", "GET", 403, "forbidden"),
+            ("operateer", "DELETE", 403, "forbidden"),
+            ("operateer", "PUT", 422, "invalid-value"),
+        ]
+        assert found.json()["entries"][0]["actor"] == "mallory"
+        assert TOKENS[Scope.OPERATE] not in found.text and "guess" not in found.text
+        following = found.headers["link"].partition(">")[0].removeprefix("<")
+        older = client.get(following, headers=bearer(Scope.ADMIN)).json()["entries"]
+        assert older[0]["id"] == found.json()["entries"][-1]["id"] - 1
+
+
+def filled(path: Path, count: int) -> AuditTrail:
+    """A trail with so many entries, all of them on the disk."""
+
+    async def fill() -> AuditTrail:
+        trail = AuditTrail(SystemClock(), path)
+        for number in range(count):
+            trail.add(entry(path=f"/{number}"))
+        async with asyncio.timeout(EVENTUALLY_S):
+            while trail.pending:
+                await asyncio.sleep(0.01)
+        return trail
+
+    return asyncio.run(fill())
+
+
+def test_the_trail_outlives_a_restart_and_goes_on_counting(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    filled(path, 3)
+    assert [json.loads(line)["id"] for line in path.read_bytes().splitlines()] == [1, 2, 3]
+    with path.open("ab") as file:
+        file.write(b'{"id": 4, "torn\n')
+    again = filled(path, 1)
+    assert [(e.id, e.path) for e in again.page(10, None)] == [(4, "/0"), (3, "/2"), (2, "/1"), (1, "/0")]
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_trail_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.admin.audit.FILE_BYTES_MAX", 2000)
+    path = tmp_path / "audit.jsonl"
+    assert len(filled(path, 100).page(10_000, None)) == 100 <= REMEMBERED
+    names = sorted(found.name for found in tmp_path.iterdir())
+    assert names == ["audit.1.jsonl", "audit.2.jsonl", "audit.3.jsonl", "audit.jsonl"]
+    assert all(found.stat().st_size <= 2000 for found in tmp_path.iterdir())
+    assert json.loads(path.read_bytes().splitlines()[-1])["id"] == 100
+
+
+def test_strangers_cannot_write_the_trail_full() -> None:
+    clock = ManualClock()
+    trail = AuditTrail(clock)
+    for _ in range(1000):
+        trail.add(entry(status=401, problem="unauthorized"), stranger=True)
+    assert len(trail.page(10_000, None)) == 60
+    trail.add(entry())
+    assert trail.page(1, None)[0].suppressed == 940
+    clock.now_s += 61
+    trail.add(entry(status=401), stranger=True)
+    assert trail.page(1, None)[0].status == 401

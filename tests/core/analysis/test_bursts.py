@@ -1,0 +1,131 @@
+"""Bursts: one misfortune counts once, nothing is ever believed beyond the evidence, and the dead are convicted."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.core.analysis import AnalysisSpec, AnalysisState, Evidence, Verdict, bursts, judge, wealth
+from gateway.core.analysis.bursts import BURST_SHARE, DEAD_SHARES, BurstState, clumping, guarded, take
+from gateway.core.analysis.eprocess import Batch
+from gateway.core.stats import Counts, EpochCounts
+
+LOOKS = st.lists(
+    st.tuples(st.integers(0, 60), st.integers(0, 60), st.integers(0, 30), st.integers(0, 30), st.floats(0.01, 3.0)),
+    max_size=40,
+)
+
+
+def after(looks: list[tuple[int, int, int, int]], tick_s: float = 0.1, burst_s: float = 0.3) -> BurstState:
+    state = bursts.fresh()
+    for index, look in enumerate(looks):
+        state = take(state, Batch(*look), index * tick_s, burst_s)
+    return state
+
+
+@given(LOOKS, st.floats(-1e3, 1e6))
+@settings(max_examples=150, deadline=None)
+def test_never_more_is_believed_than_the_evidence_and_all_numbers_stay_finite(
+    looks: list[tuple[int, int, int, int, float]], log_e: float
+) -> None:
+    state, at_s = bursts.fresh(), 0.0
+    for events_s, more_s, events_c, more_c, wait_s in looks:
+        at_s += wait_s
+        state = take(state, Batch(events_s, events_s + more_s, events_c, events_c + more_c), at_s, 0.3)
+        assert guarded(log_e, state) <= log_e
+        assert math.isfinite(guarded(log_e, state)) and math.isfinite(wealth.log_e(state.dead))
+        assert clumping(state.stable) >= 1.0 and clumping(state.canary) >= 1.0
+
+
+def test_single_failures_are_believed_whole() -> None:
+    looks = [(0, 20, int(tick % 20 == 10), 5) for tick in range(200)]
+    assert guarded(7.0, after(looks)) == 7.0
+
+
+def test_a_burst_weighs_about_a_toss_of_a_coin() -> None:
+    """Fifteen requests that fail within 300 ms, at 5 %: 15 times 3 nats by requests, less than one nat here."""
+    calm = [(0, 95, 0, 5)] * 300
+    state = after([*calm, (0, 95, 5, 5), (0, 95, 5, 5), (0, 95, 5, 5), *calm[:6]])
+    assert clumping(state.canary) == pytest.approx(15.0, rel=0.15)
+    assert guarded(15 * 3.0, state) < 1.0
+
+
+def test_a_burst_is_found_wherever_the_cells_cut_it() -> None:
+    calm = [(0, 19, 0, 5)] * 30
+    for shift in range(3):
+        state = after([*calm, *[(0, 19, 0, 5)] * shift, (0, 19, 3, 5), (0, 19, 3, 5), *calm])
+        assert clumping(state.canary) > 4.0, shift
+
+
+def test_stables_bursts_teach_too() -> None:
+    calm = [(0, 95, 0, 5)] * 60
+    state = after([*calm, (60, 95, 0, 5), *calm, (0, 95, 2, 5)])
+    assert guarded(9.0, state) < 1.0
+
+
+def test_looks_that_are_far_apart_show_no_clumps() -> None:
+    assert guarded(50.0, after([(0, 900, 40, 100)] * 5, tick_s=5.0)) == 50.0
+
+
+@pytest.mark.parametrize("weight", [0.05, 0.5])
+def test_a_dead_canary_waits_for_a_few_cells_only(weight: float) -> None:
+    canary = round(100 * weight)
+    looks = [(0, 100 - canary, canary, canary)] * 10
+    nats = canary * (1.0 - math.log2(weight)) * math.log(2)
+    assert guarded(3 * nats, after(looks[:3])) < math.log(200)
+    assert guarded(8 * nats, after(looks[:8])) > math.log(200)
+
+
+def test_an_outage_of_both_arms_is_no_dead_canary() -> None:
+    looks = [(95, 95, 5, 5)] * 100
+    assert wealth.log_e(after(looks).dead) < 0.1
+
+
+@pytest.mark.parametrize("always", [0.0, 0.02, 0.2])
+@pytest.mark.parametrize("share", [0.0, 0.01, BURST_SHARE])
+def test_cells_are_fair_bets_for_a_healthy_canary_with_bursts(always: float, share: float) -> None:
+    """Mean of one cell's e-variable, both arms lost to bursts in ``share`` of the cells by themselves: at most 1."""
+    past = bursts.Arm(all_events=1e6 * always, all_trials=1e6)
+    for index in range(len(DEAD_SHARES)):
+        mean = 0.0
+        for lost_s in (False, True):
+            for lost_c in (False, True):
+                chance = (share if lost_s else 1.0 - share) * (share if lost_c else 1.0 - share)
+                arms = [_arm(past, events=100.0 * (1.0 if lost else always), trials=100.0) for lost in (lost_s, lost_c)]
+                mean += chance * math.exp(bursts._dead_gains(*arms)[index])  # noqa: SLF001  # the bet itself
+        assert mean <= 1.0 + 1e-9
+
+
+def _arm(arm: bursts.Arm, **changes: float) -> bursts.Arm:
+    return bursts.Arm(**{**{name: getattr(arm, name) for name in arm.__struct_fields__}, **changes})
+
+
+@pytest.mark.parametrize(("burst_s", "pauses_harm"), [(0.3, False), (0.0, True)])
+def test_the_judge_forgives_pauses_and_not_death(burst_s: float, pauses_harm: bool) -> None:
+    """60 s of two healthy arms that pause by turns (the canary first), then the canary dies: seed 4."""
+    rng = np.random.default_rng(4)
+    spec = AnalysisSpec(burst_s=burst_s)
+    state, convicted_s = AnalysisState.fresh(spec), math.inf
+    stable, canary = Counts(), Counts()
+    for tick in range(700):
+        second = tick / 10
+        for arm, n, paused in (
+            (stable, 190, 20 <= second % 30 < 20.3),
+            (canary, 10, 5 <= second % 30 < 5.3 or second >= 60),
+        ):
+            arm.requests += n
+            arm.errors += n if paused else int(rng.binomial(n, 0.001))
+            arm.latency[100] = arm.latency.get(100, 0) + n
+        entry = EpochCounts("r", 1, 500, stable.copy(), canary.copy())
+        state, analysis = judge(spec, state, Evidence(second, (entry,)))
+        if analysis.verdict is Verdict.FAIL:
+            convicted_s = second
+            break
+    if pauses_harm:
+        assert convicted_s < 5.5
+    else:
+        assert 60.0 <= convicted_s < 63.0

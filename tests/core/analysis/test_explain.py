@@ -1,0 +1,136 @@
+"""What people are shown: effects that hold what is true, quantiles, and what is still needed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from gateway.core.analysis import AnalysisSpec, EventSpec, Evidence, GuardrailSpec, LatencySpec, explained, judge
+from gateway.core.analysis.eprocess import worse_by_margin
+from gateway.core.analysis.explain import likely
+from gateway.core.analysis.limit import requests_at_limit
+from gateway.core.analysis.spec import Unit, Worse
+from gateway.core.analysis.types import Analysis, Finding, Verdict
+from gateway.core.stats import EpochCounts
+
+Make = Callable[..., Any]
+SPEC = AnalysisSpec(
+    duration=LatencySpec(),
+    events=(
+        EventSpec("clicked", worse=Worse.DIFFERENT),
+        EventSpec("bought", worse=Worse.LOWER),
+        EventSpec("voted", unit=Unit.SLICE),
+        EventSpec("never"),
+    ),
+    guardrails=(GuardrailSpec("errors", 0.5), GuardrailSpec("latency", 0.1, threshold_us=100_000)),
+)
+
+
+def shown(world: Any, analysis: Analysis) -> dict[str, Finding]:
+    return {found.metric: found for found in explained(world.state, analysis).findings}
+
+
+@pytest.fixture(scope="module")
+def findings(make_world: Make) -> dict[str, Finding]:
+    world = make_world(1, weight_bp=2_000, spec=SPEC)
+    world.errors = [0.02, 0.03]
+    for _ in range(150):
+        for _ in range(20):
+            world.request()
+        for counts, n, k in ((world.epochs[-1].stable, 16, 4), (world.epochs[-1].canary, 4, 1)):
+            counts.assigned = counts.requests
+            for name in ("clicked", "bought", "voted"):
+                for i in range(n):
+                    counts.label(name, i < k)
+        analysis = world.judge()
+    return shown(world, analysis)
+
+
+def test_a_rate_has_its_difference_and_ratio_with_both_ends(findings: dict[str, Finding]) -> None:
+    details = findings["errors"].details
+    for name in ("stable_rate", "canary_rate", "difference", "ratio"):
+        assert details[f"{name}_low"] <= details[name] <= details[f"{name}_high"], name
+    assert details["difference_low"] <= 0.01 <= details["difference_high"]
+    assert details["ratio_low"] <= 1.5 <= details["ratio_high"]
+
+
+def test_latencies_have_quantiles_of_both_arms(findings: dict[str, Finding]) -> None:
+    for metric in ("latency", "duration"):
+        details = findings[metric].details
+        for arm in ("stable", "canary"):
+            assert details[f"{arm}_p50_us_low"] <= 2_000 <= details[f"{arm}_p50_us_high"]
+            assert 2_500 < details[f"{arm}_p95_us"] < 6_000
+
+
+def test_what_is_still_needed_is_said_in_requests_and_time(findings: dict[str, Finding]) -> None:
+    found = findings["client_errors"]
+    assert found.verdict in (Verdict.UNDECIDED, Verdict.PASS)
+    undecided = [f for f in findings.values() if "canary_needed" in f.details]
+    assert undecided
+    for finding in undecided:
+        assert "canary requests more at this effect to be " in finding.reason
+        # 20 requests in a tick of 0.1 s, a fifth of them the canary's.
+        assert finding.details["needed_s"] == pytest.approx(finding.details["canary_needed"] / 40, rel=0.2, abs=1.0)
+
+
+def test_the_need_is_that_of_the_information_limit(make_world: Make) -> None:
+    world = make_world(3, weight_bp=2_000)
+    entry = world.epochs[-1]
+    for _ in range(3):
+        entry.stable.requests, entry.canary.requests = entry.stable.requests + 80, entry.canary.requests + 20
+        analysis = world.judge()
+    found = shown(world, analysis)["overload"]
+    spec, alpha = world.spec, world.spec.alpha_promote
+    null = worse_by_margin(spec.overload.margin_ratio, spec.overload.margin_delta)
+    at_limit = requests_at_limit(likely(found), null, 0.2, alpha)
+    left = 1.0 - found.log_e_ok / math.log(1 / alpha)
+    assert found.details["canary_needed"] == pytest.approx(math.ceil(0.2 * at_limit * left), abs=1.0)
+
+
+def test_every_kind_of_metric_can_be_shown_and_sent(findings: dict[str, Finding]) -> None:
+    assert set(findings) == {
+        *("errors", "client_errors", "overload", "latency", "duration", "clicked", "bought", "voted", "never"),
+        *("guardrail:errors", "guardrail:latency>100ms", "sample_ratio"),
+    }
+    assert findings["never"].verdict is Verdict.NODATA and "no canary trials yet" in findings["never"].reason
+    for finding in findings.values():
+        assert all(math.isfinite(value) for value in finding.details.values()), finding.metric
+        assert msgspec.json.decode(msgspec.json.encode(finding), type=Finding) == finding
+    limit = findings["guardrail:errors"].details
+    assert limit["canary_rate_low"] <= 0.03 <= limit["canary_rate_high"]
+
+
+def test_showing_changes_no_verdict_and_a_refusal_is_shown_as_it_is(make_world: Make) -> None:
+    world = make_world(2)
+    analysis = world.tick()
+    again = explained(world.state, analysis)
+    assert [(f.verdict, f.log_e_bad, f.log_e_ok) for f in again.findings] == [
+        (f.verdict, f.log_e_bad, f.log_e_ok) for f in analysis.findings
+    ]
+    assert (again.verdict, again.reason, again.causes) == (analysis.verdict, analysis.reason, analysis.causes)
+    refused = judge(world.spec, world.state, Evidence(math.nan, ()))[1]
+    assert explained(world.state, refused) == refused
+
+
+def test_an_analysis_that_is_older_than_its_state_can_be_shown(make_world: Make) -> None:
+    world = make_world(4, spec=SPEC)
+    analysis = world.tick()
+    fresh = type(world.state).fresh(AnalysisSpec())
+    assert len(explained(fresh, analysis).findings) == len(analysis.findings)
+
+
+def test_a_clock_that_went_backwards_leaves_a_pace(make_world: Make) -> None:
+    world = make_world(5, weight_bp=2_000)
+    for _ in range(5):
+        world.tick()
+    world.at_s = 0.0
+    for _ in range(20):
+        analysis = world.tick()
+    for finding in shown(world, analysis).values():
+        assert finding.details.get("needed_s", 1.0) > 0.0
+    assert world.state.pace.since_s < 1.0
+    assert isinstance(world.epochs[-1], EpochCounts)

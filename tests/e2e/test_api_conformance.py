@@ -1,0 +1,160 @@
+"""The whole admin API against its own description: schemathesis asks a real gateway, rightly and wrongly.
+
+Whatever is sent, the answer has a status, a media type, headers and a body that the description names, never a 5xx; and
+what breaks the description is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import requests
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from hypothesis.errors import Unsatisfiable
+from schemathesis import GenerationMode
+from schemathesis.checks import CHECKS, load_all_checks
+
+from gateway.admin.openapi import document
+from gateway.admin.operations import OPERATIONS
+from tests.support.gateway import RunningGateway, config
+
+load_all_checks()
+CHECKED: Any = CHECKS.get_by_names(
+    [
+        "not_a_server_error",
+        "status_code_conformance",
+        "content_type_conformance",
+        "response_headers_conformance",
+        "response_schema_conformance",
+        "negative_data_rejection",
+    ]
+)
+TOKEN = "a-token-of-sixteen-or-more"
+# For each operation and each way of asking. CONFORMANCE_EXAMPLES=200 looks longer.
+EXAMPLES = int(os.environ.get("CONFORMANCE_EXAMPLES", "5"))
+# Its answer has no end; what is wrong with its only header is in tests/admin.
+ENDLESS = "stream_events"
+# Two more than its own list: the state may have passed, and a body may be too large.
+REFUSED = ["400", "401", "403", "404", "405", "406", "409", "412", "413", "415", "422", "429"]
+CHECKS_CONFIG = {"checks": {"negative_data_rejection": {"expected-statuses": REFUSED}}}
+SCHEMA = schemathesis.openapi.from_dict(document(), config=schemathesis.Config.from_dict(CHECKS_CONFIG))
+_ALL: list[Any] = [result.ok() for result in SCHEMA.get_all_operations()]  # type: ignore[union-attr]  # ours are valid
+ASKED = {
+    operation.definition.raw["operationId"]: operation
+    for operation in _ALL
+    if operation.definition.raw["operationId"] != ENDLESS
+}
+tried = {"requests": 0}
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
+    """One gateway for all of it, in a loop of its own; nothing of what is asked may end it."""
+    settings_ = config("http://127.0.0.1:9", "http://127.0.0.1:9")
+    settings_["workers"] = 1
+    settings_["admin"] |= {"token_env": "CONFORMANCE_TOKEN", "backend_allow": ["10.0.0.0/8"]}
+    directory = tmp_path_factory.mktemp("conformance")
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    def wait(work: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, loop).result(60)
+
+    async def started() -> RunningGateway:
+        running = RunningGateway(directory, settings_, environ={"CONFORMANCE_TOKEN": TOKEN})
+        return await running.__aenter__()
+
+    running = wait(started())
+    try:
+        yield running
+    finally:
+        wait(running.__aexit__(None, None, None))
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(20)
+        loop.close()
+
+
+def test_every_operation_is_asked() -> None:
+    assert set(ASKED) | {ENDLESS} == {operation.handler or "show_openapi" for operation in OPERATIONS}
+
+
+@pytest.fixture(scope="module")
+def client(gateway: RunningGateway) -> Iterator[httpx.Client]:
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    with httpx.Client(base_url=gateway.admin_url, headers=headers, timeout=20) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[requests.Session]:
+    with requests.Session() as session:
+        yield session
+
+
+@pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
+@pytest.mark.parametrize("name", ASKED)
+def test_the_answers_are_those_of_the_description(
+    gateway: RunningGateway, client: httpx.Client, session: requests.Session, name: str, mode: GenerationMode
+) -> None:
+    client.delete("/api/v1/config")
+    rollouts = client.get("/api/v1/rollouts").json()["rollouts"]
+    if not rollouts:
+        rollouts = [client.post("/api/v1/routes/r/rollouts").raise_for_status().json()]
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    known = {"route": "r", "backend": "canary", "rollout_id": rollouts[0]["id"]}
+    operation = ASKED[name]
+    there = {parameter: known[parameter] for parameter in known if f"{{{parameter}}}" in operation.path}
+    anything = operation.as_strategy(generation_mode=mode)
+    something = operation.as_strategy(generation_mode=mode, path_parameters=there) if there else anything
+
+    # Of an operation without a body there is little to get wrong, and finding it takes long.
+    few = mode is GenerationMode.NEGATIVE and not operation.body
+
+    @settings(
+        max_examples=max(2, EXAMPLES // 2) if few else EXAMPLES,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=st.one_of(something, something, anything))
+    def ask(case: schemathesis.Case) -> None:
+        if "wait_s" in (case.query or {}) and mode is GenerationMode.POSITIVE:
+            case.query["wait_s"] = 0.01
+        case.call_and_validate(base_url=gateway.admin_url, session=session, headers=headers, checks=CHECKED, timeout=20)
+        tried["requests"] += 1
+
+    # There is nothing to get wrong about an operation without parameters and without a body.
+    expected = (Unsatisfiable,) if mode is GenerationMode.NEGATIVE else ()
+    with contextlib.suppress(*expected):
+        ask()
+
+
+def test_nobody_gets_around_the_token(gateway: RunningGateway) -> None:
+    with httpx.Client(base_url=gateway.admin_url) as client:
+        for operation in OPERATIONS:
+            path = operation.path.format(route="r", backend="canary", rollout_id="none")
+            with client.stream(operation.method, path, headers={"authorization": "Bearer wrong"}) as answer:
+                assert (answer.status_code == 401) != operation.open, operation
+
+
+def test_the_gateway_is_as_well_as_before(gateway: RunningGateway, client: httpx.Client) -> None:
+    client.delete("/api/v1/config")
+    assert client.get("/readyz").json()["ready"] is True
+    assert client.get("/api/v1/routes/r").json()["stable"] == "stable"
+    print(f"{len(ASKED)} operations, {tried['requests']} requests")  # noqa: T201  # shown with -rP
+    assert tried["requests"] > 2 * EXAMPLES
+    assert Path(gateway.path).exists()
+    assert b"Traceback" not in gateway.log, gateway.log.decode()

@@ -1,0 +1,83 @@
+"""The desk's books: an epoch stays until its counts are final and control knows them; settings change under way."""
+
+from __future__ import annotations
+
+from gateway.core.predictions.events import WatchSettings
+from gateway.core.predictions.labels import LabelSettings
+from gateway.core.predictions.settings import RouteWatch
+from gateway.core.stats.counts import check
+from gateway.inspector.desk import Desk
+from gateway.runtime.samples import Label, Sample, Served
+
+LABELS = RouteWatch(labels=LabelSettings({"click": True}, window_s=60.0))
+ANSWERS = RouteWatch(watch=WatchSettings())
+
+
+def desk(watch: RouteWatch) -> Desk:
+    made = Desk("boot", lambda: 0.5)
+    made.watch({"r": watch})
+    return made
+
+
+def sample(epoch: int, body: bytes = b'{"outputs": []}', route: str = "r", variant: int = 0) -> Sample:
+    return Sample(route, epoch, 500, variant, body, "application/json", "", "")
+
+
+def epochs(made: Desk, now_s: float) -> list[int]:
+    """What is reported now, and taken in by control."""
+    report = made.report(now_s).report
+    made.heard(report.seq)
+    return [entry.epoch for entry in report.evidence]
+
+
+def test_an_epoch_stays_while_a_request_of_it_may_be_labelled() -> None:
+    made = desk(LABELS)
+    made.served(Served("r", 1, 500, 1, "a"), 0.0)
+    made.served(Served("r", 2, 500, 0, "b"), 30.0)
+    made.expire(59.0)
+    assert epochs(made, 59.0) == [1, 2]
+    made.label("r", Label("a", "click", True), 59.5)
+    made.expire(61.0)
+    report = made.report(61.0).report
+    first = report.evidence[0]
+    assert (first.epoch, first.canary.trials, first.canary.events) == (1, {"click": 1}, {"click": 1})
+    assert epochs(made, 61.5) == [1, 2], "its final counts were not acknowledged before"
+    assert epochs(made, 62.0) == [2]
+
+
+def test_what_control_has_not_heard_is_told_again() -> None:
+    made = desk(ANSWERS)
+    made.take(sample(1), 0.0)
+    made.take(sample(2), 0.0)
+    for now_s in (20.0, 40.0, 60.0):
+        assert [entry.epoch for entry in made.report(now_s).report.evidence] == [1, 2]
+    made.take(sample(1), 61.0)
+    assert epochs(made, 61.0) == [1, 2] and epochs(made, 61.1) == [1, 2], "a straggler came, so it is not final"
+    assert epochs(made, 80.0) == [1, 2] and epochs(made, 80.1) == [2]
+
+
+def test_counts_are_true_and_only_of_watched_routes() -> None:
+    made = desk(ANSWERS)
+    for body in (b"", b"{}", b'{"outputs": []}', b"\xff"):
+        made.take(sample(1, body, variant=1), 0.0)
+        made.take(sample(1, body, route="other"), 0.0)
+    made.served(Served("r", 1, 500, 0, "a"), 0.0)
+    made.label("r", Label("a", "click", True), 0.0)
+    inspected = made.report(0.0)
+    (entry,) = inspected.report.evidence
+    check(entry.canary)
+    assert (entry.route, entry.weight_bp, entry.canary.trials["nan"]) == ("r", 500, 4)
+    assert entry.canary.events == {"unreadable": 3, "empty": 1}
+    assert inspected.results == {"r": {"decoded": 1, "unreadable": 3, "nan": 0, "empty": 1, "skipped": 0}}
+
+
+def test_the_same_settings_again_change_nothing_and_others_begin_anew() -> None:
+    made = desk(LABELS)
+    made.served(Served("r", 1, 500, 0, "a"), 0.0)
+    made.watch({"r": RouteWatch(labels=LabelSettings({"click": True}, window_s=60.0))})
+    made.expire(61.0)
+    assert made.report(61.0).report.evidence[0].stable.trials == {"click": 1}
+    made.served(Served("r", 1, 500, 0, "b"), 70.0)
+    made.watch({"r": RouteWatch(labels=LabelSettings({"click": True}, window_s=5.0))})
+    made.expire(200.0)
+    assert made.report(200.0).report.evidence[0].stable.trials == {"click": 1}, "the open request was given up"

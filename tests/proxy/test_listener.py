@@ -1,0 +1,372 @@
+"""What a worker owes to those at its door when they are many, slow, gone, or no HTTP clients at all; and its drain."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from gateway.core.traffic.table import Route, Timeouts
+from gateway.runtime.settings import Limits
+from tests.support.backend import Backend, Peer, Seen, answer
+from tests.support.rawbackend import RawBackend, Wire, reset_on_close
+from tests.support.worker import RunningWorker, eventually, table
+
+pytestmark = pytest.mark.anyio
+ROUTE = Route("r", "/", stable="a")
+GET = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+
+
+def idle(w: RunningWorker) -> bool:
+    report = w.observer.merged().reports[0]
+    return (report.in_flight, report.connections) == (0, 0)
+
+
+async def gone(w: RunningWorker, backend: Backend) -> None:
+    """Wait until nobody is left, upstream as well."""
+    async with asyncio.timeout(60):
+        while not idle(w) or backend.open:
+            await asyncio.sleep(0.05)
+
+
+def cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+# too many
+
+
+async def test_without_descriptors_accepting_pauses_and_comes_back_by_itself() -> None:
+    release = asyncio.Event()
+
+    async def later(seen: Seen, peer: Peer) -> None:
+        await release.wait()
+        await answer()(seen, peer)
+
+    async with Backend(later) as a, RunningWorker(table(ROUTE, a=a.port), descriptors_max=120) as w:
+        begun = [await asyncio.open_connection("127.0.0.1", w.port) for _ in range(10)]
+        for _, writer in begun:
+            writer.write(GET)
+        await eventually(lambda: len(a.seen) == 10, "ten requests are under way")
+        held = [await asyncio.open_connection("127.0.0.1", w.port) for _ in range(150)]
+        await eventually(lambda: w.observer.merged().reports[0].accept_pauses > 0, "accepting pauses")
+        assert w.descriptors < 120
+        spent_s = cpu_s(w.process.pid)
+        await asyncio.sleep(1.0)
+        assert cpu_s(w.process.pid) - spent_s < 0.5, "it does not spin"
+        pending = asyncio.create_task(w.raw(GET, timeout_s=20))
+        release.set()
+        for reader, writer in begun:
+            assert (await asyncio.wait_for(reader.read(), 20)).startswith(b"HTTP/1.1 200 ")
+            writer.close()
+        for _, writer in held:
+            writer.close()
+        assert (await pending).startswith(b"HTTP/1.1 200 "), "who waited in the queue is served"
+        await eventually(lambda: idle(w), "nobody is left")
+        assert (await w.raw(GET)).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_client_has_no_more_connections_than_its_cap() -> None:
+    limits = Limits(connections_per_client_max=3)
+    async with Backend() as a, RunningWorker(table(ROUTE, a=a.port), limits=limits) as w:
+        held = [await asyncio.open_connection("127.0.0.1", w.port) for _ in range(3)]
+        await eventually(lambda: w.observer.merged().reports[0].connections == 3, "three are in")
+        got = await w.raw(GET)
+        assert got.startswith(b"HTTP/1.1 429 ") and b"x-gateway-error: too_many_from_client" in got
+        held[0][1].write(GET)
+        assert (await held[0][0].read()).startswith(b"HTTP/1.1 200 "), "who is in is served"
+        await eventually(lambda: w.observer.merged().reports[0].connections == 2, "one has left")
+        assert (await w.raw(GET)).startswith(b"HTTP/1.1 200 ")
+        for _, writer in held:
+            writer.close()
+    async with Backend() as a, RunningWorker(table(ROUTE, a=a.port), limits=limits, trusted=("127.0.0.0/8",)) as w:
+        held = [await asyncio.open_connection("127.0.0.1", w.port) for _ in range(6)]
+        assert (await w.raw(GET)).startswith(b"HTTP/1.1 200 "), "a trusted proxy has no cap"
+        for _, writer in held:
+            writer.close()
+
+
+# slow
+
+
+async def test_slow_readers_of_endless_streams_cost_little_memory() -> None:
+    readers = int(os.environ.get("GATEWAY_SLOW_READERS", "100"))
+    piece = bytes(65536)
+
+    async def endless(seen: Seen, peer: Peer) -> None:
+        # The kernel's buffers are not what is measured here, and a thousand of them are gigabytes.
+        peer.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+        await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 104857600\r\n\r\n")
+        with contextlib.suppress(OSError):
+            for _ in range(1600):
+                await peer.send(piece)
+
+    spec = table(ROUTE, a=1)
+    async with Backend(endless) as a:
+        wide = msgspec.structs.replace(table(ROUTE, a=a.port).backends["a"], connections_max=readers)
+        spec = msgspec.structs.replace(spec, backends={"a": wide})
+        async with RunningWorker(spec) as w:
+            await w.raw(b"GET /warm HTTP/1.1\r\nHost: h\r\n\r\n", timeout_s=0.2)
+            base_kib = w.rss_kib
+            held = []
+            for _ in range(readers):
+                sock = socket.socket()
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+                sock.connect(("127.0.0.1", w.port))
+                reader, writer = await asyncio.open_connection(sock=sock, limit=1024)
+                writer.write(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+                held.append((reader, writer))
+            async with asyncio.timeout(100):
+                while a.open < readers:
+                    await asyncio.sleep(0.05)
+            for _ in range(5):  # a sip each, so that streams go on and stop again
+                for sipping, _ in held:
+                    await sipping.read(16384)
+                await asyncio.sleep(0.1)
+            grown_kib = w.rss_kib - base_kib
+            for _, writer in held:
+                writer.transport.abort()
+            assert grown_kib < readers * 128, f"{grown_kib / readers:.0f} KiB for each slow reader"
+            await gone(w, a)
+
+
+async def test_a_request_body_that_drips_is_refused_and_one_that_flows_is_not() -> None:
+    limits = Limits(body_rate_min=1000)
+    head = b"POST / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 60000\r\n\r\n"
+    async with Backend() as a, RunningWorker(table(ROUTE, a=a.port), limits=limits) as w:
+
+        async def send(bytes_per_piece: int) -> bytes:
+            reader, writer = await asyncio.open_connection("127.0.0.1", w.port)
+            writer.write(head)
+            reading = asyncio.create_task(reader.read())
+            for _ in range(60000 // bytes_per_piece):
+                if reading.done():
+                    break
+                writer.write(bytes(bytes_per_piece))
+                await asyncio.sleep(0.1)
+            got = await asyncio.wait_for(reading, 20)
+            writer.close()
+            return got
+
+        slow, steady = await asyncio.gather(send(10), send(750))
+        assert slow.startswith(b"HTTP/1.1 408 ") and b"body_too_slow" in slow
+        assert steady.startswith(b"HTTP/1.1 200 ")
+
+
+# gone
+
+
+async def test_a_client_that_dies_unread_is_noticed_at_once() -> None:
+    """Reading is paused while pipelined requests wait; a reset has to be heard all the same."""
+
+    async def never(_: Seen, peer: Peer) -> None:
+        await peer.reader.read()
+
+    async with Backend(never) as a, RunningWorker(table(ROUTE, a=a.port)) as w:
+        _, writer = await asyncio.open_connection("127.0.0.1", w.port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n" * 3)
+        await eventually(lambda: a.open == 1, "the first is upstream")
+        await eventually(lambda: w.observer.merged().reports[0].in_flight == 1, "and under way")
+        reset_on_close(writer)
+        writer.transport.abort()
+        await eventually(lambda: a.open == 0, "the backend is let go")
+        await eventually(lambda: idle(w), "and nothing is left")
+        assert w.observer.merged().aborted == 1
+
+
+async def test_clients_that_leave_mid_stream_leave_nothing_behind() -> None:
+    rounds = int(os.environ.get("GATEWAY_DISCONNECTS", "300"))
+
+    async def stream(_: Seen, peer: Peer) -> None:
+        await peer.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+        with contextlib.suppress(OSError):
+            while True:
+                await peer.send(b"400\r\n" + bytes(1024) + b"\r\n")
+                await asyncio.sleep(0.005)
+
+    async with Backend(stream) as a, RunningWorker(table(ROUTE, a=a.port)) as w:
+        await w.raw(GET, timeout_s=0.1)
+        await eventually(lambda: idle(w) and a.open == 0, "a first one has come and gone")
+        before = w.descriptors
+
+        async def leave(number: int) -> None:
+            reader, writer = await asyncio.open_connection("127.0.0.1", w.port)
+            writer.write(GET)
+            if number % 3:
+                await reader.readuntil(b"\r\n\r\n")
+            if number % 2:
+                reset_on_close(writer)
+            writer.transport.abort()
+
+        for start in range(0, rounds, 20):
+            await asyncio.gather(*(leave(number) for number in range(start, start + 20)))
+        await gone(w, a)
+        assert w.observer.merged().reports[0].upstream_connections == 0
+        assert w.descriptors <= before
+
+
+# no HTTP
+
+
+NO_HTTP = {
+    "tls": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(200)),
+    "h2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00",
+    "nul": b"GET / HTTP/1.1\r\nHost: h\x00\r\n\r\n",
+    "zeros": bytes(4096),
+    "noise": bytes(range(255, -1, -1)) * 16,
+    "newlines": b"\r\n" * 5000,
+    "ssh": b"SSH-2.0-OpenSSH_9.2\r\n",
+    "proxy": b"PROXY TCP4 192.0.2.7 192.0.2.1 1234 80\r\n" + GET,
+}
+
+
+async def test_what_is_no_http_gets_a_400_or_is_closed() -> None:
+    limits = Limits(head_timeout_s=1.0, keepalive_s=1.0)
+    async with Backend() as a, RunningWorker(table(ROUTE, a=a.port), limits=limits) as w:
+        answers = await asyncio.gather(*(w.raw(data, timeout_s=20) for data in NO_HTTP.values()))
+        for name, got in zip(NO_HTTP, answers, strict=True):
+            assert got == b"" or got.startswith((b"HTTP/1.1 4", b"HTTP/1.1 5")), (name, got)
+        assert a.seen == []
+        await eventually(lambda: idle(w), "the connections are closed")
+
+
+async def test_a_hundred_thousand_pipelined_requests_are_answered_in_order_in_bounded_memory() -> None:
+    count = int(os.environ.get("GATEWAY_PIPELINED", "2000"))
+
+    async def echo(seen: Seen, peer: Peer) -> None:
+        await answer(body=b"%b;" % seen.target)(seen, peer)
+
+    async with Backend(echo) as a, RunningWorker(table(ROUTE, a=a.port)) as w:
+        base_kib = w.rss_kib
+        reader, writer = await asyncio.open_connection("127.0.0.1", w.port)
+
+        async def send() -> None:
+            for start in range(0, count, 500):
+                writer.write(b"".join(b"GET /%d HTTP/1.1\r\nHost: h\r\n\r\n" % i for i in range(start, start + 500)))
+                await writer.drain()
+
+        sending = asyncio.create_task(send())
+        for i in range(count):
+            await asyncio.wait_for(reader.readuntil(b"/%d;" % i), 20)
+        await sending
+        writer.close()
+        assert w.rss_kib - base_kib < 32 * 1024
+
+
+# a loop that stood still
+
+
+async def test_a_stall_fires_no_deadline_that_was_kept_and_is_shown() -> None:
+    go = asyncio.Event()
+
+    async def gated(seen: Seen, peer: Peer) -> None:
+        await go.wait()
+        await answer()(seen, peer)
+
+    route = msgspec.structs.replace(ROUTE, timeouts=Timeouts(first_byte_s=1.0, total_s=2.0))
+    async with Backend(gated) as a, RunningWorker(table(route, a=a.port)) as w:
+        asked = [asyncio.create_task(w.raw(GET, timeout_s=20)) for _ in range(20)]
+        await eventually(lambda: len(a.seen) == 20, "twenty wait")
+        w.process.send_signal(signal.SIGSTOP)
+        go.set()
+        await asyncio.sleep(2.5)  # longer than both deadlines; the answers come meanwhile
+        w.process.send_signal(signal.SIGCONT)
+        assert all(got.startswith(b"HTTP/1.1 200 ") for got in await asyncio.gather(*asked))
+        await eventually(lambda: w.observer.merged().reports[0].stalls >= 1, "the stall is counted")
+        assert w.observer.merged().reports[0].loop_lag_us_max > 2_000_000
+        assert w.counts()[1] == 0, "and no error is the backend's"
+
+
+# unreachable
+
+
+async def test_a_backend_that_takes_no_connections_is_given_up_in_time_and_the_next_one_serves() -> None:
+    # A listener whose queue is full drops what comes: nothing answers, as behind a blackhole.
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        stuffing = []
+        for _ in range(4):
+            one = socket.socket()
+            one.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                one.connect(full.getsockname())
+            stuffing.append(one)
+        port = full.getsockname()[1]
+        route = msgspec.structs.replace(ROUTE, timeouts=Timeouts(connect_s=0.3))
+        async with Backend() as a, RunningWorker(table(route, a=port)) as w:
+            got = await w.raw(GET, timeout_s=20)
+            assert got.startswith(b"HTTP/1.1 504 ") and b"connect_timeout" in got
+            await w.publish(table(route, a=(port, a.port), epoch=2))
+            for _ in range(6):
+                assert (await w.raw(GET, timeout_s=20)).startswith(b"HTTP/1.1 200 ")
+        for one in stuffing:
+            one.close()
+
+
+# the end
+
+
+async def test_sigterm_under_load_loses_no_request_that_had_reached_the_queue() -> None:
+    async def slowly(seen: Seen, peer: Peer) -> None:
+        await asyncio.sleep(0.2)
+        await answer()(seen, peer)
+
+    async with Backend(slowly) as a, RunningWorker(table(ROUTE, a=a.port)) as w:
+        kept = [await asyncio.open_connection("127.0.0.1", w.port) for _ in range(10)]
+        for _, writer in kept:
+            writer.write(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        await eventually(lambda: len(a.seen) == 10, "ten are under way")
+        # Stopped, it cannot accept: these are in the kernel's queue when it is told to stop.
+        w.process.send_signal(signal.SIGSTOP)
+        queued = [await asyncio.open_connection("127.0.0.1", w.port) for _ in range(50)]
+        for _, writer in queued:
+            writer.write(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        w._listener.close()  # noqa: SLF001  # as the supervisor does before it tells the workers
+        w.process.send_signal(signal.SIGTERM)
+        w.process.send_signal(signal.SIGCONT)
+        for reader, writer in kept + queued:
+            got = await asyncio.wait_for(reader.read(), 20)
+            assert got.startswith(b"HTTP/1.1 200 ") and got.endswith(b"ok"), got
+            writer.close()
+        assert await asyncio.wait_for(w.process.wait(), 20) == 0
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", w.port)
+
+
+async def test_what_is_not_finished_at_the_deadline_of_the_drain_is_cut() -> None:
+    limits = Limits(drain_timeout_s=0.5)
+
+    async def never(wire: Wire) -> None:
+        await wire.send(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\npart")
+        await wire.rest()
+
+    async with RawBackend(never) as a, RunningWorker(table(ROUTE, a=a.port), limits=limits) as w:
+        reader, writer = await asyncio.open_connection("127.0.0.1", w.port)
+        writer.write(GET)
+        await reader.readuntil(b"part")
+        w.process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(ConnectionResetError):
+            assert await asyncio.wait_for(reader.read(), 20) == b""
+        writer.close()
+        assert await asyncio.wait_for(w.process.wait(), 20) == 0
+
+
+@pytest.mark.parametrize("delay_s", [0.05, 0.15, 0.25, 0.4])
+async def test_a_sigterm_at_any_moment_of_a_workers_birth_ends_it(delay_s: float) -> None:
+    async with Backend() as a:
+        w = RunningWorker(table(ROUTE, a=a.port))
+        birth = asyncio.create_task(w.__aenter__())
+        await asyncio.sleep(delay_s)
+        w.process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(w.process.wait(), 20) in (0, -signal.SIGTERM)
+        birth.cancel()
+        await asyncio.gather(birth, return_exceptions=True)
+        await w.__aexit__()

@@ -1,0 +1,139 @@
+"""Sticky sessions are counted once, failures at once, in bounded memory, by one worker each."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.core.stats.counts import UNIT_EVENTS, check
+from gateway.core.traffic import Route, Sticky, bucket_of_key
+from gateway.core.types import Variant
+from gateway.proxy import units as module
+from gateway.proxy.tally import RouteTally, Tally
+from gateway.proxy.units import WINDOW_S, Units
+from tests.support.backend import Backend, answer
+from tests.support.worker import RunningWorker, eventually, table
+
+pytestmark = pytest.mark.anyio
+
+ERRORS = UNIT_EVENTS["errors"]
+
+
+def route(weight_bp: int = 1000) -> Route:
+    return Route("r", "/", "a", "b", weight_bp, sticky=Sticky(header="x-session"))
+
+
+def tally_of(weight_bp: int = 1000) -> tuple[Tally, RouteTally]:
+    whole = Tally("boot")
+    return whole, whole.enter_table(1, (route(weight_bp),))["r"]
+
+
+def points(n: int) -> list[float]:
+    return [bucket_of_key(str(i).encode(), "salt") for i in range(n)]
+
+
+def entered(tally: RouteTally, variant: Variant) -> tuple[int, int]:
+    counts = tally.arms[variant]
+    check(counts)
+    return counts.trials.get(ERRORS, 0), counts.events.get(ERRORS, 0)
+
+
+def test_a_session_is_one_trial_however_often_it_comes() -> None:
+    whole, tally = tally_of()
+    assert tally.units is not None
+    for second in range(20):
+        for unit in points(50):
+            tally.units.outcome(unit, tally, Variant.CANARY, "ok", float(second))
+        whole.sweep_units(float(second))
+    assert entered(tally, Variant.CANARY) == (50, 0) and tally.open == 0
+
+
+def test_a_failure_is_entered_at_once_and_a_success_when_the_window_ends() -> None:
+    whole, tally = tally_of()
+    units = tally.units
+    assert units is not None
+    good, bad, late = points(3)
+    for unit in (good, bad, late):
+        units.outcome(unit, tally, Variant.STABLE, "ok", 0.0)
+    assert tally.open == 3 and entered(tally, Variant.STABLE) == (0, 0)
+    units.outcome(bad, tally, Variant.STABLE, "errors", 1.0)
+    assert entered(tally, Variant.STABLE) == (1, 1)
+    whole.sweep_units(WINDOW_S - 0.01)
+    assert entered(tally, Variant.STABLE) == (1, 1)
+    whole.sweep_units(WINDOW_S)
+    units.outcome(late, tally, Variant.STABLE, "errors", WINDOW_S + 1.0)
+    assert entered(tally, Variant.STABLE) == (3, 1) and tally.open == 0
+
+
+def test_classes_are_told_apart() -> None:
+    _, tally = tally_of()
+    assert tally.units is not None
+    for unit, kind in zip(points(3), ("errors", "client_errors", "overload"), strict=True):
+        tally.units.outcome(unit, tally, Variant.CANARY, kind, 0.0)
+    counts = tally.arms[Variant.CANARY]
+    assert counts.trials == dict.fromkeys(UNIT_EVENTS.values(), 3)
+    assert counts.events == dict.fromkeys(UNIT_EVENTS.values(), 1)
+
+
+def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "UNITS_MAX", 100)
+    whole, tally = tally_of()
+    assert tally.units is not None
+    for second, unit in enumerate(points(5000)):
+        tally.units.outcome(unit, tally, Variant.STABLE, "ok" if second % 3 else "errors", second / 100)
+        whole.sweep_units(second / 100)
+        assert len(tally.units) <= 200
+
+
+def test_each_session_belongs_to_one_worker() -> None:
+    owners = [0] * 3
+    for unit in points(300):
+        for index in range(3):
+            _, tally = tally_of()
+            Units(index, 3).outcome(unit, tally, Variant.STABLE, "errors", 0.0)
+            owners[index] += entered(tally, Variant.STABLE)[0]
+    assert sum(owners) == 300 and min(owners) > 60
+
+
+def test_an_epoch_with_an_open_session_is_not_final_and_keeps_it() -> None:
+    """A session that moves to the canary under the next epoch stays the stable session that it was."""
+    whole, first = tally_of()
+    assert first.units is not None
+    (unit,) = points(1)
+    first.units.outcome(unit, first, Variant.STABLE, "ok", 0.0)
+    second = whole.enter_table(2, (route(5000),))["r"]
+    assert second.units is first.units
+    second.units.outcome(unit, second, Variant.CANARY, "errors", 1.0)
+    whole.acknowledged(whole.report(2, 0, 0, 0).seq)
+    assert len(whole.report(2, 0, 0, 0).evidence) == 2
+    whole.sweep_units(WINDOW_S)
+    assert entered(first, Variant.STABLE) == (1, 0) and entered(second, Variant.CANARY) == (0, 0)
+    whole.acknowledged(whole.report(2, 0, 0, 0).seq)
+    assert len(whole.report(2, 0, 0, 0).evidence) == 1
+
+
+def test_a_new_experiment_knows_no_session() -> None:
+    whole, tally = tally_of()
+    (unit,) = points(1)
+    assert tally.units is not None
+    tally.units.outcome(unit, tally, Variant.STABLE, "ok", 0.0)
+    assert whole.enter_table(2, (route(0),))["r"].units is None
+    assert entered(tally, Variant.STABLE) == (1, 0) and tally.open == 0
+    again = whole.enter_table(3, (route(),))["r"]
+    assert again.units is not None
+    again.units.outcome(unit, again, Variant.STABLE, "errors", 0.0)
+    assert entered(again, Variant.STABLE) == (1, 1)
+
+
+async def test_a_worker_counts_its_sessions_over_real_connections() -> None:
+    """Ten sessions of three requests each; the canary fails: its sessions are entered at once, once each."""
+    sticky = Route("r", "/", "a", "b", 5000, sticky=Sticky(header="x-session"), salt="s")
+    expected = sum(bucket_of_key(str(i).encode(), "s") < 5000 for i in range(10))
+    async with Backend(answer()) as a, Backend(answer(500)) as b, RunningWorker(table(sticky, a=a.port, b=b.port)) as w:
+        for request in range(30):
+            await w.raw(b"GET /m HTTP/1.1\r\nHost: h\r\nX-Session: %d\r\nConnection: close\r\n\r\n" % (request % 10))
+        await eventually(lambda: sum(w.counts()[::2]) == 30, "all requests are reported")
+        await eventually(lambda: w.evidence()[-1].canary.events.get(ERRORS) == expected, "the sessions are reported")
+        entry = w.evidence()[-1]
+    assert entry.canary.errors == 3 * expected and entry.canary.trials[ERRORS] == expected
+    # Stable's sessions are still in their first seconds.
+    assert entry.stable.trials == {}

@@ -1,0 +1,37 @@
+"""The simulation of bursts: it is the guard's arithmetic, and healthy canaries are left alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gateway.core.analysis import bursts
+from gateway.core.analysis.eprocess import Batch
+from loadtests.statistics import bursts as program
+
+
+def test_the_arrays_do_what_the_guard_does() -> None:
+    rng = np.random.default_rng(8)
+    arrays, states = program.Guard(4), [bursts.fresh()] * 4
+    for tick in range(150):
+        trials = rng.integers(1, (40, 6), (4, 2))
+        paused = rng.random((4, 2)) < 0.05
+        rates = np.where(paused, 1.0, [[0.001, 0.02], [0.01, 0.01], [0.3, 0.2], [0.0, 0.9]])
+        events = rng.binomial(trials, rates)
+        counts = np.stack([events[:, 0], trials[:, 0], events[:, 1], trials[:, 1]], axis=1)
+        arrays.take(counts.astype(float))
+        believed = arrays.guarded(np.full(4, 20.0))
+        for i, look in enumerate(counts.tolist()):
+            states[i] = bursts.take(states[i], Batch(*look), tick * program.TICK_S, 0.3)
+            assert believed[i] == pytest.approx(bursts.guarded(20.0, states[i]), rel=1e-9), (tick, i)
+
+
+def test_pauses_convict_healthy_canaries_by_requests_and_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program, "AA_S", 60.0)
+    row = program.alarms(program.WORLDS[0], 200.0, 0.2, 0.01, 60, np.random.default_rng(3))
+    assert row.alarms <= 2 and row.alarms_by_requests > 30, row
+
+
+def test_the_dead_are_convicted_within_a_second() -> None:
+    row = program.conviction("dead", 2000.0, 0.05, 0.01, 20, np.random.default_rng(3))
+    assert row.median_s <= 1.0 and row.median_s_by_requests <= 0.2, row

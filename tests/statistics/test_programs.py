@@ -1,0 +1,68 @@
+"""The other programs of loadtests/statistics: they run, they reproduce, and what they show is so."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gateway.core.analysis import RateSpec
+from loadtests.statistics import promotion, rules, sticky
+from loadtests.statistics.lines import upper_bound, write
+
+
+def test_sessions_keep_alpha_where_requests_break_it() -> None:
+    rng = np.random.default_rng(12)
+    (row,) = sticky.rows(0.5, sticky.BAD_SESSIONS, (0.01,), 25, rng)
+    assert row.by_sessions == 0 and row.by_requests > 10, row
+
+
+def test_a_canary_with_more_failing_sessions_is_convicted() -> None:
+    highest, _ = sticky.simulate(0.5, 0.2, np.random.default_rng(12))
+    assert highest >= -math.log(0.01)
+
+
+def test_promotion_comes_near_its_limit() -> None:
+    row = promotion.promotion(0.01, RateSpec(), 0.2, 12, np.random.default_rng(2))
+    assert row is not None and row.ratio < 1.9, row
+
+
+def test_a_margin_that_takes_too_long_is_left_out() -> None:
+    assert (
+        promotion.promotion(0.001, RateSpec(margin_ratio=1.3, margin_delta=0.0), 0.2, 5, np.random.default_rng(2))
+        is None
+    )
+
+
+def test_a_canary_at_the_margin_seldom_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(promotion, "WRONG_BATCHES", 40)
+    row = promotion.wrong(0.05, 0.5, 60, np.random.default_rng(2))[0]
+    assert row.passed <= 6, row
+
+
+def test_the_rules_see_the_same_recording_and_the_gateway_is_quicker_to_convict(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rules, "LENGTH_S", 300.0)
+    dead = next(scenario for scenario in rules.SCENARIOS if scenario.name == "dead")
+    found = {row.rule: row for row in rules.rows(dead, 1, (1,))}
+    assert found["gateway"].rollbacks == 1 and found["gateway"].median_s < 10.0
+    assert found["flagger, tuned"].rollbacks == 1 and found["flagger, tuned"].median_s == 30.0
+    assert found["kayenta"].rollbacks == 0
+
+
+def test_results_are_lines_and_what_never_happened_is_null(tmp_path: Path) -> None:
+    row = rules.Row("rules", "s", True, "r", 1, 0, 0, math.inf, math.inf, 0.0)
+    write(tmp_path / "a" / "rows.jsonl", [row])
+    (line,) = (tmp_path / "a" / "rows.jsonl").read_text().splitlines()
+    assert json.loads(line)["median_s"] is None
+
+
+def test_the_bound_is_clopper_pearsons() -> None:
+    """20 of 2000 at 95 %, and no error at all: 1 - 0.05 ** (1 / n)."""
+    assert upper_bound(0, 2000) == pytest.approx(1.0 - 0.05 ** (1 / 2000), rel=1e-9)
+    assert upper_bound(20, 2000) == pytest.approx(0.01447, abs=5e-5)
+    assert upper_bound(5, 5) == 1.0
