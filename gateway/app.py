@@ -35,10 +35,11 @@ from gateway.control.controller import Controller
 from gateway.control.metrics import render
 from gateway.control.scribe import open_journal
 from gateway.core.traffic.table import RoutingTable
+from gateway.hooks.service import serve_hooks
 from gateway.inspector.server import InspectorSettings
-from gateway.runtime import listening, notices
+from gateway.runtime import listening, notices, sdnotify
 from gateway.runtime.build import data_plane
-from gateway.runtime.child import orphaned
+from gateway.runtime.child import beat, orphaned, say_ready
 from gateway.runtime.clock import SystemClock
 from gateway.runtime.logs import log_to_stderr
 from gateway.runtime.notices import Notice
@@ -57,6 +58,8 @@ _log = logging.getLogger("gateway.supervisor")
 # A worker's successor has to accept requests by then; it waits two seconds for control's table.
 _READY_TIMEOUT_S = 30.0
 _CERTIFICATE_LOOK_S = 1.0
+# Nothing that control does on its loop takes a second; a machine that swaps may need some.
+_CONTROL_SILENCE_S_MAX = 30.0
 # A socket's name has 107 bytes on Linux, 103 elsewhere; ours is /control.sock in there.
 _SOCKET_DIRECTORY_BYTES_MAX = 90
 
@@ -153,14 +156,25 @@ class _Tree:
         serving = _url(self._listeners[0], self._config.tls is not None)
         where = f"serving on {serving}, admin on {_url(self._admin, self._config.admin.tls is not None)}"
         print(f"gateway: {where}, {self._config.workers} worker(s), data plane {data_plane()}", flush=True)
-        reloading = asyncio.create_task(self._reloads())
+        tasks = [asyncio.create_task(work) for work in (self._reloads(), self._tell_systemd())]
         status = await self._supervisor.run()
-        reloading.cancel()
-        await asyncio.gather(reloading, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         return status
+
+    async def _tell_systemd(self) -> None:
+        """Say when all is ready, and feed the watchdog; a control process that hangs is the supervisor's to kill."""
+        await self._supervisor.ready()
+        sdnotify.notify("READY=1", f"STATUS=serving with {self._config.workers} worker(s)")
+        interval_s = sdnotify.watchdog_interval_s()
+        while interval_s is not None:
+            sdnotify.notify("WATCHDOG=1")
+            await asyncio.sleep(interval_s)
 
     async def _before_stop(self) -> None:
         """Say that the end has come, accept for a grace, and let go of the sockets: what is queued is the workers'."""
+        sdnotify.notify("STOPPING=1")
         self._tell(draining=True)
         await asyncio.sleep(self._config.limits.drain_grace_s)
         # Once the workers have let go too, new clients are refused at once instead of waiting for nobody.
@@ -173,6 +187,7 @@ class _Tree:
         while True:
             await self._reload_wished.wait()
             self._reload_wished.clear()
+            sdnotify.notify(*sdnotify.reloading())
             try:
                 await self._reload()
             except (ConfigError, _NotWhileRunningError) as error:
@@ -181,6 +196,7 @@ class _Tree:
                 # Whatever it is, what serves goes on serving.
                 _log.exception("the configuration cannot be read again")
                 self._refuse(str(error) or type(error).__name__)
+            sdnotify.notify("READY=1")
 
     def _refuse(self, why: str) -> None:
         _log.error("the configuration in force stays; %s is not in force:\n%s", self._path, why)
@@ -236,7 +252,15 @@ class _Tree:
             msgspec.structs.replace(self._notice, config_file=None),
         )
         fds = (settings.admin_fd, settings.notices_fd)
-        return Child("control", "gateway.app", msgspec.json.encode(settings), fds, stop_rank=1)
+        return Child(
+            "control",
+            "gateway.app",
+            msgspec.json.encode(settings),
+            fds,
+            stop_rank=1,
+            says_ready=True,
+            silence_s_max=_CONTROL_SILENCE_S_MAX,
+        )
 
     def _inspector_children(self, config: GatewayConfig) -> list[Child]:
         if not watched(config):
@@ -260,6 +284,7 @@ class _Tree:
             msgspec.json.encode(settings),
             (settings.listen_fd,),
             stop_timeout_s=settings.limits.drain_timeout_s + 5.0,
+            says_ready=True,
         )
 
 
@@ -388,7 +413,8 @@ async def _control(settings: ControlSettings) -> None:
     _heed(controller, configuring, settings)
     controller.inspect(Path(settings.control_path).with_name(SOCKET_NAME))
     await controller.hub.start(Path(settings.control_path))
-    tasks = [asyncio.create_task(work) for work in (told_to_stop, controller.run(), orphaned())]
+    hooks = serve_hooks(controller, lambda: configuring.config, SystemClock())
+    tasks = [asyncio.create_task(work) for work in (told_to_stop, controller.run(), orphaned(), beat(), hooks)]
     # Not cancelled with the others: it ends its streams and answers what it has in hand.
     server = AdminServer(_admin_config(controller, configuring, settings.keys))
     serving = asyncio.create_task(_serve_admin(server, controller, settings.admin_fd))
@@ -447,6 +473,7 @@ def _until_told_to_stop() -> Coroutine[None, None, object]:
 
 async def _serve_admin(server: uvicorn.Server, controller: Controller, fd: int) -> None:
     await controller.recovered.wait()
+    say_ready()
     await server.serve(sockets=[socket.socket(fileno=fd)])
 
 

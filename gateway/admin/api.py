@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 from gateway.admin import bodies, intake, preconditions, stream
 from gateway.admin.audit import AuditTrail
 from gateway.admin.decode import one_line
+from gateway.admin.plans import plan_of
 from gateway.admin.waits import WAIT_S_MAX, Waits
 from gateway.control.api import ControlPlane
 from gateway.control.views import RolloutView
@@ -62,7 +63,7 @@ class Api:
     async def start_rollout(self, request: Request) -> Response:
         """Start a rollout."""
         wish = await intake.optional_wish(request, bodies.StartWish)
-        plan = None if wish.plan is None else bodies.plan_of(wish.plan)
+        plan = None if wish.plan is None else plan_of(wish.plan)
         _said(request, one_line("reason", wish.reason))
         name, by = self._expected_route(request), _by(request)
         view = await self._control.start(name, by, plan, retry=wish.retry, reason=wish.reason)

@@ -2,7 +2,7 @@
 
 Rules:
 
-1. Weights are percent here and basis points inside; `plan_of` and `plan_body` are the only places that convert a plan.
+1. Weights are percent here and basis points inside; `plan_body` and plans.py's `plan_of` are where plans are converted.
 2. Wishes (what comes in) refuse unknown keys and values outside their domain. Answers may gain fields, never lose any.
 3. JSON knows no infinity and no NaN: such a number in an analysis is null.
 4. Bodies that equal the control plane's views are those views; only what must differ is declared here.
@@ -14,17 +14,12 @@ from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
-from pydantic import ValidationError
 
 from gateway.admin.audit import AuditEntry
-from gateway.config.explain import flaws_of
-from gateway.config.mistakes import place_of
-from gateway.config.plan import Day, PlanConfig
 from gateway.control.story import Decision
 from gateway.control.views import AlarmView, BackendView, ControlEvent, RolloutView, RouteView, WorkerView
 from gateway.core.analysis.types import Analysis, Finding, Verdict
-from gateway.core.errors import InvalidValueError
-from gateway.core.rollout.types import OnDeadline, OnNewCanary, Plan, SafeAction, Step, WhenDown, Window
+from gateway.core.rollout.types import Day, OnDeadline, OnNewCanary, Plan, SafeAction, Step, WhenDown, Window
 from gateway.core.types import percent_from_weight_bp, weight_bp_from_percent
 
 YEAR_S = 31_536_000
@@ -264,28 +259,6 @@ def encode(body: Any) -> bytes:
 def weight_bp_of(wish: WeightWish) -> int:
     """The weight in basis points. Raises InvalidValueError for one that is finer than 0.01 %."""
     return weight_bp_from_percent(wish.canary_percent)
-
-
-def plan_of(wish: PlanBody) -> Plan:
-    """The core's plan. Raises InvalidValueError with the place of the value that is wrong."""
-    below_bp = 0
-    for index, step in enumerate(wish.steps):
-        try:
-            weight_bp = weight_bp_from_percent(step.percent)
-        except InvalidValueError:
-            raise InvalidValueError(
-                f"plan.steps[{index}].percent has steps of 0.01, {step.percent!r} is finer"
-            ) from None
-        if weight_bp <= below_bp:
-            raise InvalidValueError(
-                f"plan.steps[{index}].percent must be over the step's before it, {step.percent:g} is not"
-            )
-        below_bp = weight_bp
-    try:
-        return PlanConfig.model_validate(msgspec.json.decode(msgspec.json.encode(wish))).plan()
-    except ValidationError as error:
-        flaw = flaws_of(error, PlanConfig)[0]
-        raise InvalidValueError(f"{place_of(('plan', *flaw.path))}: {flaw.problem}; {flaw.mend}") from None
 
 
 def plan_body(plan: Plan) -> PlanBody:

@@ -20,8 +20,8 @@ from typing import NoReturn
 import click
 
 from gateway import __version__
-from gateway.runtime.build import data_plane
 from gateway.cli.lazy import LazyGroup
+from gateway.runtime.build import data_plane
 
 INTERRUPTED = 130
 COMMANDS = {

@@ -80,7 +80,8 @@ class Client:
         """The rollout when something has been decided since it was seen so, or as it is after ``wait_s``."""
         wait_s = max(0.0, min(wait_s, WAIT_S_MAX))
         headers = {"if-none-match": f'"{seen.id}.{seen.revision}"'}
-        answer = self.send("GET", f"/rollouts/{seen.id}", params={"wait_s": f"{wait_s:.2f}"}, headers=headers, more_s=wait_s)
+        params = {"wait_s": f"{wait_s:.2f}"}
+        answer = self.send("GET", f"/rollouts/{seen.id}", params=params, headers=headers, more_s=wait_s)
         return seen if answer.status_code == 304 else self._read(answer, RolloutBody)
 
     def story(self, rollout_id: str) -> StoryBody:

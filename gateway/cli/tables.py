@@ -94,7 +94,8 @@ def rollout_view(rollout: RolloutBody) -> RenderableType:
 
 def findings_table(analysis: AnalysisBody) -> Table:
     """One row for each metric: what was seen of both variants, and how strong the evidence is."""
-    table = _table("metric", "verdict", "stable", "canary", "difference (95 %)", "worse: log E", "good enough: log E", "finding")
+    columns = ("metric", "verdict", "stable", "canary", "difference (95 %)", "worse: log E", "good enough: log E")
+    table = _table(*columns, "finding")
     for finding in analysis.findings:
         table.add_row(
             _text(finding.metric if finding.decides else f"{finding.metric} (reports only)"),

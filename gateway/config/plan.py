@@ -15,6 +15,7 @@ from gateway.config.section import YEAR_S, Percentage, Seconds, Section, StepPer
 from gateway.config.shape import Noun
 from gateway.core.rollout.types import (
     GATE_CANARY,
+    Day,
     OnDeadline,
     OnNewCanary,
     Plan,
@@ -28,18 +29,6 @@ from gateway.core.types import WEIGHT_BP_MAX, percent_from_weight_bp, weight_bp_
 _STEP = Step(weight_bp=1)
 _PLAN = Plan(steps=())
 _TIME = re.compile(r"(?:([01]\d|2[0-3]):([0-5]\d)|24:00)", re.ASCII)
-
-
-class Day(StrEnum):
-    """A day of the week."""
-
-    MON = "mon"
-    TUE = "tue"
-    WED = "wed"
-    THU = "thu"
-    FRI = "fri"
-    SAT = "sat"
-    SUN = "sun"
 
 
 class PlanDeadline(StrEnum):

@@ -17,6 +17,7 @@ _log = logging.getLogger("gateway.worker")
 _RETRY_S = 0.05
 # Short, so that a control plane that came back hears from every worker before it publishes.
 _RETRY_S_MAX = 0.25
+_SILENCE_S_MAX = 10.0
 
 
 class ControlLink:
@@ -43,7 +44,8 @@ class ControlLink:
             try:
                 await self._talk(reader, writer)
             except (OSError, asyncio.IncompleteReadError, ValueError) as error:
-                _log.warning("worker %d lost control (%s): routing by table %d", self._index, error, self._epoch)
+                why = str(error) or f"silent for {_SILENCE_S_MAX:g} s"
+                _log.warning("worker %d lost control (%s): routing by table %d", self._index, why, self._epoch)
             finally:
                 writer.close()
             await asyncio.sleep(_RETRY_S)
@@ -61,7 +63,10 @@ class ControlLink:
         reports = asyncio.create_task(self._report(writer))
         try:
             while True:
-                self._take(await wire.read_down(reader), writer)
+                # Every report is acknowledged: silence means that control hangs, however well its socket looks.
+                async with asyncio.timeout(_SILENCE_S_MAX):
+                    message = await wire.read_down(reader)
+                self._take(message, writer)
         finally:
             reports.cancel()
 

@@ -7,6 +7,7 @@ children look for themselves, once a second. Nothing is imported here that a wor
 
 The other way a child speaks to its parent over a pipe, one byte at a time: `say_ready` when it does its work,
 `say_retiring` when it takes no more of it, so that a successor can begin while it still finishes what it has in hand.
+`beat` says every second that its event loop turns: a process that lives and does nothing looks well from outside.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ _PR_SET_PDEATHSIG = 1
 READY_FD_VARIABLE = "GATEWAY_READY_FD"
 READY = b"1"
 RETIRING = b"0"
+ALIVE = b"."
+BEAT_S = 1.0
 
 
 def main() -> None:
@@ -46,6 +49,13 @@ def say_ready() -> None:
 def say_retiring() -> None:
     """Tell the supervisor, if there is one, that this process takes no new work."""
     _say(RETIRING)
+
+
+async def beat() -> None:
+    """Tell the supervisor, for ever, that the loop turns."""
+    while True:
+        _say(ALIVE)
+        await asyncio.sleep(BEAT_S)
 
 
 def _say(what: bytes) -> None:

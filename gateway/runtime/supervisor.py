@@ -11,7 +11,8 @@ Rules:
    successor that never does is killed, and nothing has changed.
 5. SIGTERM and SIGINT drain: children stop in the order of their ``stop_rank``, each rank before the next, and who has
    not ended after its time is killed. A second signal kills at once, and the status is 128 + its number.
-6. A supervisor that is killed takes its children along (child.py).
+6. A child with ``silence_s_max`` that has not been heard for so long hangs: it is killed, and rule 2 holds.
+7. A supervisor that is killed takes its children along (child.py).
 """
 
 from __future__ import annotations
@@ -26,18 +27,23 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
-from gateway.runtime.child import READY, READY_FD_VARIABLE, RETIRING
+from gateway.runtime.child import BEAT_S, READY, READY_FD_VARIABLE, RETIRING
 
 _log = logging.getLogger("gateway.supervisor")
 _BACKOFF_S = 0.1
 _BACKOFF_S_MAX = 5.0
 _HEALTHY_S = 10.0
+_LOOK_S = 0.05
 CANNOT_WORK = 2
 
 
 @dataclass(frozen=True)
 class Child:
-    """One process to keep alive: its module, what it reads on standard input, and the descriptors it inherits."""
+    """One process to keep alive: its module, what it reads on standard input, and the descriptors it inherits.
+
+    ``says_ready``: the whole is ready when all those are who say so. ``silence_s_max``: it beats (child.py), and hangs
+    when it has not for so long.
+    """
 
     name: str
     module: str
@@ -45,6 +51,8 @@ class Child:
     pass_fds: Sequence[int] = ()
     stop_rank: int = 0
     stop_timeout_s: float = 5.0
+    says_ready: bool = False
+    silence_s_max: float | None = None
 
 
 class Life:
@@ -56,18 +64,39 @@ class Life:
         self.retiring = asyncio.Event()
         self._process = process
         self._said_fd = said_fd
+        self._heard_s = time.monotonic()
         asyncio.get_running_loop().add_reader(said_fd, self._hear)
         self.ended = asyncio.create_task(self._live())
 
     async def _live(self) -> int:
+        watch = asyncio.create_task(self._watch())
         # communicate() writes the settings and ends at the child's end; stdout and stderr are inherited.
         await self._process.communicate(self.child.stdin)
+        watch.cancel()
         self._close()
         assert self._process.returncode is not None
         return self._process.returncode
 
+    async def _watch(self) -> None:
+        """Kill it when it hangs."""
+        limit_s = self.child.silence_s_max
+        while limit_s is not None:
+            await asyncio.sleep(min(BEAT_S, limit_s / 2))
+            if self._silent_s() <= limit_s:
+                continue
+            # It may be this process that stood still: what was said meanwhile is heard first.
+            await asyncio.sleep(min(BEAT_S, limit_s / 2))
+            if self._silent_s() > limit_s:
+                _log.error("%s hangs, nothing was heard from it for %.0f s: killed", self.child.name, self._silent_s())
+                self.send(signal.SIGKILL)
+                return
+
+    def _silent_s(self) -> float:
+        return time.monotonic() - self._heard_s
+
     def _hear(self) -> None:
-        said = os.read(self._said_fd, 16)
+        said = os.read(self._said_fd, 4096)
+        self._heard_s = time.monotonic()
         if READY in said:
             self.ready.set()
         if RETIRING in said:
@@ -146,6 +175,12 @@ class Supervisor:
             await asyncio.gather(*(self._stop(slot) for slot in self._slots if slot.child.stop_rank == rank))
         await asyncio.gather(*keepers)
         return self._status
+
+    async def ready(self) -> None:
+        """Return when all children that say so have been ready."""
+        for slot in self._slots:
+            while slot.child.says_ready and not (slot.life is not None and slot.life.ready.is_set()):
+                await asyncio.sleep(_LOOK_S)
 
     @property
     def stopping(self) -> bool:

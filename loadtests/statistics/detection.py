@@ -1,6 +1,6 @@
 """How near the verdict engine comes to the information limit, and how often it errs on equal arms.
 
-    python -m loadtests.statistics.detection [--runs 200] [--aa-runs 4000] [--seed 1] [--out detection.jsonl]
+    python -m loadtests.statistics.detection [--runs 200] [--aa-runs 8000] [--seed 1] [--out detection.jsonl]
 
 One JSON line per row goes to the file, Markdown tables to standard output. The engine's arithmetic (rates.bet with its
 closing rule, and wealth) is repeated here over arrays, one row of an array per simulated rollout, with the engine's own
@@ -249,7 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line asks for; returns 1 when a false-alarm bound exceeds its alpha."""
     parser = argparse.ArgumentParser(description="R to the information limit, and false alarms, of the verdict engine.")
     parser.add_argument("--runs", type=int, default=200, help="simulated rollouts per row of R")
-    parser.add_argument("--aa-runs", type=int, default=4000, help="simulated rollouts per world without a difference")
+    parser.add_argument("--aa-runs", type=int, default=8000, help="simulated rollouts per world without a difference")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, help="a file for one JSON line per row")
     asked = parser.parse_args(arguments)

@@ -44,6 +44,8 @@ def detection(axes: Any, results: Path) -> None:
         limits = [requests_at_limit(Rates(BASE, row["canary"]), NOT_WORSE, weight, ALPHA) for row in mine]
         axes.plot(effects, limits, "--", color=line.get_color())
     axes.set(xscale="log", yscale="log", xlabel="canary's failure rate / stable's (1 %)", ylabel="requests to FAIL")
+    axes.set_xticks([1.5, 2, 4, 10, 50], ["1.5", "2", "4", "10", "50"])
+    axes.set_xticks([], minor=True)
     axes.set_title("Time to conviction (dashed: no test can be faster), alpha 1 %")
     axes.legend()
 
@@ -73,14 +75,14 @@ def example(axes: Any, results: Path) -> None:
     axes.axhline(found[0]["bad_needed"], color="C1", linestyle="--", linewidth=0.8)
     axes.axvline(60.0, color="black", linewidth=0.8, linestyle=":")
     axes.set(xlabel="seconds", ylabel="log10 of the evidence", ylim=(-4, math.ceil(max(r["ok"] for r in found)) + 1))
-    axes.set_title("One rollout: the canary breaks after 60 s (dashed: what PASS and FAIL need)")
+    axes.set_title("A canary that breaks after 60 s (dashed: what PASS and FAIL need)")
     axes.legend()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw all of them."""
     import matplotlib as mpl  # noqa: PLC0415  # an extra: the tests of this module's readers do without
-    from matplotlib.figure import Figure  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415  # as above
 
     parser = argparse.ArgumentParser(description="The pictures of docs/statistics.md.")
     parser.add_argument("--results", type=Path, default=Path("loadtests/statistics/results"))

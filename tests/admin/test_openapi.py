@@ -13,9 +13,10 @@ import msgspec
 import pytest
 import schemathesis
 
-from gateway.admin import bodies, examples, problems
+from gateway.admin import examples, problems
 from gateway.admin.openapi import document
 from gateway.admin.operations import OPERATIONS
+from gateway.admin.plans import plan_of
 from gateway.control import views
 
 DOCUMENT = document()
@@ -99,7 +100,7 @@ def test_every_example_is_a_value_of_its_type(kind: Any) -> None:
 
 def test_the_events_of_the_description_exist() -> None:
     assert examples.EVENT.kind in views.EVENT_KINDS
-    bodies.plan_of(examples.PLAN_WISH)
+    plan_of(examples.PLAN_WISH)
 
 
 def test_the_description_is_served(client: httpx.Client) -> None:

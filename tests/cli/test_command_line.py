@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from gateway import __version__
-from gateway.runtime.build import data_plane
 from gateway.cli import COMMANDS
+from gateway.runtime.build import data_plane
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("numpy", "onnxruntime", "scipy", "pydantic", "starlette", "uvicorn")

@@ -93,7 +93,7 @@ def test_the_ways_to_name_a_regression_agree(run: Any) -> None:
 def test_a_configuration_is_used_and_options_override_it(run: Any, tmp_path: Path) -> None:
     text = CONFIG.read_text(encoding="utf-8").replace("alpha_rollback: 0.01", "alpha_rollback: 0.002")
     text = text.replace(
-        "{percent: 1, min_time_s: 60, min_requests: 100}", "{percent: 2, min_time_s: 90, min_requests: 7}"
+        "{percent: 1, min_time_s: 60, min_requests: 100,", "{percent: 2, min_time_s: 90, min_requests: 7,"
     )
     config = tmp_path / "gateway.yaml"
     config.write_text(text, encoding="utf-8")
@@ -110,9 +110,15 @@ def test_a_configuration_is_used_and_options_override_it(run: Any, tmp_path: Pat
     assert body["steps"][0]["latency_prove"] is None
 
 
-def test_without_a_file_the_defaults_of_the_configuration_hold(run: Any) -> None:
+def test_without_a_file_the_defaults_of_the_configuration_hold(run: Any, tmp_path: Path) -> None:
+    """The example with all defaults written out, but for the predictions that it watches and the defaults do not."""
+    lines = CONFIG.read_text(encoding="utf-8").splitlines(keepends=True)
+    first = next(i for i, line in enumerate(lines) if line.startswith("      predictions:"))
+    last = next(i for i, line in enumerate(lines) if line.startswith("      labels:"))
+    config = tmp_path / "gateway.yaml"
+    config.write_text("".join([*lines[:first], *lines[last:]]), encoding="utf-8")
     _, from_options = of(run)
-    _, from_file = of(run, "--config", str(CONFIG))
+    _, from_file = of(run, "--config", str(config))
     assert from_options == from_file
 
 

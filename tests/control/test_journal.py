@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import random
@@ -19,7 +20,7 @@ from msgspec.structs import replace
 
 import gateway
 from gateway.control.journal import HandWeight, Journal, Snapshot
-from gateway.control.journal_file import APPLICATION_ID, MIGRATIONS
+from gateway.control.journal_file import APPLICATION_ID, EVENT_COLUMNS, MIGRATIONS, checksum
 from gateway.core.analysis.types import Analysis, Finding, Verdict
 from gateway.core.errors import InvalidValueError, JournalError, NotFoundError, TransitionError
 from gateway.core.rollout import (
@@ -358,7 +359,7 @@ def test_a_migration_that_was_cut_short_is_done_again(path: Path) -> None:
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("BEGIN IMMEDIATE")
     for statement in MIGRATIONS[0]:
-        connection.execute(statement)
+        connection.execute(str(statement))
     connection.close()  # no COMMIT
     with Journal.open(path) as journal:
         assert journal.rollouts() == []
@@ -462,6 +463,56 @@ def test_a_row_taken_out_is_missed(path: Path) -> None:
     connection.commit()
     connection.close()
     with pytest.raises(JournalError, match="event 2 is missing"):
+        Journal.open(path)
+
+
+# --- schemas of before, and old rollouts ---
+
+
+def test_a_journal_of_the_second_schema_is_brought_up_with_its_promotion_and_replays(path: Path) -> None:
+    with Journal.open(path) as journal:
+        state = write(journal, start(), PromoteWished(2.0, "bob"))
+    connection = sqlite3.connect(path, isolation_level=None)
+    for table in ("roles", "pruned", "deliveries"):
+        connection.execute(f"DROP TABLE {table}")
+    rows = connection.execute(f"SELECT {EVENT_COLUMNS} FROM events").fetchall()
+    for row in rows:
+        old = list(row)
+        for column in (5, 6):
+            known = json.loads(old[column])
+            known.pop("revision", None)
+            known.get("plan", {}).pop("on_no_data", None)
+            old[column] = json.dumps(known)
+        connection.execute(
+            "UPDATE events SET event = ?, state = ?, crc = ? WHERE seq = ?", (old[5], old[6], checksum(old), old[0])
+        )
+    connection.execute("PRAGMA user_version = 2")
+    connection.close()
+    with Journal.open(path) as journal:
+        assert [entry.state.revision for entry in journal.events("r1")] == [1, 2]
+        assert journal.replay("r1") == journal.latest("digits")
+        assert journal.events("r1")[0].state.plan.on_no_data is None, "what the deadline did then, it does in replay"
+        assert journal.roles()["digits"].stable == state.canary
+
+
+def test_old_rollouts_go_and_a_row_that_is_merely_missing_is_still_missed(path: Path) -> None:
+    with Journal.open(path) as journal:
+        for n in range(30):
+            write(journal, start(f"r{n}"), AbortWished(2.0, "bob"))
+        write(journal, start("quiet", "quiet"))
+        assert journal.prune(5) > 0
+        kept = [rollout.rollout_id for rollout in journal.rollouts()]
+        assert len(kept) == 7 and {"quiet", "r29"} <= set(kept) and "r0" not in kept
+        assert journal.prune(5) == 0
+        write(journal, start("r30"), AbortWished(2.0, "bob"))
+    with Journal.open(path) as journal:
+        assert journal.replay("r30").rollout_id == "r30"
+        assert journal.prune(5) > 0
+    connection = sqlite3.connect(path)
+    connection.execute("DELETE FROM events WHERE rollout_id = 'r29' AND kind = 'AbortWished'")
+    connection.commit()
+    connection.close()
+    with pytest.raises(JournalError, match="is missing"):
         Journal.open(path)
 
 

@@ -44,8 +44,8 @@ async def test_a_promoted_canary_is_stable_over_restarts_until_the_file_names_an
         assert (plane.stable(), plane.state().phase) == ("v2", Phase.PROMOTED)
         await plane.restart(text(canary="v3"))
         assert (plane.stable(), plane.controller.route("r").canary, plane.weight_bp()) == ("v2", "v3", 0)
-        view = await plane.controller.start("r", "alice")
-        assert (view.stable, view.canary) == ("v2", "v3")
+        started = await plane.controller.start("r", "alice")
+        assert (started.stable, started.canary) == ("v2", "v3")
         await plane.restart(text(stable="v3", canary="v1"))
         assert plane.stable() == "v3", "the file names another stable backend: that is the newer word"
         await plane.quiet()

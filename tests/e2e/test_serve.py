@@ -168,7 +168,10 @@ async def test_an_operator_steers_by_hand(tmp_path: Path) -> None:
             assert (await wish("resume")).json()["canary_percent"] == 20
             assert (await wish("promote")).json()["phase"] == "PROMOTED"
             assert (await wish("pause")).status_code == 409
-            second = await gateway.start_rollout()
+            assert (await wish("abort")).json()["phase"] == "ROLLED_BACK"
+            assert (await gateway.admin.post("/api/v1/routes/r/rollouts")).status_code == 409, "it was rolled back"
+            reply = await gateway.admin.post("/api/v1/routes/r/rollouts", json={"retry": True})
+            second = reply.json()["id"]
             rollout, first = second, rollout
             assert (await wish("abort")).json()["phase"] == "ROLLED_BACK"
             listed = (await gateway.admin.get("/api/v1/rollouts")).json()["rollouts"]

@@ -17,6 +17,7 @@ from gateway import bundled
 from gateway.config.predictions import PREDICTED, PredictionsConfig
 from gateway.core.analysis import AnalysisSpec, AnalysisState, Evidence, Finding, Verdict, judge
 from gateway.core.predictions.settings import RouteWatch
+from gateway.core.stats.counts import EpochCounts
 from gateway.core.types import Variant
 from gateway.inspector.desk import Desk
 from gateway.runtime.samples import Sample
@@ -92,6 +93,23 @@ def test_better_and_recalibrated_models_pass(name: str, temperature: float) -> N
         held = {finding.metric for finding in found.values() if finding.verdict is not Verdict.PASS}
         # 13.2 % are to be told from the margin of 20 %, which takes more than these requests.
         assert held <= ({"low_confidence"} if temperature == 1.2 else set()), f"seed {seed}"
+
+
+def test_a_class_that_half_of_the_answers_have_can_be_proven() -> None:
+    """The first bets are made before stable's rate is known; they must not cost more than the later ones bring."""
+    draw = random.Random(5)
+    spec = AnalysisSpec(events=PredictionsConfig(margin=0.2).events(), alpha_sample_ratio=0.0)
+    state, counts = AnalysisState.fresh(spec), EpochCounts("r", 1, 2000)
+    for number in range(3000):
+        arm = counts.canary if draw.random() < 0.2 else counts.stable
+        half = draw.random() < 0.5
+        arm.requests += 1
+        arm.label("class_0", half)
+        arm.label("class_1", not half)
+        if number % 50 == 49:
+            state, analysis = judge(spec, state, Evidence(number / 250, (counts,)))
+    found = {finding.metric: finding.verdict for finding in analysis.findings}
+    assert found["class_0"] is found["class_1"] is Verdict.PASS
 
 
 def test_the_figures_of_the_document() -> None:

@@ -23,8 +23,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from gateway.core.analysis.eprocess import Batch
 
 # Sums of up to so many terms are added up in plain Python, longer ones as arrays.
@@ -64,6 +62,9 @@ def _log_sums(batch: Batch, first: int, last: int, log_ratios: tuple[float, floa
     if last - first <= _PLAIN_MAX:
         steps = [math.log((n_c - k + 1) / k * ((events - k + 1) / (rest + k))) for k in range(first + 1, last + 1)]
         return _plain(steps, log_ratios[0]), _plain(steps, log_ratios[1])
+    # numpy takes longer to import than most commands run; only sums of this length need it.
+    import numpy as np  # noqa: PLC0415  # see above
+
     k = np.arange(first + 1, last + 1, dtype=np.float64)
     logs = np.log((n_c - k + 1.0) / k * ((events - k + 1.0) / (rest + k)))
     out = []

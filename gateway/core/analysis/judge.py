@@ -85,7 +85,9 @@ class AnalysisState(msgspec.Struct, frozen=True):
             intake=Intake(),
             rates=rates.fresh(),
             latencies={name: slices.fresh(latency) for name, latency in _latency_specs(spec).items()},
-            events={event.name: rates.fresh(len(rates.directions_of(event))) for event in by_request},
+            events={
+                event.name: rates.fresh(len(rates.directions_of(event)), rates.LABELLED_PRIOR) for event in by_request
+            },
             votes={event.name: votes.fresh(event) for event in by_slice},
             guardrails={one.name: guardrails.fresh() for one in spec.guardrails if one.mode is not Mode.OFF},
             split=split.fresh(),

@@ -11,9 +11,10 @@ Rules:
    what it loses. `SCARCE_MAX` requests of the scarcer arm close it in any case. That looks at sizes, and at outcomes of
    EARLIER batches only, so the batch is an e-variable given everything before it. An epoch that is not the newest
    closes its last batch at one request per arm.
-2. Guesses come from stable's past alone, before the batch: (events + 0.3) / (trials + 70), with a past that is halved
-   when it grows long, so that yesterday's rate does not speak for today's. A low guess at the start harms little: with
-   rare events only the ratio of the guesses matters, and the canary's guess moves along.
+2. Guesses come from stable's past alone, before the batch: (events + 0.3) / (trials + 70), of a labelled event
+   (events + 0.5) / (trials + 2), with a past that is halved when it grows long, so that yesterday's rate does not
+   speak for today's. A low guess at the start harms little where events are rare: then only the ratio of the guesses
+   matters, and the canary's guess moves along.
 3. E_bad tests "p_c <= max(ratio * p_s, p_s + delta)" with the tolerances, by default "p_c <= p_s". Its alternatives
    are odds ratios to the stable guess (moved to the edge of the tolerance), spaced so that the logarithm of one
    is 1.3 to 2 times the one before: at the moment of conviction the evidence tells no closer ones apart, and each
@@ -98,6 +99,19 @@ class Pending(msgspec.Struct, frozen=True):
     canary_events: tuple[int, ...] = (0,) * len(RATE_METRICS)
 
 
+class Prior(msgspec.Struct, frozen=True):
+    """What is taken to have been seen of stable before anything was: so many events in so many trials."""
+
+    events: float
+    trials: float
+
+
+# Failures are rare. A labelled event may have any rate: a guess of 0.4 % for a class that half of the answers have
+# would lose tens of nats before stable's past corrects it, and two trials' worth of prior costs rare events nothing.
+FAILURES_PRIOR = Prior(PRIOR_EVENTS, PRIOR_TRIALS)
+LABELLED_PRIOR = Prior(0.5, 2.0)
+
+
 class RateState(msgspec.Struct, frozen=True):
     """What is known about one rate: two e-processes, stable's past, and totals for the report."""
 
@@ -108,6 +122,7 @@ class RateState(msgspec.Struct, frozen=True):
     stable_events: int = 0
     canary_events: int = 0
     bursts: BurstState = BurstState()
+    prior: Prior = FAILURES_PRIOR
 
 
 class RatesState(msgspec.Struct, frozen=True):
@@ -121,9 +136,9 @@ class RatesState(msgspec.Struct, frozen=True):
     canary: int = 0
 
 
-def fresh(tests: int = len(RATE_METRICS)) -> RatesState:
+def fresh(tests: int = len(RATE_METRICS), prior: Prior = FAILURES_PRIOR) -> RatesState:
     """Nothing seen, one unit of wealth in every test."""
-    one = RateState(wealth.fresh(BAD_PRIORS, wealth.HELD_BACK), wealth.fresh(OK_PRIORS))
+    one = RateState(wealth.fresh(BAD_PRIORS, wealth.HELD_BACK), wealth.fresh(OK_PRIORS), prior=prior)
     return RatesState(tuple(one for _ in range(tests)), {})
 
 
@@ -247,6 +262,7 @@ def bet(state: RateState, spec: RateSpec, batch: Batch, mirrored: bool = False, 
         state.stable_events,
         state.canary_events,
         state.bursts,
+        state.prior,
     )
 
 
@@ -272,8 +288,8 @@ def could_convict(
 
 
 def stable_guess(state: RateState) -> float:
-    """Stable's rate as guessed from its past, shrunken towards 1 %."""
-    return clip((state.past_events + PRIOR_EVENTS) / (state.past_trials + PRIOR_TRIALS))
+    """Stable's rate as guessed from its past, shrunken towards the prior's."""
+    return clip((state.past_events + state.prior.events) / (state.past_trials + state.prior.trials))
 
 
 def bad_guesses(stable: float, spec: RateSpec = _DEFAULT, mirrored: bool = False) -> list[Rates]:

@@ -29,6 +29,18 @@ GATE_MANUAL = "manual"
 GATE_CANARY = "canary"
 
 
+class Day(enum.StrEnum):
+    """A day of the week."""
+
+    MON = "mon"
+    TUE = "tue"
+    WED = "wed"
+    THU = "thu"
+    FRI = "fri"
+    SAT = "sat"
+    SUN = "sun"
+
+
 class Phase(enum.StrEnum):
     """Where a rollout is; see `transitions` for what each phase means."""
 

@@ -2,7 +2,8 @@
 
 A script is text. ``#`` lines are prose; ``plan``, ``deadline`` and ``option`` lines give the ladder; each ``t=`` line
 is one event, and the indented lines below it are what the machine answered: phase, rung, weight, then the commands in
-their order, then the reason. ``UPDATE_GOLDENS=1 pytest tests/core/rollout/test_golden.py`` writes the answers anew; read the diff.
+their order, then the reason. ``UPDATE_GOLDENS=1 pytest tests/core/rollout/test_golden.py`` writes the answers anew;
+read the diff.
 """
 
 from __future__ import annotations
@@ -114,12 +115,12 @@ VERBS: list[tuple[str, Callable[[re.Match[str], float, Plan], Event]]] = [
 def _world(text: str) -> World:
     """``Sat-23:30 stable=0 canary=2``, each part optional; the date is always 2026-11-28."""
     known = dict(re.findall(r"(stable|canary)=(\d+)", text))
-    counts = {f"{name}_up": int(value) for name, value in known.items()}
+    stable_up, canary_up = (int(known[side]) if side in known else None for side in ("stable", "canary"))
     moment = re.search(r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun)-(\d\d):(\d\d)", text)
     if moment is None:
-        return World(**counts)
+        return World(None, stable_up, canary_up)
     day = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun").index(moment[1])
-    return World(LocalTime("2026-11-28", day, int(moment[2]) * 60 + int(moment[3])), **counts)
+    return World(LocalTime("2026-11-28", day, int(moment[2]) * 60 + int(moment[3])), stable_up, canary_up)
 
 
 def _step(match: re.Match[str]) -> Step:

@@ -1,0 +1,36 @@
+"""From a plan that is asked for to the core's: the same rules and words as for the configuration's."""
+
+from __future__ import annotations
+
+import msgspec
+from pydantic import ValidationError
+
+from gateway.admin.bodies import PlanBody
+from gateway.config.explain import flaws_of
+from gateway.config.mistakes import place_of
+from gateway.config.plan import PlanConfig
+from gateway.core.errors import InvalidValueError
+from gateway.core.rollout.types import Plan
+from gateway.core.types import weight_bp_from_percent
+
+
+def plan_of(wish: PlanBody) -> Plan:
+    """The core's plan. Raises InvalidValueError with the place of the value that is wrong."""
+    below_bp = 0
+    for index, step in enumerate(wish.steps):
+        try:
+            weight_bp = weight_bp_from_percent(step.percent)
+        except InvalidValueError:
+            raise InvalidValueError(
+                f"plan.steps[{index}].percent has steps of 0.01, {step.percent!r} is finer"
+            ) from None
+        if weight_bp <= below_bp:
+            raise InvalidValueError(
+                f"plan.steps[{index}].percent must be over the step's before it, {step.percent:g} is not"
+            )
+        below_bp = weight_bp
+    try:
+        return PlanConfig.model_validate(msgspec.json.decode(msgspec.json.encode(wish))).plan()
+    except ValidationError as error:
+        flaw = flaws_of(error, PlanConfig)[0]
+        raise InvalidValueError(f"{place_of(('plan', *flaw.path))}: {flaw.problem}; {flaw.mend}") from None
