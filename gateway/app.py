@@ -59,7 +59,7 @@ _log = logging.getLogger("gateway.supervisor")
 _READY_TIMEOUT_S = 30.0
 _CERTIFICATE_LOOK_S = 1.0
 # Nothing that control does on its loop takes a second; a machine that swaps may need some.
-_CONTROL_SILENCE_S_MAX = 30.0
+_CONTROL_SILENCE_S_MAX = 15.0
 # A socket's name has 107 bytes on Linux, 103 elsewhere; ours is /control.sock in there.
 _SOCKET_DIRECTORY_BYTES_MAX = 90
 

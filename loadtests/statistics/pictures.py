@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("docs/pictures"))
     asked = parser.parse_args(arguments)
     asked.out.mkdir(parents=True, exist_ok=True)
-    mpl.rcParams.update(_STYLE)
+    mpl.rcParams.update(_STYLE)  # type: ignore[arg-type]  # its keys are typed one by one
     for name, draw in (("detection", detection), ("false-alarms", alarms), ("evidence", example)):
         figure = Figure(figsize=_SIZE, layout="constrained")
         draw(figure.subplots(), asked.results)

@@ -130,7 +130,9 @@ def test_something_else_behind_the_url_is_told_from_a_gateway(run: Any, status: 
 
 
 def test_nothing_that_a_gateway_says_can_steer_the_terminal(run: Any, api: Any) -> None:
-    api.http.post("/api/v1/routes/digits/rollouts", headers={"x-actor": "[red]eve[/red]"})
+    eve = {"x-actor": "[red]eve[/red]"}
+    started = api.http.post("/api/v1/routes/digits/rollouts", json={"retry": True}, headers=eve)
+    assert started.status_code == 201
     shown = run("rollout", "show", "digits", "--url", api.url).out
     assert "by [red]eve[/red]" in shown
     run("rollout", "abort", "digits", "--url", api.url)

@@ -117,7 +117,7 @@ def test_the_top_level_holds_what_belongs_there() -> None:
     top = {path.relative_to(ROOT).parts[0] for path in files()}
     folders = {".ci", "config", "docs", "gateway", "loadtests", "models", "tests"}
     papers = {"CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md"}
-    tools = {".dockerignore", ".gitignore", "Dockerfile", "Makefile", "pyproject.toml"}
+    tools = {".dockerignore", ".gitignore", "Dockerfile", "Makefile", "pyproject.toml", "setup.py"}
     assert top == folders | papers | tools | {"requirements.lock", "requirements-test.lock"}
 
 

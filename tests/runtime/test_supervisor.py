@@ -254,3 +254,38 @@ def test_a_child_that_retires_has_its_successor_while_it_drains(tmp_path: Path) 
         assert [line[:2] for line in lines(it, 2)] == [["born", "it"], ["ended", "it"]]
         it.terminate()
         assert it.wait(timeout=20) == 0
+
+
+BEATING = """
+import asyncio, os, signal, sys
+from gateway.runtime import child
+child.BEAT_S = 0.05
+async def main():
+    os.write(1, f"born {sys.stdin.read()} {os.getpid()}\\n".encode())
+    child.say_ready()
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    await child.beat()
+asyncio.run(main())
+"""
+
+
+def test_a_child_that_hangs_is_killed_and_started_again(tmp_path: Path) -> None:
+    children = 'Child("it", "beating", b"it", says_ready=True, silence_s_max=2.0)'
+    with supervised(tmp_path, children, beating=BEATING) as process:
+        ((_, _, pid),) = lines(process, 1)
+        os.kill(int(pid), signal.SIGSTOP)
+        ((_, _, next_pid),) = lines(process, 1)
+        assert next_pid != pid
+        process.terminate()
+        _, log = process.communicate(timeout=20)
+    assert "it hangs, nothing was heard from it for" in log and "ended with status -9" in log
+
+
+def test_ready_is_when_all_are_who_say_so(tmp_path: Path) -> None:
+    before = "t = asyncio.create_task(it.ready()); t.add_done_callback(lambda _: print('all ready', flush=True))"
+    children = 'Child("a", "beating", b"a", says_ready=True), Child("b", "good", b"b")'
+    with supervised(tmp_path, children, before=before, beating=BEATING, good=GOOD) as process:
+        said = sorted(line[0] for line in lines(process, 3))
+        assert said == ["all", "born", "born"]
+        process.terminate()
+        assert process.wait(timeout=20) == 0

@@ -21,7 +21,7 @@ from gateway.runtime.clock import SystemClock
 from gateway.runtime.settings import Limits, WorkerSettings
 from gateway.runtime.wire import RouteTotals
 
-EVENTUALLY_S = 10.0
+EVENTUALLY_S = 30.0
 
 
 async def eventually(condition: Any, what: str) -> None:
