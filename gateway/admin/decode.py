@@ -18,7 +18,6 @@ from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
-from gateway.admin.wanted import explain
 from gateway.core.errors import GatewayError, InvalidValueError
 
 T = TypeVar("T")
@@ -36,6 +35,9 @@ def decode(body: bytes, kind: type[T]) -> T:
     try:
         return msgspec.convert(tree, kind)
     except msgspec.ValidationError as error:
+        # The words for mistakes come with the schema's library, which takes long to import.
+        from gateway.admin.wanted import explain  # noqa: PLC0415  # see above
+
         raise InvalidValueError(explain(str(error), tree, kind)) from None
 
 
