@@ -12,9 +12,9 @@ from typing import Any
 
 from msgspec import inspect
 
+from gateway.config.explain import nearest
 from gateway.config.mistakes import show
 from gateway.config.shape import number as as_text
-from gateway.core.errors import nearest
 
 _PATH_PART = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
 _KEY = re.compile(r"`([^`]*)`")

@@ -6,7 +6,8 @@ grammar that refused the value.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -14,7 +15,6 @@ from pydantic_core import ErrorDetails
 
 from gateway.config.mistakes import BadValue, Flaw, TreePath, show
 from gateway.config.shape import Shape, describe, number, shape_at
-from gateway.core.errors import nearest
 
 _KEY_MARK = "[key]"
 
@@ -22,6 +22,12 @@ _KEY_MARK = "[key]"
 def flaws_of(error: ValidationError, root: type[BaseModel]) -> list[Flaw]:
     """Every error as a flaw, in pydantic's order."""
     return [_flaw(detail, root) for detail in error.errors(include_url=False)]
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """``did you mean 'x'? `` with the nearest known word, or nothing when none is near."""
+    found = difflib.get_close_matches(word[:80], list(known), n=1, cutoff=0.6)
+    return f"did you mean {found[0]!r}? " if found else ""
 
 
 def _flaw(detail: ErrorDetails, root: type[BaseModel]) -> Flaw:

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from gateway.config import grammar
+from gateway.config.explain import nearest
 from gateway.config.grammar import Address
 from gateway.config.mistakes import BadValue, Flaw, TreePath, place_of, show
 from gateway.config.predictions import PREDICTED, TOLERANCE
 from gateway.config.schema import DEFAULT_ADMIN, DEFAULT_LISTEN
 from gateway.core.analysis.spec import LATENCY_METRICS
-from gateway.core.errors import nearest
 
 
 def at(tree: Any, *path: str | int) -> Any:

@@ -10,9 +10,7 @@ Rules:
 
 from __future__ import annotations
 
-import difflib
 import enum
-from collections.abc import Iterable
 
 
 class Blame(enum.StrEnum):
@@ -50,9 +48,3 @@ class ConflictError(GatewayError):
 
 class JournalError(GatewayError):
     """The journal could not be read or written; serving goes on, exposure must not grow."""
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """``did you mean 'x'? `` with the nearest known word, or nothing when none is near."""
-    found = difflib.get_close_matches(word[:80], list(known), n=1, cutoff=0.6)
-    return f"did you mean {found[0]!r}? " if found else ""

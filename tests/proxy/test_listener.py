@@ -208,8 +208,8 @@ async def test_clients_that_leave_mid_stream_leave_nothing_behind() -> None:
         for start in range(0, rounds, 20):
             await asyncio.gather(*(leave(number) for number in range(start, start + 20)))
         await gone(w, a)
-        assert w.observer.merged().reports[0].upstream_connections == 0
-        assert w.descriptors <= before
+        await eventually(lambda: w.observer.merged().reports[0].upstream_connections == 0, "no upstream is left")
+        await eventually(lambda: w.descriptors <= before, "no descriptor is left")
 
 
 # no HTTP
