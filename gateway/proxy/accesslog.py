@@ -222,7 +222,7 @@ class Sink:
                 try:
                     done += os.write(fd, view[done:])
                 except BlockingIOError:  # somebody else made it so: the description is shared with other processes
-                    select.select([], [fd], [])
+                    _await_room(fd)
         except OSError:
             self.failed += min(lines, data.count(b"\n", done))
         if done:
@@ -257,6 +257,12 @@ def _same_file(fd: int, path: str) -> bool:
     except OSError:
         return False
     return (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)
+
+
+def _await_room(fd: int) -> None:
+    poll = select.poll()  # select() knows no descriptor beyond 1023
+    poll.register(fd, select.POLLOUT)
+    poll.poll()
 
 
 def _groups(lines: list[bytes], *, whole: bool) -> list[bytes]:

@@ -468,7 +468,9 @@ class Exchange(Extras):
             self._connection.transport.resume_reading()
             if self._piece_s:  # what the client made us wait is not the backend's pause
                 self._piece_s = self._worker.now_s()
-            self._set_deadline(self.route.timeouts.idle_s, faults.IDLE_TIMEOUT)
+            # As in upstream_progress: a client that has not sent all owes its body, however well it reads.
+            fault = faults.IDLE_TIMEOUT if self._body_done or self._blocked else faults.BODY_TIMEOUT
+            self._set_deadline(self.route.timeouts.idle_s, fault)
 
 
 def _chunk(piece: bytes) -> bytes:

@@ -52,7 +52,7 @@ class FieldPolicy:
         # The answer bears the name that the gateway gave the request, not another.
         self.special_in_response = special_in_response | names
         self.via_line_11 = b"via: %b\r\n" % self.via_11
-        self.host_seen = b""
+        self.host_seen = b"\n"  # no value has it, an empty one neither
         """The last Host that was found to be well-formed: most requests have the same."""
         self._names: dict[bytes, bytes] = {}
         self._names_back: dict[bytes, bytes] = {}

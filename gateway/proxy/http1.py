@@ -184,7 +184,8 @@ class DownstreamConnection:
         incomplete = self._body_of
         if incomplete is not None and incomplete in self._queue:
             return False
-        return bool(self._queue) and not self._ended
+        # TLS knows no half-close: uvloop ends the connection whatever is said here, and complains of being told otherwise.
+        return bool(self._queue) and not self._ended and not self.tls
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone: every exchange of it ends now."""
@@ -348,7 +349,9 @@ class DownstreamConnection:
             connection.tunnel_lost,
             exchange.tunnel_ended,
         )
-        self._tunnel.open(b"" if held is None else bytes(held.data), rest, client_ended=self.eof)
+        self._tunnel.open(
+            b"" if held is None else bytes(held.data), rest, client_ended=self.eof, client_paused=self._paused_by_peer
+        )
         if self._draining:
             self._tunnel.drain(self._worker.loop, self._worker.limits.drain_timeout_s)
 
@@ -368,9 +371,10 @@ class DownstreamConnection:
             torn.malformed(self._refusal)
         if self._queue:
             head = self._queue[0]
-            if len(self._queue) > 1:
-                self.pause_reading()
-            if not head.started and not self._paused_by_peer:
+            waits = not head.started and self._paused_by_peer
+            if waits or len(self._queue) > 1:
+                self.pause_reading()  # nobody takes its body before its turn
+            if not head.started and not waits:
                 head.start()
         elif self._refusal is not None and not self._ended:
             self._worker.counts.fault(self._refusal.reason)

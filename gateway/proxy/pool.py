@@ -199,8 +199,8 @@ class EndpointPool:
         """A new connection, TLS and all, to the first of the name's addresses that takes it."""
         tls = self.backend.tls
         expected = (tls and tls.server_name) or self.endpoint.host
+        address = await self._name.address()  # before they are counted: it may be the first look-up
         for left in range(self._name.count, 0, -1):
-            address = await self._name.address()
             connection = UpstreamConnection(self)
             try:
                 await self.loop.create_connection(
@@ -216,6 +216,11 @@ class EndpointPool:
                 self._name.failed(address)
                 if left == 1:
                     raise
+                address = await self._name.address()
+            except asyncio.CancelledError:
+                if connection.transport is not None:  # it came about as the time ended: `closed` counts it off, too
+                    self.open += 1
+                raise
             else:
                 return connection
         raise OSError(0, "no address took the connection")
@@ -268,20 +273,27 @@ class BackendPool:
     def pick(self, tried: tuple[EndpointPool, ...], now_s: float, *, insist: bool) -> EndpointPool | None:
         """The next healthy endpoint that was not tried, in turn; with ``insist`` ejected ones as a last resort.
 
-        None when active probes found all endpoints down, or none is left to try.
+        One that starts slowly takes the turns that nobody else could. None when active probes found all endpoints down, or none is left to try.
         """
         pools = self.pools
         count = len(pools)
+        slow: EndpointPool | None = None
         last_resort: EndpointPool | None = None
         for i in range(count):
             pool = pools[(self._turn + i) % count]
             if pool.down or pool in tried:
                 continue
-            if pool.passive.ejected_until_s > now_s or not pool.passive.takes_turn(now_s):
+            if pool.passive.ejected_until_s > now_s:
                 last_resort = last_resort or pool
+                continue
+            if not pool.passive.takes_turn(now_s):
+                slow = slow or pool
                 continue
             self._turn = (self._turn + i + 1) % count
             return pool
+        if slow is not None:
+            self._turn = (self._turn + 1) % count
+            return slow
         return last_resort if insist else None
 
 

@@ -99,6 +99,8 @@ def _address(word: bytes, version: int) -> str:
         found = ipaddress.ip_address(word.decode("ascii"))
     except ValueError:
         raise BadProxyHeader("an address is none") from None
+    if b"%" in word:  # a zone is of no use to others, and may be any text
+        raise BadProxyHeader("an address has a zone")
     if found.version != version:
         raise BadProxyHeader("an address is of the other family")
     return str(found)

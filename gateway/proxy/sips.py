@@ -33,6 +33,10 @@ class Sips(asyncio.BufferedProtocol):
         """A piece is there."""
         self._connection.data_received(bytes(_BUFFER[:nbytes]))
 
+    def eof_received(self) -> bool:
+        """As ever."""
+        return self._connection.eof_received()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """As ever."""
         self._connection.connection_lost(exc)

@@ -100,10 +100,19 @@ class Tunnel:
         self.upstream = TunnelEnd(self, upstream, upstream_lost)
         self.downstream.peer, self.upstream.peer = self.upstream, self.downstream
 
-    def open(self, to_upstream: bytes, to_downstream: bytes, *, client_ended: bool) -> None:
-        """Take over both connections and pass on what was held."""
+    def open(self, to_upstream: bytes, to_downstream: bytes, *, client_ended: bool, client_paused: bool) -> None:
+        """Take over both connections and pass on what was held.
+
+        ``client_paused``: its transport has said already that it takes no more, and will not say so again.
+        """
         self.downstream.transport.set_protocol(cast("asyncio.Protocol", self.downstream))
         self.upstream.transport.set_protocol(cast("asyncio.Protocol", self.upstream))
+        # Whoever was paused for the sake of the handshake is read again; before what follows may pause it anew.
+        self.downstream.transport.resume_reading()
+        if client_paused:
+            self.upstream.transport.pause_reading()
+        else:
+            self.upstream.transport.resume_reading()
         for end, data in ((self.downstream, to_upstream), (self.upstream, to_downstream)):
             if data:
                 end.data_received(data)
@@ -111,9 +120,6 @@ class Tunnel:
             self.downstream.ended = True
             if self.upstream.transport.can_write_eof():
                 self.upstream.transport.write_eof()
-        # Whoever was paused for the sake of the handshake is read again.
-        self.downstream.transport.resume_reading()
-        self.upstream.transport.resume_reading()
 
     def sweep(self, now_s: float) -> None:
         """Close it when nothing has moved for too long."""

@@ -37,7 +37,7 @@ _FINE = 1 << 24
 class Units:
     """The sessions of one sticky route on one worker, in one experiment."""
 
-    __slots__ = ("_index", "_open", "_seen", "_workers")
+    __slots__ = ("_index", "_open", "_over", "_seen", "_workers")
 
     def __init__(self, index: int = 0, workers: int = 1) -> None:
         self._index = index
@@ -45,6 +45,7 @@ class Units:
         # In the order of their opening, which is that of their windows' ends.
         self._open: dict[float, tuple[float, RouteTally, Variant]] = {}
         self._seen: dict[float, None] = {}
+        self._over = False
 
     def outcome(self, unit: float, tally: RouteTally, variant: Variant, kind: str, now_s: float) -> None:
         """A counted request of this unit ended as ``kind`` (``ok`` or a failure class)."""
@@ -52,7 +53,7 @@ class Units:
             return
         began = self._open.get(unit)
         if began is None:
-            if kind != "ok":
+            if kind != "ok" or self._over:  # no sweep comes by any more: a window that opens now would never end
                 self._enter(unit, tally, variant, kind)
             elif len(self._open) < UNITS_MAX:
                 tally.open += 1
@@ -72,7 +73,8 @@ class Units:
             self._close(unit, tally, variant)
 
     def end(self) -> None:
-        """The experiment is over: enter what is open."""
+        """The experiment is over: enter what is open, and at once what still comes of requests under way."""
+        self._over = True
         for unit, (_, tally, variant) in list(self._open.items()):
             self._close(unit, tally, variant)
 

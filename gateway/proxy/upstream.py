@@ -44,6 +44,7 @@ class UpstreamConnection:
         "_bodyless",
         "_complete",
         "_drained",
+        "_ended",
         "_fault",
         "_fields",
         "_head_bytes",
@@ -73,6 +74,7 @@ class UpstreamConnection:
         self.draining = False
         self._drained = 0
         self._sips = False
+        self._ended = False
         self._parser = httptools.HttpResponseParser(self)
         self._reset()
 
@@ -202,18 +204,24 @@ class UpstreamConnection:
         if data and self.exchange is not None:
             self.exchange.upstream_body(data)
 
+    def eof_received(self) -> bool:
+        """The backend sends no more, and says so: over TLS by a close_notify, which a mere FIN is not (RFC 9112, 9.8)."""
+        self._ended = True
+        return False
+
     def connection_lost(self, exc: Exception | None) -> None:
         """The backend went away: clean end of a close-delimited body, a stale connection, or a failure."""
         self.closing = True
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             self.pool.leased -= 1
-            if self._head_done and not self._complete and self._until_close and exc is None:
+            if self._head_done and not self._complete and self._until_close and self._ended and exc is None:
                 exchange.upstream_ended()
             else:
                 stale = self.reused and not self._head_bytes
                 exchange.upstream_failed(self._loss(stale))
         elif self.draining:
+            self.draining = False
             self.pool.leased -= 1
         self.pool.closed(self)
 

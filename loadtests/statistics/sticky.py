@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gateway.core.analysis import RateSpec, rates
+from gateway.core.analysis import Mode, RateSpec, rates
 from gateway.core.analysis.intake import Arrival
 from gateway.core.stats.counts import UNIT_EVENTS, Counts
 from loadtests.statistics.lines import upper_bound, write
@@ -32,7 +32,7 @@ SESSIONS_PER_S = 20.0
 BAD_SESSIONS = 0.005
 WEIGHTS = (0.05, 0.2, 0.5)
 ALPHAS = (0.05, 0.01)
-_SPECS = (RateSpec(), RateSpec(), RateSpec())
+_SPECS = (RateSpec(), RateSpec(mode=Mode.OFF), RateSpec(mode=Mode.OFF))
 _LABELS = tuple(UNIT_EVENTS.values())
 
 
