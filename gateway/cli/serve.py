@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from gateway import app
+from gateway.app import start
 from gateway.config.mistakes import ConfigError
 
 
@@ -24,7 +24,7 @@ def serve(config: Path, fd: int | None, admin_fd: int | None) -> None:
     configuration cannot be used, with 128 + the signal's number when it was made to end at once.
     """
     try:
-        status = app.serve(config, fd=fd, admin_fd=admin_fd)
+        status = start.serve(config, fd=fd, admin_fd=admin_fd)
     except ConfigError as error:
         click.echo(str(error), err=True)
         status = 2

@@ -1,0 +1,137 @@
+"""The control process: controller, journal, admin API and hooks on one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+
+import msgspec
+import uvicorn
+
+from gateway.admin.app import build_admin
+from gateway.admin.configuring import Configuring
+from gateway.admin.server import AdminServer, server_config
+from gateway.app.told import ControlSettings
+from gateway.config import Key, admin_tls, reload, routing_table, stored
+from gateway.control.controller import Controller
+from gateway.control.metrics import render
+from gateway.control.scribe import open_journal
+from gateway.hooks.service import serve_hooks
+from gateway.runtime import notices
+from gateway.runtime.child import beat, orphaned, say_ready
+from gateway.runtime.clock import SystemClock
+from gateway.runtime.logs import log_to_stderr
+from gateway.runtime.notices import Notice
+from gateway.runtime.samples import SOCKET_NAME
+
+_CERTIFICATE_LOOK_S = 1.0
+
+
+def main() -> None:
+    """Entry of ``python -m gateway.app.control``; settings arrive as JSON on standard input."""
+    settings = msgspec.json.decode(sys.stdin.buffer.read(), type=ControlSettings)
+    log_to_stderr("control")
+    asyncio.run(_serve(settings))
+
+
+async def _serve(settings: ControlSettings) -> None:
+    path = Path(settings.config_path)
+    config = reload(path, settings.config_text)
+    in_force, _ = stored.effective(settings.config_text, config.state_dir)
+    config = reload(path, in_force)
+    # Until here a signal simply ends the process: the disk may take its time.
+    journal = await open_journal(config.state_dir / "journal.sqlite3")
+    told_to_stop = _until_told_to_stop()
+    controller = Controller(config, routing_table(config, epoch=0), journal)
+    own = settings.own_addresses
+    configuring = Configuring(controller, SystemClock(), path, settings.config_text, config, own)
+    _heed(controller, configuring, settings)
+    controller.inspect(Path(settings.control_path).with_name(SOCKET_NAME))
+    await controller.hub.start(Path(settings.control_path))
+    hooks = serve_hooks(controller, lambda: configuring.config, SystemClock())
+    tasks = [asyncio.create_task(work) for work in (told_to_stop, controller.run(), orphaned(), beat(), hooks)]
+    # Not cancelled with the others: it ends its streams and answers what it has in hand.
+    server = AdminServer(_admin_config(controller, configuring, settings.keys))
+    serving = asyncio.create_task(_serve_admin(server, controller, settings.admin_fd))
+    await asyncio.wait({*tasks, serving}, return_when=asyncio.FIRST_COMPLETED)
+    server.should_exit = True
+    tasks += [] if controller.recovered.is_set() else [serving]
+    for task in tasks:
+        task.cancel()
+    results = await asyncio.gather(*tasks, serving, return_exceptions=True)
+    await controller.stop()
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+
+
+def _heed(controller: Controller, configuring: Configuring, settings: ControlSettings) -> None:
+    """Take what the supervisor says, from now on."""
+    tasks: set[asyncio.Task[None]] = set()
+    files: list[str] = []
+
+    def take(notice: Notice) -> None:
+        controller.take_notice(notice)
+        if notice.config_file is not None and notice.config_file not in files:
+            files.append(notice.config_file)
+            task = asyncio.create_task(_reconfigure(controller, configuring, Path(notice.config_file)))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+    def look_at_certificates() -> None:
+        asyncio.get_running_loop().call_later(_CERTIFICATE_LOOK_S, look_at_certificates)
+        controller.watch_certificates()
+
+    look_at_certificates()
+    take(settings.notice)
+    notices.listen(settings.notices_fd, take)
+
+
+async def _reconfigure(controller: Controller, configuring: Configuring, file: Path) -> None:
+    """Go by a configuration that the supervisor has checked."""
+    await controller.recovered.wait()
+    try:
+        await configuring.follow(await asyncio.to_thread(file.read_bytes), by="SIGHUP")
+        controller.refuse_configuration("")
+    except Exception as error:
+        logging.getLogger("gateway.control").exception("the new configuration cannot be gone by")
+        controller.refuse_configuration(str(error))
+
+
+def _until_told_to_stop() -> Coroutine[None, None, object]:
+    """Take SIGTERM and SIGINT from now on. While the admin server runs they are its own; it gives them back after."""
+    loop, told = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(told.set))
+    return told.wait()
+
+
+async def _serve_admin(server: uvicorn.Server, controller: Controller, fd: int) -> None:
+    await controller.recovered.wait()
+    say_ready()
+    await server.serve(sockets=[socket.socket(fileno=fd)])
+
+
+def _admin_config(controller: Controller, configuring: Configuring, keys: tuple[Key, ...]) -> uvicorn.Config:
+    config = configuring.config
+    tls = config.admin.tls
+    app = build_admin(
+        controller,
+        configuring,
+        metrics=lambda accept: render(controller, accept),
+        keys=keys,
+        clients=() if tls is None else tls.clients,
+        state_dir=config.state_dir,
+    )
+    return server_config(app, None if tls is None else admin_tls(tls))
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        main()

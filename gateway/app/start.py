@@ -1,0 +1,101 @@
+"""From a configuration file to a running process tree: what must be ours before the first child is born."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from gateway.app.tree import ProcessTree
+from gateway.config import admin_keys, load, read, stored
+from gateway.runtime import listening
+from gateway.runtime.logs import log_to_stderr
+
+_log = logging.getLogger("gateway.supervisor")
+# A socket's name has 107 bytes on Linux, 103 elsewhere; ours is /control.sock in there.
+_SOCKET_DIRECTORY_BYTES_MAX = 90
+
+
+def serve(config_path: Path, *, fd: int | None = None, admin_fd: int | None = None) -> int:
+    """Serve until told to stop; returns the exit status. Raises ConfigError for a configuration with mistakes.
+
+    ``fd`` and ``admin_fd`` are listening sockets that this process was given, in place of ``listen`` and
+    ``admin.listen``; without them systemd's are looked for.
+    """
+    text = read(config_path)
+    config = load(config_path, text=text, for_serving=True)
+    keys = admin_keys(config.admin, os.environ)
+    log_to_stderr("supervisor")
+    if fd is None:
+        given = listening.from_systemd(os.environ)
+        fd = given[0] if given else None
+        admin_fd = given[1] if len(given) > 1 else admin_fd
+    with contextlib.ExitStack() as held:
+        try:
+            held.callback(os.close, _own(config.state_dir))
+            _check_stored(config_path, text, config.state_dir)
+            if fd is None:
+                listeners = listening.listen(config.listen.host, config.listen.port, config.workers)
+            else:
+                listeners = [listening.inherited(fd)] * config.workers
+            if admin_fd is None:
+                (admin,) = listening.listen(config.admin.listen.host, config.admin.listen.port, 1)
+            else:
+                admin = listening.inherited(admin_fd)
+            directory = Path(held.enter_context(_private_directory()))
+        except OSError as error:
+            print(f"gateway: {error.strerror}: {error.filename}", file=sys.stderr)
+            return 1
+        return asyncio.run(ProcessTree(config_path, text, config, keys, listeners, admin, directory).run())
+
+
+def _own(state_dir: Path) -> int:
+    """A descriptor that holds the directory for this gateway as long as it lives.
+
+    Raises OSError with the directory in ``filename`` when another gateway has it.
+    """
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        held = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot use the state directory ({error.strerror})", str(state_dir)) from error
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(held)
+        problem = "another gateway is using this state directory, stop it or name another in state_dir"
+        raise OSError(error.errno, problem, str(state_dir)) from error
+    except OSError:
+        pass  # a file system without locks on directories; the journal has a lock of its own
+    return held
+
+
+def _check_stored(path: Path, text: bytes, state_dir: Path) -> None:
+    """Whether what was given at run time can be served; what the file has overtaken is set aside, and people are told.
+
+    Raises ConfigError.
+    """
+    if told := stored.set_aside(text, state_dir):
+        _log.warning("%s", told)
+    in_force, replaced = stored.effective(text, state_dir)
+    if replaced is not None:
+        load(path, text=in_force)
+        _log.warning(
+            "serving the configuration that %s gave at %s, as %s has not changed since; see GET /api/v1/config/source",
+            *(replaced.by, replaced.at, path),
+        )
+
+
+def _private_directory() -> tempfile.TemporaryDirectory[str]:
+    """Where the control socket lives. Raises OSError where sockets' names would become too long for the system."""
+    directory = tempfile.TemporaryDirectory(prefix="gateway-", ignore_cleanup_errors=True)
+    if len(os.fsencode(directory.name)) > _SOCKET_DIRECTORY_BYTES_MAX:
+        directory.cleanup()
+        raise OSError(errno.ENAMETOOLONG, "the directory for temporary files has too long a name", directory.name)
+    return directory

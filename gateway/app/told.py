@@ -1,0 +1,71 @@
+"""What the control process and the workers are told at their birth, derived from the configuration."""
+
+from __future__ import annotations
+
+import msgspec
+
+from gateway.config import GatewayConfig, Key, routing_table
+from gateway.config.edge import TlsConfig
+from gateway.core.traffic.table import RoutingTable
+from gateway.runtime.notices import Notice
+from gateway.runtime.settings import (
+    AccessLogSettings,
+    HeaderPolicy,
+    Limits,
+    ProxyProtocolSettings,
+    TlsSettings,
+    WorkerSettings,
+)
+
+
+class ControlSettings(msgspec.Struct, frozen=True):
+    """What the control process is told at its birth.
+
+    The configuration comes as the text that was checked when the gateway started: a control process that is started
+    again must not meet another file, or half a one.
+    """
+
+    config_path: str
+    config_text: bytes
+    keys: tuple[Key, ...]
+    own_addresses: tuple[tuple[str, int], ...]
+    control_path: str
+    admin_fd: int
+    notices_fd: int
+    notice: Notice = Notice()
+
+
+def worker_settings(config: GatewayConfig, index: int, listen_fd: int, control_path: str) -> WorkerSettings:
+    """Of worker ``index``. Its table sends everything to stable until control brings the one in force."""
+    tls, proxy = config.tls, config.proxy_protocol
+    return WorkerSettings(
+        index=index,
+        listen_fd=listen_fd,
+        control_path=control_path,
+        workers=config.workers,
+        table=_stable_only(routing_table(config, epoch=0)),
+        limits=Limits(**config.limits.model_dump()),
+        trusted_proxies=tuple(str(network) for network in config.trusted_proxies),
+        headers=HeaderPolicy(**config.headers.model_dump(mode="json")),
+        access_log=AccessLogSettings(**config.access_log.model_dump()),
+        tls=None if tls is None else _tls_settings(tls),
+        proxy_protocol=(
+            None
+            if proxy is None
+            else ProxyProtocolSettings(tuple(str(network) for network in proxy.trusted), proxy.timeout_s)
+        ),
+    )
+
+
+def _tls_settings(tls: TlsConfig) -> TlsSettings:
+    return TlsSettings(
+        tuple((str(pair.cert_file), str(pair.key_file)) for pair in tls.certificates),
+        None if tls.client_ca_file is None else str(tls.client_ca_file),
+        tls.min_version.value,
+        tls.handshake_timeout_s,
+    )
+
+
+def _stable_only(table: RoutingTable) -> RoutingTable:
+    routes = tuple(msgspec.structs.replace(route, weight_bp=0) for route in table.routes)
+    return msgspec.structs.replace(table, routes=routes)

@@ -1,0 +1,225 @@
+"""The process tree: one control process, the inspector where something is watched, the workers.
+
+A new configuration (SIGHUP) is checked here, told to control, and taken over by workers one by one, each successor
+accepting before its predecessor stops. What cannot change while the gateway runs is refused, and all stays as it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gateway.app.told import ControlSettings, worker_settings
+from gateway.config import GatewayConfig, Key, load, read
+from gateway.config.mistakes import ConfigError
+from gateway.config.watching import watched
+from gateway.inspector.server import InspectorSettings
+from gateway.runtime import listening, notices, sdnotify
+from gateway.runtime.build import data_plane
+from gateway.runtime.notices import Notice
+from gateway.runtime.samples import SOCKET_NAME
+from gateway.runtime.settings import WorkerSettings
+from gateway.runtime.supervisor import Child, Supervisor
+
+_log = logging.getLogger("gateway.supervisor")
+# A worker's successor has to accept requests by then; it waits two seconds for control's table.
+_READY_TIMEOUT_S = 30.0
+# Nothing that control does on its loop takes a second; a machine that swaps may need some.
+_CONTROL_SILENCE_S_MAX = 15.0
+
+
+class NotWhileRunningError(Exception):
+    """A configuration without mistakes that this process tree cannot take over."""
+
+
+class ProcessTree:
+    """The process tree, from the configuration that it was started with to the one that it serves by now."""
+
+    def __init__(
+        self,
+        path: Path,
+        text: bytes,
+        config: GatewayConfig,
+        keys: tuple[Key, ...],
+        listeners: list[socket.socket],
+        admin: socket.socket,
+        directory: Path,
+    ) -> None:
+        self._path = path
+        self._text = text
+        self._config = config
+        self._keys = keys
+        self._listeners = listeners
+        self._admin = admin
+        self._directory = directory
+        self._notices, self._notices_out = notices.pair()
+        self._notice = Notice()
+        self._serial = 0
+        self._supervisor = Supervisor(
+            [self._control_child(), *self._inspector_children(config), *self._worker_children(config)],
+            before_stop=self._before_stop,
+        )
+        self._reload_wished = asyncio.Event()
+
+    async def run(self) -> int:
+        """Serve until told to stop; returns the exit status."""
+        self._supervisor.watch_signals(self._reload_wished.set)
+        serving = _url(self._listeners[0], self._config.tls is not None)
+        where = f"serving on {serving}, admin on {_url(self._admin, self._config.admin.tls is not None)}"
+        print(f"gateway: {where}, {self._config.workers} worker(s), data plane {data_plane()}", flush=True)
+        tasks = [asyncio.create_task(work) for work in (self._reloads(), self._tell_systemd())]
+        status = await self._supervisor.run()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return status
+
+    async def _tell_systemd(self) -> None:
+        """Say when all is ready, and feed the watchdog; a control process that hangs is the supervisor's to kill."""
+        await self._supervisor.ready()
+        sdnotify.notify("READY=1", f"STATUS=serving with {self._config.workers} worker(s)")
+        interval_s = sdnotify.watchdog_interval_s()
+        while interval_s is not None:
+            sdnotify.notify("WATCHDOG=1")
+            await asyncio.sleep(interval_s)
+
+    async def _before_stop(self) -> None:
+        """Say that the end has come, accept for a grace, and let go of the sockets: what is queued is the workers'."""
+        sdnotify.notify("STOPPING=1")
+        self._tell(draining=True)
+        await asyncio.sleep(self._config.limits.drain_grace_s)
+        # Once the workers have let go too, new clients are refused at once instead of waiting for nobody.
+        for listener in self._listeners:
+            listener.close()
+
+    # SIGHUP
+
+    async def _reloads(self) -> None:
+        while True:
+            await self._reload_wished.wait()
+            self._reload_wished.clear()
+            sdnotify.notify(*sdnotify.reloading())
+            try:
+                await self._reload()
+            except (ConfigError, NotWhileRunningError) as error:
+                self._refuse(str(error))
+            except Exception as error:  # noqa: BLE001  # see below
+                # Whatever it is, what serves goes on serving.
+                _log.exception("the configuration cannot be read again")
+                self._refuse(str(error) or type(error).__name__)
+            sdnotify.notify("READY=1")
+
+    def _refuse(self, why: str) -> None:
+        _log.error("the configuration in force stays; %s is not in force:\n%s", self._path, why)
+        first_line = why.partition("\n")[0]
+        self._tell(reloads_refused=self._notice.reloads_refused + 1, refused_why=first_line)
+
+    async def _reload(self) -> None:
+        text = read(self._path)
+        config = load(self._path, text=text, for_serving=True)
+        _check_reloadable(self._config, config)
+        before, changed = self._config, text != self._text
+        self._text, self._config = text, config
+        # Also when nothing has changed: control may have had a reason to refuse it that is gone by now.
+        self._serial += 1
+        file = self._directory / f"config-{self._serial}.yaml"
+        file.write_bytes(text)
+        (self._directory / f"config-{self._serial - 2}.yaml").unlink(missing_ok=True)
+        self._tell(config_file=str(file))
+        # Certificates that changed under their names; the rest of SIGHUP is the supervisor's own business.
+        if config.tls is not None:
+            self._supervisor.send(signal.SIGHUP, "worker ")
+        stayed = []
+        for old, new in zip(self._worker_settings(before), self._worker_settings(config), strict=True):
+            child = self._worker_child(new)
+            if old.same_worker(new):
+                self._supervisor.set_child(child)
+            elif not await self._supervisor.replace(child, _READY_TIMEOUT_S):
+                stayed.append(child.name)
+        if stayed:
+            raise NotWhileRunningError(
+                f"no successor of {', '.join(stayed)} got ready: the present one goes on as it was"
+            )
+        _log.warning("the configuration was read again%s", "" if changed else ": nothing in it has changed")
+        self._tell(reloads_applied=self._notice.reloads_applied + 1, refused_why="")
+
+    def _tell(self, **changes: Any) -> None:
+        self._notice = msgspec.structs.replace(self._notice, **changes)
+        self._supervisor.set_child(self._control_child())
+        notices.tell(self._notices, self._notice)
+
+    # children
+
+    def _control_child(self) -> Child:
+        settings = ControlSettings(
+            str(self._path.absolute()),
+            self._text,
+            self._keys,
+            tuple(listener.getsockname()[:2] for listener in (*self._listeners[:1], self._admin)),
+            str(self._directory / "control.sock"),
+            self._admin.fileno(),
+            self._notices_out.fileno(),
+            # At its birth it has the newest configuration already.
+            msgspec.structs.replace(self._notice, config_file=None),
+        )
+        fds = (settings.admin_fd, settings.notices_fd)
+        return Child(
+            "control",
+            "gateway.app.control",
+            msgspec.json.encode(settings),
+            fds,
+            stop_rank=1,
+            says_ready=True,
+            silence_s_max=_CONTROL_SILENCE_S_MAX,
+        )
+
+    def _inspector_children(self, config: GatewayConfig) -> list[Child]:
+        if not watched(config):
+            return []
+        settings = InspectorSettings(str(self._directory / SOCKET_NAME))
+        return [Child("inspector", "gateway.inspector.server", msgspec.json.encode(settings), stop_rank=1)]
+
+    def _worker_children(self, config: GatewayConfig) -> list[Child]:
+        return [self._worker_child(settings) for settings in self._worker_settings(config)]
+
+    def _worker_settings(self, config: GatewayConfig) -> list[WorkerSettings]:
+        path = str(self._directory / "control.sock")
+        return [
+            worker_settings(config, index, listener.fileno(), path) for index, listener in enumerate(self._listeners)
+        ]
+
+    def _worker_child(self, settings: WorkerSettings) -> Child:
+        return Child(
+            f"worker {settings.index}",
+            "gateway.proxy.server",
+            msgspec.json.encode(settings),
+            (settings.listen_fd,),
+            stop_timeout_s=settings.limits.drain_timeout_s + 5.0,
+            says_ready=True,
+        )
+
+
+def _check_reloadable(before: GatewayConfig, now: GatewayConfig) -> None:
+    """Raise NotWhileRunningError for a change that needs a new start."""
+    fixed = {
+        "listen": before.listen != now.listen,
+        "workers": before.workers != now.workers,
+        "state_dir": before.state_dir != now.state_dir,
+        "admin": before.admin != now.admin,
+        # There is no inspector to look at them.
+        "analysis.predictions and labels, of which there were none,": bool(watched(now)) and not watched(before),
+    }
+    changed = [name for name, differs in fixed.items() if differs]
+    if changed:
+        names = ", ".join(changed)
+        raise NotWhileRunningError(f"{names} cannot change while the gateway runs: start it anew, or change it back")
+
+
+def _url(listener: socket.socket, tls: bool = False) -> str:
+    return f"{'https' if tls else 'http'}://{listening.address_of(listener)}"
