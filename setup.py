@@ -26,8 +26,19 @@ COMPILED = (
     *(
         f"gateway/proxy/{name}.py"
         for name in (
-            *("client", "exchange", "extras", "fieldpolicy", "headers", "http1", "logged", "passive", "plain"),
-            *("pool", "settlement", "state", "tally", "tracing", "upstream"),
+            *(
+                "client",
+                "exchange",
+                "extras",
+                "faults",
+                "fieldpolicy",
+                "headers",
+                "http1",
+                "logged",
+                "passive",
+                "plain",
+            ),
+            *("plan", "pool", "settlement", "state", "tally", "tracing", "upstream"),
         )
     ),
 )

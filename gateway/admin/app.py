@@ -38,12 +38,14 @@ def build_admin(
     metrics: Metrics,
     keys: Sequence[Key] = (),
     clients: Sequence[ClientConfig] = (),
+    keyring: Keyring | None = None,
     state_dir: Path | None = None,
     clock: Clock | None = None,
 ) -> Starlette:
     """The application for the admin listener.
 
-    ``keys`` and ``clients`` say who is let in; without any the listener must be on loopback, and nobody is asked.
+    ``keys`` and ``clients`` say who is let in, or a ``keyring`` made of them does; without any the listener must be on
+    loopback or a file, and nobody is asked.
     ``metrics`` gives the exposition and its content type for an Accept header. The audit trail and the remembered
     idempotency keys are kept in ``state_dir``, in memory alone without one. Serve it with `server.AdminServer`, or call
     ``app.state.streams.end()`` when the server is told to stop: event streams do not end by themselves.
@@ -60,7 +62,7 @@ def build_admin(
             for operation in OPERATIONS
         ],
         middleware=[
-            Middleware(Guard, keyring=Keyring(keys, clients), trail=trail),
+            Middleware(Guard, keyring=keyring or Keyring(keys, clients), trail=trail),
             Middleware(problems.Faults),
         ],
         exception_handlers={

@@ -175,13 +175,13 @@ class AnalysisBody(msgspec.Struct, frozen=True):
 class RolloutBody(msgspec.Struct, frozen=True):
     """One rollout: where it is, why, and on which evidence. ``step`` counts from 1; times are ISO 8601 in UTC.
 
-    ``revision`` counts its decisions. ``gate`` is what a WAITING one waits for; ``waiting_for`` says in one sentence
-    why the weight does not rise just now.
+    ``stable`` is null for a route's first version. ``revision`` counts its decisions. ``gate`` is what a WAITING one
+    waits for; ``waiting_for`` says in one sentence why the weight does not rise just now.
     """
 
     id: str
     route: str
-    stable: str
+    stable: str | None
     canary: str
     phase: str
     step: int

@@ -104,7 +104,7 @@ class ConfigApi:
         name = request.path_params["backend"]
 
         def edit(tree: dict[str, Any]) -> None:
-            naming = {route["name"] for route in tree["routes"] if name in (route["stable"], route.get("canary"))}
+            naming = {route["name"] for route in tree["routes"] if name in (route.get("stable"), route.get("canary"))}
             # A promoted backend serves as stable though the configuration may name another.
             serving = {view.name for view in self._control.routes() if name in (view.stable, view.canary)}
             if routes := sorted(naming | serving):

@@ -13,7 +13,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import yaml
 from gateway.admin.addresses import AddressRules, refusals
 from gateway.admin.preconditions import tag
 from gateway.admin.problems import ProblemError
-from gateway.config import ConfigError, GatewayConfig, Mistake, load, read, reload, routing_table
+from gateway.config import ConfigError, GatewayConfig, Mistake, endpoints_of, guarded, load, read, reload, routing_table
 from gateway.config.mistakes import place_of
 from gateway.config.plain import differences, plain, redacted, restored
 from gateway.config.stored import Stored, read_stored, sha256_of, write_stored
@@ -31,7 +31,6 @@ from gateway.config.watching import watched
 from gateway.control.api import ControlPlane
 from gateway.core.errors import ConflictError, InvalidValueError, JournalError, NotFoundError
 from gateway.core.rollout.types import Phase
-from gateway.core.traffic.table import Endpoint
 from gateway.runtime.clock import Clock, iso
 
 CHANGEABLE = ("backends", "routes")
@@ -102,7 +101,7 @@ class Configuring:
         # Where those that the file names are is the file's business.
         told = reload(path, text)
         self._told: dict[str, Any] = plain(told)
-        self._trusted = set(_endpoints(told))
+        self._trusted = endpoints_of(told)
         self._stored = read_stored(config.state_dir)
 
     @property
@@ -139,7 +138,7 @@ class Configuring:
             change = self._change(new)
             self._refuse_restarts(new)
             self._refuse_amid_rollouts(new)
-            if why := await refusals(self._rules, set(_endpoints(new)) - set(_endpoints(self.config)) - self._trusted):
+            if why := await refusals(self._rules, endpoints_of(new) - endpoints_of(self.config) - self._trusted):
                 raise ProblemError("address-not-allowed", "; ".join(why))
             if not dry_run and change.changed:
                 await self._swap(new, by)
@@ -159,7 +158,7 @@ class Configuring:
             raise MistakesError(error.mistakes) from None
         # The file is the operator's own word: what it names is trusted.
         config = self._checked(text)
-        self._trusted |= set(_endpoints(config))
+        self._trusted |= endpoints_of(config)
         return await self.replace(plain(config), by, expect=expect, dry_run=dry_run, text=text)
 
     def _checked(self, text: bytes) -> GatewayConfig:
@@ -213,7 +212,8 @@ class Configuring:
             stored = Stored(sha256_of(self._text), text, by, iso(self._clock.wall_s()))
         await self._keep(stored)
         try:
-            await self._control.reconfigure(new, routing_table(new, epoch=0), by)
+            table = guarded(routing_table(new, epoch=0), self._trusted, new.admin.backend_allow)
+            await self._control.reconfigure(new, table, by)
         except BaseException:
             await self._keep(before)
             raise
@@ -235,7 +235,7 @@ class Configuring:
             new = reload(self._path, text)
             await self._control.reconfigure(new, routing_table(new, epoch=0), by)
             self.config, self._text, self._told = new, text, plain(new)
-            self._trusted = set(_endpoints(new))
+            self._trusted = endpoints_of(new)
             await self._keep(None)
 
     async def go_back(self, by: str, *, expect: Callable[[], None], dry_run: bool = False) -> Change:
@@ -278,8 +278,3 @@ def backend_tree(config: GatewayConfig, name: str) -> dict[str, Any]:
         raise NotFoundError(f"no backend is named {name!r}; there are: {', '.join(sorted(config.backends))}")
     found: dict[str, Any] = plain(config.backends[name])
     return found
-
-
-def _endpoints(config: GatewayConfig) -> Iterator[Endpoint]:
-    for backend in config.backends.values():
-        yield from backend.endpoints

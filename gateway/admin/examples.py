@@ -24,7 +24,7 @@ from gateway.core.analysis.types import Verdict
 
 _ROLLOUT_ID = "digits-7c1e9a42"
 _STEPS = ((1.0, 10.0, 50), (12.5, 10.0, 50), (50.0, 20.0, 100))
-_REASON = "step 1/3 (1.00%) passed: errors, client_errors, overload and latency are proven not worse"
+_REASON = "step 1/3 (1 %) passed: errors, client_errors, overload and latency are proven not worse"
 
 ROUTE = RouteView(
     name="digits",

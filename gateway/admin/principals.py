@@ -50,8 +50,13 @@ class Keyring:
     """All that lets in."""
 
     def __init__(self, keys: Sequence[Key] = (), clients: Sequence[ClientConfig] = ()) -> None:
-        self._keys = [(bytes.fromhex(key.sha256), Principal(key.name, _contained(key.scopes))) for key in keys]
+        self._keys = _principals(keys)
         self._clients = {client.name: Principal(client.name, _contained(client.scopes)) for client in clients}
+
+    def replace(self, keys: Sequence[Key]) -> bool:
+        """Go by these tokens from the next request on; whether they are others than before."""
+        before, self._keys = self._keys, _principals(keys)
+        return self._keys != before
 
     @property
     def open(self) -> bool:
@@ -68,7 +73,7 @@ class Keyring:
         scheme, _, token = given[0].partition(" ")
         found = self._by_token(token.strip().encode("latin-1"))
         if found is None or len(given) != 1 or scheme.lower() != "bearer":
-            raise Refused("this is no token that the gateway was started with")
+            raise Refused("the configuration has no such token")
         return found
 
     def _by_token(self, token: bytes) -> Principal | None:
@@ -80,6 +85,10 @@ class Keyring:
         if name is None or name not in self._clients:
             raise Refused("send the header authorization: Bearer TOKEN, with a token that the configuration names")
         return self._clients[name]
+
+
+def _principals(keys: Sequence[Key]) -> list[tuple[bytes, Principal]]:
+    return [(bytes.fromhex(key.sha256), Principal(key.name, _contained(key.scopes))) for key in keys]
 
 
 def _contained(scopes: Sequence[Scope]) -> frozenset[Scope]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 
 import msgspec
@@ -16,13 +17,15 @@ import uvicorn
 
 from gateway.admin.app import build_admin
 from gateway.admin.configuring import Configuring
+from gateway.admin.credentials import Credentials
 from gateway.admin.server import AdminServer, server_config
 from gateway.app.told import ControlSettings
-from gateway.config import Key, admin_tls, reload, routing_table, stored
+from gateway.config import endpoints_of, guarded, reload, routing_table, stored
 from gateway.control.controller import Controller
 from gateway.control.metrics import render
 from gateway.control.scribe import open_journal
 from gateway.hooks.service import serve_hooks
+from gateway.hooks.tallies import Tallies, hook_metrics
 from gateway.runtime import notices
 from gateway.runtime.child import beat, orphaned, say_ready
 from gateway.runtime.clock import SystemClock
@@ -42,23 +45,27 @@ def main() -> None:
 
 async def _serve(settings: ControlSettings) -> None:
     path = Path(settings.config_path)
-    config = reload(path, settings.config_text)
-    in_force, _ = stored.effective(settings.config_text, config.state_dir)
+    told = reload(path, settings.config_text)
+    in_force, _ = stored.effective(settings.config_text, told.state_dir)
     config = reload(path, in_force)
     # Until here a signal simply ends the process: the disk may take its time.
     journal = await open_journal(config.state_dir / "journal.sqlite3")
     told_to_stop = _until_told_to_stop()
-    controller = Controller(config, routing_table(config, epoch=0), journal)
+    table = guarded(routing_table(config, epoch=0), endpoints_of(told), config.admin.backend_allow)
+    controller = Controller(config, table, journal)
     own = settings.own_addresses
     configuring = Configuring(controller, SystemClock(), path, settings.config_text, config, own)
     _heed(controller, configuring, settings)
     controller.inspect(Path(settings.control_path).with_name(SOCKET_NAME))
     await controller.hub.start(Path(settings.control_path))
-    hooks = serve_hooks(controller, lambda: configuring.config, SystemClock())
+    tallies = Tallies()
+    hooks = serve_hooks(controller, lambda: configuring.config, SystemClock(), tallies)
     tasks = [asyncio.create_task(work) for work in (told_to_stop, controller.run(), orphaned(), beat(), hooks)]
     # Not cancelled with the others: it ends its streams and answers what it has in hand.
-    server = AdminServer(_admin_config(controller, configuring, settings.keys))
-    serving = asyncio.create_task(_serve_admin(server, controller, settings.admin_fd))
+    credentials = Credentials(config.admin, settings.keys, os.environ, _alarm(controller))
+    tasks.append(asyncio.create_task(credentials.run()))
+    server = AdminServer(_admin_config(controller, configuring, credentials, tallies))
+    serving = asyncio.create_task(_serve_admin(server, (controller.recovered, credentials.read), settings.admin_fd))
     await asyncio.wait({*tasks, serving}, return_when=asyncio.FIRST_COMPLETED)
     server.should_exit = True
     tasks += [] if controller.recovered.is_set() else [serving]
@@ -112,24 +119,34 @@ def _until_told_to_stop() -> Coroutine[None, None, object]:
     return told.wait()
 
 
-async def _serve_admin(server: uvicorn.Server, controller: Controller, fd: int) -> None:
-    await controller.recovered.wait()
+async def _serve_admin(server: uvicorn.Server, awaited: Iterable[asyncio.Event], fd: int) -> None:
+    for event in awaited:
+        await event.wait()
     say_ready()
     await server.serve(sockets=[socket.socket(fileno=fd)])
 
 
-def _admin_config(controller: Controller, configuring: Configuring, keys: tuple[Key, ...]) -> uvicorn.Config:
-    config = configuring.config
-    tls = config.admin.tls
+def _alarm(controller: Controller) -> Callable[[str, str], None]:
+    """What sounds and clears a mild alarm from another thread."""
+    loop = asyncio.get_running_loop()
+
+    def tell(what: str, why: str) -> None:
+        loop.call_soon_threadsafe(controller.tell_alarm, what, why)
+
+    return tell
+
+
+def _admin_config(
+    controller: Controller, configuring: Configuring, credentials: Credentials, tallies: Tallies
+) -> uvicorn.Config:
     app = build_admin(
         controller,
         configuring,
-        metrics=lambda accept: render(controller, accept),
-        keys=keys,
-        clients=() if tls is None else tls.clients,
-        state_dir=config.state_dir,
+        metrics=lambda accept: render(controller, accept, hook_metrics(tallies)),
+        keyring=credentials.keyring,
+        state_dir=configuring.config.state_dir,
     )
-    return server_config(app, None if tls is None else admin_tls(tls))
+    return server_config(app, credentials.context)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,16 @@ import errno
 import fcntl
 import logging
 import os
+import socket
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from gateway.app.tree import ProcessTree
 from gateway.config import admin_keys, load, read, stored
+from gateway.config.admin import AdminConfig
+from gateway.config.grammar import UnixSocket
 from gateway.runtime import listening
 from gateway.runtime.logs import log_to_stderr
 
@@ -44,15 +48,32 @@ def serve(config_path: Path, *, fd: int | None = None, admin_fd: int | None = No
                 listeners = listening.listen(config.listen.host, config.listen.port, config.workers)
             else:
                 listeners = [listening.inherited(fd)] * config.workers
-            if admin_fd is None:
-                (admin,) = listening.listen(config.admin.listen.host, config.admin.listen.port, 1)
-            else:
-                admin = listening.inherited(admin_fd)
+            admin = held.enter_context(_admin_listener(config.admin, admin_fd, bool(keys)))
             directory = Path(held.enter_context(_private_directory()))
         except OSError as error:
             print(f"gateway: {error.strerror}: {error.filename}", file=sys.stderr)
             return 1
         return asyncio.run(ProcessTree(config_path, text, config, keys, listeners, admin, directory).run())
+
+
+@contextlib.contextmanager
+def _admin_listener(admin: AdminConfig, fd: int | None, guarded: bool) -> Iterator[socket.socket]:
+    """The admin's socket, bound or inherited. Raises OSError as `listening` does.
+
+    ``guarded``: a token is asked for. Without one an inherited socket must be as private as `admin.listen` has to be.
+    """
+    if fd is not None:
+        listener = listening.inherited(fd, unix=True)
+        certified = admin.tls is not None and admin.tls.client_ca_file is not None and bool(admin.tls.clients)
+        if not guarded and not certified and not listening.private(listener):
+            where = f"{fd}: add admin.token_env, admin.token_file or admin.tokens, or listen on 127.0.0.1"
+            raise OSError(0, "the inherited admin socket can be reached from other machines without a token", where)
+        yield listener
+    elif isinstance(admin.listen, UnixSocket):
+        with listening.unix_socket(Path(admin.listen.path)) as listener:
+            yield listener
+    else:
+        yield listening.listen(admin.listen.host, admin.listen.port, 1)[0]
 
 
 def _own(state_dir: Path) -> int:

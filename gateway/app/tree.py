@@ -161,7 +161,11 @@ class ProcessTree:
             str(self._path.absolute()),
             self._text,
             self._keys,
-            tuple(listener.getsockname()[:2] for listener in (*self._listeners[:1], self._admin)),
+            tuple(
+                listener.getsockname()[:2]
+                for listener in (*self._listeners[:1], self._admin)
+                if listener.family != socket.AF_UNIX
+            ),
             str(self._directory / "control.sock"),
             self._admin.fileno(),
             self._notices_out.fileno(),
@@ -222,4 +226,6 @@ def _check_reloadable(before: GatewayConfig, now: GatewayConfig) -> None:
 
 
 def _url(listener: socket.socket, tls: bool = False) -> str:
+    if listener.family == socket.AF_UNIX:
+        return f"unix://{listening.address_of(listener)}"
     return f"{'https' if tls else 'http'}://{listening.address_of(listener)}"

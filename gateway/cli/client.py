@@ -6,6 +6,7 @@ import contextlib
 import getpass
 from collections.abc import Iterator
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import click
 import httpx
@@ -38,11 +39,16 @@ class Client:
 
     def __init__(self, url: str, token: str | None, timeout_s: float = TIMEOUT_S) -> None:
         self._url = url.rstrip("/")
+        socket = urlsplit(url).path if url.startswith("unix:") else None
+        # What is asked on a socket needs a host all the same: the one that the guard knows as this machine.
+        self._base = self._url if socket is None else "http://localhost"
         headers = {"x-actor": _user()}
         if token:
             headers["authorization"] = f"Bearer {token}"
         # A proxy that the environment names is of no use for an address of this machine.
-        self._http = httpx.Client(headers=headers, timeout=timeout_s, trust_env=not is_loopback(url))
+        here = socket is not None or is_loopback(url)
+        transport = None if socket is None else httpx.HTTPTransport(uds=socket)
+        self._http = httpx.Client(headers=headers, timeout=timeout_s, trust_env=not here, transport=transport)
         self._token = token
         self._timeout_s = timeout_s
 
@@ -96,7 +102,7 @@ class Client:
         """What happens, for ever: the stream of events, from the one after ``after`` on."""
         headers = {"accept": "text/event-stream"} | ({} if after is None else {"last-event-id": str(after)})
         try:
-            with self._http.stream("GET", f"{self._url}/api/v1/events", headers=headers, timeout=None) as answer:
+            with self._http.stream("GET", f"{self._base}/api/v1/events", headers=headers, timeout=None) as answer:
                 if not answer.is_success:
                     answer.read()
                     raise self._refusal(answer)
@@ -140,7 +146,7 @@ class Client:
         """One request; ``more_s`` is how much longer than usual the answer may take. Refusals are raised."""
         content = wish if isinstance(wish, bytes) else None if wish is None else encode(wish)
         kind = {} if content is None else {"content-type": "application/json"}
-        url = f"{self._url}/api/v1{path}"
+        url = f"{self._base}/api/v1{path}"
         try:
             answer = self._http.request(
                 *(method, url),

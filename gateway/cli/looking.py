@@ -70,11 +70,15 @@ def events(client: Client, after: int | None, kinds: tuple[str, ...], as_json: b
         if as_json:
             print_json(event)
         else:
-            data = event["data"]
-            what = data.get("reason") or ", ".join(
-                f"{k}={v}" for k, v in data.items() if not isinstance(v, dict | list)
-            )
-            click.echo(one_line(f"{event['at']} {event['id']} {event['kind']} {event['route'] or '-'}: {what}"))
+            who = f"{event['kind']} {event['route']}" if event["route"] else event["kind"]
+            click.echo(one_line(f"{event['at']} {event['id']} {who}: {_what(event['data'])}"))
+
+
+def _what(data: dict[str, Any]) -> str:
+    """An event in a few words; of an analysis what it found, as the rollout's own reason is an older one."""
+    if analysis := data.get("analysis"):
+        return f"{analysis['verdict']}: {analysis['reason']}"
+    return data.get("reason") or ", ".join(f"{k}={v}" for k, v in data.items() if not isinstance(v, dict | list))
 
 
 def _health(healthy: bool | None) -> str:

@@ -31,11 +31,13 @@ def percentage(ctx: click.Context, param: click.Parameter, value: str) -> float:
 def _url(ctx: click.Context, param: click.Parameter, value: str) -> str:
     try:
         parts = urlsplit(value)
-        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        socket = parts.scheme == "unix" and not parts.netloc and parts.path.startswith("/")
+        good = socket or (parts.scheme in ("http", "https") and parts.hostname and parts.port != 0)
     except ValueError:
         good = False
     if not good or not value.isprintable() or not value.isascii() or " " in value:
-        raise click.BadParameter(f"{value!r} is not a URL such as {DEFAULT_URL}", ctx, param)
+        known = f"{DEFAULT_URL} or unix:///run/gateway.sock"
+        raise click.BadParameter(f"{value!r} is not a URL such as {known}", ctx, param)
     return value
 
 
@@ -56,7 +58,7 @@ def remote(command: Callable[..., int | None]) -> Callable[..., int | None]:
         show_default=True,
         callback=_url,
         show_envvar=True,
-        help="The gateway's admin address.",
+        help="The gateway's admin address, or unix:///PATH of its socket.",
     )
     @click.option("--token", envvar="GATEWAY_TOKEN", callback=_token, show_envvar=True, help="The admin token.")
     @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")

@@ -13,6 +13,8 @@ from rich.text import Text
 from gateway.admin.bodies import AnalysisBody, FindingBody, RolloutBody
 from gateway.cli.client import one_line
 from gateway.control.views import EndpointView, RouteView
+from gateway.core.analysis.report import times
+from gateway.core.analysis.types import Verdict
 
 _STYLES: Mapping[str, str] = {
     "PROGRESSING": "cyan",
@@ -47,7 +49,7 @@ def routes_table(routes: Iterable[RouteView], rollouts: Iterable[RolloutBody]) -
         rollout = by_id.get(route.rollout_id or "")
         table.add_row(
             _text(route.name),
-            _text(route.stable),
+            _text(route.stable or "-"),
             _text(route.canary or "-"),
             f"{route.canary_percent:g}",
             _text(route.phase),
@@ -80,7 +82,7 @@ def rollout_view(rollout: RolloutBody) -> RenderableType:
     lines = [
         Text.assemble("\nrollout ", (one_line(rollout.id), "bold"), " on ", one_line(rollout.route), ": ")
         + _text(rollout.phase),
-        _line("canary", f"{rollout.canary} against {rollout.stable}, {rollout.canary_percent:g} % of requests"),
+        _line("canary", f"{rollout.canary} {_against(rollout.stable)}, {rollout.canary_percent:g} % of requests"),
         _line("step", f"{rollout.step} of {rollout.steps} ({ladder} %), {rollout.canary_requests} canary requests"),
         _line("why", f"{rollout.reason} (by {rollout.by}, {rollout.updated_at})"),
     ]
@@ -89,24 +91,38 @@ def rollout_view(rollout: RolloutBody) -> RenderableType:
     if rollout.analysis is None:
         return Group(*lines)
     lines.append(_line("evidence", f"{rollout.analysis.verdict}: {rollout.analysis.reason}"))
-    return Group(*lines, findings_table(rollout.analysis))
+    reasons = reasons_table(rollout.analysis)
+    return Group(*lines, findings_table(rollout.analysis), *((Text(""), reasons) if reasons.row_count else ()))
+
+
+def _against(stable: str | None) -> str:
+    return "with nothing to compare it with" if stable is None else f"against {stable}"
 
 
 def findings_table(analysis: AnalysisBody) -> Table:
-    """One row for each metric: what was seen of both variants, and how strong the evidence is."""
-    columns = ("metric", "verdict", "stable", "canary", "difference (95 %)", "worse: log E", "good enough: log E")
-    table = _table(*columns, "finding")
+    """One row for each metric: what was seen of both variants, and the evidence E of the evidence that is needed."""
+    table = _table("metric", "verdict", "stable", "canary", "points apart (95 %)", "worse: E", "good: E")
+    for column in table.columns[:2]:
+        column.no_wrap = True
     for finding in analysis.findings:
         table.add_row(
-            _text(finding.metric if finding.decides else f"{finding.metric} (reports only)"),
+            _text(finding.metric if finding.decides else f"{finding.metric} (advises)"),
             _text(finding.verdict),
             _share(finding.stable_events, finding.stable_trials),
             _share(finding.canary_events, finding.canary_trials),
             _difference(finding),
             _evidence(finding, finding.log_e_bad, "log_e_bad_needed", analysis.log_e_bad_needed),
             _evidence(finding, finding.log_e_ok, "log_e_ok_needed", analysis.log_e_ok_needed),
-            _text(finding.reason),
         )
+    return table
+
+
+def reasons_table(analysis: AnalysisBody) -> Table:
+    """What is not proven good, in a sentence each: below the numbers, where a narrow terminal has room for it."""
+    table = _table("metric", "finding")
+    for finding in analysis.findings:
+        if finding.verdict is not Verdict.PASS:
+            table.add_row(_text(finding.metric), _text(finding.reason))
     return table
 
 
@@ -151,9 +167,8 @@ def _evidence(finding: FindingBody, log_e: float | None, key: str, overall: floa
     return f"{_number(log_e)} of {_number(needed)}"
 
 
-def _number(value: float | None) -> str:
-    # Adding zero turns -0.0 into 0.0.
-    return "-" if value is None else f"{round(value, 1) + 0.0:.1f}"
+def _number(log_e: float | None) -> str:
+    return "-" if log_e is None else times(log_e)
 
 
 def _endpoints(endpoints: Sequence[EndpointView]) -> Text:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.config.build import analysis_spec, plan, routing_table
+from gateway.config.build import analysis_spec, endpoints_of, guarded, plan, routing_table
 from gateway.config.load import load, read, reload
 from gateway.config.mistakes import ConfigError, Mistake
 from gateway.config.schema import GatewayConfig, RouteConfig
@@ -18,6 +18,8 @@ __all__ = [
     "admin_tls",
     "admin_token",
     "analysis_spec",
+    "endpoints_of",
+    "guarded",
     "load",
     "plan",
     "read",

@@ -12,17 +12,17 @@ from __future__ import annotations
 
 import enum
 import re
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import ip_address
 from typing import Annotated
 
-import msgspec
 from pydantic import AfterValidator, BeforeValidator, Field, InstanceOf
 
 from gateway.config import grammar
 from gateway.config.grammar import Network
 from gateway.config.mistakes import BadValue, show
-from gateway.config.section import DEFAULT_ADMIN, EnvironmentName, FilePath, ListenAddress, Section
+from gateway.config.section import DEFAULT_ADMIN, AdminAddress, EnvironmentName, FilePath, Section
 from gateway.config.shape import Noun
+from gateway.core.traffic.addresses import AllowedBackend
 
 TOKENS_MAX = 100
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
@@ -41,26 +41,6 @@ class Scope(enum.StrEnum):
         """This scope and all that it contains."""
         members = list(Scope)
         return frozenset(members[: members.index(self) + 1])
-
-
-class AllowedBackend(msgspec.Struct, frozen=True):
-    """Where a backend that comes over the API may be: an address range, a host, or (``*.``) every host below one."""
-
-    text: str
-    network: IPv4Network | IPv6Network | None = None
-
-    def covers_address(self, address: IPv4Address | IPv6Address) -> bool:
-        """Whether the range holds the address."""
-        return self.network is not None and address.version == self.network.version and address in self.network
-
-    def covers_host(self, host: str) -> bool:
-        """Whether the name is this one, or below it."""
-        return self.network is None and (
-            host == self.text if not self.text.startswith("*.") else host.endswith(self.text[1:])
-        )
-
-    def __str__(self) -> str:
-        return self.text
 
 
 def allowed_backend(text: str) -> AllowedBackend:
@@ -131,7 +111,7 @@ class AdminTlsConfig(Section):
 class AdminConfig(Section):
     """The control plane's own listener."""
 
-    listen: ListenAddress = DEFAULT_ADMIN
+    listen: AdminAddress = DEFAULT_ADMIN
     token_env: EnvironmentName | None = None
     token_file: FilePath | None = None
     tokens: Annotated[list[TokenConfig], Field(max_length=TOKENS_MAX)] = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
+
 import msgspec
 
 from gateway.config.schema import BackendConfig, GatewayConfig, RouteConfig
@@ -9,8 +11,11 @@ from gateway.config.traffic import OnHalfClose
 from gateway.config.watching import prediction_events, tap
 from gateway.core.analysis.types import AnalysisSpec
 from gateway.core.rollout.types import Plan
+from gateway.core.traffic.addresses import AllowedBackend
 from gateway.core.traffic.table import (
+    AddressGuard,
     Backend,
+    Endpoint,
     Passive,
     Rescue,
     Route,
@@ -25,6 +30,21 @@ def routing_table(config: GatewayConfig, epoch: int = 1) -> RoutingTable:
     """The table that serves when nothing is journaled: every route at its ``canary_percent``."""
     backends = {name: _backend(name, backend) for name, backend in config.backends.items()}
     return RoutingTable(epoch, tuple(_route(route) for route in config.routes), backends)
+
+
+def endpoints_of(config: GatewayConfig) -> set[Endpoint]:
+    """All endpoints that a configuration names."""
+    return {endpoint for backend in config.backends.values() for endpoint in backend.endpoints}
+
+
+def guarded(table: RoutingTable, trusted: Collection[Endpoint], allowed: Iterable[AllowedBackend]) -> RoutingTable:
+    """The table in which endpoints that are not trusted may lead to allowed addresses alone."""
+    allow = tuple(str(rule) for rule in allowed)
+    backends = {}
+    for name, backend in table.backends.items():
+        urls = tuple(endpoint.url for endpoint in backend.endpoints if endpoint not in trusted)
+        backends[name] = msgspec.structs.replace(backend, guard=AddressGuard(allow, urls) if urls else None)
+    return msgspec.structs.replace(table, backends=backends)
 
 
 def analysis_spec(route: RouteConfig) -> AnalysisSpec:
@@ -59,7 +79,7 @@ def _route(route: RouteConfig) -> Route:
     return Route(
         name=route.name,
         path_prefix=route.match.path_prefix,
-        stable=route.stable,
+        stable=route.stable or "",
         canary=route.canary,
         weight_bp=weight_bp_from_percent(route.canary_percent),
         hosts=tuple(route.match.hosts),

@@ -46,7 +46,8 @@ def summary(config: GatewayConfig) -> str:
 
 
 def _route_line(route: RouteConfig) -> str:
-    where = f"  route {route.name}: {', '.join(route.match.hosts)}{route.match.path_prefix} -> {route.stable}"
+    serving = "nothing until its canary is promoted" if route.stable is None else route.stable
+    where = f"  route {route.name}: {', '.join(route.match.hosts)}{route.match.path_prefix} -> {serving}"
     if route.canary is None:
         return where
     ladder = ", ".join(number(step.percent) for step in route.plan.steps)

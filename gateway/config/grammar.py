@@ -17,6 +17,9 @@ from gateway.config.mistakes import BadValue, show
 from gateway.core.traffic.table import Endpoint
 
 Network = IPv4Network | IPv6Network
+UNIX = "unix:"
+# The shortest limit of the systems that have such sockets.
+_SOCKET_BYTES_MAX = 103
 
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
@@ -57,6 +60,18 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+@dataclass(frozen=True)
+class UnixSocket:
+    """Where to listen: a Unix-domain socket's path. Whoever may open the file gets in: its mode says who."""
+
+    path: str
+    # Only this machine can reach it.
+    loopback = True
+
+    def __str__(self) -> str:
+        return f"{UNIX}{self.path}"
+
+
 def parsed_by(parse: Callable[[str], object], *kinds: type) -> Callable[[object], object]:
     """A validator that parses text, and lets through what was parsed already."""
 
@@ -78,6 +93,21 @@ def address(text: str) -> Address:
     if port is None:
         raise BadValue(f"{show(text)} has no port", f"write host:port, such as {_bracketed(host)}:8080")
     return Address(host, _port(text, port, least=0))
+
+
+def admin_address(text: str) -> Address | UnixSocket:
+    """As `address`, or ``unix:/path`` with an absolute path."""
+    if not text.startswith(UNIX):
+        return address(text)
+    path = text.removeprefix(UNIX)
+    if not path.startswith("/") or path.endswith("/") or not path.isprintable():
+        mend = "write unix: and an absolute path, as in unix:/run/gateway.sock"
+        raise BadValue(f"{show(text)} names no socket", mend)
+    if path.startswith("//"):
+        raise BadValue(f"{show(text)} is written as a URL", f"write {UNIX}/{path.lstrip('/')}")
+    if len(path.encode()) > _SOCKET_BYTES_MAX:
+        raise BadValue(f"the path has {len(path.encode())} bytes", f"give one of at most {_SOCKET_BYTES_MAX}")
+    return UnixSocket(path)
 
 
 def endpoint(text: str) -> Endpoint:
@@ -250,7 +280,7 @@ def environment_name(text: str) -> str:
     """The name of an environment variable."""
     if not _ENVIRONMENT_NAME.fullmatch(text):
         # Not shown: a token pasted in the place of a name is a likely mistake.
-        raise BadValue("this is not the name of an environment variable", "name a variable that holds the token")
+        raise BadValue("this is not the name of an environment variable", "give its name alone, such as GATEWAY_TOKEN")
     return text
 
 

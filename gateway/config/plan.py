@@ -64,6 +64,8 @@ def _timezone(name: str) -> str:
 def _gate(text: str) -> str:
     if text == GATE_CANARY:
         raise BadValue(f"{show(text)} is what every start waits for anyway", "give manual, or a gate's name")
+    if not text:
+        raise BadValue("'' names no gate", "give manual or a gate's name, or null for none")
     return text
 
 

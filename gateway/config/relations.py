@@ -12,7 +12,7 @@ from typing import Any
 
 from gateway.config import grammar
 from gateway.config.explain import nearest
-from gateway.config.grammar import Address
+from gateway.config.grammar import Address, UnixSocket
 from gateway.config.mistakes import BadValue, Flaw, TreePath, place_of, show
 from gateway.config.predictions import PREDICTED, TOLERANCE
 from gateway.config.schema import DEFAULT_ADMIN, DEFAULT_LISTEN
@@ -36,12 +36,12 @@ def flaws_between(tree: Any) -> list[Flaw]:
     return [flaw for rule in _RULES for flaw in rule(tree)]
 
 
-def listen_address(value: Any, default: Address) -> Address | None:
+def listen_address(value: Any, default: Address) -> Address | UnixSocket | None:
     """The address that a listen key stands for, None when it stands for none."""
     if value is None:
         return default
     try:
-        return grammar.address(value) if isinstance(value, str) else None
+        return grammar.admin_address(value) if isinstance(value, str) else None
     except BadValue:
         return None
 
@@ -56,7 +56,7 @@ def _routes(tree: Any) -> Iterator[tuple[TreePath, dict[str, Any]]]:
 def _listeners_differ(tree: Any) -> Iterator[Flaw]:
     data = listen_address(at(tree, "listen"), DEFAULT_LISTEN)
     admin = listen_address(at(tree, "admin", "listen"), DEFAULT_ADMIN)
-    if data and admin and data.overlaps(admin):
+    if isinstance(data, Address) and isinstance(admin, Address) and data.overlaps(admin):
         path: TreePath = ("listen",) if at(tree, "admin", "listen") is None else ("admin", "listen")
         yield Flaw(path, f"listen {data} and admin.listen {admin} collide", "give one of them another port")
 
@@ -81,6 +81,17 @@ def _canary_is_another(tree: Any) -> Iterator[Flaw]:
             yield Flaw((*path, "canary"), f"{show(canary)} is the stable backend too", "name another backend")
         if canary is None and isinstance(percent, (int, float)) and percent > 0:
             yield Flaw((*path, "canary_percent"), f"{show(percent)} without a canary", "name a canary, or give 0")
+
+
+def _somebody_serves(tree: Any) -> Iterator[Flaw]:
+    for path, route in _routes(tree):
+        stable, canary, percent = route.get("stable"), route.get("canary"), route.get("canary_percent")
+        if stable is None and canary is None:
+            mend = "name a stable backend, or the canary that is to be deployed here first"
+            yield Flaw(path, "neither stable nor canary is given", mend)
+        elif stable is None and isinstance(percent, (int, float)) and percent > 0:
+            mend = "give 0: the first version is deployed by a rollout, all at once"
+            yield Flaw((*path, "canary_percent"), f"{show(percent)} without a stable backend for the others", mend)
 
 
 def _names_differ(tree: Any) -> Iterator[Flaw]:
@@ -275,6 +286,7 @@ _RULES: tuple[Callable[[Any], Iterator[Flaw]], ...] = (
     _listeners_differ,
     _backends_exist,
     _canary_is_another,
+    _somebody_serves,
     _names_differ,
     _matches_differ,
     _endpoints_differ,

@@ -166,7 +166,7 @@ class RouteConfig(Section):
 
     name: RouteName
     match: MatchConfig
-    stable: Annotated[str, Noun("a backend's name")]
+    stable: Annotated[str, Noun("a backend's name")] | None = None
     canary: Annotated[str, Noun("a backend's name")] | None = None
     canary_percent: Percentage = 0.0
     forced_variant_header: HeaderName | None = None

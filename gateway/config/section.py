@@ -13,7 +13,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, ValidationInfo
 
 from gateway.config import grammar
-from gateway.config.grammar import Address, Network
+from gateway.config.grammar import Address, Network, UnixSocket
 from gateway.config.mistakes import BadValue, show
 from gateway.config.shape import Noun
 from gateway.core.errors import InvalidValueError
@@ -55,6 +55,11 @@ CountOrNone = Annotated[int, Field(ge=0, le=1_000_000)]
 
 ListenAddress = Annotated[
     InstanceOf[Address], BeforeValidator(grammar.parsed_by(grammar.address, Address)), Noun("host:port")
+]
+AdminAddress = Annotated[
+    InstanceOf[Address] | InstanceOf[UnixSocket],
+    BeforeValidator(grammar.parsed_by(grammar.admin_address, Address, UnixSocket)),
+    Noun("host:port, or unix:/path"),
 ]
 EndpointUrl = Annotated[
     InstanceOf[Endpoint], BeforeValidator(grammar.parsed_by(grammar.endpoint, Endpoint)), Noun("an http(s) URL")

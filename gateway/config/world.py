@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from gateway.config.admin import AdminConfig, AdminTlsConfig, Scope, TokenConfig
-from gateway.config.grammar import environment_name, file_path
+from gateway.config.grammar import UnixSocket, environment_name, file_path
 from gateway.config.mistakes import BadValue, Flaw, TreePath, show
 from gateway.config.relations import at, listen_address
 from gateway.config.section import DEFAULT_ADMIN
@@ -168,7 +168,9 @@ def _token_needed(tree: Any) -> Iterator[Flaw]:
 def tls_flaws(admin: AdminConfig) -> Iterator[Flaw]:
     """Whether the certificates of the admin listener can be used."""
     tls = admin.tls
-    if tls is not None:
+    if tls is not None and isinstance(admin.listen, UnixSocket):
+        yield Flaw(("admin", "tls"), "a Unix socket is not encrypted", "remove tls, or listen on an address")
+    elif tls is not None:
         yield from _refusal(("admin", "tls", "cert_file"), lambda: admin_tls(tls))
         if tls.clients and tls.client_ca_file is None:
             problem = "without client_ca_file nobody shows a certificate"

@@ -5,7 +5,9 @@ Rules:
 1. A tick never waits: not for the disk, not for a worker, not for another route (decisions.py says what waits).
 2. No verdict from stale counts: without a live worker's recent report the rollout holds.
 3. An unreadable journal means stable only, and no rollout until it is mended (recovery.py).
-4. What fails for one route is that route's alarm until it works again; the others are judged all the same.
+4. While stable answers nothing, the rollout is frozen: no verdict, no step up, no rollback but an operator's, and an
+   alarm. What was counted meanwhile is no evidence.
+5. What fails for one route is that route's alarm until it works again; the others are judged all the same.
 """
 
 from __future__ import annotations
@@ -46,11 +48,11 @@ from gateway.control.views import (
 )
 from gateway.control.wishes import Wishes
 from gateway.control.world import no_verdict, world
-from gateway.core.analysis import Evidence, judge
+from gateway.core.analysis import Evidence, Verdict, judge
 from gateway.core.errors import ConflictError, JournalError, NotFoundError
 from gateway.core.rollout import Analysed, Phase, World
 from gateway.core.traffic.table import RoutingTable
-from gateway.core.types import WEIGHT_BP_MAX, percent_from_weight_bp
+from gateway.core.types import WEIGHT_BP_MAX, Variant, percent_from_weight_bp
 from gateway.runtime import samples, wire
 from gateway.runtime.clock import Clock, SystemClock
 from gateway.runtime.notices import Notice
@@ -85,6 +87,7 @@ class Controller(Wishes):
         self.hub = WorkerHub(self._observer, self._clock, self._worker_changed)
         self._executor = Executor(table, self.hub, self._events)
         self.prober = Prober(config.backends, self._endpoint_turned, lambda: self.hub.publish_health(self.prober.down))
+        self.prober.guard(table.backends)
         self._routes = {route.name: RouteState(route) for route in config.routes}
         self._records = Records()
         self._decisions = Decisions(self._clock, self._scribe, self._executor, self._records, self._events)
@@ -184,6 +187,13 @@ class Controller(Wishes):
 
     def _judge(self, route: RouteState, now_s: float) -> None:
         assert route.analysis_state is not None  # every active route has one: see RouteState
+        known = self._world(route)
+        if self._freezes(route, known, now_s):
+            route.heard = Analysed(
+                now_s, Verdict.ERROR, no_verdict(known, frozen=True), (), route.canary_requests, known
+            )
+            self._decisions.pass_time(route, now_s)
+            return
         evidence = self._evidence(route, now_s)
         route.analysis_state, analysis = judge(route.analysis_state.spec, route.analysis_state, evidence)
         if self.inspection is not None:
@@ -192,7 +202,6 @@ class Controller(Wishes):
         self._verdicts[key] = self._verdicts.get(key, 0) + 1
         changed = route.analysis is None or route.analysis.verdict is not analysis.verdict
         route.analysis = analysis
-        known = self._world(route)
         event = Analysed(now_s, analysis.verdict, analysis.reason, analysis.causes, analysis.canary_requests, known)
         route.heard = event
         self._decisions.hear(route, event, analysis)
@@ -204,15 +213,25 @@ class Controller(Wishes):
             self._snapshot(route)
 
     def _world(self, route: RouteState) -> World:
-        """What the machine is told besides the verdict; an alarm stands while there is nothing to compare with."""
+        """What the machine is told besides the verdict."""
         rollout = route.rollout
-        known = world(rollout.plan, rollout.stable, rollout.canary, self.prober.health, self._clock.wall_s())
+        return world(rollout.plan, rollout.stable, rollout.canary, self.prober.health, self._clock.wall_s())
+
+    def _freezes(self, route: RouteState, known: World, now_s: float) -> bool:
+        """Whether there is nothing to compare the canary with; the alarm stands also where only the probes say so."""
+        route.pulse.feel(*self._observer.tries(route.name, Variant.STABLE), now_s)
+        frozen = bool(route.rollout.stable) and route.pulse.stopped(known.stable_up, now_s)
         alarm = f"no verdict on {route.name}"
-        if reason := no_verdict(known):
+        if reason := no_verdict(known, frozen=frozen):
             self._alarms.sound(alarm, f"route {route.name}: {reason}")
         else:
             self._alarms.clear(alarm)
-        return known
+        if route.frozen and not frozen:
+            # A new epoch: nothing that either side failed during the outage is held against anybody.
+            self._executor.set_weight(route.name, self._executor.weight_bp(route.name))
+            route.first_epoch = self._executor.table.epoch
+        route.frozen = frozen
+        return frozen
 
     def _evidence(self, route: RouteState, now_s: float) -> Evidence:
         """The epochs in which a coin was flipped: the others say nothing, however long a request of theirs goes on."""
@@ -261,7 +280,7 @@ class Controller(Wishes):
             name=name,
             path_prefix=served.path_prefix,
             hosts=served.hosts,
-            stable=served.stable,
+            stable=served.stable or None,
             canary=served.canary,
             canary_percent=percent_from_weight_bp(served.weight_bp),
             epoch=table.epoch,
@@ -366,6 +385,13 @@ class Controller(Wishes):
             self._alarms.sound("configuration", f"the newest configuration is not in force: {why}", mild=True)
         else:
             self._alarms.clear("configuration")
+
+    def tell_alarm(self, what: str, why: str) -> None:
+        """An alarm that traffic does not suffer from stands, or is over (``why`` is empty)."""
+        if why:
+            self._alarms.sound(what, why, mild=True)
+        else:
+            self._alarms.clear(what)
 
     def watch_certificates(self) -> None:
         """Sound the alarm of certificates that clients will no longer accept, or that end soon."""

@@ -6,8 +6,9 @@ Rules:
 2. More exposure: journaled first, then applied. One at a time per route; what wants more too waits for its turn.
 3. An event meets the state that was decided last, also one that still waits for the journal. So the journal's order is
    the order of decisions, and folding it through `step` gives the same states.
-4. A wish that the journal has not taken in `JOURNAL_WAIT_S` is given up: its caller gets an error, the weight stays,
-   and whatever becomes of the write, an `Overdue` follows it. Automation's own steps up wait as long as it takes.
+4. More exposure that the journal has not taken in `JOURNAL_WAIT_S` is given up: the weight stays, and whatever becomes
+   of the write, an `Overdue` follows it. A wish gets an error, and the rollout is paused; a step of automation's own
+   (or of a gate's answer) is taken back, and tried again when the disk answers and the floor has passed once more.
 5. What is decided meanwhile overtakes what waits: when the journal answers at last, the greater exposure is not applied
    if a rollback (or anything else) has taken its place.
 """
@@ -36,8 +37,10 @@ from gateway.core.rollout import (
     Analysed,
     Command,
     Event,
+    GateAnswered,
     Notify,
     Overdue,
+    PauseWished,
     Phase,
     Rollout,
     SetWeight,
@@ -58,6 +61,8 @@ JOURNAL_WAIT_S = 5.0
 _HANGING = f"the journal's disk did not answer in {JOURNAL_WAIT_S:g} s, and more exposure must be on it first:"
 # Older rollouts are taken out of the journal.
 ROLLOUTS_KEPT = 500
+# So is the middle of one that has come to twice as many decisions; hooks are owed no more than these (hooks/outbox.py).
+DECISIONS_KEPT = 1000
 
 
 class _GivenUpError(JournalError):
@@ -81,16 +86,17 @@ class Decisions:
         if event.verdict is Verdict.FAIL and route.decided.phase is Phase.PROMOTED:
             # A promotion waits for the disk while the canary fails. The machine's way back from there is an abort.
             heard = AbortWished(event.at_s, AUTOMATION, event.reason)
-        if self._at_once(route, heard, analysis) or route.turn.locked() or self._scribe.refusal is not None:
+        if self._at_once(route, heard, analysis) or route.turn.locked():
             return
-        self._spawn(self._in_turn(route, lambda: heard, analysis))
+        if self._scribe.refusal is None and not self._scribe.hangs:
+            self._spawn(self._in_turn(route, lambda: heard, analysis, self._pending(route)))
 
     def pass_time(self, route: RouteState, now_s: float) -> None:
         """Time has passed in which nothing could be judged. Never waits."""
         self._at_once(route, Ticked(now_s), None)
 
     def give_up(self, route: RouteState, now_s: float) -> None:
-        """Give up the wishes that wait too long for the journal. Called with every tick; never waits."""
+        """Give up what waits too long for the journal. Called with every tick; never waits."""
         for pending in route.pending:
             if now_s - pending.since_s >= JOURNAL_WAIT_S and not pending.given_up.done():
                 pending.given_up.set_result(None)
@@ -131,7 +137,7 @@ class Decisions:
         route.rollout = route.decided = new
         if any(isinstance(command, SwapRoles) for command in commands):
             route.promoted = _roles(route, new, self._clock.wall_s())
-        self._journal(route.config.stable, event, new, None)
+        self._journal(route.configured, event, new, None)
         return next((c.kind for c in commands if isinstance(c, Notify)), None)
 
     def keep_weight(self, route: RouteState, weight_bp: int, by: str) -> asyncio.Future[Any]:
@@ -163,9 +169,13 @@ class Decisions:
                 return True
             new, commands = step(route.decided, event)
         if raises_exposure(route.rollout, new):
-            return False
+            if not isinstance(event, PauseWished) or route.decided is route.rollout or new.revision <= 2:
+                return False
+            # What is to be held is what is in force, not what was about to be.
+            self._take_back(route, new.reason)
+            return True
         self._apply(route, new, commands)
-        self._journal(route.config.stable, event, new, analysis)
+        self._journal(route.configured, event, new, analysis)
         self._tell(route, commands)
         return True
 
@@ -180,20 +190,21 @@ class Decisions:
         route: RouteState,
         make: Callable[[], Event],
         analysis: Analysis | None,
-        pending: Pending | None = None,
+        pending: Pending,
     ) -> None:
         async with self._turn(route, pending):
             event = make()
             if self._at_once(route, event, analysis):
                 return
             new, commands = step(route.decided, event)
-            route.decided = new
+            before, route.decided = route.rollout, new
             try:
-                written = self._append(route.config.stable, event, new, analysis)
+                written = self._append(route.configured, event, new, analysis)
                 await _answer(written, pending)
             except _GivenUpError:
                 if route.decided is new:
-                    self._take_back(route, f"the journal's disk did not answer in {JOURNAL_WAIT_S:g} s")
+                    why = f"the journal's disk did not answer in {JOURNAL_WAIT_S:g} s"
+                    self._take_back(route, why, before if isinstance(event, Analysed | GateAnswered) else None)
                 raise
             except BaseException:
                 if route.decided is new:
@@ -211,12 +222,8 @@ class Decisions:
         return Pending(self._clock.monotonic_s(), asyncio.get_running_loop().create_future())
 
     @asynccontextmanager
-    async def _turn(self, route: RouteState, pending: Pending | None) -> AsyncIterator[None]:
-        """The route's turn; a wish waits for it only as long as for the journal. Raises _GivenUpError."""
-        if pending is None:
-            async with route.turn:
-                yield
-            return
+    async def _turn(self, route: RouteState, pending: Pending) -> AsyncIterator[None]:
+        """The route's turn; it is waited for only as long as for the journal. Raises _GivenUpError."""
         route.pending.add(pending)
         turn = asyncio.ensure_future(route.turn.acquire())
         try:
@@ -227,10 +234,11 @@ class Decisions:
             if not turn.cancel() and not turn.cancelled():
                 route.turn.release()
 
-    def _take_back(self, route: RouteState, why: str) -> None:
+    def _take_back(self, route: RouteState, why: str, before: Rollout | None = None) -> None:
         """The journal may yet take in what was decided; what follows it there says that it never came into force."""
         live_bp = min(self._executor.weight_bp(route.name), route.decided.weight_bp)
-        self._at_once(route, Overdue(self._clock.monotonic_s(), live_bp, why), None)
+        overdue = Overdue(self._clock.monotonic_s(), live_bp, why, before, route.canary_requests)
+        self._at_once(route, overdue, None)
 
     def _refuse_a_hanging_disk(self) -> None:
         if self._scribe.hangs:
@@ -256,9 +264,12 @@ class Decisions:
         self, configured: str | None, event: Event, new: Rollout, analysis: Analysis | None
     ) -> asyncio.Future[Any]:
         wall_s = self._clock.wall_s()
-        return self._scribe.write(
+        written = self._scribe.write(
             lambda journal: journal.append(new.rollout_id, event, new, analysis, wall_s, configured)
         )
+        if new.revision % DECISIONS_KEPT == 0:
+            self._scribe.write(lambda journal: journal.shorten(new.rollout_id, DECISIONS_KEPT))
+        return written
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
@@ -306,11 +317,8 @@ class Decisions:
         self._events.publish(kind, msgspec.to_builtins(view), route=route.name, rollout_id=view.id)
 
 
-async def _answer(asked: asyncio.Future[Any], pending: Pending | None) -> None:
-    """Wait for a turn or for the journal; a wish not for ever. Raises what the asked raises, or _GivenUpError."""
-    if pending is None:
-        await asked
-        return
+async def _answer(asked: asyncio.Future[Any], pending: Pending) -> None:
+    """Wait for a turn or for the journal, not for ever. Raises what the asked raises, or _GivenUpError."""
     await asyncio.wait({asked, pending.given_up}, return_when=asyncio.FIRST_COMPLETED)
     if not asked.done():
         raise _GivenUpError(f"{_HANGING} nothing was changed")
@@ -319,7 +327,7 @@ async def _answer(asked: asyncio.Future[Any], pending: Pending | None) -> None:
 
 def _roles(route: RouteState, state: Rollout, wall_s: float) -> Roles | None:
     """Whom the route's promotions have made stable, as the journal keeps it."""
-    configured = route.config.stable
+    configured = route.configured
     if state.swapped:
         return Roles(route.name, configured, state.canary, state.rollout_id, wall_s)
     return None if state.stable == configured else Roles(route.name, configured, state.stable, "", wall_s)

@@ -71,7 +71,7 @@ class Executor:
         """Publish who is stable and who is canary on a route, with the weight."""
         self.table = _serving(msgspec.structs.replace(self.table, epoch=self.table.epoch + 1), {route: served})
         self._hub.send_table(self.table)
-        data = {"stable": served.stable, "canary": served.canary, "epoch": self.table.epoch}
+        data = {"stable": served.stable or None, "canary": served.canary, "epoch": self.table.epoch}
         self._events.publish("roles", data, route=route)
         if served.weight_bp:
             self._tell(route)

@@ -15,7 +15,8 @@ Rules
 6. Values are JSON with the event's type in ``type``; infinities are written as Python's json does.
 
 A promotion is kept in ``roles`` too, in the transaction of its event: the promoted backend is the route's stable one as
-long as the configuration names the same stable backend as it did then. Old rollouts are pruned, their seqs kept.
+long as the configuration names the same stable backend as it did then. Old rollouts are pruned, and so is the middle of
+one that is steered for ever; their seqs are kept.
 
 A weight that an operator set on a route without a rollout is kept in ``weights`` until a rollout on that route next
 decides something; then the rollout owns the weight.
@@ -160,7 +161,7 @@ class Journal:
         with self._transaction(f"event {seq} ({kind} of rollout {rollout_id})"):
             self._insert("events", EVENT_COLUMNS, row)
             self._connection.execute("DELETE FROM weights WHERE route = ?", (state.route,))
-            self._keep_roles(state, configured or state.stable, row[3])
+            self._keep_roles(state, state.stable if configured is None else configured, row[3])
             if isinstance(event, Started):
                 self._drop_snapshots(state)
         self._last_seq = seq
@@ -198,15 +199,30 @@ class Journal:
         ids = [rollout_id for (rollout_id,) in old]
         marks = ", ".join("?" * len(ids))
         seqs = self._rows(f"SELECT seq FROM events WHERE rollout_id IN ({marks}) ORDER BY seq", tuple(ids))
-        ranges = dict(self._rows(f"SELECT {PRUNED_COLUMNS} FROM pruned", ()))
-        ranges |= {seq: seq for (seq,) in seqs}
         with self._transaction(f"the removal of {len(ids)} old rollouts"):
-            for table in ("events", "snapshots"):
-                self._connection.execute(f"DELETE FROM {table} WHERE rollout_id IN ({marks})", ids)
-            self._connection.execute("DELETE FROM pruned")
-            for first, last in _joined(ranges):
-                self._insert("pruned", PRUNED_COLUMNS, (first, last))
+            self._connection.execute(f"DELETE FROM snapshots WHERE rollout_id IN ({marks})", ids)
+            self._take_out([seq for (seq,) in seqs])
         return len(seqs)
+
+    def shorten(self, rollout_id: str, events_kept: int) -> int:
+        """Take out what happened in the middle of a long rollout, but for its start and the newest so many events.
+
+        Returns how many events went. What is left still replays: after the gap it is taken from the stored state.
+        """
+        rows = self._rows("SELECT seq FROM events WHERE rollout_id = ? ORDER BY seq", (rollout_id,))
+        seqs = [seq for (seq,) in rows[1 : max(1, len(rows) - events_kept)]]
+        if seqs:
+            with self._transaction(f"the removal of {len(seqs)} events of rollout {rollout_id}"):
+                self._take_out(seqs)
+        return len(seqs)
+
+    def _take_out(self, seqs: list[int]) -> None:
+        """In a transaction: remove these events, and remember that they were there."""
+        ranges = dict(self._rows(f"SELECT {PRUNED_COLUMNS} FROM pruned", ())) | {seq: seq for seq in seqs}
+        self._connection.executemany("DELETE FROM events WHERE seq = ?", [(seq,) for seq in seqs])
+        self._connection.execute("DELETE FROM pruned")
+        for first, last in _joined(ranges):
+            self._insert("pruned", PRUNED_COLUMNS, (first, last))
 
     def remember_delivery(self, hook: str, rollout_id: str, revision: int) -> None:
         """Remember that ``hook`` has been told of everything up to this change of this rollout.
@@ -214,10 +230,15 @@ class Journal:
         A change that is not in the file, or lies before what is known, moves nothing. Raises JournalError when it
         cannot be written.
         """
+        newest = self._one("SELECT state FROM events WHERE rollout_id = ? ORDER BY seq DESC LIMIT 1", (rollout_id,))
+        if not newest:
+            return
+        # Counted from the end: the middle of a long rollout may have been taken out.
+        after = _decode(newest[0], Rollout).revision - revision
         row = self._one(
-            "SELECT seq FROM events WHERE rollout_id = ? ORDER BY seq LIMIT 1 OFFSET ?", (rollout_id, revision - 1)
+            "SELECT seq FROM events WHERE rollout_id = ? ORDER BY seq DESC LIMIT 1 OFFSET ?", (rollout_id, after)
         )
-        if row:
+        if row and after >= 0:
             self.move_delivery(hook, row[0])
 
     def move_delivery(self, hook: str, seq: int) -> None:
@@ -318,8 +339,12 @@ class Journal:
         Only ``reason`` is taken from the file unchecked: a later version may say the same thing in other words.
         Raises JournalError with the seq where the two part, NotFoundError for an unknown rollout.
         """
-        state = Rollout()
+        state, seq = Rollout(), 0
         for entry in self.events(rollout_id):
+            if entry.state.revision > state.revision + 1 and self._taken_out_between(seq, entry.seq):
+                state, seq = entry.state, entry.seq
+                continue
+            seq = entry.seq
             try:
                 stepped, _ = step(state, entry.event)
             except GatewayError as error:
@@ -328,6 +353,9 @@ class Journal:
             if state != entry.state:
                 raise self._diverged(entry, f"the machine says {stepped.phase} at {stepped.weight_bp} bp")
         return state
+
+    def _taken_out_between(self, first: int, last: int) -> bool:
+        return bool(self._one("SELECT 1 FROM pruned WHERE first_seq < ? AND last_seq > ?", (last, first)))
 
     def load_snapshot(self, rollout_id: str) -> Snapshot | None:
         """Return the last snapshot of a rollout, None without one."""

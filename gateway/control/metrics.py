@@ -54,6 +54,7 @@ RESULTS: Final = ("ok", "errors", "client_errors", "overload", "aborted", "stale
 REASONS: Final = (
     *("bad_request", "bad_host", "bad_framing", "bad_target", "head_too_large", "target_too_long", "body_too_large"),
     *("head_timeout", "body_timeout", "method_not_allowed", "http2_unsupported", "expectation_failed", "no_route"),
+    "nothing_deployed",
     *("loop", "connect_failed", "connect_timeout", "reset", "truncated", "bad_response", "first_byte_timeout"),
     *("idle_timeout", "no_healthy_endpoint", "stale_connection", "queue_full", "total_timeout", "try_timeout"),
     *("last_recipient", "no_continue"),
@@ -66,10 +67,13 @@ _OPENMETRICS: Final = "application/openmetrics-text"
 Samples = Iterable[tuple[Sequence[str], float]]
 
 
-def render(control: ControlPlane, accept: str = "") -> tuple[bytes, str]:
-    """The body and the content type of an answer to ``GET /metrics``; ``accept`` is the request's Accept header."""
+def render(control: ControlPlane, accept: str = "", more: Iterable[Metric] = ()) -> tuple[bytes, str]:
+    """The body and the content type of an answer to ``GET /metrics``; ``accept`` is the request's Accept header.
+
+    ``more`` are families that others tell.
+    """
     encode, content_type = choose_encoder(f"{_OPENMETRICS}; version=1.0.0" if _takes_openmetrics(accept) else "")
-    return encode(_Scrape(control)), content_type
+    return encode(_Scrape(control, more)), content_type
 
 
 def cumulative(histogram: Mapping[int, int]) -> list[tuple[str, float]]:
@@ -91,8 +95,9 @@ def _takes_openmetrics(accept: str) -> bool:
 class _Scrape:
     """The control plane as a prometheus_client collector, for one scrape."""
 
-    def __init__(self, control: ControlPlane) -> None:
+    def __init__(self, control: ControlPlane, more: Iterable[Metric]) -> None:
         self._control = control
+        self._more = more
 
     def collect(self) -> Iterator[Metric]:
         """All families, each read from one set of values."""
@@ -112,6 +117,7 @@ class _Scrape:
         yield _endpoints(routes)
         yield from _process_tree(traffic, routes, control.readiness())
         yield from process_metrics(traffic.reports, control.notice)
+        yield from self._more
 
 
 # what the workers counted

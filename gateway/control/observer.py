@@ -23,6 +23,7 @@ from gateway.core.analysis.types import Evidence
 from gateway.core.errors import EvidenceError
 from gateway.core.stats import counts as arithmetic
 from gateway.core.stats.counts import Counts, EpochCounts
+from gateway.core.types import Variant
 from gateway.runtime.wire import Report, RouteTotals
 
 # An epoch that no worker reports any more is kept this long: many ticks.
@@ -170,6 +171,16 @@ class Observer:
             del self._last_seen_s[key]
             self._departed.pop(key, None)
             self._left[key[0]] = max(key[1], self._left.get(key[0], -1))
+
+    def tries(self, route: str, variant: Variant) -> tuple[int, int]:
+        """How many upstream tries of one variant came to an answer so far, and how many failed or were turned away."""
+        well = ill = 0
+        reported = (t for report in self._newest.values() for t in report.totals if t.route == route)
+        for totals in (*reported, *(t for (name, _), t in self._departed_totals.items() if name == route)):
+            if totals.variant == variant:
+                well += totals.tries.get("ok", 0) + totals.tries.get("client_errors", 0)
+                ill += totals.tries.get("errors", 0) + totals.tries.get("overload", 0)
+        return well, ill
 
     def merged(self) -> Merged:
         """All totals, for metrics."""

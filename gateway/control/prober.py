@@ -1,19 +1,22 @@
 """Active health: each endpoint is asked on a schedule; ``rise`` good answers make it up, ``fall`` bad ones down.
 
 An endpoint starts as up, so that a gateway without an answer yet does not refuse traffic; its first good or bad answers
-settle it. Only the status is read: redirects are not followed, and a body without an end costs nothing.
+settle it. Only the status is read: redirects are not followed, and a body without an end costs nothing. What came in
+over the API is asked only where the configuration file lets a backend be (core.traffic.addresses).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Mapping
 
 import httpx
 
 from gateway.config.schema import BackendConfig, ProbeConfig
-from gateway.core.traffic.table import Endpoint
+from gateway.core.traffic.addresses import refusals
+from gateway.core.traffic.table import Backend, Endpoint
 
 _log = logging.getLogger("gateway.control")
 # A cancelled request can leave its slot in httpx's pool for good; without a limit that starves nobody.
@@ -66,6 +69,11 @@ class Prober:
         self._on_settled: Callable[[], None] | None = on_settled
         self.health = _unknown(backends)
         self._changed = asyncio.Event()
+        self._backends: Mapping[str, Backend] = {}
+
+    def guard(self, backends: Mapping[str, Backend]) -> None:
+        """Ask these backends where they may be from now on."""
+        self._backends = backends
 
     @property
     def down(self) -> tuple[str, ...]:
@@ -98,7 +106,12 @@ class Prober:
         url = health.endpoint.url + probe.path
         while True:
             try:
-                heard = await _ask(client, url, probe.timeout_s)
+                backend = self._backends.get(health.backend)
+                allow = None if backend is None else backend.allow(health.endpoint)
+                if allow is None:
+                    heard = await _ask(client, url, probe.timeout_s)
+                else:
+                    heard = await _ask_guarded(client, health.endpoint, probe, allow)
             except Exception:  # noqa: BLE001  # a probe that cannot even be sent must not end all the others
                 _log.exception("cannot probe %s", url)
                 heard = "no probe could be sent"
@@ -117,13 +130,38 @@ def _unknown(backends: dict[str, BackendConfig]) -> list[Health]:
     ]
 
 
-async def _ask(client: httpx.AsyncClient, url: str, timeout_s: float) -> str:
-    """What is wrong with the endpoint's answer; empty when it is well."""
+async def _ask_guarded(
+    client: httpx.AsyncClient, endpoint: Endpoint, probe: ProbeConfig, allow: tuple[str, ...]
+) -> str:
+    """As `_ask`, at the addresses that the name may lead to: it is looked up here, and nowhere else."""
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(probe.timeout_s):
+            entries = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+            found = list(dict.fromkeys(str(entry[4][0]) for entry in entries))
+            refused = refusals(endpoint.host, found, allow)
+            heard = f"{endpoint.host} leads where no backend may be: {'; '.join(refused.values())}"
+            for address in found:
+                if heard and address not in refused:
+                    there = Endpoint(address, endpoint.port, endpoint.tls)
+                    heard = await _ask(client, there.url + probe.path, probe.timeout_s, endpoint)
+            return heard
+    except TimeoutError:
+        return f"no answer in {probe.timeout_s:g} s"
+    except (OSError, UnicodeError) as error:
+        return f"cannot resolve {endpoint.host}: {error}"
+
+
+async def _ask(client: httpx.AsyncClient, url: str, timeout_s: float, named: Endpoint | None = None) -> str:
+    """What is wrong with the answer; empty when it is well. ``named`` is the endpoint that the URL is an address of."""
+    headers, extensions = {"connection": "close"}, {}
+    if named is not None:
+        headers["host"], extensions["sni_hostname"] = named.authority, named.host
     try:
         # httpx's timeouts are per operation; this one is for the whole head, however it drips in.
         async with (
             asyncio.timeout(timeout_s),
-            client.stream("GET", url, headers={"connection": "close"}, timeout=timeout_s) as response,
+            client.stream("GET", url, headers=headers, timeout=timeout_s, extensions=extensions) as response,
         ):
             return "" if response.is_success else f"answered {response.status_code}"
     except TimeoutError:

@@ -33,7 +33,7 @@ class Record(msgspec.Struct):
         return RolloutView(
             id=rollout.rollout_id,
             route=rollout.route,
-            stable=rollout.stable,
+            stable=rollout.stable or None,
             canary=rollout.canary,
             phase=rollout.phase.value,
             step=min(max(rollout.step_index, 0), len(rollout.plan.steps) - 1) + 1,

@@ -108,7 +108,7 @@ class Recovery:
 
     def _without_memory(self, route: RouteState) -> tuple[str, str | None]:
         """Who is stable and who is canary as far as the workers know."""
-        pair = (route.config.stable, route.config.canary)
+        pair = (route.configured, route.config.canary)
         live = {session.hello.stables.get(route.name) for session in self._hub.sessions if session.hello.epoch > 0}
         if live == {route.config.canary} and route.config.canary is not None:
             return route.config.canary, None
@@ -117,7 +117,7 @@ class Recovery:
     def _adopt_roles(self, route: RouteState, roles: Roles | None) -> None:
         if roles is None:
             return
-        if roles.configured == route.config.stable and roles.stable in self._executor.table.backends:
+        if roles.configured == route.configured and roles.stable in self._executor.table.backends:
             route.promoted = roles
         else:
             self._scribe.write(lambda journal: journal.drop_roles(route.name))

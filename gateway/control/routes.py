@@ -12,6 +12,7 @@ import msgspec
 from gateway.config.build import analysis_spec, plan
 from gateway.config.schema import RouteConfig
 from gateway.control.journal import HandWeight, Journal, Roles, Snapshot
+from gateway.control.pulse import Pulse
 from gateway.control.records import Record
 from gateway.control.views import RolloutView
 from gateway.core.analysis import Analysis, AnalysisState, Evidence, Verdict, bake, budget, explained, judge
@@ -33,7 +34,8 @@ class RouteState:
     """One route under control. While a rollout is active, ``analysis_state`` is never None.
 
     ``rollout`` is the state in force. ``decided`` is the one that the next event meets: the same, but while more
-    exposure waits for the journal it is the state after that. ``turn`` is held by whoever waits so.
+    exposure waits for the journal it is the state after that. ``turn`` is held by whoever waits so. ``frozen``:
+    stable answers nothing, so that no verdict can be given.
     """
 
     def __init__(self, config: RouteConfig) -> None:
@@ -50,6 +52,8 @@ class RouteState:
         self.analysis_state: AnalysisState | None = None
         self.analysis: Analysis | None = None
         self.heard: Analysed | None = None
+        self.pulse = Pulse()
+        self.frozen = False
         self.first_epoch = 0
         self.announced_s = 0.0
         self.snapshot_s = 0.0
@@ -57,7 +61,12 @@ class RouteState:
     @property
     def stable(self) -> str:
         """Who is the route's stable backend: the last that was promoted over the configured one, else that one."""
-        return self.config.stable if self.promoted is None else self.promoted.stable
+        return self.configured if self.promoted is None else self.promoted.stable
+
+    @property
+    def configured(self) -> str:
+        """Whom the configuration names as stable; empty where it names nobody yet."""
+        return self.config.stable or ""
 
     @property
     def canary(self) -> str | None:
@@ -146,7 +155,7 @@ class RouteState:
         self.spec = analysis_spec(config)
         self.plan = plan(config)
         ended = self.promoted is not None and (
-            self.promoted.configured != config.stable or self.promoted.stable not in backends
+            self.promoted.configured != self.configured or self.promoted.stable not in backends
         )
         if ended:
             self.promoted = None
@@ -159,7 +168,7 @@ class RouteState:
         if self.canary is None or self.rollout.swapped:
             return 0
         # The configuration's weight was meant for the backends that it names.
-        wished_bp = weight_bp_from_percent(self.config.canary_percent) if self.stable == self.config.stable else 0
+        wished_bp = weight_bp_from_percent(self.config.canary_percent) if self.stable == self.configured else 0
         if self.rollout.phase is not Phase.IDLE:
             wished_bp = self.rollout.weight_bp if self.rollout.canary == self.canary else 0
         present = (self.stable, self.canary)

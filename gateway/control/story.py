@@ -12,6 +12,7 @@ from collections.abc import Iterable
 import msgspec
 
 from gateway.control.journal import JournalEntry
+from gateway.core.analysis.report import times
 from gateway.core.analysis.types import Finding
 from gateway.core.rollout import AUTOMATION, Event, Rollout
 from gateway.core.types import percent_from_weight_bp
@@ -141,10 +142,10 @@ def _finite(value: float) -> float | None:
 def _numbers_line(numbers: Numbers) -> str:
     return (
         f"{numbers.metric}: {numbers.verdict}, stable {numbers.stable_events} of {numbers.stable_trials},"
-        f" canary {numbers.canary_events} of {numbers.canary_trials}, log E {_shown(numbers.log_e_bad)} worse,"
-        f" {_shown(numbers.log_e_ok)} good"
+        f" canary {numbers.canary_events} of {numbers.canary_trials}, evidence {_shown(numbers.log_e_bad)} worse,"
+        f" {_shown(numbers.log_e_ok)} good enough"
     )
 
 
 def _shown(log_e: float | None) -> str:
-    return "-" if log_e is None else f"{log_e:.2f}"
+    return "-" if log_e is None else times(log_e)

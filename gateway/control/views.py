@@ -48,12 +48,15 @@ class AlarmView(msgspec.Struct, frozen=True):
 
 
 class RouteView(msgspec.Struct, frozen=True):
-    """One route as it is being served. ``workers_applied`` of ``workers`` route by ``epoch``."""
+    """One route as it is being served. ``workers_applied`` of ``workers`` route by ``epoch``.
+
+    ``stable`` is null where nothing has been deployed yet.
+    """
 
     name: str
     path_prefix: str
     hosts: tuple[str, ...]
-    stable: str
+    stable: str | None
     canary: str | None
     canary_percent: float
     epoch: int
@@ -67,11 +70,14 @@ class RouteView(msgspec.Struct, frozen=True):
 
 
 class RolloutView(msgspec.Struct, frozen=True):
-    """One rollout: where it is, why, and on which evidence. ``step`` counts from 1; times are ISO 8601, UTC."""
+    """One rollout: where it is, why, and on which evidence. ``step`` counts from 1; times are ISO 8601, UTC.
+
+    ``stable`` is null for a route's first version, which has nothing to be compared with.
+    """
 
     id: str
     route: str
-    stable: str
+    stable: str | None
     canary: str
     phase: str
     step: int

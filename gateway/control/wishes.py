@@ -92,7 +92,7 @@ class Wishes(ABC):
         def made() -> Event:
             if state.canary != canary:
                 raise ConflictError(f"the canary of route {route} is not {canary} any more")
-            up = endpoints_up(self.prober.health, canary)
+            up = endpoints_up(self.prober.health, canary, asked=not state.stable)
             ladder = plan or state.plan
             return Started(
                 rollout_id, route, state.stable, canary, ladder, self._clock.monotonic_s(), by, retry, up, reason
@@ -108,6 +108,10 @@ class Wishes(ABC):
         state = self._route(route)
         if weight_bp and state.canary is None:
             raise ConflictError(f"route {route} has no canary backend to send {weight_bp / 100:g} % to")
+        if weight_bp and not state.stable:
+            raise ConflictError(
+                f"nothing is deployed on route {route} yet, so its canary can have no share: start a rollout of it"
+            )
         if state.active:
             await self._decisions.wish(state, lambda: WeightWished(self._clock.monotonic_s(), by, weight_bp, reason))
             return self.route(route)
@@ -194,6 +198,7 @@ class Wishes(ABC):
             self._decisions.withdraw(state, by, "superseded: the route's stable or canary backend was changed")
         self._config = config
         served = self._adopt(wanted, config)
+        self.prober.guard(table.backends)
         self.prober.watch(config.backends)
         self._executor.replace(table, served)
         for state in self._routes.values():
@@ -226,8 +231,10 @@ class Wishes(ABC):
 def _goes_on(state: RouteState, wanted: dict[str, RouteConfig], config: GatewayConfig) -> bool:
     """Whether a rollout keeps its object under another configuration."""
     route = wanted.get(state.name)
-    if route is None or not {state.decided.stable, state.decided.canary} <= config.backends.keys():
+    named = {name for name in (state.decided.stable, state.decided.canary) if name}
+    if route is None or not named <= config.backends.keys():
         return False
-    promoted = state.promoted if state.promoted is not None and state.promoted.configured == route.stable else None
-    stable = route.stable if promoted is None else promoted.stable
+    configured = route.stable or ""
+    promoted = state.promoted if state.promoted is not None and state.promoted.configured == configured else None
+    stable = configured if promoted is None else promoted.stable
     return (stable, route.canary) == (state.decided.stable, state.decided.canary)

@@ -14,12 +14,16 @@ def world(plan: Plan, stable: str, canary: str, health: Iterable[Health], wall_s
     """The facts that a plan may depend on; the wall clock counts only for one that has windows or closed dates."""
     known = list(health)
     local = local_time(wall_s, plan.timezone) if plan.windows or plan.closed_dates else None
-    return World(local, endpoints_up(known, stable), endpoints_up(known, canary))
+    return World(local, endpoints_up(known, stable), endpoints_up(known, canary, asked=not stable))
 
 
-def endpoints_up(health: Iterable[Health], backend: str) -> int | None:
-    """How many of a backend's endpoints answer their probes; None when none is probed."""
-    probed = [one.up for one in health if one.backend == backend and one.up is not None]
+def endpoints_up(health: Iterable[Health], backend: str, *, asked: bool = False) -> int | None:
+    """How many of a backend's endpoints answer their probes; None when none is probed.
+
+    One that was not asked often enough yet counts as up, unless ``asked``: where health is all that a promotion goes
+    by, it has to be known.
+    """
+    probed = [one.up and (one.settled or not asked) for one in health if one.backend == backend and one.up is not None]
     return sum(probed) if probed else None
 
 
@@ -29,11 +33,10 @@ def local_time(wall_s: float, timezone: str) -> LocalTime:
     return LocalTime(there.date().isoformat(), there.weekday(), there.hour * 60 + there.minute)
 
 
-def no_verdict(world: World) -> str:
-    """Why nothing can be said of a canary just now; empty when it can."""
-    if world.stable_up != 0:
-        return ""
-    sides = "neither side has" if world.canary_up == 0 else "stable has no one to compare with:"
-    if world.canary_up == 0:
-        return f"no verdict: {sides} a healthy endpoint"
-    return "no verdict: stable has no healthy endpoint, so there is nothing to compare the canary with"
+def no_verdict(world: World, *, frozen: bool = False) -> str:
+    """Why nothing can be said of a canary just now; empty when it can. ``frozen``: stable answers nothing."""
+    if world.stable_up == 0 and world.canary_up == 0:
+        return "no verdict: neither side has a healthy endpoint"
+    if world.stable_up == 0:
+        return "no verdict: stable has no healthy endpoint, so there is nothing to compare the canary with"
+    return "no verdict: stable answers nothing well, so there is nothing to compare the canary with" if frozen else ""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import enum
 import math
+from typing import Final
 
 from gateway.core.errors import InvalidValueError
 
-WEIGHT_BP_MAX = 10_000
+WEIGHT_BP_MAX: Final = 10_000
 
 
 class Variant(enum.IntEnum):

@@ -155,7 +155,7 @@ class Story:
         return self.told(
             "decision",
             now_s,
-            f"{rollout.phase}: {rollout.reason}",
+            f"decision: {rollout.reason}",
             phase=rollout.phase,
             reason=rollout.reason,
             metrics=list(rollout.causes),
@@ -170,7 +170,7 @@ class Story:
         yield self.told(
             "analysis",
             now_s,
-            f"analysis: {analysis.verdict}, {rollout.canary_requests} canary requests; {analysis.reason}",
+            f"analysis: {analysis.verdict}, {_count(rollout.canary_requests)}; {analysis.reason}",
             verdict=analysis.verdict.value,
             reason=analysis.reason,
             canary_requests=rollout.canary_requests,
@@ -201,6 +201,10 @@ def needed(finding: FindingBody) -> tuple[float, float]:
     """The logarithms of the evidence that a metric needs to be proven worse, and proven good."""
     details = finding.details
     return details.get("log_e_bad_needed") or 1.0, details.get("log_e_ok_needed") or 1.0
+
+
+def _count(canary_requests: int) -> str:
+    return f"{canary_requests} canary request{'' if canary_requests == 1 else 's'}"
 
 
 def _rounded(value: float | None, digits: int = 2) -> float | None:

@@ -10,6 +10,7 @@ from gateway.hooks.delivery import Command, Receiver, Webhook
 from gateway.hooks.envelope import FORMATS, Transition
 from gateway.hooks.gates import Gate
 from gateway.hooks.outbox import Hook, Outbox
+from gateway.hooks.tallies import Tallies
 from gateway.runtime.clock import Clock
 
 
@@ -17,6 +18,7 @@ def build_outbox(
     hooks: Iterable[HookConfig],
     clock: Clock,
     remember: Callable[[str, Transition], Awaitable[object]],
+    tallies: Tallies,
     environ: Mapping[str, str] = os.environ,
 ) -> Outbox:
     """The outbox of the configured hooks. Raises BadValue for a secret that is gone since the file was checked."""
@@ -31,7 +33,7 @@ def build_outbox(
         )
         for hook in hooks
     ]
-    return Outbox(built, clock, remember)
+    return Outbox(built, clock, remember, tallies=tallies)
 
 
 def build_gates(gates: Iterable[GateConfig], environ: Mapping[str, str] = os.environ) -> list[Gate]:

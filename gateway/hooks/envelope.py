@@ -107,9 +107,10 @@ def _event(transition: Transition, kind: str, data: Any) -> Letter:
 
 def _words(transition: Transition) -> tuple[str, dict[str, str]]:
     view = transition.view
+    against = "with nothing to compare it with" if view.stable is None else f"against {view.stable}"
     lines = {
         "Why": view.reason,
-        "Canary": f"{view.canary} against {view.stable}, {view.canary_percent:g} % of requests",
+        "Canary": f"{view.canary} {against}, {view.canary_percent:g} % of requests",
         "Step": f"{view.step} of {view.steps}, {view.canary_requests} canary requests",
         "By": view.by,
     }

@@ -24,6 +24,7 @@ from gateway.control.views import RolloutView
 from gateway.core.errors import GatewayError
 from gateway.hooks.delivery import NotDeliveredError, Webhook
 from gateway.hooks.envelope import Transition, gate_question
+from gateway.hooks.tallies import Tallies
 from gateway.runtime.clock import Clock, iso
 
 _log = logging.getLogger("gateway.hooks")
@@ -53,8 +54,11 @@ Tell = Callable[[str, str, bool, str], Awaitable[object]]
 class GateKeeper:
     """Asks for every rollout that waits. ``tell`` brings an answer to the rollout."""
 
-    def __init__(self, gates: Iterable[Gate], clock: Clock, tell: Tell) -> None:
+    def __init__(self, gates: Iterable[Gate], clock: Clock, tell: Tell, tallies: Tallies | None = None) -> None:
         self._gates = {gate.name: gate for gate in gates}
+        self._tallies = tallies or Tallies()
+        for name in self._gates:
+            self._tallies.gate(name)
         self._clock = clock
         self._tell = tell
         self._asking: dict[str, tuple[str, asyncio.Task[None]]] = {}
@@ -89,12 +93,18 @@ class GateKeeper:
             await asyncio.sleep(gate.interval_s)
 
     async def _answer(self, gate: Gate, question: Transition) -> Answer:
+        totals = self._tallies.gate(gate.name)
         try:
             said = await gate.webhook.ask(gate_question(question, gate.name))
         except NotDeliveredError as error:
+            totals.unreachable += 1
             _log.info("gate %s is closed for %s: %s", gate.name, question.view.id, error)
             return Answer(passed=None)
-        return read_answer(said)
+        answer = read_answer(said)
+        totals.passed += answer.passed is True
+        totals.refused += answer.passed is False
+        totals.not_yet += answer.passed is None
+        return answer
 
 
 def read_answer(body: bytes) -> Answer:

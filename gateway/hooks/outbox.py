@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 
 from gateway.hooks.delivery import NotDeliveredError, Receiver
 from gateway.hooks.envelope import Letter, Transition
+from gateway.hooks.tallies import HookTotals, Tallies
 from gateway.runtime.clock import Clock
 
 _log = logging.getLogger("gateway.hooks")
@@ -50,16 +51,6 @@ class Hook:
 
 
 @dataclass
-class HookTotals:
-    """What became of one hook's letters since this process began, for metrics."""
-
-    delivered: int = 0
-    failed_attempts: int = 0
-    dropped: int = 0
-    pending: int = 0
-
-
-@dataclass
 class _Item:
     transition: Transition
     since_s: float
@@ -68,7 +59,7 @@ class _Item:
 @dataclass
 class _Queue:
     hook: Hook
-    totals: HookTotals = field(default_factory=HookTotals)
+    totals: HookTotals
     items: deque[_Item] = field(default_factory=deque)
     filled: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -82,18 +73,20 @@ class Outbox:
         clock: Clock,
         remember: Callable[[str, Transition], Awaitable[object]],
         seed: int = 0,
+        tallies: Tallies | None = None,
     ) -> None:
         self._clock = clock
         self._remember = remember
-        self._queues = [_Queue(hook) for hook in hooks]
+        tallies = tallies or Tallies()
+        self._queues = [_Queue(hook, tallies.hook(hook.name)) for hook in hooks]
+        for queue in self._queues:
+            queue.totals.pending = 0  # those that a predecessor left are posted again
         self._random = random.Random(seed)
         self._advancing: set[asyncio.Task[None]] = set()
 
     @property
     def totals(self) -> dict[str, HookTotals]:
         """By hook."""
-        for queue in self._queues:
-            queue.totals.pending = len(queue.items)
         return {queue.hook.name: queue.totals for queue in self._queues}
 
     @property
@@ -110,6 +103,7 @@ class Outbox:
                 oldest = queue.items.popleft()
                 self._drop(queue, oldest, f"{_QUEUE_MAX} wait already")
             queue.items.append(_Item(transition, self._clock.monotonic_s()))
+            queue.totals.pending = len(queue.items)
             queue.filled.set()
 
     async def run(self) -> None:
@@ -128,6 +122,7 @@ class Outbox:
             # It may have been pushed out of a full queue while it was on its way.
             if queue.items and queue.items[0] is item:
                 queue.items.popleft()
+            queue.totals.pending = len(queue.items)
 
     async def _send(self, queue: _Queue, item: _Item) -> None:
         """Try until it is delivered, refused for good or too old."""

@@ -27,18 +27,21 @@ from gateway.hooks.build import build_gates, build_outbox
 from gateway.hooks.envelope import Transition
 from gateway.hooks.gates import GateKeeper
 from gateway.hooks.outbox import Outbox
+from gateway.hooks.tallies import Tallies
 from gateway.runtime.clock import Clock, iso
 
 _log = logging.getLogger("gateway.hooks")
 _LOOK_S = 1.0
 
 
-async def serve_hooks(controller: Controller, config: Callable[[], GatewayConfig], clock: Clock) -> None:
+async def serve_hooks(
+    controller: Controller, config: Callable[[], GatewayConfig], clock: Clock, tallies: Tallies
+) -> None:
     """Run the hooks and gates of the configuration in force, for ever; ``config`` is asked whether it has changed."""
     await controller.recovered.wait()
     while True:
         built = config()
-        task = asyncio.create_task(_service(controller, built, clock).run())
+        task = asyncio.create_task(_service(controller, built, clock, tallies).run())
         try:
             while not task.done() and (built.hooks, built.gates) == (config().hooks, config().gates):
                 await asyncio.wait({task}, timeout=_LOOK_S)
@@ -51,7 +54,7 @@ async def serve_hooks(controller: Controller, config: Callable[[], GatewayConfig
             await asyncio.gather(task, return_exceptions=True)
 
 
-def _service(controller: Controller, config: GatewayConfig, clock: Clock) -> Service:
+def _service(controller: Controller, config: GatewayConfig, clock: Clock, tallies: Tallies) -> Service:
     async def remember(hook: str, told: Transition) -> None:
         revision = told.view.revision
         await controller.note_in_journal(lambda journal: journal.remember_delivery(hook, told.view.id, revision))
@@ -59,8 +62,8 @@ def _service(controller: Controller, config: GatewayConfig, clock: Clock) -> Ser
     async def answer(rollout_id: str, gate: str, passed: bool, reason: str) -> None:
         await controller.answer_gate(rollout_id, gate, passed, reason, f"gate {gate}")
 
-    outbox = build_outbox(config.hooks, clock, remember)
-    return Service(controller, outbox, GateKeeper(build_gates(config.gates), clock, answer))
+    outbox = build_outbox(config.hooks, clock, remember, tallies)
+    return Service(controller, outbox, GateKeeper(build_gates(config.gates), clock, answer, tallies))
 
 
 class Service:

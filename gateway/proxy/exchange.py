@@ -10,7 +10,7 @@ Rules:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.core.traffic.split import bucket_of_key, variant_for
 from gateway.core.types import WEIGHT_BP_MAX, Variant
@@ -23,29 +23,32 @@ from gateway.proxy.settlement import CANARY, ERRORS, OVERLOAD, STABLE, failure_c
 from gateway.proxy.sips import UNSENT_BYTES_MAX
 
 if TYPE_CHECKING:
+    from gateway.core.traffic.table import Route
     from gateway.proxy.fieldpolicy import FieldPolicy
     from gateway.proxy.http1 import DownstreamConnection
-    from gateway.proxy.plain import PlainHead
+    from gateway.proxy.plain import First, PlainHead
     from gateway.proxy.pool import BackendPool, EndpointPool
     from gateway.proxy.state import WorkerState
+    from gateway.proxy.tally import RouteTally
+    from gateway.proxy.tap import RouteTap, Specimen
     from gateway.proxy.upstream import UpstreamConnection
 
 # What is held of a body while no upstream is there to take it; beyond, the client is made to wait.
-_UNSENT_BYTES_MAX = 64 * 1024
-_VARIANT_LINES = (
+_UNSENT_BYTES_MAX: Final = 64 * 1024
+_VARIANT_LINES: Final = (
     b"%b: stable\r\n" % headers.VARIANT_HEADER,
     b"%b: canary\r\n" % headers.VARIANT_HEADER,
 )
-_RESCUED_LINE = b"%b: true\r\n" % headers.RESCUED_HEADER
-_LAST = b"0\r\n\r\n"
-_STATUS_OK = b"HTTP/1.1 200 OK\r\n"
-_LABELS = {b"stable": Variant.STABLE, b"canary": Variant.CANARY}
+_RESCUED_LINE: Final = b"%b: true\r\n" % headers.RESCUED_HEADER
+_LAST: Final = b"0\r\n\r\n"
+_STATUS_OK: Final = b"HTTP/1.1 200 OK\r\n"
+_LABELS: Final = {b"stable": Variant.STABLE, b"canary": Variant.CANARY}
 
 
 class Exchange(Extras):
     """A request from its head to its settlement."""
 
-    __slots__ = ("_backends", "_blocked", "_rescue_kind")
+    __slots__ = ("_blocked", "_line", "_rescue_kind")
 
     def __init__(
         self, worker: WorkerState, downstream: DownstreamConnection, method: bytes, version: str, *, keep_alive: bool
@@ -53,7 +56,7 @@ class Exchange(Extras):
         super().__init__(worker, downstream, method, version, keep_alive=keep_alive)
         self._head: RequestHead = None  # type: ignore[assignment]  # set by admit; without it the exchange has a fault
         self._target = self._path = b""
-        self._backends: dict[str, BackendPool] = {}
+        self._line: First | None = None
         self._kept_bytes = 0
         self._rescue_kind: str | None = None
         self._extra = None
@@ -77,6 +80,7 @@ class Exchange(Extras):
         authority = None
         if plain is not None:
             self._target, self._path = target, plain.path
+            self._line = plain.line
         else:
             split = headers.read_target(target, self.method)
             if isinstance(split, Fault):
@@ -97,6 +101,8 @@ class Exchange(Extras):
             self.fault = head
             return
         self._head = head
+        if head.wants_close:  # also beside a keep-alive (RFC 9112, 9.3)
+            self._keep_alive = False
         if head.rare is not None or head.expects_continue:
             self._admit_extras(head)
         limit = self._worker.limits.body_bytes_max
@@ -113,70 +119,83 @@ class Exchange(Extras):
             self._answer(self.fault)
             return
         # Not before its turn: a request that waited behind others goes by the table that is in force now (rule 1).
-        found = self._worker.router.match(self._head.host, self._path)
+        found = self._matched()
         if found is None:
             self._answer(faults.NO_ROUTE)
             return
         self.route = found
-        self.total_at_s = now_s + found.timeouts.total_s
-        self.choose()
+        tally = self.tally = self._worker.tallies[found.name]
+        self._plan = tally.plan
+        self.total_at_s = now_s + tally.plan.total_s
+        self.choose(tally)
+
+    def _matched(self) -> Route | None:
+        """The route; of a first line that came before with the same host, it is known."""
+        router, line, host = self._worker.router, self._line, self._head.host
+        if line is None:
+            return router.match(host, self._path)
+        if line.router is not router or line.host != host:
+            line.router, line.host = router, host
+            line.route = router.match(host, self._path)
+        return line.route
 
     # choose: which variant?
 
-    def choose(self) -> None:
+    def choose(self, tally: RouteTally) -> None:
         """Assign a variant: forced by header, by sticky key, or by an independent draw."""
-        worker, route = self._worker, self.route
-        self._backends = worker.pools.backends
-        tally = self.tally = worker.tallies[route.name]
+        plan = self._plan
         tally.open += 1
-        worker.budget(route).deposit()
-        if route.canary is not None:
-            if route.forced_header is not None:
-                wish = self._head.first(route.forced_header.encode())
+        plan.budget.deposit()
+        if plan.has_canary:
+            if plan.forced:
+                wish = self._head.first(plan.forced)
                 forced = _LABELS.get(wish.strip().lower()) if wish is not None else None
                 if forced is not None:
                     self.forced = True
                     self.assigned = forced
                     tally.totals[forced].forced += 1
-            if not self.forced and route.weight_bp:
-                self.assigned = variant_for(self._point(), route.weight_bp)
-        if not self.forced:
-            tally.arms[self.assigned].assigned += 1
+            if not self.forced and plan.weight_bp:
+                self.assigned = variant_for(self._point(), plan.weight_bp)
         self.variant = self.assigned
-        if tally.tap is not None and not self.forced:
-            request_id = worker.fields.id_of(self._head.id_line) if tally.tap.tap.ids else b""
-            self._specimen = tally.tap.begin(
-                self.assigned, self.method, request_id, worker.draw(), self._duration_from_s
-            )
-        self._keeps_body = route.rescue.replayable
+        if not self.forced:
+            tally.hot[1 if self.assigned is CANARY else 0].assigned()
+            if tally.tap is not None:
+                self._specimen = self._tapped(tally.tap)
+        self._keeps_body = plan.replayable
         self.lease()
 
+    def _tapped(self, tap: RouteTap) -> Specimen | None:
+        worker = self._worker
+        request_id = worker.fields.id_of(self._head.id_line) if tap.tap.ids else b""
+        return tap.begin(self.assigned, self.method, request_id, worker.draw(), self._duration_from_s)
+
     def _point(self) -> float:
-        sticky = self.route.sticky
-        if sticky is not None:
-            key = None
-            if sticky.header is not None:
-                key = self._head.first(sticky.header.encode())
-            elif sticky.cookie is not None:
-                key = headers.cookie_value(self._head.cookies, sticky.cookie.encode())
-            if key:
-                self.unit = bucket_of_key(key, self.route.salt)
-                return self.unit
+        plan = self._plan
+        key = None
+        if plan.sticky_header:
+            key = self._head.first(plan.sticky_header)
+        elif plan.sticky_cookie:
+            key = headers.cookie_value(self._head.cookies, plan.sticky_cookie)
+        if key:
+            self.unit = bucket_of_key(key, self.route.salt)
+            return self.unit
         return self._worker.draw() * WEIGHT_BP_MAX
 
     # lease: a connection to one of the variant's endpoints
 
     def lease(self) -> None:
         """Ask the next untried endpoint of the variant's backend for a connection."""
-        name = self.route.canary if self.variant else self.route.stable
-        assert name is not None  # a canary is only chosen on a route that has one
+        pools = self._pools
+        if pools is None:
+            self._answer(faults.NOTHING_DEPLOYED)
+            return
         now_s = self._worker.now_s()
-        pool = self._backends[name].pick(self._tried, now_s, insist=self.variant is STABLE)
+        pool = pools.pick(self._tried, now_s, insist=self.variant is STABLE)
         self._try_since_s = now_s
         if pool is None:
             self._failed(faults.NO_ENDPOINT)
             return
-        self._tried = (*self._tried, pool)
+        self._tried = (*self._tried, pool) if self._tried else (pool,)
         self._lease_from(pool, fresh=False)
 
     def _lease_from(self, pool: EndpointPool, *, fresh: bool) -> None:
@@ -205,18 +224,20 @@ class Exchange(Extras):
     def lease_failed(self, fault: Fault) -> None:
         """The pool could not connect: move on to the backend's next endpoint, if there is one."""
         self._waiting_for = None
-        name = self.route.canary if self.variant else self.route.stable
-        assert name is not None  # as in lease
-        if len(self._tried) < len(self._backends[name].pools):
+        pools = self._pools
+        if pools is not None and len(self._tried) < len(pools.pools):
             self.lease()
         else:
             self._failed(fault)
 
     def _may_try_another(self) -> bool:
-        name = self.route.canary if self.variant else self.route.stable
-        if name is None or len(self._tried) >= len(self._backends[name].pools):
-            return False
-        return self._worker.budget(self.route).take()
+        pools = self._pools
+        return pools is not None and len(self._tried) < len(pools.pools) and self._plan.budget.take()
+
+    @property
+    def _pools(self) -> BackendPool | None:
+        """The endpoints of the present variant's backend; None where nothing is deployed."""
+        return self._plan.canary_pool if self.variant is CANARY else self._plan.stable_pool
 
     # send: the request, with fresh framing
 
@@ -225,31 +246,34 @@ class Exchange(Extras):
         self._connection = connection
         connection.attach(self)
         head = self._head
-        parts = [self.method, b" ", self._target, b" HTTP/1.1\r\nhost: "]
-        parts += (connection.pool.host or head.host or connection.pool.endpoint.authority.encode(), b"\r\n")
+        line = self._line
+        parts = [line.opening if line is not None else b"%b %b HTTP/1.1\r\nhost: " % (self.method, self._target)]
+        parts.append(connection.pool.host or head.host or connection.pool.endpoint.authority.encode())
+        parts.append(b"\r\n")
         parts += head.lines
         if self._extra is not None:
             parts.append(self._extra_lines(self._extra, body_here=self._body_done or self._kept_bytes > 0))
         if head.content_length is not None:
-            parts += (head.length_line, b"\r\n")
+            parts.append(head.length_line)
+            parts.append(b"\r\n")
             parts += self._kept
         elif head.chunked:
             self._add_chunks(parts)
         else:
             parts.append(b"\r\n")
-        if not self._keeps_body or self._kept_bytes > self.route.rescue.body_bytes_max:
+        plan = self._plan
+        if not self._keeps_body or self._kept_bytes > plan.kept_bytes_max:
             self._drop_kept()
         now_s = self._worker.now_s()
         if self._record is not None:
             self._record.lease_us = int((now_s - self._try_since_s) * 1e6)
         self._try_since_s = now_s
-        timeouts = self.route.timeouts
-        if timeouts.try_s is not None:
-            self.total_at_s = min(now_s + timeouts.try_s, self._duration_from_s + timeouts.total_s)
+        if plan.try_s:
+            self.total_at_s = min(now_s + plan.try_s, self._duration_from_s + plan.total_s)
         if self._body_done:
-            self._set_deadline_at(now_s + timeouts.first_byte_s, faults.FIRST_BYTE_TIMEOUT)
+            self._set_deadline_at(now_s + plan.first_byte_s, faults.FIRST_BYTE_TIMEOUT)
         else:
-            self._set_deadline_at(now_s + self.route.timeouts.idle_s, faults.BODY_TIMEOUT)
+            self._set_deadline_at(now_s + plan.idle_s, faults.BODY_TIMEOUT)
             if self._extra is not None and self._extra.awaits_continue:
                 self._await_continue(now_s)
         self._blocked = False
@@ -281,11 +305,11 @@ class Exchange(Extras):
                 self._downstream.pause_reading()
             return
         assert self._connection is not None
-        if self._keeps_body and self._kept_bytes > self.route.rescue.body_bytes_max:
+        if self._keeps_body and self._kept_bytes > self._plan.kept_bytes_max:
             self._drop_kept()
         self._connection.write(_chunk(piece) if self._head.chunked else piece)
         if not self._blocked:
-            self._set_deadline(self.route.timeouts.idle_s, faults.BODY_TIMEOUT)
+            self._set_deadline(self._plan.idle_s, faults.BODY_TIMEOUT)
 
     def awaited_body_bytes(self) -> int:
         """How much of the request's body has come while it is the client's turn to send more; -1 otherwise."""
@@ -302,11 +326,11 @@ class Exchange(Extras):
         if self._head.chunked:
             connection.write(_LAST if self._extra is None else self._last_chunk(self._extra.trailers_in))
         if self._first_byte_s:
-            self._set_deadline(self.route.timeouts.idle_s, faults.IDLE_TIMEOUT)
+            self._set_deadline(self._plan.idle_s, faults.IDLE_TIMEOUT)
         else:
             now_s = self._worker.now_s()
             self._try_since_s = now_s
-            self._set_deadline_at(now_s + self.route.timeouts.first_byte_s, faults.FIRST_BYTE_TIMEOUT)
+            self._set_deadline_at(now_s + self._plan.first_byte_s, faults.FIRST_BYTE_TIMEOUT)
 
     def _drop_kept(self) -> None:
         self._kept.clear()
@@ -397,7 +421,7 @@ class Exchange(Extras):
             fault = faults.IDLE_TIMEOUT if self._body_done or self._blocked else faults.BODY_TIMEOUT
             now_s = self._worker.now_s()
             self._waited(now_s)
-            self._set_deadline_at(now_s + self.route.timeouts.idle_s, fault)
+            self._set_deadline_at(now_s + self._plan.idle_s, fault)
 
     def answer_is_long(self) -> None:
         """What the client does not take is kept in small measure from now on (sips.py)."""
@@ -446,14 +470,14 @@ class Exchange(Extras):
         self._downstream.pause_reading()
         if not self._body_done:
             fault = faults.IDLE_TIMEOUT if self._first_byte_s else faults.FIRST_BYTE_TIMEOUT
-            self._set_deadline(self.route.timeouts.idle_s, fault)
+            self._set_deadline(self._plan.idle_s, fault)
 
     def resume_downstream(self) -> None:
         """The backend takes more."""
         self._blocked = False
         self._downstream.resume_reading()
         if not self._body_done:
-            self._set_deadline(self.route.timeouts.idle_s, faults.BODY_TIMEOUT)
+            self._set_deadline(self._plan.idle_s, faults.BODY_TIMEOUT)
 
     def pause_upstream(self) -> None:
         """The client takes the response slowly: so does the gateway."""
@@ -470,7 +494,7 @@ class Exchange(Extras):
                 self._piece_s = self._worker.now_s()
             # As in upstream_progress: a client that has not sent all owes its body, however well it reads.
             fault = faults.IDLE_TIMEOUT if self._body_done or self._blocked else faults.BODY_TIMEOUT
-            self._set_deadline(self.route.timeouts.idle_s, fault)
+            self._set_deadline(self._plan.idle_s, fault)
 
 
 def _chunk(piece: bytes) -> bytes:

@@ -17,7 +17,7 @@ Rules:
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.proxy import faults, headers, trailers
 from gateway.proxy.accesslog import Record
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from gateway.proxy.upstream import UpstreamConnection
 
 # How long a client waits for leave to send its body that its backend does not give.
-_CONTINUE_S = 0.5
-_NUMBER = re.compile(rb"[0-9]{1,9}\Z")
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_CONTINUE_S: Final = 0.5
+_NUMBER: Final = re.compile(rb"[0-9]{1,9}\Z")
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Extra:

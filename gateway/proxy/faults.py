@@ -6,22 +6,27 @@ document marked by the header ``x-gateway-error``, so that nobody mistakes it fo
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from gateway.core.errors import Blame
 
-ERROR_HEADER = b"x-gateway-error"
-TYPE_PREFIX = "urn:canary-gateway:problem:"
+ERROR_HEADER: Final = b"x-gateway-error"
+TYPE_PREFIX: Final = "urn:canary-gateway:problem:"
 
 
-class Fault(msgspec.Struct, frozen=True):
+class Fault:
     """Why an exchange failed. ``close``: the connection's framing is in doubt, or it must end for another reason."""
 
-    reason: str
-    status: int
-    blame: Blame
-    title: str
-    close: bool = False
+    __slots__ = ("blame", "close", "reason", "status", "title")
+
+    def __init__(self, reason: str, status: int, blame: Blame, title: str, *, close: bool = False) -> None:
+        self.reason = reason
+        self.status = status
+        self.blame = blame
+        self.title = title
+        self.close = close
 
 
 def _downstream(reason: str, status: int, title: str, *, close: bool = True) -> Fault:
@@ -33,66 +38,67 @@ def _upstream(reason: str, status: int, title: str) -> Fault:
 
 
 # The client's doing. Where framing is in doubt the connection is closed.
-BAD_REQUEST = _downstream("bad_request", 400, "the request is malformed")
-BAD_HOST = _downstream("bad_host", 400, "the Host header is missing, repeated or malformed")
-BAD_FRAMING = _downstream("bad_framing", 400, "the request's body length is ambiguous")
-BAD_TARGET = _downstream("bad_target", 400, "the request target is malformed")
-HEAD_TOO_LARGE = _downstream("head_too_large", 431, "the request head is over the limit")
-TARGET_TOO_LONG = _downstream("target_too_long", 414, "the request target is over the limit")
-BODY_TOO_LARGE = _downstream("body_too_large", 413, "the request body is over the limit")
-HEAD_TIMEOUT = _downstream("head_timeout", 408, "the request head did not arrive in time")
-BODY_TIMEOUT = _downstream("body_timeout", 408, "the request body stalled")
-METHOD_NOT_ALLOWED = _downstream("method_not_allowed", 405, "CONNECT and TRACE are not served")
-EXPECTATION_FAILED = _downstream("expectation_failed", 417, "only 100-continue can be expected", close=False)
-TOO_MANY_FROM_CLIENT = _downstream("too_many_from_client", 429, "this client has too many connections")
-BODY_TOO_SLOW = _downstream("body_too_slow", 408, "the request body came more slowly than is allowed")
+BAD_REQUEST: Final = _downstream("bad_request", 400, "the request is malformed")
+BAD_HOST: Final = _downstream("bad_host", 400, "the Host header is missing, repeated or malformed")
+BAD_FRAMING: Final = _downstream("bad_framing", 400, "the request's body length is ambiguous")
+BAD_TARGET: Final = _downstream("bad_target", 400, "the request target is malformed")
+HEAD_TOO_LARGE: Final = _downstream("head_too_large", 431, "the request head is over the limit")
+TARGET_TOO_LONG: Final = _downstream("target_too_long", 414, "the request target is over the limit")
+BODY_TOO_LARGE: Final = _downstream("body_too_large", 413, "the request body is over the limit")
+HEAD_TIMEOUT: Final = _downstream("head_timeout", 408, "the request head did not arrive in time")
+BODY_TIMEOUT: Final = _downstream("body_timeout", 408, "the request body stalled")
+METHOD_NOT_ALLOWED: Final = _downstream("method_not_allowed", 405, "CONNECT and TRACE are not served")
+EXPECTATION_FAILED: Final = _downstream("expectation_failed", 417, "only 100-continue can be expected", close=False)
+TOO_MANY_FROM_CLIENT: Final = _downstream("too_many_from_client", 429, "this client has too many connections")
+BODY_TOO_SLOW: Final = _downstream("body_too_slow", 408, "the request body came more slowly than is allowed")
 # Closed without an answer: whoever began so would not understand one.
-BAD_PROXY_HEADER = _downstream("bad_proxy_header", 400, "the connection does not begin with a PROXY header")
-TLS_HANDSHAKE = _downstream("tls_handshake", 400, "the TLS handshake failed, or was not finished in time")
-HTTP2_UNSUPPORTED = _downstream("http2_unsupported", 400, "HTTP/2 is not served here: speak HTTP/1.1")
-NO_ROUTE = _downstream("no_route", 404, "no route matches this host and path", close=False)
-LOOP = Fault("loop", 508, Blame.INTERNAL, "the request has passed this gateway before")
+BAD_PROXY_HEADER: Final = _downstream("bad_proxy_header", 400, "the connection does not begin with a PROXY header")
+TLS_HANDSHAKE: Final = _downstream("tls_handshake", 400, "the TLS handshake failed, or was not finished in time")
+HTTP2_UNSUPPORTED: Final = _downstream("http2_unsupported", 400, "HTTP/2 is not served here: speak HTTP/1.1")
+NO_ROUTE: Final = _downstream("no_route", 404, "no route matches this host and path", close=False)
+LOOP: Final = Fault("loop", 508, Blame.INTERNAL, "the request has passed this gateway before")
 
 # The model's doing. Only these count against a variant.
-CONNECT_FAILED = _upstream("connect_failed", 502, "the backend refused the connection")
-CONNECT_TIMEOUT = _upstream("connect_timeout", 504, "the backend did not accept the connection in time")
-RESET = _upstream("reset", 502, "the backend closed the connection before it answered")
-TRUNCATED = _upstream("truncated", 502, "the backend's answer broke off")
-BAD_RESPONSE = _upstream("bad_response", 502, "the backend's answer is malformed")
-FIRST_BYTE_TIMEOUT = _upstream("first_byte_timeout", 504, "the backend did not begin to answer in time")
-TRY_TIMEOUT = _upstream("try_timeout", 504, "the backend took longer than a try may take")
-IDLE_TIMEOUT = _upstream("idle_timeout", 504, "the backend's answer stalled")
-NO_ENDPOINT = _upstream("no_healthy_endpoint", 503, "the backend has no healthy endpoint")
+CONNECT_FAILED: Final = _upstream("connect_failed", 502, "the backend refused the connection")
+CONNECT_TIMEOUT: Final = _upstream("connect_timeout", 504, "the backend did not accept the connection in time")
+RESET: Final = _upstream("reset", 502, "the backend closed the connection before it answered")
+TRUNCATED: Final = _upstream("truncated", 502, "the backend's answer broke off")
+BAD_RESPONSE: Final = _upstream("bad_response", 502, "the backend's answer is malformed")
+FIRST_BYTE_TIMEOUT: Final = _upstream("first_byte_timeout", 504, "the backend did not begin to answer in time")
+TRY_TIMEOUT: Final = _upstream("try_timeout", 504, "the backend took longer than a try may take")
+IDLE_TIMEOUT: Final = _upstream("idle_timeout", 504, "the backend's answer stalled")
+NO_ENDPOINT: Final = _upstream("no_healthy_endpoint", 503, "the backend has no healthy endpoint")
 
 # Nobody's variant is to blame.
-LAST_RECIPIENT = Fault("last_recipient", 200, Blame.NONE, "the request was to be forwarded no further")
-STALE = Fault("stale_connection", 502, Blame.INTERNAL, "a kept connection was closed under the request")
-QUEUE_FULL = Fault("queue_full", 503, Blame.INTERNAL, "too many requests wait for the backend")
-TOTAL_TIMEOUT = Fault("total_timeout", 504, Blame.INTERNAL, "the exchange took longer than the route allows")
-TOO_MANY_CONNECTIONS = Fault("too_many_connections", 503, Blame.INTERNAL, "too many connections", close=True)
+NOTHING_DEPLOYED: Final = Fault("nothing_deployed", 503, Blame.NONE, "nothing is deployed on this route yet")
+LAST_RECIPIENT: Final = Fault("last_recipient", 200, Blame.NONE, "the request was to be forwarded no further")
+STALE: Final = Fault("stale_connection", 502, Blame.INTERNAL, "a kept connection was closed under the request")
+QUEUE_FULL: Final = Fault("queue_full", 503, Blame.INTERNAL, "too many requests wait for the backend")
+TOTAL_TIMEOUT: Final = Fault("total_timeout", 504, Blame.INTERNAL, "the exchange took longer than the route allows")
+TOO_MANY_CONNECTIONS: Final = Fault("too_many_connections", 503, Blame.INTERNAL, "too many connections", close=True)
 
 # Never an answer: the deadline at which the gateway lets a client send its body.
-NO_CONTINUE = Fault("no_continue", 100, Blame.NONE, "the backend gives no leave to send the body")
+NO_CONTINUE: Final = Fault("no_continue", 100, Blame.NONE, "the backend gives no leave to send the body")
 
 # What says that a backend is short of room, though it never saw the request.
-OF_OVERLOAD = (QUEUE_FULL,)
+OF_OVERLOAD: Final = (QUEUE_FULL,)
 
 # What an endpoint did to a try that it had accepted (a connection that never came about is its pool's to count).
-OF_AN_ENDPOINT = (RESET, TRUNCATED, BAD_RESPONSE, FIRST_BYTE_TIMEOUT, IDLE_TIMEOUT, TRY_TIMEOUT)
-
-
-class _Problem(msgspec.Struct):
-    type: str
-    title: str
-    status: int
-    detail: str
-    reason: str
+OF_AN_ENDPOINT: Final = (RESET, TRUNCATED, BAD_RESPONSE, FIRST_BYTE_TIMEOUT, IDLE_TIMEOUT, TRY_TIMEOUT)
 
 
 def problem(fault: Fault, detail: str = "") -> bytes:
     """The fault as an ``application/problem+json`` document."""
     type_ = TYPE_PREFIX + fault.reason.replace("_", "-")
-    return msgspec.json.encode(_Problem(type_, fault.title, fault.status, detail or fault.title, fault.reason))
+    return msgspec.json.encode(
+        {
+            "type": type_,
+            "title": fault.title,
+            "status": fault.status,
+            "detail": detail or fault.title,
+            "reason": fault.reason,
+        }
+    )
 
 
 def response(fault: Fault) -> bytes:

@@ -6,23 +6,26 @@ One per worker. Everything that is the same for each request is computed here, o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from gateway.proxy.tracing import Ids, trace_id_of, valid_request_id
 from gateway.runtime.settings import HeaderPolicy
 
 REJECT, DROP, PASS = "reject", "drop", "pass"
-_NAMES_MAX = 512
-_NAME_BYTES_MAX = 64
+_NAMES_MAX: Final = 512
+_NAME_BYTES_MAX: Final = 64
 
 
 class FieldPolicy:
     """The policy of one worker. ``request_id`` is the field's lower-case name, None where there is none."""
 
     __slots__ = (
+        "_id_begin",
         "_ids",
         "_makes_trace",
         "_names",
         "_names_back",
+        "_parent_end",
         "forwarded",
         "host_seen",
         "rejects_underscores",
@@ -40,6 +43,7 @@ class FieldPolicy:
         self, policy: HeaderPolicy, special_in_request: frozenset[bytes], special_in_response: frozenset[bytes]
     ) -> None:
         self._ids = Ids()
+        self._parent_end = self._ids.parent + b"\r\n"
         self._makes_trace = policy.traceparent == "make"
         self.forwarded = policy.forwarded
         self.rejects_underscores = policy.underscores == REJECT
@@ -47,6 +51,7 @@ class FieldPolicy:
         self.via = None if policy.via is None else policy.via.encode()
         self.via_10, self.via_11 = (b"%b %b" % (version, self.via or b"") for version in (b"1.0", b"1.1"))
         self.request_id = None if policy.request_id is None else policy.request_id.encode()
+        self._id_begin = b"%b: " % (self.request_id or b"")
         names = frozenset() if self.request_id is None else frozenset((self.request_id,))
         self.special_in_request = special_in_request | names
         # The answer bears the name that the gateway gave the request, not another.
@@ -104,12 +109,14 @@ class FieldPolicy:
         fresh = b""
         if not trace_id and self._makes_trace:
             trace_id = fresh = self._ids.new()
-            lines += (b"traceparent: ", self._ids.traceparent(fresh), b"\r\n")
+            lines.append(b"traceparent: 00-")
+            lines.append(fresh)
+            lines.append(self._parent_end)
         if self.request_id is None:
             return b"", trace_id
         if request_id is None or not valid_request_id(request_id):
             request_id = fresh or self._ids.new()
-        line = b"%b: %b\r\n" % (self.request_id, request_id)
+        line = self._id_begin + request_id + b"\r\n"
         lines.append(line)
         return line, trace_id
 

@@ -14,24 +14,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Final
 
 from gateway.proxy import faults
 from gateway.proxy.faults import Fault
 from gateway.proxy.fieldpolicy import FieldPolicy, forwarded_element
-from gateway.proxy.plain import PlainHead
+from gateway.proxy.plain import Block, PlainHead
 from gateway.runtime.settings import HeaderPolicy
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 
-VARIANT_HEADER = b"x-gateway-variant"
-RESCUED_HEADER = b"x-gateway-rescued"
+VARIANT_HEADER: Final = b"x-gateway-variant"
+RESCUED_HEADER: Final = b"x-gateway-rescued"
 # A request that bears our own Via this often is going in circles.
-VIA_PASSES_MAX = 3
+VIA_PASSES_MAX: Final = 3
 
-_HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?\Z")
-_DIGITS = re.compile(rb"[0-9]{1,18}\Z")
+_HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?\Z")
+_DIGITS: Final = re.compile(rb"[0-9]{1,18}\Z")
 
-_DROPPED_BY_REQUEST = {
+_DROPPED_BY_REQUEST: Final = {
     b"keep-alive",
     b"proxy-connection",
     b"te",
@@ -43,7 +44,7 @@ _DROPPED_BY_REQUEST = {
     RESCUED_HEADER,
     faults.ERROR_HEADER,
 }
-_FORWARDED = {
+_FORWARDED: Final = {
     b"x-forwarded-for",
     b"x-forwarded-proto",
     b"x-forwarded-host",
@@ -51,7 +52,7 @@ _FORWARDED = {
     b"forwarded",
     b"x-real-ip",
 }
-_READ_BY_REQUEST = {
+_READ_BY_REQUEST: Final = {
     b"host",
     b"connection",
     b"content-length",
@@ -63,8 +64,8 @@ _READ_BY_REQUEST = {
     b"traceparent",
     b"tracestate",
 }
-_SPECIAL_IN_REQUEST = frozenset(_DROPPED_BY_REQUEST | _FORWARDED | _READ_BY_REQUEST)
-_SPECIAL_IN_RESPONSE = {
+_SPECIAL_IN_REQUEST: Final = frozenset(_DROPPED_BY_REQUEST | _FORWARDED | _READ_BY_REQUEST)
+_SPECIAL_IN_RESPONSE: Final = {
     b"connection",
     b"keep-alive",
     b"proxy-connection",
@@ -79,7 +80,7 @@ _SPECIAL_IN_RESPONSE = {
     faults.ERROR_HEADER,
 }
 # Connection may not nominate these away (rule 2).
-_PROTECTED = {
+_PROTECTED: Final = {
     b"host",
     b"content-length",
     b"transfer-encoding",
@@ -152,7 +153,7 @@ class RequestHead:
         """The first value of a field by lower-case name."""
         for field, value in self.fields:
             if field.lower() == name:
-                return value
+                return value.strip(b" \t")  # llhttp leaves the blanks behind a value
         return None
 
 
@@ -171,6 +172,10 @@ def read_request(
     ``peer`` is the client's address; ``authority``, that of an absolute target, takes the place of Host; ``plain`` is
     what plain.py has read already.
     """
+    if plain is not None and plain.block is not None:
+        passed = plain.block.request or _passed_request(plain.block, policy)
+        if passed.known:
+            return _known_request(plain, passed, peer, tls, policy)
     if version not in ("1.1", "1.0"):
         return faults.BAD_REQUEST
     head = RequestHead()
@@ -189,10 +194,11 @@ def read_request(
             else:
                 lines += (name, b": ", value, b"\r\n")
         elif low == b"host":
-            if has_host or (value != policy.host_seen and not _HOST.match(value)):
+            host = value.strip(b" \t")  # llhttp leaves the blanks behind a value
+            if has_host or (host != policy.host_seen and not _HOST.match(host)):
                 return faults.BAD_HOST
             has_host = True
-            head.host = policy.host_seen = value
+            head.host = policy.host_seen = host
         elif low == b"content-length":
             if plain is not None:
                 head.content_length = plain.length
@@ -279,6 +285,74 @@ def read_request(
     return head
 
 
+class PassedRequest:
+    """What the rules make of a block of fields, whoever sent it; ``known`` is false where that matters.
+
+    ``lines`` are those that are passed on, ``rest`` follows the client's address: x-forwarded-proto (by whether the
+    client came over TLS) and x-forwarded-host.
+    """
+
+    __slots__ = ("cookies", "host", "known", "lines", "rest")
+
+    def __init__(self, host: bytes, cookies: list[bytes], lines: bytes, *, known: bool) -> None:
+        self.host = host
+        self.cookies = cookies
+        self.lines = lines
+        self.known = known
+        forwarded_host = b"x-forwarded-host: %b\r\n" % host if host else b""
+        self.rest = (
+            b"\r\nx-forwarded-proto: http\r\n" + forwarded_host,
+            b"\r\nx-forwarded-proto: https\r\n" + forwarded_host,
+        )
+
+
+def _passed_request(block: Block, policy: FieldPolicy) -> PassedRequest:
+    """What becomes of a block of fields that say nothing but what most requests say (else it is not ``known``)."""
+    host: bytes | None = None
+    cookies: list[bytes] = []
+    lines: list[bytes] = []
+    known = True
+    for i, (name, value) in enumerate(block.fields):
+        low = policy.name_in(name)
+        if not low:
+            lines.append(block.lines[i])
+        elif low == b"host" and host is None and _HOST.match(value):
+            host = value
+        elif low == b"cookie":
+            cookies.append(value)
+            lines += (name, b": ", value, b"\r\n")
+        elif low != b"content-length" and not (low == b"connection" and value == b"keep-alive"):
+            known = False
+    if policy.via is not None:
+        lines.append(policy.via_line_11)
+    passed = PassedRequest(host or b"", cookies, b"".join(lines), known=known and host is not None)
+    block.request = passed
+    return passed
+
+
+def _known_request(plain: PlainHead, passed: PassedRequest, peer: bytes, tls: bool, policy: FieldPolicy) -> RequestHead:
+    """What `read_request` finds in fields that it has read before."""
+    head = RequestHead()
+    head.fields = plain.fields
+    head.host = passed.host
+    head.cookies = passed.cookies
+    if plain.length >= 0:
+        head.content_length = plain.length
+        head.length_line = plain.length_line
+    lines = head.lines
+    lines.append(passed.lines)
+    if policy.forwarded:
+        lines += (b"forwarded: ", forwarded_element(peer, passed.host, tls=tls), b"\r\n")
+    head.id_line, head.trace_id = policy.name(lines, None, (), ())
+    if peer:
+        lines.append(b"x-forwarded-for: ")
+        lines.append(peer)
+        lines.append(passed.rest[1 if tls else 0])
+    else:
+        lines.append(passed.rest[1 if tls else 0][2:])
+    return head
+
+
 def _read_rare(rare: Rare, low: bytes, value: bytes, trusted: bool, policy: FieldPolicy) -> None:
     """Take note of a field that few requests have; what is not wanted here is dropped."""
     if low == b"upgrade":
@@ -317,6 +391,10 @@ def read_response(
     fields: RawHeaders, policy: FieldPolicy, version: str = "1.1", plain: PlainHead | None = None
 ) -> ResponseHead | Fault:
     """Check a response's header fields and prepare the lines to pass on; ``plain`` as in `read_request`."""
+    if plain is not None and plain.block is not None:
+        passed = plain.block.response or _passed_response(plain.block, policy)
+        if passed.known:
+            return _known_response(plain, passed)
     head = ResponseHead()
     lines = head.lines
     nominated: set[bytes] | None = None
@@ -357,6 +435,44 @@ def read_response(
     return head
 
 
+class PassedResponse:
+    """What the rules make of a block of a response's fields, as far as it is ``known``; ``newest`` was made of it last."""
+
+    __slots__ = ("known", "lines", "newest")
+
+    def __init__(self, lines: bytes, *, known: bool) -> None:
+        self.lines = [lines] if lines else []
+        self.known = known
+        self.newest: ResponseHead | None = None
+
+
+def _passed_response(block: Block, policy: FieldPolicy) -> PassedResponse:
+    """As `_passed_request`, of a response."""
+    lines: list[bytes] = []
+    known = True
+    for i, (name, value) in enumerate(block.fields):
+        low = policy.name_back(name)
+        if not low:
+            lines.append(block.lines[i])
+        elif low in (b"trailer", b"transfer-encoding") or (low == b"connection" and value != b"keep-alive"):
+            known = False
+    passed = PassedResponse(b"".join(lines), known=known)
+    block.response = passed
+    return passed
+
+
+def _known_response(plain: PlainHead, passed: PassedResponse) -> ResponseHead:
+    """What `read_response` finds in fields that it has read before."""
+    head = passed.newest
+    if head is None or head.length_line != plain.length_line:
+        head = passed.newest = ResponseHead()
+        if plain.length >= 0:
+            head.content_length = plain.length
+            head.length_line = plain.length_line
+        head.lines = passed.lines
+    return head
+
+
 def read_target(target: bytes, method: bytes) -> tuple[bytes, bytes, bytes | None] | Fault:
     """Split a request target into (origin-form to forward, path to route on, authority of an absolute form).
 
@@ -374,6 +490,8 @@ def read_target(target: bytes, method: bytes) -> tuple[bytes, bytes, bytes | Non
         authority, target = rest[:cut], rest[cut:]
         if not _HOST.match(authority):
             return faults.BAD_TARGET
+        if not target and method == b"OPTIONS":
+            return b"*", b"/", authority  # of the server itself (RFC 9112, 3.2.4)
         if not target.startswith(b"/"):
             target = b"/" + target
     if target.find(b"#") >= 0 or target.find(b"%00") >= 0:

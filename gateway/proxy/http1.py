@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 import struct
 from collections import deque
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import httptools
 
@@ -34,10 +35,10 @@ from gateway.proxy.tunnel import Tunnel
 from gateway.proxy.upstream import UpstreamConnection
 
 # How long a closed-for-writing connection is read from, so that a reset does not overtake the answer.
-_LINGER_S = 1.0
+_LINGER_S: Final = 1.0
 # How long a kept connection may stand idle once the server drains: a request may be on its way already.
-_DRAIN_IDLE_S = 1.0
-_LINGER_ZERO = struct.pack("ii", 1, 0)
+_DRAIN_IDLE_S: Final = 1.0
+_LINGER_ZERO: Final = struct.pack("ii", 1, 0)
 
 
 class DownstreamConnection:
@@ -52,8 +53,10 @@ class DownstreamConnection:
         "_draining",
         "_ended",
         "_fields",
+        "_first_bytes",
         "_head_bytes",
         "_head_since_s",
+        "_head_size",
         "_held",
         "_in_head",
         "_left",
@@ -62,6 +65,7 @@ class DownstreamConnection:
         "_paused_by_peer",
         "_parser",
         "_queue",
+        "_recall",
         "_refusal",
         "_registry",
         "_reframes",
@@ -90,10 +94,13 @@ class DownstreamConnection:
         self._body_of: Exchange | None = None
         self._target = b""
         self._fields: list[tuple[bytes, bytes]] = []
-        self._head_bytes = 0
+        self._head_bytes = self._head_size = 0
+        # What the request line is in, and whatever else came with it.
+        self._first_bytes = b""
         self._in_head = True
         # Whether llhttp is between two messages, so that a plain one may pass it by; what is owed of that one's body.
         self._between = True
+        self._recall = worker.plain.recall()
         self._left = 0
         self._refusal: Fault | None = None
         self._head_since_s = self._since_s = worker.now_s()
@@ -137,6 +144,10 @@ class DownstreamConnection:
                 return
         if not self._head_bytes and self._in_head:
             self._head_since_s = self._worker.now_s()
+        if not self._head_bytes or not self._in_head:
+            self._first_bytes = data
+        elif not self._fields:
+            self._first_bytes += data
         self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -146,7 +157,9 @@ class DownstreamConnection:
             raise  # a mistake of ours, not of the client: it must not pass for a 400
         except httptools.HttpParserError:
             self._refuse(faults.HTTP2_UNSUPPORTED if data.startswith(_HTTP2_PREFACE) else faults.BAD_REQUEST)
-        if self._head_bytes > self._worker.limits.head_bytes_max:
+        head_bytes_max = self._worker.limits.head_bytes_max
+        self._first_bytes = self._first_bytes[-head_bytes_max:] if self._head_bytes and self._in_head else b""
+        if self._head_bytes > head_bytes_max:
             self._refuse(faults.HEAD_TOO_LARGE)
         self._advance()
 
@@ -164,7 +177,8 @@ class DownstreamConnection:
                 head = None
                 if self._between:
                     worker = self._worker
-                    head = worker.plain.request(data, at, worker.plain_bytes_max, worker.limits.header_fields_max)
+                    bytes_max, fields_max = worker.plain_bytes_max, worker.header_fields_max
+                    head = worker.plain.request(data, at, bytes_max, fields_max, self._recall)
                 if head is None:
                     return data[at:] if at else data
                 at = head.end
@@ -184,7 +198,7 @@ class DownstreamConnection:
         incomplete = self._body_of
         if incomplete is not None and incomplete in self._queue:
             return False
-        # TLS knows no half-close: uvloop ends the connection whatever is said here, and complains of being told otherwise.
+        # TLS knows no half-close: uvloop ends the connection whatever is said here, and complains if told otherwise.
         return bool(self._queue) and not self._ended and not self.tls
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -216,6 +230,7 @@ class DownstreamConnection:
         """A request begins."""
         self._target = b""
         self._fields = []
+        self._head_size = 0
         self._in_head = True
         self._between = False
         if not self._head_bytes:  # it begins inside a chunk that ended another
@@ -239,11 +254,19 @@ class DownstreamConnection:
             return
         limits = self._worker.limits
         self._fields.append((name, value))
-        if len(self._fields) > limits.header_fields_max or len(name) + len(value) > limits.line_bytes_max:
+        size = len(name) + len(value)
+        self._head_size += size
+        if (
+            len(self._fields) > limits.header_fields_max
+            or size > limits.line_bytes_max
+            or self._head_size > limits.head_bytes_max
+        ):
             self._refuse(faults.HEAD_TOO_LARGE)
 
     def on_headers_complete(self) -> None:
         """The head is whole: make the exchange and queue it."""
+        if not self._speaks_http(self._parser.get_method()):
+            self._refuse(faults.BAD_REQUEST)
         if self._refusal is not None or self._ended:
             self._in_head = False
             self._head_bytes = 0
@@ -254,6 +277,14 @@ class DownstreamConnection:
         exchange = self._body_of
         if exchange is not None and parser.should_upgrade():
             self._reframes = not exchange.asks_to_switch()
+
+    def _speaks_http(self, method: bytes) -> bool:
+        """llhttp takes the request lines of RTSP and ICE for those of HTTP, and does not say so."""
+        seen = self._first_bytes
+        if seen.find(b"RTSP/1") < 0 and seen.find(b"ICE/1") < 0:
+            return True
+        line = b"%b +%b +(?:RTSP|ICE)/1" % (re.escape(method), re.escape(self._target))
+        return re.search(line, seen) is None
 
     def _begin(
         self,
@@ -411,6 +442,7 @@ class DownstreamConnection:
     def shutdown(self) -> None:
         """The server drains (called by uvicorn): finish what is under way, keep nothing (rule 7)."""
         self.closing = self._draining = True
+        self._since_s = self._worker.now_s()  # from here on "within a moment" is measured
         if self._tunnel is not None:
             self._tunnel.drain(self._worker.loop, self._worker.limits.drain_timeout_s)
 
@@ -420,7 +452,10 @@ class DownstreamConnection:
         if self._tunnel is not None:
             self._tunnel.sweep(now_s)
         elif self._linger_until_s:
-            if now_s >= self._linger_until_s:
+            if self.transport.get_write_buffer_size():  # a slow reader is not done with the answer yet
+                self._linger_until_s = now_s + _LINGER_S
+                self._sweep_unread(now_s)
+            elif now_s >= self._linger_until_s:
                 self.transport.abort()
         elif self._ended or (self._paused_by_peer and not (self._queue and self._queue[0].started)):
             self._sweep_unread(now_s)
@@ -493,13 +528,14 @@ class DownstreamConnection:
         more_comes = bool(self._queue) or self._body_of is not None or self._refusal is not None
         self._queue.clear()
         self._body_of = None
-        if self.eof or not more_comes or self.transport.is_closing() or not self.transport.can_write_eof():
+        if self.eof or not more_comes or self.transport.is_closing():
             self._end()
             return
         self.closing = self._ended = True
         self._linger_until_s = self._worker.now_s() + _LINGER_S
         self.resume_reading()
-        self.transport.write_eof()
+        if self.transport.can_write_eof():  # over TLS there is no such thing, but a time to read all the same
+            self.transport.write_eof()
 
     def _end(self) -> None:
         """Close as soon as all is sent; nothing that still comes is looked at."""
@@ -517,8 +553,8 @@ class DownstreamConnection:
         self.transport.abort()
 
 
-_HTTP2_PREFACE = b"PRI * HTTP/2"
-_REASONS = {
+_HTTP2_PREFACE: Final = b"PRI * HTTP/2"
+_REASONS: Final = {
     200: b"OK",
     400: b"Bad Request",
     404: b"Not Found",

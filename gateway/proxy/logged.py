@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.core.errors import Blame
 from gateway.core.types import percent_from_weight_bp
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gateway.proxy.headers import RequestHead
 
 # Of a target that nobody serves this much is shown to the client that asked for it.
-_SHOWN_MAX = 200
+_SHOWN_MAX: Final = 200
 
 
 class Logged(Settlement):

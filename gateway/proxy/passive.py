@@ -16,10 +16,12 @@ It is about endpoints, not versions: the verdict sees every failed try all the s
 
 from __future__ import annotations
 
+from typing import Final
+
 from gateway.core.traffic.table import Passive
 
 # Of its turns, one that comes back takes at least this share, or it could never prove itself.
-_SHARE_MIN = 0.1
+_SHARE_MIN: Final = 0.1
 
 
 class PassiveHealth:

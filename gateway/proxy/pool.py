@@ -22,7 +22,7 @@ import ssl
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from gateway.core.traffic.table import Backend, BackendTls, Endpoint
 from gateway.proxy import faults
@@ -40,9 +40,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("gateway.worker")
 # How long the rest of an unwanted answer is read before its connection is given up.
-_DRAIN_S = 1.0
+_DRAIN_S: Final = 1.0
 # A want of the gateway's own (descriptors, ports, memory) says nothing about the backend.
-_OWN_ERRORS = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL))
+_OWN_ERRORS: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL))
 
 
 class EndpointPool:
@@ -66,6 +66,7 @@ class EndpointPool:
         self.passive = PassiveHealth(backend.passive)
         self.siblings: list[EndpointPool] = [self]
         self._tasks: set[asyncio.Task[None]] = set()
+        self._connecting: set[asyncio.Timeout] = set()
         self._name = Name(endpoint.host, endpoint.port, backend.resolve_s, backend.resolve_max_age_s)
         self._ssl = _context_of(backend) if endpoint.tls else None
 
@@ -75,6 +76,7 @@ class EndpointPool:
         self.host = _host(backend.host_header, self.endpoint)
         self.passive.spec = backend.passive
         self._name.resolve_s, self._name.max_age_s = backend.resolve_s, backend.resolve_max_age_s
+        self._name.restrict(backend.allow(self.endpoint))
 
     def lease(self, exchange: Exchange) -> UpstreamConnection | Fault | None:
         """A connection now, a fault now, or None: then the exchange's `leased` or `lease_failed` is called later."""
@@ -149,6 +151,13 @@ class EndpointPool:
                     connection.end_drain()
             self._draining = [c for c in self._draining if c.draining]
 
+    def forgive(self, late_s: float) -> None:
+        """The loop stood still for that long: connections in the making have as much more time."""
+        for deadline in self._connecting:
+            at_s = deadline.when()
+            if at_s is not None and not deadline.expired():
+                deadline.reschedule(at_s + late_s)
+
     def close(self) -> None:
         """The endpoint is in no table any more: close what is idle, and the rest when it is given back."""
         self.retired = True
@@ -176,9 +185,14 @@ class EndpointPool:
         task.add_done_callback(self._tasks.discard)
 
     async def _open(self, exchange: Exchange, timeout_s: float) -> None:
+        deadline = asyncio.timeout(timeout_s)
         try:
-            async with asyncio.timeout(timeout_s):
-                connection = await self._reach()
+            async with deadline:
+                self._connecting.add(deadline)
+                try:
+                    connection = await self._reach()
+                finally:
+                    self._connecting.discard(deadline)
         except TimeoutError:
             self._failed(exchange, faults.CONNECT_TIMEOUT)
         except (OSError, ValueError) as error:  # refused, unreachable, unresolvable, or a certificate that is wrong
@@ -273,7 +287,8 @@ class BackendPool:
     def pick(self, tried: tuple[EndpointPool, ...], now_s: float, *, insist: bool) -> EndpointPool | None:
         """The next healthy endpoint that was not tried, in turn; with ``insist`` ejected ones as a last resort.
 
-        One that starts slowly takes the turns that nobody else could. None when active probes found all endpoints down, or none is left to try.
+        One that starts slowly takes the turns that nobody else could. None when active probes found all endpoints down,
+        or none is left to try.
         """
         pools = self.pools
         count = len(pools)

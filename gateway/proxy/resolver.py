@@ -7,6 +7,8 @@ Rules:
 2. A failed lookup keeps the addresses of the last good one, for ``resolve_max_age_s``.
 3. All addresses of a name take turns; one that failed to connect goes to the end of the line until all have failed.
 4. A literal address is never looked up.
+5. Where a backend came in over the API its name may lead to allowed addresses alone (core.traffic.addresses), whatever
+   it led to when it came in. The others are never connected to; a name that leads to none but those leads nowhere.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable
 from time import monotonic
+
+from gateway.core.traffic.addresses import refusals
 
 _log = logging.getLogger("gateway.worker")
 
@@ -44,10 +48,18 @@ class Name:
         self._good_s = self._asked_s = 0.0
         self._turn = 0
         self._asking: asyncio.Task[None] | None = None
+        self._allow: tuple[str, ...] | None = None
+        self._refused: list[str] = []
+
+    def restrict(self, allow: tuple[str, ...] | None) -> None:
+        """From now on it may lead to these addresses alone; None: anywhere."""
+        if allow != self._allow:
+            self._allow = allow
+            self._addresses = self._allowed(self._addresses)
 
     async def address(self) -> str:
         """The address to connect to now. Raises OSError when the name leads nowhere."""
-        if self._literal:
+        if self._literal and self._addresses:
             return self.host
         now_s = monotonic()
         if self._addresses and now_s - self._good_s > self.max_age_s:
@@ -88,10 +100,21 @@ class Name:
             return
         if found:
             self._good_s = monotonic()
+            found = self._allowed(found)
             if set(found) != set(self._addresses):
-                if self._addresses:
+                if self._addresses and found:
                     _log.warning("%s leads to %s now", self.host, ", ".join(found))
                 self._addresses = found
+
+    def _allowed(self, found: list[str]) -> list[str]:
+        if self._allow is None:
+            return found
+        refused = refusals(self.host, found, self._allow)
+        if list(refused) != self._refused:
+            self._refused = list(refused)
+            if refused:
+                _log.error("%s leads where no backend may be: %s", self.host, "; ".join(refused.values()))
+        return [address for address in found if address not in refused]
 
 
 def _is_literal(host: str) -> bool:

@@ -7,6 +7,7 @@ on it. SIGTERM drains (listener.py); SIGHUP looks at the TLS files at once. Both
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import secrets
@@ -27,6 +28,8 @@ from gateway.runtime.settings import WorkerSettings
 # How long a newborn worker waits for control's table before it serves by the one it was born with (stable only).
 _FIRST_TABLE_WAIT_S = 2.0
 _TLS_LOOK_S = 1.0
+# Objects that came to stay, between two looks of the garbage collector: some tens of requests under way have as many.
+_COLLECT_EVERY = 10_000
 
 
 def run(settings: WorkerSettings) -> None:
@@ -66,6 +69,7 @@ async def _serve(settings: WorkerSettings, sock: socket.socket) -> None:
     await _first_table(link, told_to_stop)
     listener = Listener(worker, sock, tls=tls, proxy_protocol=settings.proxy_protocol)
     if not told_to_stop.is_set():
+        _tame_collector()
         listener.start()
         say_ready()
         await told_to_stop.wait()
@@ -77,6 +81,13 @@ async def _serve(settings: WorkerSettings, sock: socket.socket) -> None:
         task.cancel()
     if worker.access is not None:
         worker.access.close()
+
+
+def _tame_collector() -> None:
+    """What is there now stays: the garbage collector need not look at it again, and not after every few connections."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_COLLECT_EVERY, 20, 20)
 
 
 async def _first_table(link: ControlLink, told_to_stop: asyncio.Event) -> None:

@@ -16,12 +16,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from gateway.core.errors import Blame
-from gateway.core.stats.histogram import bucket_of
 from gateway.core.traffic.table import Route
 from gateway.core.types import Variant
 from gateway.proxy import faults
 from gateway.proxy.accesslog import STATUS_ABORTED, Record
 from gateway.proxy.faults import Fault
+from gateway.proxy.plan import RoutePlan
 from gateway.proxy.tally import RouteTally
 
 if TYPE_CHECKING:
@@ -31,9 +31,11 @@ if TYPE_CHECKING:
     from gateway.proxy.tap import Specimen
     from gateway.proxy.tunnel import Tunnel
     from gateway.proxy.upstream import UpstreamConnection
-    from gateway.runtime.wire import RouteTotals
 
-OK, ERRORS, CLIENT_ERRORS, OVERLOAD = "ok", "errors", "client_errors", "overload"
+OK: Final = "ok"
+ERRORS: Final = "errors"
+CLIENT_ERRORS: Final = "client_errors"
+OVERLOAD: Final = "overload"
 # A look at an enumeration's member costs a search through its classes; these are looked at for every request.
 STABLE: Final = Variant.STABLE
 CANARY: Final = Variant.CANARY
@@ -70,6 +72,7 @@ class Settlement:
         "_gap_s",
         "_out",
         "_piece_s",
+        "_plan",
         "_record",
         "_relayed",
         "_settled",
@@ -107,6 +110,7 @@ class Settlement:
         self.started = False
         self.route: Route = None  # type: ignore[assignment]  # set by choose, before anything that reads it
         self.tally: RouteTally | None = None
+        self._plan: RoutePlan = None  # type: ignore[assignment]  # as the route
         # The point of the sticky key, which is the unit of evidence; -1 without one.
         self.unit = -1.0
         self.assigned = self.variant = STABLE
@@ -171,7 +175,7 @@ class Settlement:
             return
         if now_s >= self.total_at_s:
             fault = faults.TOTAL_TIMEOUT
-            if now_s < self._duration_from_s + self.route.timeouts.total_s:  # then it is a try's end (`try_s`)
+            if now_s < self._duration_from_s + self._plan.total_s:  # then it is a try's end (`try_s`)
                 fault = faults.TRY_TIMEOUT if self._body_done else faults.BODY_TIMEOUT
         elif self.deadline_s and now_s >= self.deadline_s:
             fault = self._deadline_fault
@@ -238,9 +242,9 @@ class Settlement:
         return not self._relayed and self._keeps_body
 
     def _may_rescue(self) -> bool:
-        if not self._replayable():
+        if not self._replayable() or self._plan.stable_pool is None:
             return False
-        if not self._worker.budget(self.route).take():
+        if not self._plan.budget.take():
             assert self.tally is not None
             self.tally.totals[CANARY].rescue_denied += 1
             return False
@@ -293,8 +297,7 @@ class Settlement:
             and not self._downstream.last
         )
         if self.tally is not None:
-            answered = self.tally.totals[self.variant].answered
-            answered[fault.status] = answered.get(fault.status, 0) + 1
+            self.tally.hot[self.variant].answered(fault.status)
         size = self._downstream.write_problem(
             fault, keep=keep, head_only=self.method == b"HEAD", detail=self._detail(fault), lines=self._named()
         )
@@ -306,16 +309,18 @@ class Settlement:
 
     def _completed(self) -> None:
         assert self.tally is not None
-        totals = self.tally.totals[self.variant]
-        totals.answered[self._status] = totals.answered.get(self._status, 0) + 1
+        arm = self.tally.hot[self.variant]
+        arm.answered(self._status)
         kind = failure_class(self._status)
         passive = self._tried[-1].passive
         if kind == ERRORS:
             self._tried[-1].try_failed()
         elif passive.streak and kind != OVERLOAD:
             passive.well()
-        first_byte_us, duration_us = self._first_byte_us(), self._duration_us()
-        self._observe(totals, kind, first_byte_us, duration_us)
+        now_s = self._worker.now_s()
+        first_byte_us = max(0, int(((self._first_byte_s or now_s) - self._try_since_s) * 1e6))
+        duration_us = max(0, int((now_s - self._duration_from_s) * 1e6))
+        arm.tried(kind, first_byte_us, duration_us)
         if not self._counted:
             self._enter(kind, first_byte_us, duration_us)
         if self._specimen is not None:
@@ -342,7 +347,8 @@ class Settlement:
         self._settled = True
         if self.tally is not None:
             self.tally.open -= 1
-        self._worker.active.pop(self, None)
+        if self.started:
+            del self._worker.active[self]
         self._kept.clear()
         if self._record is not None:
             answered = self._relayed or self.fault is None or self._status == STATUS_ABORTED
@@ -364,11 +370,7 @@ class Settlement:
 
     def _tried_result(self, kind: str) -> None:
         assert self.tally is not None
-        self._observe(self.tally.totals[self.variant], kind, self._first_byte_us(), self._duration_us())
-
-    def _observe(self, totals: RouteTotals, kind: str, first_byte_us: int, duration_us: int) -> None:
-        totals.tries[kind] = totals.tries.get(kind, 0) + 1
-        self._worker.observe(totals, first_byte_us, duration_us)
+        self.tally.hot[self.variant].tried(kind, self._first_byte_us(), self._duration_us())
 
     def _count(self, kind: str) -> None:
         if not self._counted:
@@ -379,7 +381,7 @@ class Settlement:
         self._counted = True
         if not self.forced:
             assert self.tally is not None
-            self.tally.count(self.assigned, kind, bucket_of(first_byte_us), bucket_of(duration_us))
+            self.tally.hot[self.assigned].count(kind, first_byte_us, duration_us)
             if self.unit >= 0.0 and self.tally.units is not None:
                 self.tally.units.outcome(self.unit, self.tally, self.assigned, kind, self._worker.now_s())
             if self._gap_s:

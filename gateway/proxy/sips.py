@@ -9,13 +9,13 @@ handled), and its client a high water mark of 32 KiB.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from gateway.proxy.upstream import UpstreamConnection
 
-SIP_BYTES = 64 * 1024
-UNSENT_BYTES_MAX = 32 * 1024
+SIP_BYTES: Final = 64 * 1024
+UNSENT_BYTES_MAX: Final = 32 * 1024
 _BUFFER = memoryview(bytearray(SIP_BYTES))
 
 

@@ -10,32 +10,31 @@ import asyncio
 import ipaddress
 import random
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from gateway.core.stats.histogram import bucket_of
 from gateway.core.traffic.router import Router
-from gateway.core.traffic.table import Rescue, Route, RoutingTable
+from gateway.core.traffic.table import Rescue, RoutingTable
 from gateway.proxy import faults
 from gateway.proxy.accesslog import AccessLog
 from gateway.proxy.guard import DeathWatch, Patience
 from gateway.proxy.headers import field_policy
 from gateway.proxy.plain import BYTES_MAX, PlainReader
+from gateway.proxy.plan import RoutePlan
 from gateway.proxy.pool import Pools
 from gateway.proxy.tally import RouteTally, Tally
 from gateway.proxy.tap import SampleQueue, tap_of
 from gateway.runtime.settings import AccessLogSettings, HeaderPolicy, Limits
-from gateway.runtime.wire import RouteTotals
 
 if TYPE_CHECKING:
     from gateway.proxy.http1 import DownstreamConnection
     from gateway.proxy.settlement import Settlement
 
-SWEEP_S = 0.025
+SWEEP_S: Final = 0.025
 # A loop that was away for longer than this has missed answers that were already there: deadlines are moved by as much.
-_STALL_S = 0.25
-_BODY_WINDOW_S = 5.0
+_STALL_S: Final = 0.25
+_BODY_WINDOW_S: Final = 5.0
 # A scrape comes every 5 to 15 s: a lag stays visible for one to two windows of 15 s.
-_LAG_WINDOW_SWEEPS = 600
+_LAG_WINDOW_SWEEPS: Final = 600
 
 
 class RescueBudget:
@@ -91,6 +90,7 @@ class WorkerState:
         self.access = None if log.path is None else AccessLog(log.path, log)
         self.plain = PlainReader()
         self.plain_bytes_max = min(BYTES_MAX, limits.head_bytes_max, limits.line_bytes_max)
+        self.header_fields_max = limits.header_fields_max
         self.boot = boot
         self.counts = Tally(boot, place)
         self.samples = SampleQueue()
@@ -120,19 +120,16 @@ class WorkerState:
     def _enter(self, table: RoutingTable) -> None:
         self.pools.enter_table(table.backends)
         self.tallies = self.counts.enter_table(table.epoch, table.routes)
-        for tally in self.tallies.values():
-            tally.tap = tap_of(tally.route, tally, self.samples)
-        self.samples.wanted = any(tally.tap is not None for tally in self.tallies.values())
-        self.router = Router(table)
-        self.table = table
         for route in table.routes:
             if route.name in self._budgets:
                 self._budgets[route.name].adopt(route.rescue)
         self._budgets = {r.name: self._budgets.get(r.name) or RescueBudget(r.rescue) for r in table.routes}
-
-    def budget(self, route: Route) -> RescueBudget:
-        """The rescue budget of a route (one that a newer table dropped keeps a budget of its own to the end)."""
-        return self._budgets.get(route.name) or RescueBudget(route.rescue)
+        for tally in self.tallies.values():
+            tally.tap = tap_of(tally.route, tally, self.samples)
+            tally.plan = RoutePlan(tally.route, self.pools.backends, self._budgets[tally.route.name])
+        self.samples.wanted = any(tally.tap is not None for tally in self.tallies.values())
+        self.router = Router(table)
+        self.table = table
 
     def trusts(self, address: str) -> bool:
         """Whether a peer's X-Forwarded-* are believed."""
@@ -143,17 +140,6 @@ class WorkerState:
         except ValueError:
             return False
         return any(parsed in network for network in self._trusted)
-
-    def observe(self, totals: RouteTotals, first_byte_us: int, duration_us: int) -> None:
-        """Enter a try's latencies into the totals for metrics."""
-        bucket = bucket_of(first_byte_us)
-        histogram = totals.first_byte
-        histogram[bucket] = histogram.get(bucket, 0) + 1
-        totals.first_byte_us_sum += first_byte_us
-        bucket = bucket_of(duration_us)
-        histogram = totals.duration
-        histogram[bucket] = histogram.get(bucket, 0) + 1
-        totals.duration_us_sum += duration_us
 
     def sweep(self) -> None:
         """Look for deadlines that have passed; called every ``SWEEP_S``.
@@ -210,3 +196,4 @@ class WorkerState:
             exchange.total_at_s += late_s
         for connection in self.connections:
             connection.forgive(late_s)
+        self.pools.each(lambda pool: pool.forgive(late_s))

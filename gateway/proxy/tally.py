@@ -3,6 +3,9 @@
 Evidence is kept per (route, epoch) so that an event is always tested under the weight that assigned it. An epoch is
 forgotten once it is no longer in force, no exchange of it is open, and control has acknowledged a report that held
 its final counts; so what is kept stays bounded, and nothing is lost when control is away.
+
+What is sent are msgspec's structures, whose attributes are slow to look at. So what happens in every request is entered
+through an `Arm`: into the structures' own histograms, and into numbers that are added to them when a report is made.
 """
 
 from __future__ import annotations
@@ -17,31 +20,76 @@ from gateway.proxy.units import Units
 from gateway.runtime.wire import Report, RouteTotals
 
 if TYPE_CHECKING:
+    from gateway.proxy.plan import RoutePlan
     from gateway.proxy.tap import RouteTap
 
 
-class RouteTally:
-    """The counters of one route under one table: looked up once per exchange, incremented by attribute."""
+class Arm:
+    """What every request on one variant of a route enters. The dictionaries are those of the structures themselves."""
 
-    __slots__ = ("arms", "evidence", "final_seq", "open", "route", "tap", "totals", "units")
+    __slots__ = (
+        "_answered",
+        "_assigned",
+        "_counts",
+        "_counts_duration",
+        "_duration",
+        "_duration_us",
+        "_first_byte",
+        "_first_byte_us",
+        "_latency",
+        "_ok",
+        "_totals",
+        "_tries",
+    )
 
-    def __init__(self, route: Route, epoch: int, totals: tuple[RouteTotals, RouteTotals]) -> None:
-        self.route = route
-        self.evidence = EpochCounts(route.name, epoch, route.weight_bp)
-        self.arms: tuple[Counts, Counts] = (self.evidence.stable, self.evidence.canary)
-        self.totals = totals
-        self.open = 0
-        self.final_seq: int | None = None
-        self.tap: RouteTap | None = None
-        # The sessions of a sticky route during an experiment.
-        self.units: Units | None = None
+    def __init__(self, counts: Counts, totals: RouteTotals) -> None:
+        self._counts = counts
+        self._latency = counts.latency
+        self._counts_duration = counts.duration
+        self._totals = totals
+        self._answered = totals.answered
+        self._tries = totals.tries
+        self._first_byte = totals.first_byte
+        self._duration = totals.duration
+        self._assigned = self._ok = self._first_byte_us = self._duration_us = 0
 
-    def count(self, variant: Variant, kind: str, latency_bucket: int, duration_bucket: int) -> None:
-        """Enter one outcome of an assigned (not forced) request into the evidence.
+    def assigned(self) -> None:
+        """A request was assigned to this variant."""
+        self._assigned += 1
 
-        ``kind`` is ``ok`` or the failure class; the latencies, from dispatch, come as buckets (core.stats.histogram).
-        """
-        counts = self.arms[variant]
+    def answered(self, status: int) -> None:
+        """A client was answered with this status on this variant's behalf."""
+        answered = self._answered
+        answered[status] = answered.get(status, 0) + 1
+
+    def tried(self, kind: str, first_byte_us: int, duration_us: int) -> None:
+        """Enter a try's end and its latencies into the totals for metrics."""
+        tries = self._tries
+        tries[kind] = tries.get(kind, 0) + 1
+        bucket = bucket_of(first_byte_us)
+        histogram = self._first_byte
+        histogram[bucket] = histogram.get(bucket, 0) + 1
+        self._first_byte_us += first_byte_us
+        bucket = bucket_of(duration_us)
+        histogram = self._duration
+        histogram[bucket] = histogram.get(bucket, 0) + 1
+        self._duration_us += duration_us
+
+    def count(self, kind: str, first_byte_us: int, duration_us: int) -> None:
+        """Enter one outcome of an assigned (not forced) request into the evidence: ``ok`` or the failure class."""
+        if kind == "ok":
+            self._ok += 1
+        else:
+            self._failed(kind)
+        bucket = bucket_of(first_byte_us)
+        histogram = self._latency
+        histogram[bucket] = histogram.get(bucket, 0) + 1
+        bucket = bucket_of(duration_us)
+        histogram = self._counts_duration
+        histogram[bucket] = histogram.get(bucket, 0) + 1
+
+    def _failed(self, kind: str) -> None:
+        counts = self._counts
         counts.requests += 1
         if kind == "errors":
             counts.errors += 1
@@ -49,10 +97,39 @@ class RouteTally:
             counts.client_errors += 1
         elif kind == "overload":
             counts.overload += 1
-        histogram = counts.latency
-        histogram[latency_bucket] = histogram.get(latency_bucket, 0) + 1
-        histogram = counts.duration
-        histogram[duration_bucket] = histogram.get(duration_bucket, 0) + 1
+
+    def settle(self) -> None:
+        """Add what was entered here to the structures: they are about to be sent."""
+        if self._assigned or self._ok:
+            self._counts.assigned += self._assigned
+            self._counts.requests += self._ok
+            self._assigned = self._ok = 0
+        if self._duration_us or self._first_byte_us:
+            self._totals.duration_us_sum += self._duration_us
+            self._totals.first_byte_us_sum += self._first_byte_us
+            self._duration_us = self._first_byte_us = 0
+
+
+class RouteTally:
+    """The counters of one route under one table: looked up once per exchange.
+
+    ``hot`` are the two arms as requests enter them, ``arms`` and ``totals`` what is sent of them.
+    """
+
+    __slots__ = ("arms", "evidence", "final_seq", "hot", "open", "plan", "route", "tap", "totals", "units")
+
+    def __init__(self, route: Route, epoch: int, totals: tuple[RouteTotals, RouteTotals]) -> None:
+        self.route = route
+        self.evidence = EpochCounts(route.name, epoch, route.weight_bp)
+        self.arms: tuple[Counts, Counts] = (self.evidence.stable, self.evidence.canary)
+        self.totals = totals
+        self.hot = (Arm(self.arms[0], totals[0]), Arm(self.arms[1], totals[1]))
+        self.open = 0
+        self.final_seq: int | None = None
+        self.tap: RouteTap | None = None
+        self.plan: RoutePlan = None  # type: ignore[assignment]  # set by the worker, which has the pools
+        # The sessions of a sticky route during an experiment.
+        self.units: Units | None = None
 
     def paused(self, variant: Variant, gap_us: int) -> None:
         """Enter the longest pause between two pieces of a counted request's answer."""
@@ -121,6 +198,9 @@ class Tally:
     def report(self, epoch: int, in_flight: int, connections: int, upstream_connections: int) -> Report:
         """Everything counted since the boot, as one message. The caller sends it at once (it is not a copy)."""
         self.seq += 1
+        for tally in (*self._retired, *self._current.values()):
+            tally.hot[0].settle()
+            tally.hot[1].settle()
         for tally in self._retired:
             if tally.final_seq is None and not tally.open:
                 tally.final_seq = self.seq

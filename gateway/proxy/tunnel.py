@@ -49,7 +49,7 @@ class TunnelEnd:
         """This side sends no more: tell the other; when both have ended, close."""
         self.ended = True
         peer = self.peer
-        if peer.ended or peer.lost or not peer.transport.can_write_eof():
+        if peer.ended or peer.lost or not (peer.transport.can_write_eof() and self.transport.can_write_eof()):
             # TLS knows no half-close that both ends could rely on: there the end of one side ends it all.
             peer.transport.close()
             return False

@@ -14,13 +14,15 @@ Rules:
 
 from __future__ import annotations
 
+import re
 import select
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import httptools
 
 from gateway.proxy import faults, headers
 from gateway.proxy.faults import Fault
+from gateway.proxy.plain import Recall
 from gateway.proxy.sips import SIP_BYTES, Sips
 
 if TYPE_CHECKING:
@@ -29,9 +31,11 @@ if TYPE_CHECKING:
     from gateway.proxy.exchange import Exchange
     from gateway.proxy.pool import EndpointPool
 
-HEAD_BYTES_MAX = 64 * 1024
+HEAD_BYTES_MAX: Final = 64 * 1024
 # A failed answer that a rescue made superfluous is read to its end, up to here, so that the connection can be kept.
-DRAIN_BYTES_MAX = 64 * 1024
+DRAIN_BYTES_MAX: Final = 64 * 1024
+# What no reason phrase has (RFC 9112, 4); llhttp lets it pass.
+_CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class UpstreamConnection:
@@ -53,6 +57,7 @@ class UpstreamConnection:
         "_left",
         "_parser",
         "_reason",
+        "_recall",
         "_sips",
         "_until_close",
         "closing",
@@ -74,6 +79,7 @@ class UpstreamConnection:
         self.draining = False
         self._drained = 0
         self._sips = False
+        self._recall = Recall()
         self._ended = False
         self._parser = httptools.HttpResponseParser(self)
         self._reset()
@@ -176,7 +182,7 @@ class UpstreamConnection:
         """Take a plain answer's head and what came of its body; False when it is for llhttp to read."""
         if self._head_done or exchange.method == b"HEAD":
             return False
-        plain = self.pool.plain.response(data)
+        plain = self.pool.plain.response(data, self._recall)
         if plain is None:
             return False
         head = headers.read_response(plain.fields, exchange.policy, "1.1", plain)
@@ -205,7 +211,7 @@ class UpstreamConnection:
             self.exchange.upstream_body(data)
 
     def eof_received(self) -> bool:
-        """The backend sends no more, and says so: over TLS by a close_notify, which a mere FIN is not (RFC 9112, 9.8)."""
+        """The backend says that it sends no more: over TLS a mere FIN does not say so (RFC 9112, 9.8)."""
         self._ended = True
         return False
 
@@ -261,12 +267,13 @@ class UpstreamConnection:
             return
         status = self._parser.get_status_code()
         version = self._parser.get_http_version()
-        if version not in ("1.1", "1.0"):
+        if version not in ("1.1", "1.0") or _CONTROL.search(self._reason) or self._head_size() > HEAD_BYTES_MAX:
             self._fault = faults.BAD_RESPONSE
             return
         if status < 200:
             # llhttp gives other interim answers a body, which nobody could tell from the answer itself.
-            if status not in (100, 102, 103) and not (status == 101 and exchange.upstream_agrees(self._fields)):
+            agreed = status == 101 and self._parser.should_upgrade() and exchange.upstream_agrees(self._fields)
+            if status not in (100, 102, 103) and not agreed:
                 self._fault = faults.BAD_RESPONSE
             return
         head = headers.read_response(self._fields, exchange.policy, version)
@@ -294,6 +301,8 @@ class UpstreamConnection:
         """The response, or an interim one, is whole."""
         if self._head_done:
             self._complete = True
+            # A trailer may have said `close`; llhttp would refuse whatever else comes.
+            self._keep = self._keep and self._parser.should_keep_alive()
         elif self._fault is None:
             exchange = self.exchange
             status = self._parser.get_status_code()
@@ -301,6 +310,9 @@ class UpstreamConnection:
                 exchange.upstream_interim(status, self._reason, self._fields)
             self._fields = []
             self._reason = b""
+
+    def _head_size(self) -> int:
+        return sum(len(name) + len(value) + 4 for name, value in self._fields)
 
     def tunnel_lost(self, exc: Exception | None) -> None:
         """The connection was a tunnel's, and is gone."""

@@ -6,6 +6,8 @@ configuration or the command line cannot be used.
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,7 +67,9 @@ def replay(
     except GatewayError as error:
         click.echo(str(error), err=True)
         raise click.exceptions.Exit(2) from None
-    click.echo(report.json(found) if as_json else report.text(found))
+    # For a person folded to the terminal; in a file or a pipe a sentence is a line.
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    click.echo(report.json(found) if as_json else report.text(found, width))
 
 
 def _policy(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Sequence
 
 import msgspec
@@ -14,9 +15,26 @@ from gateway.replay.run import Outcome, Replay
 _HEADINGS = ("rule", "decision", "after", "requests", "canary", "bad let through")
 
 
-def text(replay: Replay) -> str:
-    """The recording in a line or two, the timeline, the table of rules, and each rule's reason."""
-    return "\n".join([*_head(replay), "", *_timeline(replay), "", *_table(replay.outcomes), "", *_reasons(replay)])
+def text(replay: Replay, width: int | None = None) -> str:
+    """The recording in a line or two, the timeline, the table of rules, and each rule's reason.
+
+    Sentences are folded between words to ``width`` columns; None leaves them on one line each.
+    """
+    head, timeline, reasons = _head(replay), _timeline(replay), _reasons(replay)
+    parts = (*_folded(head, width, 2), "", *_folded(timeline, width, 23), "", *_table(replay.outcomes), "")
+    return "\n".join([*parts, *_folded(reasons, width, 2)])
+
+
+def _folded(lines: Iterable[str], width: int | None, indent: int) -> Iterable[str]:
+    for line in lines:
+        if width is None:
+            yield line
+        else:
+            # The narrowest that a sentence can be read in.
+            columns = max(width, indent + 40)
+            yield from textwrap.wrap(
+                line, columns, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+            )
 
 
 def json(replay: Replay) -> str:
@@ -54,7 +72,7 @@ def _head(replay: Replay) -> Iterable[str]:
 
 
 def _timeline(replay: Replay) -> Iterable[str]:
-    yield "timeline"
+    yield "timeline, in seconds of the recording"
     for entry in replay.timeline:
         yield f"{_time(entry.at_s):>12}  {entry.what:<7}  {one_line(entry.text)}"
     if replay.timeline_omitted:
@@ -89,7 +107,7 @@ def _reasons(replay: Replay) -> Iterable[str]:
 
 
 def _when(decision: Decision) -> str:
-    return "" if decision.at_s is None else f"at {_time(decision.at_s)}, "
+    return "" if decision.at_s is None else f"at {_time(decision.at_s)} s, "
 
 
 def _time(at_s: float) -> str:

@@ -7,13 +7,20 @@ Rules:
 2. Inherited: one socket, shared by all workers. Whoever holds it keeps its queue through restarts of the gateway.
 3. systemd's protocol (sd_listen_fds(3)): LISTEN_PID is our process id, LISTEN_FDS how many, from descriptor 3 on. The
    first is the listener for requests, the second, if there is one, the admin's.
+4. A Unix socket (the admin's alone) has mode 0600: whoever may open the file gets in. One that a dead gateway has left
+   is replaced, one at which somebody listens is not.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import socket
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
+from pathlib import Path
 
 BACKLOG = 2048
 _FIRST_INHERITED = 3
@@ -52,14 +59,86 @@ def listen(host: str, port: int, count: int) -> list[socket.socket]:
     return listeners
 
 
-def inherited(fd: int) -> socket.socket:
-    """The listening socket that this process was given as descriptor ``fd``.
+@contextlib.contextmanager
+def unix_socket(path: Path) -> Iterator[socket.socket]:
+    """A listening Unix socket at ``path`` that this user alone may open; its file goes at the end.
+
+    Raises OSError with the path in ``filename``.
+    """
+    listener = _listen_unix(path)
+    ours = _mark(path)
+    try:
+        yield listener
+    finally:
+        listener.close()
+        if _mark(path) == ours:
+            path.unlink(missing_ok=True)
+
+
+def _mark(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _listen_unix(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX)
+    umask = os.umask(0o177)
+    try:
+        _clear(path)
+        listener.bind(str(path))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        reason = error.strerror or str(error)
+        raise OSError(error.errno, f"cannot listen ({reason})", f"unix:{path}: {_mend(error)}") from error
+    finally:
+        os.umask(umask)
+    return listener
+
+
+def _clear(path: Path) -> None:
+    """Take away a socket that nobody listens at any more. Raises OSError for whatever else is there."""
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise FileExistsError(errno.EEXIST, "there is something that is not a socket")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)  # a full queue is somebody's, too
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+        except FileNotFoundError:
+            pass  # whoever listened has just gone
+        except BlockingIOError:
+            raise OSError(errno.EADDRINUSE, "another process listens there") from None
+        else:
+            raise OSError(errno.EADDRINUSE, "another process listens there")
+
+
+def _mend(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "stop it, or choose another path"
+    if error.errno == errno.EEXIST:
+        return "remove it, or choose another path"
+    if error.errno == errno.ENOENT:
+        return "make its directory first"
+    return "choose a path in a directory that this user may write to"
+
+
+def inherited(fd: int, *, unix: bool = False) -> socket.socket:
+    """The listening socket that this process was given as descriptor ``fd``; ``unix``: a Unix socket will do.
 
     Raises OSError, with the descriptor in ``filename``, when it is not a listening TCP socket.
     """
+    families = (socket.AF_INET, socket.AF_INET6, *((socket.AF_UNIX,) if unix else ()))
     try:
         listener = socket.socket(fileno=fd)
-        if listener.type != socket.SOCK_STREAM or listener.family not in (socket.AF_INET, socket.AF_INET6):
+        if listener.type != socket.SOCK_STREAM or listener.family not in families:
             listener.detach()
             raise OSError(0, "it is not a TCP socket")
         if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
@@ -82,7 +161,14 @@ def from_systemd(environ: Mapping[str, str]) -> list[int]:
     return list(range(_FIRST_INHERITED, _FIRST_INHERITED + count))
 
 
+def private(listener: socket.socket) -> bool:
+    """Whether only this machine can reach it."""
+    return listener.family == socket.AF_UNIX or ip_address(listener.getsockname()[0]).is_loopback
+
+
 def address_of(listener: socket.socket) -> str:
-    """``host:port`` of a listening socket, IPv6 in brackets."""
+    """``host:port`` of a listening socket, IPv6 in brackets; the path of a Unix socket."""
+    if listener.family == socket.AF_UNIX:
+        return str(listener.getsockname())
     host, port = listener.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -38,7 +38,7 @@ RESTARTS_EVERY_S = 60.0
 # What is open at an endpoint when it restarts: the requests of this long, of half the arm.
 OPEN_S = 0.05
 TRAFFIC = (20.0, 200.0, 2000.0)
-WEIGHTS = (0.05, 0.2, 0.5)
+WEIGHTS = (0.01, 0.05, 0.2, 0.5)
 ALPHAS = (0.05, 0.01)
 LOG_DEAD = np.log(np.array(bursts.DEAD_PRIORS))
 
@@ -103,6 +103,9 @@ class Guard:
         self.arms = (Arms(runs), Arms(runs))
         self.dead = np.tile(LOG_DEAD + math.log1p(-bursts.DEAD_HELD_BACK), (runs, 1))
         self.bets = np.zeros(runs)
+        self.worth = np.zeros(runs)
+        self.counted = np.zeros(runs, dtype=bool)
+        self.cells = 0
         self.ticks = 0
         self.cell_ticks = cell_ticks
 
@@ -115,6 +118,9 @@ class Guard:
         # The first look opens the first cell (its time is the cell's beginning).
         if self.ticks > 1 and (self.ticks - 1) % self.cell_ticks == 0:
             self._bet()
+            self.cells += 1
+            self.worth += self._misfortune(self.cells)
+            self.counted = (self.arms[1].events > 0) & ~self.counted
             for arm in self.arms:
                 arm.close()
 
@@ -132,15 +138,32 @@ class Guard:
             self.dead[:, index] = np.where(both, grown, self.dead[:, index])
         self.bets += both
 
+    def _misfortune(self, cells: int) -> Floats:
+        """What the open cell adds to `worth`."""
+        stable, canary = self.arms
+        mean_s, mean_c = ((arm.all_trials + arm.trials) / cells for arm in (stable, canary))
+        single = bursts.SHORTER * mean_c * np.exp(-np.minimum(mean_c, 20.0))
+        most = np.log1p((1.0 - np.exp(-mean_s)) / np.where(single > 0, single, 1.0))
+        return np.where((canary.events > 0) & ~self.counted, most, 0.0)
+
+    def _weight(self) -> Floats:
+        trials_s, trials_c = (arm.all_trials + arm.trials for arm in self.arms)
+        return np.asarray(np.maximum(trials_c, 1.0) / (np.maximum(trials_c, 1.0) + trials_s))
+
     def guarded(self, log_e: Floats) -> Floats:
         """What counts of log E."""
         phi = np.maximum(self.arms[0].clumping(), self.arms[1].clumping())
-        trials_s, trials_c = (arm.all_trials + arm.trials for arm in self.arms)
-        weight = np.maximum(trials_c, 1.0) / (np.maximum(trials_c, 1.0) + trials_s)
-        reduced = log_e / (1.0 + (phi - 1.0) * (1.0 - np.log2(weight)))
+        left = log_e / (1.0 + (phi - 1.0) * (1.0 - np.log2(self._weight())))
+        left = np.minimum(left, self.worth + self._misfortune(max(self.cells, 1)))
         rest = np.log(bursts.DEAD_HELD_BACK / np.log2(self.bets + 2.0))
         dead = np.logaddexp(np.logaddexp.reduce(self.dead, axis=1), rest) - math.log(2.0)
-        return np.where((log_e <= 0.0) | (phi <= 1.0), log_e, np.minimum(log_e, np.maximum(reduced, dead)))
+        return np.where(log_e <= 0.0, log_e, np.minimum(log_e, np.maximum(left, dead)))
+
+    def guarded_ok(self, log_e: Floats) -> Floats:
+        """What counts of log E_ok."""
+        weight, (phi_s, phi_c) = self._weight(), (arm.clumping() for arm in self.arms)
+        clumps = np.maximum((1.0 - weight) * (phi_c - 1.0), weight * (phi_s - 1.0))
+        return np.where(log_e <= 0.0, log_e, log_e / (1.0 + 2.0 * clumps))
 
 
 def _toss(share: Floats, guess: Floats, null: Floats) -> Floats:
@@ -155,7 +178,7 @@ class World:
     build: Callable[[np.random.Generator, int, int], Schedule]
 
 
-def _windows(rng: np.random.Generator, runs: int, ticks: int, every_s: float, length_s: float) -> Floats:
+def windows(rng: np.random.Generator, runs: int, ticks: int, every_s: float, length_s: float) -> Floats:
     """[ticks, runs]: 1 while a window is open; gaps between windows are exponential."""
     out = np.zeros((ticks, runs))
     length = max(1, round(length_s / TICK_S))
@@ -170,13 +193,13 @@ def _windows(rng: np.random.Generator, runs: int, ticks: int, every_s: float, le
 
 def pauses(rng: np.random.Generator, runs: int, ticks: int) -> Schedule:
     """300 ms in which every request fails, every 20 s on average."""
-    open_ = _windows(rng, runs, ticks, PAUSES_EVERY_S, PAUSE_S)
+    open_ = windows(rng, runs, ticks, PAUSES_EVERY_S, PAUSE_S)
     return lambda tick: np.where(open_[tick] > 0, 1.0, BASE_RATE)
 
 
 def restarts(rng: np.random.Generator, runs: int, ticks: int) -> Schedule:
     """What is open at one of two endpoints fails, every 60 s on average; then the other one answers."""
-    open_ = _windows(rng, runs, ticks, RESTARTS_EVERY_S, TICK_S)
+    open_ = windows(rng, runs, ticks, RESTARTS_EVERY_S, TICK_S)
     return lambda tick: np.where(open_[tick] > 0, BASE_RATE + 0.5 * OPEN_S / TICK_S, BASE_RATE)
 
 

@@ -72,6 +72,7 @@ class Engine:
         done = np.flatnonzero(closes)
         if done.size:
             batch = self.open[done]
+            self._closing(done, batch)
             self.logs[done], self.log_e[done] = self._grown(done, batch)
             self.bets[done] += 1
             past = self.past[done] + batch[:, :2]
@@ -80,6 +81,9 @@ class Engine:
             self.past[done] = past
             self.open[done] = 0.0
         return closes
+
+    def _closing(self, which: npt.NDArray[np.intp], batch: Floats) -> None:
+        """For other bets on the same batches: called before stable's past learns them."""
 
     def _grown(self, which: npt.NDArray[np.intp], batch: Floats) -> tuple[Floats, Floats]:
         """The log-wealths and log E_bad of some runs after a batch each."""

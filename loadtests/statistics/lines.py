@@ -17,6 +17,14 @@ def upper_bound(errors: int, runs: int, confidence: float = 0.95) -> float:
     return 1.0 if errors == runs else float(beta.ppf(confidence, errors + 1, runs - errors))
 
 
+def beyond(rows: Iterable[Any]) -> int:
+    """Print each row (``alpha``, ``upper``) whose bound lies beyond its alpha; the exit status that says so."""
+    found = [row for row in rows if row.upper > row.alpha]
+    for row in found:
+        print(f"BEYOND ITS ALPHA: {row}")
+    return int(bool(found))
+
+
 def write(path: Path | None, rows: Iterable[Any]) -> None:
     """One JSON object per row (a dataclass) to ``path``; what never happened is null. Nothing without a path."""
     if path is not None:

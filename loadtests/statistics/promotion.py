@@ -8,6 +8,11 @@ brings I(w) = min over the set of (1 - w) KL(p, q_s) + w KL(p, q_c) nats a reque
 R = E[requests until E_ok >= 1/alpha] I(w) / log(1/alpha) is at least 1 for every test.
 
 The engine's own `rates.bet` on batches that close at `SCARCE_MAX` requests of the scarcer arm, one metric.
+
+Under bursts: both arms pause for 300 ms now and then, each by itself (bursts.py), and the canary is worse by the margin
+all the same, by failures of its own between the pauses or by pausing more often. Passed at ANY look of five minutes, as
+the gateway judges (`bursts.guarded_ok`) and by requests alone. There E_ok is repeated over arrays (`Passing`);
+tests/statistics proves that it agrees with the engine.
 """
 
 from __future__ import annotations
@@ -21,10 +26,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from gateway.core.analysis import RateSpec, rates, wealth
-from gateway.core.analysis.eprocess import Batch, Rates, worse_by_margin
+from gateway.core.analysis.eprocess import RATE_MIN, Batch, Rates, worse_by_margin
 from gateway.core.analysis.limit import requests_at_limit
+from loadtests.statistics import bursts, detection
+from loadtests.statistics.detection import Floats
 from loadtests.statistics.lines import upper_bound, write
 
 BASES = (0.001, 0.01, 0.05)
@@ -37,6 +45,10 @@ HORIZON = 8.0
 WRONG_WEIGHTS = (0.05, 0.5)
 WRONG_BATCHES = 120
 WRONG_ALPHAS = (0.05, 0.01)
+BURST_CELLS = ((20.0, 0.2), (200.0, 0.05), (200.0, 0.2), (200.0, 0.5), (2000.0, 0.05))
+# Newton's method by bisection: enough halvings for a double.
+_HALVINGS = 50
+_DEFAULT = RateSpec()
 
 
 @dataclass(frozen=True)
@@ -67,6 +79,106 @@ class WrongPass:
     runs: int
     passed: int
     upper: float
+
+
+@dataclass(frozen=True)
+class WrongPassInBursts:
+    """Canaries at the margin, both arms with pauses of their own, that were passed at any look of five minutes."""
+
+    table: str
+    world: str
+    requests_per_s: float
+    weight: float
+    alpha: float
+    runs: int
+    passed: int
+    upper: float
+    passed_by_requests: int
+
+
+class Passing(detection.Engine):
+    """Many rollouts side by side, with E_ok beside E_bad: what rates.bet does with the default margins, over arrays."""
+
+    def __init__(self, runs: int, needed: float, spec: RateSpec = _DEFAULT) -> None:
+        super().__init__(runs, needed)
+        self.spec = spec
+        self.ok = np.tile(np.log(np.array(rates.OK_PRIORS)), (runs, 1))
+
+    def _closing(self, which: npt.NDArray[np.intp], batch: Floats) -> None:
+        past = self.past[which]
+        stable = np.clip((past[:, 0] + rates.PRIOR_EVENTS) / (past[:, 1] + rates.PRIOR_TRIALS), RATE_MIN, 1 - RATE_MIN)
+        ratio, delta = self.spec.margin_ratio, self.spec.margin_delta
+        edge = np.log(1.0 / np.clip(np.maximum(ratio * stable, stable + delta), RATE_MIN, 1 - RATE_MIN) - 1.0)
+        gap = np.maximum(np.log(1.0 / stable - 1.0) - edge, 0.3)
+        guess = 1.0 / (1.0 + np.exp(edge[:, None] + np.array(rates.OK_GAPS) * gap[:, None]))
+        self.ok[which] += _gain(stable[:, None], np.clip(guess, RATE_MIN, 1 - RATE_MIN), batch, ratio, delta)
+
+    def log_ok(self) -> Floats:
+        """log E_ok of every run."""
+        return np.asarray(np.logaddexp.reduce(self.ok, axis=1))
+
+
+def _gain(stable: Floats, canary: Floats, batch: Floats, ratio: float, delta: float) -> Floats:
+    """`eprocess.log_gain` against `worse_by_margin`, ratio > 1 and delta > 0, guesses outside of it."""
+    events_s, trials_s, events_c, trials_c = (column[:, None] for column in batch.T)
+    w = trials_c / (trials_s + trials_c)
+    # The ratio's line, where it is the nearer one; else the shift's, at most up to where they cross.
+    constant = (1.0 - w) * stable + w * canary
+    linear = (1.0 - w) * (1.0 + ratio * stable) + w * (ratio + canary)
+    by_ratio = 2.0 * constant / (linear + np.sqrt(linear * linear - 4.0 * ratio * constant))
+    low, high = np.zeros_like(by_ratio), np.full_like(by_ratio, 1.0 - delta)
+    for _ in range(_HALVINGS):
+        q = 0.5 * (low + high)
+        above = q + delta
+        slope = (1.0 - w) * (q - stable) * above * (1.0 - above) + w * (above - canary) * q * (1.0 - q)
+        low, high = np.where(slope > 0.0, low, q), np.where(slope > 0.0, q, high)
+    vertex = delta / (ratio - 1.0)
+    q_s = np.where(by_ratio >= vertex, by_ratio, np.minimum(0.5 * (low + high), vertex))
+    q_c = np.maximum(ratio * q_s, q_s + delta)
+    gain = events_s * np.log(stable / q_s) + (trials_s - events_s) * np.log((1.0 - stable) / (1.0 - q_s))
+    gain += events_c * np.log(canary / q_c) + (trials_c - events_c) * np.log((1.0 - canary) / (1.0 - q_c))
+    return np.asarray(gain)
+
+
+def wrong_in_bursts(
+    world: str, requests_per_s: float, weight: float, runs: int, rng: np.random.Generator
+) -> list[WrongPassInBursts]:
+    """How often such a canary is passed, at each alpha; ``world`` says what makes it worse."""
+    ticks, spec = round(bursts.AA_S / bursts.TICK_S), RateSpec()
+    paused = bursts.PAUSE_S / (bursts.PAUSE_S + bursts.PAUSES_EVERY_S)
+    stable = paused + (1.0 - paused) * bursts.BASE_RATE
+    margin = max(spec.margin_ratio * stable, stable + spec.margin_delta)
+    open_s = bursts.windows(rng, runs, ticks, bursts.PAUSES_EVERY_S, bursts.PAUSE_S)
+    base_c, every_s = bursts.BASE_RATE, bursts.PAUSES_EVERY_S
+    if world == "failures between":
+        base_c = (margin - paused) / (1.0 - paused)
+    else:
+        share = (margin - base_c) / (1.0 - base_c)
+        every_s = bursts.PAUSE_S * (1.0 - share) / share
+    open_c = bursts.windows(rng, runs, ticks, every_s, bursts.PAUSE_S)
+    engine, guard = Passing(runs, -math.log(0.01 * detection.ERRORS_SHARE)), bursts.Guard(runs)
+    guarded, plain = np.zeros(runs), np.zeros(runs)
+    per_tick = requests_per_s * bursts.TICK_S
+    for tick in range(ticks):
+        trials_s, trials_c = rng.poisson(per_tick * (1.0 - weight), runs), rng.poisson(per_tick * weight, runs)
+        events_s = rng.binomial(trials_s, np.where(open_s[tick] > 0, 1.0, bursts.BASE_RATE))
+        events_c = rng.binomial(trials_c, np.where(open_c[tick] > 0, 1.0, base_c))
+        counts = np.stack([events_s, trials_s, events_c, trials_c], axis=1).astype(np.float64)
+        engine.take(counts)
+        guard.take(counts)
+        log_ok = engine.log_ok()
+        np.maximum(plain, log_ok, out=plain)
+        np.maximum(guarded, guard.guarded_ok(log_ok), out=guarded)
+    found = []
+    for alpha in WRONG_ALPHAS:
+        passed, by_requests = (int((highest >= -math.log(alpha)).sum()) for highest in (guarded, plain))
+        bound = upper_bound(passed, runs)
+        found.append(
+            WrongPassInBursts(
+                "wrong promotions in bursts", world, requests_per_s, weight, alpha, runs, passed, bound, by_requests
+            )
+        )
+    return found
 
 
 def batches(truth: Rates, weight: float, rng: np.random.Generator, count: int) -> list[Batch]:

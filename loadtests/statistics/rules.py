@@ -12,6 +12,7 @@ every rollback is false; for a broken one everything but a rollback is a miss.
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import statistics
 import sys
@@ -116,6 +117,24 @@ def recording(scenario: Scenario, rng: np.random.Generator) -> Iterator[Interval
         yield Interval(at_s - INTERVAL_S, at_s, round(10_000 * WEIGHT), *arms)
 
 
+class Tape:
+    """One recording that every rule reads from its beginning, made only as far as the slowest of them reads."""
+
+    def __init__(self, source: Iterator[Interval]) -> None:
+        self._source = source
+        self._made: list[Interval] = []
+
+    def play(self) -> Iterator[Interval]:
+        """The intervals from the first on; no reader changes them."""
+        for index in itertools.count():
+            if index == len(self._made):
+                following = next(self._source, None)
+                if following is None:
+                    return
+                self._made.append(following)
+            yield self._made[index]
+
+
 def judged(scenario: Scenario, seed: Sequence[int]) -> dict[str, tuple[Kind, float, int, int]]:
     """Every rule's decision on one recording: kind, seconds, requests of both arms, canary errors until then."""
     route = RouteConfig(name="recorded", match=MatchConfig(path_prefix="/"), stable="stable", canary="canary")
@@ -125,8 +144,9 @@ def judged(scenario: Scenario, seed: Sequence[int]) -> dict[str, tuple[Kind, flo
     for suffix, settings in (("", ()), (", tuned", TUNED)):
         for name, params in parameters(settings).items():
             contests.append((name + suffix, _bound(RULES[name], params)))
+    tape = Tape(recording(scenario, np.random.default_rng(seed)))
     for name, decide in contests:
-        meter = Meter(recording(scenario, np.random.default_rng(seed)))
+        meter = Meter(tape.play())
         decision = decide(meter)
         requests = meter.stable_requests + meter.canary_requests
         found[name] = decision.kind, meter.at_s, requests, meter.canary_errors

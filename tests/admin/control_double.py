@@ -231,6 +231,7 @@ class ControlDouble:
             raise ConflictError("a rollout is under way on route digits")
         assert {route.name for route in table.routes} == {route.name for route in config.routes}
         self.config = config
+        self.table = table
         self._canaries = {route.name: route.canary for route in config.routes}
         self._weights_bp = {name: self._weights_bp.get(name, 0) for name in self._canaries}
 

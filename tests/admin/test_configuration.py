@@ -125,6 +125,15 @@ def test_what_needs_a_restart_is_named(served: Any, client: httpx.Client, change
     assert served.control.state() == before
 
 
+def test_what_came_over_the_api_is_looked_at_wherever_it_is_connected_to(served: Any, client: httpx.Client) -> None:
+    assert client.put("/api/v1/backends/late", json={"endpoints": ["http://10.1.2.3"]}).status_code == 201
+    guards = {name: backend.guard for name, backend in served.control.table.backends.items()}
+    late = guards.pop("late")
+    assert late.urls == ("http://10.1.2.3",)
+    assert set(late.allow) == {str(rule) for rule in served.control.config.admin.backend_allow}
+    assert set(guards.values()) == {None}, "what the file names may be anywhere"
+
+
 @pytest.mark.parametrize(
     "url",
     [

@@ -160,6 +160,47 @@ async def test_a_disk_that_hangs_is_an_alarm_until_it_answers(tmp_path: Path) ->
         assert [event.data["standing"] for event in plane.told("alarm")] == [True, False]
 
 
+async def test_a_step_up_that_the_disk_does_not_take_in_time_is_taken_back_and_tried_again(tmp_path: Path) -> None:
+    async with Plane(tmp_path, text()) as plane:
+        rollout = await started(plane)
+        plane.disk.hold()
+        await plane.good()
+        await eventually(lambda: plane.waits("r"), "the step up waits for the disk")
+        for _ in range(100):
+            await plane.serve(1, 1)
+            plane.tick(1.0)
+            await asyncio.sleep(0)
+        await eventually(lambda: not plane.waits("r"), "it is taken back")
+        assert (plane.state().phase, plane.state().step_index, plane.weight_bp()) == (Phase.PROGRESSING, 0, 2000)
+        assert "its floor starts again: the journal's disk did not answer in 5 s" in plane.state().reason
+        assert plane.controller._scribe._thread._jobs.qsize() <= 4, "one try, however long the disk hangs"
+        assert plane.weight_bp() == 2000
+        plane.disk.release()
+        await plane.quiet()
+        assert plane.journaled() == plane.state()
+        assert max(table.route("r").weight_bp for w in plane.workers for table in w.tables) == 2000, "nothing late"
+        await plane.good()
+        await eventually(lambda: plane.weight_bp() == 5000, "it goes on by itself")
+        kinds = [decision.event for decision in await plane.controller.story(rollout)]
+        assert kinds == ["Started", "Analysed", "Overdue", "Analysed"]
+
+
+async def test_a_pause_holds_what_is_in_force_and_not_the_step_that_waits_for_the_disk(tmp_path: Path) -> None:
+    async with Plane(tmp_path, text()) as plane:
+        rollout = await started(plane)
+        await plane.quiet()
+        plane.disk.hold()
+        await plane.good()
+        await eventually(lambda: plane.waits("r"), "the step up waits for the disk")
+        view = await plane.controller.pause(rollout, "carol", "wait a moment")
+        assert (view.phase, plane.weight_bp()) == ("PAUSED", 2000)
+        assert "paused by carol: wait a moment" in view.reason
+        plane.disk.release()
+        await plane.quiet()
+        assert (plane.state().phase, plane.weight_bp()) == (Phase.PAUSED, 2000)
+        assert plane.journaled() == plane.state()
+
+
 async def test_a_failing_journal_freezes_what_rises_and_lets_fall(tmp_path: Path) -> None:
     async with Plane(tmp_path, text("r", "s")) as plane:
         rollout = await started(plane)
@@ -232,6 +273,7 @@ async def test_what_is_remembered_of_old_rollouts_is_bounded(tmp_path: Path) -> 
     async with Plane(tmp_path, text("quiet", "busy")) as plane:
         quiet = await started(plane, "quiet")
         first = last = ""
+        plane.journal._connection.execute("PRAGMA synchronous = OFF")  # it is about numbers, not about power cuts
         for _ in range(510):
             last = (await plane.controller.start("busy", "bob", retry=True)).id
             first = first or last

@@ -516,6 +516,35 @@ def test_old_rollouts_go_and_a_row_that_is_merely_missing_is_still_missed(path: 
         Journal.open(path)
 
 
+def test_the_middle_of_a_long_rollout_goes_and_the_rest_replays_and_is_told(path: Path) -> None:
+    with Journal.open(path) as journal:
+        journal._connection.execute("PRAGMA synchronous = OFF")
+        write(journal, start("before", "elsewhere"))
+        steered = [PauseWished, ResumeWished] * 100
+        state = write(journal, start("long"), *(kind(2.0 + n, "bob") for n, kind in enumerate(steered)))
+        seq = journal.last_seq
+        assert journal.shorten("long", 50) == 150
+        assert journal.shorten("long", 50) == journal.shorten("before", 50) == 0
+        assert [entry.state.revision for entry in journal.events("long")] == [1, *range(152, 202)]
+        assert journal.replay("long") == state == journal.latest("digits")
+        journal.remember_delivery("slack", "long", 200)
+        assert journal.deliveries() == {"slack": seq - 1}
+        for revision in (150, 202, 10_000):
+            journal.remember_delivery("slack", "long", revision)
+        assert journal.deliveries() == {"slack": seq - 1}, "what is not there moves nothing"
+        aborted = AbortWished(999.0, "bob")
+        journal.append("long", aborted, step(state, aborted)[0], None, 1.0)
+    with Journal.open(path) as journal:
+        assert journal.replay("long").phase is Phase.ROLLED_BACK
+        assert journal.shorten("long", 10) > 0
+    connection = sqlite3.connect(path)
+    connection.execute("DELETE FROM events WHERE rollout_id = 'long' AND kind = 'AbortWished'")
+    connection.commit()
+    connection.close()
+    with Journal.open(path) as journal:
+        assert journal.replay("long").phase is not Phase.ROLLED_BACK
+
+
 # --- kills, full disks, failed syncs ---
 
 APPEND_FOR_EVER = """

@@ -27,6 +27,7 @@ from gateway.core.analysis.types import Analysis, Finding, Verdict
 from gateway.core.rollout.types import Phase, Plan
 from gateway.core.stats.histogram import bucket_of
 from gateway.core.types import Variant
+from gateway.hooks.tallies import GateTotals, HookTotals, Tallies, hook_metrics
 from gateway.proxy import faults
 from gateway.runtime.build import data_plane
 from gateway.runtime.notices import Notice
@@ -36,6 +37,11 @@ from gateway.runtime.wire import Report, RouteTotals
 ROOT = Path(__file__).resolve().parents[2]
 DASHBOARD = ROOT / "config/grafana/dashboards/canary-gateway.json"
 ALERTS = ROOT / "config/prometheus/alerts.yml"
+
+HOOKS = Tallies(
+    {"chat": HookTotals(delivered=3, failed_attempts=2, dropped=1, pending=4), "ci": HookTotals()},
+    {"load-test": GateTotals(passed=1, not_yet=5)},
+)
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -139,7 +145,7 @@ class Plane:
 
 
 def rendered(plane: Plane, accept: str = "") -> str:
-    return metrics.render(cast(ControlPlane, plane), accept)[0].decode()
+    return metrics.render(cast(ControlPlane, plane), accept, hook_metrics(HOOKS))[0].decode()
 
 
 def parsed(text: str, *, openmetrics: bool = False) -> Samples:
@@ -251,6 +257,17 @@ def test_known_series_exist_at_zero_before_the_first_report() -> None:
 def test_the_reasons_are_those_of_the_data_plane() -> None:
     known = {fault.reason for fault in vars(faults).values() if isinstance(fault, faults.Fault)}
     assert sorted(metrics.REASONS) == sorted(known), "metrics.REASONS must list every fault in proxy/faults.py once"
+
+
+def test_what_became_of_letters_and_questions_is_told() -> None:
+    samples = scraped(busy())
+    assert value(samples, "gateway_hook_letters_total", hook="chat", result="delivered") == 3
+    assert value(samples, "gateway_hook_letters_total", hook="chat", result="dropped") == 1
+    assert value(samples, "gateway_hook_letters_total", hook="ci", result="dropped") == 0
+    assert value(samples, "gateway_hook_failed_attempts_total", hook="chat") == 2
+    assert value(samples, "gateway_hook_pending_letters", hook="chat") == 4
+    assert value(samples, "gateway_gate_answers_total", gate="load-test", answer="not_yet") == 5
+    assert value(samples, "gateway_gate_answers_total", gate="load-test", answer="refused") == 0
 
 
 def test_a_route_that_is_gone_keeps_its_counters() -> None:

@@ -38,7 +38,7 @@ class Worker:
         self.truth[epoch] = [0, 0]
 
     def serve(self, variant: Variant, kind: str) -> None:
-        self.route.count(variant, kind, bucket_of(1000), bucket_of(2000))
+        self.route.hot[variant].count(kind, 1000, 2000)
         self.truth[self.epoch][variant] += 1
 
     def report(self) -> Report:

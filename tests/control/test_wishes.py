@@ -217,6 +217,7 @@ async def test_the_story_is_told_from_the_journal_alone(tmp_path: Path) -> None:
         await plane.good()
         await plane.quiet()
         await plane.bad()
+        await plane.quiet()
         await plane.restart()
         decisions = await plane.controller.story(rollout)
         assert [(d.event, d.phase, d.by) for d in decisions] == [

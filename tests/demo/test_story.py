@@ -20,7 +20,7 @@ from gateway.demo.summary import page, summarise
 
 START_S = 1000.0
 LONG_REASON = (
-    "rolled back at step 1/3 (5.00%): worse than stable: canary latency beyond 1.5 x stable's p99 + 5 ms in 49 of 49"
+    "rolled back at step 1/3 (5 %): worse than stable: canary latency beyond 1.5 x stable's p99 + 5 ms in 49 of 49"
     " (100 %) requests against stable beyond its p99 in 13 of 812 (1.6 %), 11 slices: evidence 502 of the 400 needed"
     " against 'not slower'"
 )
@@ -150,7 +150,7 @@ def stages() -> dict[str, Story]:
         "no data": no_data,
         "refused": refused,
         "killed": killed,
-        "promoted": decided("PROMOTED", "promoted after step 3/3 (50.00%) passed: " + "proven " * 20),
+        "promoted": decided("PROMOTED", "promoted after step 3/3 (50 %) passed: " + "proven " * 20),
         "rolled back": decided("ROLLED_BACK", LONG_REASON),
         "held": decided("PAUSED", "held, deadline of 45 s reached: " + "not shown " * 30),
     }

@@ -51,6 +51,12 @@ async def test_a_rollout_waits_for_its_gate_and_tells_its_hooks(
             await eventually(lambda: "promoted" in kinds(hook.received), "the hook is told of the promotion")
             assert kinds(hook.received)[:2] == ["started", "advanced"]
             assert all("webhook-signature" in one.headers for one in hook.received)
+            counted = await gateway.admin.get("/metrics")
+            assert f'gateway_gate_answers_total{{answer="unreachable",gate="load-test"}} {asked_while_closed}.0' in (
+                counted.text
+            )
+            assert 'gateway_gate_answers_total{answer="passed",gate="load-test"} 1.0' in counted.text
+            assert 'gateway_hook_letters_total{hook="ci",result="dropped"} 0.0' in counted.text
             told = json.loads(hook.received[-1].body)
             assert told["data"]["id"] == rollout and told["id"].startswith(rollout)
 

@@ -27,7 +27,7 @@ from tests.support.inspector import RunningInspector
 from tests.support.worker import RunningWorker, table
 
 pytestmark = pytest.mark.anyio
-LABELS = RouteWatch(labels=LabelSettings({"click": True, "right": False}, window_s=1.0))
+LABELS = RouteWatch(labels=LabelSettings({"click": True, "right": False}, window_s=3.0))
 VALUES = RouteWatch(watch=WatchSettings(Kind.VALUES))
 
 
@@ -264,11 +264,14 @@ async def test_headers_tell_of_events_in_every_answer() -> None:
 
 async def test_labels_find_the_requests_that_they_are_of() -> None:
     async with running(Tap(share=0.0, ids=True), LABELS, price(1.0), price(1.0)) as (_, inspector, client):
-        replies = await send(client, 40)
-        clicked = replies[::4]
-        labels = [Label(reply.headers["x-request-id"], "click", True) for reply in clicked]
-        labels += [Label(reply.headers["x-request-id"], "right", index % 2 == 0) for index, reply in enumerate(clicked)]
-        inspector.inspection.tell("r", [*labels, labels[0], Label("stranger", "click", True)])
+        clicked = []
+        for index in range(10):
+            (reply, *_) = await send(client, 4)
+            clicked.append(reply)
+            request_id = reply.headers["x-request-id"]
+            labels = [Label(request_id, "click", True), Label(request_id, "right", index % 2 == 0)]
+            inspector.inspection.tell("r", labels)
+        inspector.inspection.tell("r", [labels[0], Label("stranger", "click", True)])
         await inspector.until(lambda: sum(inspector.trials("click")) >= 40, "the windows are over")
         assert sum(inspector.trials("click")) == 40 and sum(inspector.events("click")) == 10
         assert sum(inspector.trials("right")) == 10 and sum(inspector.events("right")) == 5

@@ -110,6 +110,25 @@ async def test_an_answer_whose_framing_is_in_doubt_is_the_backends_failure(reply
         await eventually(lambda: w.counts() == (1, 1, 0, 0), "it is counted")
 
 
+async def test_a_connection_whose_trailer_says_close_is_not_kept() -> None:
+    """llhttp refuses whatever follows: the next request would fail for nothing that it did."""
+    closes = raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nConnection: close\r\n\r\n")
+    async with Backend(closes) as a, RunningWorker(table(ROUTE, a=a.port)) as w:
+        for _ in range(3):
+            assert (await w.raw(GET)).endswith(b"\r\nok\r\n0\r\n\r\n")
+        assert a.connections == 3
+
+
+async def test_close_is_believed_also_beside_keep_alive() -> None:
+    async with Backend() as a, RunningWorker(table(ROUTE, a=a.port)) as w:
+        got = await w.raw(
+            b"GET /one HTTP/1.0\r\nConnection: keep-alive, close\r\n\r\nGET /two HTTP/1.0\r\nHost: h\r\n\r\n",
+            timeout_s=20,
+        )
+        assert got.count(b"HTTP/1.1 200 ") == 1 and b"connection: close" in got
+        assert [seen.target for seen in a.seen] == [b"/one"]
+
+
 @pytest.mark.parametrize("version", [b"2.0", b"0.9"])
 async def test_another_version_of_http_is_refused(version: bytes) -> None:
     async with Backend() as a, RunningWorker(table(ROUTE, a=a.port)) as w:

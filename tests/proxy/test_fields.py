@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.traffic.table import Backend as BackendSpec
-from gateway.core.traffic.table import Endpoint, Route, RoutingTable
+from gateway.core.traffic.table import Endpoint, Route, RoutingTable, Sticky
 from gateway.proxy.fieldpolicy import forwarded_element
 from gateway.proxy.tracing import Ids, trace_id_of, valid_request_id
 from gateway.runtime.settings import HeaderPolicy
@@ -158,6 +158,28 @@ async def test_the_host_is_the_clients_or_the_backends(host_header: str) -> None
             await w.publish(RoutingTable(2, (ROUTE,), {"a": msgspec.structs.replace(spec, host_header="other")}))
             await w.raw(GET % b"")
             assert a.seen[1].all(b"host") == [b"other"], "also on a kept connection"
+
+
+async def test_blanks_around_a_value_are_not_of_the_value() -> None:
+    """RFC 9112, 5.1: a session is the same session however its name is spaced."""
+    route = Route("r", "/", stable="a", canary="b", weight_bp=5_000, sticky=Sticky(header="x-user"), salt="r")
+    async with Backend() as a, Backend() as b, RunningWorker(table(route, a=a.port, b=b.port)) as w:
+        for i in range(8):
+            asks = b"GET / HTTP/1.1\r\nHost:%b\r\nX-User:%b\r\nConnection: close\r\n\r\n"
+            spaced = [
+                await w.raw(asks % (host, b" u%d" % i + end)) for host, end in ((b" h", b""), (b"\th \t", b" \t"))
+            ]
+            assert [got[:13] for got in spaced] == [b"HTTP/1.1 200 "] * 2
+            assert len({b"variant: canary" in got for got in spaced}) == 1
+        assert {value for seen in (*a.seen, *b.seen) for value in seen.all(b"host")} == {b"h"}
+
+
+async def test_options_of_a_whole_server_asks_the_backend_for_the_same() -> None:
+    async with Backend() as a, RunningWorker(table(ROUTE, a=a.port)) as w:
+        for target in (b"http://h.test", b"http://h.test/", b"http://h.test?q"):
+            await w.raw(b"OPTIONS %b HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n" % target)
+        assert [seen.target for seen in a.seen] == [b"*", b"/", b"/?q"]
+        assert a.seen[0].all(b"host") == [b"h.test"]
 
 
 async def test_max_forwards_counts_down_on_options() -> None:

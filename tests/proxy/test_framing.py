@@ -80,6 +80,10 @@ async def test_odd_lengths_and_chunks_of_an_answer_are_the_backends_failure(subt
         b"HTTP/1.1 200 OK\r\nX: a\r\n b\r\n\r\n",
         b"HTTP/1.1 200 OK\nContent-Length: 0\n\n",
         b"HTTP/1.1 200 OK\r\nX: a\x00b\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 O\x00K\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 O\x1b[2JK\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 103 \x7f\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n%bContent-Length: 0\r\n\r\n" % (b"X: %b\r\n" % (b"x" * 7000) * 10),
     ]
     async with Backend() as a, RunningWorker(table(ROUTE, a=a.port)) as w:
         for count, reply in enumerate(odd, 1):

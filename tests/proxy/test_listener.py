@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -113,7 +114,10 @@ async def test_slow_readers_of_endless_streams_cost_little_memory() -> None:
         wide = msgspec.structs.replace(table(ROUTE, a=a.port).backends["a"], connections_max=readers)
         spec = msgspec.structs.replace(spec, backends={"a": wide})
         async with RunningWorker(spec) as w:
-            await w.raw(b"GET /warm HTTP/1.1\r\nHost: h\r\n\r\n", timeout_s=0.2)
+            warm, warming = await asyncio.open_connection("127.0.0.1", w.port)
+            warming.write(b"GET /warm HTTP/1.1\r\nHost: h\r\n\r\n")
+            await warm.readexactly(1 << 20)
+            warming.transport.abort()
             base_kib = w.rss_kib
             held = []
             for _ in range(readers):
@@ -177,8 +181,7 @@ async def test_a_client_that_dies_unread_is_noticed_at_once() -> None:
         reset_on_close(writer)
         writer.transport.abort()
         await eventually(lambda: a.open == 0, "the backend is let go")
-        await eventually(lambda: idle(w), "and nothing is left")
-        assert w.observer.merged().aborted == 1
+        await eventually(lambda: idle(w) and w.observer.merged().aborted == 1, "and nothing is left")
 
 
 async def test_clients_that_leave_mid_stream_leave_nothing_behind() -> None:
@@ -192,9 +195,11 @@ async def test_clients_that_leave_mid_stream_leave_nothing_behind() -> None:
                 await asyncio.sleep(0.005)
 
     async with Backend(stream) as a, RunningWorker(table(ROUTE, a=a.port)) as w:
-        await w.raw(GET, timeout_s=0.1)
-        await eventually(lambda: idle(w) and a.open == 0, "a first one has come and gone")
-        before = w.descriptors
+        first, writer = await asyncio.open_connection("127.0.0.1", w.port)
+        writer.write(GET)
+        await first.readuntil(b"\r\n\r\n")
+        before = w.descriptors - 2  # but for its own two connections
+        writer.transport.abort()
 
         async def leave(number: int) -> None:
             reader, writer = await asyncio.open_connection("127.0.0.1", w.port)
@@ -270,13 +275,14 @@ async def test_a_stall_fires_no_deadline_that_was_kept_and_is_shown() -> None:
         await go.wait()
         await answer()(seen, peer)
 
-    route = msgspec.structs.replace(ROUTE, timeouts=Timeouts(first_byte_s=1.0, total_s=2.0))
+    timeouts = Timeouts(first_byte_s=2.0, total_s=3.0)
+    route = msgspec.structs.replace(ROUTE, timeouts=timeouts)
     async with Backend(gated) as a, RunningWorker(table(route, a=a.port)) as w:
-        asked = [asyncio.create_task(w.raw(GET, timeout_s=20)) for _ in range(20)]
+        asked = [asyncio.create_task(w.raw(GET)) for _ in range(20)]
         await eventually(lambda: len(a.seen) == 20, "twenty wait")
         w.process.send_signal(signal.SIGSTOP)
         go.set()
-        await asyncio.sleep(2.5)  # longer than both deadlines; the answers come meanwhile
+        await asyncio.sleep(timeouts.total_s + 0.5)  # longer than both deadlines; the answers come meanwhile
         w.process.send_signal(signal.SIGCONT)
         assert all(got.startswith(b"HTTP/1.1 200 ") for got in await asyncio.gather(*asked))
         await eventually(lambda: w.observer.merged().reports[0].stalls >= 1, "the stall is counted")
@@ -284,31 +290,56 @@ async def test_a_stall_fires_no_deadline_that_was_kept_and_is_shown() -> None:
         assert w.counts()[1] == 0, "and no error is the backend's"
 
 
+async def test_a_connection_that_comes_about_during_a_stall_is_taken_for_made_in_time() -> None:
+    loop = asyncio.get_running_loop()
+    route = msgspec.structs.replace(ROUTE, timeouts=Timeouts(connect_s=2.0))
+    with stuffed() as (full, stuffing):
+        async with RunningWorker(table(route, a=full.getsockname()[1])) as w:
+            asked = asyncio.create_task(w.raw(GET))
+            await eventually(lambda: w.observer.merged().reports[0].upstream_connections == 1, "it connects")
+            w.process.send_signal(signal.SIGSTOP)
+            others = {one.getsockname() for one in stuffing}
+            while True:  # the kernel has tried again by then
+                backend, peer = await asyncio.wait_for(loop.sock_accept(full), 20)
+                if peer not in others:
+                    break
+                backend.close()
+            await asyncio.sleep(2.0)  # longer than was left of its time
+            w.process.send_signal(signal.SIGCONT)
+            with backend:
+                await loop.sock_recv(backend, 65536)
+                await loop.sock_sendall(backend, b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+                assert (await asked).startswith(b"HTTP/1.1 200 ")
+
+
 # unreachable
 
 
-async def test_a_backend_that_takes_no_connections_is_given_up_in_time_and_the_next_one_serves() -> None:
-    # A listener whose queue is full drops what comes: nothing answers, as behind a blackhole.
-    with socket.socket() as full:
+@contextlib.contextmanager
+def stuffed() -> Iterator[tuple[socket.socket, list[socket.socket]]]:
+    """A listener whose queue is full drops what comes: nothing answers, as behind a blackhole."""
+    with socket.socket() as full, contextlib.ExitStack() as stack:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
-        stuffing = []
-        for _ in range(4):
-            one = socket.socket()
+        full.setblocking(False)
+        stuffing = [stack.enter_context(socket.socket()) for _ in range(4)]
+        for one in stuffing:
             one.setblocking(False)
             with contextlib.suppress(BlockingIOError):
                 one.connect(full.getsockname())
-            stuffing.append(one)
+        yield full, stuffing
+
+
+async def test_a_backend_that_takes_no_connections_is_given_up_in_time_and_the_next_one_serves() -> None:
+    with stuffed() as (full, _):
         port = full.getsockname()[1]
-        route = msgspec.structs.replace(ROUTE, timeouts=Timeouts(connect_s=0.3))
+        route = msgspec.structs.replace(ROUTE, timeouts=Timeouts(connect_s=0.5))
         async with Backend() as a, RunningWorker(table(route, a=port)) as w:
-            got = await w.raw(GET, timeout_s=20)
+            got = await w.raw(GET)
             assert got.startswith(b"HTTP/1.1 504 ") and b"connect_timeout" in got
             await w.publish(table(route, a=(port, a.port), epoch=2))
             for _ in range(6):
-                assert (await w.raw(GET, timeout_s=20)).startswith(b"HTTP/1.1 200 ")
-        for one in stuffing:
-            one.close()
+                assert (await w.raw(GET)).startswith(b"HTTP/1.1 200 ")
 
 
 # the end
@@ -345,6 +376,7 @@ async def test_what_is_not_finished_at_the_deadline_of_the_drain_is_cut() -> Non
     limits = Limits(drain_timeout_s=0.5)
 
     async def never(wire: Wire) -> None:
+        await wire.until(b"\r\n\r\n")
         await wire.send(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\npart")
         await wire.rest()
 
@@ -356,7 +388,7 @@ async def test_what_is_not_finished_at_the_deadline_of_the_drain_is_cut() -> Non
         with contextlib.suppress(ConnectionResetError):
             assert await asyncio.wait_for(reader.read(), 20) == b""
         writer.close()
-        assert await asyncio.wait_for(w.process.wait(), 20) == 0
+        assert await asyncio.wait_for(w.process.wait(), 30) == 0
 
 
 @pytest.mark.parametrize("delay_s", [0.05, 0.15, 0.25, 0.4])
@@ -364,6 +396,7 @@ async def test_a_sigterm_at_any_moment_of_a_workers_birth_ends_it(delay_s: float
     async with Backend() as a:
         w = RunningWorker(table(ROUTE, a=a.port))
         birth = asyncio.create_task(w.__aenter__())
+        await eventually(lambda: hasattr(w, "process"), "there is a process")
         await asyncio.sleep(delay_s)
         w.process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(w.process.wait(), 20) in (0, -signal.SIGTERM)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gateway.proxy.plain import BYTES_MAX, PlainHead, PlainReader
+from gateway.proxy.plain import BYTES_MAX, PlainHead, PlainReader, Recall
 
 REQUEST = b"POST /v2/models/a/infer?x=1 HTTP/1.1\r\nHost: models.test\r\nContent-Length: 3\r\n\r\n"
 RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 3\r\n\r\n"
@@ -154,7 +154,7 @@ def fed(head: PlainHead, data: bytes) -> bytes:
 @example(first=b"POST / HTTP/1.1", end=b"\r\n", rest=b"Host: a\r\nContent-Length: 3\r\n\r\n")
 def test_a_request_that_is_plain_is_the_same_to_llhttp(first: bytes, end: bytes, rest: bytes) -> None:
     data = first + end + rest
-    head = PlainReader().request(data, 0, BYTES_MAX, FIELDS_MAX)
+    head = PlainReader().request(data, 0, BYTES_MAX, FIELDS_MAX, Recall())
     if head is None:
         return
     heard = Heard(fed(head, data), response=False)
@@ -171,7 +171,7 @@ def test_a_request_that_is_plain_is_the_same_to_llhttp(first: bytes, end: bytes,
 @example(first=b"HTTP/1.1 200 OK", end=b"\r\n", rest=b"Content-Length: 3\r\n\r\n")
 def test_an_answer_that_is_plain_is_the_same_to_llhttp(first: bytes, end: bytes, rest: bytes) -> None:
     data = first + end + rest
-    head = PlainReader().response(data)
+    head = PlainReader().response(data, Recall())
     if head is None:
         return
     heard = Heard(fed(head, data), response=True)
@@ -186,7 +186,7 @@ def test_an_answer_that_is_plain_is_the_same_to_llhttp(first: bytes, end: bytes,
 def test_most_heads_are_plain() -> None:
     reader = PlainReader()
     for _ in range(2):  # parsed, and remembered
-        request = reader.request(b"xx" + REQUEST + b"abc", 2, BYTES_MAX, FIELDS_MAX)
+        request = reader.request(b"xx" + REQUEST + b"abc", 2, BYTES_MAX, FIELDS_MAX, Recall())
         assert request is not None
         assert (request.first, request.second, request.path) == (
             b"POST",
@@ -195,7 +195,7 @@ def test_most_heads_are_plain() -> None:
         )
         assert (request.end, request.length) == (2 + len(REQUEST), 3)
         assert request.lines == [b"Host: models.test\r\n", b"content-length: 3\r\n"]
-        answer = reader.response(RESPONSE + b"abc")
+        answer = reader.response(RESPONSE + b"abc", Recall())
         assert answer is not None and (answer.status, answer.second, answer.length) == (200, b"OK", 3)
 
 
@@ -219,25 +219,25 @@ def test_whatever_touches_framing_or_connection_is_left_to_llhttp(field: bytes) 
     for head, read in ((REQUEST, False), (RESPONSE, True)):
         odd = head[:-2] + field + b"\r\n\r\n"
         reader = PlainReader()
-        found = reader.response(odd) if read else reader.request(odd, 0, BYTES_MAX, FIELDS_MAX)
+        found = reader.response(odd, Recall()) if read else reader.request(odd, 0, BYTES_MAX, FIELDS_MAX, Recall())
         assert found is None
 
 
 def test_a_head_that_is_not_whole_or_too_large_is_left_to_llhttp() -> None:
     reader = PlainReader()
     for cut in range(len(REQUEST)):
-        assert reader.request(REQUEST[:cut], 0, BYTES_MAX, FIELDS_MAX) is None
-    assert reader.request(REQUEST, 0, len(REQUEST) - 1, FIELDS_MAX) is None
-    assert reader.request(REQUEST, 0, len(REQUEST), FIELDS_MAX) is not None
+        assert reader.request(REQUEST[:cut], 0, BYTES_MAX, FIELDS_MAX, Recall()) is None
+    assert reader.request(REQUEST, 0, len(REQUEST) - 1, FIELDS_MAX, Recall()) is None
+    assert reader.request(REQUEST, 0, len(REQUEST), FIELDS_MAX, Recall()) is not None
     many = REQUEST[:-2] + b"X: a\r\n" * FIELDS_MAX + b"\r\n"
-    assert reader.request(many, 0, BYTES_MAX, FIELDS_MAX) is None
+    assert reader.request(many, 0, BYTES_MAX, FIELDS_MAX, Recall()) is None
 
 
 def test_what_is_remembered_is_bounded() -> None:
     reader = PlainReader()
     for i in range(5000):
         head = b"POST /%d HTTP/1.1\r\nHost: a\r\nX-Id: %d\r\nLong: %s\r\n\r\n" % (i, i, b"%d" % i * 100)
-        assert reader.request(head, 0, BYTES_MAX, FIELDS_MAX) is not None
+        assert reader.request(head, 0, BYTES_MAX, FIELDS_MAX, Recall()) is not None
     remembered = [line for kept in (reader._firsts, reader._lines) for line in kept]  # noqa: SLF001  # memory is no answer
     assert len(remembered) <= 2 * 1024 and max(map(len, remembered)) <= 256
 
@@ -246,5 +246,5 @@ def test_a_long_line_of_blanks_costs_no_more_than_its_length() -> None:
     reader = PlainReader()
     began_s = time.process_time()
     for _ in range(200):
-        reader.request(REQUEST[:-2] + b"X: a" + b" " * 3900 + b"\r\n\r\n", 0, BYTES_MAX, FIELDS_MAX)
+        reader.request(REQUEST[:-2] + b"X: a" + b" " * 3900 + b"\r\n\r\n", 0, BYTES_MAX, FIELDS_MAX, Recall())
     assert time.process_time() - began_s < 5  # a search that went back at every blank would take minutes

@@ -34,6 +34,9 @@ MALFORMED = {
     "underscore in name": b"GET /model HTTP/1.1\r\nHost: a\r\nX_Y: 1\r\n\r\n",
     "encoded NUL in target": b"GET /model%00 HTTP/1.1\r\nHost: a\r\n\r\n",
     "fragment in target": b"GET /model#x HTTP/1.1\r\nHost: a\r\n\r\n",
+    "RTSP": b"GET /model RTSP/1.0\r\nHost: a\r\n\r\n",
+    "a method of RTSP": b"SETUP /model RTSP/1.0\r\nHost: a\r\n\r\n",
+    "ICE": b"SOURCE /model ICE/1.0\r\nHost: a\r\n\r\n",
     "garbage": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
     "h2 preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
 }
@@ -49,6 +52,8 @@ REFUSED = [
     (b"GET /%b HTTP/1.1\r\nHost: a\r\n\r\n" % (b"x" * 9000), 414, "target_too_long"),
     (b"GET /model HTTP/1.1\r\nHost: a\r\nX: %b\r\n\r\n" % (b"x" * 9000), 431, "head_too_large"),
     (b"GET /model HTTP/1.1\r\nHost: a\r\n%b\r\n" % (b"X: 1\r\n" * 200), 431, "head_too_large"),
+    # In one piece, so that all of it is there before anything could be refused.
+    (b"GET /model HTTP/1.1\r\nHost: a\r\n%b\r\n" % (b"X: %b\r\n" % (b"x" * 7000) * 5), 431, "head_too_large"),
     (b"POST /model HTTP/1.1\r\nHost: a\r\nContent-Length: 2000000\r\n\r\n", 413, "body_too_large"),
     (
         b"GET /model HTTP/1.1\r\nHost: a\r\nConnection: close\r\nVia: %b\r\n\r\n"
@@ -69,6 +74,30 @@ async def test_a_malformed_request_gets_400_and_the_connection_closes(subtests: 
                 assert b"\r\nconnection: close\r\n" in got
                 assert got.count(b"HTTP/1.1 ") == 1, "nothing after the refusal is answered"
                 assert not any(seen.complete for seen in a.seen), "no whole request reached the backend"
+
+
+async def test_another_protocol_is_known_however_its_line_is_torn() -> None:
+    asks = b"GET /model RTSP/1.0\r\nHost: a\r\nX: y\r\n\r\n"
+    body = b"POST /model HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, x\r\nContent-Length: %d\r\n\r\n%b" % (
+        len(asks),
+        asks,
+    )
+    async with Backend() as a, RunningWorker(table(ROUTE, a=a.port)) as w:
+        for at in range(14, len(asks), 4):
+            reader, writer = await asyncio.open_connection("127.0.0.1", w.port)
+            for piece in (asks[:at], asks[at:]):
+                writer.write(piece)
+                await asyncio.sleep(0.01)
+            assert (await asyncio.wait_for(reader.read(), 20)).startswith(b"HTTP/1.1 400 "), at
+            writer.close()
+        assert a.seen == []
+        reader, writer = await asyncio.open_connection("127.0.0.1", w.port)
+        writer.write(body)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200 "), "in a body it means nothing"
+        writer.write(asks)
+        assert b"HTTP/1.1 400 " in await asyncio.wait_for(reader.read(), 20)
+        writer.close()
+        assert len(a.seen) == 1
 
 
 async def test_a_refusal_is_a_marked_problem_document(subtests: pytest.Subtests) -> None:
@@ -103,14 +132,12 @@ async def test_a_streamed_body_over_the_limit_is_cut_off() -> None:
 
 async def test_no_healthy_endpoint_is_refused_at_once() -> None:
     async with Backend() as a, RunningWorker(table(ROUTE, a=a.port)) as w:
-        w.hub.publish_health((a.url,))
-        await asyncio.sleep(0.1)
+        await w.publish_health(a.url)
         got = await w.raw(b"GET /model HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         assert got.startswith(b"HTTP/1.1 503 ")
         assert b"x-gateway-error: no_healthy_endpoint" in got
         assert b"retry-after: " in got
-        w.hub.publish_health(())
-        await asyncio.sleep(0.1)
+        await w.publish_health()
         got = await w.raw(b"GET /model HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         assert got.startswith(b"HTTP/1.1 200 ")
 

@@ -16,9 +16,7 @@ from tests.support.backend import Backend, Script, answer, hang, raw
 from tests.support.worker import RunningWorker, eventually, table
 
 pytestmark = pytest.mark.anyio
-ALL_CANARY = Route(
-    "r", "/", stable="a", canary="b", weight_bp=10_000, timeouts=Timeouts(connect_s=0.5, first_byte_s=0.3)
-)
+ALL_CANARY = Route("r", "/", stable="a", canary="b", weight_bp=10_000, timeouts=Timeouts(connect_s=20, first_byte_s=20))
 
 FAILURES: dict[str, Script] = {
     "status 500": answer(500, b"boom"),
@@ -36,13 +34,14 @@ FAILURES: dict[str, Script] = {
 
 
 async def test_stable_answers_in_the_same_exchange(subtests: pytest.Subtests) -> None:
+    hasty = msgspec.structs.replace(ALL_CANARY, timeouts=Timeouts(connect_s=20, first_byte_s=0.75))
     async with Backend(answer(body=b"saved")) as a, Backend() as b:
-        async with RunningWorker(table(ALL_CANARY, a=a.port, b=b.port)) as w:
+        async with RunningWorker(table(hasty, a=a.port, b=b.port)) as w:
             for round_, (name, script) in enumerate(FAILURES.items(), 1):
                 b.script = script
                 a.seen.clear()
                 with subtests.test(name):
-                    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{w.port}") as client:
+                    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{w.port}", timeout=20) as client:
                         for i in range(3):
                             reply = await client.post("/infer", content=b"body %d" % i)
                             assert (reply.status_code, reply.text) == (200, "saved")
@@ -70,8 +69,7 @@ async def test_a_dead_canary_is_rescued() -> None:
 async def test_a_canary_that_is_probed_down_is_rescued_and_counted() -> None:
     async with Backend(answer(body=b"saved")) as a, Backend() as b:
         async with RunningWorker(table(ALL_CANARY, a=a.port, b=b.port)) as w:
-            w.hub.publish_health((b.url,))
-            await asyncio.sleep(0.1)
+            await w.publish_health(b.url)
             assert (await w.raw(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")).endswith(b"saved")
             await eventually(lambda: w.counts() == (0, 0, 1, 1), "the refusal counts against the canary")
 
@@ -195,11 +193,16 @@ async def test_a_full_queue_is_the_backends_overload_on_either_arm() -> None:
             writers = [(await asyncio.open_connection("127.0.0.1", w.port))[1] for _ in range(40)]
             for writer in writers:
                 writer.write(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+
+            def assigned() -> int:
+                return sum(e.stable.assigned + e.canary.assigned for e in w.evidence())
+
+            await eventually(lambda: assigned() >= 40, "all have come")
             await eventually(lambda: w.observer.merged().faults.get("queue_full", 0) >= 30, "the queues are full")
             overload = [sum(getattr(e, arm).overload for e in w.evidence()) for arm in ("stable", "canary")]
             assert min(overload) > 0, overload
             assert w.counts()[1] == w.counts()[3] == 0, "it is no error"
-            assert sum(e.stable.assigned + e.canary.assigned for e in w.evidence()) == 40, "the coin fell 40 times"
+            assert assigned() == 40, "the coin fell 40 times"
             for writer in writers:
                 writer.close()
 
@@ -248,15 +251,24 @@ async def test_a_kept_connection_is_looked_at_before_a_request_that_cannot_be_re
 
 
 async def test_the_longest_pause_of_a_stream_is_counted_once() -> None:
+    passed = asyncio.Semaphore(0)
+
     async def stream(_: object, peer: object) -> None:
         await peer.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")  # type: ignore[attr-defined]  # a Peer
         for pause_s in (0.0, 0.3, 0.05):
             await peer.send(b"1\r\nx\r\n")  # type: ignore[attr-defined]  # a Peer
+            await passed.acquire()  # the gateway has seen it
             await asyncio.sleep(pause_s)
         await peer.send(b"0\r\n\r\n")  # type: ignore[attr-defined]  # a Peer
 
     async with Backend() as a, Backend(stream) as b, RunningWorker(table(ALL_CANARY, a=a.port, b=b.port)) as w:
-        await w.raw(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        reader, writer = await asyncio.open_connection("127.0.0.1", w.port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        for _ in range(3):
+            await reader.readuntil(b"\r\nx\r\n")
+            passed.release()
+        await reader.read()
+        writer.close()
         await eventually(lambda: w.counts() == (0, 0, 1, 0), "it is counted")
         (gap,) = [e.canary.gap for e in w.evidence() if e.canary.requests]
         assert len(gap) == 1 and sum(gap.values()) == 1

@@ -134,6 +134,7 @@ BAD_AGREEMENTS = {
     "another protocol": AGREES.replace(b"websocket", b"other"),
     "no protocol": b"HTTP/1.1 101 X\r\nConnection: upgrade\r\n\r\n",
     "not nominated": AGREES.replace(b"Connection: Upgrade\r\n", b""),
+    "nominated with a word too many": AGREES.replace(b"Connection: Upgrade", b"Connection: Upgrade;q=1"),
     "two protocols": AGREES.replace(b"Sec-X: y", b"Upgrade: websocket"),
     "with a body": AGREES.replace(b"Sec-X: y", b"Content-Length: 4"),
 }

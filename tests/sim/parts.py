@@ -148,7 +148,11 @@ class Worker(SpokenWorker):
                 if served:
                     arm.requests += served
                     arm.assigned += served
-                    arm.errors += _binomial(dice, served, failing.get(backend, 0.0))
+                    errors = _binomial(dice, served, failing.get(backend, 0.0))
+                    arm.errors += errors
+                    tries = tally.totals[arm is tally.arms[1]].tries
+                    for kind, n in (("ok", served - errors), ("errors", errors)):
+                        tries[kind] = tries.get(kind, 0) + n
                     arm.latency[_LATENCY] = arm.latency.get(_LATENCY, 0) + served
 
     def tell(self) -> None:

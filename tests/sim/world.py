@@ -6,7 +6,8 @@ of `parts`. After every event, and whenever a table is published, the promises a
 1. Epochs strictly grow, over all lives that anybody remembers.
 2. A canary gets more only by what the journal already has: a PASS after its floor, a wish, a gate, the end of a bake,
    or a policy that the plan states; and after a restart no more than the journal or a living worker says.
-3. FAIL means weight 0 when the tick is over, whatever the disk does, or the ramp that the plan asks for.
+3. FAIL means weight 0 when the tick is over, whatever the disk does, or the ramp that the plan asks for. While stable
+   answers nothing, nothing is decided but what time alone decides, and nothing goes up.
 4. An end is left only by a start or an abort (or a restart that finds less than was journaled); a rollout's revision
    only grows.
 5. What the journal replays is what lives; every line has a reason and somebody who did it; the promoted backend is
@@ -41,8 +42,8 @@ WISHES = ("Started", "ResumeWished", "PromoteWished", "ApproveWished", "GateAnsw
 WORKERS = 2
 
 
-def configuration(dice: random.Random, canary: str = "v2") -> str:
-    """A configuration with random plans."""
+def configuration(dice: random.Random, canary: str = "v2", empty: str = "") -> str:
+    """A configuration with random plans; on the route ``empty`` nothing is deployed yet."""
 
     def some(**options: Any) -> dict[str, Any]:
         return {name: value for name, value in options.items() if dice.random() < 0.3}
@@ -83,7 +84,7 @@ def configuration(dice: random.Random, canary: str = "v2") -> str:
                 {
                     "name": name,
                     "match": {"path_prefix": f"/{name}"},
-                    "stable": "v1",
+                    "stable": None if name == empty else "v1",
                     "canary": canary,
                     "analysis": {"latency": {"mode": "off"}},
                     "plan": plan(),
@@ -104,8 +105,10 @@ class World:
         self.clock = LoopClock()
         self.disk = Disk(self.dice)
         patch(lambda: self.disk)
+        # In a third of all lives one of the routes has nothing deployed yet.
+        self.empty = "b" if seed % 3 == 0 else ""
         self.config = self.configured()
-        self.births = 0
+        self.births = self.crashes = 0
         self.workers = [self.born(index) for index in range(WORKERS)]
         self.failing = {"v1": 0.01, "v2": 0.01, "v3": 0.01}
         self.log: list[str] = []
@@ -119,7 +122,7 @@ class World:
 
     def configured(self, canary: str = "v2") -> GatewayConfig:
         """A configuration of new plans."""
-        self.file.write_text(configuration(self.dice, canary))
+        self.file.write_text(configuration(self.dice, canary, self.empty))
         return load(self.file, environ={})
 
     def born(self, index: int) -> Worker:
@@ -153,6 +156,7 @@ class World:
 
     async def kill(self) -> None:
         """The process dies: whatever it was about to do is not done."""
+        self.crashes += 1
         for worker in self.workers:
             await worker.close()
         others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
@@ -184,22 +188,22 @@ class World:
             before, self.served[route.name] = self.served.get(route.name), route
             if self.recovering:
                 self.recovers(route)
-            elif before is not None and _rises(before, route):
+            elif before is not None and self.more(before, route):
                 self.rises(route)
 
     def recovers(self, route: Route) -> None:
         """The first table: not more than the journal says, nor than a living worker gives."""
         live = [worker.table.route(route.name) for worker in self.workers if worker.table is not None]
-        if route.stable != "v1":
+        if route.stable != self.named(route.name):
             roles = self.journal.roles()[route.name]
             assert roles.stable == route.stable, f"{route.name}: {route.stable} is not what was promoted"
             # A worker that hung does not undo a promotion that was in force: the newest table counts.
             newest = max((w.table for w in self.workers if w.table is not None), key=lambda t: t.epoch, default=None)
             live = [newest.route(route.name)] if newest is not None else []
-        assert not any(_rises(one, route) for one in live), (
+        assert not any(self.more(one, route) for one in live), (
             f"{route.name} begins with {_brief(route)}, live is {[_brief(one) for one in live]}"
         )
-        if route.canary is not None:
+        if route.canary is not None and route.stable:
             said, by_hand = self.journal.latest(route.name), self.journal.weights().get(route.name)
             journaled = 0 if said is None or said.canary != route.canary else said.weight_bp
             allowed = max(journaled, 0 if by_hand is None else by_hand.weight_bp)
@@ -223,6 +227,19 @@ class World:
         stated = any(word in state.reason for word in ("by policy", "the bake", "warmed up", "healthy endpoint"))
         assert proven or stated, f"{route.name} rose by itself: {state.reason}"
 
+    def named(self, route: str) -> str:
+        """Whom the file names as stable."""
+        return "" if route == self.empty else "v1"
+
+    def more(self, before: Route, after: Route) -> bool:
+        """Whether somebody who is or was a canary gets more by the later table than by the earlier one."""
+
+        def share(backend: str) -> int:
+            return 10_000 if before.stable == backend else before.weight_bp if before.canary == backend else 0
+
+        tried = after.canary is not None and after.weight_bp > share(after.canary)
+        return tried or (after.stable != self.named(after.name) and share(after.stable) < 10_000)
+
     # events
 
     async def tick(self) -> None:
@@ -239,6 +256,9 @@ class World:
         self.control.tick()
         for name, state in states.items():
             was, analysis = before[name], state.heard
+            if state.frozen and was.phase.active and state.rollout is not was:
+                by_time = was.phase in (Phase.PAUSED, Phase.RETURNING) and state.rollout.weight_bp <= was.weight_bp
+                assert by_time, f"{name}: decided while stable is dead: {state.rollout.reason}"
             judged = was.phase.active and was.phase is not Phase.RETURNING and analysis is not heard[name]
             if judged and analysis is not None and analysis.verdict is Verdict.FAIL:
                 weight_bp = self.control._executor.weight_bp(name)
@@ -347,7 +367,9 @@ class World:
             case 1 | 2:
                 dice.choice(self.control.prober.health).up = dice.random() < 0.6
             case _:
-                self.failing = {"v1": 0.01} | {name: dice.choice([0.01, 0.01, 0.01, 0.6]) for name in ("v2", "v3")}
+                self.failing = {"v1": dice.choice([0.01] * 7 + [1.0])} | {
+                    name: dice.choice([0.01, 0.01, 0.01, 0.6]) for name in ("v2", "v3")
+                }
 
     async def crash_at_a_commit(self) -> None:
         """The next write reaches the disk, and the process dies before it hears of it."""
@@ -432,16 +454,6 @@ class World:
         assert all(entry.state.reason and entry.state.by for entry in entries)
         assert [entry.state.revision for entry in entries] == list(range(1, len(entries) + 1))
         self.decided += len(entries)
-
-
-def _rises(before: Route, after: Route) -> bool:
-    """Whether somebody who is or was a canary gets more by the later table than by the earlier one."""
-
-    def share(backend: str) -> int:
-        return 10_000 if before.stable == backend else before.weight_bp if before.canary == backend else 0
-
-    tried = after.canary is not None and after.weight_bp > share(after.canary)
-    return tried or (after.stable != "v1" and share(after.stable) < 10_000)
 
 
 def _brief(route: Route) -> str:

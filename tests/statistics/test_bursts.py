@@ -20,10 +20,11 @@ def test_the_arrays_do_what_the_guard_does() -> None:
         events = rng.binomial(trials, rates)
         counts = np.stack([events[:, 0], trials[:, 0], events[:, 1], trials[:, 1]], axis=1)
         arrays.take(counts.astype(float))
-        believed = arrays.guarded(np.full(4, 20.0))
+        believed, passing = arrays.guarded(np.full(4, 20.0)), arrays.guarded_ok(np.full(4, 20.0))
         for i, look in enumerate(counts.tolist()):
             states[i] = bursts.take(states[i], Batch(*look), tick * program.TICK_S, 0.3)
             assert believed[i] == pytest.approx(bursts.guarded(20.0, states[i]), rel=1e-9), (tick, i)
+            assert passing[i] == pytest.approx(bursts.guarded_ok(20.0, states[i]), rel=1e-9), (tick, i)
 
 
 def test_pauses_convict_healthy_canaries_by_requests_and_not_here(monkeypatch: pytest.MonkeyPatch) -> None:

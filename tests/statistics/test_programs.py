@@ -10,19 +10,8 @@ import numpy as np
 import pytest
 
 from gateway.core.analysis import RateSpec
-from loadtests.statistics import promotion, rules, sticky
+from loadtests.statistics import promotion, rules
 from loadtests.statistics.lines import upper_bound, write
-
-
-def test_sessions_keep_alpha_where_requests_break_it() -> None:
-    rng = np.random.default_rng(12)
-    (row,) = sticky.rows(0.5, sticky.BAD_SESSIONS, (0.01,), 25, rng)
-    assert row.by_sessions == 0 and row.by_requests > 10, row
-
-
-def test_a_canary_with_more_failing_sessions_is_convicted() -> None:
-    highest, _ = sticky.simulate(0.5, 0.2, np.random.default_rng(12))
-    assert highest >= -math.log(0.01)
 
 
 def test_promotion_comes_near_its_limit() -> None:

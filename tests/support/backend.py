@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Self
@@ -85,6 +86,8 @@ class Backend:
         self.connections = 0
         self.open = 0
         self._server: asyncio.Server | None = None
+        # Held while nobody listens, so that nobody else is given the port.
+        self._place: socket.socket | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -94,11 +97,17 @@ class Backend:
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
+        if self._place is not None:
+            self._place.close()
 
     async def stop(self) -> None:
-        """Stop listening and reset what is open: the process is gone."""
+        """Stop listening and reset what is open: the process is gone, and its port refuses whoever comes."""
         assert self._server is not None
         self._server.close()
+        if self._place is None:
+            self._place = socket.socket()
+            self._place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._place.bind(("127.0.0.1", self.port))
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -107,6 +116,9 @@ class Backend:
         """Reset what is open, and listen again on the same port."""
         await self.stop()
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+        if self._place is not None:
+            self._place.close()
+            self._place = None
 
     @property
     def url(self) -> str:

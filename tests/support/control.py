@@ -168,15 +168,23 @@ class SpokenWorker:
         """Whether it does."""
         return not self._reading.is_set()
 
-    def serve(self, stable: int, canary: int, canary_errors: int = 0, route: str = "r") -> None:
+    def serve(
+        self, stable: int, canary: int, canary_errors: int = 0, route: str = "r", *, stable_errors: int = 0
+    ) -> None:
         """Count made-up requests under the table in force."""
         tally = self.tallies[route]
+        for totals, requests, errors in zip(
+            tally.totals, (stable, canary), (stable_errors, canary_errors), strict=True
+        ):
+            for kind, n in (("ok", requests - errors), ("errors", errors)):
+                totals.tries[kind] = totals.tries.get(kind, 0) + n
         for arm, requests in zip(tally.arms, (stable, canary), strict=True):
             arm.requests += requests
             if requests:
                 bucket = bucket_of(1000)
                 arm.latency[bucket] = arm.latency.get(bucket, 0) + requests
                 arm.duration[bucket] = arm.duration.get(bucket, 0) + requests
+        tally.arms[0].errors += stable_errors
         tally.arms[1].errors += canary_errors
 
     async def report(self) -> None:
@@ -273,10 +281,12 @@ class Plane:
         self.workers[index] = SpokenWorker(index, f"w{index}-{self._births}")
         return self.workers[index]
 
-    async def serve(self, stable: int, canary: int, canary_errors: int = 0, route: str = "r") -> None:
+    async def serve(
+        self, stable: int, canary: int, canary_errors: int = 0, route: str = "r", *, stable_errors: int = 0
+    ) -> None:
         """Every worker serves so many, and reports."""
         for worker in self.workers:
-            worker.serve(stable, canary, canary_errors, route)
+            worker.serve(stable, canary, canary_errors, route, stable_errors=stable_errors)
             await worker.report()
 
     def tick(self, after_s: float = 0.1) -> None:
@@ -310,7 +320,7 @@ class Plane:
         """The weight in force."""
         return round(self.controller.route(route).canary_percent * 100)
 
-    def stable(self, route: str = "r") -> str:
+    def stable(self, route: str = "r") -> str | None:
         """Who serves all but the canary's share."""
         return self.controller.route(route).stable
 

@@ -75,7 +75,12 @@ class RunningGateway:
         found = _READY.search(line)
         assert found is not None, f"no ready line: {line!r} {self.log.decode()}"
         self.url, self.admin_url = found.groups()
-        self.admin = httpx.AsyncClient(base_url=self.admin_url, timeout=EVENTUALLY_S)
+        socket = self.admin_url.partition("unix://")[2]
+        self.admin = httpx.AsyncClient(
+            base_url="http://localhost" if socket else self.admin_url,
+            transport=httpx.AsyncHTTPTransport(uds=socket) if socket else None,
+            timeout=EVENTUALLY_S,
+        )
         self.client = httpx.AsyncClient(base_url=self.url, timeout=EVENTUALLY_S)
         await self.ready()
         return self
@@ -149,6 +154,16 @@ class RunningGateway:
         return view
 
 
+    async def until_alarms(self, count: int) -> list[dict[str, Any]]:
+        """Wait until so many alarms stand."""
+        deadline_s = asyncio.get_running_loop().time() + EVENTUALLY_S
+        while len(alarms := (await self.admin.get("/api/v1/alarms")).json()["alarms"]) != count:
+            assert asyncio.get_running_loop().time() < deadline_s, alarms
+            await asyncio.sleep(0.05)
+        found: list[dict[str, Any]] = alarms
+        return found
+
+
 class Traffic:
     """A steady stream of requests that counts what users see."""
 
@@ -178,6 +193,10 @@ class Traffic:
     async def reaches(self, total: int) -> None:
         """Wait until that many have been answered."""
         await eventually(lambda: self.total >= total, f"{total} answers")
+
+    async def fails(self, count: int) -> None:
+        """Wait until that many have failed."""
+        await eventually(lambda: len(self.failures) >= count, f"{count} failures")
 
     async def _run(self) -> None:
         while not self._stop.is_set():

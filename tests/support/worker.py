@@ -93,7 +93,8 @@ class RunningWorker:
         self.process.stdin.write(msgspec.json.encode(settings))
         self.process.stdin.close()
         await eventually(lambda: self.hub.sessions, "the worker connects")
-        await self.hub.publish(self.table)
+        await self.publish(self.table)
+        await eventually(lambda: self.observer.merged().reports, "it has reported")
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -115,7 +116,13 @@ class RunningWorker:
     async def publish(self, table: RoutingTable) -> None:
         """Put a new table in force."""
         self.table = table
-        assert await self.hub.publish(table), "the worker did not apply the table"
+        self.hub.send_table(table)
+        await eventually(lambda: self.hub.applied(table.epoch) > 0, "the worker applies the table")
+
+    async def publish_health(self, *down: str) -> None:
+        """Say which endpoints are down, and wait until it is known: what is sent to the worker stays in its order."""
+        self.hub.publish_health(down)
+        await self.publish(msgspec.structs.replace(self.table, epoch=self.table.epoch + 1))
 
     def evidence(self, route: str = "r") -> list[EpochCounts]:
         """What has been reported for verdicts, by epoch."""
@@ -149,7 +156,7 @@ class RunningWorker:
         """How many file descriptors the process has open."""
         return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
 
-    async def raw(self, data: bytes, *, timeout_s: float = 5.0) -> bytes:
+    async def raw(self, data: bytes, *, timeout_s: float = EVENTUALLY_S) -> bytes:
         """Send bytes on a new connection and read until the gateway closes it (or the time is over)."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         out = b""

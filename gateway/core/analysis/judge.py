@@ -41,6 +41,8 @@ STATE_VERSION = 3
 TICK_S = 1.0
 # An epoch may close its last batch beside the newest one's.
 _SPARE_BETS = 8
+# A sentence that names more metrics than this names the first few.
+_NAMES_MAX, _NAMES_SAID = 6, 4
 
 
 class Pace(msgspec.Struct, frozen=True):
@@ -286,16 +288,16 @@ def _decide(state: AnalysisState) -> Analysis:
     elif not weighted:
         verdict, reason = Verdict.UNDECIDED, "no metric decides"
     elif state.baking:
-        names = ", ".join(weighted)
+        names = _some(list(weighted))
         verdict, reason = Verdict.UNDECIDED, f"nothing has turned bad since promotion: {names} are watched"
     elif not missing and proving:
-        names = ", ".join(finding.metric for finding in proving)
+        names = _some([finding.metric for finding in proving])
         verdict, reason = Verdict.PASS, f"proven within the margin: {names}, {state.canary_requests} canary requests"
     elif not proving:
         verdict, reason = Verdict.UNDECIDED, "only guardrails decide: they can roll back, but prove nothing"
     else:
         furthest = min(missing, key=lambda finding: finding.log_e_ok)
-        names = ", ".join(finding.metric for finding in missing)
+        names = _some([finding.metric for finding in missing])
         verdict, reason = Verdict.UNDECIDED, f"not proven yet: {names}; furthest: {furthest.reason}"
     return Analysis(
         verdict=verdict,
@@ -308,6 +310,17 @@ def _decide(state: AnalysisState) -> Analysis:
         stable_requests=state.stable_requests,
         canary_requests=state.canary_requests,
     )
+
+
+def _some(names: list[str]) -> str:
+    """Names in a sentence, the first few of many: the findings name them all.
+
+    >>> _some(["errors", "overload"]), _some([f"class_{n}" for n in range(9)])
+    ('errors, overload', 'class_0, class_1, class_2, class_3 and 5 more')
+    """
+    if len(names) <= _NAMES_MAX:
+        return ", ".join(names)
+    return f"{', '.join(names[:_NAMES_SAID])} and {len(names) - _NAMES_SAID} more"
 
 
 def _blame(guilty: list[Finding]) -> str:

@@ -27,7 +27,8 @@ Rules:
    guesses still start from stable's past. A two-sided metric has both tests: E_bad is their average (each is
    valid under the smaller common null), E_ok the lesser (both must be proven).
 6. In a bake (wealth.py, rule 3) batches close at most once in ``every_s``: that bounds the number of bets.
-7. Failures of one arm that come together count as one misfortune (bursts.py): what of E_bad is believed is `log_bad`.
+7. Failures of one arm that come together count as one misfortune (bursts.py): what is believed of E_bad is `log_bad`,
+   of E_ok `log_ok`. Labelled events are not guarded so: where they come in bursts, their unit is the slice (votes.py).
 8. On a sticky route the unit is the session (proxy/units.py): its trials and events come as labels, and E_bad is
    conditional on each batch's totals (hypergeometric.py), the odds ratios being the guesses. A tolerance is no odds
    ratio: with one, E_bad is that of rule 3, of sessions.
@@ -326,7 +327,12 @@ def log_bad(state: RateState) -> float:
 
 def log_e_ok(state: RatesState) -> float:
     """log of E against "worse by the margin": the least of the tests."""
-    return min(wealth.log_e(metric.ok) for metric in state.metrics)
+    return min(log_ok(metric) for metric in state.metrics)
+
+
+def log_ok(state: RateState) -> float:
+    """log E of one test against "worse by the margin", as far as it is believed (rule 7)."""
+    return bursts.guarded_ok(wealth.log_e(state.ok), state.bursts)
 
 
 def _bad_after(state: RateState, spec: RateSpec, batch: Batch, mirrored: bool, conditional: bool) -> Wealth:

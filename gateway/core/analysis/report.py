@@ -68,7 +68,7 @@ def _failure(name: str, spec: RateSpec, state: RateState, whole: AnalysisState, 
     if whole.spec.sticky:
         stable, canary, unit = whole.rates.stable, whole.rates.canary, "canary sessions"
     seen = _Seen((state.stable_events, stable), (state.canary_events, canary), canary, unit)
-    evidence = (rates.log_bad(state), wealth.log_e(state.ok))
+    evidence = (rates.log_bad(state), rates.log_ok(state))
     finding = _rate_finding(name, spec, Worse.HIGHER, seen, evidence, needed)
     finding.details["stable_rate_guess"] = stable_guess(state)
     return finding

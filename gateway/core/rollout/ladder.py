@@ -66,7 +66,7 @@ def where(state: Rollout) -> str:
 
 def percent(weight_bp: int) -> str:
     """A weight for people."""
-    return f"{percent_from_weight_bp(weight_bp):.2f}%"
+    return f"{percent_from_weight_bp(weight_bp):g} %"
 
 
 # --- what holds a rollout back ---

@@ -24,7 +24,8 @@ The theory (the phases are in `transitions`, the rungs and what holds on them in
    that the journal has seen. The smaller of the journaled and the live weight stands. Where the live one is smaller,
    something was applied that never reached the journal (perhaps a rollback), or was journaled and never applied, so
    automation does not go on by itself: PAUSED, or PROMOTED at the live weight, until an operator says otherwise.
-   ROLLED_BACK stays at weight 0 whatever is live. The same goes for a decision that the journal did not take in time.
+   ROLLED_BACK stays at weight 0 whatever is live. The same goes for a wish that the journal did not take in time; a
+   step of automation's own is only taken back.
 8. `Analysed` and `Ticked` return the very same state unless they cause a transition. So the journal need hold only the
    events that changed something, and folding those gives the live state.
 
@@ -70,6 +71,8 @@ from gateway.core.rollout.types import (
 
 # What the world does; in a phase that it can only leave as it was, it means nothing.
 _WORLDLY = (Analysed, Ticked, GateAnswered, Overdue, Withdrawn)
+# Where automation gives the canary more by itself.
+_CLIMBING = (Phase.WAITING, Phase.WARMING, Phase.PROGRESSING, Phase.BAKING)
 
 
 def step(state: Rollout, event: Event) -> Result:
@@ -261,6 +264,11 @@ def _resumed(state: Rollout, event: ResumeWished) -> Result:
 
 def _weight_wished(state: Rollout, event: WeightWished) -> Result:
     check_weight_bp("weight_bp", event.weight_bp)
+    if event.weight_bp and not state.stable:
+        raise TransitionError(
+            f"cannot set-weight: {state.canary} is the first version on route {state.route}, and nothing could serve"
+            " the rest: promote or abort"
+        )
     reason = moves.in_words("automation suspended: weight set by hand", event.by, event.reason)
     new = replace(state, phase=Phase.PAUSED, weight_bp=event.weight_bp)
     return moves.decided(new, event.at_s, event.by, reason, "weight_set")
@@ -275,7 +283,7 @@ def _promote_wished(state: Rollout, event: PromoteWished) -> Result:
         return moves.promote(state, at_s, by, said)
     index = last
     if event.next_step:
-        index = state.gate_index if state.gate else state.step_index + 1
+        index = state.gate_index if state.gate else max(state.step_index + 1, ladder.first_rung(state))
         said = moves.in_words("sent on by hand", by, event.reason)
     return moves.enter(state, index, at_s, event.canary_requests, by, said, "advanced")
 
@@ -336,7 +344,24 @@ def _rebased(state: Rollout, event: Restarted) -> Rollout:
 def _overdue(state: Rollout, event: Overdue) -> Result:
     if state.revision == 1:
         return moves.end(state, Phase.WITHDRAWN, event.at_s, AUTOMATION, f"not started: {event.reason}", "withdrawn")
+    before = event.before
+    if before is not None and before.rollout_id == state.rollout_id and before.phase in _CLIMBING:
+        return _stayed(state, event, before)
     new = replace(state, phase=Phase.PAUSED, weight_bp=max(0, min(event.live_weight_bp, state.weight_bp)))
     reason = f"held at {percent(new.weight_bp)}: {event.reason} (it was: {state.reason})"
     swap = moves.swapped_back(state, new.weight_bp, reason)
     return moves.decided(new, event.at_s, AUTOMATION, reason, "paused", swap=swap)
+
+
+def _stayed(state: Rollout, event: Overdue, before: Rollout) -> Result:
+    """Automation's own step up did not come into force: it stays where it was, and its floor starts again."""
+    new = replace(
+        before,
+        weight_bp=max(0, min(event.live_weight_bp, before.weight_bp, state.weight_bp)),
+        step_since_s=event.at_s,
+        step_requests_base=event.canary_requests,
+        revision=state.revision,
+    )
+    reason = f"stayed at {where(new)}, its floor starts again: {event.reason} (it was: {state.reason})"
+    swap = moves.swapped_back(state, new.weight_bp, reason)
+    return moves.decided(new, event.at_s, AUTOMATION, reason, "waiting", swap=swap)

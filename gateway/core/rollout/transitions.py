@@ -44,6 +44,7 @@ _PROMOTED, _ROLLED_BACK, _WITHDRAWN = Phase.PROMOTED, Phase.ROLLED_BACK, Phase.W
 
 _BACK = frozenset({_ROLLED_BACK, _RETURNING})
 _BEGINNINGS = frozenset({_WARMING, _WAITING, _PROGRESSING, _PROMOTED})
+_STAYED = frozenset({_WARMING, _WAITING, _PROGRESSING, _BAKING})
 
 TRANSITIONS: Mapping[tuple[Phase, type[Event]], frozenset[Phase]] = {
     (_IDLE, Started): _BEGINNINGS,
@@ -90,7 +91,7 @@ TRANSITIONS: Mapping[tuple[Phase, type[Event]], frozenset[Phase]] = {
     (_PROMOTED, PromoteWished): frozenset({_PROMOTED}),
     (_PROMOTED, AbortWished): _BACK,
     (_PROMOTED, Restarted): frozenset({_PROMOTED}),
-    (_PROMOTED, Overdue): frozenset({_PAUSED, _WITHDRAWN}),
+    (_PROMOTED, Overdue): frozenset({_PAUSED, _WITHDRAWN}) | _STAYED,
     (_ROLLED_BACK, Started): _BEGINNINGS,
     (_ROLLED_BACK, Restarted): frozenset({_ROLLED_BACK}),
     (_WITHDRAWN, Started): _BEGINNINGS,
@@ -103,9 +104,9 @@ TRANSITIONS = {
     # What ends or stops every rollout that is under way.
     **{(phase, Withdrawn): frozenset({_WITHDRAWN}) for phase in Phase if phase.active},
     **{(phase, Withdrawn): frozenset({phase}) for phase in Phase if not phase.active},
-    # A start that is overdue has not begun.
-    **{(phase, Overdue): frozenset({_PAUSED, _WITHDRAWN}) for phase in (_WARMING, _WAITING, _PROGRESSING)},
-    **{(phase, Overdue): frozenset({_PAUSED}) for phase in (_PAUSED, _BAKING)},
+    # A start that is overdue has not begun, a step of automation's own leaves things as they were before it.
+    **{(phase, Overdue): frozenset({_PAUSED, _WITHDRAWN}) | _STAYED for phase in (_WARMING, _WAITING, _PROGRESSING)},
+    **{(phase, Overdue): frozenset({_PAUSED}) | _STAYED for phase in (_PAUSED, _BAKING)},
     **TRANSITIONS,
 }
 

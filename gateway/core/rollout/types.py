@@ -280,11 +280,17 @@ class Withdrawn(msgspec.Struct, frozen=True, tag=True):
 
 
 class Overdue(msgspec.Struct, frozen=True, tag=True):
-    """The last decision was more exposure, and the journal did not take it in time: the live weight stands."""
+    """The last decision was more exposure, and the journal did not take it in time: the live weight stands.
+
+    ``before`` is the state in force where nobody wished for that decision: automation goes on from there. Without it
+    the rollout waits for an operator. ``canary_requests`` is cumulative over the rollout.
+    """
 
     at_s: float
     live_weight_bp: int
     reason: str
+    before: Rollout | None = None
+    canary_requests: int = 0
 
 
 class Restarted(msgspec.Struct, frozen=True, tag=True):

@@ -12,12 +12,13 @@ Rules:
 
 from __future__ import annotations
 
+from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from gateway.core.traffic.table import Route, RoutingTable
 
-_CACHE_MAX = 4096
-_CACHED_PATH_BYTES_MAX = 256
+_CACHE_MAX: Final = 4096
+_CACHED_PATH_BYTES_MAX: Final = 256
 
 
 class Router:

@@ -12,10 +12,14 @@ assume. With one it is a keyed hash of the key, so that
 from __future__ import annotations
 
 from hashlib import blake2b
+from typing import Final
 
 from gateway.core.types import WEIGHT_BP_MAX, Variant
 
-_RANGE = 1 << 64
+_RANGE: Final = 1 << 64
+# A look at an enumeration's member costs a search through its classes.
+_STABLE: Final = Variant.STABLE
+_CANARY: Final = Variant.CANARY
 
 
 def bucket_of_key(key: bytes, salt: str) -> float:
@@ -26,4 +30,4 @@ def bucket_of_key(key: bytes, salt: str) -> float:
 
 def variant_for(point: float, weight_bp: int) -> Variant:
     """The variant of a request at ``point`` in [0, 10 000) under ``weight_bp``."""
-    return Variant.CANARY if point < weight_bp else Variant.STABLE
+    return _CANARY if point < float(weight_bp) else _STABLE

@@ -59,6 +59,13 @@ class Passive(msgspec.Struct, frozen=True):
     slow_start_s: float = 0.0
 
 
+class AddressGuard(msgspec.Struct, frozen=True):
+    """Where a backend that came in over the API may be (`addresses`): ``allow``, for the endpoints of these URLs."""
+
+    allow: tuple[str, ...]
+    urls: tuple[str, ...]
+
+
 class Backend(msgspec.Struct, frozen=True):
     """One deployed model version with its endpoints."""
 
@@ -77,6 +84,12 @@ class Backend(msgspec.Struct, frozen=True):
     resolve_max_age_s: float = 3600.0
     # What the backend sees as Host: the client's (``client``), the endpoint's (``endpoint``), or this text.
     host_header: str = "client"
+    # None: all its endpoints are where the configuration file says, and may be anywhere.
+    guard: AddressGuard | None = None
+
+    def allow(self, endpoint: Endpoint) -> tuple[str, ...] | None:
+        """Where this endpoint's name may lead; None: anywhere."""
+        return self.guard.allow if self.guard is not None and endpoint.url in self.guard.urls else None
 
 
 class Timeouts(msgspec.Struct, frozen=True):
@@ -141,7 +154,10 @@ class Tap(msgspec.Struct, frozen=True):
 
 
 class Route(msgspec.Struct, frozen=True):
-    """Which requests, to which stable and canary backend, at which weight."""
+    """Which requests, to which stable and canary backend, at which weight.
+
+    ``stable`` is empty where nothing has been deployed yet: requests are refused until a first canary is promoted.
+    """
 
     name: str
     path_prefix: str
@@ -166,6 +182,8 @@ class Route(msgspec.Struct, frozen=True):
             raise ValueError(f"route {self.name}: weight_bp {self.weight_bp} is not in 0..{WEIGHT_BP_MAX}")
         if self.weight_bp and self.canary is None:
             raise ValueError(f"route {self.name}: a weight without a canary backend")
+        if 0 < self.weight_bp < WEIGHT_BP_MAX and not self.stable:
+            raise ValueError(f"route {self.name}: a part of the requests without a stable backend for the others")
 
 
 class RoutingTable(msgspec.Struct, frozen=True):

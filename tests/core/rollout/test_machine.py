@@ -326,6 +326,33 @@ def test_what_has_ended_without_promotion_means_weight_zero_and_climbing_means_t
             assert m.new.weight_bp == 10_000 - m.new.plan.bake_holdout_bp
 
 
+@given(lives, st.integers(0, 50))
+def test_a_step_that_the_journal_did_not_take_in_time_leaves_the_rollout_where_it_was(
+    life: list[Event], requests: int
+) -> None:
+    for m in live(life):
+        if not isinstance(m.event, Analysed | GateAnswered) or not raises_exposure(m.old, m.new) or m.new.revision == 1:
+            continue
+        at_s = m.event.at_s + 5.0
+        new, commands = step(m.new, Overdue(at_s, m.old.weight_bp, "the disk hangs", m.old, requests))
+        same = {
+            name: getattr(new, name) for name in ("phase", "weight_bp", "step_index", "gate", "gate_index", "since_s")
+        }
+        assert same == {name: getattr(m.old, name) for name in same}
+        assert (new.step_since_s, new.step_requests_base, new.revision) == (at_s, requests, m.new.revision + 1)
+        assert "its floor starts again: the disk hangs" in new.reason
+        assert [type(command) for command in commands][-1] is Notify
+        assert any(isinstance(command, SwapRoles) for command in commands) == m.new.swapped
+
+
+@given(lives)
+def test_a_first_version_gets_everything_or_nothing(life: list[Event]) -> None:
+    for m in live(life):
+        found = isinstance(m.event, Restarted | Overdue)  # what was found live is none of the machine's doing
+        if m.new is not m.old and not m.new.stable and not found and m.old.weight_bp in (0, 10_000):
+            assert m.new.weight_bp in (0, 10_000) or m.new.phase is Phase.RETURNING, m
+
+
 @given(lives)
 def test_folding_only_the_events_that_changed_something_gives_the_live_state(life: list[Event]) -> None:
     lived, folded = live(life), Rollout()
@@ -482,6 +509,15 @@ def test_the_tables_every_end_is_reached_by_some_life() -> None:
         WeightWished(1.0, "bob", 700),
         Withdrawn(1.0, "bob", "superseded"),
         Overdue(1.0, 0, "the disk hangs"),
+        *(
+            Overdue(1.0, 500, "the disk hangs", Rollout("r1", "digits", "v1", "v2", bare, phase, index, 500))
+            for phase, index in (
+                (Phase.WAITING, -2),
+                (Phase.WARMING, -1),
+                (Phase.PROGRESSING, 0),
+                (Phase.BAKING, 2),
+            )
+        ),
         Restarted(1.0, None),
         Restarted(1.0, 0),
     ]

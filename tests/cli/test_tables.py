@@ -1,0 +1,84 @@
+"""What the tables look like: names stay whole and sentences readable, in the narrowest terminal that people use."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from gateway.admin.bodies import AnalysisBody, FindingBody, PlanBody, RolloutBody, StepBody
+from gateway.cli.tables import rollout_view
+from gateway.core.analysis.types import Verdict
+
+REASON = (
+    "canary latency beyond 1.25 x stable's p99 + 2 ms in 5 of 323 (1.55 %) requests against stable beyond its p99 in 38"
+    " of 1406 (2.7 %), 22 slices: evidence 0.512 of the 400 needed against 'not slower', 3.56 of the 20 needed"
+)
+METRICS = (
+    "errors",
+    "client_errors",
+    "overload",
+    "latency",
+    "unreadable",
+    "class_other",
+    "low_confidence",
+    "sample_ratio",
+)
+
+
+def finding(metric: str, verdict: Verdict) -> FindingBody:
+    details = {"log_e_bad_needed": 5.3, "difference": 0.0, "difference_low": -0.0053, "difference_high": 0.0204}
+    return FindingBody(metric, verdict, REASON, metric != "sample_ratio", -0.1, 3.2, 0, 14850, 3, 349, details)
+
+
+def rollout(*findings: FindingBody) -> RolloutBody:
+    plan = PlanBody(tuple(StepBody(percent, 6.0, 60) for percent in (5.0, 25.0, 50.0)), 45.0)
+    analysis = AnalysisBody(Verdict.UNDECIDED, "not proven yet", (), findings, 1.0, 4.6, 3.0, 14850, 349)
+    return RolloutBody(
+        "digits-1",
+        "digits",
+        "a",
+        "b",
+        "PROGRESSING",
+        1,
+        3,
+        5.0,
+        "a reason",
+        (),
+        "automation",
+        "",
+        "",
+        plan,
+        60,
+        analysis,
+    )
+
+
+def drawn(width: int, *findings: FindingBody) -> list[str]:
+    out = io.StringIO()
+    Console(file=out, width=width, highlight=False).print(rollout_view(rollout(*findings)))
+    return [line.rstrip() for line in out.getvalue().splitlines()]
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_names_and_sentences_are_whole_at_every_width(width: int) -> None:
+    lines = drawn(width, *(finding(metric, Verdict.UNDECIDED) for metric in METRICS))
+    assert all(len(line) <= width for line in lines)
+    for metric in METRICS:
+        numbers, sentence = (line for line in lines if line.split()[:1] == [metric])
+        assert "UNDECIDED" in numbers.split() and sentence.split()[1:4] == REASON.split()[:3]
+    assert " ".join(REASON.split()) in " ".join(" ".join(lines).split())
+    # A sentence in a column of its own is a tower of words in a narrow terminal.
+    assert len(lines) < 90
+
+
+def test_the_evidence_is_the_number_that_the_sentences_name() -> None:
+    (row,) = (line for line in drawn(200, finding("errors", Verdict.PASS)) if line.startswith("errors "))
+    assert row.split("  ")[-2:] == ["0.905 of 200", "24.5 of 20.1"]
+
+
+def test_what_is_proven_needs_no_sentence() -> None:
+    lines = drawn(80, finding("errors", Verdict.PASS), finding("latency", Verdict.FAIL))
+    assert [len([line for line in lines if line.startswith(name)]) for name in ("errors", "latency")] == [1, 2]
+    assert not [line for line in drawn(80, finding("errors", Verdict.PASS)) if "finding" in line]

@@ -1,0 +1,168 @@
+"""What the papers tell a reader to type or to open exists: commands, options, make targets, tests, files.
+
+Relative links are held by test_hygiene.py, configuration keys by tests/config, metrics by tests/control. The texts are
+read, nothing in them is run.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import click
+import pytest
+
+from gateway.cli import gateway
+from gateway.config import load
+from tests.repo.test_hygiene import ROOT, files, texts
+
+TOP = {path.relative_to(ROOT).parts[0] for path in files()}
+# Decisions are of their day: what they name may have changed since.
+PAPERS = {name: text for name, text in texts(".md") if not name.startswith("docs/decisions/")}
+FENCE = re.compile(r"^(?: *)```(\w*)\n(.*?)^(?: *)```", re.DOTALL | re.MULTILINE)
+INLINE = re.compile(r"`([^`\n]+)`")
+PATH = re.compile(r"(?<![\w./${}<-])((?:[\w.-]+/)+[\w.*{},-]*)")
+VARIABLE = re.compile(r"^[A-Z_][A-Z0-9_]*=\S*$")
+
+
+def snippets(text: str) -> Iterator[str]:
+    """Everything that is set as code: the lines of blocks, fenced or indented, and code within sentences."""
+    for language, block in FENCE.findall(text):
+        if language in ("", "sh"):
+            # A heredoc is another language; a continued line is one.
+            shell = re.sub(r"<<'EOF'\n.*?^EOF$", "", block, flags=re.DOTALL | re.MULTILINE)
+            lines = [line.strip() for line in shell.replace("\\\n", " ").splitlines()]
+            # Where a prompt shows what was typed, the rest is what was answered.
+            typed = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+            yield from typed or lines
+    prose = FENCE.sub("", text)
+    yield from (line.strip() for line in prose.replace("\\\n", " ").splitlines() if line.startswith("    "))
+    yield from INLINE.findall(prose)
+
+
+def commands(text: str, program: str) -> Iterator[list[str]]:
+    """The words after each ``program`` that begins a command."""
+    for snippet in snippets(text):
+        for part in re.split(r"&&|\|\|?|;", snippet):
+            try:
+                words = shlex.split(part, comments=True)
+            except ValueError:  # a sentence with an apostrophe, a piece of YAML
+                continue
+            while words and VARIABLE.match(words[0]):
+                del words[0]
+            if words and words[0].rpartition("/")[2] == program:
+                yield words[1:]
+
+
+def cannot_be_typed(words: list[str]) -> str | None:
+    """What is wrong with the words after ``gateway``: a command or an option that there is not; None if nothing is."""
+    command: click.Command = gateway
+    context = click.Context(gateway, info_name="gateway")
+    rest = list(words)
+    while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
+        names = rest.pop(0).split("|")
+        found = [command.get_command(context, name) for name in names]
+        if None in found:
+            return f"no command {' or '.join(names)!r}"
+        assert found[0] is not None
+        command = found[0]
+    known = {"-h", "--help"} | {
+        name
+        for param in command.params
+        if isinstance(param, click.Option)
+        for name in (*param.opts, *param.secondary_opts)
+    }
+    options = (word.strip("[]").partition("=")[0] for word in rest)
+    unknown = [option for option in options if re.match(r"--?[a-z]", option) and option not in known]
+    return f"no option {unknown[0]}" if unknown else None
+
+
+def lost(path: str) -> bool:
+    """Whether a path of this repository leads nowhere; stars and braces match as in a shell."""
+    one = path.rstrip(".,").split("::")[0]
+    names = [one]
+    if match := re.fullmatch(r"(.*)\{([^{}]*)\}(.*)", one):
+        names = [f"{match[1]}{middle}{match[3]}" for middle in match[2].split(",")]
+    return not all(any(ROOT.glob(name.rstrip("/"))) for name in names)
+
+
+@cache
+def targets() -> frozenset[str]:
+    return frozenset(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+
+
+@pytest.mark.parametrize("name", sorted(PAPERS))
+def test_every_command_that_is_written_can_be_typed(name: str) -> None:
+    text = PAPERS[name]
+    wrong = {" ".join(words): why for words in commands(text, "gateway") if (why := cannot_be_typed(words))}
+    assert wrong == {}
+    assert {words[0] for words in commands(text, "make") if words and words[0].isalpha()} <= targets()
+
+
+@pytest.mark.parametrize("name", sorted(PAPERS))
+def test_every_file_that_is_named_is_there(name: str) -> None:
+    here = {path for path in PATH.findall(PAPERS[name]) if path.split("/")[0] in TOP}
+    assert {path for path in here if lost(path)} == set()
+
+
+@pytest.mark.parametrize("name", sorted(PAPERS))
+def test_every_module_that_is_run_is_there(name: str) -> None:
+    modules = [words[words.index("-m") + 1] for words in commands(PAPERS[name], "python") if "-m" in words]
+    own = [module for module in modules if module.split(".")[0] in TOP]
+    assert [module for module in own if lost(module.replace(".", "/") + ".py")] == []
+
+
+def test_the_readmes_configuration_can_be_served(tmp_path: Path) -> None:
+    blocks = [block for language, block in FENCE.findall(PAPERS["README.md"]) if language == "yaml"]
+    (whole,) = (block for block in blocks if block.startswith("# gateway.yaml\n"))
+    file = tmp_path / "gateway.yaml"
+    file.write_text(whole, encoding="utf-8")
+    (route,) = load(file).routes
+    assert (route.name, route.stable, route.canary) == ("digits", "v1", "v2")
+    wanted = {words[-1] for words in commands(PAPERS["README.md"], "gateway") if words[:2] == ["rollout", "start"]}
+    assert wanted == {route.name}
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("rollout start digits --plan x.json", None),
+        ("rollout pause|promote|abort ROLLOUT [--reason TEXT]", None),
+        ("-h", None),
+        ("rollout begin digits", "no command 'begin'"),
+        ("rollout pause|halt digits", "no command 'pause or halt'"),
+        ("status --wach", "no option --wach"),
+        ("plan --margin-delta=0.04 --regresion 2x", "no option --regresion"),
+    ],
+)
+def test_the_rule_sees_wrong_commands(words: str, says: str | None) -> None:
+    assert cannot_be_typed(words.split()) == says
+
+
+def test_the_rule_reads_all_sorts_of_code() -> None:
+    text = """See `gateway check FILE`.
+
+    A=1 gateway serve X && .venv/bin/gateway demo
+
+```sh
+gateway plan \\
+  --rate 5
+```
+
+```
+$ gateway replay a.csv
+gateway rollback
+```
+"""
+    assert sorted(commands(text, "gateway")) == [
+        *(["check", "FILE"], ["demo"], ["plan", "--rate", "5"]),
+        *(["replay", "a.csv"], ["serve", "X"]),
+    ]
+
+
+def test_the_rule_sees_lost_files() -> None:
+    assert not any(map(lost, ("gateway/app/{start,tree}.py", "docs/*.md", "tests/repo/", "tests/repo/test_ci.py::x")))
+    assert all(map(lost, ("gateway/app.py", "gateway/app/{start,gone}.py", "docs/*.rst")))
