@@ -38,7 +38,7 @@ lint: $(READY) ## check style, types and architecture
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-STATS := detection bursts promotion metrics sticky rules paths
+STATS := detection guarded bursts promotion metrics sticky rules paths
 RESULTS := loadtests/statistics/results
 stats: $(READY) ## measure how fast and how often wrongly the verdict engine decides (an hour; goes on past a bound)
 	@beyond=; for name in $(STATS); do echo "== $$name"; \

@@ -3,8 +3,9 @@
 Rules:
 
 1. One replacement at a time, and none is half done: what is refused, or fails, leaves the old one in force.
-2. Only what a running gateway can change may differ (`CHANGEABLE`); anything else is refused with the keys that need a
-   restart.
+2. Only what a running gateway can change may differ: backends and routes over the API (`CHANGEABLE`), and from the file
+   also hooks and gates (`IN_THE_FILE`), which name programs and addresses of the operator's own. Anything else is
+   refused with its keys, and with what does change them.
 3. A backend that is not in the file must be where the file allows it (`addresses`).
 4. A rollout under way keeps its route and its backends; it is ended first.
 5. What was replaced is kept beside the journal, on the disk before it is in force (`gateway.config.stored`).
@@ -34,6 +35,8 @@ from gateway.core.rollout.types import Phase
 from gateway.runtime.clock import Clock, iso
 
 CHANGEABLE = ("backends", "routes")
+IN_THE_FILE = ("hooks", "gates")
+_RESTART = ("listen", "admin", "workers", "state_dir")
 _SHOWN_MAX = 20
 
 
@@ -124,9 +127,18 @@ class Configuring:
         return Source("api", str(self._path), self.etag, stored.by, stored.at)
 
     async def replace(
-        self, tree: Any, by: str, *, expect: Callable[[], None], dry_run: bool = False, text: bytes | None = None
+        self,
+        tree: Any,
+        by: str,
+        *,
+        expect: Callable[[], None],
+        dry_run: bool = False,
+        text: bytes | None = None,
+        from_file: bool = False,
     ) -> Change:
         """Put ``tree`` in force, as ``by`` wishes; ``text`` is how it was written, None for what is not from a text.
+
+        ``from_file``: the file says or said so, which may change more.
 
         ``expect`` raises when the configuration in force is not the one that the wish is about. Raises ProblemError,
         ConflictError (nothing was changed), JournalError when it cannot be kept.
@@ -136,7 +148,7 @@ class Configuring:
             tree = restored(tree, plain(self.config))
             new = self._checked(_written(tree) if text is None else text)
             change = self._change(new)
-            self._refuse_restarts(new)
+            self._refuse_restarts(new, (*CHANGEABLE, *IN_THE_FILE) if from_file else CHANGEABLE)
             self._refuse_amid_rollouts(new)
             if why := await refusals(self._rules, endpoints_of(new) - endpoints_of(self.config) - self._trusted):
                 raise ProblemError("address-not-allowed", "; ".join(why))
@@ -159,7 +171,7 @@ class Configuring:
         # The file is the operator's own word: what it names is trusted.
         config = self._checked(text)
         self._trusted |= endpoints_of(config)
-        return await self.replace(plain(config), by, expect=expect, dry_run=dry_run, text=text)
+        return await self.replace(plain(config), by, expect=expect, dry_run=dry_run, text=text, from_file=True)
 
     def _checked(self, text: bytes) -> GatewayConfig:
         try:
@@ -180,17 +192,19 @@ class Configuring:
             routes_removed=tuple(sorted(names - fresh)),
         )
 
-    def _refuse_restarts(self, new: GatewayConfig) -> None:
+    def _refuse_restarts(self, new: GatewayConfig, changeable: tuple[str, ...]) -> None:
         old_tree, new_tree = plain(self.config, defaults=True), plain(new, defaults=True)
-        paths = [path for path in differences(old_tree, new_tree) if path[0] not in CHANGEABLE]
+        paths = [path for path in differences(old_tree, new_tree) if path[0] not in changeable]
         keys = ", ".join(dict.fromkeys(place_of(path) for path in paths))
+        restart = any(path[0] in _RESTART for path in paths)
         if watched(new) and not watched(self.config):
-            keys = keys or "analysis.predictions and labels, of which there were none"
+            keys, restart = keys or "analysis.predictions and labels, of which there were none", True
         if keys:
+            how = "start the gateway anew" if restart else "reload it (SIGHUP)"
             raise ProblemError(
                 "restart-required",
-                f"a running gateway cannot change {keys}: leave as they are, or change the file and restart;"
-                f" what can change is {' and '.join(CHANGEABLE)}",
+                f"this cannot change {keys}: leave as they are, or change the file and {how};"
+                f" what can change is {' and '.join(changeable)}",
             )
 
     def _refuse_amid_rollouts(self, new: GatewayConfig) -> None:
@@ -240,7 +254,7 @@ class Configuring:
 
     async def go_back(self, by: str, *, expect: Callable[[], None], dry_run: bool = False) -> Change:
         """Replace it by what the file said when the gateway was started."""
-        return await self.replace(self._told, by, expect=expect, dry_run=dry_run)
+        return await self.replace(self._told, by, expect=expect, dry_run=dry_run, from_file=True)
 
 
 def _written(tree: Any) -> bytes:

@@ -66,6 +66,18 @@ _LAST_EVENT_ID = {
 }
 
 
+# By operation: the parameter that its answer, or its own path, gives to those that follow, and where it is found.
+_NAMED = {
+    "list_routes": ("route", "$response.body#/routes/0/name"),
+    "put_route": ("route", "$request.path.route"),
+    "list_backends": ("backend", "$response.body#/backends/0/name"),
+    "put_backend": ("backend", "$request.path.backend"),
+    "list_rollouts": ("rollout_id", "$response.body#/rollouts/0/id"),
+    "start_rollout": ("rollout_id", "$response.body#/id"),
+    **{f"{verb}_rollout": ("rollout_id", "$response.body#/id") for verb in ("pause", "resume", "approve", "promote")},
+}
+
+
 def description() -> bytes:
     """The OpenAPI document as JSON."""
     return msgspec.json.encode(document())
@@ -162,6 +174,8 @@ def _responses(operation: Operation) -> dict[str, Any]:
         headers["ETag"] = _ETAG
     if headers:
         good["headers"] = headers
+    if links := _links(operation):
+        good["links"] = links
     answers = {str(operation.status): good}
     if operation.created:
         answers["201"] = good | {"description": "It is new"}
@@ -174,6 +188,19 @@ def _responses(operation: Operation) -> dict[str, Any]:
         by_status.setdefault(str(problems.KINDS[slug][0]), []).append(slug)
     answers |= {status: _refusals(slugs) for status, slugs in by_status.items()}
     return dict(sorted(answers.items()))
+
+
+def _links(operation: Operation) -> dict[str, Any]:
+    """What can be done next with what the answer, or the request, names."""
+    named = _NAMED.get(operation.handler)
+    if named is None:
+        return {}
+    parameter, expression = named
+    return {
+        following.handler: {"operationId": following.handler, "parameters": {parameter: expression}}
+        for following in OPERATIONS
+        if f"{{{parameter}}}" in following.path and following.handler != operation.handler
+    }
 
 
 def _refusals(slugs: list[str]) -> dict[str, Any]:

@@ -29,8 +29,11 @@ def plan_of(wish: PlanBody) -> Plan:
                 f"plan.steps[{index}].percent must be over the step's before it, {step.percent:g} is not"
             )
         below_bp = weight_bp
+    tree = msgspec.to_builtins(wish)
+    for section, key in ((tree, "promotion_gate"), *((step, "gate") for step in tree["steps"])):
+        section[key] = section[key] or None  # here the empty text is none
     try:
-        return PlanConfig.model_validate(msgspec.json.decode(msgspec.json.encode(wish))).plan()
+        return PlanConfig.model_validate(msgspec.json.decode(msgspec.json.encode(tree))).plan()
     except ValidationError as error:
         flaw = flaws_of(error, PlanConfig)[0]
         raise InvalidValueError(f"{place_of(('plan', *flaw.path))}: {flaw.problem}; {flaw.mend}") from None

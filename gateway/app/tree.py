@@ -7,6 +7,7 @@ accepting before its predecessor stops. What cannot change while the gateway run
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import socket
@@ -72,7 +73,7 @@ class ProcessTree:
         self._supervisor.watch_signals(self._reload_wished.set)
         serving = _url(self._listeners[0], self._config.tls is not None)
         where = f"serving on {serving}, admin on {_url(self._admin, self._config.admin.tls is not None)}"
-        print(f"gateway: {where}, {self._config.workers} worker(s), data plane {data_plane()}", flush=True)
+        print(f"gateway: {where}, {_workers(self._config.workers)}, data plane {data_plane()}", flush=True)
         tasks = [asyncio.create_task(work) for work in (self._reloads(), self._tell_systemd())]
         status = await self._supervisor.run()
         for task in tasks:
@@ -83,7 +84,7 @@ class ProcessTree:
     async def _tell_systemd(self) -> None:
         """Say when all is ready, and feed the watchdog; a control process that hangs is the supervisor's to kill."""
         await self._supervisor.ready()
-        sdnotify.notify("READY=1", f"STATUS=serving with {self._config.workers} worker(s)")
+        sdnotify.notify("READY=1", f"STATUS=serving with {_workers(self._config.workers)}")
         interval_s = sdnotify.watchdog_interval_s()
         while interval_s is not None:
             sdnotify.notify("WATCHDOG=1")
@@ -92,6 +93,9 @@ class ProcessTree:
     async def _before_stop(self) -> None:
         """Say that the end has come, accept for a grace, and let go of the sockets: what is queued is the workers'."""
         sdnotify.notify("STOPPING=1")
+        drain_s = self._config.limits.drain_timeout_s
+        with contextlib.suppress(OSError):  # whoever read the first line may be gone
+            print(f"gateway: draining, {drain_s:g} s at most; the same signal again ends it at once", flush=True)
         self._tell(draining=True)
         await asyncio.sleep(self._config.limits.drain_grace_s)
         # Once the workers have let go too, new clients are refused at once instead of waiting for nobody.
@@ -207,6 +211,10 @@ class ProcessTree:
             stop_timeout_s=settings.limits.drain_timeout_s + 5.0,
             says_ready=True,
         )
+
+
+def _workers(many: int) -> str:
+    return f"{many} worker{'' if many == 1 else 's'}"
 
 
 def _check_reloadable(before: GatewayConfig, now: GatewayConfig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -10,21 +11,41 @@ import click
 from gateway.cli.client import Client
 from gateway.cli.options import print_json, remote
 
+_NAME = re.compile(r"[A-Za-z0-9-]+")
+# What the gateway says that is no JSON: metrics, and the configuration for those who accept YAML.
+_TEXTS = ("text/plain", "application/openmetrics-text", "application/yaml")
 _METHODS = ("GET", "POST", "PUT", "DELETE")
+
+
+def _headers(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for value in values:
+        name, colon, text = value.partition(":")
+        if not colon or not _NAME.fullmatch(name) or not text.isprintable() or not text.isascii():
+            raise click.BadParameter(f"{value!r} is not NAME: VALUE", ctx, param)
+        found[name.lower()] = text.strip()
+    return found
 
 
 @click.command()
 @click.argument("method", type=click.Choice(_METHODS, case_sensitive=False))
 @click.argument("path")
 @click.option("--data", help="The JSON of the request's body; @FILE reads a file, @- standard input.")
+@click.option("--header", "headers", multiple=True, callback=_headers, help="NAME: VALUE, such as 'If-Match: \"tag\"'.")
 @remote
-def api(client: Client, method: str, path: str, data: str | None, as_json: bool) -> None:
-    """Send METHOD to PATH of the admin API (below /api/v1) and print the JSON of its answer.
+def api(client: Client, method: str, path: str, data: str | None, headers: dict[str, str], as_json: bool) -> None:
+    """Send METHOD to PATH of the admin API (below /api/v1) and print its answer.
 
-    For example: gateway api GET /routes. GET /openapi.json of the gateway describes all operations.
+    For example: gateway api GET /routes. /metrics, /healthz, /readyz and /openapi.json are the gateway's own;
+    gateway api GET /openapi.json describes all operations.
     """
-    del as_json  # it is JSON in any case
-    print_json(client.call(method.upper(), "/" + path.removeprefix("/api/v1").lstrip("/"), _body(data)))
+    del as_json  # what is JSON is printed as JSON in any case
+    where = "/" + path.removeprefix("/api/v1").lstrip("/")
+    answer = client.send(method.upper(), where, _body(data), headers=headers)
+    if answer.headers.get("content-type", "").startswith(_TEXTS):
+        click.echo("".join(char if char.isprintable() or char == "\n" else " " for char in answer.text), nl=False)
+    else:
+        print_json(client.plain(answer))
 
 
 def _body(data: str | None) -> bytes | None:

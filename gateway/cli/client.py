@@ -21,6 +21,7 @@ DEFAULT_URL = "http://127.0.0.1:9900"
 TIMEOUT_S = 10.0
 # Shorter than the API would let one wait: proxies between may cut a silent connection.
 WAIT_S_MAX = 60.0
+_OUTSIDE = frozenset({"/metrics", "/healthz", "/readyz", "/openapi.json"})
 _SAME_VERSION = "is it the admin address of a gateway of this version? See --url"
 
 
@@ -52,6 +53,10 @@ class Client:
         self._token = token
         self._timeout_s = timeout_s
 
+    def close(self) -> None:
+        """Close its connections."""
+        self._http.close()
+
     def routes(self) -> tuple[RouteView, ...]:
         """All routes."""
         return self._ask("GET", "/routes", RouteList).routes
@@ -60,9 +65,10 @@ class Client:
         """One route."""
         return self._ask("GET", f"/routes/{name}", RouteView)
 
-    def set_weight(self, name: str, percent: float) -> RouteView:
+    def set_weight(self, name: str, percent: float, reason: str = "") -> RouteView:
         """Set a canary share."""
-        return self._ask("PUT", f"/routes/{name}/weight", RouteView, {"canary_percent": percent})
+        wish = {"canary_percent": percent} | ({"reason": reason} if reason else {})
+        return self._ask("PUT", f"/routes/{name}/weight", RouteView, wish)
 
     def start(self, route: str, wish: Any) -> RolloutBody:
         """Start a rollout."""
@@ -97,6 +103,10 @@ class Client:
     def call(self, method: str, path: str, wish: Any = None, params: Any = None) -> Any:
         """Whatever the API has at ``path`` (below /api/v1), as plain values."""
         return self._ask(method, path, Any, wish, params)
+
+    def plain(self, answer: httpx.Response) -> Any:
+        """The JSON of an answer as plain values; None for an empty one."""
+        return self._read(answer, Any)
 
     def events(self, after: int | None) -> Iterator[dict[str, Any]]:
         """What happens, for ever: the stream of events, from the one after ``after`` on."""
@@ -143,10 +153,13 @@ class Client:
         headers: dict[str, str] | None = None,
         more_s: float = 0.0,
     ) -> httpx.Response:
-        """One request; ``more_s`` is how much longer than usual the answer may take. Refusals are raised."""
+        """One request; ``more_s`` is how much longer than usual the answer may take. Refusals are raised.
+
+        ``path`` is below /api/v1, or one of the few that are not: metrics, probes, the API's own description.
+        """
         content = wish if isinstance(wish, bytes) else None if wish is None else encode(wish)
         kind = {} if content is None else {"content-type": "application/json"}
-        url = f"{self._base}/api/v1{path}"
+        url = f"{self._base}{'' if path in _OUTSIDE else '/api/v1'}{path}"
         try:
             answer = self._http.request(
                 *(method, url),
@@ -181,6 +194,8 @@ class Client:
             return Refused(f"the gateway at {self._url} {what} with --token or GATEWAY_TOKEN", 401)
         try:
             problem = msgspec.json.decode(answer.content, type=dict[str, Any])
+            if answer.status_code == 503 and "reasons" in problem:
+                return Refused(f"the gateway is not ready: {'; '.join(problem['reasons'])}", 503)
             return Refused(f"{problem['title']}: {problem['detail']}", answer.status_code)
         except (msgspec.DecodeError, UnicodeDecodeError, KeyError):
             said = f"{answer.status_code} {answer.reason_phrase}"

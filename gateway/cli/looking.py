@@ -71,12 +71,18 @@ def events(client: Client, after: int | None, kinds: tuple[str, ...], as_json: b
             print_json(event)
         else:
             who = f"{event['kind']} {event['route']}" if event["route"] else event["kind"]
-            click.echo(one_line(f"{event['at']} {event['id']} {who}: {_what(event['data'])}"))
+            click.echo(one_line(f"{event['at']} {event['id']} {who}: {_what(event['kind'], event['data'])}"))
 
 
-def _what(data: dict[str, Any]) -> str:
-    """An event in a few words; of an analysis what it found, as the rollout's own reason is an older one."""
-    if analysis := data.get("analysis"):
+def _what(kind: str, data: dict[str, Any]) -> str:
+    """An event in a few words; of an analysis what it found, as the rollout's own reason is an older one.
+
+    >>> passed = {"reason": "step 1/3 (5 %) passed", "analysis": {"verdict": "UNDECIDED", "reason": "not proven yet"}}
+    >>> _what("analysis", passed), _what("advanced", passed), _what("weight", {"canary_percent": 5.0, "epoch": 2})
+    ('UNDECIDED: not proven yet', 'step 1/3 (5 %) passed', 'canary_percent=5.0, epoch=2')
+    """
+    analysis = data.get("analysis")
+    if kind == "analysis" and analysis:
         return f"{analysis['verdict']}: {analysis['reason']}"
     return data.get("reason") or ", ".join(f"{k}={v}" for k, v in data.items() if not isinstance(v, dict | list))
 

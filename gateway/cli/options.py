@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 import click
 
 from gateway.admin.bodies import encode
+from gateway.admin.decode import one_line
 from gateway.cli.client import DEFAULT_URL, Client
 from gateway.core.errors import InvalidValueError
 from gateway.core.types import weight_bp_from_percent
@@ -64,9 +66,20 @@ def remote(command: Callable[..., int | None]) -> Callable[..., int | None]:
     @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
     @functools.wraps(command)
     def wrapped(url: str, token: str | None, **options: Any) -> int | None:
-        return command(client=Client(url, token), **options)
+        with contextlib.closing(Client(url, token)) as client:
+            return command(client=client, **options)
 
     return wrapped
+
+
+def _reason(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    try:
+        return one_line("the reason", value)
+    except InvalidValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
+
+
+reason_option = click.option("--reason", default="", callback=_reason, help="Why; goes into the journal.")
 
 
 def confirm(question: str, *, yes: bool) -> None:

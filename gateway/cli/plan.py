@@ -404,7 +404,7 @@ def _proposal(proposal: Proposal) -> str:
 
 
 def _where(question: Question, step: int) -> str:
-    return f"step {step} of {len(question.steps)} ({question.steps[step - 1].weight_bp / 100:g}%)"
+    return f"step {step} of {len(question.steps)} ({question.steps[step - 1].weight_bp / 100:g} %)"
 
 
 def _cell(need: Need) -> str:

@@ -7,26 +7,16 @@ from pathlib import Path
 import click
 
 from gateway.admin.bodies import PlanWish, RolloutBody, StartWish
-from gateway.admin.decode import decode, one_line
+from gateway.admin.decode import decode
 from gateway.cli import tables
 from gateway.cli.client import Client
 from gateway.cli.client import one_line as shown
 from gateway.cli.names import rollout_argument, route_argument
-from gateway.cli.options import confirm, print_json, remote, yes_option
-from gateway.cli.wait import wait
-from gateway.core.errors import GatewayError, InvalidValueError
+from gateway.cli.options import confirm, print_json, reason_option, remote, yes_option
+from gateway.cli.wait import until_over, wait
+from gateway.core.errors import GatewayError
 
 _LIMIT_MAX = 200
-
-
-def _reason(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    try:
-        return one_line("the reason", value)
-    except InvalidValueError as error:
-        raise click.BadParameter(str(error), ctx, param) from None
-
-
-reason_option = click.option("--reason", default="", callback=_reason, help="Why; goes into the journal.")
 
 
 @click.group()
@@ -46,16 +36,31 @@ rollout.add_command(wait)
     "--plan", "plan_file", type=click.Path(path_type=Path), help="A JSON file with another plan than the configured."
 )
 @click.option("--retry", is_flag=True, help="Also of a canary that was rolled back on this route.")
+@click.option("--watch", is_flag=True, help="Then wait for its end, as `gateway rollout wait` does.")
+@click.option("--timeout", "timeout_s", type=click.FloatRange(0), help="With --watch: seconds to wait at most.")
 @reason_option
 @remote
-def start(client: Client, route: str, plan_file: Path | None, retry: bool, reason: str, as_json: bool) -> None:
+def start(
+    client: Client,
+    route: str,
+    plan_file: Path | None,
+    retry: bool,
+    watch: bool,
+    timeout_s: float | None,
+    reason: str,
+    as_json: bool,
+) -> int:
     """Start a rollout of ROUTE's canary, by the configured plan or another.
 
     A plan is {"steps": [{"percent": 5, "min_time_s": 10, "min_requests": 50}, ...], "deadline_s": 3600,
     "on_deadline": "hold"}.
     """
     wish = StartWish(None if plan_file is None else _plan(plan_file), reason, retry)
-    _answer(client.start(route, wish), as_json)
+    view = client.start(route, wish)
+    if watch:
+        return until_over(client, view, timeout_s, quiet=False, as_json=as_json)
+    _answer(view, as_json)
+    return 0
 
 
 @rollout.command()

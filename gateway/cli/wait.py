@@ -29,8 +29,12 @@ def wait(client: Client, wanted: str, timeout_s: float | None, quiet: bool, as_j
     Exit status: 0 promoted, 4 rolled back, 3 undecided (time is over, or it was withdrawn), 1 the gateway cannot be
     asked.
     """
+    return until_over(client, client.find(wanted), timeout_s, quiet=quiet, as_json=as_json)
+
+
+def until_over(client: Client, view: RolloutBody, timeout_s: float | None, *, quiet: bool, as_json: bool) -> int:
+    """Wait for the end of a rollout, telling of each decision; returns the exit status."""
     deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
-    view = client.find(wanted)
     _tell(view, quiet)
     while view.phase not in _STATUS:
         left_s = float("inf") if deadline_s is None else deadline_s - time.monotonic()

@@ -6,19 +6,20 @@ import click
 
 from gateway.cli.client import Client, one_line
 from gateway.cli.names import route_argument
-from gateway.cli.options import percentage, print_json, remote
+from gateway.cli.options import percentage, print_json, reason_option, remote
 
 
 @click.command(context_settings={"ignore_unknown_options": True})  # so that -5 is refused as a percentage
 @route_argument()
 @click.argument("percent", callback=percentage)
+@reason_option
 @remote
-def weight(client: Client, route: str, percent: float, as_json: bool) -> None:
+def weight(client: Client, route: str, percent: float, reason: str, as_json: bool) -> None:
     """Send PERCENT of ROUTE's requests to its canary.
 
     It holds from the next request on. During a rollout this pauses it; `gateway rollout resume` goes on.
     """
-    view = client.set_weight(route, percent)
+    view = client.set_weight(route, percent, reason)
     if as_json:
         print_json(view)
         return

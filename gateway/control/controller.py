@@ -104,13 +104,19 @@ class Controller(Wishes):
         self.inspection = Inspection(path, watched(self._config), self._observer, self._clock)
 
     async def run(self) -> None:
-        """Take over from whatever was before, then tick for ever. The hub must be listening."""
+        """Take over from whatever was before, then tick. The hub must be listening.
+
+        Returns when a journal that had no room has room again: then the process is to be started anew.
+        """
         await self.recover()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.prober.run())
-            group.create_task(self._ticks())
+            tasks = [group.create_task(self.prober.run()), group.create_task(self._ticks())]
             if self.inspection is not None:
-                group.create_task(self.inspection.run())
+                tasks.append(group.create_task(self.inspection.run()))
+            await self._scribe.mended()
+            _log.warning("the journal's disk has room again: the control plane starts anew")
+            for task in tasks:
+                task.cancel()
 
     async def _ticks(self) -> None:
         while True:

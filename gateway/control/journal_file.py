@@ -152,8 +152,9 @@ MENDS = {
     "SQLITE_BUSY": "another process has it open: stop that one, or give this gateway a path of its own",
     "SQLITE_CANTOPEN": "make the file and its directory writable for the gateway's user",
     "SQLITE_READONLY": "make the file and its directory writable for the gateway's user",
-    "SQLITE_FULL": "free space on the disk, then restart the control plane",
+    "SQLITE_FULL": "free space on the disk: the control plane then starts anew by itself",
     "SQLITE_MISUSE": "it was closed: open it again",
+    "SQLITE_IOERR_WRITE": "free space or mend the disk; once there is room the control plane starts anew by itself",
     "SQLITE_IOERR": "free space or mend the disk, then restart the control plane",
 }
 MEND_DAMAGE = "the file is damaged: restore a copy, or move it away and start anew without its history"

@@ -1,8 +1,9 @@
 """Active health: each endpoint is asked on a schedule; ``rise`` good answers make it up, ``fall`` bad ones down.
 
 An endpoint starts as up, so that a gateway without an answer yet does not refuse traffic; its first good or bad answers
-settle it. Only the status is read: redirects are not followed, and a body without an end costs nothing. What came in
-over the API is asked only where the configuration file lets a backend be (core.traffic.addresses).
+settle it. One behind TLS is verified as the workers verify it, by the backend's own files (runtime/clienttls.py). Only
+the status is read: redirects are not followed, and a body without an end costs nothing. What came in over the API is
+asked only where the configuration file lets a backend be (core.traffic.addresses).
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import httpx
 
 from gateway.config.schema import BackendConfig, ProbeConfig
 from gateway.core.traffic.addresses import refusals
-from gateway.core.traffic.table import Backend, Endpoint
+from gateway.core.traffic.table import Backend, BackendTls, Endpoint
+from gateway.runtime.clienttls import ClientTls
 
 _log = logging.getLogger("gateway.control")
 # A cancelled request can leave its slot in httpx's pool for good; without a limit that starves nobody.
@@ -26,16 +28,24 @@ _LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=0)
 class Health:
     """What is known of one endpoint. ``up`` is None where no probe is configured."""
 
-    def __init__(self, backend: str, endpoint: Endpoint, probe: ProbeConfig | None) -> None:
+    def __init__(
+        self, backend: str, endpoint: Endpoint, probe: ProbeConfig | None, tls: BackendTls | None = None
+    ) -> None:
         self.backend = backend
         self.endpoint = endpoint
         self.probe = probe
+        self.tls = tls
         self.up: bool | None = None if probe is None else True
         self.last_answer = ""
         # Whether what is said of it has been asked, and is not only what it began as.
         self.settled = probe is None
         self._streak = 0
         self._agreeing = 0
+
+    @property
+    def asked(self) -> tuple[object, ...]:
+        """Who is asked, and how."""
+        return self.backend, self.endpoint, self.probe, self.tls
 
     def heard(self, good: bool) -> bool:
         """Take in one answer; True when it turned the endpoint."""
@@ -82,8 +92,8 @@ class Prober:
 
     def watch(self, backends: dict[str, BackendConfig]) -> None:
         """Probe these from now on; what is known of an endpoint that stays, with the same probe, stays known."""
-        known = {(one.backend, one.endpoint, one.probe): one for one in self.health}
-        self.health = [known.get((one.backend, one.endpoint, one.probe), one) for one in _unknown(backends)]
+        known = {one.asked: one for one in self.health}
+        self.health = [known.get(one.asked, one) for one in _unknown(backends)]
         self._changed.set()
 
     async def run(self) -> None:
@@ -104,14 +114,15 @@ class Prober:
 
     async def _watch(self, client: httpx.AsyncClient, health: Health, probe: ProbeConfig) -> None:
         url = health.endpoint.url + probe.path
+        tls = await asyncio.to_thread(ClientTls, health.tls, health.backend) if health.endpoint.tls else None
         while True:
             try:
-                backend = self._backends.get(health.backend)
-                allow = None if backend is None else backend.allow(health.endpoint)
-                if allow is None:
-                    heard = await _ask(client, url, probe.timeout_s)
+                if tls is None:
+                    heard = await self._heard(client, health, probe)
                 else:
-                    heard = await _ask_guarded(client, health.endpoint, probe, allow)
+                    await asyncio.to_thread(tls.refresh)
+                    async with httpx.AsyncClient(verify=tls.context, trust_env=False, limits=_LIMITS) as over_tls:
+                        heard = await self._heard(over_tls, health, probe)
             except Exception:  # noqa: BLE001  # a probe that cannot even be sent must not end all the others
                 _log.exception("cannot probe %s", url)
                 heard = "no probe could be sent"
@@ -123,15 +134,25 @@ class Prober:
                 tell()
             await asyncio.sleep(probe.interval_s)
 
+    async def _heard(self, client: httpx.AsyncClient, health: Health, probe: ProbeConfig) -> str:
+        backend = self._backends.get(health.backend)
+        allow = None if backend is None else backend.allow(health.endpoint)
+        expected = None if health.tls is None else health.tls.server_name
+        if allow is None:
+            return await _ask(client, health.endpoint.url + probe.path, probe.timeout_s, expected=expected)
+        return await _ask_guarded(client, health.endpoint, probe, allow, expected)
+
 
 def _unknown(backends: dict[str, BackendConfig]) -> list[Health]:
     return [
-        Health(name, endpoint, backend.probe) for name, backend in backends.items() for endpoint in backend.endpoints
+        Health(name, endpoint, backend.probe, None if backend.tls is None else backend.tls.table())
+        for name, backend in backends.items()
+        for endpoint in backend.endpoints
     ]
 
 
 async def _ask_guarded(
-    client: httpx.AsyncClient, endpoint: Endpoint, probe: ProbeConfig, allow: tuple[str, ...]
+    client: httpx.AsyncClient, endpoint: Endpoint, probe: ProbeConfig, allow: tuple[str, ...], expected: str | None
 ) -> str:
     """As `_ask`, at the addresses that the name may lead to: it is looked up here, and nowhere else."""
     loop = asyncio.get_running_loop()
@@ -144,7 +165,7 @@ async def _ask_guarded(
             for address in found:
                 if heard and address not in refused:
                     there = Endpoint(address, endpoint.port, endpoint.tls)
-                    heard = await _ask(client, there.url + probe.path, probe.timeout_s, endpoint)
+                    heard = await _ask(client, there.url + probe.path, probe.timeout_s, endpoint, expected)
             return heard
     except TimeoutError:
         return f"no answer in {probe.timeout_s:g} s"
@@ -152,11 +173,22 @@ async def _ask_guarded(
         return f"cannot resolve {endpoint.host}: {error}"
 
 
-async def _ask(client: httpx.AsyncClient, url: str, timeout_s: float, named: Endpoint | None = None) -> str:
-    """What is wrong with the answer; empty when it is well. ``named`` is the endpoint that the URL is an address of."""
+async def _ask(
+    client: httpx.AsyncClient,
+    url: str,
+    timeout_s: float,
+    named: Endpoint | None = None,
+    expected: str | None = None,
+) -> str:
+    """What is wrong with the answer; empty when it is well.
+
+    ``named`` is the endpoint that the URL is an address of, ``expected`` the name in its certificate, if it is another.
+    """
     headers, extensions = {"connection": "close"}, {}
     if named is not None:
         headers["host"], extensions["sni_hostname"] = named.authority, named.host
+    if expected is not None:
+        extensions["sni_hostname"] = expected
     try:
         # httpx's timeouts are per operation; this one is for the whole head, however it drips in.
         async with (

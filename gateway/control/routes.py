@@ -159,7 +159,8 @@ class RouteState:
         )
         if ended:
             self.promoted = None
-        if not self.active and not self.concerns_present_backends():
+        # What waits for the journal is no history yet.
+        if not self.active and self.decided is self.rollout and not self.concerns_present_backends():
             self.forget()
         return ended
 

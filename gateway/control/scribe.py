@@ -7,13 +7,18 @@ Rules:
 2. The order of the calls is the order in the file, also when the disk answers a minute late.
 3. A write that fails ends it: no later one is tried (the file is in doubt), and the alarm stands until control is
    started again. A disk that only hangs is an alarm until it answers.
+4. Where a write was refused for want of room and nothing else is in doubt, `mended` says when there is room again:
+   then control starts anew by itself, from what is journaled and what the workers do (recovery.py).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import queue
 import sqlite3
+import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -32,6 +37,10 @@ _SLOW_S = 2.0
 _OPEN_TIMEOUT_S = 20.0
 _READ_TIMEOUT_S = 20.0
 _CLOSE_TIMEOUT_S = 2.0
+_MENDED_LOOK_S = 2.0
+# So much room must be there again: many decisions' worth.
+_ROOM_BYTES = 256 * 1024
+_NO_ROOM = ("SQLITE_FULL", "SQLITE_IOERR_WRITE")
 # A gateway that was killed a moment ago may still have a control process that holds the file.
 _BUSY_TRIES = 20
 _BUSY_PAUSE_S = 0.25
@@ -95,6 +104,21 @@ def _busy(error: JournalError) -> bool:
     return isinstance(cause, sqlite3.Error) and getattr(cause, "sqlite_errorname", "").startswith("SQLITE_BUSY")
 
 
+def _for_want_of_room(error: Exception) -> bool:
+    """Whether the disk (or a limit on files' sizes) had no room. A sync that failed is another thing, and no such one."""
+    cause = error.__cause__
+    return isinstance(cause, sqlite3.Error) and getattr(cause, "sqlite_errorname", "") in _NO_ROOM
+
+
+def _make_sure_of_room(path: Path) -> None:
+    """Raise OSError unless a file beside the journal can be made longer than the journal is. Blocks."""
+    with tempfile.TemporaryFile(dir=path.parent) as file:
+        file.seek(path.stat().st_size)
+        file.write(bytes(_ROOM_BYTES))
+        file.flush()
+        os.fsync(file.fileno())
+
+
 class Scribe:
     """The journal, as a control plane that must not wait for it sees it."""
 
@@ -105,6 +129,7 @@ class Scribe:
         self._thread = DiskThread()
         self._given_s: deque[float] = deque()
         self.refusal: str | None = None
+        self._wants_room = False
         if isinstance(journal, JournalError):
             self.distrust(journal)
 
@@ -155,6 +180,7 @@ class Scribe:
         try:
             work(journal)
         except Exception as error:
+            self._wants_room = _for_want_of_room(error)
             # Also a fault of our own: with one event missing, nothing after it could be replayed.
             self.refusal = str(error) or repr(error)
             raise JournalError(self.refusal) from error
@@ -179,6 +205,17 @@ class Scribe:
             self._alarms.sound("disk", "the journal's disk does not answer: no canary gets more until it does")
         else:
             self._alarms.clear("disk")
+
+    async def mended(self) -> None:
+        """Return when a journal that failed for want of room has room again; never without such a failure."""
+        while True:
+            await asyncio.sleep(_MENDED_LOOK_S)
+            journal = self._journal
+            if journal is None or self.refusal is None or not self._wants_room:
+                continue
+            with contextlib.suppress(OSError):
+                await self._thread.do(lambda path=journal.path: _make_sure_of_room(path))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+                return
 
     async def close(self) -> None:
         """Finish what was asked for and release the file, unless the disk hangs."""

@@ -86,7 +86,7 @@ class Wishes(ABC):
         if before is not None and not retry:
             raise ConflictError(
                 f"{canary} was rolled back on route {route} ({before.reason});"
-                " ask for a retry to try the same version again"
+                " ask for a retry (--retry) to try the same version again"
             )
 
         def made() -> Event:
@@ -180,7 +180,9 @@ class Wishes(ABC):
         Returns when the workers know.
         """
         wanted = {route.name: route for route in config.routes}
-        under_way = [state for state in self._routes.values() if state.active or state.deciding]
+        # A first version's start is a promotion, which may wait for the journal.
+        states = self._routes.values()
+        under_way = [state for state in states if state.active or state.decided is not state.rollout]
         lost = [state for state in under_way if not _goes_on(state, wanted, config)]
         for state in lost:
             if state.decided is not state.rollout:

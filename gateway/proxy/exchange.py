@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from gateway.proxy.fieldpolicy import FieldPolicy
     from gateway.proxy.http1 import DownstreamConnection
     from gateway.proxy.plain import First, PlainHead
+    from gateway.proxy.plan import RoutePlan
     from gateway.proxy.pool import BackendPool, EndpointPool
     from gateway.proxy.state import WorkerState
     from gateway.proxy.tally import RouteTally
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 # What is held of a body while no upstream is there to take it; beyond, the client is made to wait.
 _UNSENT_BYTES_MAX: Final = 64 * 1024
+# A larger body is not copied once more to be in one piece with its head.
+_JOINED_BYTES_MAX: Final = 16 * 1024
 _VARIANT_LINES: Final = (
     b"%b: stable\r\n" % headers.VARIANT_HEADER,
     b"%b: canary\r\n" % headers.VARIANT_HEADER,
@@ -134,8 +137,8 @@ class Exchange(Extras):
         router, line, host = self._worker.router, self._line, self._head.host
         if line is None:
             return router.match(host, self._path)
-        if line.router is not router or line.host != host:
-            line.router, line.host = router, host
+        if line.epoch != router.epoch or line.host != host:
+            line.epoch, line.host = router.epoch, host
             line.route = router.match(host, self._path)
         return line.route
 
@@ -256,6 +259,8 @@ class Exchange(Extras):
         if head.content_length is not None:
             parts.append(head.length_line)
             parts.append(b"\r\n")
+            if self._kept_bytes > _JOINED_BYTES_MAX:
+                parts = [b"".join(parts)]
             parts += self._kept
         elif head.chunked:
             self._add_chunks(parts)
@@ -268,6 +273,17 @@ class Exchange(Extras):
         if self._record is not None:
             self._record.lease_us = int((now_s - self._try_since_s) * 1e6)
         self._try_since_s = now_s
+        self._set_deadlines_of_try(now_s, plan)
+        self._blocked = False
+        self._downstream.resume_reading()
+        if self._stalled:
+            connection.transport.pause_reading()
+        if self._kept_bytes > _JOINED_BYTES_MAX:
+            connection.write_all(parts)
+        else:
+            connection.write(b"".join(parts))
+
+    def _set_deadlines_of_try(self, now_s: float, plan: RoutePlan) -> None:
         if plan.try_s:
             self.total_at_s = min(now_s + plan.try_s, self._duration_from_s + plan.total_s)
         if self._body_done:
@@ -276,11 +292,6 @@ class Exchange(Extras):
             self._set_deadline_at(now_s + plan.idle_s, faults.BODY_TIMEOUT)
             if self._extra is not None and self._extra.awaits_continue:
                 self._await_continue(now_s)
-        self._blocked = False
-        self._downstream.resume_reading()
-        if self._stalled:
-            connection.transport.pause_reading()
-        connection.write(b"".join(parts))
 
     def _add_chunks(self, parts: list[bytes]) -> None:
         parts.append(b"transfer-encoding: chunked\r\n\r\n")

@@ -436,7 +436,7 @@ def read_response(
 
 
 class PassedResponse:
-    """What the rules make of a block of a response's fields, as far as it is ``known``; ``newest`` was made of it last."""
+    """As `PassedRequest`, of a response; ``newest`` is what was made of it last."""
 
     __slots__ = ("known", "lines", "newest")
 

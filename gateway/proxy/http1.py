@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import socket
 import struct
 from collections import deque
@@ -27,6 +26,7 @@ import httptools
 from gateway.proxy import faults
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.faults import Fault
+from gateway.proxy.foreign import foreign_lines, holds_foreign
 from gateway.proxy.plain import PlainHead
 from gateway.proxy.reframe import HELD_BYTES_MAX, Held, body_parser
 from gateway.proxy.settlement import Settlement
@@ -54,6 +54,7 @@ class DownstreamConnection:
         "_ended",
         "_fields",
         "_first_bytes",
+        "_foreign",
         "_head_bytes",
         "_head_since_s",
         "_head_size",
@@ -95,8 +96,9 @@ class DownstreamConnection:
         self._target = b""
         self._fields: list[tuple[bytes, bytes]] = []
         self._head_bytes = self._head_size = 0
-        # What the request line is in, and whatever else came with it.
+        # What has come of a request line, and the lines of other protocols among it (foreign.py).
         self._first_bytes = b""
+        self._foreign: frozenset[tuple[bytes, bytes]] = frozenset()
         self._in_head = True
         # Whether llhttp is between two messages, so that a plain one may pass it by; what is owed of that one's body.
         self._between = True
@@ -144,10 +146,10 @@ class DownstreamConnection:
                 return
         if not self._head_bytes and self._in_head:
             self._head_since_s = self._worker.now_s()
-        if not self._head_bytes or not self._in_head:
-            self._first_bytes = data
-        elif not self._fields:
-            self._first_bytes += data
+        torn = self._first_bytes
+        seen = torn + data if torn and not self._fields else data
+        if holds_foreign(seen):
+            self._foreign |= foreign_lines(seen)
         self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -158,7 +160,10 @@ class DownstreamConnection:
         except httptools.HttpParserError:
             self._refuse(faults.HTTP2_UNSUPPORTED if data.startswith(_HTTP2_PREFACE) else faults.BAD_REQUEST)
         head_bytes_max = self._worker.limits.head_bytes_max
-        self._first_bytes = self._first_bytes[-head_bytes_max:] if self._head_bytes and self._in_head else b""
+        if self._head_bytes and self._in_head:
+            self._first_bytes = seen[-head_bytes_max:]
+        else:
+            self._first_bytes, self._foreign = b"", frozenset()
         if self._head_bytes > head_bytes_max:
             self._refuse(faults.HEAD_TOO_LARGE)
         self._advance()
@@ -265,7 +270,7 @@ class DownstreamConnection:
 
     def on_headers_complete(self) -> None:
         """The head is whole: make the exchange and queue it."""
-        if not self._speaks_http(self._parser.get_method()):
+        if self._foreign and (self._parser.get_method(), self._target) in self._foreign:
             self._refuse(faults.BAD_REQUEST)
         if self._refusal is not None or self._ended:
             self._in_head = False
@@ -277,14 +282,6 @@ class DownstreamConnection:
         exchange = self._body_of
         if exchange is not None and parser.should_upgrade():
             self._reframes = not exchange.asks_to_switch()
-
-    def _speaks_http(self, method: bytes) -> bool:
-        """llhttp takes the request lines of RTSP and ICE for those of HTTP, and does not say so."""
-        seen = self._first_bytes
-        if seen.find(b"RTSP/1") < 0 and seen.find(b"ICE/1") < 0:
-            return True
-        line = b"%b +%b +(?:RTSP|ICE)/1" % (re.escape(method), re.escape(self._target))
-        return re.search(line, seen) is None
 
     def _begin(
         self,

@@ -21,7 +21,6 @@ import re
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from gateway.core.traffic.router import Router
     from gateway.core.traffic.table import Route
     from gateway.proxy.headers import PassedRequest, PassedResponse
 
@@ -85,10 +84,10 @@ class PlainHead:
 class First:
     """A first line. ``line`` has its end with it; ``opening`` is how a request with it begins when it is passed on.
 
-    Which route it took last, by which router and for which host, is kept here by the exchange.
+    Which route it took last, under which table and for which host, is kept here by the exchange.
     """
 
-    __slots__ = ("first", "host", "line", "opening", "path", "route", "router", "second", "status")
+    __slots__ = ("epoch", "first", "host", "line", "opening", "path", "route", "second", "status")
 
     def __init__(self, line: bytes, first: bytes, second: bytes, status: int, path: bytes) -> None:
         self.line = line + b"\r\n"
@@ -98,7 +97,7 @@ class First:
         self.path = path
         self.opening = b"" if status else b"%b %b HTTP/1.1\r\nhost: " % (first, second)
         self.host = b""
-        self.router: Router | None = None
+        self.epoch = -1
         self.route: Route | None = None
 
 

@@ -18,7 +18,6 @@ import asyncio
 import contextlib
 import errno
 import logging
-import ssl
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
@@ -30,8 +29,8 @@ from gateway.proxy.faults import Fault
 from gateway.proxy.passive import PassiveHealth
 from gateway.proxy.plain import PlainReader
 from gateway.proxy.resolver import Name
-from gateway.proxy.tls import client_context
 from gateway.proxy.upstream import UpstreamConnection
+from gateway.runtime.clienttls import ClientTls
 
 _Key = tuple[str, Endpoint, BackendTls | None]
 
@@ -68,7 +67,7 @@ class EndpointPool:
         self._tasks: set[asyncio.Task[None]] = set()
         self._connecting: set[asyncio.Timeout] = set()
         self._name = Name(endpoint.host, endpoint.port, backend.resolve_s, backend.resolve_max_age_s)
-        self._ssl = _context_of(backend) if endpoint.tls else None
+        self._tls = ClientTls(backend.tls, backend.name) if endpoint.tls else None
 
     def adopt(self, backend: Backend) -> None:
         """Take over a newer table's settings; connections that stand stay."""
@@ -151,6 +150,11 @@ class EndpointPool:
                     connection.end_drain()
             self._draining = [c for c in self._draining if c.draining]
 
+    def refresh_tls(self) -> None:
+        """Take in the files of TLS that have changed, for the connections to come."""
+        if self._tls is not None:
+            self._tls.refresh()
+
     def forgive(self, late_s: float) -> None:
         """The loop stood still for that long: connections in the making have as much more time."""
         for deadline in self._connecting:
@@ -221,8 +225,8 @@ class EndpointPool:
                     _made(connection),
                     address,
                     self.endpoint.port,
-                    ssl=self._ssl,
-                    server_hostname=expected if self._ssl is not None else None,
+                    ssl=None if self._tls is None else self._tls.context,
+                    server_hostname=None if self._tls is None else expected,
                 )
             except OSError as error:
                 if error.errno in _OWN_ERRORS:
@@ -264,15 +268,6 @@ def _host(wish: str, endpoint: Endpoint) -> bytes:
     if wish == "client":
         return b""
     return (endpoint.authority if wish == "endpoint" else wish).encode()
-
-
-def _context_of(backend: Backend) -> ssl.SSLContext:
-    try:
-        return client_context(backend.tls)
-    except (OSError, ValueError) as error:  # the files were read when the configuration was checked, and have changed
-        _log.error("the TLS files of backend %s cannot be used: %s", backend.name, error)
-        # Verified against nothing that exists, hence against everything: no connection comes about.
-        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 class BackendPool:

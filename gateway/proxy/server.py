@@ -7,7 +7,6 @@ on it. SIGTERM drains (listener.py); SIGHUP looks at the TLS files at once. Both
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import secrets
@@ -17,6 +16,7 @@ import sys
 
 import msgspec
 
+from gateway.proxy import memory
 from gateway.proxy.link import ControlLink
 from gateway.proxy.listener import Listener
 from gateway.proxy.state import SWEEP_S, WorkerState
@@ -28,8 +28,6 @@ from gateway.runtime.settings import WorkerSettings
 # How long a newborn worker waits for control's table before it serves by the one it was born with (stable only).
 _FIRST_TABLE_WAIT_S = 2.0
 _TLS_LOOK_S = 1.0
-# Objects that came to stay, between two looks of the garbage collector: some tens of requests under way have as many.
-_COLLECT_EVERY = 10_000
 
 
 def run(settings: WorkerSettings) -> None:
@@ -69,7 +67,7 @@ async def _serve(settings: WorkerSettings, sock: socket.socket) -> None:
     await _first_table(link, told_to_stop)
     listener = Listener(worker, sock, tls=tls, proxy_protocol=settings.proxy_protocol)
     if not told_to_stop.is_set():
-        _tame_collector()
+        memory.settle()
         listener.start()
         say_ready()
         await told_to_stop.wait()
@@ -83,13 +81,6 @@ async def _serve(settings: WorkerSettings, sock: socket.socket) -> None:
         worker.access.close()
 
 
-def _tame_collector() -> None:
-    """What is there now stays: the garbage collector need not look at it again, and not after every few connections."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_COLLECT_EVERY, 20, 20)
-
-
 async def _first_table(link: ControlLink, told_to_stop: asyncio.Event) -> None:
     """Wait for control's table, a while: when control is away, stable only is the safe table to begin with."""
     waiters = [asyncio.create_task(event.wait()) for event in (link.table_received, told_to_stop)]
@@ -99,13 +90,13 @@ async def _first_table(link: ControlLink, told_to_stop: asyncio.Event) -> None:
 
 
 def _tls(settings: WorkerSettings, worker: WorkerState, loop: asyncio.AbstractEventLoop) -> ServerTls | None:
-    if settings.tls is None:
-        return None
-    tls = ServerTls(settings.tls)
+    tls = None if settings.tls is None else ServerTls(settings.tls)
 
     def look() -> None:
-        tls.refresh()
-        worker.counts.tls_not_after_s = tls.not_after_s
+        worker.pools.each(lambda pool: pool.refresh_tls())
+        if tls is not None:
+            tls.refresh()
+            worker.counts.tls_not_after_s = tls.not_after_s
 
     def look_again() -> None:
         loop.call_later(_TLS_LOOK_S, look_again)

@@ -1,4 +1,4 @@
-"""TLS towards clients and towards backends: contexts from files, and their renewal without a dropped connection.
+"""TLS towards clients: contexts from files, and their renewal without a dropped connection (backends: clienttls.py).
 
 Rules:
 
@@ -15,8 +15,8 @@ import ssl
 import time
 from pathlib import Path
 
-from gateway.core.traffic.table import BackendTls
 from gateway.proxy.certificates import Certificate, read_certificate
+from gateway.runtime.clienttls import Marks, marks_of, no_passphrase
 from gateway.runtime.settings import TlsSettings
 
 _log = logging.getLogger("gateway.worker")
@@ -37,7 +37,7 @@ def server_context(settings: TlsSettings) -> tuple[ssl.SSLContext, float]:
         context.set_alpn_protocols(_ALPN)
         # Renegotiation and compression serve attackers only.
         context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
-        context.load_cert_chain(certificate, key, password=_no_passphrase)
+        context.load_cert_chain(certificate, key, password=no_passphrase)
         if settings.client_ca is not None:
             context.load_verify_locations(settings.client_ca)
             context.verify_mode = ssl.CERT_REQUIRED
@@ -84,38 +84,11 @@ class ServerTls:
         self.renewals += 1
         self._warn()
 
-    def _look(self) -> list[tuple[int, int, int]]:
+    def _look(self) -> Marks:
         files = [name for pair in self._settings.certificates for name in pair]
-        files += [self._settings.client_ca] if self._settings.client_ca else []
-        out = []
-        for name in files:
-            try:
-                status = Path(name).stat()
-            except OSError:
-                out.append((0, 0, 0))
-            else:
-                out.append((status.st_mtime_ns, status.st_size, status.st_ino))
-        return out
+        return marks_of(files + ([self._settings.client_ca] if self._settings.client_ca else []))
 
     def _warn(self) -> None:
         left_s = self.not_after_s - time.time()
         if left_s < _EXPIRES_SOON_S:
             _log.warning("a TLS certificate %s", "has expired" if left_s < 0 else f"ends in {left_s / 3600:.0f} h")
-
-
-def client_context(tls: BackendTls | None) -> ssl.SSLContext:
-    """The context for connections to a backend: verified against ``tls.ca`` or the system's authorities.
-
-    Raises OSError (ssl.SSLError among them) when a file cannot be used.
-    """
-    context = ssl.create_default_context(cafile=tls.ca if tls is not None else None)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(_ALPN)
-    if tls is not None and tls.certificate is not None:
-        context.load_cert_chain(tls.certificate, tls.key, password=_no_passphrase)
-    return context
-
-
-def _no_passphrase() -> str:
-    # Without this OpenSSL would ask for one on the terminal.
-    raise ValueError("the key has a passphrase")

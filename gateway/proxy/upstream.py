@@ -117,6 +117,10 @@ class UpstreamConnection:
         """Send request bytes."""
         self.transport.write(data)
 
+    def write_all(self, pieces: list[bytes]) -> None:
+        """Send request bytes that are in several pieces."""
+        self.transport.writelines(pieces)
+
     def detach(self, *, sent: bool, drain: bool = False) -> None:
         """The exchange needs no more of the response. ``sent``: its request was written to the end.
 

@@ -12,6 +12,7 @@ import logging.handlers
 import queue
 import sys
 import threading
+import time
 from typing import TextIO
 
 _LINES_MAX = 10_000
@@ -27,6 +28,14 @@ def log_to_stderr(name: str) -> None:
     atexit.register(lines.flush_for, _FLUSH_S)
 
 
+class _Utc(logging.Formatter):
+    """Times as everything else of the gateway tells them: ISO 8601 in UTC."""
+
+    converter = staticmethod(time.gmtime)
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+    default_msec_format = "%s.%03dZ"
+
+
 class Lines(logging.handlers.QueueHandler):
     """A handler that queues what a thread of its own writes."""
 
@@ -37,7 +46,7 @@ class Lines(logging.handlers.QueueHandler):
         self.dropped = 0
         self._told = 0
         self._out = logging.StreamHandler(stream)
-        self._out.setFormatter(logging.Formatter(f"%(asctime)s {name} %(levelname)s %(message)s"))
+        self._out.setFormatter(_Utc(f"%(asctime)s {name} %(levelname)s %(message)s"))
         self._quiet = threading.Condition()
         self._open = 0
         threading.Thread(target=self._write, name="log", daemon=True).start()

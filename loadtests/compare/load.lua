@@ -1,16 +1,21 @@
 -- The closed-loop client's script for wrk: the request is the file that the first argument names, byte for byte, and
--- the last line of the output is a JSON object of what came of it (client.py reads it).
+-- the last line of the output is a JSON object of what came of it (client.py reads it). Where the file has sixteen @ in a
+-- row each request has another number.
 
-local bytes
+local bytes, varied
+local number = 0
 
 function init(args)
   local file = assert(io.open(args[1], "rb"))
   bytes = file:read("*a")
   file:close()
+  varied = bytes:find("@@@@@@@@@@@@@@@@", 1, true) ~= nil
 end
 
 function request()
-  return bytes
+  if not varied then return bytes end
+  number = number + 1
+  return (bytes:gsub("@@@@@@@@@@@@@@@@", string.format("%016x", number)))
 end
 
 function done(summary, latency)

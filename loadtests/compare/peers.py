@@ -58,6 +58,10 @@ class Proxy:
     """Only processes with this in their command line carry requests; the others are reported apart."""
     ready: bytes = b"HTTP/1.1 200"
     """What its answers contain once it works as configured."""
+    workers: int = 1
+    """Processes that carry requests. More than one are not held to the proxy's core."""
+    workloads: tuple[str, ...] = ()
+    """Only under these it is measured; under all where there is none."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ def _python(name: str) -> Callable[[Place], list[str]]:
     return lambda place: [sys.executable, "-P", str(_HERE / name), str(place.port), str(place.upstream)]
 
 
-def _gateway(name: str, home: Callable[[Place], Path]) -> Proxy:
+def _gateway(name: str, home: Callable[[Place], Path], *, workers: int = 1, workloads: tuple[str, ...] = ()) -> Proxy:
     """This gateway from a folder: as shipped, or interpreted from the checkout."""
     return Proxy(
         name,
@@ -89,6 +93,8 @@ def _gateway(name: str, home: Callable[[Place], Path]) -> Proxy:
         "gateway.yaml",
         counted="gateway.proxy.server",
         ready=b"x-gateway-variant: canary",
+        workers=workers,
+        workloads=workloads,
     )
 
 
@@ -113,8 +119,9 @@ _ALL = (
     ),
     Proxy("starlette", sys.executable, _python("naive.py")),
     Proxy("relay", sys.executable, _python("relay.py")),
-    _gateway("source", lambda place: _HERE.parents[1]),
+    _gateway("source", lambda place: _HERE.parents[1], workloads=("small", "varied", "upload", "download")),
     _gateway("gateway", lambda place: place.shipped),
+    _gateway("two", lambda place: place.shipped, workers=2, workloads=("small",)),
 )
 PROXIES = {proxy.name: proxy for proxy in _ALL}
 DIRECT = "direct"
@@ -174,10 +181,10 @@ def running(proxy: Proxy, directory: Path, upstream: int, core: int, shipped: Pa
     """
     place = Place(directory, free_port(), upstream, shipped)
     if proxy.template:
-        text = render(proxy.template, port=place.port, upstream=upstream, user=_user())
+        text = render(proxy.template, port=place.port, upstream=upstream, user=_user(), workers=proxy.workers)
         (directory / proxy.template).write_text(text, encoding="utf-8")
     log = directory / "log"
-    with processes.running(proxy.command(place), core, log) as pid:
+    with processes.running(proxy.command(place), core if proxy.workers == 1 else None, log) as pid:
         _await(proxy.name, place.port, proxy.ready, log)
         everyone = processes.tree(pid)
         carrying = tuple(each for each in everyone if proxy.counted in processes.command_line(each))

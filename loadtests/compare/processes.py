@@ -43,8 +43,8 @@ def cores() -> tuple[int, int]:
 
 
 @contextmanager
-def running(command: Sequence[str], core: int, log: Path) -> Iterator[int]:
-    """Run a command on a core until the block is left; yields its process id. Its output goes to ``log``.
+def running(command: Sequence[str], core: int | None, log: Path) -> Iterator[int]:
+    """Run a command on a core (None: on all) until the block is left; yields its process id. It writes to ``log``.
 
     It runs in the root of the repository, so that ``python -m gateway`` is the one that stands beside this file.
     """
@@ -58,9 +58,10 @@ def running(command: Sequence[str], core: int, log: Path) -> Iterator[int]:
         _stop(process)
 
 
-def pinned(command: Sequence[str], core: int) -> list[str]:
+def pinned(command: Sequence[str], core: int | None) -> list[str]:
     """The command, held to one core, and ended when its parent ends."""
-    return ["setpriv", "--pdeathsig", "TERM", "taskset", "--cpu-list", str(core), *command]
+    held = [] if core is None else ["taskset", "--cpu-list", str(core)]
+    return ["setpriv", "--pdeathsig", "TERM", *held, *command]
 
 
 def tree(pid: int) -> list[int]:

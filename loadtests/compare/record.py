@@ -59,6 +59,8 @@ class Measured(msgspec.Struct, frozen=True, tag="measured", tag_field="kind", om
     """Their share of the core meanwhile."""
     others: float | None = None
     """The share of the proxy's core that went to what is no part of the comparison: how quiet the machine was."""
+    busiest: float | None = None
+    """Of several processes that carry requests: the share of their CPU that the busiest took."""
     rss_idle_kib: int | None = None
     rss_peak_kib: int | None = None
     aside_cpu_ms_per_s: float | None = None

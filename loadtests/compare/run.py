@@ -3,10 +3,11 @@
     python loadtests/compare/run.py [--rounds 5] [--seconds 4] [--workloads small,sse] [--proxies nginx,gateway]
     python loadtests/compare/run.py --table
 
-``gateway`` is what the wheel has, compiled; ``source`` the same, interpreted from the checkout. The proxy has one core
-to itself, client and backend share another. Rounds are interleaved: in each, every workload is put to every proxy in
-turn, each freshly started, so that a slow minute of the machine falls on all of them. What is measured, and why so, is
-in docs/performance.md. Results are appended to results.jsonl; --table prints the newest run.
+``gateway`` is what the wheel has, compiled; ``source`` the same, interpreted from the checkout; ``two`` is ``gateway``
+with two workers. The proxy has one core to itself (but ``two``), client and backend share another. Rounds are
+interleaved: in each, every workload is put to every proxy in turn, each freshly started, so that a slow minute of the
+machine falls on all of them. What is measured, and why so, is in docs/performance.md. Results are appended to
+results.jsonl; --table prints the newest run.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from loadtests.compare.workloads import WORKLOADS, Workload
 
 RESULTS = Path(__file__).with_name("results.jsonl")
 _WARMUP_S = 1
+_START_S = 2
 _SHARE_OF_CAPACITY = 0.25
 _CAPACITY_MARGIN = 0.8
 """A proxy that could hardly keep up with the fixed rate has a backlog, not a latency."""
@@ -75,7 +77,8 @@ def compare(
     Raises Missing and ClientError.
     """
     peers.check_installed(list(proxies))
-    minutes = rounds * len(workloads) * (len(proxies) * (2 * seconds + _WARMUP_S + 1) + 2 * seconds) / 60
+    loads = sum(1 + len(_taking_part(proxies, WORKLOADS[name])) for name in workloads)
+    minutes = rounds * loads * (2 * seconds + _WARMUP_S + _START_S) / 60
     print(f"this takes about {max(1, minutes):.0f} min", file=sys.stderr, flush=True)
     with _bench(seconds, proxies, paced) as bench:
         rates = {name: _rate(bench, proxies, WORKLOADS[name]) for name in workloads}
@@ -83,10 +86,16 @@ def compare(
         record.append(out, run)
         for number in range(1, rounds + 1):
             for name in workloads:
-                for proxy in (peers.DIRECT, *proxies):
+                for proxy in (peers.DIRECT, *_taking_part(proxies, WORKLOADS[name])):
                     measured = _measure(bench, run, number, WORKLOADS[name], proxy)
                     record.append(out, measured)
                     print(_line(measured), file=sys.stderr, flush=True)
+
+
+def _taking_part(proxies: Sequence[str], workload: Workload) -> list[str]:
+    """Who of them is measured under the workload."""
+    mine = [name for name in proxies if workload.name in (peers.PROXIES[name].workloads or (workload.name,))]
+    return [name for name in mine if name in (workload.proxies or (name,))]
 
 
 @contextlib.contextmanager
@@ -98,7 +107,7 @@ def _bench(seconds: int, proxies: Sequence[str], paced: bool) -> Iterator[Bench]
         backends = {kind: stack.enter_context(peers.backend(kind, directory, client_core)) for kind in kinds}
         for workload in WORKLOADS.values():
             (directory / workload.name).write_bytes(workload.request())
-        shipped = unpacked(directory) if "gateway" in proxies else directory
+        shipped = unpacked(directory) if {"gateway", "two"} & set(proxies) else directory
         yield Bench(directory, proxy_core, client_core, backends, seconds, shipped, paced)
 
 
@@ -122,6 +131,7 @@ def _measure(bench: Bench, run: record.Run, number: int, workload: Workload, nam
         return _measured(run, number, workload, name, flooded, direct)
     with _started(bench, name, workload) as running:
         idle = processes.usage(running.carrying)
+        single = {pid: processes.cpu_ns(pid) for pid in running.carrying}
         _flood(bench, workload, running.port, _WARMUP_S)
         before, before_aside = _usages(running)
         began_s, busy_s = time.monotonic(), processes.core_busy_s(bench.proxy_core)
@@ -141,6 +151,9 @@ def _measure(bench: Bench, run: record.Run, number: int, workload: Workload, nam
             "rss_idle_kib": idle.rss_kib,
             "rss_peak_kib": processes.usage(running.carrying).rss_peak_kib,
         }
+        if len(single) > 1:
+            shares = [processes.cpu_ns(pid) - before_ns for pid, before_ns in single.items()]
+            figures["busiest"] = round(max(shares) / max(1, sum(shares)), 3)
         if running.aside:
             figures["aside_cpu_ms_per_s"] = round((after_aside.cpu_ns - before_aside.cpu_ns) / 1e6 / took_s, 2)
             figures["aside_rss_kib"] = after_aside.rss_kib

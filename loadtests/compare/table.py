@@ -26,6 +26,8 @@ TARGETS = (
 _QUIET_PERCENT = 5.0
 P99_OVER_NGINX_US = 500.0
 RSS_IDLE_MIB = 45.0
+TWO_WORKERS_MIN = 1.7
+_CORES_OF_TWO = 4
 
 
 def document(run: Run, measured: Sequence[Measured]) -> str:
@@ -36,7 +38,7 @@ def document(run: Run, measured: Sequence[Measured]) -> str:
     others = [name for name in run.proxies if name != _SUBJECT]
     if _SUBJECT in run.proxies and others:
         parts.append(_ratios(workloads, others, measured))
-        parts.append(_targets(measured))
+        parts.append(_targets(run, measured))
     return "\n\n".join(parts) + "\n"
 
 
@@ -79,12 +81,13 @@ def _disturbed(run: Run, measured: Sequence[Measured]) -> Iterator[str]:
 
 def _workload(run: Run, name: str, measured: Sequence[Measured]) -> str:
     workload = WORKLOADS[name]
+    present = {entry.proxy for entry in measured}
     what = "times of single events" if workload.events else "times"
     load = f"{workload.connections} requests under way; {what} at a fixed {run.rates[name]:.0f} requests/s"
     lines = [
         f"**{name}**: {workload.title}. {load}.",
         "",
-        *_table(_HEAD, (_row(proxy, measured) for proxy in ("direct", *run.proxies))),
+        *_table(_HEAD, (_row(proxy, measured) for proxy in ("direct", *run.proxies) if proxy in present)),
     ]
     aside = [entry for entry in measured if entry.aside_cpu_ms_per_s is not None]
     if aside:
@@ -125,11 +128,11 @@ def _ratios(workloads: Sequence[str], others: Sequence[str], measured: Sequence[
     return "\n".join([f"CPU per request of the {_SUBJECT}, as a multiple of the others':", "", *lines])
 
 
-def _targets(measured: Sequence[Measured]) -> str:
-    return "\n".join(["Targets:", "", *_table(["target", "allowed", "measured", "met"], _judged(measured))])
+def _targets(run: Run, measured: Sequence[Measured]) -> str:
+    return "\n".join(["Targets:", "", *_table(["target", "allowed", "measured", "met"], _judged(run, measured))])
 
 
-def _judged(measured: Sequence[Measured]) -> Iterator[list[str]]:
+def _judged(run: Run, measured: Sequence[Measured]) -> Iterator[list[str]]:
     for workload, other, allowed in TARGETS:
         if found := ratios(measured, workload, _SUBJECT, other):
             yield _verdict(f"CPU on {workload}, ÷ {other}", allowed, median(found), spread(found, 2), 2)
@@ -138,6 +141,29 @@ def _judged(measured: Sequence[Measured]) -> Iterator[list[str]]:
     idle = [entry.rss_idle_kib / 1024 for entry in measured if entry.proxy == _SUBJECT and entry.rss_idle_kib]
     if idle:
         yield _verdict("idle worker's RSS, MiB", RSS_IDLE_MIB, median(idle), spread(idle, 1), 0)
+    if gains := scaling(run, measured):
+        how = "requests/s" if run.cpus >= _CORES_OF_TWO else "capacity by CPU"
+        met = "yes" if median(gains) >= TWO_WORKERS_MIN else "no"
+        yield [f"two workers' {how}, ÷ one's", f"≥ {TWO_WORKERS_MIN:.2f}", spread(gains, 2), met]
+
+
+def scaling(run: Run, measured: Sequence[Measured]) -> list[float]:
+    """How many times the work of one worker two can do, for each round that has both.
+
+    Where each of them, client and backend can have a core, that is the ratio of their throughputs. Where they cannot,
+    it is computed from what was measured: two full cores are as good as two divided by what a request costs with two
+    workers, and no better than their busier one.
+    """
+    one = {entry.round: entry for entry in measured if (entry.workload, entry.proxy) == ("small", _SUBJECT)}
+    two = {entry.round: entry for entry in measured if (entry.workload, entry.proxy) == ("small", "two")}
+    both = [(one[number], entry) for number, entry in two.items() if number in one]
+    if run.cpus >= _CORES_OF_TWO:
+        return [many.per_s / single.per_s for single, many in both]
+    return [
+        single.cpu_us / (many.cpu_us * many.busiest)
+        for single, many in both
+        if single.cpu_us and many.cpu_us and many.busiest
+    ]
 
 
 def _p99_over_nginx_us(measured: Sequence[Measured]) -> list[float]:

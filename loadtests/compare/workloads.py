@@ -1,12 +1,16 @@
-"""What is asked of each proxy: five kinds of exchange, each as the very bytes that both clients send.
+"""What is asked of each proxy: six kinds of exchange, each as the very bytes that both clients send.
 
-The small POST is what an inference request looks like, and what the targets are about. The other four each load one
-thing that the small one hides: bodies towards the backend, bodies back, many small pieces, and connections.
+The small POST is what an inference request looks like, and what the targets are about. The others each load one thing
+that the small one hides: heads that never repeat, bodies towards the backend, bodies back, many small pieces, and
+connections.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+MARK = b"@@@@@@@@@@@@@@@@"
+"""Where this stands in a request, both clients put 16 hexadecimal digits that are others each time."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,10 @@ class Workload:
     """A new connection for each request."""
     events: bool = False
     """The answer is a stream of events that carry the time at which they were sent."""
+    varied: bool = False
+    """Fields of the head are others in each request."""
+    proxies: tuple[str, ...] = ()
+    """Only these are measured; all where there is none."""
 
     @property
     def path(self) -> str:
@@ -41,11 +49,21 @@ class Workload:
             f"Content-Length: {len(body)}",
         ]
         lines += ["Connection: close"] if self.close else []
+        mark = MARK.decode()
+        lines += [f"Cookie: session={mark}", f"X-Span: {mark}-{mark}"] if self.varied else []
         return "\r\n".join([*lines, "", ""]).encode() + body
 
 
 _ALL = (
     Workload("small", "JSON POST, 400 B in, 150 B out", 400, 32),
+    Workload(
+        "varied",
+        "as small, with a cookie and a field that never repeat",
+        400,
+        32,
+        varied=True,
+        proxies=("nginx", "envoy", "relay", "source", "gateway"),
+    ),
     # nginx answers with a constant before it has read the body, which is another exchange than the one meant here.
     Workload("upload", "64 KiB in, 1 KiB out", 65536, 16, backend="responder"),
     Workload("download", "1 KiB in, 1 MiB out", 1024, 16),

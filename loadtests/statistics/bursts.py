@@ -26,7 +26,7 @@ import numpy as np
 from gateway.core.analysis import bursts
 from loadtests.statistics import detection
 from loadtests.statistics.detection import Floats
-from loadtests.statistics.lines import upper_bound, write
+from loadtests.statistics.lines import beyond, upper_bound, write
 
 TICK_S = 0.1
 CELL_TICKS = 3
@@ -263,7 +263,9 @@ def simulate(
         counts = np.stack([events[0], trials_s, events[1], trials_c], axis=1).astype(np.float64)
         engine.take(counts)
         guard.take(counts)
-        for value, first_s in ((guard.guarded(engine.log_e), guarded_s), (engine.log_e, plain_s)):
+        # What is believed is never more than log E.
+        believed = guard.guarded(engine.log_e) if (engine.log_e >= needed).any() else engine.log_e
+        for value, first_s in ((believed, guarded_s), (engine.log_e, plain_s)):
             first_s[(value >= needed) & np.isinf(first_s)] = (tick + 1) * TICK_S
         if not np.isinf(guarded_s).any():
             break
@@ -330,6 +332,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for a, alpha in enumerate(ALPHAS)
         for i, world in enumerate(WORLDS)
         for j, row in enumerate(rows)
+        # Of independent failures one traffic will do: detection.py has more of them.
+        if world.build is not independent or row[0] == TRAFFIC[1]
     ]
     print("| world | requests/s | weight | alpha | false alarms | 95 % upper bound | by requests alone |")
     print("|---|---|---|---|---|---|---|")
@@ -352,7 +356,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     print(f"\nseed {asked.seed}, {time.monotonic() - since:.0f} s")
     write(asked.out, [*found, *convicted])
-    return int(any(row.upper > row.alpha for row in found))
+    return beyond(found)
 
 
 def _seconds(value: float) -> str:

@@ -29,7 +29,7 @@ import numpy.typing as npt
 from gateway.core.analysis import MetricShares, rates, wealth
 from gateway.core.analysis.eprocess import NOT_WORSE, RATE_MIN, Rates
 from gateway.core.analysis.limit import requests_at_limit
-from loadtests.statistics.lines import upper_bound, write
+from loadtests.statistics.lines import beyond, upper_bound, write
 
 Floats = npt.NDArray[np.float64]
 
@@ -43,8 +43,9 @@ ERRORS_SHARE = MetricShares().errors
 NOTHING = 1e-12
 TICKS = 200
 HORIZON = 8.0
-LOG_RATIOS = np.log(np.array(rates.ODDS_RATIOS))
-LOG_PRIORS = np.log(np.array(rates.BAD_PRIORS))
+# Arrays are [guess, rollout]: long rows are what arrays are quick with.
+LOG_RATIOS = np.log(np.array(rates.ODDS_RATIOS))[:, None]
+LOG_PRIORS = np.log(np.array(rates.BAD_PRIORS))[:, None]
 
 
 class Engine:
@@ -53,7 +54,7 @@ class Engine:
     def __init__(self, runs: int, needed: float, held_back: float = wealth.HELD_BACK) -> None:
         self.needed = needed
         self.held_back = held_back
-        self.logs = np.tile(LOG_PRIORS + math.log1p(-held_back), (runs, 1))
+        self.logs = np.tile(LOG_PRIORS + math.log1p(-held_back), (1, runs))
         self.log_e = np.zeros(runs)
         self.bets = np.zeros(runs)
         self.past = np.zeros((runs, 2))
@@ -62,9 +63,13 @@ class Engine:
     def take(self, counts: Floats) -> npt.NDArray[np.bool_]:
         """Add one tick's [runs, (stable events, stable trials, canary events, canary trials)]; which runs closed."""
         self.open += counts
-        scarce = np.minimum(self.open[:, 1], self.open[:, 3])
+        trials_s, trials_c = self.open[:, 1], self.open[:, 3]
+        scarce = np.minimum(trials_s, trials_c)
         closes = scarce >= rates.SCARCE_MAX
-        unsure = np.flatnonzero((scarce > 0) & ~closes)
+        # No guess gains more than (1 / w)^n_c (1 / (1 - w))^n_s: where that does not do, there is nothing to try.
+        trials = np.maximum(trials_s + trials_c, 1.0)
+        most = sum(each * np.log(trials / np.maximum(each, 1.0)) for each in (trials_s, trials_c))
+        unsure = np.flatnonzero((scarce > 0) & ~closes & (self.log_e + most > self.needed - 1e-6))
         if unsure.size:
             best = self.open[unsure].copy()
             best[:, 0], best[:, 2] = 0.0, best[:, 3]
@@ -73,7 +78,7 @@ class Engine:
         if done.size:
             batch = self.open[done]
             self._closing(done, batch)
-            self.logs[done], self.log_e[done] = self._grown(done, batch)
+            self.logs[:, done], self.log_e[done] = self._grown(done, batch)
             self.bets[done] += 1
             past = self.past[done] + batch[:, :2]
             long = past[:, 1] > rates.PAST_MAX
@@ -89,19 +94,32 @@ class Engine:
         """The log-wealths and log E_bad of some runs after a batch each."""
         past, bets = self.past[which], self.bets[which]
         stable = (past[:, 0] + rates.PRIOR_EVENTS) / (past[:, 1] + rates.PRIOR_TRIALS)
-        stable = np.clip(stable, RATE_MIN, 1.0 - RATE_MIN)[:, None]
-        canary = 1.0 / (1.0 + (1.0 - stable) / stable * np.exp(-LOG_RATIOS))
-        canary = np.clip(canary, RATE_MIN, 1.0 - RATE_MIN)
-        events_s, trials_s, events_c, trials_c = (column[:, None] for column in batch.T)
-        weight = trials_c / (trials_s + trials_c)
-        pooled = (1.0 - weight) * stable + weight * canary
-        gain = events_s * np.log(stable / pooled) + (trials_s - events_s) * np.log((1.0 - stable) / (1.0 - pooled))
-        gain += events_c * np.log(canary / pooled) + (trials_c - events_c) * np.log((1.0 - canary) / (1.0 - pooled))
-        gain = np.where(canary > stable, gain, 0.0)
+        gain = gains(np.clip(stable, RATE_MIN, 1.0 - RATE_MIN), LOG_RATIOS, batch)
         before, after = (self.held_back / np.log2(count + 2.0) for count in (bets, bets + 1.0))
-        late = np.log(before - after)[:, None] + LOG_PRIORS
-        logs = np.logaddexp(self.logs[which], late) + gain
-        return logs, np.logaddexp(np.logaddexp.reduce(logs, axis=1), np.log(after))
+        return grown(self.logs[:, which], np.log(before - after) + LOG_PRIORS, gain, np.log(after))
+
+
+def gains(stable: Floats, log_ratios: Floats, batch: Floats) -> Floats:
+    """`eprocess.log_gain` against `NOT_WORSE`, [guess, rollout]: guesses at these odds ratios to stable's."""
+    canary = np.clip(1.0 / (1.0 + (1.0 - stable) / stable * np.exp(-log_ratios)), RATE_MIN, 1.0 - RATE_MIN)
+    events_s, trials_s, events_c, trials_c = np.ascontiguousarray(batch.T)
+    weight = trials_c / (trials_s + trials_c)
+    pooled = (1.0 - weight) * stable + weight * canary
+    log_yes, log_no = np.log(pooled), np.log(1.0 - pooled)
+    gain = events_s * np.log(stable) + (trials_s - events_s) * np.log(1.0 - stable)
+    gain = gain + events_c * np.log(canary) + (trials_c - events_c) * np.log(1.0 - canary)
+    gain -= (events_s + events_c) * log_yes + (trials_s + trials_c - events_s - events_c) * log_no
+    return np.asarray(np.where(canary == stable, 0.0, gain))
+
+
+def grown(logs: Floats, late: Floats, gain: Floats, rest: Floats) -> tuple[Floats, Floats]:
+    """log of (exp(logs) + exp(late)) exp(gain), and of its sum over guesses and ``rest``; logaddexp is much slower."""
+    top = np.maximum(logs.max(axis=0), late.max(axis=0))
+    with np.errstate(divide="ignore"):  # what is 1e-300 of the largest is nothing
+        after = np.log(np.exp(logs - top) + np.exp(late - top)) + top + gain
+    top = np.maximum(after.max(axis=0), rest)
+    total = np.exp(after - top).sum(axis=0) + np.exp(rest - top)
+    return after, np.log(total) + top
 
 
 @dataclass(frozen=True)
@@ -154,11 +172,11 @@ def detect(
     engine = Engine(runs, needed, held_back)
     ratio, taken = np.zeros(runs), np.zeros(runs)
     active = np.ones(runs, dtype=bool)
-    score = _score(truth, weight)
+    by_count = score(truth, weight)
     for _ in range(math.ceil(HORIZON * limit / size) + math.ceil(10.0 / (weight * size))):
         counts = _draw(rng, truth.stable, truth.canary, weight, size, runs)
         engine.take(counts)
-        ratio += np.where(active, counts @ score, 0.0)
+        ratio += np.where(active, counts @ by_count, 0.0)
         taken += np.where(active, size, 0)
         active &= engine.log_e < needed
         if not active.any():
@@ -180,7 +198,7 @@ def detect(
     )
 
 
-def _score(truth: Rates, weight: float) -> Floats:
+def score(truth: Rates, weight: float) -> Floats:
     """Log likelihood ratio per event and per trial of each arm, truth against the nearest equal rates."""
     q = NOT_WORSE.project(truth, weight).stable
     out = []
@@ -290,7 +308,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"| {alarm.world} | {alarm.alpha:g} | {alarm.alarms} of {alarm.runs} | {100 * alarm.upper:.2f} % |")
     print(f"\nseed {asked.seed}, {time.monotonic() - since:.0f} s")
     write(asked.out, [*found, *others, *alarms])
-    return int(any(alarm.upper > alarm.alpha for alarm in alarms))
+    return beyond(alarms)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """False alarms of everything but the failure classes: labelled events, latencies, guardrails, the split; and the bake.
 
-    python -m loadtests.statistics.metrics [--runs 2000] [--seed 1] [--out metrics.jsonl]
+    python -m loadtests.statistics.metrics [--runs 8000] [--seed 1] [--out metrics.jsonl]
 
 Each row is one metric that alone may use all of alpha, on arms without a difference (a guardrail: on a canary exactly
-at its limit, which is the hardest to spare), convicted at ANY look:
+at its limit, which is the hardest to spare), convicted at ANY look; a quarter of the runs for latency and the bake of
+errors, which take longest:
 
 events      labelled events with the request as unit, each direction that can be worse: 1,000 looks at 20 requests
 votes       labelled events with the slice as unit: 300 slices of a second, each arm pausing for 300 ms now and then
@@ -36,7 +37,8 @@ from gateway.core.analysis.intake import Arrival
 from gateway.core.analysis.judge import TICK_S
 from gateway.core.analysis.rates import Prior
 from gateway.core.stats import Counts, bucket_of
-from loadtests.statistics import bursts
+from loadtests.statistics import bursts, detection
+from loadtests.statistics.detection import LOG_RATIOS, grown
 from loadtests.statistics.lines import beyond, upper_bound, write
 
 Floats = npt.NDArray[np.float64]
@@ -52,33 +54,31 @@ BAKE_S = 300.0
 # The horizon of judge.bake for that time.
 HORIZON = math.ceil(BAKE_S / TICK_S) + 8
 HOLDOUT = 0.05
-LOG_RATIOS = np.log(np.array(rates.ODDS_RATIOS))
 DIRECTIONS = {"higher": (False,), "lower": (True,), "different": (False, True)}
 
 
 class Wealths:
-    """`wealth.Wealth` over arrays: one row of log-wealths per rollout."""
+    """`wealth.Wealth` over arrays: log-wealths as [guess, rollout]."""
 
     def __init__(self, runs: int, priors: Sequence[float], held_back: float, horizon: int = 0) -> None:
-        self.priors = np.log(np.array(priors))
+        self.priors = np.log(np.array(priors))[:, None]
         self.held_back = 0.0 if horizon else held_back
         self.horizon = horizon
-        self.logs = np.tile(self.priors + math.log1p(-self.held_back), (runs, 1))
+        self.logs = np.tile(self.priors + math.log1p(-self.held_back), (1, runs))
         self.bets = np.zeros(runs)
 
     def after(self, which: Which, gains: Floats) -> tuple[Floats, Floats]:
         """The log-wealths and log E of some rollouts after one more bet each."""
-        logs, bets = self.logs[which], self.bets[which]
+        logs, bets = self.logs[:, which], self.bets[which]
         if self.horizon:
             logs = np.maximum(logs, self.priors) + gains
-            return logs, np.logaddexp.reduce(logs, axis=1) - math.log(self.horizon)
+            return logs, np.logaddexp.reduce(logs, axis=0) - math.log(self.horizon)
         before, left = (self.held_back / np.log2(count + 2.0) for count in (bets, bets + 1.0))
-        logs = np.logaddexp(logs, np.log(before - left)[:, None] + self.priors) + gains
-        return logs, np.logaddexp(np.logaddexp.reduce(logs, axis=1), np.log(left))
+        return grown(logs, np.log(before - left) + self.priors, gains, np.log(left))
 
     def grow(self, which: Which, gains: Floats) -> Floats:
         """Bet, and say log E of these rollouts."""
-        self.logs[which], log_e = self.after(which, gains)
+        self.logs[:, which], log_e = self.after(which, gains)
         self.bets[which] += 1.0
         return log_e
 
@@ -128,15 +128,8 @@ class Tests:
     def _gains(self, which: Which, batch: Floats, mirrored: bool) -> Floats:
         past = self.past[which]
         guess = (past[:, 0] + self.prior.events) / (past[:, 1] + self.prior.trials)
-        stable = np.clip(guess, RATE_MIN, 1.0 - RATE_MIN)[:, None]
-        shift = -LOG_RATIOS if mirrored else LOG_RATIOS
-        canary = np.clip(1.0 / (1.0 + (1.0 - stable) / stable * np.exp(-shift)), RATE_MIN, 1.0 - RATE_MIN)
-        events_s, trials_s, events_c, trials_c = (column[:, None] for column in batch.T)
-        weight = trials_c / (trials_s + trials_c)
-        pooled = (1.0 - weight) * stable + weight * canary
-        gain = events_s * np.log(stable / pooled) + (trials_s - events_s) * np.log((1.0 - stable) / (1.0 - pooled))
-        gain += events_c * np.log(canary / pooled) + (trials_c - events_c) * np.log((1.0 - canary) / (1.0 - pooled))
-        return np.asarray(np.where((canary < stable) if mirrored else (canary > stable), gain, 0.0))
+        stable = np.clip(guess, RATE_MIN, 1.0 - RATE_MIN)
+        return detection.gains(stable, -LOG_RATIOS if mirrored else LOG_RATIOS, batch)
 
 
 @dataclass(frozen=True)
@@ -207,7 +200,7 @@ def voted(weight: float, runs: int, rng: np.random.Generator, slices_n: int = SL
 
 def vote_gains(stable: Floats, canary: Floats) -> Floats:
     """`votes.bad_gains` without tolerances, over arrays."""
-    return np.asarray(np.log1p(np.array(votes.LAMBDAS) * (canary - stable)[:, None]))
+    return np.asarray(np.log1p(np.array(votes.LAMBDAS)[:, None] * (canary - stable)))
 
 
 # Latencies in 20 shares of buckets; a pause moves everything that it meets beyond them.
@@ -266,7 +259,7 @@ def guarded(limit: float, runs: int, rng: np.random.Generator, horizon: int = 0)
 def guard_gains(limit: float, seen: npt.NDArray[np.int64], trials: npt.NDArray[np.int64]) -> Floats:
     """`guardrails.request_gains` over arrays."""
     yes, no = np.array(guardrails.request_gains(limit, 1, 1)), np.array(guardrails.request_gains(limit, 0, 1))
-    return np.asarray(seen[:, None] * yes + (trials - seen)[:, None] * no)
+    return np.asarray(seen * yes[:, None] + (trials - seen) * no[:, None])
 
 
 def guarded_slices(limit: float, runs: int, rng: np.random.Generator, horizon: int = 0) -> Floats:
@@ -287,7 +280,7 @@ def guarded_slices(limit: float, runs: int, rng: np.random.Generator, horizon: i
 
 def guard_slice_gains(limit: float, share: Floats) -> Floats:
     """`guardrails.slice_gains` over arrays."""
-    return np.asarray(np.log1p(np.array(guardrails.LAMBDAS) * ((share - limit) / limit)[:, None]))
+    return np.asarray(np.log1p(np.array(guardrails.LAMBDAS)[:, None] * ((share - limit) / limit)))
 
 
 def routed(runs: int, rng: np.random.Generator) -> Floats:
@@ -304,7 +297,7 @@ def routed(runs: int, rng: np.random.Generator) -> Floats:
 def split_gains(weight: float, stable: npt.NDArray[np.int64], canary: npt.NDArray[np.int64]) -> Floats:
     """`split.gains` over arrays."""
     one_s, one_c = np.array(split.gains(weight, 1, 0)), np.array(split.gains(weight, 0, 1))
-    return np.asarray(stable[:, None] * one_s + canary[:, None] * one_c)
+    return np.asarray(stable * one_s[:, None] + canary * one_c[:, None])
 
 
 def baked(world: str, alpha: float, runs: int, rng: np.random.Generator) -> Floats:
@@ -338,6 +331,7 @@ def all_rows(runs: int, seed: int) -> Iterator[Alarms]:
     def rng(*kind: int) -> np.random.Generator:
         return np.random.default_rng([seed, 71, *kind])
 
+    few = max(runs // 4, 1)
     for i, direction in enumerate(DIRECTIONS):
         for j, world in enumerate(WORLDS):
             for a, alpha in enumerate(ALPHAS):
@@ -345,13 +339,13 @@ def all_rows(runs: int, seed: int) -> Iterator[Alarms]:
     shared: list[tuple[str, str, Callable[[np.random.Generator], Floats]]] = [
         ("event by slices", "pauses, 5 %", lambda r: voted(0.05, runs, r)),
         ("event by slices", "pauses, 50 %", lambda r: voted(0.5, runs, r)),
-        ("latency", "pauses, 5 %", lambda r: latency(0.05, runs, r)),
-        ("latency", "pauses, 50 %", lambda r: latency(0.5, runs, r)),
+        ("latency", "pauses, 5 %", lambda r: latency(0.05, few, r)),
+        ("latency", "pauses, 50 %", lambda r: latency(0.5, few, r)),
         ("guardrail of errors", "at 1 %", lambda r: guarded(0.01, runs, r)),
         ("guardrail of errors", "at 10 %", lambda r: guarded(0.1, runs, r)),
         ("guardrail of latency", "pauses, at 5 %", lambda r: guarded_slices(0.05, runs, r)),
         ("split", "ramp", lambda r: routed(runs, r)),
-        ("bake: latency", "pauses, 95 %", lambda r: latency(1.0 - HOLDOUT, runs, r, LATENCY_SLICES + 8)),
+        ("bake: latency", "pauses, 95 %", lambda r: latency(1.0 - HOLDOUT, few, r, LATENCY_SLICES + 8)),
         ("bake: guardrail of errors", "at 1 %", lambda r: guarded(0.01, runs, r, HORIZON)),
         ("bake: guardrail of latency", "pauses, at 5 %", lambda r: guarded_slices(0.05, runs, r, SLICES + 8)),
     ]
@@ -360,13 +354,13 @@ def all_rows(runs: int, seed: int) -> Iterator[Alarms]:
         yield from (_row(metric, world, alpha, highest) for alpha in ALPHAS)
     for i, world in enumerate(("independent", "drift", "pauses")):
         for a, alpha in enumerate(ALPHAS):
-            yield _row("bake: errors", world, alpha, baked(world, alpha, runs, rng(2, i, a)))
+            yield _row("bake: errors", world, alpha, baked(world, alpha, few, rng(2, i, a)))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The table; returns 1 when a bound exceeds its alpha."""
     parser = argparse.ArgumentParser(description="False alarms of the metrics beside failures, and of the bake.")
-    parser.add_argument("--runs", type=int, default=2000, help="simulated rollouts per row")
+    parser.add_argument("--runs", type=int, default=8000, help="simulated rollouts per row")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, help="a file for one JSON line per row")
     asked = parser.parse_args(arguments)

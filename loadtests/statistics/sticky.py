@@ -24,8 +24,9 @@ import numpy as np
 from scipy.special import gammaln, logsumexp
 
 from gateway.core.analysis import rates
+from loadtests.statistics.detection import LOG_RATIOS
 from loadtests.statistics.lines import beyond, upper_bound, write
-from loadtests.statistics.metrics import LOG_RATIOS, Floats, Tests, Which
+from loadtests.statistics.metrics import Floats, Tests, Which
 
 TICK_S = 1.0
 TICKS = 120
@@ -57,8 +58,8 @@ def conditional_gains(batch: Floats) -> Floats:
     k = np.arange(most + 1.0)[None, :]
     inside = (k <= n_c[:, None]) & (k <= events[:, None]) & (events[:, None] - k <= n_s[:, None])
     terms = np.where(inside, _log_choose(n_c[:, None], k) + _log_choose(n_s[:, None], events[:, None] - k), -np.inf)
-    sums = logsumexp(terms[:, :, None] + k[:, :, None] * LOG_RATIOS, axis=1)
-    return np.asarray(y[:, None] * LOG_RATIOS + logsumexp(terms, axis=1)[:, None] - sums)
+    sums = logsumexp(terms[None, :, :] + k[None, :, :] * LOG_RATIOS[:, :, None], axis=2)
+    return np.asarray(y * LOG_RATIOS + logsumexp(terms, axis=1) - sums)
 
 
 def _log_choose(n: Floats, k: Floats) -> Floats:

@@ -115,6 +115,8 @@ def test_mistakes_are_told_with_their_place_in_what_was_sent(served: Any, client
         ({"listen": "127.0.0.1:1234"}, "listen"),
         ({"limits": {"header_fields_max": 5}}, "limits.header_fields_max"),
         ({"admin": {"listen": "127.0.0.1:9900"}}, "admin.backend_allow"),
+        ({"hooks": [{"name": "evil", "command": ["/bin/sh"]}]}, "hooks"),
+        ({"gates": [{"name": "evil", "url": "http://169.254.169.254/"}]}, "gates"),
     ],
 )
 def test_what_needs_a_restart_is_named(served: Any, client: httpx.Client, change: dict[str, Any], key: str) -> None:
@@ -122,6 +124,8 @@ def test_what_needs_a_restart_is_named(served: Any, client: httpx.Client, change
     answer = client.put(CONFIG, json=client.get(CONFIG).json() | change)
     assert problem(answer) == (409, "restart-required")
     assert key in answer.json()["detail"]
+    live = key not in ("workers", "listen", "admin.backend_allow")
+    assert ("reload it (SIGHUP)" if live else "start the gateway anew") in answer.json()["detail"]
     assert served.control.state() == before
 
 

@@ -7,7 +7,6 @@ import os
 import pty
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -31,12 +30,19 @@ def started(run: Any, env: dict[str, str]) -> str:
 def test_wait_ends_with_the_rollout_and_says_how(run: Any, api: Any, verb: str, status: int, word: str) -> None:
     env = {"GATEWAY_URL": api.url}
     rollout = started(run, env)
-    later = threading.Timer(1.0, lambda: run("rollout", verb, rollout, "--reason", "enough", **env))
-    later.start()
-    done = run("rollout", "wait", rollout, "--timeout", "50", **env)
-    later.join()
-    assert (done.status, done.out.startswith(f"{rollout}: {word} at ")) == (status, True)
-    assert "PROGRESSING" in done.err and "enough" in done.err
+    waiting = subprocess.Popen(
+        [sys.executable, "-m", "gateway", "rollout", "wait", rollout, "--timeout", "300"],
+        env=environment(**env),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert waiting.stderr is not None
+    assert "PROGRESSING" in waiting.stderr.readline()
+    run("rollout", verb, rollout, "--reason", "enough", **env)
+    out, err = waiting.communicate(timeout=60)
+    assert (waiting.returncode, out.startswith(f"{rollout}: {word} at ")) == (status, True)
+    assert "enough" in err
 
 
 def test_wait_gives_up_undecided_at_its_timeout(run: Any, api: Any) -> None:
@@ -164,7 +170,7 @@ def test_a_person_is_asked_before_a_promotion(run: Any, api: Any, answer: bytes,
             asked += os.read(process.stderr.fileno(), 1024)
         assert b"so that digits-v2 serves all of digits" in asked
         os.write(ours, answer)
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
         assert process.returncode == (0 if phase == "PROMOTED" else 130)
         assert json.loads(run("rollout", "show", rollout, "--json", **env).out)["phase"] == phase
     finally:

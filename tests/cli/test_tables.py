@@ -28,7 +28,12 @@ METRICS = (
 
 
 def finding(metric: str, verdict: Verdict) -> FindingBody:
-    details = {"log_e_bad_needed": 5.3, "difference": 0.0, "difference_low": -0.0053, "difference_high": 0.0204}
+    details: dict[str, float | None] = {
+        "log_e_bad_needed": 5.3,
+        "difference": 0.0,
+        "difference_low": -0.0053,
+        "difference_high": 0.0204,
+    }
     return FindingBody(metric, verdict, REASON, metric != "sample_ratio", -0.1, 3.2, 0, 14850, 3, 349, details)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.config import load, routing_table
 from gateway.core.errors import ConflictError, TransitionError
 from gateway.core.rollout import Phase
 from tests.support.control import Plane, text
@@ -80,6 +82,23 @@ async def test_it_waits_until_probes_have_found_it_well_and_never_serves_a_share
         await eventually(lambda: served(plane) == [("v2", None, 0)] * 2, "it serves")
         assert plane.state().phase is Phase.PROMOTED
         assert {route[2] for route in served(plane)} == {0}
+
+
+async def test_a_promotion_that_waits_for_the_disk_is_not_forgotten_by_another_configuration(tmp_path: Path) -> None:
+    async with Plane(tmp_path, first()) as plane:
+        plane.disk.hold()
+        starting = asyncio.create_task(plane.controller.start("r", "alice"))
+        await eventually(lambda: plane.waits("r"), "the promotion waits for the disk")
+        plane.config_path.write_text(first(canary="v3"))
+        config = load(plane.config_path)
+        with pytest.raises(ConflictError, match="while a decision waits for the journal"):
+            await plane.controller.reconfigure(config, routing_table(config, epoch=0))
+        plane.disk.release()
+        assert (await starting).phase == "PROMOTED"
+        await plane.controller.reconfigure(config, routing_table(config, epoch=0))
+        assert served(plane) == [("v2", "v3", 0)] * 2
+        await plane.quiet()
+        assert plane.journal.roles()["r"].stable == "v2"
 
 
 async def test_one_that_never_gets_well_is_withdrawn_or_aborted_or_forced_in(tmp_path: Path) -> None:

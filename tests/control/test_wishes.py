@@ -201,6 +201,22 @@ async def test_routes_and_backends_come_and_go_without_a_restart(tmp_path: Path)
             await plane.controller.abort(rollout, "alice")
 
 
+async def test_a_start_that_waits_for_the_disk_outlives_a_configuration_that_does_not_concern_it(
+    tmp_path: Path,
+) -> None:
+    async with Plane(tmp_path, text()) as plane:
+        await plane.controller.abort((await plane.controller.start("r", "alice")).id, "alice")
+        await reconfigured(plane, text(canary="v3"))
+        plane.disk.hold()
+        starting = asyncio.create_task(plane.controller.start("r", "bob"))
+        await eventually(lambda: plane.waits("r"), "the start waits for the disk")
+        await reconfigured(plane, text(canary="v3"))
+        plane.disk.release()
+        assert (await starting).phase == "PROGRESSING"
+        await plane.quiet()
+        assert plane.journaled() == plane.state()
+
+
 async def test_a_new_canary_supersedes_one_under_way_where_the_plan_says_so(tmp_path: Path) -> None:
     async with Plane(tmp_path, with_plan(on_new_canary="supersede")) as plane:
         rollout = (await plane.controller.start("r", "alice")).id

@@ -73,7 +73,7 @@ async def replay(seed: int, requests: int, **changes: Any) -> tuple[Server, Repl
     server = Server()
     listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
-    options: dict[str, Any] = {"rate_per_s": 400.0, "timeout_s": 0.4} | changes
+    options: dict[str, Any] = {"rate_per_s": 400.0, "timeout_s": 1.5} | changes
     client = Replay(Settings("127.0.0.1", port, "/v2/models/digits/infer", seed, **options))
     running = asyncio.create_task(client.run())
     while len(server.ids) < requests:

@@ -81,7 +81,7 @@ def run(directory: Path, *arguments: str) -> Run:
         stdout, stderr = process.communicate(timeout=PATIENCE_S)
     finally:
         process.kill()
-    return Run(process.returncode, stdout, stderr, processes(marker), [path.name for path in directory.iterdir()])
+    return Run(process.returncode, stdout, stderr, gone(marker), [path.name for path in directory.iterdir()])
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -107,9 +107,9 @@ def until(process: Any, event: str) -> None:
     raise AssertionError(f"no {event}: {process.stderr.read()}")
 
 
-def gone(marker: str, within_s: float) -> list[str]:
-    """Who is still there after so long."""
-    deadline_s = time.monotonic() + within_s
+def gone(marker: str) -> list[str]:
+    """Who does not end: a process that was killed has its last moment still before it."""
+    deadline_s = time.monotonic() + 30
     while (left := processes(marker)) and time.monotonic() < deadline_s:
         time.sleep(0.05)
     return left
@@ -147,7 +147,7 @@ def test_a_signal_at_any_moment_leaves_nothing_behind(
     # A signal may also meet the interpreter on its way out: the same status to a shell.
     assert process.returncode == 128 + number or (times > 1 and process.returncode == -number), stderr
     assert "Traceback" not in stderr
-    assert processes(marker) == []
+    assert gone(marker) == []
     # Only an impatient third signal may cost the gateway the time to clear up after itself.
     assert times > 2 or list(tmp_path.iterdir()) == []
 
@@ -158,7 +158,7 @@ def test_even_a_kill_of_the_demo_itself_leaves_no_process_behind(tmp_path: Path)
         until(process, "step")
         process.kill()
         process.communicate(timeout=PATIENCE_S)
-    assert gone(marker, within_s=30) == []
+    assert gone(marker) == []
 
 
 SPAWN = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
@@ -183,7 +183,7 @@ def test_ctrl_c_in_a_terminal_gives_the_terminal_back(tmp_path: Path) -> None:
     assert status == 130
     assert "gateway demo: stopped by SIGINT" in screen
     assert screen.rindex("\x1b[?25h") > screen.rindex("\x1b[?25l"), "the cursor is shown again"
-    assert processes(marker) == []
+    assert gone(marker) == []
 
 
 # What it is told

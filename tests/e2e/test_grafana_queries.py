@@ -12,7 +12,6 @@ import math
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +23,8 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMETHEUS_YML = ROOT / "config/prometheus/prometheus.yml"
@@ -60,13 +61,6 @@ def promtool(*arguments: str, text: str | None = None) -> None:
     done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert not done.stderr.strip(), done.stderr
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @contextlib.contextmanager
@@ -180,7 +174,7 @@ def prometheus(scenario: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
     tool("prometheus")
     folder = tmp_path_factory.mktemp(scenario)
     admin_port = free_port()
-    arguments = ["--scenario", scenario, "--json", "--admin-port", str(admin_port), "--keep-running-s", "20"]
+    arguments = ["--scenario", scenario, "--json", "--admin-port", str(admin_port), "--keep-running-s", "3600"]
     with (
         scraping(folder, admin_port) as (prometheus, scraper),
         running([sys.executable, "-m", "gateway", "demo", *arguments], folder / "demo.log") as demo,

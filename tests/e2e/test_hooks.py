@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.hooks.receiver import Received, WebReceiver, reply
 from tests.support.backend import Backend
@@ -59,6 +60,26 @@ async def test_a_rollout_waits_for_its_gate_and_tells_its_hooks(
             assert 'gateway_hook_letters_total{hook="ci",result="dropped"} 0.0' in counted.text
             told = json.loads(hook.received[-1].body)
             assert told["data"]["id"] == rollout and told["id"].startswith(rollout)
+
+            # Another receiver: over the API it is refused, and what does change it is said; from the file it is taken.
+            async with WebReceiver() as late:
+                more["hooks"] = [{"name": "late", "url": late.url}]
+                text = yaml.safe_dump(yaml.safe_load(gateway.path.read_text()) | more)
+                yaml_text = {"content-type": "application/yaml"}
+                refused = await gateway.admin.put("/api/v1/config", content=text, headers=yaml_text)
+                assert (refused.status_code, refused.json()["title"]) == (409, "This change needs a restart")
+                assert "cannot change hooks" in refused.text and "reload it (SIGHUP)" in refused.text
+                gateway.path.write_text(text)
+                taken = await gateway.admin.post("/api/v1/config/reload")
+                assert (taken.status_code, taken.json()["changed"]) == (200, ["hooks"]), taken.text
+                series = 'gateway_hook_letters_total{hook="late",result="delivered"}'
+                async with asyncio.timeout(20):
+                    while series not in (await gateway.admin.get("/metrics")).text:
+                        await asyncio.sleep(0.05)
+                before = len(hook.received)
+                await gateway.admin.post(f"/api/v1/rollouts/{rollout}/abort", json={"reason": "after all"})
+                await eventually(lambda: kinds(late.received) == ["rolled_back"], "the new receiver is told")
+                assert len(hook.received) == before, "the old one is not"
 
 
 async def test_what_a_dead_control_process_had_not_told_is_told_by_the_next(tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ What needs nginx and wrk is run by whoever makes the figures; CI has neither.
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -17,7 +19,7 @@ import pytest
 
 from gateway.config import load
 from loadtests.compare import client, peers, processes, record, run, table
-from loadtests.compare.workloads import WORKLOADS, Workload
+from loadtests.compare.workloads import MARK, WORKLOADS, Workload
 
 ROOT = Path(__file__).parents[2]
 EVENTUALLY_S = 20.0
@@ -78,7 +80,7 @@ def test_the_small_answer_is_as_long_as_promised() -> None:
 
 @pytest.mark.parametrize("template", [path.name for path in (ROOT / "loadtests/compare/templates").iterdir()])
 def test_every_template_is_filled_in(template: str) -> None:
-    text = peers.render(template, port=12345, upstream=23456, user="nobody", small="answer")
+    text = peers.render(template, port=12345, upstream=23456, user="nobody", small="answer", workers=1)
     assert "12345" in text and "@{" not in text and "@@" not in text
     assert ("23456" in text) is (template != "backend.conf")
 
@@ -90,7 +92,7 @@ def test_a_template_without_a_value_is_an_error() -> None:
 
 def test_the_gateway_is_measured_as_it_is_used(tmp_path: Path) -> None:
     file = tmp_path / "gateway.yaml"
-    file.write_text(peers.render("gateway.yaml", port=12345, upstream=23456), encoding="utf-8")
+    file.write_text(peers.render("gateway.yaml", port=12345, upstream=23456, workers=1), encoding="utf-8")
     config = load(file)
     assert config.workers == 1 and config.routes[0].canary_percent == 10
     assert all(backend.probe is not None for backend in config.backends.values())
@@ -168,6 +170,46 @@ def test_ratios_are_taken_within_a_round() -> None:
     assert table.ratios(ROUNDS, "small", "gateway", "envoy") == []
     assert table.spread([3.0, 2.0, 2.5], 2) == "2.50 (2.00..3.00)"
     assert (table.spread([2.0], 1), table.spread([], 1)) == ("2.0", "-")
+
+
+def test_two_workers_are_as_good_as_what_their_requests_cost_and_their_busier_one_allow() -> None:
+    two = [
+        record.Measured(RUN.run, number, "small", "two", 1000, per_s, 0, cpu_us=cpu_us, busiest=busiest)
+        for number, per_s, cpu_us, busiest in ((1, 800.0, 60.0, 0.5), (2, 900.0, 100.0, 0.8))
+    ]
+    assert table.scaling(RUN, ROUNDS + two) == [2.0, 1.0]
+    assert table.scaling(msgspec.structs.replace(RUN, cpus=8), ROUNDS + two) == [1.6, 1.8]
+    assert table.scaling(RUN, ROUNDS) == []
+    text = table.document(RUN, ROUNDS + two)
+    assert "| two workers' capacity by CPU, ÷ one's | ≥ 1.70 | 1.50 (1.00..2.00) | no |" in text
+
+
+def test_the_open_loop_client_says_something_new_in_each_request_where_that_is_asked_for(tmp_path: Path) -> None:
+    request = tmp_path / "varied"
+    request.write_bytes(WORKLOADS["varied"].request())
+    said: list[bytes] = []
+
+    def answer(listener: socket.socket) -> None:
+        while len(said) < 8:
+            peer = listener.accept()[0]
+            with peer:
+                said.append(peer.recv(65536))
+                peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(EVENTUALLY_S)
+        backend = threading.Thread(target=answer, args=(listener,), daemon=True)
+        backend.start()
+        paced = client.pace(WORKLOADS["connect"], listener.getsockname()[1], request, 20.0, 0.4, processes.cores()[1])
+        backend.join(EVENTUALLY_S)
+    assert paced.answered == 8 and len(set(said)) == 8 and not any(MARK in each for each in said)
+
+
+def test_who_takes_part_is_what_both_workload_and_proxy_say() -> None:
+    proxies = ["nginx", "starlette", "source", "gateway", "two"]
+    assert run._taking_part(proxies, WORKLOADS["small"]) == proxies  # noqa: SLF001  # it decides who is in the table
+    assert run._taking_part(proxies, WORKLOADS["varied"]) == ["nginx", "source", "gateway"]  # noqa: SLF001  # as above
+    assert run._taking_part(proxies, WORKLOADS["sse"]) == ["nginx", "starlette", "gateway"]  # noqa: SLF001  # as above
 
 
 def test_the_table_says_what_was_missed_and_by_how_much() -> None:

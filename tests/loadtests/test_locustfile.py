@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -28,6 +29,7 @@ class Stub:
         pixels, labels = bundled.heldout()
         self.labels = {tuple(image): label for image, label in zip(pixels, labels, strict=True)}
         self.turns = count()
+        self.answered = 0
         self.paths: set[str] = set()
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -48,6 +50,7 @@ class Stub:
         answer = {"outputs": [{"name": "label", "shape": [1], "datatype": "INT64", "data": [label]}]}
         await send({"type": "http.response.start", "status": 502 if turn == "failed" else 200, "headers": headers})
         await send({"type": "http.response.body", "body": json.dumps(answer).encode()})
+        self.answered += 1
 
 
 @pytest.fixture
@@ -63,11 +66,11 @@ def stub() -> Iterator[tuple[Stub, str]]:
         assert not thread.is_alive()
 
 
-def locust(url: str, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def locust(url: str, folder: Path, *options: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", "--headless", "--host", url]
-    command += ["--users", "2", "--spawn-rate", "2", "--run-time", "2s", "--stop-timeout", "10"]
+    command += ["--users", "2", "--spawn-rate", "2", "--run-time", "120s", "--stop-timeout", "10"]
     command += ["--json-file", str(folder / "load"), *options]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def totals(folder: Path) -> tuple[dict[str, int], dict[str, int]]:
@@ -78,15 +81,19 @@ def totals(folder: Path) -> tuple[dict[str, int], dict[str, int]]:
 
 def test_a_run_reports_by_variant_and_ends_with_the_accuracy_of_each(stub: tuple[Stub, str], tmp_path: Path) -> None:
     app, url = stub
-    done = locust(url, tmp_path, "--model", "digits-v7")
+    with locust(url, tmp_path, "--model", "digits-v7") as done:
+        while app.answered < 3 * len(TURN) and done.poll() is None:
+            time.sleep(0.02)
+        done.terminate()  # it has seen enough, and says what it saw
+        stdout, stderr = done.communicate(timeout=60)
     names = {"infer [stable]", "infer [canary]", "infer [rescued]", "infer [unrouted]"}
     requests, failures = totals(tmp_path)
-    assert requests.keys() == names and min(requests.values()) >= 1, done.stderr
+    assert requests.keys() == names and min(requests.values()) >= 1, stderr
     assert [name for name in names if failures[name]] == ["infer [unrouted]"]
     assert done.returncode == 1, "failed requests must show in the exit status"
     assert app.paths == {"/v2/models/digits-v7/infer"}
 
-    accuracy = [line for line in done.stdout.splitlines() if line.startswith("accuracy")]
+    accuracy = [line for line in stdout.splitlines() if line.startswith("accuracy")]
     assert accuracy == [
         f"accuracy [canary] 0.0000 of {requests['infer [canary]']} images",
         f"accuracy [rescued] 1.0000 of {requests['infer [rescued]']} images",

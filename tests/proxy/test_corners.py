@@ -25,7 +25,7 @@ from gateway.proxy.upstream import UpstreamConnection
 from gateway.runtime.settings import TlsSettings
 from tests.support.backend import Backend
 from tests.support.certificates import Authority
-from tests.support.rawbackend import RawBackend, Wire
+from tests.support.rawbackend import RawBackend, Talk, Wire
 from tests.support.worker import RunningWorker, eventually, table
 
 pytestmark = pytest.mark.anyio
@@ -78,47 +78,103 @@ async def narrow(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]
     return await asyncio.open_connection(sock=sock, limit=1024)
 
 
-async def test_a_body_behind_answers_that_nobody_reads_is_not_hoarded() -> None:
-    """Answers that are whole, and that the client has not taken: a request behind them has no turn, its body no room."""
-    small = 16 << 10  # comes in one piece, so that no answer is ever half relayed
-    asked = 0
+class Unread(RawBackend):
+    """Answers GET with 16 KiB, which come in one piece, so that no answer is ever half relayed; POST as ``post`` wants.
 
-    async def deaf_to_bodies(wire: Wire) -> None:
-        nonlocal asked
+    So the gateway can be brought to where it holds answers that are whole, and that their client has not taken.
+    """
+
+    def __init__(self, post: Talk) -> None:
+        super().__init__(self._talk)
+        self._post = post
+        self.asked = 0
+
+    async def _talk(self, wire: Wire) -> None:
         while True:
             at = len(wire.got)
             await wire.until(b"\r\n\r\n", wire.got.count(b"\r\n\r\n") + 1)
             if wire.got[at:].startswith(b"POST"):
-                await asyncio.sleep(60)
-            asked += 1
-            await wire.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % small + bytes(small))
+                return await self._post(wire)
+            self.asked += 1
+            await wire.send(b"HTTP/1.1 200 OK\r\ncontent-length: 16384\r\n\r\n" + bytes(16384))
 
-    async def unread(w: RunningWorker, most: int) -> asyncio.StreamWriter:
-        """A connection of that many answers, of which none was read; it may be fewer, if no more come."""
-        nonlocal asked
-        asked = 0
-        _, writer = await narrow(w.port)
+    async def hold(self, w: RunningWorker, most: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection with that many answers of which none was read; ``asked`` may be fewer, if no more are let in."""
+        self.asked = 0
+        reader, writer = await narrow(w.port)
         writer.transport.pause_reading()  # type: ignore[attr-defined]  # a socket's transport has it
         for sent in range(1, most + 1):
             writer.write(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1):
-                    while asked < sent:
+                    while self.asked < sent:
                         await asyncio.sleep(0.002)
-            if asked < sent:
+            if self.asked < sent:
                 break
-        return writer
+        return reader, writer
 
-    async with RawBackend(deaf_to_bodies) as a, RunningWorker(table(ROUTE, a=a.port)) as w:
-        (await unread(w, 1000)).transport.abort()
-        fit = asked
-        assert 0 < fit < 1000
+    async def fit(self, w: RunningWorker) -> int:
+        """How many answers are held before a request has to wait for its turn."""
+        (await self.hold(w, 1000))[1].transport.abort()
+        assert 4 < self.asked < 1000
+        return self.asked
+
+
+async def test_a_body_behind_answers_that_nobody_reads_is_not_hoarded() -> None:
+    """Behind answers that are whole, and that the client has not taken, a request has no turn and its body no room."""
+    async with Unread(lambda _: asyncio.sleep(60)) as a, RunningWorker(table(ROUTE, a=a.port)) as w:
+        fit = await a.fit(w)
         for answers in (fit - 1, fit):
-            writer = await unread(w, answers)
+            _, writer = await a.hold(w, answers)
             writer.write(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000000\r\n\r\n")
             sent = await pour(writer)
             writer.transport.abort()
             assert sent < 24 << 20, f"somebody takes what has no turn, behind {answers} of {fit} answers"
+
+
+async def test_an_answer_that_came_early_is_for_a_slow_reader_as_well() -> None:
+    """The request is cut short by its answer; the client has as long for that as for any other."""
+
+    async def early(wire: Wire) -> None:
+        await wire.send(b"HTTP/1.1 403 X\r\ncontent-length: 1000\r\n\r\n" + bytes(1000))
+        await wire.rest()
+
+    async with Unread(early) as a, RunningWorker(table(ROUTE, a=a.port)) as w:
+        fit = await a.fit(w)
+        held = [(answers, *await a.hold(w, answers)) for answers in (fit - 2, fit - 1)]
+        for _, _, writer in held:
+            writer.write(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nabc")
+        await eventually(lambda: w.totals(0).answered.get(403) == len(held), "all are answered")
+        await asyncio.sleep(2.5)  # longer than it lingers for those who have it all
+        for answers, reader, writer in held:
+            writer.transport.resume_reading()  # type: ignore[attr-defined]  # a socket's transport has it
+            got = await asyncio.wait_for(reader.read(), 20)
+            assert (got.count(b"HTTP/1.1 200 "), got.count(b"HTTP/1.1 403 ")) == (answers, 1)
+            assert got.count(b"\0") == 16384 * answers + 1000
+            writer.close()
+
+
+async def test_a_client_that_read_slowly_and_then_stalls_its_body_is_to_blame() -> None:
+    """When the client takes it, all that the backend has to say is there: only the client's body is missing."""
+    route = msgspec.structs.replace(ROUTE, timeouts=Timeouts(first_byte_s=20, idle_s=2, total_s=60))
+
+    async def half(wire: Wire) -> None:
+        await wire.send(b"HTTP/1.1 200 OK\r\ncontent-length: 50001\r\n\r\n" + bytes(50000))
+        await wire.rest()
+
+    async with Unread(half) as a, RunningWorker(table(route, a=a.port)) as w:
+        fit = await a.fit(w)
+        for answers in (fit - 2, fit - 1):
+            reader, writer = await a.hold(w, answers)
+            writer.write(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nabc")
+            await eventually(lambda: w.observer.merged().reports[0].in_flight == 1, "it is answered, all but the end")
+            await asyncio.sleep(0.2)
+            writer.transport.resume_reading()  # type: ignore[attr-defined]  # as above
+            with contextlib.suppress(ConnectionResetError):
+                await asyncio.wait_for(reader.read(), 20)
+            writer.close()
+        await eventually(lambda: sum(w.observer.merged().faults.values()) == 2, "both are given up")
+        assert w.observer.merged().faults == {"body_timeout": 2}
 
 
 async def test_a_long_body_that_the_connections_end_delimits_is_whole() -> None:
@@ -132,31 +188,6 @@ async def test_a_long_body_that_the_connections_end_delimits_is_whole() -> None:
     async with RawBackend(long) as a, RunningWorker(table(ROUTE, a=a.port)) as w:
         got = await w.raw(GET, timeout_s=20)
         assert got.endswith(b"\r\n0\r\n\r\n") and got.count(b"\0") == size
-
-
-async def test_an_answer_that_came_early_is_for_a_slow_reader_as_well() -> None:
-    """The request is cut short by its answer; the client has as long for that as for any other."""
-    size = 96 << 10
-
-    async def early(wire: Wire) -> None:
-        await wire.until(b"\r\n\r\n")
-        await wire.send(b"HTTP/1.1 403 X\r\ncontent-length: %d\r\n\r\n" % size + bytes(size))
-        await wire.rest()
-
-    async with RawBackend(early) as a, RunningWorker(table(ROUTE, a=a.port)) as w:
-        writers = []
-        for _ in range(3):
-            reader, writer = await narrow(w.port)
-            writers.append(writer)
-            writer.transport.pause_reading()  # type: ignore[attr-defined]  # a socket's transport has it
-            writer.write(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nabc")
-        await eventually(lambda: w.observer.merged().reports[0].in_flight == 0, "all are answered")
-        await asyncio.sleep(2.5)  # longer than it lingers for those who have it all
-        writer.transport.resume_reading()  # type: ignore[attr-defined]  # as above
-        got = await asyncio.wait_for(reader.read(), 20)
-        assert got.startswith(b"HTTP/1.1 403 ") and got.count(b"\0") == size
-        for writer in writers:
-            writer.close()
 
 
 async def test_what_was_held_for_a_tunnel_does_not_unleash_it() -> None:
@@ -209,34 +240,6 @@ async def test_the_first_connection_to_a_name_tries_all_of_its_addresses() -> No
         connection = await pool._reach()  # noqa: SLF001  # without an exchange around it
         connection.close()
         await eventually(lambda: not pool.open, "it is gone")
-
-
-async def test_a_client_that_read_slowly_and_then_stalls_its_body_is_to_blame() -> None:
-    route = msgspec.structs.replace(CANARY, timeouts=Timeouts(first_byte_s=20, idle_s=1.5, total_s=60))
-
-    async def early(wire: Wire) -> None:
-        await wire.until(b"\r\n\r\n")
-        size = int(wire.got.split()[1][1:])
-        await wire.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (size + 1) + bytes(size))
-        await wire.rest()
-
-    async def slowly(w: RunningWorker, size: int) -> None:
-        reader, writer = await narrow(w.port)
-        writer.write(b"POST /%d HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nabc" % size)
-        head = await reader.readuntil(b"\r\n\r\n")
-        assert head.startswith(b"HTTP/1.1 200 ")
-        await asyncio.sleep(0.1)
-        await reader.readexactly(size)
-        with contextlib.suppress(ConnectionResetError):
-            await reader.read()
-        writer.close()
-
-    # With some of these all has come from the backend when the client begins to read: nothing moves after that.
-    sizes = [kib << 10 for kib in (*range(80, 240, 10), 1024)]
-    async with Backend() as a, RawBackend(early) as b, RunningWorker(table(route, a=a.port, b=b.port)) as w:
-        await asyncio.gather(*(slowly(w, size) for size in sizes))
-        await eventually(lambda: sum(w.observer.merged().faults.values()) == len(sizes), "they are given up")
-        assert (w.observer.merged().faults, w.counts()) == ({"body_timeout": len(sizes)}, (0, 0, 0, 0))
 
 
 async def test_an_answer_drained_to_a_reset_is_given_back_once() -> None:

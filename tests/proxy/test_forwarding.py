@@ -103,7 +103,7 @@ async def test_a_head_response_keeps_its_length_and_the_connection_lives() -> No
     async with (
         Backend(raw(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n")) as a,
         RunningWorker(table(ROUTE, a=a.port)) as w,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{w.port}") as client,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{w.port}", timeout=20) as client,
     ):
         for _ in range(3):
             reply = await client.head("/")
@@ -206,8 +206,8 @@ async def test_a_client_that_leaves_frees_the_upstream_and_blames_nobody() -> No
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         writer.transport.abort()
         await eventually(lambda: w.observer.merged().aborted == 1, "the abort is counted")
+        await eventually(lambda: w.observer.merged().reports[0].in_flight == 0, "nothing is left")
         assert w.counts() == (0, 0, 0, 0)
-        assert w.observer.merged().reports[0].in_flight == 0
 
 
 async def test_a_half_closed_client_still_gets_its_answer() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
-import time
 
 import httpx
 import msgspec
@@ -60,7 +59,7 @@ async def test_odd_lengths_chunks_and_hosts_of_a_request_are_refused(subtests: p
         for name, request in odd.items():
             with subtests.test(name=repr(name)):
                 a.seen.clear()
-                got = await w.raw(request + b"GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n", timeout_s=2)
+                got = await w.raw(request + b"GET /smuggled HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
                 if b"0" * 20 in name and got.startswith(b"HTTP/1.1 200"):
                     assert a.seen[0].body == b"abc"
                     continue
@@ -89,7 +88,7 @@ async def test_odd_lengths_and_chunks_of_an_answer_are_the_backends_failure(subt
         for count, reply in enumerate(odd, 1):
             with subtests.test(reply=repr(reply[:80])):
                 a.script = raw(reply, close=True)
-                got = await w.raw(GET, timeout_s=2)
+                got = await w.raw(GET)
                 whole = got.endswith(b"\r\n0\r\n\r\n") or (got.startswith(b"HTTP/1.1 2") and b"content-length" in got)
                 assert got.startswith(b"HTTP/1.1 502 ") or not whole, got
                 await eventually(lambda n=count: w.counts()[1] == n, "it is counted to the version")
@@ -196,17 +195,17 @@ async def test_a_sticky_key_is_the_keys_own_doing_and_no_address_steers_it() -> 
 
 
 async def test_with_both_backends_dead_the_answer_is_quick_and_honest() -> None:
-    route = Route("r", "/", stable="a", canary="b", weight_bp=5_000)
+    # Whatever waited for a deadline would outlast its client's patience.
+    timeouts = Timeouts(connect_s=300, first_byte_s=300)
+    route = Route("r", "/", stable="a", canary="b", weight_bp=5_000, timeouts=timeouts)
     async with Backend() as a, Backend() as b:
         await a.stop()
         await b.stop()
         async with RunningWorker(table(route, a=a.port, b=b.port)) as w:
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{w.port}", timeout=20) as client:
-                began_s = time.monotonic()
                 replies = [await client.get("/") for _ in range(40)]
             assert {reply.status_code for reply in replies} <= {502, 503}
             assert all(reply.headers["x-gateway-error"] for reply in replies)
-            assert time.monotonic() - began_s < 15.0, "nothing hangs"
 
 
 async def test_a_canary_that_wakes_up_late_is_not_heard_any_more() -> None:
@@ -217,29 +216,29 @@ async def test_a_canary_that_wakes_up_late_is_not_heard_any_more() -> None:
         with contextlib.suppress(OSError):
             await answer(body=b"late")(seen, peer)
 
-    route = Route("r", "/", stable="a", canary="b", weight_bp=10_000, timeouts=Timeouts(first_byte_s=0.2))
+    route = Route("r", "/", stable="a", canary="b", weight_bp=10_000, timeouts=Timeouts(connect_s=20, first_byte_s=1.0))
     async with Backend(answer(body=b"saved")) as a, Backend(late) as b:
         async with RunningWorker(table(route, a=a.port, b=b.port)) as w:
             reader, writer = await asyncio.open_connection("127.0.0.1", w.port)
-            for _ in range(3):
+            for _ in range(2):
                 writer.write(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
                 assert (await reader.readuntil(b"saved")).count(b"HTTP/1.1 ") == 1
                 wake.set()
                 await asyncio.sleep(0.05)
                 wake.clear()
             writer.close()
-            await eventually(lambda: w.counts() == (0, 0, 3, 3), "three failures, each counted once")
+            await eventually(lambda: w.counts() == (0, 0, 2, 2), "two failures, each counted once")
 
 
 async def test_an_answer_that_drips_is_bounded_by_total_and_a_stream_by_idle_alone() -> None:
     async def drip(seen: Seen, peer: Peer) -> None:
         await peer.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
-        for _ in range(15):
+        for _ in range(45):
             await peer.send(b"1\r\nx\r\n")
             await asyncio.sleep(0.05)
         await peer.send(b"0\r\n\r\n")
 
-    for timeouts, whole in ((Timeouts(total_s=0.3), False), (Timeouts(idle_s=0.6), True)):
+    for timeouts, whole in ((Timeouts(total_s=1.0), False), (Timeouts(idle_s=2.0), True)):
         async with (
             Backend(drip) as a,
             RunningWorker(table(msgspec.structs.replace(ROUTE, timeouts=timeouts), a=a.port)) as w,

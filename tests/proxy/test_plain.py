@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Literal
 
 import httptools
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from gateway.proxy.faults import Fault
+from gateway.proxy.headers import RequestHead, ResponseHead, field_policy, read_request, read_response
 from gateway.proxy.plain import BYTES_MAX, PlainHead, PlainReader, Recall
+from gateway.runtime.settings import HeaderPolicy
 
 REQUEST = b"POST /v2/models/a/infer?x=1 HTTP/1.1\r\nHost: models.test\r\nContent-Length: 3\r\n\r\n"
 RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 3\r\n\r\n"
@@ -183,6 +186,134 @@ def test_an_answer_that_is_plain_is_the_same_to_llhttp(first: bytes, end: bytes,
     assert bool(heard.ended) == (head.length <= 4096)
 
 
+def seen(head: PlainHead | None) -> object:
+    """All that a plain head says."""
+    if head is None:
+        return None
+    return (head.end, head.first, head.second, head.status, head.path, head.length, head.length_line, head.fields)
+
+
+COMMON = st.lists(
+    st.sampled_from(
+        [b"Host: a", b"Accept: */*", b"Cookie: a=b", b"X-A: 1", b"x_y: 1", b"Via: 1.1 x", b"Connection: keep-alive"]
+    ),
+    max_size=4,
+)
+LENGTHS = st.sampled_from([b"", b"0", b"1", b"7", b"9", b"10", b"007", b"4096", b"99999999999999999", b"1" * 19, b"-1"])
+
+
+def common_head(first: bytes, before: list[bytes], length: bytes, after: list[bytes]) -> bytes:
+    lines = [first, *before, *([b"Content-Length: " + length] if length else []), *after]
+    return b"\r\n".join([*lines, b"", b""])
+
+
+def conversations(firsts: list[bytes], others: st.SearchStrategy[bytes]) -> st.SearchStrategy[list[bytes]]:
+    """Heads in turn: of one sort but for first line and length, and others in between."""
+
+    def alike(before: list[bytes], after: list[bytes]) -> st.SearchStrategy[list[bytes]]:
+        same = st.builds(common_head, st.sampled_from(firsts), st.just(before), LENGTHS, st.just(after))
+        return st.lists(same | same | others, min_size=2, max_size=5)
+
+    return st.tuples(COMMON, COMMON).flatmap(lambda fields: alike(*fields))
+
+
+LONG = b"POST /%b HTTP/1.1" % (b"a" * 40)
+
+
+@settings(max_examples=150)
+@given(
+    conversations([b"POST / HTTP/1.1", LONG], st.tuples(REQUEST_LINES, ENDS, HEADS).map(b"".join)),
+    st.integers(0, 3),
+    st.sampled_from([BYTES_MAX, 80]),
+    st.sampled_from([FIELDS_MAX, 4]),
+)
+@example([common_head(b"POST / HTTP/1.1", [b"Host: a"], length, []) for length in (b"7", b"007")], 0, BYTES_MAX, 9)
+@example([common_head(first, [b"Host: a"], b"7", []) for first in (b"POST / HTTP/1.1", LONG)], 0, 80, FIELDS_MAX)
+def test_what_was_said_before_does_not_change_what_is_read(
+    heads: list[bytes], start: int, bytes_max: int, fields_max: int
+) -> None:
+    """One connection says these heads in turn, twice; each is read as if it were the first."""
+    reader, recall = PlainReader(), Recall()
+    for data in [b"x" * start + head + b"body" for head in heads * 2]:
+        found = reader.request(data, start, bytes_max, fields_max, recall)
+        assert seen(found) == seen(PlainReader().request(data, start, bytes_max, fields_max, Recall()))
+
+
+@settings(max_examples=100)
+@given(conversations([b"HTTP/1.1 200 OK", b"HTTP/1.1 503 No"], st.tuples(STATUS_LINES, ENDS, HEADS).map(b"".join)))
+def test_what_a_backend_said_before_does_not_change_what_is_read(heads: list[bytes]) -> None:
+    reader, recall = PlainReader(), Recall()
+    for data in heads * 2:
+        assert seen(reader.response(data, recall)) == seen(PlainReader().response(data, Recall()))
+
+
+@settings(max_examples=120)
+@given(
+    fields=st.lists(COMMON | st.just([b"X-Forwarded-For: 1.2.3.4", b"traceparent: x"]), max_size=3).map(
+        lambda parts: [line for part in parts for line in part]
+    ),
+    length=LENGTHS,
+    other=st.sampled_from([b"5", b"66", b"777"]),
+    trusted=st.booleans(),
+    tls=st.booleans(),
+    peer=st.sampled_from([b"", b"10.0.0.1"]),
+    forwarded=st.booleans(),
+    underscores=st.sampled_from(["reject", "drop", "pass"]),
+    via=st.sampled_from([None, "gw"]),
+)
+def test_fields_that_are_known_are_passed_on_as_if_they_were_not(
+    fields: list[bytes],
+    length: bytes,
+    other: bytes,
+    trusted: bool,
+    tls: bool,
+    peer: bytes,
+    forwarded: bool,
+    underscores: Literal["reject", "drop", "pass"],
+    via: str | None,
+) -> None:
+    policy = field_policy(
+        HeaderPolicy(request_id=None, traceparent="pass", forwarded=forwarded, underscores=underscores, via=via)
+    )
+    reader, recall, recall_back = PlainReader(), Recall(), Recall()
+    for number in (length, length, other if length else length):
+        data = common_head(b"POST / HTTP/1.1", fields, number, [b"X-B: 2"])
+        answer = data.replace(b"POST / HTTP/1.1", b"HTTP/1.1 200 OK", 1)
+        known = reader.request(data, 0, BYTES_MAX, FIELDS_MAX, recall)
+        fresh = PlainReader().request(data, 0, BYTES_MAX, FIELDS_MAX, Recall())
+        if known is None or fresh is None:
+            return
+        fresh.block = None
+        results = [read_request(head.fields, "1.1", peer, trusted, tls, None, policy, head) for head in (known, fresh)]
+        assert told(results[0]) == told(results[1])
+        back, new = reader.response(answer, recall_back), PlainReader().response(answer, Recall())
+        if back is not None and new is not None:
+            new.block = None
+            for _ in range(2):
+                one, two = (read_response(head.fields, policy, "1.1", head) for head in (back, new))
+                assert isinstance(one, ResponseHead) and isinstance(two, ResponseHead)
+                assert (b"".join(one.lines), one.length_line) == (b"".join(two.lines), two.length_line)
+                assert (one.content_length, one.wants_close) == (two.content_length, two.wants_close)
+
+
+def told(head: RequestHead | Fault) -> object:
+    """All that the rules found in a request's fields."""
+    if isinstance(head, Fault):
+        return head.reason
+    read = (head.host, head.content_length, head.length_line, head.cookies, head.fields, head.id_line, head.trace_id)
+    return (b"".join(head.lines), *read, head.wants_close, head.chunked, head.rare is None)
+
+
+def test_connections_that_say_the_same_share_what_is_known_of_it() -> None:
+    reader = PlainReader()
+    one, two = reader.recall(), reader.recall()
+    for recall in (one, two):
+        for _ in range(3):
+            reader.request(REQUEST, 0, BYTES_MAX, FIELDS_MAX, recall)
+    assert one.block is two.block is not None
+    assert reader.recall().block is one.block, "a new connection is taken to say what others say"
+
+
 def test_most_heads_are_plain() -> None:
     reader = PlainReader()
     for _ in range(2):  # parsed, and remembered
@@ -238,7 +369,9 @@ def test_what_is_remembered_is_bounded() -> None:
     for i in range(5000):
         head = b"POST /%d HTTP/1.1\r\nHost: a\r\nX-Id: %d\r\nLong: %s\r\n\r\n" % (i, i, b"%d" % i * 100)
         assert reader.request(head, 0, BYTES_MAX, FIELDS_MAX, Recall()) is not None
-    remembered = [line for kept in (reader._firsts, reader._lines) for line in kept]  # noqa: SLF001  # memory is no answer
+    kept = (reader._firsts, reader._lines, reader._blocks)  # noqa: SLF001  # memory is no answer
+    assert len(reader._blocks) <= 512 and all(len(raw) <= 1024 for raw in reader._blocks)  # noqa: SLF001  # as above
+    remembered = [line for memory in kept[:2] for line in memory]
     assert len(remembered) <= 2 * 1024 and max(map(len, remembered)) <= 256
 
 

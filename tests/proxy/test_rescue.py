@@ -60,7 +60,7 @@ async def test_a_dead_canary_is_rescued() -> None:
     async with Backend(answer(body=b"saved")) as a, Backend() as b:
         await b.stop()
         async with RunningWorker(table(ALL_CANARY, a=a.port, b=b.port)) as w:
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{w.port}") as client:
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{w.port}", timeout=20) as client:
                 for _ in range(20):
                     assert (await client.get("/")).text == "saved"
             await eventually(lambda: w.counts() == (0, 0, 20, 20), f"20 failures of the canary, not {w.counts()}")
@@ -88,7 +88,7 @@ async def test_a_spent_budget_bounds_the_load_on_stable() -> None:
     route = msgspec.structs.replace(ALL_CANARY, rescue=Rescue(budget_percent=10, budget_burst=5))
     async with Backend() as a, Backend(answer(500, b"boom")) as b:
         async with RunningWorker(table(route, a=a.port, b=b.port)) as w:
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{w.port}") as client:
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{w.port}", timeout=20) as client:
                 statuses = [(await client.get("/")).status_code for _ in range(100)]
             await eventually(lambda: w.counts()[3] == 100, "every failure is counted, rescued or not")
             assert w.totals(1).rescue_denied == statuses.count(500)
@@ -100,7 +100,7 @@ async def test_a_body_over_the_limit_is_streamed_and_cannot_be_rescued() -> None
     route = msgspec.structs.replace(ALL_CANARY, rescue=Rescue(body_bytes_max=1000))
     async with Backend() as a, Backend(answer(500, b"boom")) as b:
         async with RunningWorker(table(route, a=a.port, b=b.port)) as w:
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{w.port}") as client:
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{w.port}", timeout=20) as client:
                 assert (await client.post("/", content=bytes(1000))).status_code == 200
                 assert (await client.post("/", content=bytes(1001))).status_code == 500
     assert [len(seen.body) for seen in b.seen] == [1000, 1001]
@@ -141,7 +141,7 @@ async def test_a_stale_connection_is_retried_once_and_blamed_on_nobody() -> None
             await answer()(None, peer)  # type: ignore[arg-type]  # scripts are given what Backend gives them
 
     async with Backend() as a, Backend(once) as b, RunningWorker(table(ALL_CANARY, a=a.port, b=b.port)) as w:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{w.port}") as client:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{w.port}", timeout=20) as client:
             for _ in range(10):
                 reply = await client.post("/", content=b"x")
                 assert (reply.status_code, reply.headers["x-gateway-variant"]) == (200, "canary")

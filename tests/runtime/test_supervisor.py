@@ -52,7 +52,7 @@ while True:
 DEAF = (
     SAY
     + """
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, lambda *_: say("asked"))
 say(f"born {sys.stdin.read()} {os.getpid()}")
 while True:
     time.sleep(0.05)
@@ -68,6 +68,7 @@ def supervised(directory: Path, children: str, before: str = "pass", **modules: 
     process = subprocess.Popen(
         [sys.executable, "-c", DRIVER.format(children=children, before=before)],
         cwd=directory,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -171,7 +172,7 @@ def test_a_second_signal_kills_at_once(tmp_path: Path) -> None:
     with supervised(tmp_path, 'Child("it", "deaf", b"it", stop_timeout_s=3600)', deaf=DEAF) as process:
         lines(process, 1)
         process.terminate()
-        time.sleep(0.1)
+        assert lines(process, 1) == [["asked"]]
         process.terminate()
         assert process.wait(timeout=20) == 128 + signal.SIGTERM
 
@@ -198,15 +199,16 @@ def test_a_supervisor_that_is_killed_takes_its_children_along(tmp_path: Path, de
         until(lambda: not descendants(process.pid), "they are gone")
 
 
-# Says when it is ready, and drains for as long as its standard input says before it ends.
+# Says when it is ready, and drains until it may end; "stuck" never gets ready.
 WORKER = (
     SAY
     + """
 from gateway.runtime.child import say_ready, say_retiring
-name, drain_s = sys.stdin.read().split()
+name = sys.stdin.read()
 def end(*_):
     say_retiring()
-    time.sleep(float(drain_s))
+    while not os.path.exists("drained"):
+        time.sleep(0.02)
     say("ended " + name)
     os._exit(0)
 signal.signal(signal.SIGTERM, end)
@@ -222,25 +224,44 @@ REPLACE = """
     async def replace():
         done = await it.replace(Child("it", "worker", b"{successor}", stop_timeout_s=20), {timeout_s})
         os.write(1, f"replaced {{done}}\\n".encode())
-    task = asyncio.get_running_loop().call_later(1.0, lambda: tasks.append(asyncio.ensure_future(replace())))
+    def told():
+        os.read(0, 1)
+        tasks.append(asyncio.ensure_future(replace()))
+    asyncio.get_running_loop().add_reader(0, told)
     tasks = []"""
 
 
+def replace(process: subprocess.Popen[str]) -> None:
+    """Tell the supervisor to."""
+    assert process.stdin is not None
+    process.stdin.write(".")
+    process.stdin.flush()
+
+
 def test_a_child_is_replaced_make_before_break(tmp_path: Path) -> None:
-    before = REPLACE.format(successor="second 0", timeout_s=20).strip()
-    with supervised(tmp_path, 'Child("it", "worker", b"first 0.3", stop_timeout_s=20)', before, worker=WORKER) as it:
-        said = [line[:2] for line in lines(it, 4)]
-        assert said == [["born", "first"], ["born", "second"], ["replaced", "True"], ["ended", "first"]]
-        assert len(descendants(it.pid)) == 1
+    before = REPLACE.format(successor="second", timeout_s=20).strip()
+    with supervised(tmp_path, 'Child("it", "worker", b"first", stop_timeout_s=20)', before, worker=WORKER) as it:
+        assert lines(it, 1)[0][:2] == ["born", "first"]
+        replace(it)
+        assert [line[:2] for line in lines(it, 2)] == [["born", "second"], ["replaced", "True"]]
+        (tmp_path / "drained").touch()
+        assert lines(it, 1) == [["ended", "first"]]
+        until(lambda: len(descendants(it.pid)) == 1, "the first is gone, and the second stays")
         it.terminate()
         assert it.wait(timeout=20) == 0
 
 
 def test_a_successor_that_never_gets_ready_changes_nothing(tmp_path: Path) -> None:
-    before = REPLACE.format(successor="stuck 0", timeout_s=0.5).strip()
-    with supervised(tmp_path, 'Child("it", "worker", b"first 0", stop_timeout_s=20)', before, worker=WORKER) as it:
-        said = [line[:2] for line in lines(it, 3)]
-        assert said == [["born", "first"], ["born", "stuck"], ["replaced", "False"]]
+    before = REPLACE.format(successor="stuck", timeout_s=1.0).strip()
+    (tmp_path / "drained").touch()
+    with supervised(tmp_path, 'Child("it", "worker", b"first", stop_timeout_s=20)', before, worker=WORKER) as it:
+        assert lines(it, 1)[0][:2] == ["born", "first"]
+        replace(it)
+        ((said, name, *_),) = lines(it, 1)
+        if said == "born":  # it may not even come to that in its time
+            assert name == "stuck"
+            ((said, name),) = lines(it, 1)
+        assert (said, name) == ("replaced", "False")
         until(lambda: len(descendants(it.pid)) == 1, "the stuck one is gone")
         it.terminate()
         assert lines(it, 1) == [["ended", "first"]]
@@ -248,10 +269,13 @@ def test_a_successor_that_never_gets_ready_changes_nothing(tmp_path: Path) -> No
 
 
 def test_a_child_that_retires_has_its_successor_while_it_drains(tmp_path: Path) -> None:
-    with supervised(tmp_path, 'Child("it", "worker", b"it 1.5", stop_timeout_s=20)', worker=WORKER) as it:
+    with supervised(tmp_path, 'Child("it", "worker", b"it", stop_timeout_s=20)', worker=WORKER) as it:
         ((_, _, first),) = lines(it, 1)
         os.kill(int(first), signal.SIGTERM)
-        assert [line[:2] for line in lines(it, 2)] == [["born", "it"], ["ended", "it"]]
+        ((_, _, second),) = lines(it, 1)
+        assert {int(first), int(second)} == set(descendants(it.pid)), "the first still drains"
+        (tmp_path / "drained").touch()
+        assert lines(it, 1) == [["ended", "it"]]
         it.terminate()
         assert it.wait(timeout=20) == 0
 

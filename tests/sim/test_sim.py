@@ -47,4 +47,5 @@ def test_every_promise_holds_whatever_happens(shard: int, monkeypatch: pytest.Mo
     monkeypatch.setattr(logging.getLogger("gateway.control"), "disabled", True)
     chosen = seeds(os.environ.get("SIM_SEEDS", SEEDS))[shard::SHARDS]
     worlds = [live(seed, monkeypatch) for seed in chosen]
-    print(f"{len(worlds)} seeds: {sum(w.events for w in worlds)} events, {sum(w.published for w in worlds)} tables")
+    sums = [sum(getattr(world, name) for world in worlds) for name in ("events", "published", "decided", "crashes")]
+    print("{} seeds: {} events, {} tables, {} decisions at rest, {} deaths".format(len(worlds), *sums))

@@ -189,7 +189,7 @@ class World:
             if self.recovering:
                 self.recovers(route)
             elif before is not None and self.more(before, route):
-                self.rises(route)
+                self.rises(before, route)
 
     def recovers(self, route: Route) -> None:
         """The first table: not more than the journal says, nor than a living worker gives."""
@@ -209,9 +209,11 @@ class World:
             allowed = max(journaled, 0 if by_hand is None else by_hand.weight_bp)
             assert route.weight_bp <= allowed, f"{route.name} begins with {_brief(route)}, the journal says {allowed}"
 
-    def rises(self, route: Route) -> None:
+    def rises(self, before: Route, route: Route) -> None:
         """More for a canary: the journal has it already, and it is one of the reasons there are."""
         state = self.control._routes[route.name].rollout
+        if before.stable == state.canary and route.stable == state.stable:
+            return  # a promotion is taken back: the one before it serves again
         by_hand = self.journal.weights().get(route.name)
         if not state.phase.active and state.phase is not Phase.PROMOTED:
             assert by_hand is not None and by_hand.weight_bp == route.weight_bp, f"{route.name} rose without a journal"
@@ -365,7 +367,8 @@ class World:
             case 0:
                 self.clock.wall_offset_s += dice.choice([-3600.0, 3600.0])
             case 1 | 2:
-                dice.choice(self.control.prober.health).up = dice.random() < 0.6
+                one = dice.choice(self.control.prober.health)
+                one.up, one.settled = dice.random() < 0.6, True
             case _:
                 self.failing = {"v1": dice.choice([0.01] * 7 + [1.0])} | {
                     name: dice.choice([0.01, 0.01, 0.01, 0.6]) for name in ("v2", "v3")

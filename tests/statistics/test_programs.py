@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.core.analysis import RateSpec
-from loadtests.statistics import promotion, rules
+from gateway.core.analysis import RateSpec, rates, wealth
+from gateway.core.analysis.eprocess import Batch
+from loadtests.statistics import bursts, promotion, rules
 from loadtests.statistics.lines import upper_bound, write
 
 
@@ -30,6 +31,25 @@ def test_a_canary_at_the_margin_seldom_passes(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(promotion, "WRONG_BATCHES", 40)
     row = promotion.wrong(0.05, 0.5, 60, np.random.default_rng(2))[0]
     assert row.passed <= 6, row
+
+
+def test_the_arrays_pass_as_the_engine_does() -> None:
+    rng = np.random.default_rng(1)
+    arrays, states = promotion.Passing(3, 1e9), [rates.fresh().metrics[0]] * 3
+    for _ in range(60):
+        trials = rng.integers(rates.SCARCE_MAX, (200, 20), (3, 2))
+        events = rng.binomial(trials, [[0.001, 0.02], [0.03, 0.03], [0.3, 0.2]])
+        counts = np.stack([events[:, 0], trials[:, 0], events[:, 1], trials[:, 1]], axis=1)
+        arrays.take(counts.astype(float))
+        states = [rates.bet(one, RateSpec(), Batch(*row)) for one, row in zip(states, counts.tolist(), strict=True)]
+        assert arrays.log_ok() == pytest.approx([wealth.log_e(one.ok) for one in states], rel=1e-6, abs=1e-6)
+
+
+def test_pauses_pass_the_inferior_by_requests_and_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bursts, "AA_S", 60.0)
+    monkeypatch.setattr(promotion, "MIN_TIME_S", 0.0)
+    row = promotion.wrong_in_bursts("failures between", 200.0, 0.2, 80, np.random.default_rng(3))[0]
+    assert row.passed <= 7 and row.passed_by_requests > 12, row
 
 
 def test_the_rules_see_the_same_recording_and_the_gateway_is_quicker_to_convict(

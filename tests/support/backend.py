@@ -146,14 +146,15 @@ class Backend:
                 writer.close()
 
     async def _one(self, peer: Peer) -> bool:
-        seen = Seen()
+        seen, listed = Seen(), False
         parser = httptools.HttpRequestParser(_Filler(seen))
         while not seen.complete:
             data = await peer.reader.read(65536)
             if not data:
                 return False
-            if seen not in self.seen:
+            if not listed:
                 self.seen.append(seen)
+                listed = True
             with contextlib.suppress(httptools.HttpParserUpgrade):  # a script answers it like any other
                 parser.feed_data(data)
         seen.method = parser.get_method()

@@ -316,6 +316,14 @@ class Plane:
         decisions = self.controller._decisions
         await eventually(lambda: self.controller._scribe.idle and not decisions._tasks, "the disk is quiet")
 
+    def queued(self) -> int:
+        """How much waits for the disk."""
+        return self.controller._scribe._thread._jobs.qsize()
+
+    def never_sync(self) -> None:
+        """A disk that is faster than it may be."""
+        self.journal._connection.execute("PRAGMA synchronous = OFF")
+
     def weight_bp(self, route: str = "r") -> int:
         """The weight in force."""
         return round(self.controller.route(route).canary_percent * 100)

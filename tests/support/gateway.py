@@ -25,7 +25,7 @@ def config(stable: str, canary: str | None, **changes: Any) -> dict[str, Any]:
         "name": "r",
         "match": {"path_prefix": "/"},
         "stable": "stable",
-        "timeouts": {"connect_s": 0.5, "first_byte_s": 1.0},
+        "timeouts": {"connect_s": 5.0, "first_byte_s": 20.0},
         "analysis": {"latency": {"mode": "advise"}},
         "plan": {
             "steps": [
@@ -59,6 +59,12 @@ class RunningGateway:
         self.log = b""
 
     async def __aenter__(self) -> Self:
+        await self.start()
+        await self.ready()
+        return self
+
+    async def start(self) -> None:
+        """Start it, and wait until it serves; it may not be ready yet."""
         self.process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -71,7 +77,7 @@ class RunningGateway:
         )
         assert self.process.stdout is not None
         self._reading = asyncio.create_task(self._read_log())
-        line = (await asyncio.wait_for(self.process.stdout.readline(), 20)).decode()
+        line = (await asyncio.wait_for(self.process.stdout.readline(), 60)).decode()
         found = _READY.search(line)
         assert found is not None, f"no ready line: {line!r} {self.log.decode()}"
         self.url, self.admin_url = found.groups()
@@ -82,8 +88,6 @@ class RunningGateway:
             timeout=EVENTUALLY_S,
         )
         self.client = httpx.AsyncClient(base_url=self.url, timeout=EVENTUALLY_S)
-        await self.ready()
-        return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.admin.aclose()
@@ -95,7 +99,7 @@ class RunningGateway:
         """Stop it; returns the exit status."""
         if self.process.returncode is None:
             self.process.send_signal(number)
-        status = await asyncio.wait_for(self.process.wait(), 30)
+        status = await asyncio.wait_for(self.process.wait(), 60)
         await self._reading
         return status
 
@@ -115,7 +119,7 @@ class RunningGateway:
                     ok = (await self.admin.get("/readyz")).status_code == 200
                 await asyncio.sleep(0.02)
 
-        await asyncio.wait_for(ask(), 20)
+        await asyncio.wait_for(ask(), 60)
 
     def children(self) -> dict[str, list[int]]:
         """The process ids of the workers and of control."""
@@ -145,14 +149,23 @@ class RunningGateway:
         view: dict[str, Any] = reply.json()
         return view
 
-    async def until_phase(self, rollout_id: str, *phases: str, timeout_s: float = 30.0) -> dict[str, Any]:
+    async def set_weight(self, percent: float, workers: int = 2) -> None:
+        """Set the route's weight, and wait until so many workers have applied it."""
+        reply = await self.admin.put("/api/v1/routes/r/weight", json={"canary_percent": percent})
+        assert (reply.status_code, reply.json()["canary_percent"]) == (200, percent), reply.text
+        async with asyncio.timeout(EVENTUALLY_S):
+            applied = reply.json()["workers_applied"]
+            while applied != workers:  # who takes longer than a second is not waited for in the answer
+                await asyncio.sleep(0.05)
+                applied = (await self.admin.get("/api/v1/routes/r")).json()["workers_applied"]
+
+    async def until_phase(self, rollout_id: str, *phases: str, timeout_s: float = 90.0) -> dict[str, Any]:
         """Wait until the rollout is in one of these phases."""
         deadline_s = asyncio.get_running_loop().time() + timeout_s
         while (view := await self.rollout(rollout_id))["phase"] not in phases:
             assert asyncio.get_running_loop().time() < deadline_s, f"still {view['phase']}: {view}"
             await asyncio.sleep(0.05)
         return view
-
 
     async def until_alarms(self, count: int) -> list[dict[str, Any]]:
         """Wait until so many alarms stand."""

@@ -101,12 +101,21 @@ class RunningWorker:
         if self.process.returncode is None:
             self.process.send_signal(signal.SIGKILL)
         assert self.process.stderr is not None
-        self.complaints = complaints = await self.process.stderr.read()
+        self.complaints += await self.process.stderr.read()
         await self.process.wait()
         await self.hub.stop()
         self._listener.close()
         self._directory.cleanup()
-        assert b"Traceback" not in complaints, complaints.decode()
+        assert b"Traceback" not in self.complaints, self.complaints.decode()
+
+    async def complains(self, words: bytes) -> None:
+        """Wait until it has said this on its standard error."""
+        assert self.process.stderr is not None
+        async with asyncio.timeout(EVENTUALLY_S):
+            while words not in self.complaints:
+                line = await self.process.stderr.readline()
+                assert line, f"it ended without a word of {words!r}: {self.complaints!r}"
+                self.complaints += line
 
     @property
     def directory(self) -> Path:

@@ -56,7 +56,7 @@ RECENT_CELLS = 8
 CHANCE = 1.5
 PRIOR_EVENTS = 0.3
 COARSE = 2.0
-SHORTER = 1.15
+SHORTER = 1.6
 # More than any failure is ever worth: what arrives in coarse looks is not guarded.
 _UNGUARDED = 20.0
 
@@ -86,7 +86,7 @@ class Arm(msgspec.Struct, frozen=True):
 class BurstState(msgspec.Struct, frozen=True):
     """Both arms' clumping, the e-process of rule 5, and since when the cell is open.
 
-    ``worth`` is the sum of rule 4 over closed cells, ``counted`` whether the last one added to it; ``cells`` have closed.
+    ``cells`` have closed; ``worth`` is the sum of rule 4 over them, ``counted`` whether the last one added to it.
     """
 
     stable: Arm = Arm()
@@ -110,16 +110,15 @@ def take(state: BurstState, counts: Batch, at_s: float, burst_s: float) -> Burst
         return state
     seen_s = at_s if state.seen_s is None else min(state.seen_s, at_s)
     since_s = seen_s if state.since_s is None else min(state.since_s, at_s)
-    state = msgspec.structs.replace(state, seen_s=at_s, since_s=since_s)
     if at_s - seen_s > COARSE * burst_s:
         stable, canary = (msgspec.structs.replace(arm, events=0.0, trials=0.0) for arm in (state.stable, state.canary))
         worth = state.worth + _UNGUARDED * (state.canary.events + counts.canary_events)
-        return msgspec.structs.replace(state, stable=stable, canary=canary, since_s=at_s, worth=worth)
+        return msgspec.structs.replace(state, stable=stable, canary=canary, since_s=at_s, seen_s=at_s, worth=worth)
     stable = _add(state.stable, counts.stable_events, counts.stable_trials)
     canary = _add(state.canary, counts.canary_events, counts.canary_trials)
     # Half a millisecond: looks at multiples of the cell's length must not miss its end by a rounding.
     if at_s - since_s < burst_s - 0.0005:
-        return msgspec.structs.replace(state, stable=stable, canary=canary)
+        return BurstState(stable, canary, state.dead, since_s, at_s, state.cells, state.worth, state.counted)
     dead = state.dead
     if stable.trials and canary.trials:
         dead = wealth.grow(dead, _dead_gains(stable, canary), DEAD_PRIORS)

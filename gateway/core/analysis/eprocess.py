@@ -28,8 +28,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
-from math import log
+from collections.abc import Callable, Sequence
+from math import log, log1p
 from typing import NamedTuple
 
 RATE_MIN = 1e-7
@@ -61,12 +61,12 @@ class Batch(NamedTuple):
 
 def clip(rate: float) -> float:
     """The rate moved into the open interval in which logarithms live."""
-    return min(max(rate, RATE_MIN), 1.0 - RATE_MIN)
+    return RATE_MIN if rate < RATE_MIN else min(rate, 1.0 - RATE_MIN)
 
 
 def log_odds(rate: float) -> float:
     """log(rate / (1 - rate)) for a rate in (0, 1)."""
-    return math.log(rate) - math.log1p(-rate)
+    return log(rate) - log1p(-rate)
 
 
 def from_log_odds(value: float) -> float:
@@ -93,7 +93,11 @@ def log_gain(guess: Rates, null: Null, batch: Batch) -> float:
     if nearest == guess:
         return 0.0
     s, c = guess
-    q_s, q_c = min(max(nearest.stable, _EDGE), 1.0 - _EDGE), min(max(nearest.canary, _EDGE), 1.0 - _EDGE)
+    q_s, q_c = nearest
+    if not _EDGE <= q_s <= 1.0 - _EDGE:
+        q_s = min(max(q_s, _EDGE), 1.0 - _EDGE)
+    if not _EDGE <= q_c <= 1.0 - _EDGE:
+        q_c = min(max(q_c, _EDGE), 1.0 - _EDGE)
     # One request's factor for an event and for none, in each arm.
     s_yes, s_no, c_yes, c_no = s / q_s, (1.0 - s) / (1.0 - q_s), c / q_c, (1.0 - c) / (1.0 - q_c)
     # (1 - w) E_s + w E_c is base + by_s p_s + by_c p_c.
@@ -106,6 +110,34 @@ def log_gain(guess: Rates, null: Null, batch: Batch) -> float:
     if c_events:
         gain += c_events * log(c_yes)
     return gain - trials * log(largest) if largest > 1.0 else gain
+
+
+def log_gains_not_worse(stable: float, canaries: Sequence[float], batch: Batch) -> list[float]:
+    """`log_gain` against `NOT_WORSE` for guesses (stable, c), c in ``canaries``: the common case, written out."""
+    s_events, s_trials, c_events, c_trials = batch
+    trials = s_trials + c_trials
+    weight = c_trials / trials
+    rest, s_none, c_none = 1.0 - weight, s_trials - s_events, c_trials - c_events
+    by_stable, not_stable = rest * stable, 1.0 - stable
+    gains = []
+    for canary in canaries:
+        if canary <= stable:
+            gains.append(0.0)
+            continue
+        q = by_stable + weight * canary
+        if q < _EDGE or q > 1.0 - _EDGE:
+            q = min(max(q, _EDGE), 1.0 - _EDGE)
+        s_yes, s_no, c_yes, c_no = stable / q, not_stable / (1.0 - q), canary / q, (1.0 - canary) / (1.0 - q)
+        base, by_s, by_c = rest * s_no + weight * c_no, rest * (s_yes - s_no), weight * (c_yes - c_no)
+        # The corners are (0, 0), (1, 1) and (1, 0), and by_c is positive: the last is never the largest.
+        largest = base + (by_s + by_c) if by_s + by_c > 0.0 else base
+        gain = s_none * log(s_no) + c_none * log(c_no)
+        if s_events:
+            gain += s_events * log(s_yes)
+        if c_events:
+            gain += c_events * log(c_yes)
+        gains.append(gain - trials * log(largest) if largest > 1.0 else gain)
+    return gains
 
 
 def log_gain_beyond(guess: Rates, nulls: tuple[Null, ...], batch: Batch) -> float:
@@ -205,8 +237,14 @@ def _shift_line(guess: Rates, weight: float, shift: float) -> Rates:
     low, high = sorted((s, c - shift))
     low, high = max(low, 0.0), min(high, 1.0 - shift)
     q = low + (high - low) * (weight if low == s else 1.0 - weight)
+    rest = 1.0 - weight
     for _ in range(_ROOT_STEPS):
-        value, slope = _shift_slope(q, s, c, weight, shift)
+        above = q + shift
+        variance_s, variance_c = q * (1.0 - q), above * (1.0 - above)
+        value = rest * (q - s) * variance_c + weight * (above - c) * variance_s
+        slope_s = variance_c + (q - s) * (1.0 - 2.0 * above)
+        slope_c = variance_s + (above - c) * (1.0 - 2.0 * q)
+        slope = rest * slope_s + weight * slope_c
         if abs(value) <= _RELATIVE * q * slope:
             break
         if value > 0.0:
@@ -220,13 +258,3 @@ def _shift_line(guess: Rates, weight: float, shift: float) -> Rates:
                 break
         q = step
     return Rates(q, q + shift)
-
-
-def _shift_slope(q: float, s: float, c: float, weight: float, shift: float) -> tuple[float, float]:
-    """The cubic of `_shift_line` at q, and its derivative."""
-    above = q + shift
-    variance_s, variance_c = q * (1.0 - q), above * (1.0 - above)
-    value = (1.0 - weight) * (q - s) * variance_c + weight * (above - c) * variance_s
-    slope_s = variance_c + (q - s) * (1.0 - 2.0 * above)
-    slope_c = variance_s + (above - c) * (1.0 - 2.0 * q)
-    return value, (1.0 - weight) * slope_s + weight * slope_c

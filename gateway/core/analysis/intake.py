@@ -23,6 +23,7 @@ from gateway.core.types import WEIGHT_BP_MAX
 # Beyond this, floats no longer tell neighbouring counts apart.
 COUNT_MAX = 1 << 53
 LABELLED = ("trials", "events")
+_NOTHING = Counts()
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -71,7 +72,7 @@ def take(intake: Intake, evidence: Evidence, unread: tuple[str, ...] = ()) -> tu
         if seen is None and entry.epoch <= intake.left:
             raise EvidenceError(f"epoch {entry.epoch} came back after it had left the evidence")
         now, arrival = _consume(entry, seen, unread)
-        if now == seen:
+        if seen is not None and arrival.stable == _NOTHING and arrival.canary == _NOTHING:
             epochs[entry.epoch] = seen
             continue
         epochs[entry.epoch] = now
@@ -98,18 +99,16 @@ def _consume(entry: EpochCounts, seen: Seen | None, unread: tuple[str, ...]) -> 
 def _checked(epoch: int, counts: Counts) -> Counts:
     """A private copy of true counts: the owner may go on incrementing its own."""
     numbers = [getattr(counts, name) for name in NUMBERS]
-    for name in HISTOGRAMS:
-        histogram = _dictionary(epoch, counts, name)
-        numbers += histogram.keys()
-        numbers += histogram.values()
+    dictionaries = {name: _dictionary(epoch, counts, name) for name in (*HISTOGRAMS, *LABELLED)}
     for name in LABELLED:
-        labelled = _dictionary(epoch, counts, name)
-        if any(type(label) is not str for label in labelled):
+        if any(type(label) is not str for label in dictionaries[name]):
             raise EvidenceError(f"epoch {epoch}: a label of {name} is no text")
-        numbers += labelled.values()
-    if set(map(type, numbers)) != {int} or max(numbers) > COUNT_MAX:
-        wrong = next(number for number in numbers if type(number) is not int or number > COUNT_MAX)
-        raise EvidenceError(f"epoch {epoch}: {wrong!r} is not a count")
+    if set(map(type, numbers)) != {int} or max(numbers) > COUNT_MAX or not _whole(dictionaries):
+        for name, dictionary in dictionaries.items():
+            numbers += [*dictionary.values(), *(() if name in LABELLED else dictionary)]
+        wrong = [number for number in numbers if type(number) is not int or number > COUNT_MAX]
+        if wrong:
+            raise EvidenceError(f"epoch {epoch}: {wrong[0]!r} is not a count")
     try:
         check(counts)
     except EvidenceError as error:
@@ -117,6 +116,19 @@ def _checked(epoch: int, counts: Counts) -> Counts:
     if 0 < counts.assigned < counts.requests:
         raise EvidenceError(f"epoch {epoch}: {counts.requests} requests of {counts.assigned} assigned")
     return counts.copy()
+
+
+def _whole(dictionaries: dict[str, dict[Any, Any]]) -> bool:
+    """Whether these hold nothing but counts and buckets: a sum of whole numbers is one, and no less than any of them.
+
+    Some negative ones may hide behind it: `check` looks for those.
+    """
+    try:
+        sums = [sum(dictionary.values()) for dictionary in dictionaries.values()]
+        buckets = [sum(dictionaries[name]) for name in HISTOGRAMS]
+    except (TypeError, ValueError):
+        return False
+    return set(map(type, (*sums, *buckets))) == {int} and max(sums) <= COUNT_MAX
 
 
 def _dictionary(epoch: int, counts: Counts, name: str) -> dict[Any, Any]:

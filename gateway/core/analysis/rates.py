@@ -45,12 +45,14 @@ import msgspec
 from gateway.core.analysis import bursts, hypergeometric, wealth
 from gateway.core.analysis.bursts import BurstState
 from gateway.core.analysis.eprocess import (
+    NOT_WORSE,
     Batch,
     Rates,
     clip,
     from_log_odds,
     log_gain,
     log_gain_beyond,
+    log_gains_not_worse,
     log_odds,
     within_tolerance,
     worse_by_margin,
@@ -64,6 +66,8 @@ RATE_METRICS = FAILURE_METRICS
 
 ODDS_RATIOS = (1.55, 2.4, 4.3, 9.0, 20.0, 55.0, 300.0)
 BAD_PRIORS = (0.165, 0.135, 0.125, 0.14, 0.165, 0.195, 0.075)
+_LOG_ODDS_RATIOS = tuple(math.log(ratio) for ratio in ODDS_RATIOS)
+_ONLY_NOT_WORSE = (NOT_WORSE,)
 
 # 1 is the stable rate itself (when the margin is wider than _GAP_MIN), smaller lies nearer to the boundary.
 OK_GAPS = (0.4, 0.7, 1.0, 1.6, 3.0)
@@ -300,7 +304,12 @@ def bad_guesses(stable: float, spec: RateSpec = _DEFAULT, mirrored: bool = False
         odds = log_odds(clip(min(stable / ratio, stable - delta)))
         return [Rates(from_log_odds(odds - math.log(by)), stable) for by in ODDS_RATIOS]
     odds = log_odds(clip(max(ratio * stable, stable + delta)))
-    return [Rates(stable, from_log_odds(odds + math.log(by))) for by in ODDS_RATIOS]
+    return [Rates(stable, canary) for canary in _worse_canaries(odds)]
+
+
+def _worse_canaries(odds: float) -> list[float]:
+    """The canary's rate at each odds ratio to a rate with these log-odds."""
+    return [from_log_odds(odds + by) for by in _LOG_ODDS_RATIOS]
 
 
 def ok_guesses(stable: float, spec: RateSpec, mirrored: bool = False) -> list[Rates]:
@@ -341,6 +350,10 @@ def _bad_after(state: RateState, spec: RateSpec, batch: Batch, mirrored: bool, c
         return wealth.grow(state.bad, conditioned, BAD_PRIORS)
     nulls = within_tolerance(spec.tolerance_ratio, spec.tolerance_delta)
     seen = _exchanged(batch) if mirrored else batch
+    if nulls == _ONLY_NOT_WORSE and not mirrored:
+        stable = stable_guess(state)
+        canaries = _worse_canaries(log_odds(stable))
+        return wealth.grow(state.bad, log_gains_not_worse(stable, canaries, seen), BAD_PRIORS)
     gains = [log_gain_beyond(pair, nulls, seen) for pair in bad_guesses(stable_guess(state), spec, mirrored)]
     return wealth.grow(state.bad, gains, BAD_PRIORS)
 

@@ -9,11 +9,12 @@ Rules:
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from gateway.core.analysis import bursts, rates, slices, votes, wealth
+from gateway.core.analysis import bursts, rates, votes, wealth
 from gateway.core.analysis.guardrails import GuardState
 from gateway.core.analysis.rates import RATE_METRICS, RateState, stable_guess
 from gateway.core.analysis.slices import PAST_MIN, LatencyState
@@ -118,6 +119,7 @@ def _rate_finding(
     )
 
 
+@functools.lru_cache(maxsize=256)
 def _within(spec: RateSpec, worse: Worse) -> str:
     """The null of E_bad in words."""
     direction = {Worse.HIGHER: "not worse", Worse.LOWER: "not lower", Worse.DIFFERENT: "not different"}[worse]
@@ -125,27 +127,39 @@ def _within(spec: RateSpec, worse: Worse) -> str:
     if spec.tolerance_ratio > 1.0:
         parts.append(f"{spec.tolerance_ratio:g} x")
     if spec.tolerance_delta > 0.0:
-        parts.append(f"{100 * spec.tolerance_delta:g} points")
+        parts.append(_points(spec.tolerance_delta))
     return f"{direction} beyond {' or '.join(parts)}" if parts else direction
 
 
+@functools.lru_cache(maxsize=256)
 def _beyond(spec: RateSpec, worse: Worse) -> str:
-    """The null of E_ok in words."""
-    points = f"{100 * spec.margin_delta:g} points"
+    """The null of E_ok in words.
+
+    >>> _beyond(RateSpec(), Worse.HIGHER)
+    'worse than 1.5 x stable and stable + 1 point'
+    >>> _beyond(RateSpec(margin_ratio=1.0, margin_delta=0.2), Worse.DIFFERENT)
+    'different by 20 points'
+    """
+    points, ratio = _points(spec.margin_delta), f"{spec.margin_ratio:g}"
+    by_ratio = spec.margin_ratio > 1.0
     if worse is Worse.HIGHER:
-        return f"worse than {spec.margin_ratio:g} x stable and stable + {points}"
+        return f"worse than {f'{ratio} x stable and ' * by_ratio}stable + {points}"
     if worse is Worse.LOWER:
-        return f"lower than stable / {spec.margin_ratio:g} and stable - {points}"
-    return f"different by {spec.margin_ratio:g} x and {points}"
+        return f"lower than {f'stable / {ratio} and ' * by_ratio}stable - {points}"
+    return f"different by {f'{ratio} x and ' * by_ratio}{points}"
+
+
+def _points(delta: float) -> str:
+    """Percentage points: ``1 point``, ``2.5 points``."""
+    return f"{100 * delta:g} point{'' if f'{100 * delta:g}' == '1' else 's'}"
 
 
 def latency_finding(spec: LatencySpec, state: LatencyState, needed: Needed, name: str = "latency") -> Finding:
     """A latency, told at the threshold that made it FAIL or keeps it from PASS. Events and trials: closed slices."""
-    bad, ok = slices.log_e_bad(state), slices.log_e_ok(state)
+    bads, oks = [wealth.log_e(q.bad) for q in state.quantiles], [wealth.log_e(q.ok) for q in state.quantiles]
+    bad, ok = wealth.mean_logs(bads), min(oks)
     verdict = _verdict(bad, ok, needed, state.slices)
-    failing = verdict is Verdict.FAIL
-    speaks = [wealth.log_e(q.bad) if failing else -wealth.log_e(q.ok) for q in state.quantiles]
-    index = speaks.index(max(speaks))
+    index = bads.index(max(bads)) if verdict is Verdict.FAIL else oks.index(ok)
     worst = state.quantiles[index]
     if state.slices:
         tolerance, edge, margin = _latency_words(spec, index)
@@ -183,7 +197,7 @@ def _latency_words(spec: LatencySpec, index: int) -> tuple[str, str, str]:
     """What the canary may not exceed, what stable is compared at, and the null of E_ok, of one threshold."""
     if index >= len(spec.quantiles):
         slo = f"{spec.slo_us[index - len(spec.quantiles)] / 1000:g} ms"
-        return slo, "it", f"slower by {100 * spec.margin_delta:g} points of requests"
+        return slo, "it", f"slower by {_points(spec.margin_delta)} of requests"
     name = f"p{100 * spec.quantiles[index]:g}"
     tolerance = f"{spec.tolerance_ratio:g} x stable's {name} + {spec.tolerance_us / 1000:g} ms"
     return tolerance, f"its {name}", f"slower than {spec.margin_ratio:g} x stable + {spec.margin_us / 1000:g} ms"
@@ -202,7 +216,7 @@ def _guardrail(spec: GuardrailSpec, state: GuardState, bad: float, bad_needed: f
     limit = f"at most {100 * spec.limit:g} %"
     reason = (
         f"canary {spec.metric}{slow} {_share(state.events, state.trials)} against a limit of {100 * spec.limit:g} %:"
-        f" evidence {times(bad)} of the {times(bad_needed)} needed against '{limit}'"
+        f" evidence {times(bad)} of the {_known(bad_needed)} needed against '{limit}'"
     )
     return Finding(
         metric=spec.name,
@@ -261,6 +275,10 @@ def times(log_value: float) -> str:
     return f"{mantissa}e{exponent}"
 
 
+# What is needed stays the same from look to look.
+_known = functools.lru_cache(maxsize=256)(times)
+
+
 def _verdict(bad: float, ok: float, needed: tuple[float, float], units: int) -> Verdict:
     if bad >= needed[0]:
         return Verdict.FAIL
@@ -282,14 +300,14 @@ def _sentence(
     unit: str,
 ) -> str:
     bad, ok = evidence
-    against = f"evidence {times(bad)} of the {times(needed.bad)} needed against '{nulls[0]}'"
+    against = f"evidence {times(bad)} of the {_known(needed.bad)} needed against '{nulls[0]}'"
     if verdict is Verdict.FAIL:
         return f"{seen}: {against}"
-    passing = f"{times(ok)} of the {times(needed.ok)} needed against '{nulls[1]}'"
+    passing = f"{times(ok)} of the {_known(needed.ok)} needed against '{nulls[1]}'"
     if verdict is Verdict.NODATA:
         return f"{seen}: no {unit} yet"
     if verdict is Verdict.PASS:
-        return f"{seen}: evidence {passing}; {times(bad)} of {times(needed.bad)} against '{nulls[0]}'"
+        return f"{seen}: evidence {passing}; {times(bad)} of {_known(needed.bad)} against '{nulls[0]}'"
     return f"{seen}: {against}, {passing}"
 
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from math import exp, fsum, log, log1p
 
 import msgspec
 
@@ -56,12 +57,13 @@ def grow(wealth: Wealth, gains: Sequence[float], priors: Sequence[float]) -> Wea
     bets = wealth.bets + 1
     logs = wealth.logs
     if wealth.horizon:
-        logs = tuple(max(log, math.log(prior)) for log, prior in zip(logs, priors, strict=True))
+        grown = [max(one, log(prior)) + gain for one, prior, gain in zip(logs, priors, gains, strict=True)]
     elif wealth.held_back:
         part = unspent(wealth.held_back, bets - 1) - unspent(wealth.held_back, bets)
-        logs = tuple([add_logs(log, math.log(part * prior)) for log, prior in zip(logs, priors, strict=True)])
-    grown = tuple([log + gain for log, gain in zip(logs, gains, strict=True)])
-    return Wealth(grown, bets, wealth.held_back, wealth.horizon)
+        grown = [add_logs(one, log(part * prior)) + gain for one, prior, gain in zip(logs, priors, gains, strict=True)]
+    else:
+        grown = [one + gain for one, gain in zip(logs, gains, strict=True)]
+    return Wealth(tuple(grown), bets, wealth.held_back, wealth.horizon)
 
 
 def log_e(wealth: Wealth) -> float:
@@ -75,7 +77,7 @@ def log_e(wealth: Wealth) -> float:
 def sum_logs(logs: Sequence[float]) -> float:
     """log of the sum of exponentials, for finite logarithms."""
     top = max(logs)
-    return top + math.log(math.fsum([math.exp(log - top) for log in logs]))
+    return top + log(fsum([exp(one - top) for one in logs]))
 
 
 def mean_logs(logs: Sequence[float]) -> float:
@@ -85,7 +87,7 @@ def mean_logs(logs: Sequence[float]) -> float:
 
 def add_logs(a: float, b: float) -> float:
     """log(exp(a) + exp(b)) for finite logarithms."""
-    return max(a, b) + math.log1p(math.exp(-abs(a - b)))
+    return a + log1p(exp(b - a)) if a >= b else b + log1p(exp(a - b))
 
 
 def unspent(held_back: float, bets: int) -> float:

@@ -159,7 +159,7 @@ def _started(state: Rollout, event: Started) -> Result:
     if state.phase is Phase.ROLLED_BACK and state.canary == event.canary and not event.retry:
         raise TransitionError(
             f"cannot start: {event.canary} was rolled back on route {event.route} ({state.reason});"
-            " ask for a retry to try the same version again"
+            " ask for a retry (--retry) to try the same version again"
         )
     if event.canary_up == 0 and event.plan.when_canary_down is WhenDown.REFUSE:
         raise TransitionError(f"cannot start: {event.canary} has no healthy endpoint, and the plan says not to wait")

@@ -166,7 +166,9 @@ def _add(into: dict[Key, int], part: Mapping[Key, int]) -> None:
 
 
 def _minus(what: str, new: Mapping[Key, int], old: Mapping[Key, int]) -> dict[Key, int]:
-    if old.keys() - new.keys():
+    if new == old:
+        return {}
+    if not old.keys() <= new.keys():
         raise EvidenceError(f"a counter of {what} vanished")
     get = old.get
     out = {key: added for key, n in new.items() if (added := n - get(key, 0))}

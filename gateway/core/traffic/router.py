@@ -26,6 +26,7 @@ class Router:
 
     def __init__(self, table: RoutingTable) -> None:
         self.table = table
+        self.epoch = table.epoch
         self._by_host: dict[str, list[tuple[bytes, Route]]] = {}
         for route in table.routes:
             for host in route.hosts or ("",):

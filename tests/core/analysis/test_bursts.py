@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.analysis import AnalysisSpec, AnalysisState, Evidence, Verdict, bursts, judge, wealth
-from gateway.core.analysis.bursts import BURST_SHARE, DEAD_SHARES, BurstState, clumping, guarded, take
+from gateway.core.analysis.bursts import BURST_SHARE, DEAD_SHARES, BurstState, clumping, guarded, guarded_ok, take
 from gateway.core.analysis.eprocess import Batch
 from gateway.core.stats import Counts, EpochCounts
 
@@ -36,14 +36,46 @@ def test_never_more_is_believed_than_the_evidence_and_all_numbers_stay_finite(
     for events_s, more_s, events_c, more_c, wait_s in looks:
         at_s += wait_s
         state = take(state, Batch(events_s, events_s + more_s, events_c, events_c + more_c), at_s, 0.3)
-        assert guarded(log_e, state) <= log_e
-        assert math.isfinite(guarded(log_e, state)) and math.isfinite(wealth.log_e(state.dead))
+        assert guarded(log_e, state) <= log_e and guarded_ok(log_e, state) <= log_e
+        assert math.isfinite(guarded(log_e, state)) and math.isfinite(guarded_ok(log_e, state))
+        assert math.isfinite(wealth.log_e(state.dead)) and math.isfinite(state.worth)
         assert clumping(state.stable) >= 1.0 and clumping(state.canary) >= 1.0
 
 
 def test_single_failures_are_believed_whole() -> None:
     looks = [(0, 20, int(tick % 20 == 10), 5) for tick in range(200)]
     assert guarded(7.0, after(looks)) == 7.0
+
+
+def test_where_a_burst_would_show_as_one_failure_it_is_not_worth_more_than_its_turn() -> None:
+    """1 % of 200 requests/s: 0.6 canary requests per cell, 60 of stable. Eight seconds between failures."""
+    calm = [(0, 20, 0, 0)] * 80
+    once = [*calm[:75], *[(0, 20, 0, 1)] * 15, (0, 20, 1, 1), *calm[:9]]
+    worth = [guarded(20.0, after(once * failures)) for failures in (1, 2, 4, 6)]
+    assert worth[0] < 1.5
+    # Misfortunes of healthy arms come by turns: four or five in a row are needed where log 200 is.
+    assert worth[1] < worth[2] < math.log(200) < worth[3]
+
+
+def test_in_sparse_traffic_a_failure_is_worth_what_the_weight_says() -> None:
+    """1 % of 2 requests/s: neither arm has two requests in a burst; a failure is worth log(1 / w) at most anyway."""
+    quiet = [(0, 0, 0, 0)] * 4
+    stable = [(0, 1, 0, 0), *quiet] * 99
+    state = after([*stable, (0, 0, 1, 1), *stable, (0, 0, 1, 1)])
+    assert guarded(2 * math.log(30.0), state) == 2 * math.log(30.0)
+
+
+def test_what_is_not_guarded_is_believed_whole() -> None:
+    assert guarded(9.0, bursts.fresh()) == 9.0 and guarded_ok(9.0, bursts.fresh()) == 9.0
+
+
+def test_to_pass_clumps_count_by_how_far_they_widen_the_difference() -> None:
+    """A burst of stable among 60 s without failures; the canary had none yet, at 5 % and with single failures only."""
+    calm = [(0, 95, int(tick % 100 == 50), 5) for tick in range(600)]
+    assert guarded_ok(9.0, after(calm)) == 9.0
+    burst = after([*calm[:300], (90, 95, 0, 5), *calm[300:]])
+    # 90 of stable together make phi_s = 90; D is 1 + 2 w (phi_s - 1).
+    assert guarded_ok(9.0, burst) == pytest.approx(9.0 / (1.0 + 2.0 * 0.05 * 89.0), rel=0.1)
 
 
 def test_a_burst_weighs_about_a_toss_of_a_coin() -> None:

@@ -1,0 +1,97 @@
+"""The real control process, born many times from a process that has imported it, and told at which commit to die.
+
+    python -m tests.support.mortal CONFIG DIRECTORY
+
+A line on standard input: fork, and become ``gateway.app.control``. Its pid is printed, and its wait status when it has
+ended. Nothing of the product knows of this: what is different is the class of SQLite's connection, whose COMMIT looks
+for a file ``armed`` in DIRECTORY that says before or after which transaction the process is to be killed.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import socket
+import sqlite3
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gateway.app import control
+from gateway.app.told import ControlSettings
+from gateway.control import decisions
+
+_TABLES = ("events", "snapshots", "weights", "roles", "pruned", "deliveries")
+
+
+class MortalConnection(sqlite3.Connection):
+    """Kills its process before or after the COMMIT of a transaction that writes to the armed table."""
+
+    armed: Path
+    written: frozenset[str] = frozenset()
+
+    def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+        """As ever, or for the last time."""
+        if sql.startswith("BEGIN"):
+            self.written = frozenset()
+        self.written |= {table for table in _TABLES if f"INTO {table} " in sql}
+        when = self._when() if sql == "COMMIT" else ""
+        if when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        done = super().execute(sql, *values)
+        if when == "after":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return done
+
+    def _when(self) -> str:
+        try:
+            table, when = self.armed.read_text().split()
+        except FileNotFoundError:
+            return ""
+        if table not in self.written:
+            return ""
+        self.armed.unlink()
+        return when
+
+
+def _become(settings: ControlSettings, armed: Path) -> None:
+    MortalConnection.armed = armed
+    connect = sqlite3.connect
+    sqlite3.connect = lambda *args, **options: connect(*args, factory=MortalConnection, **options)  # type: ignore[assignment]  # the one way in
+    # So that the removal of old rollouts is met, too.
+    decisions.ROLLOUTS_KEPT = 3
+    sys.stdin = io.TextIOWrapper(io.BytesIO(msgspec.json.encode(settings)))
+    try:
+        control.main()
+    finally:
+        os._exit(0)
+
+
+def main() -> None:
+    """See the module."""
+    config, directory = Path(sys.argv[1]), Path(sys.argv[2])
+    admin = socket.create_server(("127.0.0.1", 0))
+    _supervisors, controls = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    settings = ControlSettings(
+        str(config),
+        config.read_bytes(),
+        (),
+        (),
+        str(directory / "control.sock"),
+        admin.fileno(),
+        controls.fileno(),
+    )
+    print(admin.getsockname()[1], flush=True)
+    for _ in sys.stdin:
+        pid = os.fork()
+        if not pid:
+            _become(settings, directory / "armed")
+        print(pid, flush=True)
+        print(os.waitpid(pid, 0)[1], flush=True)
+
+
+if __name__ == "__main__":
+    main()
