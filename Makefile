@@ -51,7 +51,8 @@ oracles: ## ask independent packages for the values that the tests compare this 
 	build/oracles/bin/pip install --quiet --disable-pip-version-check confseq savvi spotify-confidence
 	build/oracles/bin/python -m loadtests.statistics.oracles --out $(RESULTS)/oracles.jsonl
 
-pictures: $(READY) ## draw the pictures of docs/statistics.md from the results of `make stats`
+pictures: $(READY) ## write the tables and draw the pictures of docs/statistics.md from the results of `make stats`
+	$(BIN)/python -m loadtests.statistics.tables
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[stats]'
 	$(BIN)/python -m loadtests.statistics.pictures
 
@@ -60,7 +61,7 @@ soak: $(READY) ## ten minutes of load while faults are injected at random, then 
 
 scale: $(READY) ## the data plane's bounds at their full size: 1,000 slow readers, 10,000 departures, 50 reloads (minutes)
 	GATEWAY_SLOW_READERS=1000 GATEWAY_DISCONNECTS=10000 GATEWAY_PIPELINED=100000 GATEWAY_RELOADS=50 \
-		$(BIN)/python -m pytest tests/proxy/test_listener.py tests/e2e/test_reload.py
+		$(BIN)/python -m pytest -o faulthandler_timeout=3000 tests/proxy/test_listener.py tests/e2e/test_reload.py
 
 format: $(READY) ## lay the code out and mend what ruff can mend
 	$(BIN)/ruff format

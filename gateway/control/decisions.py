@@ -166,9 +166,9 @@ class Decisions:
         if waits and new.phase is Phase.RETURNING and new.weight_bp >= route.rollout.weight_bp:
             # What it returns from never came into force, so that the way back begins at what did.
             self._take_back(route, "it was to be rolled back before it was journaled")
-            if not route.decided.phase.active:
-                return True
             new, commands = step(route.decided, event)
+            if new is route.decided:
+                return True
         if raises_exposure(route.rollout, new):
             if not isinstance(event, PauseWished) or not waits or new.revision <= 2:
                 return False

@@ -105,7 +105,7 @@ def _busy(error: JournalError) -> bool:
 
 
 def _for_want_of_room(error: Exception) -> bool:
-    """Whether the disk (or a limit on files' sizes) had no room. A sync that failed is another thing, and no such one."""
+    """Whether the disk (or a limit on files) had no room. A failed sync is no such case: it may have lost something."""
     cause = error.__cause__
     return isinstance(cause, sqlite3.Error) and getattr(cause, "sqlite_errorname", "") in _NO_ROOM
 

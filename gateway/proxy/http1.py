@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 import socket
 import struct
 from collections import deque
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import httptools
 
@@ -33,6 +34,9 @@ from gateway.proxy.settlement import Settlement
 from gateway.proxy.state import WorkerState
 from gateway.proxy.tunnel import Tunnel
 from gateway.proxy.upstream import UpstreamConnection
+
+if TYPE_CHECKING:
+    from gateway.proxy.listener import ClientRegistry
 
 # How long a closed-for-writing connection is read from, so that a reset does not overtake the answer.
 _LINGER_S: Final = 1.0
@@ -83,8 +87,9 @@ class DownstreamConnection:
         "trusted",
     )
 
-    def __init__(self, worker: WorkerState, registry: set[Any]) -> None:
+    def __init__(self, worker: WorkerState, registry: ClientRegistry) -> None:
         self._worker = worker
+        # Not a `set` to the compiler: it would pass by the methods of what is more than one.
         self._registry = registry
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set by connection_made, before any use
         self._parser: Any = httptools.HttpRequestParser(self)  # or who takes its place: see `reframe`
@@ -462,8 +467,14 @@ class DownstreamConnection:
             if now_s - self._head_since_s > limits.head_timeout_s:
                 self._refusal = faults.HEAD_TIMEOUT
                 self._advance()
-        elif now_s - self._since_s > (_DRAIN_IDLE_S if self._draining else limits.keepalive_s):
+        elif now_s - self._since_s > (_DRAIN_IDLE_S if self._draining else limits.keepalive_s) and not self._unheard():
             self._end()
+
+    def _unheard(self) -> bool:
+        """Whether something has come that a late loop has not looked at yet: a request, most likely."""
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(poll.poll(0))
 
     def _sweep_unread(self, now_s: float) -> None:
         """Drop a client that takes nothing of what is left for it (an exchange under way has deadlines of its own)."""

@@ -23,7 +23,7 @@ from pathlib import Path
 from loadtests.compare import processes
 
 _HERE = Path(__file__).parent
-_READY_TIMEOUT_S = 20.0
+_READY_TIMEOUT_S = 60.0
 SMALL_ANSWER = '{"model_name":"digits","outputs":[{"name":"label","shape":[1],"datatype":"INT64","data":[7]}],'
 SMALL_ANSWER += '"parameters":{"version":"' + "1" * (150 - len(SMALL_ANSWER) - 28) + '"}}'
 _MEBIBYTE = 1 << 20

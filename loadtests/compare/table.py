@@ -35,7 +35,7 @@ def document(run: Run, measured: Sequence[Measured]) -> str:
     workloads = [name for name in WORKLOADS if name in {entry.workload for entry in measured}]
     parts = [_circumstances(run), *_disturbed(run, measured)]
     parts += [_workload(run, name, [entry for entry in measured if entry.workload == name]) for name in workloads]
-    others = [name for name in run.proxies if name != _SUBJECT]
+    others = [name for name in run.proxies if name not in {_SUBJECT, "two"}]
     if _SUBJECT in run.proxies and others:
         parts.append(_ratios(workloads, others, measured))
         parts.append(_targets(run, measured))

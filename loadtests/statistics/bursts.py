@@ -327,26 +327,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     since = time.monotonic()
     rows = [(rps, weight) for rps in TRAFFIC for weight in WEIGHTS]
-    found = [
-        alarms(world, *row, alpha, asked.runs, np.random.default_rng([asked.seed, 21, a, i, j]))
-        for a, alpha in enumerate(ALPHAS)
+    kinds = [
+        (a, i, j)
         for i, world in enumerate(WORLDS)
+        for a in range(len(ALPHAS))
         for j, row in enumerate(rows)
         # Of independent failures one traffic will do: detection.py has more of them.
         if world.build is not independent or row[0] == TRAFFIC[1]
     ]
     print("| world | requests/s | weight | alpha | false alarms | 95 % upper bound | by requests alone |")
     print("|---|---|---|---|---|---|---|")
-    for row in found:
+    found: list[Alarms] = []
+    for a, i, j in kinds:
+        rng = np.random.default_rng([asked.seed, 21, a, i, j])
+        row = alarms(WORLDS[i], *rows[j], ALPHAS[a], asked.runs, rng)
+        found.append(row)
+        plain = f"{100 * row.alarms_by_requests / row.runs:.1f} %"
         print(
             f"| {row.world} | {row.requests_per_s:g} | {100 * row.weight:g} % | {row.alpha:g} |"
-            f" {row.alarms} of {row.runs} | {100 * row.upper:.2f} % | {100 * row.alarms_by_requests / row.runs:.1f} % |"
+            f" {row.alarms} of {row.runs} | {100 * row.upper:.2f} % | {plain} |",
+            flush=True,
         )
+        write(asked.out, found)
     runs = max(asked.runs // 10, 5)
     convicted = [
-        conviction(name, *row, 0.01, runs, np.random.default_rng([asked.seed, 22, i, j]))
+        conviction(name, *cell, 0.01, runs, np.random.default_rng([asked.seed, 22, i, j]))
         for i, name in enumerate(BROKEN)
-        for j, row in enumerate(rows)
+        for j, cell in enumerate(rows)
     ]
     print("\n| canary | requests/s | weight | median time to FAIL | by requests alone |\n|---|---|---|---|---|")
     for one in convicted:

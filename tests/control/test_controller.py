@@ -203,6 +203,28 @@ async def test_a_ramp_back_begins_at_what_is_in_force_and_not_at_what_waits_for_
         assert plane.journaled() == plane.state()
 
 
+async def test_a_deadline_over_a_step_that_waits_for_the_disk_takes_it_back_and_says_so_once(tmp_path: Path) -> None:
+    steps = [{"percent": 20, "min_time_s": 0, "min_requests": 0, "gate": "manual"}]
+    plan = {"steps": steps, "rollback_ramp_s": 60, "deadline_s": 3, "on_deadline": "rollback"}
+    async with Plane(tmp_path, text(plan=plan)) as plane:
+        rollout = (await plane.controller.start("r", "alice")).id
+        await plane.quiet()
+        plane.disk.hold()
+        approved = asyncio.create_task(plane.controller.approve(rollout, "bob"))
+        await eventually(lambda: plane.waits("r"), "the approval waits for the disk")
+        for _ in range(3):
+            await plane.serve(10, 0)
+            plane.tick(1.5)
+        plane.disk.release()
+        with pytest.raises(ConflictError, match="overtaken"):
+            await approved
+        await plane.quiet()
+        assert plane.weight_bp() == 0
+        assert plane.journaled() == plane.state()
+        story = await plane.controller.story(rollout)
+        assert [decision.revision for decision in story] == list(range(1, len(story) + 1))
+
+
 async def test_a_pause_holds_what_is_in_force_and_not_the_step_that_waits_for_the_disk(tmp_path: Path) -> None:
     async with Plane(tmp_path, text()) as plane:
         rollout = await started(plane)

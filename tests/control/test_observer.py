@@ -12,7 +12,6 @@ from gateway.control.observer import Observer
 from gateway.core.analysis import intake
 from gateway.core.analysis.intake import Intake
 from gateway.core.analysis.types import Evidence
-from gateway.core.stats import bucket_of
 from gateway.core.stats.counts import Counts
 from gateway.core.traffic.table import Route
 from gateway.core.types import Variant

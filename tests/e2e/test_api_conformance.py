@@ -1,7 +1,8 @@
 """The whole admin API against its own description: schemathesis asks a real gateway, rightly and wrongly.
 
 Whatever is sent, the answer has a status, a media type, headers and a body that the description names, never a 5xx; and
-what breaks the description is refused.
+what breaks the description is refused. Alone, and in chains: what one answer names is what the next request is about,
+as the description's links say.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from gateway.admin.operations import OPERATIONS
 from tests.support.gateway import RunningGateway, config
 
 load_all_checks()
+NEGATIVE = "negative_data_rejection"
 CHECKED: Any = CHECKS.get_by_names(
     [
         "not_a_server_error",
@@ -36,7 +38,7 @@ CHECKED: Any = CHECKS.get_by_names(
         "content_type_conformance",
         "response_headers_conformance",
         "response_schema_conformance",
-        "negative_data_rejection",
+        NEGATIVE,
     ]
 )
 TOKEN = "a-token-of-sixteen-or-more"
@@ -46,7 +48,9 @@ EXAMPLES = int(os.environ.get("CONFORMANCE_EXAMPLES", "5"))
 ENDLESS = "stream_events"
 # Two more than its own list: the state may have passed, and a body may be too large.
 REFUSED = ["400", "401", "403", "404", "405", "406", "409", "412", "413", "415", "422", "429"]
-CHECKS_CONFIG = {"checks": {"negative_data_rejection": {"expected-statuses": REFUSED}}}
+CHECKS_CONFIG = {"checks": {NEGATIVE: {"expected-statuses": REFUSED}}}
+# The description's own links, and no others that might be guessed.
+CHAINS_CONFIG = {"phases": {"stateful": {"inference": {"algorithms": []}}}, "generation": {"mode": "positive"}}
 SCHEMA = schemathesis.openapi.from_dict(document(), config=schemathesis.Config.from_dict(CHECKS_CONFIG))
 _ALL: list[Any] = [result.ok() for result in SCHEMA.get_all_operations()]  # type: ignore[union-attr]  # ours are valid
 ASKED = {
@@ -54,7 +58,10 @@ ASKED = {
     for operation in _ALL
     if operation.definition.raw["operationId"] != ENDLESS
 }
-tried = {"requests": 0}
+# Chains of requests, each up to LINKS long.
+CHAINS, LINKS = 3 * EXAMPLES, 8
+tried: dict[str, set[str]] = {"alone": set(), "in chains": set(), "granted in chains": set()}
+requests_sent = {"alone": 0, "in chains": 0}
 
 
 @pytest.fixture(scope="module")
@@ -134,12 +141,84 @@ def test_the_answers_are_those_of_the_description(
         if "wait_s" in (case.query or {}) and mode is GenerationMode.POSITIVE:
             case.query["wait_s"] = 0.01
         case.call_and_validate(base_url=gateway.admin_url, session=session, headers=headers, checks=CHECKED, timeout=20)
-        tried["requests"] += 1
+        requests_sent["alone"] += 1
+        tried["alone"].add(name)
 
     # There is nothing to get wrong about an operation without parameters and without a body.
     expected = (Unsatisfiable,) if mode is GenerationMode.NEGATIVE else ()
     with contextlib.suppress(*expected):
         ask()
+
+
+CHAINED = schemathesis.openapi.from_dict(document(), config=schemathesis.Config.from_dict(CHAINS_CONFIG))
+
+
+class Chain(CHAINED.as_state_machine()):  # type: ignore[misc]  # made at run time
+    """One chain: a start, then what the links of each answer lead to, against the one gateway."""
+
+    url = ""
+
+    def get_call_kwargs(self, case: schemathesis.Case) -> dict[str, Any]:
+        """How a request is sent."""
+        return {"base_url": self.url, "headers": {"authorization": f"Bearer {TOKEN}"}, "timeout": 20}
+
+    def before_call(self, case: schemathesis.Case) -> None:
+        """Names that are made up lead nowhere; what is made under these is there for whoever follows."""
+        name = case.operation.definition.raw["operationId"]
+        case.headers.pop("If-Match", None)  # a tag that is made up is refused, always
+        if case.path_parameters.get("route", "r") not in ("r", "late"):
+            case.path_parameters["route"] = "r"
+        if case.path_parameters.get("backend", "late") not in ("stable", "canary", "late"):
+            case.path_parameters["backend"] = "stable"
+        if name == "put_backend":
+            case.path_parameters["backend"], case.body = "late", {"endpoints": ["http://10.1.2.3:8000"], "probe": None}
+        elif name == "put_route":
+            late: Any = {"match": {"path_prefix": "/late"}, "stable": "stable", "canary": "canary"}
+            case.path_parameters["route"], case.body = "late", late
+        elif name == "start_rollout":
+            case.body = {"retry": True, "plan": {"steps": [{"percent": 5}, {"percent": 50, "gate": "manual"}]}}
+        elif "wait_s" in (case.query or {}):
+            case.query["wait_s"] = 0.01
+
+    def validate_response(self, response: Any, case: schemathesis.Case, **_: Any) -> None:
+        """As for single requests; and the gateway lives."""
+        name = case.operation.definition.raw["operationId"]
+        requests_sent["in chains"] += 1
+        tried["in chains"].add(name)
+        if response.status_code < 300:
+            tried["granted in chains"].add(name)
+        case.validate_response(response, checks=[check for check in CHECKED if check.__name__ != NEGATIVE])
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestCollectionWarning")
+def test_chains_of_requests_are_answered_as_described(gateway: RunningGateway, client: httpx.Client) -> None:
+    client.delete("/api/v1/config")
+    Chain.url = gateway.admin_url
+    Chain.run(
+        settings=settings(
+            max_examples=CHAINS,
+            stateful_step_count=LINKS,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+    )
+    # One rollout of each route is under way at most, and every one can be ended.
+    for rollout in client.get("/api/v1/rollouts", params={"route": "r"}).json()["rollouts"][:1]:
+        client.post(f"/api/v1/rollouts/{rollout['id']}/abort")
+    assert client.get("/api/v1/routes/r").json()["phase"] in ("IDLE", "ROLLED_BACK", "WITHDRAWN")
+    linked = {link for operation in _ALL for link in _links(operation)}
+    assert len(linked) > 15
+    missed = linked - tried["in chains"] - {"delete_route"}
+    print(f"{requests_sent['in chains']} requests in {CHAINS} chains; missed {sorted(missed)}")  # noqa: T201  # shown with -rP
+    assert tried["granted in chains"] >= {"start_rollout", "show_rollout", "put_backend"}, tried
+
+
+def _links(operation: Any) -> set[str]:
+    responses = operation.definition.raw["responses"].values()
+    return {name for response in responses for name in response.get("links", {})}
 
 
 def test_nobody_gets_around_the_token(gateway: RunningGateway) -> None:
@@ -154,7 +233,8 @@ def test_the_gateway_is_as_well_as_before(gateway: RunningGateway, client: httpx
     client.delete("/api/v1/config")
     assert client.get("/readyz").json()["ready"] is True
     assert client.get("/api/v1/routes/r").json()["stable"] == "stable"
-    print(f"{len(ASKED)} operations, {tried['requests']} requests")  # noqa: T201  # shown with -rP
-    assert tried["requests"] > 2 * EXAMPLES
+    both = f"{requests_sent['alone']} alone, {requests_sent['in chains']} in chains"
+    print(f"{len(OPERATIONS)} operations, {len(ASKED)} of them by {both}")  # noqa: T201  # shown with -rP
+    assert requests_sent["alone"] > 2 * EXAMPLES
     assert Path(gateway.path).exists()
     assert b"Traceback" not in gateway.log, gateway.log.decode()

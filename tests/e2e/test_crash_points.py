@@ -262,7 +262,7 @@ async def test_a_kill_at_any_commit_loses_no_decision_and_raises_nothing(tmp_pat
             return {json.loads(letter.body)["id"] for letter in hook.received}
 
         await eventually(lambda: life.owed <= told(), "the hook has heard of everything")
-    print(f"{life.deaths} crash points")
+    sys.stdout.write(f"{life.deaths} crash points\n")
     assert life.deaths == 2 * len(CASES)
     with Journal.open(tmp_path / "state" / "journal.sqlite3") as journal:
         assert all(journal.replay(rollout.rollout_id) == rollout for rollout in journal.rollouts())

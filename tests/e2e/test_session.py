@@ -99,7 +99,7 @@ async def test_the_session_goes_as_the_document_says(tmp_path: Path) -> None:
             "127.0.0.1:8001": f"127.0.0.1:{v1.port}",
             "127.0.0.1:8002": f"127.0.0.1:{v2.port}",
             "127.0.0.1:8003": f"127.0.0.1:{v3.port}",
-            "listen: 127.0.0.1:8080": "listen: 127.0.0.1:0",
+            "127.0.0.1:8080": "127.0.0.1:0",
             "/run/canary-gateway/admin.sock": f"{tmp_path}/admin.sock",
         }
 
@@ -111,7 +111,11 @@ async def test_the_session_goes_as_the_document_says(tmp_path: Path) -> None:
         (tmp_path / "gateway.yaml").write_text(here(configuration()))
         kept = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
         # The command as it was installed; wide enough for its tables.
-        environ = kept | {"PATH": f"{Path(sys.executable).parent}:{kept['PATH']}", "COLUMNS": "200", "LC_ALL": "C.UTF-8"}
+        environ = kept | {
+            "PATH": f"{Path(sys.executable).parent}:{kept['PATH']}",
+            "COLUMNS": "200",
+            "LC_ALL": "C.UTF-8",
+        }
         log = tmp_path / "gateway.log"
         traffic: Traffic | None = None
         try:

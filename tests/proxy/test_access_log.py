@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
+import resource
+import select
 import signal
 import sys
 import threading
@@ -17,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.traffic.table import Rescue, Route, Sticky, Timeouts
-from gateway.proxy.accesslog import AccessLog, Line, path_text, text
+from gateway.proxy.accesslog import AccessLog, Line, Sink, path_text, text
 from gateway.runtime.settings import AccessLogSettings
 from tests.support.backend import Backend, answer, hang
 from tests.support.rawbackend import RawBackend, Wire, reset_on_close
@@ -291,3 +294,30 @@ def test_a_queue_that_is_full_drops_and_counts(tmp_path: Path) -> None:
     dropped = log.dropped
     log.close()
     assert len((tmp_path / "log").read_bytes().splitlines()) == 100 - dropped
+
+
+def test_a_log_behind_many_descriptors_waits_for_its_reader_like_any_other(tmp_path: Path) -> None:
+    """select() knows no descriptor beyond 1023, and a worker has thousands of clients."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    reading, writing = os.pipe()
+    try:
+        high = fcntl.fcntl(writing, fcntl.F_DUPFD, 1500)
+        os.set_blocking(high, False)
+        sink = Sink(str(tmp_path / "log"))
+        sink._path, sink._fd = None, high  # noqa: SLF001  # as if it had been opened when many were there already
+        line = b"x" * 1000 + b"\n"
+        for _ in range(100):  # more than the pipe holds
+            sink.put([line], len(line))
+        got = b""
+        while len(got) < 100 * len(line):
+            assert select.select([reading], [], [], 20)[0], "nothing more comes"
+            got += os.read(reading, 65536)
+        assert got == 100 * line
+        sink.close(20)
+        assert sink.failed == 0
+        os.close(high)
+    finally:
+        os.close(reading)
+        os.close(writing)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

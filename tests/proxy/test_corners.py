@@ -7,6 +7,7 @@ import contextlib
 import socket
 import ssl
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import pytest
@@ -16,13 +17,15 @@ from gateway.core.traffic import Route, Sticky, Timeouts, bucket_of_key
 from gateway.core.traffic.table import Backend as BackendSpec
 from gateway.core.traffic.table import BackendTls, Endpoint, Passive, RoutingTable
 from gateway.core.types import Variant
+from gateway.proxy.http1 import DownstreamConnection
 from gateway.proxy.plain import PlainReader
 from gateway.proxy.pool import EndpointPool
 from gateway.proxy.proxyprotocol import BadProxyHeader, parse_v1
 from gateway.proxy.resolver import Name
+from gateway.proxy.state import WorkerState
 from gateway.proxy.tally import Tally
 from gateway.proxy.upstream import UpstreamConnection
-from gateway.runtime.settings import TlsSettings
+from gateway.runtime.settings import Limits, TlsSettings
 from tests.support.backend import Backend
 from tests.support.certificates import Authority
 from tests.support.rawbackend import RawBackend, Talk, Wire
@@ -156,7 +159,7 @@ async def test_an_answer_that_came_early_is_for_a_slow_reader_as_well() -> None:
 
 async def test_a_client_that_read_slowly_and_then_stalls_its_body_is_to_blame() -> None:
     """When the client takes it, all that the backend has to say is there: only the client's body is missing."""
-    route = msgspec.structs.replace(ROUTE, timeouts=Timeouts(first_byte_s=20, idle_s=2, total_s=60))
+    route = msgspec.structs.replace(ROUTE, timeouts=Timeouts(first_byte_s=20, idle_s=1, total_s=60))
 
     async def half(wire: Wire) -> None:
         await wire.send(b"HTTP/1.1 200 OK\r\ncontent-length: 50001\r\n\r\n" + bytes(50000))
@@ -240,6 +243,29 @@ async def test_the_first_connection_to_a_name_tries_all_of_its_addresses() -> No
         connection = await pool._reach()  # noqa: SLF001  # without an exchange around it
         connection.close()
         await eventually(lambda: not pool.open, "it is gone")
+
+
+async def test_a_request_that_the_loop_has_not_looked_at_yet_is_not_closed_upon() -> None:
+    loop = asyncio.get_running_loop()
+    worker = WorkerState(loop, RoutingTable(1, (), {}), Limits(), boot="b")
+    made: list[DownstreamConnection] = []
+
+    def connection() -> asyncio.Protocol:
+        made.append(DownstreamConnection(worker, set()))
+        return cast("asyncio.Protocol", made[-1])
+
+    server = await loop.create_server(connection, "127.0.0.1", 0)
+    async with server:
+        with socket.create_connection(server.sockets[0].getsockname(), timeout=20) as client:
+            await eventually(lambda: made and made[0].transport is not None, "it is connected")
+            client.sendall(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+            # On loopback it is there now; nothing has been awaited since, so the loop has not seen it.
+            made[0].sweep(worker.now_s() + 1e6)
+            assert not made[0].closing
+            assert (await asyncio.to_thread(client.recv, 65536)).startswith(b"HTTP/1.1 404 ")
+            made[0].sweep(worker.now_s() + 1e6)
+            assert made[0].closing, "with nothing to hear an idle connection ends"
+            assert await asyncio.to_thread(client.recv, 65536) == b""
 
 
 async def test_an_answer_drained_to_a_reset_is_given_back_once() -> None:
@@ -365,4 +391,24 @@ async def test_a_tls_client_that_ends_its_half_costs_no_line_in_the_log(authorit
         with contextlib.suppress(OSError):
             await asyncio.to_thread(half)
         assert await asyncio.to_thread(Path(f"/proc/{w.process.pid}/status").read_text)
+    assert w.complaints == b"", w.complaints.decode()
+
+
+async def test_a_tls_client_that_ends_its_tunnel_ends_all_of_it_without_a_line_in_the_log(authority: Authority) -> None:
+    pair = authority.sign("gateway.test", file="tunnel")
+    settings = TlsSettings(((str(pair.cert), str(pair.key)),))
+
+    async def agrees(wire: Wire) -> None:
+        await wire.until(b"\r\n\r\n")
+        await wire.send(AGREES)
+        await wire.rest()
+
+    async with RawBackend(agrees) as a, RunningWorker(table(ROUTE, a=a.port), tls=settings) as w:
+        context = ssl.create_default_context(cafile=str(authority.pair.cert))
+        reader, writer = await asyncio.open_connection("127.0.0.1", w.port, ssl=context, server_hostname="gateway.test")
+        writer.write(ASKS)
+        assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)).startswith(b"HTTP/1.1 101 ")
+        writer.close()
+        await eventually(lambda: a.wires[0].ended, "the backend hears of it")
+        await eventually(lambda: w.observer.merged().reports[0].tunnels_open == 0, "the tunnel is over")
     assert w.complaints == b"", w.complaints.decode()

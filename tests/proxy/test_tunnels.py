@@ -176,8 +176,9 @@ async def test_a_canary_that_fails_sheds_hangs_resets_or_is_dead_gives_the_hands
 
     # An ejected endpoint fails its tries as well, but is not asked: here each is.
     patient = Passive(failures=1000)
+    route = msgspec.structs.replace(CANARY, timeouts=Timeouts(connect_s=20, first_byte_s=3))
     async with RawBackend(echo) as a, Backend() as b:
-        spec = table(CANARY, a=a.port, b=b.port)
+        spec = table(route, a=a.port, b=b.port)
         canary = msgspec.structs.replace(spec.backends["b"], passive=patient)
         async with RunningWorker(msgspec.structs.replace(spec, backends=spec.backends | {"b": canary})) as w:
             scripts = {"500": answer(500), "503": answer(503), "hangs": hang, "resets": resets, "is dead": None}

@@ -40,11 +40,11 @@ def text(*lines: dict[str, Any]) -> str:
 
 def traffic(seed: int, seconds: int, stable: float, canary: float, percent: float = 20.0) -> Iterator[dict[str, Any]]:
     rng = random.Random(seed)
-    for i in range(seconds * 50):
+    for i in range(seconds * 48):
         arm = "canary" if rng.random() < percent / 100 else "stable"
         failed = rng.random() < (canary if arm == "canary" else stable)
         kind = "errors" if failed else "ok"
-        yield line(i / 50, assigned=arm, counted=kind, weight_percent=percent, counted_ms=rng.uniform(5, 9))
+        yield line(i / 48, assigned=arm, counted=kind, weight_percent=percent, counted_ms=rng.uniform(5, 9))
 
 
 def test_a_failing_canary_is_rolled_back_from_its_log(replay: Run) -> None:
@@ -60,12 +60,12 @@ def test_a_failing_canary_is_rolled_back_from_its_log(replay: Run) -> None:
 def test_it_says_the_same_as_the_counts_of_its_intervals(replay: Run, tmp_path: Path) -> None:
     log = list(traffic(2, 60, 0.01, 0.05))
     rows = ["at_s,variant,requests,errors,weight_percent,latency_ms"]
-    for second in range(60):
+    for quarter in range(4 * 60):
         for arm in ("stable", "canary"):
-            here = [one for one in log[second * 50 : second * 50 + 50] if one["assigned"] == arm]
+            here = [one for one in log[quarter * 12 : quarter * 12 + 12] if one["assigned"] == arm]
             errors = sum(one["counted"] == "errors" for one in here)
             latency = ";".join(f"{one['counted_ms']:.10f}:1" for one in here)
-            rows.append(f"{second + 1},{arm},{len(here)},{errors},20,{latency}")
+            rows.append(f"{(quarter + 1) / 4},{arm},{len(here)},{errors},20,{latency}")
     by_log = json.loads(replay(text(*log), "--json", name="access.log").stdout)
     by_csv = json.loads(replay("\n".join(rows) + "\n", "--json").stdout)
     assert by_log["recording"] == by_csv["recording"]
@@ -81,8 +81,8 @@ def test_what_is_no_evidence_is_left_out_and_weights_are_kept_apart(tmp_path: Pa
             line(0.1),
             line(0.2, assigned="canary", counted="errors"),
             line(0.3, counted=None, counted_ms=None),
-            line(0.4, counted="errors", sampled=False),
-            line(0.5, weight_percent=50.0, assigned="canary", counted="overload"),
+            line(0.2, counted="errors", sampled=False),
+            line(0.2, weight_percent=50.0, assigned="canary", counted="overload"),
             line(0.6, counted="client_errors"),
             {"ts": line(0.7)["ts"], "status": 400, "fault": "bad_request", "extra": {"host": "x"}},
             line(9.0, assigned="canary"),
@@ -91,10 +91,11 @@ def test_what_is_no_evidence_is_left_out_and_weights_are_kept_apart(tmp_path: Pa
     )
     found = list(open_recording(path).intervals())
     assert [(one.since_s, one.at_s, one.weight_bp) for one in found] == [
-        (0.0, 0.5, 1000),
-        (0.5, 1.0, 5000),
-        (1.0, 2.0, 1000),
-        (9.0, 10.0, 1000),
+        (0.0, 0.125, 1000),
+        (0.125, 0.25, 5000),
+        (0.5, 0.75, 1000),
+        (1.0, 1.25, 1000),
+        (9.0, 9.25, 1000),
     ]
     stable, canary = merge(one.stable for one in found), merge(one.canary for one in found)
     assert (stable.requests, stable.errors, stable.client_errors) == (3, 0, 1)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from gateway.core.analysis import bursts
-from gateway.core.analysis.eprocess import Batch
+from gateway.core.analysis.eprocess import Batch, Rates
 from loadtests.statistics import bursts as program
+from loadtests.statistics import guarded
 
 
 def test_the_arrays_do_what_the_guard_does() -> None:
@@ -36,3 +37,12 @@ def test_pauses_convict_healthy_canaries_by_requests_and_not_here(monkeypatch: p
 def test_the_dead_are_convicted_within_a_second() -> None:
     row = program.conviction("dead", 2000.0, 0.05, 0.01, 20, np.random.default_rng(3))
     assert row.median_s <= 1.0 and row.median_s_by_requests <= 0.2, row
+
+
+@pytest.mark.parametrize("cells_max", [10, 10_000])
+def test_the_guard_costs_little_where_failures_are_single(monkeypatch: pytest.MonkeyPatch, cells_max: int) -> None:
+    """Clumps drawn (a limit of more cells than ``cells_max``) or counted."""
+    monkeypatch.setattr(guarded, "CELLS_MAX", cells_max)
+    row = guarded.detect(Rates(0.01, 0.1), 0.5, 0.01, 2.0, 15, np.random.default_rng(5))
+    assert 1.0 < row.ratio_by_requests <= row.ratio < 1.25 * row.ratio_by_requests, row
+    assert row.undecided == 0.0

@@ -188,7 +188,10 @@ class Traffic:
         self.failures: list[str] = []
 
     async def __aenter__(self) -> Self:
-        self._client = httpx.AsyncClient(base_url=self._url, timeout=EVENTUALLY_S)
+        # A retiring worker closes what has idled for a second: who asks just then meets a closed connection, as with
+        # any server. A client that keeps none for so long does not.
+        kept = httpx.Limits(keepalive_expiry=0.5)
+        self._client = httpx.AsyncClient(base_url=self._url, timeout=EVENTUALLY_S, limits=kept)
         self._stop = asyncio.Event()
         self._tasks = [asyncio.create_task(self._run()) for _ in range(self._connections)]
         return self

@@ -70,6 +70,10 @@ def _become(settings: ControlSettings, armed: Path) -> None:
         os._exit(0)
 
 
+def _say(number: int) -> None:
+    os.write(1, b"%d\n" % number)
+
+
 def main() -> None:
     """See the module."""
     config, directory = Path(sys.argv[1]), Path(sys.argv[2])
@@ -84,13 +88,13 @@ def main() -> None:
         admin.fileno(),
         controls.fileno(),
     )
-    print(admin.getsockname()[1], flush=True)
+    _say(admin.getsockname()[1])
     for _ in sys.stdin:
         pid = os.fork()
         if not pid:
             _become(settings, directory / "armed")
-        print(pid, flush=True)
-        print(os.waitpid(pid, 0)[1], flush=True)
+        _say(pid)
+        _say(os.waitpid(pid, 0)[1])
 
 
 if __name__ == "__main__":

@@ -59,8 +59,8 @@ from gateway.core.analysis.eprocess import (
 )
 from gateway.core.analysis.intake import Arrival
 from gateway.core.analysis.spec import FAILURE_METRICS, EventSpec, Mode, RateSpec, Worse
+from gateway.core.analysis.trials import Pending, labelled, pooled, requests, sessions, summed
 from gateway.core.analysis.wealth import Wealth
-from gateway.core.stats.counts import UNIT_EVENTS, Counts
 
 RATE_METRICS = FAILURE_METRICS
 
@@ -93,15 +93,6 @@ class PairSpec(NamedTuple):
     event: int = 0
     mirrored: bool = False
     conditional: bool = False
-
-
-class Pending(msgspec.Struct, frozen=True):
-    """Trials of one epoch that wait for their batch to close; events in the order of the tests' ``event``."""
-
-    stable: int = 0
-    canary: int = 0
-    stable_events: tuple[int, ...] = (0,) * len(RATE_METRICS)
-    canary_events: tuple[int, ...] = (0,) * len(RATE_METRICS)
 
 
 class Prior(msgspec.Struct, frozen=True):
@@ -180,13 +171,13 @@ def take(
     convicts by itself; ``every_s`` the least time between two bets of a bake (0: it is none); ``burst_s`` how long
     failures of one arm may come together (0: they are independent); ``sticky`` that sessions are the units.
     """
-    parts = {arrival.epoch: _sessions(arrival) if sticky else _requests(arrival) for arrival in arrivals}
+    parts = {arrival.epoch: sessions(arrival) if sticky else requests(arrival) for arrival in arrivals}
     tests = [PairSpec(spec, i, conditional=sticky) for i, spec in enumerate(specs)]
     after = advance(state, tests, parts, live, needed, at_s, every_s)
     if not burst_s:
         return after
     metrics = tuple(
-        msgspec.structs.replace(m, bursts=bursts.take(m.bursts, _summed(parts, i), at_s, burst_s))
+        msgspec.structs.replace(m, bursts=bursts.take(m.bursts, summed(parts, i), at_s, burst_s))
         for i, m in enumerate(after.metrics)
     )
     return msgspec.structs.replace(after, metrics=metrics)
@@ -207,17 +198,6 @@ def take_event(
     return advance(state, tests, parts, live, (needed,) * len(tests), at_s, every_s)
 
 
-def labelled(arrival: Arrival, name: str) -> Pending:
-    """The trials and events of one label in an arrival."""
-    stable, canary = arrival.stable, arrival.canary
-    return Pending(
-        stable.trials.get(name, 0),
-        canary.trials.get(name, 0),
-        (stable.events.get(name, 0),),
-        (canary.events.get(name, 0),),
-    )
-
-
 def advance(
     state: RatesState,
     tests: Sequence[PairSpec],
@@ -232,7 +212,7 @@ def advance(
     metrics, batches, stable, canary = state.metrics, state.batches, state.stable, state.canary
     for epoch, part in parts.items():
         if part.stable or part.canary:
-            pending[epoch] = _pool(pending[epoch], part) if epoch in pending else part
+            pending[epoch] = pooled(pending[epoch], part) if epoch in pending else part
             stable, canary = stable + part.stable, canary + part.canary
     if parts:
         metrics = tuple(_count(m, test.event, parts) for m, test in zip(metrics, tests, strict=True))
@@ -374,46 +354,6 @@ def _due(
         for m, test, need in zip(metrics, tests, needed, strict=True)
         if test.spec.mode is not Mode.OFF
     )
-
-
-def _pool(part: Pending, new: Pending) -> Pending:
-    return Pending(
-        part.stable + new.stable,
-        part.canary + new.canary,
-        tuple(map(sum, zip(part.stable_events, new.stable_events, strict=True))),
-        tuple(map(sum, zip(part.canary_events, new.canary_events, strict=True))),
-    )
-
-
-def _summed(parts: Mapping[int, Pending], event: int) -> Batch:
-    """One event's counts over all epochs."""
-    return Batch(
-        sum(part.stable_events[event] for part in parts.values()),
-        sum(part.stable for part in parts.values()),
-        sum(part.canary_events[event] for part in parts.values()),
-        sum(part.canary for part in parts.values()),
-    )
-
-
-def _requests(arrival: Arrival) -> Pending:
-    stable, canary = arrival.stable, arrival.canary
-    return Pending(stable.requests, canary.requests, _failures(stable), _failures(canary))
-
-
-def _sessions(arrival: Arrival) -> Pending:
-    """The sessions that were entered; each is a trial of all failure classes at once."""
-    labels = [UNIT_EVENTS[name] for name in RATE_METRICS]
-    stable, canary = arrival.stable, arrival.canary
-    return Pending(
-        stable.trials.get(labels[0], 0),
-        canary.trials.get(labels[0], 0),
-        tuple(stable.events.get(label, 0) for label in labels),
-        tuple(canary.events.get(label, 0) for label in labels),
-    )
-
-
-def _failures(counts: Counts) -> tuple[int, ...]:
-    return (counts.errors, counts.client_errors, counts.overload)
 
 
 def _count(metric: RateState, event: int, parts: Mapping[int, Pending]) -> RateState:

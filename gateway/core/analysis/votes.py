@@ -23,8 +23,9 @@ import msgspec
 
 from gateway.core.analysis import wealth
 from gateway.core.analysis.intake import Arrival
-from gateway.core.analysis.rates import PairSpec, Pending, directions_of, labelled
+from gateway.core.analysis.rates import PairSpec, directions_of
 from gateway.core.analysis.spec import EventSpec, RateSpec
+from gateway.core.analysis.trials import Pending, labelled, pooled
 from gateway.core.analysis.wealth import Wealth
 
 LAMBDAS = (0.1, 0.3, 0.6, 0.9, 0.99)
@@ -83,7 +84,7 @@ def take(state: VotesState, spec: EventSpec, arrivals: list[Arrival], live: list
     new = {arrival.epoch: labelled(arrival, spec.name) for arrival in arrivals}
     for epoch, part in new.items():
         if part.stable or part.canary:
-            parts[epoch] = _pool(parts[epoch], part) if epoch in parts else part
+            parts[epoch] = pooled(parts[epoch], part) if epoch in parts else part
     state = VotesState(
         state.tests,
         since_s,
@@ -133,12 +134,3 @@ def _shares(votes: list[Pending]) -> tuple[float, float]:
     stable = math.fsum(w * part.stable_events[0] / part.stable for w, part in zip(weights, votes, strict=True)) / whole
     canary = math.fsum(w * part.canary_events[0] / part.canary for w, part in zip(weights, votes, strict=True)) / whole
     return min(stable, 1.0), min(canary, 1.0)
-
-
-def _pool(part: Pending, new: Pending) -> Pending:
-    return Pending(
-        part.stable + new.stable,
-        part.canary + new.canary,
-        (part.stable_events[0] + new.stable_events[0],),
-        (part.canary_events[0] + new.canary_events[0],),
-    )
