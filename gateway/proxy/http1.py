@@ -20,7 +20,7 @@ import select
 import socket
 import struct
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 
 import httptools
 
@@ -34,9 +34,6 @@ from gateway.proxy.settlement import Settlement
 from gateway.proxy.state import WorkerState
 from gateway.proxy.tunnel import Tunnel
 from gateway.proxy.upstream import UpstreamConnection
-
-if TYPE_CHECKING:
-    from gateway.proxy.listener import ClientRegistry
 
 # How long a closed-for-writing connection is read from, so that a reset does not overtake the answer.
 _LINGER_S: Final = 1.0
@@ -87,9 +84,9 @@ class DownstreamConnection:
         "trusted",
     )
 
-    def __init__(self, worker: WorkerState, registry: ClientRegistry) -> None:
+    def __init__(self, worker: WorkerState, registry: Any) -> None:
         self._worker = worker
-        # Not a `set` to the compiler: it would pass by the methods of what is more than one.
+        # A set, but not to the compiler: it would pass by the methods of one that does more (listener.py).
         self._registry = registry
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set by connection_made, before any use
         self._parser: Any = httptools.HttpRequestParser(self)  # or who takes its place: see `reframe`

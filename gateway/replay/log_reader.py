@@ -29,7 +29,7 @@ from gateway.core.types import weight_bp_from_percent
 from gateway.replay.interval import Interval
 from gateway.replay.readers import RecordingError
 
-# Shorter than a burst (`analysis.burst_s`, 0.3 s): in longer ones clumps of failures could not be seen. A binary fraction.
+# Shorter than a burst (`analysis.burst_s`, 0.3 s), whose clumps would be lost in longer ones. A binary fraction.
 INTERVAL_S = 0.25
 # Workers hand their lines over within a fraction of a second; a collector may mix files a little more.
 LATE_S = 10.0

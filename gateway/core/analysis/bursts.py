@@ -53,7 +53,7 @@ from gateway.core.analysis.wealth import Wealth
 
 QUIET_CELLS = 3
 RECENT_CELLS = 8
-CHANCE = 1.5
+CHANCE = 0.7
 PRIOR_EVENTS = 0.3
 COARSE = 2.0
 SHORTER = 1.6
