@@ -91,14 +91,14 @@ def _read_chunks(data: bytes, at: int) -> tuple[bytes, int]:
     return body, at + 2
 
 
-def whole_requests(data: bytes) -> set[Request]:
-    """All requests that are whole in ``data``, up to its first fault."""
-    found: set[Request] = set()
+def whole_requests(data: bytes) -> list[Request]:
+    """All requests that are whole in ``data``, up to its first fault; two of them may be the same."""
+    found: list[Request] = []
     at = 0
     with contextlib.suppress(NotWholeError, BrokenError):
         while True:
             line, body, at = read_message(data, at, _LINE)
-            found.add((line[1], line[2], body))
+            found.append((line[1], line[2], body))
     return found
 
 
