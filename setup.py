@@ -8,6 +8,7 @@ Rules:
    some of them. `gateway --version`, the line at the start and the metric ``gateway_build_info`` say which it is.
 3. An editable install, or CANARY_GATEWAY_PURE=1, compiles nothing: an edit must never be masked by an older build.
    CANARY_GATEWAY_COMPILED=1 makes a build fail where rule 2 would go on without: for those who ship what they built.
+   CANARY_GATEWAY_OPT_LEVEL=0 compiles without optimising: for tests, which build more often than they run.
 """
 
 from __future__ import annotations
@@ -82,7 +83,12 @@ def extensions() -> list[Extension]:
             settings.write(_MYPY)
             settings.flush()
             return list(
-                mypycify(["--config-file", settings.name, *COMPILED], debug_level="0", group_name="canary_gateway")
+                mypycify(
+                    ["--config-file", settings.name, *COMPILED],
+                    opt_level=os.environ.get("CANARY_GATEWAY_OPT_LEVEL", "3"),
+                    debug_level="0",
+                    group_name="canary_gateway",
+                )
             )
     except (ImportError, OSError, SystemExit) as error:  # mypyc ends the program where it finds a mistake
         if _wanted("CANARY_GATEWAY_COMPILED"):

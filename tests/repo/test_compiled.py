@@ -59,7 +59,7 @@ def version(site: Path) -> str:
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    site, _ = built(tmp_path_factory.mktemp("compiled"), CANARY_GATEWAY_COMPILED="1")
+    site, _ = built(tmp_path_factory.mktemp("compiled"), CANARY_GATEWAY_COMPILED="1", CANARY_GATEWAY_OPT_LEVEL="0")
     return site
 
 
