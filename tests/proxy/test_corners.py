@@ -7,7 +7,6 @@ import contextlib
 import socket
 import ssl
 from pathlib import Path
-from typing import cast
 
 import msgspec
 import pytest
@@ -17,17 +16,16 @@ from gateway.core.traffic import Route, Sticky, Timeouts, bucket_of_key
 from gateway.core.traffic.table import Backend as BackendSpec
 from gateway.core.traffic.table import BackendTls, Endpoint, Passive, RoutingTable
 from gateway.core.types import Variant
-from gateway.proxy.http1 import DownstreamConnection
 from gateway.proxy.plain import PlainReader
 from gateway.proxy.pool import EndpointPool
 from gateway.proxy.proxyprotocol import BadProxyHeader, parse_v1
 from gateway.proxy.resolver import Name
-from gateway.proxy.state import WorkerState
 from gateway.proxy.tally import Tally
 from gateway.proxy.upstream import UpstreamConnection
-from gateway.runtime.settings import Limits, TlsSettings
+from gateway.runtime.settings import TlsSettings
 from tests.support.backend import Backend
 from tests.support.certificates import Authority
+from tests.support.downstream import in_hand
 from tests.support.rawbackend import RawBackend, Talk, Wire
 from tests.support.worker import RunningWorker, eventually, table
 
@@ -246,25 +244,16 @@ async def test_the_first_connection_to_a_name_tries_all_of_its_addresses() -> No
 
 
 async def test_a_request_that_the_loop_has_not_looked_at_yet_is_not_closed_upon() -> None:
-    loop = asyncio.get_running_loop()
-    worker = WorkerState(loop, RoutingTable(1, (), {}), Limits(), boot="b")
-    made: list[DownstreamConnection] = []
-
-    def connection() -> asyncio.Protocol:
-        made.append(DownstreamConnection(worker, set()))
-        return cast("asyncio.Protocol", made[-1])
-
-    server = await loop.create_server(connection, "127.0.0.1", 0)
-    async with server:
-        with socket.create_connection(server.sockets[0].getsockname(), timeout=20) as client:
-            await eventually(lambda: made and made[0].transport is not None, "it is connected")
+    async with in_hand() as hand:
+        with socket.create_connection(hand.address, timeout=20) as client:
+            connection = await hand.connected()
             client.sendall(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
             # On loopback it is there now; nothing has been awaited since, so the loop has not seen it.
-            made[0].sweep(worker.now_s() + 1e6)
-            assert not made[0].closing
+            connection.sweep(hand.worker.now_s() + 1e6)
+            assert not connection.closing
             assert (await asyncio.to_thread(client.recv, 65536)).startswith(b"HTTP/1.1 404 ")
-            made[0].sweep(worker.now_s() + 1e6)
-            assert made[0].closing, "with nothing to hear an idle connection ends"
+            connection.sweep(hand.worker.now_s() + 1e6)
+            assert connection.closing, "with nothing to hear an idle connection ends"
             assert await asyncio.to_thread(client.recv, 65536) == b""
 
 

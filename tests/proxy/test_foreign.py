@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import cast
 
 import httptools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.traffic.table import RoutingTable
 from gateway.proxy.foreign import foreign_lines, holds_foreign
-from gateway.proxy.http1 import DownstreamConnection
-from gateway.proxy.state import WorkerState
-from gateway.runtime.settings import Limits
-from tests.support.worker import eventually
+from tests.support.downstream import in_hand
 
 METHODS = [
     "GET",
@@ -82,22 +77,13 @@ def test_many_of_them_cost_no_more_than_their_length(dense: bytes) -> None:
 @pytest.mark.anyio
 async def test_a_line_is_known_wherever_it_is_torn() -> None:
     """Each piece by itself, as the loop would hand it over: how segments meet is not left to chance."""
-    loop = asyncio.get_running_loop()
-    worker = WorkerState(loop, RoutingTable(1, (), {}), Limits(), boot="b")
-    made: list[DownstreamConnection] = []
-
-    def connection() -> asyncio.Protocol:
-        made.append(DownstreamConnection(worker, set()))
-        return cast("asyncio.Protocol", made[-1])
-
     asks = b"GET /a RTSP/1.0\r\nHost: h\r\nX: y\r\n\r\n"
-    server = await loop.create_server(connection, "127.0.0.1", 0)
-    async with server:
+    async with in_hand() as hand:
         for at in range(1, len(asks)):
-            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-            await eventually(lambda n=at: len(made) == n and made[-1].transport is not None, "it is connected")
-            made[-1].data_received(asks[:at])
-            made[-1].data_received(asks[at:])
+            reader, writer = await asyncio.open_connection(*hand.address)
+            connection = await hand.connected(at)
+            connection.data_received(asks[:at])
+            connection.data_received(asks[at:])
             got = await asyncio.wait_for(reader.readuntil(b"\r\n"), 20)
             assert got.startswith(b"HTTP/1.1 400 "), (at, got)
             writer.close()

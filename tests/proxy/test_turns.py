@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from typing import cast
 
 import msgspec
 import pytest
 
 from gateway.core.traffic.table import Backend as BackendSpec
 from gateway.core.traffic.table import Endpoint, Rescue, Route, RoutingTable, Timeouts
-from gateway.proxy.http1 import DownstreamConnection
-from gateway.proxy.state import WorkerState
 from gateway.runtime.settings import Limits
 from tests.support.backend import Backend, Peer, Seen, answer, hang
+from tests.support.downstream import in_hand
 from tests.support.rawbackend import RawBackend, Wire, reset_on_close
 from tests.support.worker import RunningWorker, eventually, table
 
@@ -160,25 +158,16 @@ async def test_a_drain_answers_what_was_begun() -> None:
 
 async def test_the_moment_that_a_drain_leaves_begins_with_the_drain() -> None:
     """However long a connection has idled before: its next request may be on the way."""
-    loop = asyncio.get_running_loop()
-    worker = WorkerState(loop, RoutingTable(1, (), {}), Limits(), boot="b")
-    made: list[DownstreamConnection] = []
-
-    def connection() -> asyncio.Protocol:
-        made.append(DownstreamConnection(worker, set()))
-        return cast("asyncio.Protocol", made[-1])
-
-    server = await loop.create_server(connection, "127.0.0.1", 0)
-    async with server:
-        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-        await eventually(lambda: made and made[0].transport is not None, "it is connected")
-        drains_s = worker.now_s() + 30
-        worker.now_s = lambda: drains_s  # the clock at which tests stand
-        made[0].shutdown()
-        made[0].sweep(drains_s + 0.9)
-        assert not made[0].transport.is_closing()
-        made[0].sweep(drains_s + 1.1)
-        assert made[0].transport.is_closing()
+    async with in_hand() as hand:
+        _, writer = await asyncio.open_connection(*hand.address)
+        connection = await hand.connected()
+        drains_s = hand.worker.now_s() + 30
+        hand.worker.now_s = lambda: drains_s  # the clock at which tests stand
+        connection.shutdown()
+        connection.sweep(drains_s + 0.9)
+        assert not connection.transport.is_closing()
+        connection.sweep(drains_s + 1.1)
+        assert connection.transport.is_closing()
         writer.close()
 
 

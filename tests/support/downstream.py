@@ -1,0 +1,43 @@
+"""A listener whose connections a test holds in hand: for moments that a process of its own would not show."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import cast
+
+from gateway.core.traffic.table import RoutingTable
+from gateway.proxy.http1 import DownstreamConnection
+from gateway.proxy.state import WorkerState
+from gateway.runtime.settings import Limits
+from tests.support.worker import eventually
+
+
+class InHand:
+    """``address`` to connect to; ``made`` are the connections so far, each with the state of its worker."""
+
+    def __init__(self) -> None:
+        self.worker = WorkerState(asyncio.get_running_loop(), RoutingTable(1, (), {}), Limits(), boot="b")
+        self.made: list[DownstreamConnection] = []
+        self.address: tuple[str, int] = ("", 0)
+
+    def connection(self) -> asyncio.Protocol:
+        """What the loop asks for when somebody connects."""
+        self.made.append(DownstreamConnection(self.worker, set()))
+        return cast("asyncio.Protocol", self.made[-1])
+
+    async def connected(self, count: int = 1) -> DownstreamConnection:
+        """The newest of ``count`` connections, as soon as it is one."""
+        await eventually(lambda: len(self.made) == count and self.made[-1].transport is not None, "it is connected")
+        return self.made[-1]
+
+
+@contextlib.asynccontextmanager
+async def in_hand() -> AsyncIterator[InHand]:
+    """No route leads anywhere: what is whole is answered with 404."""
+    hand = InHand()
+    server = await asyncio.get_running_loop().create_server(hand.connection, "127.0.0.1", 0)
+    async with server:
+        hand.address = server.sockets[0].getsockname()[:2]
+        yield hand
