@@ -18,16 +18,15 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 from gateway.admin.principals import Keyring
 from gateway.config.admin import AdminConfig, AdminTlsConfig
 from gateway.config.mistakes import BadValue
 from gateway.config.world import Key, admin_keys, admin_tls
+from gateway.runtime.filemarks import Marks, marks_of
 
 _log = logging.getLogger("gateway.control")
 LOOK_S = 1.0
-_Marks = tuple[tuple[int, int, int] | None, ...]
 
 
 class Credentials:
@@ -51,8 +50,8 @@ class Credentials:
         if tls is not None and tls.client_ca_file is not None:
             self._tls_files.append(tls.client_ca_file)
         self.read = asyncio.Event()
-        self._token_marks: _Marks = ()
-        self._tls_marks: _Marks = ()
+        self._token_marks: Marks = ()
+        self._tls_marks: Marks = ()
 
     async def run(self) -> None:
         """Look for ever; ``read`` is set when that has been done once."""
@@ -64,10 +63,10 @@ class Credentials:
     def look(self) -> None:
         """Take in what has changed. Reads files."""
         # Marked before they are read: what changes meanwhile is read once more.
-        if (marks := _marks(self._token_files)) != self._token_marks:
+        if (marks := marks_of(self._token_files)) != self._token_marks:
             self._token_marks = marks
             self._take("admin tokens", self._read_tokens)
-        if (marks := _marks(self._tls_files)) != self._tls_marks:
+        if (marks := marks_of(self._tls_files)) != self._tls_marks:
             self._tls_marks = marks
             self._take("admin certificate", self._read_tls)
 
@@ -106,15 +105,3 @@ class Credentials:
         context.num_tickets = 0
         context.sni_callback = hand_on
         return context
-
-
-def _marks(files: Sequence[Path]) -> _Marks:
-    return tuple(_mark(path) for path in files)
-
-
-def _mark(path: Path) -> tuple[int, int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino

@@ -16,7 +16,8 @@ import time
 from pathlib import Path
 
 from gateway.proxy.certificates import Certificate, read_certificate
-from gateway.runtime.clienttls import Marks, marks_of, no_passphrase
+from gateway.runtime.clienttls import no_passphrase
+from gateway.runtime.filemarks import Marks, marks_of
 from gateway.runtime.settings import TlsSettings
 
 _log = logging.getLogger("gateway.worker")

@@ -13,14 +13,12 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Sequence
-from pathlib import Path
 
 from gateway.core.traffic.table import BackendTls
+from gateway.runtime.filemarks import marks_of
 
 _log = logging.getLogger("gateway.worker")
 _ALPN = ["http/1.1"]
-Marks = tuple[tuple[int, int, int] | None, ...]
 
 
 class ClientTls:
@@ -63,16 +61,3 @@ def client_context(tls: BackendTls | None) -> ssl.SSLContext:
 def no_passphrase() -> str:
     """Without this OpenSSL would ask for one on the terminal."""
     raise ValueError("the key has a passphrase")
-
-
-def marks_of(files: Sequence[str]) -> Marks:
-    """What tells that a file has changed; None for one that is not there."""
-    return tuple(_mark(name) for name in files)
-
-
-def _mark(name: str) -> tuple[int, int, int] | None:
-    try:
-        status = Path(name).stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
