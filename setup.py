@@ -29,6 +29,7 @@ COMPILED = (
         for name in (
             *(
                 "client",
+                "clientend",
                 "exchange",
                 "extras",
                 "faults",
@@ -38,8 +39,13 @@ COMPILED = (
                 "logged",
                 "passive",
                 "plain",
+                "plan",
+                "pool",
+                "requesthead",
+                "responsehead",
+                "settlement",
             ),
-            *("plan", "pool", "settlement", "state", "tally", "tracing", "upstream"),
+            *("state", "tally", "tracing", "upstream"),
         )
     ),
 )

@@ -18,6 +18,9 @@ from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+# Longer than clients keep a connection (httpx five seconds, most others a minute): who closes first should be the one
+# that knows whether the next request is on its way (RFC 9112, 9.5).
+KEEP_ALIVE_S = 75
 # struct ucred of unix(7): process, user, group.
 _UCRED = struct.Struct("3i")
 
@@ -74,6 +77,7 @@ def server_config(app: Starlette, tls: ssl.SSLContext | None = None) -> uvicorn.
         log_config=None,
         access_log=False,
         server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=2,
         ssl_context_factory=None if tls is None else lambda *_: tls,
     )

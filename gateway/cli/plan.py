@@ -20,9 +20,10 @@ from rich.table import Table
 from gateway.admin.bodies import encode
 from gateway.cli.tables import console
 from gateway.config import build
-from gateway.config.load import load
+from gateway.config.load import load_elsewhere
 from gateway.config.mistakes import ConfigError
 from gateway.config.schema import MatchConfig, RouteConfig
+from gateway.core.analysis import budget
 from gateway.core.analysis.planning import (
     R_DETECT,
     R_PROVE,
@@ -112,8 +113,8 @@ def _question(
     rate: str, base_rate: str, regression: str, metric: str, deadline: str | None, **options: Any
 ) -> Question:
     route = _route(options["config"], options["route"])
-    spec = AnalysisSpec() if route is None else build.analysis_spec(route)
     ladder = _DEFAULT_PLAN if route is None else build.plan(route)
+    spec = AnalysisSpec() if route is None else budget.for_bake(build.analysis_spec(route), ladder.bake_s)
     base = _number("--base-rate", base_rate)
     return Question(
         requests_per_s=_number("--rate", rate),
@@ -131,7 +132,7 @@ def _route(config: Path | None, name: str | None) -> RouteConfig | None:
         if name is not None:
             raise InvalidValueError("--route names a route of a configuration: give its file with --config")
         return None
-    routes = {route.name: route for route in load(config).routes}
+    routes = {route.name: route for route in load_elsewhere(config).routes}
     if name is None and len(routes) == 1:
         return next(iter(routes.values()))
     if name not in routes:
@@ -287,6 +288,11 @@ def _asked(question: Question) -> Iterator[str]:
         f" To be caught: {_percent(question.regression_rate)}. Good enough: proven below {_percent(bound)}"
         f" (margin_ratio {margins.margin_ratio:g}, margin_delta {margins.margin_delta:g})."
     )
+    if question.spec.sticky:
+        yield (
+            "The route is sticky, its unit is the session: --rate has to be sessions per second, and rates the shares"
+            " of sessions with a failure."
+        )
     yield (
         'Canary requests and time of each step on its own: "at best" for any test that keeps the same promise'
         " (the information limit), and as expected of this engine, on average."
@@ -326,6 +332,9 @@ def _told(answer: Forecast) -> Iterator[str]:
             f"Latency is judged in slices of {question.spec.latency.slice_s:g} s: about {_count(prove.slices)} to"
             f" prove a canary not slower, about {_count(convict.slices)} to convict a hopelessly slow one."
         )
+    if events := [event.name for event in question.spec.events if event.decides]:
+        more = f" and {len(events) - 3} more" if len(events) > 3 else ""
+        yield f"Not planned: {', '.join(events[:3])}{more} must be proven too before a step is left."
     yield ""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.config.build import analysis_spec, endpoints_of, guarded, plan, routing_table
-from gateway.config.load import load, read, reload
+from gateway.config.load import load, load_elsewhere, read, reload
 from gateway.config.mistakes import ConfigError, Mistake
 from gateway.config.schema import GatewayConfig, RouteConfig
 from gateway.config.world import Key, admin_keys, admin_tls, admin_token
@@ -21,6 +21,7 @@ __all__ = [
     "endpoints_of",
     "guarded",
     "load",
+    "load_elsewhere",
     "plan",
     "read",
     "reload",

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import enum
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, Field
 
 from gateway.config import grammar
-from gateway.config.mistakes import BadValue, Flaw, TreePath
+from gateway.config.mistakes import Flaw, TreePath, flaws_in
+from gateway.config.pem import take_authorities, take_chain
 from gateway.config.section import YEAR_S, Cidr, FilePath, Seconds, Section
 from gateway.config.shape import Noun
 from gateway.core.traffic.table import BackendTls, Passive
@@ -87,10 +89,10 @@ def edge_flaws(config: GatewayConfig) -> Iterator[Flaw]:
     tls = config.tls
     for index, pair in enumerate(tls.certificates if tls else ()):
         path: TreePath = ("tls", "certificates", index, "cert_file")
-        yield from _refusal(path, lambda pair=pair: _chain(pair.cert_file, pair.key_file))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+        yield from flaws_in(path, partial(_chain, pair.cert_file, pair.key_file))
     if tls is not None and tls.client_ca_file is not None:
         ca = tls.client_ca_file
-        yield from _refusal(("tls", "client_ca_file"), lambda: _authorities(ca))
+        yield from flaws_in(("tls", "client_ca_file"), lambda: _authorities(ca))
     for name, backend in config.backends.items():
         yield from _backend_flaws(("backends", name, "tls"), backend.tls)
 
@@ -100,44 +102,20 @@ def _backend_flaws(path: TreePath, tls: BackendTlsConfig | None) -> Iterator[Fla
         return
     ca, certificate, key = tls.ca_file, tls.cert_file, tls.key_file
     if ca is not None:
-        yield from _refusal((*path, "ca_file"), lambda: _authorities(ca))
+        yield from flaws_in((*path, "ca_file"), lambda: _authorities(ca))
     if certificate is not None and key is not None:
-        yield from _refusal((*path, "cert_file"), lambda: _chain(certificate, key))
+        yield from flaws_in((*path, "cert_file"), lambda: _chain(certificate, key))
     elif certificate is not None or key is not None:
         given, absent = ("cert_file", "key_file") if key is None else ("key_file", "cert_file")
         yield Flaw((*path, given), f"{absent} is not given", "give both, or none of them")
 
 
 def _chain(certificate: Path, key: Path) -> None:
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password=_no_passphrase)
-    except (OSError, ValueError) as error:
-        mend = "give a certificate chain and its key as PEM files that this user may read, the key without a passphrase"
-        raise BadValue(f"cannot use {certificate} with {key}: {_why(error)}", mend) from None
+    take_chain(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), certificate, key)
 
 
 def _authorities(path: Path) -> None:
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(path)
-    except (OSError, ValueError) as error:
-        mend = "give the CA's certificates as a PEM file that this user may read"
-        raise BadValue(f"cannot use {path}: {_why(error)}", mend) from None
-
-
-def _why(error: Exception) -> str:
-    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
-
-
-def _no_passphrase() -> str:
-    # Without this OpenSSL would ask for one on the terminal.
-    raise ValueError("the key has a passphrase")
-
-
-def _refusal(path: TreePath, read: Callable[[], None]) -> Iterator[Flaw]:
-    try:
-        read()
-    except BadValue as bad:
-        yield Flaw(path, bad.problem, bad.mend)
+    take_authorities(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), path)
 
 
 def _text(path: Path | None) -> str | None:

@@ -13,12 +13,13 @@ import binascii
 import enum
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
 from gateway.config import grammar
-from gateway.config.mistakes import BadValue, Flaw, TreePath, show
+from gateway.config.mistakes import BadValue, Flaw, TreePath, flaws_in, show
 from gateway.config.section import EnvironmentName, FilePath, RouteName, Seconds, Section
 from gateway.config.shape import Noun
 from gateway.core.rollout.types import NOTIFY_KINDS
@@ -135,10 +136,7 @@ def hook_flaws(hooks: Iterable[HookConfig], gates: Iterable[GateConfig], environ
             ("secret_env" if one.secret_env is not None else "secret_file", webhook_secret),
         )
         for key, read in ways:
-            try:
-                read(one, environ)
-            except BadValue as bad:
-                yield Flaw((*path, key), bad.problem, bad.mend)
+            yield from flaws_in((*path, key), partial(read, one, environ))
 
 
 def _variable(name: str, environ: Mapping[str, str]) -> str:

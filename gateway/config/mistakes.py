@@ -10,7 +10,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -64,6 +64,14 @@ class BadValue(InvalidValueError):
         self.problem = problem
         self.mend = mend
         super().__init__(f"{problem}; {mend}")
+
+
+def flaws_in(path: TreePath, read: Callable[[], object]) -> Iterator[Flaw]:
+    """What ``read`` refuses, as a flaw at that place."""
+    try:
+        read()
+    except BadValue as bad:
+        yield Flaw(path, bad.problem, bad.mend)
 
 
 def place_of(path: TreePath) -> str:

@@ -16,7 +16,8 @@ from gateway.config.grammar import Address, UnixSocket
 from gateway.config.mistakes import BadValue, Flaw, TreePath, place_of, show
 from gateway.config.predictions import PREDICTED, TOLERANCE
 from gateway.config.schema import DEFAULT_ADMIN, DEFAULT_LISTEN
-from gateway.core.analysis.spec import LATENCY_METRICS
+from gateway.core.analysis.bursts import COARSE
+from gateway.core.analysis.spec import LATENCY_METRICS, AnalysisSpec
 
 
 def at(tree: Any, *path: str | int) -> Any:
@@ -172,6 +173,18 @@ def _ladders_rise(tree: Any) -> Iterator[Flaw]:
                 yield from _rising(rungs, lambda index, below=below: (*below, index))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
 
 
+def _looks_see_bursts(tree: Any) -> Iterator[Flaw]:
+    for path, route in _routes(tree):
+        interval_s, burst_s = (at(route, "analysis", key) for key in ("interval_s", "burst_s"))
+        burst_s = AnalysisSpec().burst_s if burst_s is None else burst_s
+        if not isinstance(interval_s, (int, float)) or not isinstance(burst_s, (int, float)):
+            continue
+        if burst_s > 0 and COARSE * burst_s < interval_s:
+            what = f"looks {show(interval_s)} s apart cannot see that failures come together within {show(burst_s)} s"
+            mend = f"give at most {COARSE * burst_s:g}, or burst_s: 0 to count each failure by itself"
+            yield Flaw((*path, "analysis", "interval_s"), what, mend)
+
+
 def _guardrails_have_thresholds(tree: Any) -> Iterator[Flaw]:
     for path, route in _routes(tree):
         guardrails = at(route, "analysis", "guardrails")
@@ -296,6 +309,7 @@ _RULES: tuple[Callable[[Any], Iterator[Flaw]], ...] = (
     _events_have_sources,
     _predictions_can_be_found,
     _guardrails_have_thresholds,
+    _looks_see_bursts,
     _hooks_are_whole,
     _hooks_name_routes,
     _plans_name_gates,

@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 import ssl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ import msgspec
 
 from gateway.config.admin import AdminConfig, AdminTlsConfig, Scope, TokenConfig
 from gateway.config.grammar import UnixSocket, environment_name, file_path
-from gateway.config.mistakes import BadValue, Flaw, TreePath, show
+from gateway.config.mistakes import BadValue, Flaw, TreePath, flaws_in, show
+from gateway.config.pem import take_authorities, take_chain
 from gateway.config.relations import at, listen_address
 from gateway.config.section import DEFAULT_ADMIN
 
@@ -59,28 +60,11 @@ def admin_tls(tls: AdminTlsConfig) -> ssl.SSLContext:
     """The context of the admin listener: TLS 1.2 or newer. Raises BadValue when a file of it cannot be used."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(tls.cert_file, tls.key_file, password=_no_passphrase)
-    except (OSError, ValueError) as error:
-        why = error.strerror or str(error) if isinstance(error, OSError) else str(error)
-        raise BadValue(
-            f"cannot use {tls.cert_file} with {tls.key_file}: {why}",
-            "give a certificate chain and its key as PEM files that this user may read, the key without a passphrase",
-        ) from None
+    take_chain(context, tls.cert_file, tls.key_file)
     if tls.client_ca_file is not None:
-        try:
-            context.load_verify_locations(tls.client_ca_file)
-        except (OSError, ValueError) as error:
-            why = error.strerror or str(error) if isinstance(error, OSError) else str(error)
-            mend = "give the CA's certificates as a PEM file that this user may read"
-            raise BadValue(f"cannot use {tls.client_ca_file}: {why}", mend) from None
+        take_authorities(context, tls.client_ca_file)
         context.verify_mode = ssl.CERT_REQUIRED
     return context
-
-
-def _no_passphrase() -> str:
-    # Without this OpenSSL would ask for one on the terminal.
-    raise ValueError("the key has a passphrase")
 
 
 def admin_token(admin: AdminConfig, environ: Mapping[str, str]) -> str | None:
@@ -141,9 +125,9 @@ def _unreadable(
     env_at: TreePath, env: Any, file_at: TreePath, file: Any, environ: Mapping[str, str], base: Path
 ) -> Iterator[Flaw]:
     if isinstance(env, str):
-        yield from _refusal(env_at, lambda: _token_of_environment(environment_name(env), environ))
+        yield from flaws_in(env_at, lambda: _token_of_environment(environment_name(env), environ))
     if isinstance(file, str):
-        yield from _refusal(file_at, lambda: _token_of_file(base / file_path(file)))
+        yield from flaws_in(file_at, lambda: _token_of_file(base / file_path(file)))
 
 
 def _names_differ(path: TreePath, items: Any) -> Iterator[Flaw]:
@@ -171,17 +155,10 @@ def tls_flaws(admin: AdminConfig) -> Iterator[Flaw]:
     if tls is not None and isinstance(admin.listen, UnixSocket):
         yield Flaw(("admin", "tls"), "a Unix socket is not encrypted", "remove tls, or listen on an address")
     elif tls is not None:
-        yield from _refusal(("admin", "tls", "cert_file"), lambda: admin_tls(tls))
+        yield from flaws_in(("admin", "tls", "cert_file"), lambda: admin_tls(tls))
         if tls.clients and tls.client_ca_file is None:
             problem = "without client_ca_file nobody shows a certificate"
             yield Flaw(("admin", "tls", "clients"), problem, "add client_ca_file")
-
-
-def _refusal(path: TreePath, read: Callable[[], object]) -> Iterator[Flaw]:
-    try:
-        read()
-    except BadValue as bad:
-        yield Flaw(path, bad.problem, bad.mend)
 
 
 def state_dir_flaws(path: Path) -> Iterator[Flaw]:

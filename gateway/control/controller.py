@@ -48,7 +48,7 @@ from gateway.control.views import (
 )
 from gateway.control.wishes import Wishes
 from gateway.control.world import no_verdict, world
-from gateway.core.analysis import Evidence, Verdict, judge
+from gateway.core.analysis import Evidence, Look, Verdict, look
 from gateway.core.errors import ConflictError, JournalError, NotFoundError
 from gateway.core.rollout import Analysed, Phase, World
 from gateway.core.traffic.table import RoutingTable
@@ -201,16 +201,16 @@ class Controller(Wishes):
             self._decisions.pass_time(route, now_s)
             return
         evidence = self._evidence(route, now_s)
-        route.analysis_state, analysis = judge(route.analysis_state.spec, route.analysis_state, evidence)
-        if self.inspection is not None:
-            analysis = self.inspection.hold(route.name, analysis)
-        key = (route.name, analysis.verdict.value)
+        route.analysis_state, seen = look(route.analysis_state.spec, route.analysis_state, evidence)
+        if self.inspection is not None and seen.verdict is Verdict.PASS:
+            seen = Look.of(self.inspection.hold(route.name, seen.analysis))
+        key = (route.name, seen.verdict.value)
         self._verdicts[key] = self._verdicts.get(key, 0) + 1
-        changed = route.analysis is None or route.analysis.verdict is not analysis.verdict
-        route.analysis = analysis
-        event = Analysed(now_s, analysis.verdict, analysis.reason, analysis.causes, analysis.canary_requests, known)
+        changed = route.look is None or route.look.verdict is not seen.verdict
+        route.look = seen
+        event = Analysed(now_s, seen.verdict, seen.reason, seen.causes, seen.canary_requests, known)
         route.heard = event
-        self._decisions.hear(route, event, analysis)
+        self._decisions.hear(route, event, seen)
         if changed or now_s - route.announced_s >= _ANALYSIS_EVENT_EVERY_S:
             route.announced_s = now_s
             self._decisions.announce(route, "analysis")

@@ -25,11 +25,11 @@ import msgspec
 
 from gateway.control.events import EventLog
 from gateway.control.executor import Executor, Served
-from gateway.control.journal import Roles
+from gateway.control.journal_rows import Roles
 from gateway.control.records import Records
 from gateway.control.routes import Pending, RouteState
 from gateway.control.scribe import Scribe
-from gateway.core.analysis import Analysis, Verdict
+from gateway.core.analysis import Analysis, Look, Verdict
 from gateway.core.errors import ConflictError, GatewayError, JournalError
 from gateway.core.rollout import (
     AUTOMATION,
@@ -80,16 +80,16 @@ class Decisions:
         self._events = events
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def hear(self, route: RouteState, event: Analysed, analysis: Analysis) -> None:
+    def hear(self, route: RouteState, event: Analysed, look: Look) -> None:
         """The evidence was judged. Never waits."""
         heard: Event = event
         if event.verdict is Verdict.FAIL and route.decided.phase is Phase.PROMOTED:
             # A promotion waits for the disk while the canary fails. The machine's way back from there is an abort.
             heard = AbortWished(event.at_s, AUTOMATION, event.reason)
-        if self._at_once(route, heard, analysis) or route.turn.locked():
+        if self._at_once(route, heard, look) or route.turn.locked():
             return
         if self._scribe.refusal is None and not self._scribe.hangs:
-            self._spawn(self._in_turn(route, lambda: heard, analysis, self._pending(route)))
+            self._spawn(self._in_turn(route, lambda: heard, look, self._pending(route)))
 
     def pass_time(self, route: RouteState, now_s: float) -> None:
         """Time has passed in which nothing could be judged. Never waits."""
@@ -107,11 +107,11 @@ class Decisions:
         Raises TransitionError, JournalError (nothing was done), ConflictError (something else was decided meanwhile).
         """
         event = make()
-        analysis = None if isinstance(event, Started) else route.analysis
-        if not self._at_once(route, event, analysis):
+        look = None if isinstance(event, Started) else route.look
+        if not self._at_once(route, event, look):
             # Shielded: when whoever asked has gone, the journal and the table must agree all the same.
             self._refuse_a_hanging_disk()
-            await asyncio.shield(self._spawn(self._in_turn(route, make, analysis, self._pending(route))))
+            await asyncio.shield(self._spawn(self._in_turn(route, make, look, self._pending(route))))
         await self._executor.settled()
 
     async def weigh(self, route: RouteState, weight_bp: int, by: str) -> None:
@@ -157,7 +157,7 @@ class Decisions:
 
     # less
 
-    def _at_once(self, route: RouteState, event: Event, analysis: Analysis | None) -> bool:
+    def _at_once(self, route: RouteState, event: Event, look: Look | None) -> bool:
         """Apply the event, unless it wants more exposure: then nothing is done and the answer is False."""
         new, commands = step(route.decided, event)
         if new is route.decided:
@@ -176,7 +176,7 @@ class Decisions:
             self._take_back(route, new.reason)
             return True
         self._apply(route, new, commands)
-        self._journal(route.configured, event, new, analysis)
+        self._journal(route.configured, event, new, None if look is None else look.analysis)
         self._tell(route, commands)
         return True
 
@@ -190,14 +190,15 @@ class Decisions:
         self,
         route: RouteState,
         make: Callable[[], Event],
-        analysis: Analysis | None,
+        look: Look | None,
         pending: Pending,
     ) -> None:
         async with self._turn(route, pending):
             event = make()
-            if self._at_once(route, event, analysis):
+            if self._at_once(route, event, look):
                 return
             new, commands = step(route.decided, event)
+            analysis = None if look is None else look.analysis
             before, route.decided = route.rollout, new
             try:
                 written = self._append(route.configured, event, new, analysis)

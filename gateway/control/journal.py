@@ -12,7 +12,6 @@ Rules
    later write raises, reads answer as far as the disk allows (or raise too), and only opening the file again ends it.
 4. A damaged file is refused when it is opened. An unreadable journal means stable only.
 5. Wall-clock times are for people to read. Order is ``seq``: 1, 2, 3, … without gaps.
-6. Values are JSON with the event's type in ``type``; infinities are written as Python's json does.
 
 A promotion is kept in ``roles`` too, in the transaction of its event: the promoted backend is the route's stable one as
 long as the configuration names the same stable backend as it did then. Old rollouts are pruned, and so is the middle of
@@ -24,15 +23,13 @@ decides something; then the rollout owns the weight.
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import msgspec
 from msgspec.structs import replace
@@ -48,55 +45,11 @@ from gateway.control.journal_file import (
     checksum,
     open_checked,
 )
+from gateway.control.journal_rows import HandWeight, JournalEntry, Roles, Snapshot, decoded, encoded, finite
 from gateway.core.analysis.types import Analysis
 from gateway.core.errors import GatewayError, InvalidValueError, JournalError, NotFoundError
 from gateway.core.rollout import Event, Rollout, Started, step
 from gateway.core.types import WEIGHT_BP_MAX
-
-T = TypeVar("T")
-
-
-class JournalEntry(msgspec.Struct, frozen=True):
-    """One decision: the event, the state after it, and the analysis that caused it, if one did."""
-
-    seq: int
-    rollout_id: str
-    wall_time_s: float
-    kind: str
-    event: Event
-    state: Rollout
-    analysis: Analysis | None
-
-
-class Snapshot(msgspec.Struct, frozen=True):
-    """What the analysis of a rollout knew when the journal stood at ``seq``, as the bytes that were given."""
-
-    rollout_id: str
-    seq: int
-    wall_time_s: float
-    analysis_state: bytes
-    evidence: bytes
-
-
-class HandWeight(msgspec.Struct, frozen=True):
-    """A weight set by hand on a route without a rollout, and the backends that it was meant for."""
-
-    route: str
-    stable: str
-    canary: str
-    weight_bp: int
-    by: str
-    wall_time_s: float
-
-
-class Roles(msgspec.Struct, frozen=True):
-    """Whom the promotion ``rollout_id`` made stable on a route whose configuration names ``configured`` as stable."""
-
-    route: str
-    configured: str
-    stable: str
-    rollout_id: str
-    wall_time_s: float
 
 
 class Journal:
@@ -155,9 +108,9 @@ class Journal:
         if state.rollout_id != rollout_id:
             raise InvalidValueError(f"the state is of rollout {state.rollout_id!r}, not of {rollout_id!r}")
         seq = self._last_seq + 1
-        found = None if analysis is None else _encode(analysis)
+        found = None if analysis is None else encoded(analysis)
         kind = type(event).__name__
-        row = (seq, rollout_id, state.route, _wall_time(wall_time_s), kind, _encode(event), _encode(state), found)
+        row = (seq, rollout_id, state.route, finite(wall_time_s), kind, encoded(event), encoded(state), found)
         with self._transaction(f"event {seq} ({kind} of rollout {rollout_id})"):
             self._insert("events", EVENT_COLUMNS, row)
             self._connection.execute("DELETE FROM weights WHERE route = ?", (state.route,))
@@ -234,7 +187,7 @@ class Journal:
         if not newest:
             return
         # Counted from the end: the middle of a long rollout may have been taken out.
-        after = _decode(newest[0], Rollout).revision - revision
+        after = decoded(newest[0], Rollout).revision - revision
         row = self._one(
             "SELECT seq FROM events WHERE rollout_id = ? ORDER BY seq DESC LIMIT 1 OFFSET ?", (rollout_id, after)
         )
@@ -255,7 +208,7 @@ class Journal:
         seq = self._one("SELECT max(seq) FROM events WHERE rollout_id = ?", (rollout_id,))[0]
         if seq is None:
             raise _unknown(rollout_id)
-        row = (rollout_id, seq, _wall_time(wall_time_s), bytes(analysis_state), bytes(evidence))
+        row = (rollout_id, seq, finite(wall_time_s), bytes(analysis_state), bytes(evidence))
         with self._transaction(f"the snapshot of rollout {rollout_id}"):
             self._insert("snapshots", SNAPSHOT_COLUMNS, row)
 
@@ -263,7 +216,7 @@ class Journal:
         """Keep a weight that was set by hand on a route without a rollout, 0..10000 bp."""
         if not 0 <= weight_bp <= WEIGHT_BP_MAX:
             raise InvalidValueError(f"weight_bp must be from 0 to {WEIGHT_BP_MAX} basis points, not {weight_bp!r}")
-        row = (route, stable, canary, int(weight_bp), by, _wall_time(wall_time_s))
+        row = (route, stable, canary, int(weight_bp), by, finite(wall_time_s))
         with self._transaction(f"the weight of route {route}"):
             self._insert("weights", WEIGHT_COLUMNS, row)
 
@@ -306,7 +259,7 @@ class Journal:
     def latest(self, route: str) -> Rollout | None:
         """Return the state of the rollout that last changed on a route, None without one."""
         row = self._one("SELECT state FROM events WHERE route = ? ORDER BY seq DESC LIMIT 1", (route,))
-        return _decode(row[0], Rollout) if row else None
+        return decoded(row[0], Rollout) if row else None
 
     def rollouts(self, route: str | None = None, limit: int = 50, before: str | None = None) -> list[Rollout]:
         """Return the latest state of each rollout, last started first; ``before`` a rollout's id goes on from there.
@@ -323,7 +276,7 @@ class Journal:
             " JOIN events ON seq = head WHERE opened < ? AND (? IS NULL OR route = ?) ORDER BY opened DESC LIMIT ?",
             (first, route, route, max(0, limit)),
         )
-        return [_decode(state, Rollout) for (state,) in rows]
+        return [decoded(state, Rollout) for (state,) in rows]
 
     def events(self, rollout_id: str) -> list[JournalEntry]:
         """Return all that happened to a rollout, oldest first. Raises NotFoundError for an unknown one."""
@@ -388,9 +341,9 @@ class Journal:
     def _entry(self, row: tuple[Any, ...]) -> JournalEntry:
         seq, rollout_id, _route, wall_time_s, kind, event, state, analysis = row
         try:
-            found = None if analysis is None else _decode(analysis, Analysis)
+            found = None if analysis is None else decoded(analysis, Analysis)
             return JournalEntry(
-                seq, rollout_id, wall_time_s, kind, _decode(event, Event), _decode(state, Rollout), found
+                seq, rollout_id, wall_time_s, kind, decoded(event, Event), decoded(state, Rollout), found
             )
         except (msgspec.ValidationError, ValueError) as error:
             raise JournalError(f"journal {self.path}: event {seq} ({kind}) cannot be read: {error}") from error
@@ -423,29 +376,6 @@ def _joined(ranges: dict[int, int]) -> list[tuple[int, int]]:
         else:
             joined.append((first, last))
     return joined
-
-
-def _encode(value: msgspec.Struct) -> str:
-    # Not msgspec.json: it writes infinities as null, which no float field can read again.
-    return json.dumps(msgspec.to_builtins(value, enc_hook=_number), separators=(",", ":"))
-
-
-def _number(value: Any) -> Any:
-    """Turn a number of numpy's kind into Python's: a stray one in a finding must not stop a rollback's record."""
-    if hasattr(value, "item"):
-        return value.item()
-    raise NotImplementedError(f"a journal holds no {type(value).__name__}")
-
-
-def _decode(text: str, kind: type[T] | Any) -> T:
-    decoded: T = msgspec.convert(json.loads(text), kind)
-    return decoded
-
-
-def _wall_time(wall_time_s: float) -> float:
-    if not math.isfinite(wall_time_s):
-        raise InvalidValueError(f"wall_time_s must be a finite number of seconds, not {wall_time_s!r}")
-    return float(wall_time_s)
 
 
 def _unknown(rollout_id: str) -> NotFoundError:

@@ -20,7 +20,8 @@ from gateway.control.alarms import Alarms
 from gateway.control.decisions import Decisions
 from gateway.control.executor import Executor, Served
 from gateway.control.hub import WorkerHub
-from gateway.control.journal import HandWeight, Journal, Roles
+from gateway.control.journal import Journal
+from gateway.control.journal_rows import HandWeight, Roles
 from gateway.control.records import Record, Records, read_records
 from gateway.control.routes import RouteState, Saved, read_route
 from gateway.control.scribe import Scribe

@@ -1,4 +1,4 @@
-"""What the controller keeps of one route: its rollout, its evidence so far, and the last analysis."""
+"""What the controller keeps of one route: its rollout, its evidence so far, and the last look at it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import msgspec
 
 from gateway.config.build import analysis_spec, plan
 from gateway.config.schema import RouteConfig
-from gateway.control.journal import HandWeight, Journal, Roles, Snapshot
+from gateway.control.journal import Journal
+from gateway.control.journal_rows import HandWeight, Roles, Snapshot
 from gateway.control.pulse import Pulse
 from gateway.control.records import Record
 from gateway.control.views import RolloutView
-from gateway.core.analysis import Analysis, AnalysisState, Evidence, Verdict, bake, budget, explained, judge
+from gateway.core.analysis import Analysis, AnalysisState, Evidence, Look, Verdict, bake, budget, explained, judge
 from gateway.core.errors import JournalError
 from gateway.core.rollout import Analysed, Phase, Rollout, waiting_for
 from gateway.core.types import weight_bp_from_percent
@@ -50,13 +51,18 @@ class RouteState:
         self.promoted: Roles | None = None
         self.lowered_by_hand = 0
         self.analysis_state: AnalysisState | None = None
-        self.analysis: Analysis | None = None
+        self.look: Look | None = None
         self.heard: Analysed | None = None
         self.pulse = Pulse()
         self.frozen = False
         self.first_epoch = 0
         self.announced_s = 0.0
         self.snapshot_s = 0.0
+
+    @property
+    def analysis(self) -> Analysis | None:
+        """The last analysis, with its sentences."""
+        return None if self.look is None else self.look.analysis
 
     @property
     def stable(self) -> str:
@@ -99,7 +105,7 @@ class RouteState:
     def begin(self, first_epoch: int, bake_s: float) -> None:
         """A rollout begins; so does its evidence, with the epoch that the start itself publishes."""
         self.analysis_state = AnalysisState.fresh(budget.for_bake(self.spec, bake_s))
-        self.analysis = None
+        self.look = None
         self.heard = None
         self.first_epoch = first_epoch
 
@@ -115,7 +121,7 @@ class RouteState:
         self.analysis_state = self._restored(snapshot) or fresh
         if rollout.phase is Phase.BAKING:
             self.bake(rollout.plan.bake_s)
-        self.analysis = analysis
+        self.look = None if analysis is None else Look.of(analysis)
 
     def _restored(self, snapshot: Snapshot | None) -> AnalysisState | None:
         if snapshot is None:
@@ -143,7 +149,7 @@ class RouteState:
         """The last rollout is history: the configuration speaks of other backends now."""
         self.rollout = self.decided = Rollout()
         self.analysis_state = None
-        self.analysis = None
+        self.look = None
 
     def configure(self, config: RouteConfig, backends: Container[str]) -> bool:
         """Another configuration; a rollout that is under way goes on by its own plan and spec.

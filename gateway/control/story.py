@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from gateway.control.journal import JournalEntry
+from gateway.control.journal_rows import JournalEntry
 from gateway.core.analysis.report import times
 from gateway.core.analysis.types import Finding
 from gateway.core.rollout import AUTOMATION, Event, Rollout

@@ -18,7 +18,8 @@ import msgspec
 
 from gateway.config.schema import GatewayConfig
 from gateway.control.controller import Controller
-from gateway.control.journal import Journal, JournalEntry
+from gateway.control.journal import Journal
+from gateway.control.journal_rows import JournalEntry
 from gateway.control.records import Record
 from gateway.control.views import ControlEvent, RolloutView
 from gateway.core.errors import GatewayError

@@ -18,7 +18,9 @@ from gateway.proxy import faults, headers
 from gateway.proxy.accesslog import Record
 from gateway.proxy.extras import Extras
 from gateway.proxy.faults import Fault
-from gateway.proxy.headers import RawHeaders, RequestHead, ResponseHead
+from gateway.proxy.headers import RawHeaders
+from gateway.proxy.requesthead import RequestHead, cookie_value, read_request, read_target
+from gateway.proxy.responsehead import ResponseHead, read_response
 from gateway.proxy.settlement import CANARY, ERRORS, OVERLOAD, STABLE, failure_class
 from gateway.proxy.sips import UNSENT_BYTES_MAX
 
@@ -85,12 +87,12 @@ class Exchange(Extras):
             self._target, self._path = target, plain.path
             self._line = plain.line
         else:
-            split = headers.read_target(target, self.method)
+            split = read_target(target, self.method)
             if isinstance(split, Fault):
                 self.fault = split
                 return
             self._target, self._path, authority = split
-        head = headers.read_request(
+        head = read_request(
             fields,
             self._version,
             downstream.peer,
@@ -178,7 +180,7 @@ class Exchange(Extras):
         if plan.sticky_header:
             key = self._head.first(plan.sticky_header)
         elif plan.sticky_cookie:
-            key = headers.cookie_value(self._head.cookies, plan.sticky_cookie)
+            key = cookie_value(self._head.cookies, plan.sticky_cookie)
         if key:
             self.unit = bucket_of_key(key, self.route.salt)
             return self.unit
@@ -355,7 +357,7 @@ class Exchange(Extras):
             self.give_leave()
         if status == 100 or self._version != "1.1" or self._relayed:
             return
-        head = headers.read_response(fields, self._worker.fields)
+        head = read_response(fields, self._worker.fields)
         if not isinstance(head, Fault):
             self._downstream.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, reason, b"".join(head.lines)))
 

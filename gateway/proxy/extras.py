@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING, Final
 from gateway.proxy import faults, headers, trailers
 from gateway.proxy.accesslog import Record
 from gateway.proxy.faults import Fault
-from gateway.proxy.headers import RawHeaders, RequestHead
+from gateway.proxy.headers import RawHeaders
 from gateway.proxy.logged import Logged
+from gateway.proxy.requesthead import RequestHead
+from gateway.proxy.responsehead import read_response
 
 if TYPE_CHECKING:
     from gateway.proxy.tunnel import Tunnel
@@ -206,7 +208,7 @@ class Extras(Logged):
         framed = any(name.lower() in (b"content-length", b"transfer-encoding") for name, _ in fields)
         if len(named) != 1 or named[0].strip().lower() != extra.upgrade or b"upgrade" not in options or framed:
             return False
-        head = headers.read_response(fields, self._worker.fields)
+        head = read_response(fields, self._worker.fields)
         if isinstance(head, Fault):
             return False
         extra.switched = True

@@ -101,9 +101,41 @@ def problem(fault: Fault, detail: str = "") -> bytes:
     )
 
 
-def response(fault: Fault) -> bytes:
-    """The whole answer, for a connection that ends with it and has no exchange."""
-    body = problem(fault)
-    head = b"HTTP/1.1 %d %b\r\ncontent-type: application/problem+json\r\ncontent-length: %d\r\n%b: %b\r\n"
-    values = (fault.status, fault.title.encode(), len(body), ERROR_HEADER, fault.reason.encode())
-    return head % values + b"retry-after: 1\r\nconnection: close\r\n\r\n" + body
+def response(
+    fault: Fault, *, keep: bool = False, head_only: bool = False, detail: str = "", lines: bytes = b""
+) -> bytes:
+    """The whole answer, or its head. ``lines`` are further ones of it; ``keep`` says that the connection goes on."""
+    body = problem(fault, detail)
+    head = b"HTTP/1.1 %d %b\r\ncontent-type: application/problem+json\r\ncontent-length: %d\r\n%b: %b\r\n" % (
+        fault.status,
+        _REASONS.get(fault.status, b"Error"),
+        len(body),
+        ERROR_HEADER,
+        fault.reason.encode(),
+    )
+    lines = head + lines
+    if fault.status in (429, 503):
+        lines += b"retry-after: 1\r\n"
+    if fault.status == 405 or fault is LAST_RECIPIENT:
+        lines += b"allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
+    lines += b"\r\n" if keep else b"connection: close\r\n\r\n"
+    return lines if head_only else lines + body
+
+
+_REASONS: Final = {
+    200: b"OK",
+    400: b"Bad Request",
+    404: b"Not Found",
+    405: b"Method Not Allowed",
+    408: b"Request Timeout",
+    413: b"Content Too Large",
+    414: b"URI Too Long",
+    417: b"Expectation Failed",
+    429: b"Too Many Requests",
+    431: b"Request Header Fields Too Large",
+    501: b"Not Implemented",
+    502: b"Bad Gateway",
+    503: b"Service Unavailable",
+    504: b"Gateway Timeout",
+    508: b"Loop Detected",
+}

@@ -1,6 +1,6 @@
-"""Heads in, heads out: strict checks on what a client or a backend sent, fresh framing on what is passed on.
+"""Header fields: which stop here, which are passed on, and what both directions check of framing and connection.
 
-Rules:
+requesthead.py and responsehead.py read the heads themselves. Rules:
 
 1. Header fields travel as a list of raw pairs in their order, case and multiplicity; never through a dict.
 2. Hop-by-hop fields (RFC 9110, 7.6.1) stop here, also those that Connection nominates, but a nomination can never
@@ -17,19 +17,15 @@ from collections.abc import Sequence
 from typing import Final
 
 from gateway.proxy import faults
-from gateway.proxy.faults import Fault
-from gateway.proxy.fieldpolicy import FieldPolicy, forwarded_element
-from gateway.proxy.plain import Block, PlainHead
+from gateway.proxy.fieldpolicy import FieldPolicy
+from gateway.proxy.plain import PlainHead
 from gateway.runtime.settings import HeaderPolicy
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 
 VARIANT_HEADER: Final = b"x-gateway-variant"
 RESCUED_HEADER: Final = b"x-gateway-rescued"
-# A request that bears our own Via this often is going in circles.
-VIA_PASSES_MAX: Final = 3
 
-_HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?\Z")
 _DIGITS: Final = re.compile(rb"[0-9]{1,18}\Z")
 
 _DROPPED_BY_REQUEST: Final = {
@@ -44,7 +40,7 @@ _DROPPED_BY_REQUEST: Final = {
     RESCUED_HEADER,
     faults.ERROR_HEADER,
 }
-_FORWARDED: Final = {
+FORWARDED: Final = {
     b"x-forwarded-for",
     b"x-forwarded-proto",
     b"x-forwarded-host",
@@ -64,7 +60,7 @@ _READ_BY_REQUEST: Final = {
     b"traceparent",
     b"tracestate",
 }
-_SPECIAL_IN_REQUEST: Final = frozenset(_DROPPED_BY_REQUEST | _FORWARDED | _READ_BY_REQUEST)
+_SPECIAL_IN_REQUEST: Final = frozenset(_DROPPED_BY_REQUEST | FORWARDED | _READ_BY_REQUEST)
 _SPECIAL_IN_RESPONSE: Final = {
     b"connection",
     b"keep-alive",
@@ -79,8 +75,13 @@ _SPECIAL_IN_RESPONSE: Final = {
     RESCUED_HEADER,
     faults.ERROR_HEADER,
 }
-# Connection may not nominate these away (rule 2).
-_PROTECTED: Final = {
+# Connection may not nominate these away: its own tokens, and what rule 2 protects.
+_NOT_NOMINATED: Final = {
+    b"",
+    b"close",
+    b"keep-alive",
+    b"te",
+    b"upgrade",
     b"host",
     b"content-length",
     b"transfer-encoding",
@@ -101,281 +102,10 @@ def field_policy(policy: HeaderPolicy) -> FieldPolicy:
     return FieldPolicy(policy, _SPECIAL_IN_REQUEST, frozenset(_SPECIAL_IN_RESPONSE))
 
 
-class Rare:
-    """What few requests say: made for those alone. ``upgrade`` and ``te`` are the fields' raw values."""
+class MessageHead:
+    """What both directions read of framing and connection, and the lines that are passed on (without framing)."""
 
-    __slots__ = ("max_forwards", "request_id", "te", "traceparents", "tracestates", "trailer", "upgrade")
-
-    def __init__(self) -> None:
-        self.upgrade: list[bytes] = []
-        self.te: list[bytes] = []
-        self.trailer: list[bytes] = []
-        self.max_forwards: bytes | None = None
-        self.request_id: bytes | None = None
-        self.traceparents: list[bytes] = []
-        self.tracestates: list[bytes] = []
-
-
-class RequestHead:
-    """What the gateway read from a request's head, and the lines it passes on (without framing and Host)."""
-
-    __slots__ = (
-        "chunked",
-        "content_length",
-        "cookies",
-        "expects_continue",
-        "fields",
-        "host",
-        "lines",
-        "id_line",
-        "length_line",
-        "rare",
-        "trace_id",
-        "wants_close",
-    )
-
-    def __init__(self) -> None:
-        self.host = b""
-        self.content_length: int | None = None
-        self.length_line = b""
-        self.chunked = False
-        self.expects_continue = False
-        self.wants_close = False
-        self.cookies: list[bytes] = []
-        self.lines: list[bytes] = []
-        # The raw pairs, for look-ups by name that only some routes need (forced variant, sticky header).
-        self.fields: RawHeaders = ()
-        self.rare: Rare | None = None
-        # The line that names the request, for the backend and for the client; empty where it has no name.
-        self.id_line = self.trace_id = b""
-
-    def first(self, name: bytes) -> bytes | None:
-        """The first value of a field by lower-case name."""
-        for field, value in self.fields:
-            if field.lower() == name:
-                return value.strip(b" \t")  # llhttp leaves the blanks behind a value
-        return None
-
-
-def read_request(
-    fields: RawHeaders,
-    version: str,
-    peer: bytes,
-    trusted: bool,
-    tls: bool,
-    authority: bytes | None,
-    policy: FieldPolicy,
-    plain: PlainHead | None = None,
-) -> RequestHead | Fault:
-    """Check a request's header fields and prepare the lines to forward.
-
-    ``peer`` is the client's address; ``authority``, that of an absolute target, takes the place of Host; ``plain`` is
-    what plain.py has read already.
-    """
-    if plain is not None and plain.block is not None:
-        passed = plain.block.request or _passed_request(plain.block, policy)
-        if passed.known:
-            return _known_request(plain, passed, peer, tls, policy)
-    if version not in ("1.1", "1.0"):
-        return faults.BAD_REQUEST
-    head = RequestHead()
-    head.fields = fields
-    lines = head.lines
-    nominated: set[bytes] | None = None
-    forwarded_for: list[bytes] = []
-    forwarded: list[bytes] = []
-    via: list[bytes] = []
-    has_host = has_proto = has_forwarded_host = False
-    for i, (name, value) in enumerate(fields):
-        low = policy.name_in(name)
-        if not low:
-            if plain is not None:
-                lines.append(plain.lines[i])
-            else:
-                lines += (name, b": ", value, b"\r\n")
-        elif low == b"host":
-            host = value.strip(b" \t")  # llhttp leaves the blanks behind a value
-            if has_host or (host != policy.host_seen and not _HOST.match(host)):
-                return faults.BAD_HOST
-            has_host = True
-            head.host = policy.host_seen = host
-        elif low == b"content-length":
-            if plain is not None:
-                head.content_length = plain.length
-                head.length_line = plain.length_line
-                continue
-            if head.content_length is not None or not _DIGITS.match(value):
-                return faults.BAD_FRAMING
-            head.content_length = int(value)
-            head.length_line = b"content-length: %d\r\n" % head.content_length
-        elif low == b"transfer-encoding":
-            if head.chunked or value.strip(b" \t").lower() != b"chunked" or version == "1.0":
-                return faults.BAD_FRAMING
-            head.chunked = True
-        elif low == b"cookie":
-            head.cookies.append(value)
-            lines += (name, b": ", value, b"\r\n")
-        elif low == b"connection":
-            if value == b"keep-alive":
-                continue
-            tokens = {token.strip().lower() for token in value.split(b",")}
-            head.wants_close = head.wants_close or b"close" in tokens
-            extra = tokens - {b"close", b"keep-alive", b"upgrade", b"te", b""} - _PROTECTED
-            if extra:
-                nominated = (nominated or set()) | extra
-        elif low == b"expect":
-            if value.strip().lower() != b"100-continue":
-                return faults.EXPECTATION_FAILED
-            head.expects_continue = version == "1.1"
-        elif low == b"via":
-            via.append(value)
-        elif low in _FORWARDED and trusted:
-            if low == b"x-forwarded-for":
-                forwarded_for.append(value)
-            elif low == b"forwarded":
-                forwarded.append(value)
-            else:
-                has_proto = has_proto or low == b"x-forwarded-proto"
-                has_forwarded_host = has_forwarded_host or low == b"x-forwarded-host"
-                lines += (name, b": ", value, b"\r\n")
-        elif low not in policy.special_in_request:  # then it has an underscore
-            if policy.rejects_underscores:
-                return faults.BAD_REQUEST
-            if not policy.drops_underscores:
-                lines += (name, b": ", value, b"\r\n")
-        else:
-            rare = head.rare
-            if rare is None:
-                rare = head.rare = Rare()
-            _read_rare(rare, low, value, trusted, policy)
-    if not has_host and version == "1.1":
-        return faults.BAD_HOST
-    if head.chunked and head.content_length is not None:
-        return faults.BAD_FRAMING
-    if authority is not None:
-        head.host = authority
-    if via and policy.passes(via) >= VIA_PASSES_MAX:
-        return faults.LOOP
-    if nominated:
-        head.lines = lines = _without(lines, nominated)
-    if policy.via is not None:
-        if not via and version == "1.1":
-            lines.append(policy.via_line_11)
-        else:
-            via.append(policy.via_11 if version == "1.1" else policy.via_10)
-    if via:
-        lines += (b"via: ", b", ".join(via), b"\r\n")
-    if policy.forwarded:
-        forwarded.append(forwarded_element(peer, head.host, tls=tls))
-    if forwarded:
-        lines += (b"forwarded: ", b", ".join(forwarded), b"\r\n")
-    if head.rare is None:
-        head.id_line, head.trace_id = policy.name(lines, None, (), ())
-    else:
-        rare = head.rare
-        head.id_line, head.trace_id = policy.name(lines, rare.request_id, rare.traceparents, rare.tracestates)
-    if peer:
-        forwarded_for.append(peer)
-        known = forwarded_for[0] if len(forwarded_for) == 1 else b", ".join(forwarded_for)
-        lines += (b"x-forwarded-for: ", known, b"\r\n")
-    if not has_proto:
-        lines.append(b"x-forwarded-proto: https\r\n" if tls else b"x-forwarded-proto: http\r\n")
-    if head.host and not has_forwarded_host:
-        lines += (b"x-forwarded-host: ", head.host, b"\r\n")
-    return head
-
-
-class PassedRequest:
-    """What the rules make of a block of fields, whoever sent it; ``known`` is false where that matters.
-
-    ``lines`` are those that are passed on, ``rest`` follows the client's address: x-forwarded-proto (by whether the
-    client came over TLS) and x-forwarded-host.
-    """
-
-    __slots__ = ("cookies", "host", "known", "lines", "rest")
-
-    def __init__(self, host: bytes, cookies: list[bytes], lines: bytes, *, known: bool) -> None:
-        self.host = host
-        self.cookies = cookies
-        self.lines = lines
-        self.known = known
-        forwarded_host = b"x-forwarded-host: %b\r\n" % host if host else b""
-        self.rest = (
-            b"\r\nx-forwarded-proto: http\r\n" + forwarded_host,
-            b"\r\nx-forwarded-proto: https\r\n" + forwarded_host,
-        )
-
-
-def _passed_request(block: Block, policy: FieldPolicy) -> PassedRequest:
-    """What becomes of a block of fields that say nothing but what most requests say (else it is not ``known``)."""
-    host: bytes | None = None
-    cookies: list[bytes] = []
-    lines: list[bytes] = []
-    known = True
-    for i, (name, value) in enumerate(block.fields):
-        low = policy.name_in(name)
-        if not low:
-            lines.append(block.lines[i])
-        elif low == b"host" and host is None and _HOST.match(value):
-            host = value
-        elif low == b"cookie":
-            cookies.append(value)
-            lines += (name, b": ", value, b"\r\n")
-        elif low != b"content-length" and not (low == b"connection" and value == b"keep-alive"):
-            known = False
-    if policy.via is not None:
-        lines.append(policy.via_line_11)
-    passed = PassedRequest(host or b"", cookies, b"".join(lines), known=known and host is not None)
-    block.request = passed
-    return passed
-
-
-def _known_request(plain: PlainHead, passed: PassedRequest, peer: bytes, tls: bool, policy: FieldPolicy) -> RequestHead:
-    """What `read_request` finds in fields that it has read before."""
-    head = RequestHead()
-    head.fields = plain.fields
-    head.host = passed.host
-    head.cookies = passed.cookies
-    if plain.length >= 0:
-        head.content_length = plain.length
-        head.length_line = plain.length_line
-    lines = head.lines
-    lines.append(passed.lines)
-    if policy.forwarded:
-        lines += (b"forwarded: ", forwarded_element(peer, passed.host, tls=tls), b"\r\n")
-    head.id_line, head.trace_id = policy.name(lines, None, (), ())
-    if peer:
-        lines.append(b"x-forwarded-for: ")
-        lines.append(peer)
-        lines.append(passed.rest[1 if tls else 0])
-    else:
-        lines.append(passed.rest[1 if tls else 0][2:])
-    return head
-
-
-def _read_rare(rare: Rare, low: bytes, value: bytes, trusted: bool, policy: FieldPolicy) -> None:
-    """Take note of a field that few requests have; what is not wanted here is dropped."""
-    if low == b"upgrade":
-        rare.upgrade.append(value)
-    elif low == b"te":
-        rare.te.append(value)
-    elif low == b"trailer":
-        rare.trailer.append(value)
-    elif low == b"max-forwards":
-        # Twice is as malformed as no number: `b""` is none.
-        rare.max_forwards = value if rare.max_forwards is None else b""
-    elif low == b"traceparent":
-        rare.traceparents.append(value)
-    elif low == b"tracestate":
-        rare.tracestates.append(value)
-    elif low == policy.request_id and trusted and rare.request_id is None:
-        rare.request_id = value
-
-
-class ResponseHead:
-    """What the gateway read from a response's head, and the lines it passes on (without framing)."""
-
-    __slots__ = ("chunked", "content_length", "length_line", "lines", "trailer", "wants_close")
+    __slots__ = ("chunked", "content_length", "length_line", "lines", "wants_close")
 
     def __init__(self) -> None:
         self.content_length: int | None = None
@@ -383,136 +113,36 @@ class ResponseHead:
         self.chunked = False
         self.wants_close = False
         self.lines: list[bytes] = []
-        # The values of Trailer: passed on only to those who take trailers.
-        self.trailer: Sequence[bytes] = ()
 
+    def take_length(self, value: bytes, plain: PlainHead | None) -> bool:
+        """Read Content-Length; False where it is none, or the second one. ``plain`` has read it already."""
+        if plain is not None:
+            self.content_length = plain.length
+            self.length_line = plain.length_line
+            return True
+        if self.content_length is not None or not _DIGITS.match(value):
+            return False
+        self.content_length = int(value)
+        self.length_line = b"content-length: %d\r\n" % self.content_length
+        return True
 
-def read_response(
-    fields: RawHeaders, policy: FieldPolicy, version: str = "1.1", plain: PlainHead | None = None
-) -> ResponseHead | Fault:
-    """Check a response's header fields and prepare the lines to pass on; ``plain`` as in `read_request`."""
-    if plain is not None and plain.block is not None:
-        passed = plain.block.response or _passed_response(plain.block, policy)
-        if passed.known:
-            return _known_response(plain, passed)
-    head = ResponseHead()
-    lines = head.lines
-    nominated: set[bytes] | None = None
-    for i, (name, value) in enumerate(fields):
-        low = policy.name_back(name)
-        if not low:
-            if plain is not None:
-                lines.append(plain.lines[i])
-            else:
-                lines += (name, b": ", value, b"\r\n")
-        elif low == b"content-length":
-            if plain is not None:
-                head.content_length = plain.length
-                head.length_line = plain.length_line
-                continue
-            if head.content_length is not None or not _DIGITS.match(value):
-                return faults.BAD_RESPONSE
-            head.content_length = int(value)
-            head.length_line = b"content-length: %d\r\n" % head.content_length
-        elif low == b"transfer-encoding":
-            if head.chunked or value.strip(b" \t").lower() != b"chunked" or version == "1.0":
-                return faults.BAD_RESPONSE
-            head.chunked = True
-        elif low == b"connection":
-            if value == b"keep-alive":
-                continue
-            tokens = {token.strip().lower() for token in value.split(b",")}
-            head.wants_close = head.wants_close or b"close" in tokens
-            extra = tokens - {b"close", b"keep-alive", b"upgrade", b""} - _PROTECTED
-            if extra:
-                nominated = (nominated or set()) | extra
-        elif low == b"trailer":
-            head.trailer = (*head.trailer, value)
-    if head.chunked and head.content_length is not None:
-        return faults.BAD_RESPONSE
-    if nominated:
-        head.lines = _without(lines, nominated)
-    return head
+    def take_coding(self, value: bytes, version: str) -> bool:
+        """Read Transfer-Encoding; False where it is anything but ``chunked``, once, in HTTP/1.1."""
+        if self.chunked or value.strip(b" \t").lower() != b"chunked" or version == "1.0":
+            return False
+        self.chunked = True
+        return True
 
+    def take_connection(self, value: bytes) -> set[bytes]:
+        """Read Connection; returns the fields that are not to be passed on for its sake (rule 2)."""
+        tokens = {token.strip().lower() for token in value.split(b",")}
+        self.wants_close = self.wants_close or b"close" in tokens
+        return tokens - _NOT_NOMINATED
 
-class PassedResponse:
-    """As `PassedRequest`, of a response; ``newest`` is what was made of it last."""
-
-    __slots__ = ("known", "lines", "newest")
-
-    def __init__(self, lines: bytes, *, known: bool) -> None:
-        self.lines = [lines] if lines else []
-        self.known = known
-        self.newest: ResponseHead | None = None
-
-
-def _passed_response(block: Block, policy: FieldPolicy) -> PassedResponse:
-    """As `_passed_request`, of a response."""
-    lines: list[bytes] = []
-    known = True
-    for i, (name, value) in enumerate(block.fields):
-        low = policy.name_back(name)
-        if not low:
-            lines.append(block.lines[i])
-        elif low in (b"trailer", b"transfer-encoding") or (low == b"connection" and value != b"keep-alive"):
-            known = False
-    passed = PassedResponse(b"".join(lines), known=known)
-    block.response = passed
-    return passed
-
-
-def _known_response(plain: PlainHead, passed: PassedResponse) -> ResponseHead:
-    """What `read_response` finds in fields that it has read before."""
-    head = passed.newest
-    if head is None or head.length_line != plain.length_line:
-        head = passed.newest = ResponseHead()
-        if plain.length >= 0:
-            head.content_length = plain.length
-            head.length_line = plain.length_line
-        head.lines = passed.lines
-    return head
-
-
-def read_target(target: bytes, method: bytes) -> tuple[bytes, bytes, bytes | None] | Fault:
-    """Split a request target into (origin-form to forward, path to route on, authority of an absolute form).
-
-    RFC 9112, 3.2: origin-form is forwarded byte for byte; absolute-form is reduced to it, and its authority takes
-    the place of Host; ``*`` is for OPTIONS alone.
-    """
-    authority: bytes | None = None
-    if not target.startswith(b"/"):
-        if target == b"*":
-            return (target, b"/", None) if method == b"OPTIONS" else faults.BAD_TARGET
-        scheme, separator, rest = target.partition(b"://")
-        if not separator or scheme.lower() not in (b"http", b"https"):
-            return faults.BAD_TARGET
-        cut = next((i for i, byte in enumerate(rest) if byte in b"/?"), len(rest))
-        authority, target = rest[:cut], rest[cut:]
-        if not _HOST.match(authority):
-            return faults.BAD_TARGET
-        if not target and method == b"OPTIONS":
-            return b"*", b"/", authority  # of the server itself (RFC 9112, 3.2.4)
-        if not target.startswith(b"/"):
-            target = b"/" + target
-    if target.find(b"#") >= 0 or target.find(b"%00") >= 0:
-        return faults.BAD_TARGET
-    return target, target.partition(b"?")[0], authority
-
-
-def cookie_value(cookies: Sequence[bytes], name: bytes) -> bytes | None:
-    """The value of a cookie by name, from the raw Cookie fields (RFC 6265, 4.2)."""
-    for field in cookies:
-        for pair in field.split(b";"):
-            key, _, value = pair.strip().partition(b"=")
-            if key == name:
-                return value
-    return None
-
-
-def _without(lines: list[bytes], names: set[bytes]) -> list[bytes]:
-    """The lines (name, colon, value, end: four parts each) whose name is not among ``names`` (lower case)."""
-    out: list[bytes] = []
-    for i in range(0, len(lines), 4):
-        if lines[i].lower() not in names:
-            out += lines[i : i + 4]
-    return out
+    def drop(self, names: set[bytes]) -> None:
+        """Take out the lines (name, colon, value, end: four parts each) of these fields (lower case)."""
+        kept: list[bytes] = []
+        for i in range(0, len(self.lines), 4):
+            if self.lines[i].lower() not in names:
+                kept += self.lines[i : i + 4]
+        self.lines = kept

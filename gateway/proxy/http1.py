@@ -9,22 +9,20 @@ Rules:
 4. A client that has shut down its sending half still gets its answers; one that resets is gone.
 5. A response that ends before its request did closes the connection, after the client had time to read it.
 6. A client that does not read is sent nothing new: its next request waits, and in the end the connection is dropped.
-7. A server that drains answers all that has begun, and what still comes on a connection within a moment.
+7. A server that drains answers all that has begun, and what still comes on a connection within a moment; a client that
+   has only just connected has the time for a head to ask at all.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import select
-import socket
-import struct
 from collections import deque
 from typing import Any, Final, cast
 
 import httptools
 
 from gateway.proxy import faults
+from gateway.proxy.clientend import ClientEnd
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.faults import Fault
 from gateway.proxy.foreign import foreign_lines, holds_foreign
@@ -35,24 +33,22 @@ from gateway.proxy.state import WorkerState
 from gateway.proxy.tunnel import Tunnel
 from gateway.proxy.upstream import UpstreamConnection
 
-# How long a closed-for-writing connection is read from, so that a reset does not overtake the answer.
-_LINGER_S: Final = 1.0
-# How long a kept connection may stand idle once the server drains: a request may be on its way already.
-_DRAIN_IDLE_S: Final = 1.0
-_LINGER_ZERO: Final = struct.pack("ii", 1, 0)
+# How long a kept connection may stand idle once the server drains: a request may be on its way already, and one that
+# was lost on it once is sent again after a second (RFC 6298, 2.4).
+_DRAIN_IDLE_S: Final = 3.0
 
 
-class DownstreamConnection:
-    """The protocol that uvicorn hosts: one instance per accepted connection.
+class DownstreamConnection(ClientEnd):
+    """The protocol of a client's connection: one instance per accepted connection.
 
     An asyncio.Protocol by its methods alone: compiled classes have no base that is not.
     """
 
     __slots__ = (
+        "_asked",
         "_between",
         "_body_of",
         "_draining",
-        "_ended",
         "_fields",
         "_first_bytes",
         "_foreign",
@@ -62,8 +58,6 @@ class DownstreamConnection:
         "_held",
         "_in_head",
         "_left",
-        "_linger_until_s",
-        "_paused",
         "_paused_by_peer",
         "_parser",
         "_queue",
@@ -71,24 +65,17 @@ class DownstreamConnection:
         "_refusal",
         "_registry",
         "_reframes",
-        "_since_s",
         "_target",
         "_tunnel",
-        "_unread",
-        "_worker",
-        "closing",
-        "eof",
         "peer",
         "tls",
-        "transport",
         "trusted",
     )
 
     def __init__(self, worker: WorkerState, registry: Any) -> None:
-        self._worker = worker
+        super().__init__(worker)
         # A set, but not to the compiler: it would pass by the methods of one that does more (listener.py).
         self._registry = registry
-        self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set by connection_made, before any use
         self._parser: Any = httptools.HttpRequestParser(self)  # or who takes its place: see `reframe`
         self._held: Held | None = None
         self._reframes = False
@@ -107,15 +94,10 @@ class DownstreamConnection:
         self._recall = worker.plain.recall()
         self._left = 0
         self._refusal: Fault | None = None
-        self._head_since_s = self._since_s = worker.now_s()
-        self._linger_until_s = 0.0
-        self._paused = False
+        self._head_since_s = self._since_s
         self._paused_by_peer = False
-        self._unread = 0
+        self._asked = False
         self._draining = False
-        self._ended = False
-        self.closing = False
-        self.eof = False
         self.peer = b""
         self.trusted = False
         self.tls = False
@@ -295,6 +277,7 @@ class DownstreamConnection:
         keep_alive: bool,
         plain: PlainHead | None = None,
     ) -> None:
+        self._asked = True
         self._in_head = False
         self._head_bytes = 0
         exchange = Exchange(self._worker, self, method, version, keep_alive=keep_alive)
@@ -439,7 +422,7 @@ class DownstreamConnection:
             self.resume_reading()
 
     def shutdown(self) -> None:
-        """The server drains (called by uvicorn): finish what is under way, keep nothing (rule 7)."""
+        """The server drains: finish what is under way, keep nothing (rule 7)."""
         self.closing = self._draining = True
         self._since_s = self._worker.now_s()  # from here on "within a moment" is measured
         if self._tunnel is not None:
@@ -451,11 +434,7 @@ class DownstreamConnection:
         if self._tunnel is not None:
             self._tunnel.sweep(now_s)
         elif self._linger_until_s:
-            if self.transport.get_write_buffer_size():  # a slow reader is not done with the answer yet
-                self._linger_until_s = now_s + _LINGER_S
-                self._sweep_unread(now_s)
-            elif now_s >= self._linger_until_s:
-                self.transport.abort()
+            self._sweep_lingering(now_s)
         elif self._ended or (self._paused_by_peer and not (self._queue and self._queue[0].started)):
             self._sweep_unread(now_s)
         elif self._queue:
@@ -464,114 +443,33 @@ class DownstreamConnection:
             if now_s - self._head_since_s > limits.head_timeout_s:
                 self._refusal = faults.HEAD_TIMEOUT
                 self._advance()
-        elif now_s - self._since_s > (_DRAIN_IDLE_S if self._draining else limits.keepalive_s) and not self._unheard():
+        elif now_s - self._since_s > self._idle_s_max() and not self._unheard():
             self._end()
 
-    def _unheard(self) -> bool:
-        """Whether something has come that a late loop has not looked at yet: a request, most likely."""
-        poll = select.poll()
-        poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
-        return bool(poll.poll(0))
-
-    def _sweep_unread(self, now_s: float) -> None:
-        """Drop a client that takes nothing of what is left for it (an exchange under way has deadlines of its own)."""
-        unread = self.transport.get_write_buffer_size()
-        if unread != self._unread:
-            self._unread = unread
-            self._since_s = now_s
-        elif now_s - self._since_s > self._worker.limits.keepalive_s:
-            self.transport.abort()
+    def _idle_s_max(self) -> float:
+        limits = self._worker.limits
+        if not self._draining:
+            return limits.keepalive_s
+        return _DRAIN_IDLE_S if self._asked else limits.head_timeout_s
 
     def forgive(self, late_s: float) -> None:
         """The loop stood still for that long: it is not the client's fault."""
         self._head_since_s += late_s
         self._since_s += late_s
 
-    # writing
-
-    def write(self, data: bytes) -> None:
-        """Write response bytes."""
-        if not self.transport.is_closing():
-            self.transport.write(data)
-
-    def write_problem(
-        self, fault: Fault, *, keep: bool, head_only: bool = False, detail: str = "", lines: bytes = b""
-    ) -> int:
-        """Write an answer of the gateway's own; returns its size. ``lines`` are further ones of its head."""
-        body = faults.problem(fault, detail)
-        head = b"HTTP/1.1 %d %b\r\ncontent-type: application/problem+json\r\ncontent-length: %d\r\n%b: %b\r\n" % (
-            fault.status,
-            _REASONS.get(fault.status, b"Error"),
-            len(body),
-            faults.ERROR_HEADER,
-            fault.reason.encode(),
-        )
-        lines = head + lines
-        if fault.status == 503:
-            lines += b"retry-after: 1\r\n"
-        if fault.status == 405 or fault is faults.LAST_RECIPIENT:
-            lines += b"allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
-        lines += b"\r\n" if keep else b"connection: close\r\n\r\n"
-        answer = lines if head_only else lines + body
-        self.write(answer)
-        return len(answer)
-
-    def pause_reading(self) -> None:
-        """Read no more from the client until `resume_reading`."""
-        if not self._paused and not self.transport.is_closing():
-            self._paused = True
-            self.transport.pause_reading()
+    # the end, and reading
 
     def resume_reading(self) -> None:
         """Read on, unless pipelined requests are still waiting."""
-        if self._paused and len(self._queue) <= 1 and not self.transport.is_closing():
-            self._paused = False
-            self.transport.resume_reading()
+        if self._paused and len(self._queue) <= 1:
+            super().resume_reading()
 
     def _linger(self) -> None:
         """Close, but let the client read the answer first (RFC 9112, 9.6)."""
         more_comes = bool(self._queue) or self._body_of is not None or self._refusal is not None
         self._queue.clear()
         self._body_of = None
-        if self.eof or not more_comes or self.transport.is_closing():
-            self._end()
-            return
-        self.closing = self._ended = True
-        self._linger_until_s = self._worker.now_s() + _LINGER_S
-        self.resume_reading()
-        if self.transport.can_write_eof():  # over TLS there is no such thing, but a time to read all the same
-            self.transport.write_eof()
-
-    def _end(self) -> None:
-        """Close as soon as all is sent; nothing that still comes is looked at."""
-        self.closing = self._ended = True
-        self.transport.close()
-
-    def _cut(self) -> None:
-        """End a response that cannot be completed, so that no client takes it for whole."""
-        self.closing = self._ended = True
-        peer = self.transport.get_extra_info("socket")
-        if peer is not None:
-            # A FIN would be a clean end for a body that only the connection's end delimits.
-            with contextlib.suppress(OSError):  # it may be gone already
-                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
-        self.transport.abort()
+        self._leave(more_comes=more_comes)
 
 
 _HTTP2_PREFACE: Final = b"PRI * HTTP/2"
-_REASONS: Final = {
-    200: b"OK",
-    400: b"Bad Request",
-    404: b"Not Found",
-    405: b"Method Not Allowed",
-    408: b"Request Timeout",
-    413: b"Content Too Large",
-    414: b"URI Too Long",
-    417: b"Expectation Failed",
-    431: b"Request Header Fields Too Large",
-    501: b"Not Implemented",
-    502: b"Bad Gateway",
-    503: b"Service Unavailable",
-    504: b"Gateway Timeout",
-    508: b"Loop Detected",
-}

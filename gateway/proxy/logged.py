@@ -12,7 +12,7 @@ from gateway.proxy.faults import Fault
 from gateway.proxy.settlement import Settlement
 
 if TYPE_CHECKING:
-    from gateway.proxy.headers import RequestHead
+    from gateway.proxy.requesthead import RequestHead
 
 # Of a target that nobody serves this much is shown to the client that asked for it.
 _SHOWN_MAX: Final = 200

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from gateway.core.traffic.table import Route
-    from gateway.proxy.headers import PassedRequest, PassedResponse
+    from gateway.proxy.requesthead import PassedRequest
+    from gateway.proxy.responsehead import PassedResponse
 
 _LINES_MAX: Final = 1024
 _LINE_BYTES_MAX: Final = 256
@@ -104,7 +105,7 @@ class First:
 class Block:
     """All fields of a head, recognised as a whole: ``raw`` to the end of the head, in which a length may vary.
 
-    What the header rules make of them, whoever sent them, is kept here as well (headers.py), once it was asked for.
+    What the header rules make of them, whoever sent them, is kept here as well (requesthead.py), once it was asked for.
     """
 
     __slots__ = (
@@ -258,7 +259,7 @@ class PlainReader:
         request = _REQUEST_LINE.fullmatch(line)
         if request is not None:
             target: bytes = request[2]
-            if target.find(b"%00") >= 0:  # headers.read_target has something to say about it
+            if target.find(b"%00") >= 0:  # requesthead.read_target has something to say about it
                 return None
             read = First(line, request[1], target, 0, target.partition(b"?")[0])
         else:

@@ -3,7 +3,7 @@
 Rules:
 
 1. llhttp parses strictly, but for heads that are plain (plain.py) and bodies whose length such a head gave; framing is
-   checked once more in headers.py. Anything malformed is the backend's fault, and the connection is discarded.
+   checked once more in responsehead.py. Anything malformed is the backend's fault, and the connection is discarded.
 2. A connection goes back to the pool only when the response was complete, framed by length or chunks, not marked
    ``close``, and nothing came after it.
 3. Interim responses (1xx) are messages of their own; 101 is never right, since no upgrade is ever asked for.
@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Final
 
 import httptools
 
-from gateway.proxy import faults, headers
+from gateway.proxy import faults
 from gateway.proxy.faults import Fault
 from gateway.proxy.plain import Recall
+from gateway.proxy.responsehead import read_response
 from gateway.proxy.sips import SIP_BYTES, Sips
 
 if TYPE_CHECKING:
@@ -189,7 +190,7 @@ class UpstreamConnection:
         plain = self.pool.plain.response(data, self._recall)
         if plain is None:
             return False
-        head = headers.read_response(plain.fields, exchange.policy, "1.1", plain)
+        head = read_response(plain.fields, exchange.policy, "1.1", plain)
         if isinstance(head, Fault):
             self._fault = head
             return True
@@ -280,7 +281,7 @@ class UpstreamConnection:
             if status not in (100, 102, 103) and not agreed:
                 self._fault = faults.BAD_RESPONSE
             return
-        head = headers.read_response(self._fields, exchange.policy, version)
+        head = read_response(self._fields, exchange.policy, version)
         if isinstance(head, Fault):
             self._fault = head
             return

@@ -99,18 +99,17 @@ def _policy(
 
 def _configured(path: Path, name: str | None) -> RouteConfig:
     """The named route, or the only one that has a canary."""
-    from gateway.config import ConfigError, load, read, reload
+    from gateway.config import load_elsewhere
     from gateway.core.errors import InvalidValueError
 
-    try:
-        config = load(path)
-    except ConfigError as error:
-        # A replay serves nothing: the token of the machine that does need not be on this one.
-        if not all(mistake.place.startswith("admin.token") for mistake in error.mistakes):
-            raise
-        config = reload(path, read(path))
+    config = load_elsewhere(path)
     routes = [route for route in config.routes if route.canary is not None and name in (None, route.name)]
     if len(routes) == 1:
+        if routes[0].sticky is not None:
+            raise InvalidValueError(
+                f"{path}: the route {routes[0].name!r} is sticky: its failures are counted by session, and a recording"
+                " of requests does not tell sessions apart; replay it by a route that is not sticky"
+            )
         return routes[0]
     names = ", ".join(route.name for route in config.routes if route.canary is not None) or "none"
     wanted = "say which route with --route" if name is None else f"{name!r} is not a route with a canary"

@@ -55,6 +55,7 @@ class Meter:
     def __init__(self, intervals: Iterable[Interval]) -> None:
         self._intervals = iter(intervals)
         self.intervals = 0
+        self.covered_s = 0.0
         self.since_s = 0.0
         self.at_s = 0.0
         self.stable_requests = 0
@@ -70,6 +71,7 @@ class Meter:
         if not self.intervals:
             self.since_s = interval.since_s
         self.intervals += 1
+        self.covered_s += interval.at_s - interval.since_s
         self.at_s = interval.at_s
         self.stable_requests += interval.stable.requests
         self.canary_requests += interval.canary.requests

@@ -9,24 +9,30 @@ Rules:
 3. The machine climbs its ladder on its verdicts while the recorded weights stand: "advanced" is what the gateway would
    have done, on the traffic that there was.
 4. A metric that was not recorded does not decide (`spec_for`): zeros that nobody counted prove nothing.
+5. A plan with a bake keeps a part of alpha_rollback for it, and the bake is watched by its own tests. What is served
+   while a canary warms up is no evidence. A rollback is decided when it begins, however slowly the weight falls.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import msgspec
 
-from gateway.core.analysis import AnalysisSpec, AnalysisState, Evidence, Mode, Verdict, judge
+from gateway.core.analysis import AnalysisSpec, AnalysisState, Evidence, Mode, Verdict, bake, budget, judge
 from gateway.core.rollout import Analysed, Notify, Phase, Plan, Rollout, Started, step
-from gateway.core.stats.counts import EpochCounts, merge
+from gateway.core.rollout.ladder import waiting_for
+from gateway.core.stats.counts import Counts, EpochCounts, merge
 from gateway.core.types import WEIGHT_BP_MAX, percent_from_weight_bp
 from gateway.replay.interval import Decision, Interval, Kind
 
 METRICS = ("errors", "client_errors", "overload", "latency")
 ROUTE = "recorded"
 EPOCHS_KEPT = 64
+# Looks at a time without traffic: so many, so far apart, see the end of a burst (`analysis.burst_s`).
+QUIET_LOOKS, QUIET_S = 4, 0.25
+_ROUNDING_S = 1e-6
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -62,10 +68,11 @@ def decide(
 ) -> Decision:
     """What the gateway decides, and when. ``note`` hears of every change; reads no further than the decision."""
     evidence = Book()
-    state, rollout = AnalysisState.fresh(policy.spec), Rollout()
+    spec = budget.for_bake(policy.spec, policy.plan.bake_s)
+    state, rollout = AnalysisState.fresh(spec), Rollout()
     verdict: Verdict | None = None
     weight_bp: int | None = None
-    for interval in intervals:
+    for interval in looks(intervals):
         if rollout.phase is Phase.IDLE:
             rollout, _ = step(
                 rollout, Started("replay", ROUTE, "stable", "canary", policy.plan, interval.since_s, "replay")
@@ -74,22 +81,46 @@ def decide(
             weight_bp = interval.weight_bp
             note(Entry(interval.since_s, "weight", f"{percent_from_weight_bp(weight_bp):g} %"))
         evidence.add(interval)
-        state, analysis = judge(policy.spec, state, evidence.at(interval.at_s))
+        state, analysis = judge(spec, state, evidence.at(interval.at_s))
         if analysis.verdict is not verdict:
             verdict = analysis.verdict
             note(Entry(interval.at_s, "verdict", f"{verdict}: {analysis.reason}"))
         event = Analysed(interval.at_s, verdict, analysis.reason, analysis.causes, analysis.canary_requests)
+        warming = rollout.phase is Phase.WARMING
         rollout, commands = step(rollout, event)
         for command in commands:
             if isinstance(command, Notify):
                 note(Entry(interval.at_s, "rollout", command.reason))
-        if rollout.phase.terminal:
+        if warming and rollout.phase is not Phase.WARMING:
+            evidence, state = Book(), AnalysisState.fresh(spec)
+        if rollout.phase is Phase.BAKING and not state.baking:
+            state = bake(state, policy.plan.bake_s)
+        if rollout.phase.terminal or rollout.phase is Phase.RETURNING:
             kind = Kind.PROMOTE if rollout.phase is Phase.PROMOTED else Kind.ROLLBACK
             return Decision(kind, interval.at_s, rollout.reason)
     if rollout.phase is Phase.PAUSED:
         return Decision(Kind.HOLD, None, rollout.reason)
+    if rollout.phase is Phase.WAITING:
+        return Decision(Kind.HOLD, None, f"{waiting_for(rollout, event)}; {analysis.reason}")
     rung = f"step {rollout.step_index + 1} of {len(policy.plan.steps)} when the recording ended"
     return Decision(Kind.UNDECIDED, None, f"{rung}: {analysis.reason}" if verdict else "nothing was recorded")
+
+
+def looks(intervals: Iterable[Interval]) -> Iterator[Interval]:
+    """The intervals with empty ones in the gaps between them: the gateway looks while nothing comes, too.
+
+    Without these the guard against bursts would take a quiet second for one that nobody has looked at.
+    """
+    last: Interval | None = None
+    for interval in intervals:
+        if last is not None:
+            since_s, gap_s = last.at_s, interval.since_s - last.at_s
+            ends = [since_s + QUIET_S * n for n in range(1, QUIET_LOOKS + 1) if QUIET_S * n < gap_s]
+            for at_s in [*ends, interval.since_s] if gap_s > _ROUNDING_S else []:
+                yield Interval(since_s, at_s, last.weight_bp, Counts(), Counts())
+                since_s = at_s
+        yield interval
+        last = interval
 
 
 class Book:

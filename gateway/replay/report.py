@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from gateway.config.mistakes import one_line
+from gateway.core.analysis.bursts import COARSE
 from gateway.core.types import percent_from_weight_bp
 from gateway.replay.interval import Decision
 from gateway.replay.run import Outcome, Replay
@@ -45,6 +46,7 @@ def json(replay: Replay) -> str:
         "recording": totals | {"weights_recorded": replay.weighted},
         "judged": replay.judged,
         "not_recorded": replay.not_recorded,
+        "bursts_hidden": replay.bursts_hidden,
         "alpha_rollback": replay.policy.spec.alpha_rollback,
         "alpha_promote": replay.policy.spec.alpha_promote,
         "plan": msgspec.to_builtins(replay.policy.plan),
@@ -69,6 +71,11 @@ def _head(replay: Replay) -> Iterable[str]:
     ladder = ", ".join(f"{percent_from_weight_bp(rung.weight_bp):g}" for rung in plan.steps)
     weights = "as recorded" if replay.weighted else "not recorded, each interval's own share of requests"
     yield f"plan: {ladder} %, then 100 %; weights: {weights}"
+    if replay.bursts_hidden:
+        yield (
+            f"bursts: not seen, the intervals are longer than {COARSE * spec.burst_s:g} s; failures that came together"
+            " count one by one"
+        )
 
 
 def _timeline(replay: Replay) -> Iterable[str]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from gateway.core.analysis.bursts import COARSE
 from gateway.replay import policy as own
 from gateway.replay.beside import RULES
 from gateway.replay.interval import Decision, Meter
@@ -41,13 +42,17 @@ class Totals(msgspec.Struct, frozen=True):
 
 
 class Replay(msgspec.Struct, frozen=True):
-    """Everything that a replay says."""
+    """Everything that a replay says.
+
+    ``bursts_hidden``: the intervals are too long to see whether failures came together within ``burst_s``.
+    """
 
     file: str
     totals: Totals
     weighted: bool
     judged: tuple[str, ...]
     not_recorded: tuple[str, ...]
+    bursts_hidden: bool
     policy: Policy
     timeline: tuple[Entry, ...]
     timeline_omitted: int
@@ -86,6 +91,7 @@ def run(file: str, recording: Recording, policy: Policy, beside: Mapping[str, ms
         meter.canary_requests,
         meter.canary_errors,
     )
+    covered_s = meter.covered_s
     for name, params in beside.items():
         meter = Meter(recording.intervals())
         outcomes.append(_outcome(name, RULES[name].decide(meter, params), meter))
@@ -96,6 +102,7 @@ def run(file: str, recording: Recording, policy: Policy, beside: Mapping[str, ms
         weighted=recording.weighted,
         judged=tuple(deciding),
         not_recorded=tuple(name for name in own.METRICS if name not in recording.metrics),
+        bursts_hidden=0.0 < COARSE * policy.spec.burst_s < covered_s / totals.intervals,
         policy=policy,
         timeline=tuple(entries),
         timeline_omitted=omitted,

@@ -38,7 +38,7 @@ PHASES = (
     ("lease: endpoint, connection", "CPyDef_exchange___Exchange___lease", ("CPyDef_exchange___Exchange___send",)),
     ("send: head and body written", "CPyDef_exchange___Exchange___send", ()),
     ("answer's head read (plain)", "CPyDef_plain___PlainReader___response", ()),
-    ("answer's fields checked", "CPyDef_headers___read_response", ()),
+    ("answer's fields checked", "CPyDef_responsehead___read_response", ()),
     ("relay: answer's head made", "CPyDef_exchange___Exchange___upstream_head", ()),
     ("relay: answer written", "CPyDef_exchange___Exchange____flush", ()),
     ("connection given back", "CPyDef_settlement___Settlement____release", ()),

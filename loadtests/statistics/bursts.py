@@ -13,20 +13,19 @@ rollout; tests/statistics proves that both agree.
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from gateway.core.analysis import bursts
+from gateway.core.analysis.bursts import Tolerance
 from loadtests.statistics import detection
 from loadtests.statistics.detection import Floats
-from loadtests.statistics.lines import beyond, upper_bound, write
+from loadtests.statistics.lines import beyond, options, upper_bound, write
 
 TICK_S = 0.1
 CELL_TICKS = 3
@@ -78,9 +77,9 @@ class Arms:
     def clumping(self) -> Floats:
         """phi of every run."""
         excess, expected = self.pairs()
-        forgiven = bursts.CHANCE * np.sqrt(2.0 * expected)
-        phi = 1.0 + np.maximum(excess - forgiven, 0.0) / (self.all_events + self.events + bursts.PRIOR_EVENTS)
-        return np.asarray(phi)
+        more = np.maximum(excess - bursts.CHANCE * np.sqrt(2.0 * expected), 0.0)
+        more /= self.all_events + self.events + bursts.PRIOR_EVENTS
+        return np.asarray(1.0 + more * more / (more + bursts.LITTLE))
 
     def close(self) -> None:
         """Close the open cell of every run."""
@@ -99,8 +98,10 @@ class Arms:
 class Guard:
     """`bursts.take` and `bursts.guarded` over arrays, a cell closing at every ``cell_ticks``-th look."""
 
-    def __init__(self, runs: int, cell_ticks: int = CELL_TICKS) -> None:
+    def __init__(self, runs: int, cell_ticks: int = CELL_TICKS, tolerance: Tolerance = bursts.NONE) -> None:
         self.arms = (Arms(runs), Arms(runs))
+        self.tolerance = tolerance
+        self.odds = np.ones(runs)
         self.dead = np.tile(LOG_DEAD + math.log1p(-bursts.DEAD_HELD_BACK), (runs, 1))
         self.bets = np.zeros(runs)
         self.worth = np.zeros(runs)
@@ -123,17 +124,29 @@ class Guard:
             self.counted = (self.arms[1].events > 0) & ~self.counted
             for arm in self.arms:
                 arm.close()
+            always = self._always()
+            self.odds = self._edge(always) / always
+
+    def _always(self) -> Floats:
+        stable = self.arms[0]
+        return (stable.all_events + bursts.PRIOR_EVENTS) / (stable.all_trials + bursts.PRIOR_TRIALS)
+
+    def _edge(self, rate: Floats) -> Floats:
+        return np.maximum(self.tolerance.ratio * rate, rate + self.tolerance.delta)
 
     def _bet(self) -> None:
         stable, canary = self.arms
         both = (stable.trials > 0) & (canary.trials > 0)
-        always = (stable.all_events + bursts.PRIOR_EVENTS) / (stable.all_trials + 70.0)
+        lost = bursts.BURST_SHARE + 3.0 * self._always()
         share_s = stable.events / np.maximum(stable.trials, 1.0)
         share_c = canary.events / np.maximum(canary.trials, 1.0)
         before, after = (bursts.DEAD_HELD_BACK / np.log2(b + 2.0) for b in (self.bets, self.bets + 1.0))
         for index, guess in enumerate(bursts.DEAD_SHARES):
-            null = np.minimum(0.5 * (0.002 + guess), bursts.BURST_SHARE + 3.0 * always)
-            gain = _toss(share_c, np.maximum(guess, null), null) + _toss(share_s, np.minimum(0.002, null), null)
+            null_s = np.minimum(0.5 * (bursts.SOUND + guess), lost)
+            null_c = np.minimum(self._edge(null_s), guess)
+            steep = (guess - null_c) / (null_c * (1.0 - null_c)), (null_s - bursts.SOUND) / (null_s * (1.0 - null_s))
+            gain = _toss(share_c, guess, null_c) + _toss(share_s, bursts.SOUND, null_s)
+            gain = np.where(steep[0] >= bursts.STEEP * steep[1], gain, 0.0)
             grown = np.logaddexp(self.dead[:, index], np.log(before - after) + LOG_DEAD[index]) + gain
             self.dead[:, index] = np.where(both, grown, self.dead[:, index])
         self.bets += both
@@ -142,8 +155,8 @@ class Guard:
         """What the open cell adds to `worth`."""
         stable, canary = self.arms
         mean_s, mean_c = ((arm.all_trials + arm.trials) / cells for arm in (stable, canary))
-        single = bursts.SHORTER * mean_c * np.exp(-np.minimum(mean_c, 20.0))
-        most = np.log1p((1.0 - np.exp(-mean_s)) / np.where(single > 0, single, 1.0))
+        single = mean_c * np.exp(-np.minimum(mean_c, 20.0)) * (1.0 + bursts.SHORTER * np.minimum(mean_c, 1.0))
+        most = np.log1p((1.0 - np.exp(-mean_s)) / (self.odds * np.where(single > 0, single, 1.0)))
         return np.where((canary.events > 0) & ~self.counted, most, 0.0)
 
     def _weight(self) -> Floats:
@@ -153,7 +166,9 @@ class Guard:
     def guarded(self, log_e: Floats) -> Floats:
         """What counts of log E."""
         phi = np.maximum(self.arms[0].clumping(), self.arms[1].clumping())
-        left = log_e / (1.0 + (phi - 1.0) * (1.0 - np.log2(self._weight())))
+        weight = self._weight()
+        single = -np.log(weight * self.odds / (1.0 - weight + weight * self.odds))
+        left = log_e / (1.0 + (phi - 1.0) * (1.0 + single / np.log1p(1.0 / self.odds)))
         left = np.minimum(left, self.worth + self._misfortune(max(self.cells, 1)))
         rest = np.log(bursts.DEAD_HELD_BACK / np.log2(self.bets + 2.0))
         dead = np.logaddexp(np.logaddexp.reduce(self.dead, axis=1), rest) - math.log(2.0)
@@ -163,10 +178,10 @@ class Guard:
         """What counts of log E_ok."""
         weight, (phi_s, phi_c) = self._weight(), (arm.clumping() for arm in self.arms)
         clumps = np.maximum((1.0 - weight) * (phi_c - 1.0), weight * (phi_s - 1.0))
-        return np.where(log_e <= 0.0, log_e, log_e / (1.0 + 2.0 * clumps))
+        return np.where(log_e <= 0.0, log_e, log_e / (1.0 + 2.0 * bursts.WIDER * clumps))
 
 
-def _toss(share: Floats, guess: Floats, null: Floats) -> Floats:
+def _toss(share: Floats, guess: float, null: Floats) -> Floats:
     return np.asarray(np.log(share * guess / null + (1.0 - share) * (1.0 - guess) / (1.0 - null)))
 
 
@@ -244,17 +259,13 @@ def simulate(
     rates: tuple[Schedule, Schedule],
     requests_per_s: float,
     weight: float,
-    alpha: float,
-    shape: tuple[int, int],
+    ticks: int,
+    judges: tuple[detection.Engine, Guard],
     rng: np.random.Generator,
 ) -> tuple[Floats, Floats]:
-    """Seconds to FAIL of each run (infinite: never), as the gateway judges and by requests alone.
-
-    ``shape`` is (runs, ticks).
-    """
-    runs, ticks = shape
-    needed = -math.log(alpha * detection.ERRORS_SHARE)
-    engine, guard = detection.Engine(runs, needed), Guard(runs)
+    """Seconds to FAIL of each run (infinite: never), as the gateway judges and by requests alone."""
+    engine, guard = judges
+    runs, needed = len(engine.log_e), engine.needed
     guarded_s, plain_s = np.full(runs, np.inf), np.full(runs, np.inf)
     per_tick = requests_per_s * TICK_S
     for tick in range(ticks):
@@ -272,13 +283,18 @@ def simulate(
     return guarded_s, plain_s
 
 
+def judging(runs: int, alpha: float) -> tuple[detection.Engine, Guard]:
+    """`errors` among the four default metrics, default settings, of so many rollouts."""
+    return detection.Engine(runs, -math.log(alpha * detection.ERRORS_SHARE)), Guard(runs)
+
+
 def alarms(
     world: World, requests_per_s: float, weight: float, alpha: float, runs: int, rng: np.random.Generator
 ) -> Alarms:
     """One row of healthy canaries."""
     ticks = round(AA_S / TICK_S)
     rates = world.build(rng, runs, ticks), world.build(rng, runs, ticks)
-    guarded_s, plain_s = simulate(rates, requests_per_s, weight, alpha, (runs, ticks), rng)
+    guarded_s, plain_s = simulate(rates, requests_per_s, weight, ticks, judging(runs, alpha), rng)
     found = int(np.isfinite(guarded_s).sum())
     return Alarms(
         "bursts",
@@ -313,18 +329,14 @@ def conviction(
         return np.full(runs, rate if tick * TICK_S >= since_s else BASE_RATE)
 
     rates = independent(rng, runs, 0), canary
-    seconds = simulate(rates, requests_per_s, weight, alpha, (runs, round(240.0 / TICK_S)), rng)
+    seconds = simulate(rates, requests_per_s, weight, round(240.0 / TICK_S), judging(runs, alpha), rng)
     median, plain = (float(np.median(np.maximum(s - since_s, 0.0))) for s in seconds)
     return Conviction("convictions", name, requests_per_s, weight, alpha, runs, median, plain)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run both tables; returns 1 when a bound of the guarded test exceeds its alpha."""
-    parser = argparse.ArgumentParser(description="False alarms and convictions when failures come in bursts.")
-    parser.add_argument("--runs", type=int, default=2000, help="simulated rollouts per row")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, help="a file for one JSON line per row")
-    asked = parser.parse_args(arguments)
+    asked = options("False alarms and convictions when failures come in bursts.", 2000).parse_args(arguments)
     since = time.monotonic()
     rows = [(rps, weight) for rps in TRAFFIC for weight in WEIGHTS]
     kinds = [

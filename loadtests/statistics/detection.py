@@ -15,13 +15,11 @@ share of them is reported.
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +27,7 @@ import numpy.typing as npt
 from gateway.core.analysis import MetricShares, rates, wealth
 from gateway.core.analysis.eprocess import NOT_WORSE, RATE_MIN, Rates
 from gateway.core.analysis.limit import requests_at_limit
-from loadtests.statistics.lines import beyond, upper_bound, write
+from loadtests.statistics.lines import beyond, options, upper_bound, write
 
 Floats = npt.NDArray[np.float64]
 
@@ -87,6 +85,9 @@ class Engine:
             self.open[done] = 0.0
         return closes
 
+    def _gains(self, stable: Floats, batch: Floats) -> Floats:
+        return gains(stable, LOG_RATIOS, batch)
+
     def _closing(self, which: npt.NDArray[np.intp], batch: Floats) -> None:
         """For other bets on the same batches: called before stable's past learns them."""
 
@@ -94,7 +95,7 @@ class Engine:
         """The log-wealths and log E_bad of some runs after a batch each."""
         past, bets = self.past[which], self.bets[which]
         stable = (past[:, 0] + rates.PRIOR_EVENTS) / (past[:, 1] + rates.PRIOR_TRIALS)
-        gain = gains(np.clip(stable, RATE_MIN, 1.0 - RATE_MIN), LOG_RATIOS, batch)
+        gain = self._gains(np.clip(stable, RATE_MIN, 1.0 - RATE_MIN), batch)
         before, after = (self.held_back / np.log2(count + 2.0) for count in (bets, bets + 1.0))
         return grown(self.logs[:, which], np.log(before - after) + LOG_PRIORS, gain, np.log(after))
 
@@ -200,7 +201,7 @@ def detect(
 
 def score(truth: Rates, weight: float) -> Floats:
     """Log likelihood ratio per event and per trial of each arm, truth against the nearest equal rates."""
-    q = NOT_WORSE.project(truth, weight).stable
+    q, _ = NOT_WORSE.project(truth, weight)
     out = []
     for rate in truth:
         none = math.log((1.0 - rate) / (1.0 - q))
@@ -269,11 +270,8 @@ def table(found: Sequence[Detection]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line asks for; returns 1 when a false-alarm bound exceeds its alpha."""
-    parser = argparse.ArgumentParser(description="R to the information limit, and false alarms, of the verdict engine.")
-    parser.add_argument("--runs", type=int, default=200, help="simulated rollouts per row of R")
+    parser = options("R to the information limit, and false alarms, of the verdict engine.", 200)
     parser.add_argument("--aa-runs", type=int, default=8000, help="simulated rollouts per world without a difference")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, help="a file for one JSON line per row")
     asked = parser.parse_args(arguments)
     since = time.monotonic()
     found = [

@@ -14,13 +14,11 @@ guard itself expects.
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -29,7 +27,7 @@ from gateway.core.analysis.limit import requests_at_limit
 from loadtests.statistics import detection
 from loadtests.statistics.bursts import PAUSE_S, Guard
 from loadtests.statistics.detection import Floats
-from loadtests.statistics.lines import write
+from loadtests.statistics.lines import options, write
 
 TRAFFIC = (2.0, 20.0, 200.0)
 CELLS_MAX = 1500
@@ -141,11 +139,7 @@ def detect(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print one line for each alpha and traffic."""
-    parser = argparse.ArgumentParser(description="R to the information limit with the guard against bursts.")
-    parser.add_argument("--runs", type=int, default=40, help="simulated rollouts per row of R")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, help="a file for one JSON line per row")
-    asked = parser.parse_args(arguments)
+    asked = options("R to the information limit with the guard against bursts.", 40).parse_args(arguments)
     since = time.monotonic()
     found: list[Guarded | Summary] = []
     print("| alpha | requests/s | mean R | worst row | mean R by requests alone |\n|---|---|---|---|---|")

@@ -1,7 +1,8 @@
-"""What the programs of this folder share: results as JSON lines, and the bound that is put on counted errors."""
+"""What the programs of this folder share: their options, results as JSON lines, and the bound on counted errors."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 from collections.abc import Iterable
@@ -10,6 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from scipy.stats import beta
+
+
+def options(description: str, runs: int) -> argparse.ArgumentParser:
+    """``--runs``, ``--seed`` and ``--out``."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--runs", type=int, default=runs, help="simulated rollouts per row")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path, help="a file for one JSON line per row")
+    return parser
 
 
 def upper_bound(errors: int, runs: int, confidence: float = 0.95) -> float:

@@ -20,13 +20,11 @@ rollout; tests/statistics proves that both agree. Latency is the engine's own co
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +37,7 @@ from gateway.core.analysis.rates import Prior
 from gateway.core.stats import Counts, bucket_of
 from loadtests.statistics import bursts, detection
 from loadtests.statistics.detection import LOG_RATIOS, grown
-from loadtests.statistics.lines import beyond, upper_bound, write
+from loadtests.statistics.lines import beyond, options, upper_bound, write
 
 Floats = npt.NDArray[np.float64]
 Which = npt.NDArray[np.intp]
@@ -359,11 +357,7 @@ def all_rows(runs: int, seed: int) -> Iterator[Alarms]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The table; returns 1 when a bound exceeds its alpha."""
-    parser = argparse.ArgumentParser(description="False alarms of the metrics beside failures, and of the bake.")
-    parser.add_argument("--runs", type=int, default=8000, help="simulated rollouts per row")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, help="a file for one JSON line per row")
-    asked = parser.parse_args(arguments)
+    asked = options("False alarms of the metrics beside failures, and of the bake.", 8000).parse_args(arguments)
     since = time.monotonic()
     found = []
     print("| metric | world | alpha | false alarms | 95 % upper bound |\n|---|---|---|---|---|")

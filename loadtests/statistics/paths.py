@@ -9,19 +9,17 @@ time, under the pauses of bursts.py, as the gateway judges and by requests alone
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from gateway.core.analysis import AnalysisSpec, AnalysisState, Evidence, Verdict, judge
 from gateway.core.stats import Counts, EpochCounts, bucket_of
 from loadtests.statistics import bursts
-from loadtests.statistics.lines import write
+from loadtests.statistics.lines import options, write
 
 TURN_S = 60.0
 PER_TICK = 20
@@ -95,7 +93,7 @@ def curve(requests_per_s: float, weight: float, runs: int, rng: np.random.Genera
     """Alarms over five minutes, alpha 1 %."""
     ticks = round(bursts.AA_S / bursts.TICK_S)
     rates = bursts.pauses(rng, runs, ticks), bursts.pauses(rng, runs, ticks)
-    seconds = bursts.simulate(rates, requests_per_s, weight, 0.01, (runs, ticks), rng)
+    seconds = bursts.simulate(rates, requests_per_s, weight, ticks, bursts.judging(runs, 0.01), rng)
     return [
         CurvePoint("curve", requests_per_s, weight, 0.01, at_s, *(float((s <= at_s).mean()) for s in seconds))
         for at_s in np.arange(0.0, bursts.AA_S + 1.0, 5.0).tolist()
@@ -104,11 +102,7 @@ def curve(requests_per_s: float, weight: float, runs: int, rng: np.random.Genera
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Both, to a file."""
-    parser = argparse.ArgumentParser(description="The data of the pictures in docs/statistics.md.")
-    parser.add_argument("--runs", type=int, default=1000, help="simulated rollouts per curve")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, help="a file for one JSON line per point")
-    asked = parser.parse_args(arguments)
+    asked = options("The data of the pictures in docs/statistics.md.", 1000).parse_args(arguments)
     since = time.monotonic()
     looks = example(asked.seed)
     points = [

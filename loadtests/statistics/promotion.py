@@ -1,6 +1,6 @@
 """Promotion: how near PASS comes to its own limit, and how often a canary that is worse by the margin passes.
 
-    python -m loadtests.statistics.promotion [--runs 40] [--wrong-runs 8000] [--seed 1] [--out promotion.jsonl]
+    python -m loadtests.statistics.promotion [--runs 120] [--wrong-runs 8000] [--seed 1] [--out promotion.jsonl]
 
 The limit of PASS. E_ok refutes "p_c >= max(ratio p_s, p_s + delta)". Whoever does so with error at most alpha has seen,
 on average, log(1/alpha) nats against every point of that set, also against the nearest one: a canary as good as stable
@@ -18,13 +18,11 @@ is repeated over arrays too.
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +33,7 @@ from gateway.core.analysis.limit import requests_at_limit
 from gateway.core.rollout import Step
 from loadtests.statistics import bursts, detection
 from loadtests.statistics.detection import Floats
-from loadtests.statistics.lines import beyond, upper_bound, write
+from loadtests.statistics.lines import beyond, options, upper_bound, write
 
 BASES = (0.001, 0.01, 0.05)
 WEIGHTS = (0.01, 0.05, 0.2, 0.5)
@@ -45,6 +43,8 @@ ALPHA = 0.05
 CANARY_MAX = 6_000
 HORIZON = 8.0
 WRONG_WEIGHTS = (0.05, 0.5)
+# Margins other than the default one, at one rate.
+WRONG_RATE = 0.05
 WRONG_BATCHES = 120
 WRONG_ALPHAS = (0.05, 0.01)
 BURST_WORLDS = ("failures between", "more pauses")
@@ -78,6 +78,8 @@ class WrongPass:
     table: str
     stable: float
     canary: float
+    margin_ratio: float
+    margin_delta: float
     weight: float
     alpha: float
     runs: int
@@ -123,7 +125,7 @@ class Passing(detection.Engine):
 
 
 def _gain(stable: Floats, canary: Floats, batch: Floats, ratio: float, delta: float) -> Floats:
-    """`eprocess.log_gain` against `worse_by_margin`, ratio > 1 and delta > 0, guesses outside of it."""
+    """`eprocess.log_gain` against `worse_by_margin`, guesses outside of it."""
     events_s, trials_s, events_c, trials_c = (column[:, None] for column in batch.T)
     w = trials_c / (trials_s + trials_c)
     # The ratio's line, where it is the nearer one; else the shift's, at most up to where they cross.
@@ -136,7 +138,7 @@ def _gain(stable: Floats, canary: Floats, batch: Floats, ratio: float, delta: fl
         above = q + delta
         slope = (1.0 - w) * (q - stable) * above * (1.0 - above) + w * (above - canary) * q * (1.0 - q)
         low, high = np.where(slope > 0.0, low, q), np.where(slope > 0.0, q, high)
-    vertex = delta / (ratio - 1.0)
+    vertex = delta / (ratio - 1.0) if ratio > 1.0 else math.inf
     q_s = np.where(by_ratio >= vertex, by_ratio, np.minimum(0.5 * (low + high), vertex))
     q_c = np.maximum(ratio * q_s, q_s + delta)
     gain = events_s * np.log(stable / q_s) + (trials_s - events_s) * np.log((1.0 - stable) / (1.0 - q_s))
@@ -230,9 +232,8 @@ def promotion(rate: float, spec: RateSpec, weight: float, runs: int, rng: np.ran
     )
 
 
-def wrong(rate: float, weight: float, runs: int, rng: np.random.Generator) -> list[WrongPass]:
+def wrong(rate: float, spec: RateSpec, weight: float, runs: int, rng: np.random.Generator) -> list[WrongPass]:
     """How often a canary at the margin is passed within `WRONG_BATCHES` looks, at each alpha."""
-    spec = RateSpec()
     truth = Rates(rate, max(spec.margin_ratio * rate, rate + spec.margin_delta))
     engine, highest = Passing(runs, math.inf, spec), np.zeros(runs)
     many = [batches(truth, weight, rng, WRONG_BATCHES) for _ in range(runs)]
@@ -243,19 +244,17 @@ def wrong(rate: float, weight: float, runs: int, rng: np.random.Generator) -> li
     for alpha in WRONG_ALPHAS:
         passed = int((highest >= -math.log(alpha)).sum())
         bound = upper_bound(passed, runs)
-        found.append(WrongPass("wrong promotions", rate, truth.canary, weight, alpha, runs, passed, bound))
+        margin = spec.margin_ratio, spec.margin_delta
+        found.append(WrongPass("wrong promotions", *truth, *margin, weight, alpha, runs, passed, bound))
     return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """All tables; returns 1 when a bound exceeds its alpha."""
-    parser = argparse.ArgumentParser(description="R of promotion to its limit, and wrong promotions.")
-    parser.add_argument("--runs", type=int, default=40, help="simulated rollouts per row of R")
+    parser = options("R of promotion to its limit, and wrong promotions.", 120)
     parser.add_argument(
         "--wrong-runs", type=int, default=8000, help="rollouts per row of wrong promotions (in bursts a quarter)"
     )
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, help="a file for one JSON line per row")
     asked = parser.parse_args(arguments)
     since = time.monotonic()
     cells = [(rate, margin, weight) for rate in BASES for margin in MARGINS for weight in WEIGHTS]
@@ -281,15 +280,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     ratios = [row.ratio for row in found]
     print(f"\nalpha {ALPHA:g}: mean R {sum(ratios) / len(ratios):.3f}, worst {max(ratios):.2f}, {len(ratios)} rows\n")
+    cases = [(rate, RateSpec()) for rate in BASES]
+    cases += [(WRONG_RATE, RateSpec(margin_ratio=ratio, margin_delta=delta)) for ratio, delta in MARGINS[1:]]
     wrongs = [
         row
-        for i, (rate, weight) in enumerate((rate, weight) for rate in BASES for weight in WRONG_WEIGHTS)
-        for row in wrong(rate, weight, asked.wrong_runs, np.random.default_rng([asked.seed, 42, i]))
+        for i, (rate, spec, weight) in enumerate((*case, weight) for case in cases for weight in WRONG_WEIGHTS)
+        for row in wrong(rate, spec, weight, asked.wrong_runs, np.random.default_rng([asked.seed, 42, i]))
     ]
-    print("| stable -> canary | weight | alpha | wrongly passed | 95 % upper bound |\n|---|---|---|---|---|")
+    print(
+        "| margin | stable -> canary | weight | alpha | wrongly passed | 95 % upper bound |\n|---|---|---|---|---|---|"
+    )
     for one in wrongs:
         print(
-            f"| {100 * one.stable:g} -> {100 * one.canary:g} % | {100 * one.weight:g} % | {one.alpha:g} |"
+            f"| {one.margin_ratio:g} x, + {100 * one.margin_delta:g} points |"
+            f" {100 * one.stable:g} -> {100 * one.canary:g} % | {100 * one.weight:g} % | {one.alpha:g} |"
             f" {one.passed} of {one.runs} | {100 * one.upper:.2f} % |"
         )
     in_bursts = [

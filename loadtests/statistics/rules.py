@@ -11,7 +11,6 @@ every rollback is false; for a broken one everything but a rollback is a miss.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import math
 import statistics
@@ -19,7 +18,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -32,7 +30,7 @@ from gateway.replay import policy as own
 from gateway.replay.beside import RULES, Rule, parameters
 from gateway.replay.interval import Decision, Interval, Kind, Meter
 from gateway.replay.policy import Policy
-from loadtests.statistics.lines import write
+from loadtests.statistics.lines import options, write
 
 INTERVAL_S = 0.5
 LENGTH_S = 2400.0
@@ -183,11 +181,7 @@ def rows(scenario: Scenario, runs: int, seed: Sequence[int]) -> list[Row]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The table."""
-    parser = argparse.ArgumentParser(description="The gateway beside other rules on the same traffic.")
-    parser.add_argument("--runs", type=int, default=20, help="recordings per scenario")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, help="a file for one JSON line per row")
-    asked = parser.parse_args(arguments)
+    asked = options("The gateway beside other rules on the same traffic.", 20).parse_args(arguments)
     since = time.monotonic()
     found: list[Row] = []
     print("| traffic | rule | rolled back | promoted | median time | median requests | bad answers let through |")

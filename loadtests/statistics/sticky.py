@@ -12,20 +12,18 @@ array per rollout; tests/statistics proves that both agree.
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from scipy.special import gammaln, logsumexp
 
 from gateway.core.analysis import rates
 from loadtests.statistics.detection import LOG_RATIOS
-from loadtests.statistics.lines import beyond, upper_bound, write
+from loadtests.statistics.lines import beyond, options, upper_bound, write
 from loadtests.statistics.metrics import Floats, Tests, Which
 
 TICK_S = 1.0
@@ -113,11 +111,7 @@ def row(weight: float, canary: float, alpha: float, runs: int, rng: np.random.Ge
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The table; returns 1 when a bound of the false alarms by sessions exceeds its alpha."""
-    parser = argparse.ArgumentParser(description="Sessions and requests as the unit of evidence on sticky routes.")
-    parser.add_argument("--runs", type=int, default=2000, help="simulated rollouts per row")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, help="a file for one JSON line per row")
-    asked = parser.parse_args(arguments)
+    asked = options("Sessions and requests as the unit of evidence on sticky routes.", 2000).parse_args(arguments)
     since = time.monotonic()
     kinds = [(BAD_SESSIONS, weight, alpha) for weight in WEIGHTS for alpha in ALPHAS]
     kinds += [(10 * BAD_SESSIONS, weight, 0.01) for weight in WEIGHTS]

@@ -147,6 +147,39 @@ def bursts(results: Path) -> str:
     )
 
 
+def tolerances(results: Path) -> str:
+    """Canaries at the edge of a tolerance, both alphas side by side."""
+    found = rows(results, "tolerances", "tolerances")
+    keys = ("tolerance_ratio", "tolerance_delta", "world", "requests_per_s", "weight")
+
+    def body() -> Iterator[list[str]]:
+        for where in dict.fromkeys(tuple(r[key] for key in keys) for r in found):
+            mine = {r["alpha"]: r for r in found if tuple(r[key] for key in keys) == where}
+            cells = [_beside(r) for _, r in sorted(mine.items(), reverse=True)]
+            ratio, delta, world, traffic, weight = where
+            tolerance = f"{ratio:g} x or + {100 * delta:g} points"
+            yield [tolerance, world, f"{traffic:g}", percent(weight), *(cell for pair_ in cells for cell in pair_)]
+
+    by = "by requests alone"
+    head = ["tolerance", "world", "requests/s", "weight", "alpha 5 %: alarms (bound)", by]
+    return markdown([*head, "alpha 1 %: alarms (bound)", by], body())
+
+
+def whole(results: Path) -> str:
+    """The engine itself, all metrics, under bursts."""
+    return markdown(
+        ["requests/s", "weight", "alpha", "false alarms", "95 % upper bound", "named as the cause"],
+        (
+            [
+                *(f"{r['requests_per_s']:g}", percent(r["weight"]), f"{r['alpha']:g}"),
+                *(f"{r['alarms']} of {r['runs']}", percent(r["upper"], 2)),
+                ", ".join(f"`{metric}` {n}" for metric, n in r["causes"].items()) or "-",
+            ]
+            for r in rows(results, "whole", "whole")
+        ),
+    )
+
+
 def convictions(results: Path) -> str:
     """Median seconds until a broken canary is convicted."""
     found = rows(results, "bursts", "convictions")
@@ -164,6 +197,10 @@ def convictions(results: Path) -> str:
     return markdown(["canary", "requests/s", *(f"w = {percent(w)}" for w in weights), "by requests alone"], body())
 
 
+def _margin(row: Row) -> str:
+    return f"{row['margin_ratio']:g} x or + {100 * row['margin_delta']:g} points"
+
+
 def promotion(results: Path) -> str:
     """R of PASS."""
     found = rows(results, "promotion", "promotion")
@@ -174,8 +211,7 @@ def promotion(results: Path) -> str:
             mine = [r for r in found if (r["rate"], r["margin_ratio"], r["margin_delta"]) == where]
             at = {r["weight"]: f"{r['ratio']:.2f} ± {r['error']:.2f}" for r in mine}
             wanted = {r["weight"]: f"{r['canary_requests']:,.0f}" for r in mine}
-            margin = f"{where[1]:g} x or + {100 * where[2]:g} points"
-            yield [percent(where[0]), margin, *(at.get(w, "") for w in weights), wanted.get(0.05, "")]
+            yield [percent(where[0]), _margin(mine[0]), *(at.get(w, "") for w in weights), wanted.get(0.05, "")]
 
     head = ["rate", "margin", *(f"R at w = {percent(w)}" for w in weights), "canary requests at 5 %"]
     mean, worst = _mean_worst(found)
@@ -185,14 +221,11 @@ def promotion(results: Path) -> str:
 def wrong(results: Path) -> str:
     """Canaries at the margin that were passed, failures independent."""
     return markdown(
-        ["stable -> canary", "weight", "alpha", "wrongly passed", "95 % upper bound"],
+        ["margin", "stable -> canary", "weight", "alpha", "wrongly passed", "95 % upper bound"],
         (
             [
-                pair(r),
-                percent(r["weight"]),
-                f"{r['alpha']:g}",
-                f"{r['passed']} of {r['runs']}",
-                percent(r["upper"], 2),
+                *(_margin(r), pair(r), percent(r["weight"]), f"{r['alpha']:g}"),
+                *(f"{r['passed']} of {r['runs']}", percent(r["upper"], 2)),
             ]
             for r in rows(results, "promotion", "wrong promotions")
         ),
@@ -266,6 +299,8 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "guarded": guarded,
     "alarms": alarms,
     "bursts": bursts,
+    "tolerances": tolerances,
+    "whole": whole,
     "convictions": convictions,
     "promotion": promotion,
     "wrong": wrong,

@@ -4,7 +4,8 @@
 
 One line of JSON for each row: the median over ticks of fresh evidence, 2,000 requests/s, ten ticks a second, latencies
 over some 200 buckets, and the fastest of the later half, which a busy machine disturbs least. Read it as an order of
-magnitude.
+magnitude. A tick is what the controller does at every look (`look`); the sentences about every metric and the intervals
+are made when an analysis is shown.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from gateway.core.analysis import (
     GuardrailSpec,
     LatencySpec,
     explained,
-    judge,
+    look,
 )
 from gateway.core.analysis.spec import Unit, Worse
 from gateway.core.stats import EpochCounts, bucket_of
@@ -66,13 +67,13 @@ def measure(metrics: int, ticks: int) -> dict[str, float]:
             for event in spec.events:
                 counts.label(event.name, rng.random() < 0.05)
         begun = time.perf_counter()
-        state, analysis = judge(spec, state, Evidence(0.1 * tick, (entry,)))
+        state, seen = look(spec, state, Evidence(0.1 * tick, (entry,)))
         judged = time.perf_counter()
-        explained(state, analysis)
+        explained(state, seen.analysis)
         looks.append(1e6 * (judged - begun))
         shows.append(1e6 * (time.perf_counter() - judged))
     return {
-        "metrics": len(analysis.findings) - 1,
+        "metrics": len(seen.analysis.findings) - 1,
         "tick_us": round(statistics.median(looks)),
         "fastest_us": round(min(looks[len(looks) // 2 :])),
         "shown_us": round(statistics.median(shows)),

@@ -32,7 +32,7 @@ from gateway.config.stored import effective
 from gateway.config.world import sha256_of
 from gateway.control.api import TrafficTotals
 from gateway.control.events import EventLog
-from gateway.control.journal import JournalEntry
+from gateway.control.journal_rows import JournalEntry
 from gateway.control.records import Record
 from gateway.control.story import Decision, story
 from gateway.control.views import (

@@ -25,6 +25,12 @@ def test_routes_are_listed_and_shown(client: httpx.Client) -> None:
     assert client.get("/api/v1/routes/digits").json() == listed[0]
 
 
+def test_a_connection_is_kept_for_longer_than_a_client_keeps_it(standing: Any) -> None:
+    """Else the two may end it at once, and the client's next request is lost on it."""
+    expiry_s = httpx.Limits().keepalive_expiry
+    assert expiry_s is not None and standing.server.config.timeout_keep_alive > 2 * expiry_s
+
+
 @pytest.mark.parametrize("percent", [0, 12.5, 0.01, 99.99, 100, 33.33])
 def test_a_weight_is_set_and_answered(standing: Any, percent: float) -> None:
     answer = httpx.put(f"{standing.url}/api/v1/routes/digits/weight", json={"canary_percent": percent})

@@ -110,6 +110,20 @@ def test_a_configuration_is_used_and_options_override_it(run: Any, tmp_path: Pat
     assert body["steps"][0]["latency_prove"] is None
 
 
+def test_a_configuration_of_another_machine_a_bake_and_a_sticky_route(run: Any, tmp_path: Path) -> None:
+    config = tmp_path / "gateway.yaml"
+    backends = "backends: {a: {endpoints: [http://127.0.0.1:1]}, b: {endpoints: [http://127.0.0.1:2]}}"
+    route = "  - {name: %s, match: {path_prefix: /%s}, stable: a, canary: b, %s}\n"
+    routes = route % ("baked", "baked", "plan: {bake_s: 600}") + route % ("sticky", "sticky", "sticky: {header: X-U}")
+    config.write_text(f"admin: {{token_env: GATEWAY_PLAN_TEST_UNSET}}\n{backends}\nroutes:\n{routes}")
+    baked, plain = (of(run, *options)[1] for options in (("--config", str(config), "--route", "baked"), ()))
+    assert baked["question"]["spec"]["bake_share"] == 0.2
+    times_s = [body["steps"][0]["detect"]["engine"]["time_s"] for body in (baked, plain)]
+    assert times_s[0] > times_s[1]
+    assert "sessions per second" in run(*ASKED, "--config", str(config), "--route", "sticky")[1]
+    assert "sessions per second" not in run(*ASKED)[1]
+
+
 def test_without_a_file_the_defaults_of_the_configuration_hold(run: Any, tmp_path: Path) -> None:
     """The example with all defaults written out, but for the predictions that it watches and the defaults do not."""
     lines = CONFIG.read_text(encoding="utf-8").splitlines(keepends=True)

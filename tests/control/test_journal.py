@@ -19,8 +19,9 @@ import pytest
 from msgspec.structs import replace
 
 import gateway
-from gateway.control.journal import HandWeight, Journal, Snapshot
+from gateway.control.journal import Journal
 from gateway.control.journal_file import APPLICATION_ID, EVENT_COLUMNS, MIGRATIONS, checksum
+from gateway.control.journal_rows import HandWeight, Snapshot
 from gateway.core.analysis.types import Analysis, Finding, Verdict
 from gateway.core.errors import InvalidValueError, JournalError, NotFoundError, TransitionError
 from gateway.core.rollout import (

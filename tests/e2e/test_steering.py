@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
@@ -15,6 +17,14 @@ from tests.support.gateway import RunningGateway, Traffic, config
 from tests.support.worker import EVENTUALLY_S, eventually
 
 pytestmark = pytest.mark.anyio
+# Far from UTC, so that a window told by the wrong clock is missed; and without a change to summer time.
+ZONE = "Asia/Tokyo"
+# What every Python process imports first, where it is found: a wall clock that is as many seconds ahead as a file says.
+AHEAD = """
+import pathlib, time
+_time, _ahead = time.time, pathlib.Path({path!r})
+time.time = lambda: _time() + float(_ahead.read_text())
+"""
 ANALYSIS = {
     "errors": {"margin_delta": 0.1},
     "client_errors": {"mode": "advise"},
@@ -83,6 +93,44 @@ async def test_plans_and_people_have_their_way(tmp_path: Path) -> None:
             await ramp(steered, gateway.url, v2)
             await supersede(steered)
             await drain(steered, gateway.url, v3)
+
+
+async def test_automation_goes_up_when_the_window_of_the_week_opens_and_not_before(tmp_path: Path) -> None:
+    """The window is four hours long and begins in two; the wall clock is moved, nothing else knows of it."""
+    ahead = tmp_path / "ahead"
+
+    def move(hours: int) -> None:
+        (tmp_path / "next").write_text(str(hours * 3600))
+        (tmp_path / "next").rename(ahead)  # no process reads half of it
+
+    move(0)
+    (tmp_path / "sitecustomize.py").write_text(AHEAD.format(path=str(ahead)))
+    path = os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))
+    now = datetime.now(ZoneInfo(ZONE))
+    opens, closes = now + timedelta(hours=2), now + timedelta(hours=6)
+    window = {"days": [f"{opens:%a}".lower()], "opens": f"{opens:%H:%M}", "closes": f"{closes:%H:%M}"}
+    async with Backend() as v1, Backend() as v2:
+        steps = [{"percent": percent, "min_time_s": 0.2, "min_requests": 10} for percent in (40, 60)]
+        made = settings(v1, v2, weekly={"steps": steps, "timezone": ZONE, "windows": [window]})
+        async with RunningGateway(tmp_path, made, environ={"PYTHONPATH": path}) as gateway:
+            steered = Steered(gateway.admin)
+            async with Traffic(f"{gateway.url}/weekly") as traffic:
+                rollout = (await steered.wish("POST", "/routes/weekly/rollouts", 201))["id"]
+                for hours in (0, 28):  # before it opens, and at an hour of it on the day after
+                    move(hours)
+                    day = f"{now + timedelta(hours=hours):%A}"
+                    view = await steered.until(
+                        rollout,
+                        lambda v, day=day: f"goes up only in its windows, not on {day} " in v["waiting_for"],
+                        "it says why it stays",
+                    )
+                    assert (view["phase"], view["canary_percent"]) == ("PROGRESSING", 40)
+                    assert view["waiting_for"].endswith(f"({ZONE})")
+                move(4)
+                await steered.until(rollout, lambda v: v["phase"] == "PROMOTED", "it is promoted")
+                assert traffic.failures == []
+            story = (await steered.wish("GET", f"/rollouts/{rollout}/story"))["decisions"]
+            assert [decision["canary_percent"] for decision in story] == [40, 60, 100]
 
 
 async def window(steered: Steered, url: str) -> None:

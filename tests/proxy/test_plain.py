@@ -11,8 +11,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.proxy.faults import Fault
-from gateway.proxy.headers import RequestHead, ResponseHead, field_policy, read_request, read_response
+from gateway.proxy.headers import field_policy
 from gateway.proxy.plain import BYTES_MAX, PlainHead, PlainReader, Recall
+from gateway.proxy.requesthead import RequestHead, read_request
+from gateway.proxy.responsehead import ResponseHead, read_response
 from gateway.runtime.settings import HeaderPolicy
 
 REQUEST = b"POST /v2/models/a/infer?x=1 HTTP/1.1\r\nHost: models.test\r\nContent-Length: 3\r\n\r\n"

@@ -259,6 +259,19 @@ async def test_a_reset_of_one_side_is_a_reset_of_the_other() -> None:
         await eventually(lambda: w.observer.merged().reports[0].connections == 0, "all is closed")
 
 
+async def flood(writer: asyncio.StreamWriter) -> int:
+    """Send until nobody has taken anything for a second; returns how many bytes."""
+    sent = 0
+    with contextlib.suppress(TimeoutError):
+        while sent < 64 << 20:
+            writer.write(bytes(1 << 20))
+            sent += 1 << 20
+            async with asyncio.timeout(1):
+                await writer.drain()
+    assert sent < 64 << 20, "somebody takes what nobody reads"
+    return sent
+
+
 async def test_a_tunnel_holds_no_more_than_its_buffers() -> None:
     go_on = asyncio.Event()
 
@@ -272,14 +285,7 @@ async def test_a_tunnel_holds_no_more_than_its_buffers() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", w.port)
         writer.write(ASKS)
         await reader.readuntil(b"\r\n\r\n")
-        before_kib, sent = w.rss_kib, 0
-        with contextlib.suppress(TimeoutError):
-            while sent < 64 << 20:
-                writer.write(bytes(1 << 20))
-                sent += 1 << 20
-                async with asyncio.timeout(1):
-                    await writer.drain()
-        assert sent < 64 << 20, "somebody takes what nobody reads"
+        before_kib, sent = w.rss_kib, await flood(writer)
         assert w.rss_kib - before_kib < 4 * 1024
         go_on.set()
         await eventually(lambda: len(a.wires[0].got) > sent, "all of it arrives in the end")
@@ -291,14 +297,8 @@ async def test_before_the_101_a_client_is_held_back() -> None:
         _, writer = await asyncio.open_connection("127.0.0.1", w.port)
         writer.write(ASKS)
         await eventually(lambda: a.wires, "the request arrives")
-        before_kib, sent = w.rss_kib, 0
-        with contextlib.suppress(TimeoutError):
-            while sent < 64 << 20:
-                writer.write(bytes(1 << 20))
-                sent += 1 << 20
-                async with asyncio.timeout(0.5):
-                    await writer.drain()
-        assert sent < 64 << 20
+        before_kib = w.rss_kib
+        await flood(writer)
         assert w.rss_kib - before_kib < 4 * 1024
         writer.transport.abort()
 

@@ -159,15 +159,36 @@ async def test_a_drain_answers_what_was_begun() -> None:
 async def test_the_moment_that_a_drain_leaves_begins_with_the_drain() -> None:
     """However long a connection has idled before: its next request may be on the way."""
     async with in_hand() as hand:
-        _, writer = await asyncio.open_connection(*hand.address)
+        reader, writer = await asyncio.open_connection(*hand.address)
         connection = await hand.connected()
+        writer.write(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        await reader.readuntil(b"}")
         drains_s = hand.worker.now_s() + 30
         hand.worker.now_s = lambda: drains_s  # the clock at which tests stand
         connection.shutdown()
-        connection.sweep(drains_s + 0.9)
+        connection.sweep(drains_s + 2.9)
         assert not connection.transport.is_closing()
-        connection.sweep(drains_s + 1.1)
+        connection.sweep(drains_s + 3.1)
         assert connection.transport.is_closing()
+        writer.close()
+
+
+async def test_who_has_only_just_connected_may_ask_although_it_drains() -> None:
+    """A first request takes its time: a name is looked up, a handshake done, a slow client is given the processor."""
+    async with in_hand() as hand:
+        reader, writer = await asyncio.open_connection(*hand.address)
+        late, head_timeout_s = await hand.connected(), hand.worker.limits.head_timeout_s
+        late.shutdown()
+        late.sweep(hand.worker.now_s() + 0.9 * head_timeout_s)
+        writer.write(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        got = await asyncio.wait_for(reader.read(), 20)
+        assert got.startswith(b"HTTP/1.1 404 ") and b"connection: close" in got
+        writer.close()
+        _, writer = await asyncio.open_connection(*hand.address)
+        silent = await hand.connected(2)
+        silent.shutdown()
+        silent.sweep(hand.worker.now_s() + 1.1 * head_timeout_s)
+        assert silent.transport.is_closing(), "but it does not wait for ever"
         writer.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -129,6 +130,45 @@ def test_at_the_deadline_the_policy_of_the_plan_acts(tmp_path: Path) -> None:
     assert own.decide([], Policy(spec, Plan(ladder))).kind is Kind.UNDECIDED
 
 
+def test_a_rollback_is_decided_when_it_begins_and_a_closed_gate_holds() -> None:
+    spec = own.spec_for(AnalysisSpec(), frozenset({"errors"}))
+    dying = [Interval(at_s - 1.0, at_s, 1000, Counts(900, 2), Counts(100, 60)) for at_s in range(1, 20)]
+    entries: list[Entry] = []
+    slowly = Plan((Step(1000),), rollback_ramp_s=600.0)
+    decision = own.decide(dying, Policy(spec, slowly), entries.append)
+    assert (decision.kind, [entry.what for entry in entries].count("rollout")) == (Kind.ROLLBACK, 1)
+    good = [Interval(at_s - 1.0, at_s, 1000, Counts(900, 2), Counts(100, 0)) for at_s in range(1, 90)]
+    held = own.decide(good, Policy(spec, Plan((Step(1000),), promotion_gate="manual")))
+    assert held.kind is Kind.HOLD and "the gate 'manual' before the promotion is closed" in held.reason
+
+
+def test_between_requests_the_gateway_looks_too() -> None:
+    def at(*ends: float) -> list[Interval]:
+        return [Interval(end - 0.25, end, 1000, Counts(9, 0), Counts(1, 1)) for end in ends]
+
+    seen = list(own.looks(at(1.0, 1.25, 2.0, 9.0)))
+    assert [look.at_s for look in seen] == [1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 2.75, 3.0, 8.75, 9.0]
+    assert all(look.since_s == before.at_s for before, look in itertools.pairwise(seen))
+    assert [look.at_s for look in seen if look.canary.requests] == [1.0, 1.25, 2.0, 9.0]
+    # A recording in which the quiet time was written down decides the same.
+    spec = own.spec_for(AnalysisSpec(), frozenset({"errors"}))
+    sparse = at(*(0.25 + 2.0 * n for n in range(1, 40)))
+    plan = Plan((Step(1000),))
+    decided = own.decide(sparse, Policy(spec, plan))
+    assert decided.kind is Kind.ROLLBACK
+    assert decided == own.decide(own.looks(sparse), Policy(spec, plan))
+
+
+def test_what_a_warm_up_served_is_no_evidence() -> None:
+    spec = own.spec_for(AnalysisSpec(), frozenset({"errors"}))
+    good = [Interval(at_s - 1.0, at_s, 1000, Counts(900, 2), Counts(100, 0)) for at_s in range(1, 90)]
+    plain, warmed = (Plan((Step(1000, 10.0, 100),), warmup_s=warmup_s) for warmup_s in (0.0, 30.0))
+    at_s = [own.decide(good, Policy(spec, one)).at_s for one in (plain, warmed)]
+    # The first interval after the warm-up is evidence for the step, whose floor begins with the step.
+    assert at_s[0] is not None and at_s[1] is not None and at_s[1] >= at_s[0] + 30.0
+    assert f"{100 * round(at_s[1] - 30.0)} canary requests" in own.decide(good, Policy(spec, warmed)).reason
+
+
 def test_weights_that_change_all_the_time_take_bounded_evidence() -> None:
     book = own.Book()
     for tick in range(1, 1000):
@@ -181,6 +221,47 @@ def test_a_configured_route_brings_its_analysis_and_plan(replay: Run, tmp_path: 
     config.write_text(config.read_text().replace("stable: a", "stable: nobody"))
     refused = replay(content, "--config", str(config), "--route", "two")
     assert refused.exit_code == 2 and f"{config}:4" in refused.stderr
+
+
+@pytest.mark.parametrize(("interval_s", "hidden"), [(5.0, True), (0.5, False)])
+def test_intervals_that_hide_bursts_are_named(replay: Run, interval_s: float, hidden: bool) -> None:
+    arm = traffic.Arm(0.01)
+    trace = traffic.recorded(1, arm, arm, traffic.ramp((0, 10)), duration_s=20.0, interval_s=interval_s)
+    content = lines(trace)
+    assert msgspec.json.decode(replay(content, "--json").stdout)["bursts_hidden"] is hidden
+    assert ("bursts: not seen, the intervals are longer than 3 s" in replay(content).stdout) is hidden
+
+
+def test_a_sticky_route_is_not_judged_by_requests(replay: Run, tmp_path: Path) -> None:
+    config = tmp_path / "gateway.yaml"
+    backends = "backends: {a: {endpoints: [http://127.0.0.1:1]}, b: {endpoints: [http://127.0.0.1:2]}}"
+    route = "{name: one, match: {path_prefix: /}, stable: a, canary: b, sticky: {header: X-User}}"
+    config.write_text(f"admin: {{token_env: GATEWAY_REPLAY_TEST_UNSET}}\n{backends}\nroutes:\n  - {route}\n")
+    refused = replay(lines(traffic.sparse()), "--config", str(config))
+    assert (refused.exit_code, refused.stdout) == (2, "") and "counted by session" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+
+
+def test_a_bake_has_its_part_of_alpha_and_tests_of_its_own() -> None:
+    def interval(at_s: int, canary_errors: int, weight_bp: int) -> Interval:
+        canary = 1000 * weight_bp // 10_000
+        return Interval(at_s - 1.0, at_s, weight_bp, Counts(1000 - canary, 5), Counts(canary, canary_errors))
+
+    # Proven at 10 %, long healthy in the bake at 90 %, then a third of the canary's requests fails.
+    intervals = [interval(at_s, 0 if at_s % 2 else 1, 1000) for at_s in range(1, 200)]
+    intervals += [interval(at_s, 9, 9000) for at_s in range(200, 900)]
+    intervals += [interval(at_s, 300, 9000) for at_s in range(900, 960)]
+    spec = own.spec_for(AnalysisSpec(burst_s=0.0), frozenset({"errors"}))
+    entries: list[own.Entry] = []
+    plan = Plan((Step(1000, 10.0, 100),), 86_400.0, bake_s=3600.0)
+    decision = own.decide(intervals, Policy(spec, plan), entries.append)
+    assert decision.kind is Kind.ROLLBACK and decision.at_s is not None and 900 <= decision.at_s <= 904
+    # A fifth of alpha_rollback (1 %) is the bake's.
+    assert "of the 500 needed" in decision.reason and "at the bake" in decision.reason
+    assert any("of the 125 needed" in entry.text for entry in entries)
+    # What the bake says is never PASS.
+    baking = next(entry.at_s for entry in entries if entry.what == "rollout" and "passed" in entry.text)
+    assert not any(entry.text.startswith("PASS") for entry in entries if entry.at_s > baking)
 
 
 def test_a_setting_changes_a_rule(replay: Run) -> None:

@@ -134,7 +134,8 @@ def test_guardrail_over_a_grid_is_confseqs_one_sided_mixture(monkeypatch: pytest
         priors = np.exp(logs - logs.max())
         kept = priors > 0.0
         chosen, shares = nodes[kept].tolist(), (priors[kept] / priors.sum()).tolist()
-        monkeypatch.setattr(guardrails, "ODDS_RATIOS", [math.exp(log_odds(n) - log_odds(limit)) for n in chosen])
+        ratios = tuple(math.exp(log_odds(n) - log_odds(limit)) for n in chosen)
+        monkeypatch.setattr(guardrails, "ODDS_RATIOS", ratios)
         gains = guardrails.request_gains(limit, given["events"], given["trials"])
         assert wealth.log_e(wealth.grow(wealth.fresh(shares), gains, shares)) == close(value), given
 

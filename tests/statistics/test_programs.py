@@ -29,19 +29,21 @@ def test_a_margin_that_takes_too_long_is_left_out() -> None:
 
 def test_a_canary_at_the_margin_seldom_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(promotion, "WRONG_BATCHES", 40)
-    row = promotion.wrong(0.05, 0.5, 60, np.random.default_rng(2))[0]
+    row = promotion.wrong(0.05, RateSpec(), 0.5, 60, np.random.default_rng(2))[0]
     assert row.passed <= 6, row
 
 
-def test_the_arrays_pass_as_the_engine_does() -> None:
+@pytest.mark.parametrize("margin", promotion.MARGINS)
+def test_the_arrays_pass_as_the_engine_does(margin: tuple[float, float]) -> None:
     rng = np.random.default_rng(1)
-    arrays, states = promotion.Passing(3, 1e9), [rates.fresh().metrics[0]] * 3
+    spec = RateSpec(margin_ratio=margin[0], margin_delta=margin[1])
+    arrays, states = promotion.Passing(3, 1e9, spec), [rates.fresh().metrics[0]] * 3
     for _ in range(60):
         trials = rng.integers(rates.SCARCE_MAX, (200, 20), (3, 2))
         events = rng.binomial(trials, [[0.001, 0.02], [0.03, 0.03], [0.3, 0.2]])
         counts = np.stack([events[:, 0], trials[:, 0], events[:, 1], trials[:, 1]], axis=1)
         arrays.take(counts.astype(float))
-        states = [rates.bet(one, RateSpec(), Batch(*row)) for one, row in zip(states, counts.tolist(), strict=True)]
+        states = [rates.bet(one, spec, Batch(*row)) for one, row in zip(states, counts.tolist(), strict=True)]
         assert arrays.log_ok() == pytest.approx([wealth.log_e(one.ok) for one in states], rel=1e-6, abs=1e-6)
 
 

@@ -20,7 +20,7 @@ from gateway.control.controller import Controller
 from gateway.control.journal import Journal
 from gateway.control.routes import RouteState
 from gateway.control.views import ControlEvent
-from gateway.core.analysis import Analysis
+from gateway.core.analysis import Analysis, Look
 from gateway.core.errors import JournalError
 from gateway.core.rollout import Analysed, Phase, Rollout
 from gateway.core.stats.histogram import bucket_of
@@ -355,10 +355,10 @@ class Plane:
         decisions = self.controller._decisions
         hear = decisions.hear
 
-        def stumbling(route: RouteState, event: Analysed, analysis: Analysis) -> None:
+        def stumbling(route: RouteState, event: Analysed, look: Look) -> None:
             if route.name == name:
                 raise RuntimeError("a fault")
-            hear(route, event, analysis)
+            hear(route, event, look)
 
         patch.setattr(decisions, "hear", stumbling)
 

@@ -188,8 +188,8 @@ class Traffic:
         self.failures: list[str] = []
 
     async def __aenter__(self) -> Self:
-        # A retiring worker closes what has idled for a second: who asks just then meets a closed connection, as with
-        # any server. A client that keeps none for so long does not.
+        # A retiring worker closes what has idled for three seconds: who asks just then meets a closed connection, as
+        # with any server. A client that keeps none for so long does not.
         kept = httpx.Limits(keepalive_expiry=0.5)
         self._client = httpx.AsyncClient(base_url=self._url, timeout=EVENTUALLY_S, limits=kept)
         self._stop = asyncio.Event()

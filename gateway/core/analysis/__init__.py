@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.core.analysis import budget
-from gateway.core.analysis.judge import AnalysisState, bake, explained, judge
+from gateway.core.analysis.judge import AnalysisState, Look, bake, explained, judge, look
 from gateway.core.analysis.types import (
     Analysis,
     AnalysisSpec,
@@ -29,6 +29,7 @@ __all__ = [
     "Finding",
     "GuardrailSpec",
     "LatencySpec",
+    "Look",
     "MetricShares",
     "Mode",
     "RateSpec",
@@ -39,4 +40,5 @@ __all__ = [
     "budget",
     "explained",
     "judge",
+    "look",
 ]

@@ -52,7 +52,8 @@ def log_shares(spec: AnalysisSpec) -> Mapping[str, float]:
     }
 
 
-def bad_needed(spec: AnalysisSpec, *, baking: bool = False) -> dict[str, float]:
+@functools.lru_cache(maxsize=64)
+def bad_needed(spec: AnalysisSpec, *, baking: bool = False) -> Mapping[str, float]:
     """log E_bad at which each name convicts by itself, 1 / (alpha v)."""
     alpha = log_alpha(spec, baking=baking)
     return {name: -alpha - share for name, share in log_shares(spec).items()}

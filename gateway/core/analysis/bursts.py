@@ -8,34 +8,43 @@ of rates.py (log E, requests as unit) may be believed.
 
 Rules:
 
-1. Time is cut into cells of ``burst_s``. A burst lies in one cell or in two neighbouring ones, so pairs of failures in
-   the same or in adjacent cells are counted, less as many as independent failures would make: x_j (x_j - 1) + 2 x_j
-   x_{j-1} - x_j R (n_j - 1 + 2 n_{j-1}), with R the arm's failure rate before the two cells, recent or overall,
-   whichever is higher (overall with `QUIET_CELLS` cells without failure put before the first: a clump at the very start
-   is one). ``phi`` = 1 + excess pairs / failures is how many failures come together; 1 where they are independent.
-2. What the excess owes to chance is forgiven: `CHANCE` standard deviations of the expected pairs.
+1. Time is cut into cells of ``burst_s`` (of one look, where looks are further apart). A burst lies in one cell or in
+   two neighbouring ones, so pairs of failures in the same or in adjacent cells are counted, less as many as
+   independent failures would make: x_j (x_j - 1) + 2 x_j x_{j-1} - x_j R (n_j - 1 + 2 n_{j-1}), with R the arm's
+   failure rate before the two cells, recent or overall, whichever is higher (overall with `QUIET_CELLS` cells without
+   failure put before the first: a clump at the very start is one). ``phi`` = 1 + excess pairs / failures is how many
+   failures come together; 1 where they are independent.
+2. What the excess owes to chance is forgiven: `CHANCE` standard deviations of the expected pairs, and of what is left
+   most where it is little: c^2 / (c + LITTLE) for c = phi - 1. Bursts show as a phi of several, and where few failures
+   clump, chance does most of it.
 3. The evidence that counts is log E / (1 + (phi - 1)(1 + log2(1 / w))): a clump weighs about log 2.
 4. Where the canary has few requests per cell, a burst shows as a SINGLE failure there: nothing clumps until stable has
-   had a burst too. Before that, each misfortune of the canary (a cell with failures; of neighbouring ones every second)
-   may be the next toss between the arms: it is the canary's turn, and shows as a single, with odds v_1 : v_s, where
-   v_1 = m_c exp(-m_c) is the chance that a burst meets one request of the canary (`SHORTER` for bursts that are shorter
-   than a cell), v_s = 1 - exp(-m_s) that it meets stable at all, m the requests per cell. So it is worth at most
-   log(1 + v_s / v_1), and no more than the sum of these is believed. In sparse traffic that is log(1 / w), as much as a
-   failure can be worth anyway; in dense traffic single failures are no bursts. It binds in between: four or five
-   misfortunes, instead of two, for 1 % of 200 requests per second.
+   had a burst too. Before that, each misfortune of the canary (a cell with failures; of neighbouring ones every
+   second) may be the next toss between the arms: it is the canary's turn, and shows as a single, with odds v_1 : v_s.
+   Here v_1 = m_c exp(-m_c) is the chance that a burst meets one request of the canary (in dense traffic up to
+   `SHORTER` more: bursts shorter than a cell meet fewer), v_s = 1 - exp(-m_s) that it meets stable at all, m the
+   requests in ``burst_s``. So it is worth at most log(1 + v_s / v_1), and no more than the sum of these is believed.
+   In sparse traffic that is log(1 / w), as much as a failure can be worth anyway; in dense traffic single failures are
+   no bursts. It binds in between: four or five misfortunes, instead of two, for 1 % of 200 requests per second.
 5. A dead canary clumps too, and must not wait for many clumps. So a second e-process has cells as its unit: the shares
    y_c, y_s of a cell's failures, bounded, are bet on as coins of one toss each. Its null is that of a healthy canary
-   with bursts: p_c <= p_s, and at most `BURST_SHARE` of an arm's cells are lost to bursts of its own (plus the failures
-   it always has). A dead canary beside a sound stable earns about 3 nats per cell. Bursts of both arms together cancel.
-   For that assumption it is believed only for what bursts are: instead of what rules 3 and 4 leave, with half of the
-   metric's error probability, and never beyond log E.
-6. What is believed is never more than log E, so for independent failures the promise stands whatever these rules
-   make of chance: P(ever convicted) <= alpha.
-7. To pass, the failures of both arms count by how far they clump: log E_ok / D, with D the factor by which clumps widen
-   the difference of the two rates, ((1 - w) phi_c + w phi_s for equal rates). A burst takes in as many requests as an
-   arm has, so (1 - w)(phi_c - 1) and w (phi_s - 1) estimate the same, and the larger one speaks for both: a canary that
-   had no burst yet is not taken for one that has none, once stable has had one.
-8. Where looks are further apart than `COARSE` cells, clumps cannot be seen, and what arrives is not guarded.
+   with bursts: p_c <= p_s, and at most `BURST_SHARE` of an arm's cells are lost to bursts of its own (plus the
+   failures it always has). A dead canary beside a sound stable earns about 3 nats per cell. Bursts of both arms
+   together cancel. For that assumption it is believed only for what bursts are: instead of what rules 3 and 4 leave,
+   with half of the metric's error probability, and never beyond log E.
+6. What is believed is never more than log E, so for independent failures the promise stands whatever these rules make
+   of chance: P(ever convicted) <= alpha.
+7. To pass, the failures of both arms count by how far they clump: log E_ok / D, with D the factor by which clumps
+   widen the difference of the two rates, ((1 - w) phi_c + w phi_s for equal rates). A burst takes in as many requests
+   as an arm has, so (1 - w)(phi_c - 1) and w (phi_s - 1) estimate the same, and the larger one speaks for both: a
+   canary that had no burst yet is not taken for one that has none, once stable has had one. `WIDER` more, because D is
+   learnt from few clumps.
+8. A tolerance ("p_c <= max(r p_s, p_s + d)") tolerates as many more bursts: a toss falls to the canary with odds of m
+   = max(r, 1 + d / p_s) to 1, so that rule 3 has w m / (1 - w + w m) and log(1 + 1 / m) for w and log 2, rule 4 log(1
+   + v_s / (m v_1)), and rule 5 lets the canary lose as many more of its cells.
+9. Where looks are further apart than `COARSE` cells from the start, clumps cannot be seen, and what arrives is not
+   guarded. A single late look after timely ones closes a cell like any other: what stalls the looking (a busy machine)
+   is what makes an arm pause.
 
 Under bursts this is a design measured by simulation (docs/statistics.md), not a theorem: no test can bound its errors
 under arbitrary dependence and convict within a second.
@@ -44,6 +53,7 @@ under arbitrary dependence and convict within a second.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import msgspec
 
@@ -55,8 +65,10 @@ QUIET_CELLS = 3
 RECENT_CELLS = 8
 CHANCE = 0.7
 PRIOR_EVENTS = 0.3
-COARSE = 2.0
-SHORTER = 1.6
+COARSE = 10.0
+LITTLE = 0.1
+SHORTER = 0.6
+WIDER = 1.2
 # More than any failure is ever worth: what arrives in coarse looks is not guarded.
 _UNGUARDED = 20.0
 
@@ -64,7 +76,24 @@ BURST_SHARE = 0.03
 DEAD_SHARES = (0.99, 0.6)
 DEAD_PRIORS = (0.5, 0.5)
 DEAD_HELD_BACK = 0.1
-_SOUND = 0.002
+SOUND = 0.002
+PRIOR_TRIALS = 70.0
+# 1, and what rounding makes of it where both are equally steep.
+STEEP = 1.0 - 1e-9
+
+
+class Tolerance(NamedTuple):
+    """How many failures more than stable the canary may have: ``max(ratio * p_s, p_s + delta)``."""
+
+    ratio: float = 1.0
+    delta: float = 0.0
+
+    def edge(self, rate: float) -> float:
+        """The rate that is just tolerated beside stable's."""
+        return max(self.ratio * rate, rate + self.delta)
+
+
+NONE = Tolerance()
 
 
 class Arm(msgspec.Struct, frozen=True):
@@ -86,7 +115,9 @@ class Arm(msgspec.Struct, frozen=True):
 class BurstState(msgspec.Struct, frozen=True):
     """Both arms' clumping, the e-process of rule 5, and since when the cell is open.
 
-    ``cells`` have closed; ``worth`` is the sum of rule 4 over them, ``counted`` whether the last one added to it.
+    ``cells`` have closed, counted in ``burst_s`` (a longer one is several); ``worth`` is the sum of rule 4 over them,
+    ``counted`` whether the last one added to it.
+    ``odds`` is m of rule 8.
     """
 
     stable: Arm = Arm()
@@ -94,9 +125,10 @@ class BurstState(msgspec.Struct, frozen=True):
     dead: Wealth = wealth.fresh(DEAD_PRIORS, DEAD_HELD_BACK)
     since_s: float | None = None
     seen_s: float | None = None
-    cells: int = 0
+    cells: float = 0.0
     worth: float = 0.0
     counted: bool = False
+    odds: float = 1.0
 
 
 def fresh() -> BurstState:
@@ -104,13 +136,13 @@ def fresh() -> BurstState:
     return BurstState()
 
 
-def take(state: BurstState, counts: Batch, at_s: float, burst_s: float) -> BurstState:
+def take(state: BurstState, counts: Batch, at_s: float, burst_s: float, tolerance: Tolerance = NONE) -> BurstState:
     """The state after one look's new trials and events (both may be 0), at ``at_s`` seconds."""
     if state.seen_s is None and not counts.stable_trials and not counts.canary_trials:
         return state
     seen_s = at_s if state.seen_s is None else min(state.seen_s, at_s)
     since_s = seen_s if state.since_s is None else min(state.since_s, at_s)
-    if at_s - seen_s > COARSE * burst_s:
+    if at_s - seen_s > COARSE * burst_s and not state.cells:
         stable, canary = (msgspec.structs.replace(arm, events=0.0, trials=0.0) for arm in (state.stable, state.canary))
         worth = state.worth + _UNGUARDED * (state.canary.events + counts.canary_events)
         return msgspec.structs.replace(state, stable=stable, canary=canary, since_s=at_s, seen_s=at_s, worth=worth)
@@ -118,14 +150,18 @@ def take(state: BurstState, counts: Batch, at_s: float, burst_s: float) -> Burst
     canary = _add(state.canary, counts.canary_events, counts.canary_trials)
     # Half a millisecond: looks at multiples of the cell's length must not miss its end by a rounding.
     if at_s - since_s < burst_s - 0.0005:
-        return BurstState(stable, canary, state.dead, since_s, at_s, state.cells, state.worth, state.counted)
+        return BurstState(
+            stable, canary, state.dead, since_s, at_s, state.cells, state.worth, state.counted, state.odds
+        )
     dead = state.dead
     if stable.trials and canary.trials:
-        dead = wealth.grow(dead, _dead_gains(stable, canary), DEAD_PRIORS)
-    cells = state.cells + 1
+        dead = wealth.grow(dead, _dead_gains(stable, canary, tolerance), DEAD_PRIORS)
+    cells = state.cells + max((at_s - since_s) / burst_s, 1.0)
     counted = canary.events > 0.0 and not state.counted
-    worth = state.worth + misfortune(stable, canary, cells) if counted else state.worth
-    return BurstState(_close(stable), _close(canary), dead, at_s, at_s, cells, worth, counted)
+    worth = state.worth + misfortune(stable, canary, cells, state.odds) if counted else state.worth
+    stable = _close(stable)
+    always = _always(stable)
+    return BurstState(stable, _close(canary), dead, at_s, at_s, cells, worth, counted, tolerance.edge(always) / always)
 
 
 def guarded(log_e: float, state: BurstState) -> float:
@@ -137,8 +173,14 @@ def guarded(log_e: float, state: BurstState) -> float:
         return log_e
     stable, canary = state.stable, state.canary
     phi = max(clumping(stable), clumping(canary))
-    left = log_e / (1.0 + (phi - 1.0) * (1.0 - math.log2(_weight(state)))) if phi > 1.0 else log_e
-    open_ = misfortune(stable, canary, max(state.cells, 1)) if canary.events and not state.counted else 0.0
+    left = log_e
+    if phi > 1.0:
+        weight = _weight(state)
+        single = -math.log(weight * state.odds / (1.0 - weight + weight * state.odds))
+        left = log_e / (1.0 + (phi - 1.0) * (1.0 + single / math.log1p(1.0 / state.odds)))
+    open_ = 0.0
+    if canary.events and not state.counted:
+        open_ = misfortune(stable, canary, max(state.cells, 1.0), state.odds)
     left = min(left, state.worth + open_)
     if left >= log_e:
         return log_e
@@ -151,21 +193,24 @@ def guarded_ok(log_e: float, state: BurstState) -> float:
         return log_e
     weight = _weight(state)
     clumps = max((1.0 - weight) * (clumping(state.canary) - 1.0), weight * (clumping(state.stable) - 1.0))
-    return log_e / (1.0 + 2.0 * clumps)
+    return log_e / (1.0 + 2.0 * WIDER * clumps)
 
 
-def misfortune(stable: Arm, canary: Arm, cells: int) -> float:
+def misfortune(stable: Arm, canary: Arm, cells: float, odds: float = 1.0) -> float:
     """The most that a cell with failures of the canary is worth (rule 4), by the arms' mean requests per cell."""
     mean_s, mean_c = _all_trials(stable) / cells, _all_trials(canary) / cells
-    single = SHORTER * mean_c * math.exp(-min(mean_c, _UNGUARDED))
-    return math.log1p((1.0 - math.exp(-mean_s)) / single) if single else 0.0
+    single = mean_c * math.exp(-min(mean_c, _UNGUARDED)) * (1.0 + SHORTER * min(mean_c, 1.0))
+    return math.log1p((1.0 - math.exp(-mean_s)) / (odds * single)) if single else 0.0
 
 
 def clumping(arm: Arm) -> float:
     """phi: about how many of the arm's failures come together, at least 1."""
     excess, expected = _pairs(arm)
-    forgiven = CHANCE * math.sqrt(2.0 * expected)
-    return 1.0 + max(excess - forgiven, 0.0) / (arm.all_events + arm.events + PRIOR_EVENTS)
+    more = excess - CHANCE * math.sqrt(2.0 * expected)
+    if more <= 0.0:
+        return 1.0
+    more /= arm.all_events + arm.events + PRIOR_EVENTS
+    return 1.0 + more * more / (more + LITTLE)
 
 
 def _weight(state: BurstState) -> float:
@@ -215,16 +260,28 @@ def _close(arm: Arm) -> Arm:
     )
 
 
-def _dead_gains(stable: Arm, canary: Arm) -> list[float]:
-    """log e-variables of one cell; what stable always fails is known from the cells before."""
-    always = (stable.all_events + PRIOR_EVENTS) / (stable.all_trials + 70.0)
+def _dead_gains(stable: Arm, canary: Arm, tolerance: Tolerance = NONE) -> list[float]:
+    """log e-variables of one cell; what stable always fails is known from the cells before.
+
+    Fair on the whole edge of the tolerance, whose slope is 1 or more, as long as the canary's bet is the steeper one;
+    beside a tolerance so wide that it is not, nothing is bet.
+    """
+    lost = BURST_SHARE + 3.0 * _always(stable)
     share_s, share_c = stable.events / stable.trials, canary.events / canary.trials
     gains = []
     for guess in DEAD_SHARES:
-        null = min(0.5 * (_SOUND + guess), BURST_SHARE + 3.0 * always)
-        worse, sound = max(guess, null), min(_SOUND, null)
-        gains.append(_toss(share_c, worse, null) + _toss(share_s, sound, null))
+        null_s = min(0.5 * (SOUND + guess), lost)
+        null_c = tolerance.edge(null_s)
+        fair = null_c < guess and (guess - null_c) / (null_c * (1.0 - null_c)) >= STEEP * (null_s - SOUND) / (
+            null_s * (1.0 - null_s)
+        )
+        gains.append(_toss(share_c, guess, null_c) + _toss(share_s, SOUND, null_s) if fair else 0.0)
     return gains
+
+
+def _always(stable: Arm) -> float:
+    """Stable's failure rate in the cells before, shrunken towards a small one."""
+    return (stable.all_events + PRIOR_EVENTS) / (stable.all_trials + PRIOR_TRIALS)
 
 
 def _toss(share: float, guess: float, null: float) -> float:

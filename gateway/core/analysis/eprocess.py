@@ -28,12 +28,14 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
-from math import log, log1p
+from collections.abc import Callable, Iterable, Sequence
+from math import exp, log, log1p, sqrt
 from typing import NamedTuple
 
 RATE_MIN = 1e-7
+_RATE_MAX = 1.0 - RATE_MIN
 _EDGE = 1e-15
+_EDGE_HIGH = 1.0 - _EDGE
 _ROOT_STEPS = 100
 _RELATIVE = 2e-16
 
@@ -43,6 +45,10 @@ class Rates(NamedTuple):
 
     stable: float
     canary: float
+
+
+# Rates as plain numbers, (stable, canary): guesses come by the dozen.
+Pair = tuple[float, float]
 
 
 class Batch(NamedTuple):
@@ -61,7 +67,7 @@ class Batch(NamedTuple):
 
 def clip(rate: float) -> float:
     """The rate moved into the open interval in which logarithms live."""
-    return RATE_MIN if rate < RATE_MIN else min(rate, 1.0 - RATE_MIN)
+    return RATE_MIN if rate < RATE_MIN else min(rate, _RATE_MAX)
 
 
 def log_odds(rate: float) -> float:
@@ -71,63 +77,89 @@ def log_odds(rate: float) -> float:
 
 def from_log_odds(value: float) -> float:
     """The clipped rate with these log-odds."""
-    if value >= 0:
-        return clip(1.0 / (1.0 + math.exp(-value)))
-    power = math.exp(value)
-    return clip(power / (1.0 + power))
+    return rates_at((value,))[0]
+
+
+def rates_at(values: Iterable[float]) -> list[float]:
+    """The clipped rates with these log-odds."""
+    found = []
+    for value in values:
+        if value >= 0.0:
+            rate = 1.0 / (1.0 + exp(-value))
+        else:
+            power = exp(value)
+            rate = power / (1.0 + power)
+        found.append(RATE_MIN if rate < RATE_MIN else min(rate, _RATE_MAX))
+    return found
 
 
 class Null(NamedTuple):
     """A convex set of rate pairs: how to project a guess onto it (given w), and the corners of the polygon."""
 
-    project: Callable[[Rates, float], Rates]
+    project: Callable[[Pair, float], Pair]
     corners: tuple[Rates, ...]
 
 
-def log_gain(guess: Rates, null: Null, batch: Batch) -> float:
+def log_gain(guess: Pair, null: Null, batch: Batch) -> float:
     """log e of a batch for a guess made before it; 0 for a guess inside the null."""
-    s_events, s_trials, c_events, c_trials = batch
-    trials = s_trials + c_trials
-    weight = c_trials / trials
-    nearest = null.project(guess, weight)
-    if nearest == guess:
-        return 0.0
-    s, c = guess
-    q_s, q_c = nearest
-    if not _EDGE <= q_s <= 1.0 - _EDGE:
-        q_s = min(max(q_s, _EDGE), 1.0 - _EDGE)
-    if not _EDGE <= q_c <= 1.0 - _EDGE:
-        q_c = min(max(q_c, _EDGE), 1.0 - _EDGE)
-    # One request's factor for an event and for none, in each arm.
-    s_yes, s_no, c_yes, c_no = s / q_s, (1.0 - s) / (1.0 - q_s), c / q_c, (1.0 - c) / (1.0 - q_c)
-    # (1 - w) E_s + w E_c is base + by_s p_s + by_c p_c.
-    by_s, by_c = (1.0 - weight) * (s_yes - s_no), weight * (c_yes - c_no)
-    base = (1.0 - weight) * s_no + weight * c_no
-    largest = base + max([by_s * p_s + by_c * p_c for p_s, p_c in null.corners])
-    gain = (s_trials - s_events) * log(s_no) + (c_trials - c_events) * log(c_no)
-    if s_events:
-        gain += s_events * log(s_yes)
-    if c_events:
-        gain += c_events * log(c_yes)
-    return gain - trials * log(largest) if largest > 1.0 else gain
+    return log_gains((guess,), null, batch)[0]
 
 
-def log_gains_not_worse(stable: float, canaries: Sequence[float], batch: Batch) -> list[float]:
-    """`log_gain` against `NOT_WORSE` for guesses (stable, c), c in ``canaries``: the common case, written out."""
+def log_gains(guesses: Iterable[Pair], null: Null, batch: Batch) -> list[float]:
+    """`log_gain` for each of the guesses."""
     s_events, s_trials, c_events, c_trials = batch
-    trials = s_trials + c_trials
+    trials, s_none, c_none = s_trials + c_trials, s_trials - s_events, c_trials - c_events
     weight = c_trials / trials
-    rest, s_none, c_none = 1.0 - weight, s_trials - s_events, c_trials - c_events
-    by_stable, not_stable = rest * stable, 1.0 - stable
+    rest = 1.0 - weight
+    project, corners = null
     gains = []
-    for canary in canaries:
+    for guess in guesses:
+        nearest = project(guess, weight)
+        if nearest == guess:
+            gains.append(0.0)
+            continue
+        s, c = guess
+        q_s, q_c = nearest
+        if not _EDGE <= q_s <= _EDGE_HIGH:
+            q_s = min(max(q_s, _EDGE), _EDGE_HIGH)
+        if not _EDGE <= q_c <= _EDGE_HIGH:
+            q_c = min(max(q_c, _EDGE), _EDGE_HIGH)
+        # One request's factor for an event and for none, in each arm.
+        s_yes, s_no, c_yes, c_no = s / q_s, (1.0 - s) / (1.0 - q_s), c / q_c, (1.0 - c) / (1.0 - q_c)
+        # (1 - w) E_s + w E_c is base + by_s p_s + by_c p_c.
+        by_s, by_c = rest * (s_yes - s_no), weight * (c_yes - c_no)
+        base = rest * s_no + weight * c_no
+        highest = -math.inf
+        for p_s, p_c in corners:
+            height = by_s * p_s + by_c * p_c
+            if height > highest:  # noqa: PLR1730  # a call of max() takes as long as all the rest of the loop
+                highest = height
+        largest = base + highest
+        gain = s_none * log(s_no) + c_none * log(c_no)
+        if s_events:
+            gain += s_events * log(s_yes)
+        if c_events:
+            gain += c_events * log(c_yes)
+        gains.append(gain - trials * log(largest) if largest > 1.0 else gain)
+    return gains
+
+
+def log_gains_not_worse(guesses: Iterable[Pair], batch: Batch) -> list[float]:
+    """`log_gains` against `NOT_WORSE`: the common case, written out."""
+    s_events, s_trials, c_events, c_trials = batch
+    trials, s_none, c_none = s_trials + c_trials, s_trials - s_events, c_trials - c_events
+    weight = c_trials / trials
+    rest = 1.0 - weight
+    gains = []
+    for stable, canary in guesses:
         if canary <= stable:
             gains.append(0.0)
             continue
-        q = by_stable + weight * canary
-        if q < _EDGE or q > 1.0 - _EDGE:
-            q = min(max(q, _EDGE), 1.0 - _EDGE)
-        s_yes, s_no, c_yes, c_no = stable / q, not_stable / (1.0 - q), canary / q, (1.0 - canary) / (1.0 - q)
+        q = rest * stable + weight * canary
+        if not _EDGE <= q <= _EDGE_HIGH:
+            q = min(max(q, _EDGE), _EDGE_HIGH)
+        none = 1.0 - q
+        s_yes, s_no, c_yes, c_no = stable / q, (1.0 - stable) / none, canary / q, (1.0 - canary) / none
         base, by_s, by_c = rest * s_no + weight * c_no, rest * (s_yes - s_no), weight * (c_yes - c_no)
         # The corners are (0, 0), (1, 1) and (1, 0), and by_c is positive: the last is never the largest.
         largest = base + (by_s + by_c) if by_s + by_c > 0.0 else base
@@ -140,29 +172,34 @@ def log_gains_not_worse(stable: float, canaries: Sequence[float], batch: Batch) 
     return gains
 
 
-def log_gain_beyond(guess: Rates, nulls: tuple[Null, ...], batch: Batch) -> float:
+def log_gains_beyond(guesses: Sequence[Pair], nulls: tuple[Null, ...], batch: Batch) -> list[float]:
     """log e of a batch against a UNION of nulls: the least of their e-variables, an e-variable under each of them."""
-    if len(nulls) == 1:
-        return log_gain(guess, nulls[0], batch)
-    return min(log_gain(guess, null, batch) for null in nulls)
+    if nulls == _ONLY_NOT_WORSE:
+        return log_gains_not_worse(guesses, batch)
+    return list(map(min, zip(*(log_gains(guesses, null, batch) for null in nulls), strict=True)))
 
 
-def _project_not_worse(guess: Rates, weight: float) -> Rates:
-    if guess.canary <= guess.stable:
+def _project_not_worse(guess: Pair, weight: float) -> Pair:
+    stable, canary = guess
+    if canary <= stable:
         return guess
-    pooled = (1.0 - weight) * guess.stable + weight * guess.canary
-    return Rates(pooled, pooled)
+    pooled = (1.0 - weight) * stable + weight * canary
+    return pooled, pooled
 
 
 NOT_WORSE = Null(_project_not_worse, (Rates(0.0, 0.0), Rates(1.0, 1.0), Rates(1.0, 0.0)))
 """{p_c <= p_s}"""
+_ONLY_NOT_WORSE = (NOT_WORSE,)
 
 
 def at_most_ratio(ratio: float) -> Null:
     """{p_c <= ratio * p_s}, ratio >= 1."""
 
-    def project(guess: Rates, weight: float) -> Rates:
-        return guess if guess.canary <= ratio * guess.stable else _ratio_line(guess, weight, ratio)
+    def project(guess: Pair, weight: float) -> Pair:
+        if guess[1] <= ratio * guess[0]:
+            return guess
+        q = _ratio_line(guess, weight, ratio)
+        return q, ratio * q
 
     return Null(project, (Rates(0.0, 0.0), Rates(1.0 / ratio, 1.0), Rates(1.0, 1.0), Rates(1.0, 0.0)))
 
@@ -170,8 +207,11 @@ def at_most_ratio(ratio: float) -> Null:
 def at_most_shift(shift: float) -> Null:
     """{p_c <= p_s + shift}, 0 <= shift < 1."""
 
-    def project(guess: Rates, weight: float) -> Rates:
-        return guess if guess.canary <= guess.stable + shift else _shift_line(guess, weight, shift)
+    def project(guess: Pair, weight: float) -> Pair:
+        if guess[1] <= guess[0] + shift:
+            return guess
+        q = _shift_line(guess, weight, shift)
+        return q, q + shift
 
     corners = (Rates(0.0, 0.0), Rates(0.0, shift), Rates(1.0 - shift, 1.0), Rates(1.0, 1.0), Rates(1.0, 0.0))
     return Null(project, corners)
@@ -201,51 +241,58 @@ def worse_by_margin(ratio: float, shift: float) -> Null:
     if both.canary <= 1.0:
         corners.append(both)
 
-    def project(guess: Rates, weight: float) -> Rates:
-        if guess.canary >= max(ratio * guess.stable, guess.stable + shift):
+    def project(guess: Pair, weight: float) -> Pair:
+        stable, canary = guess
+        by_ratio, by_shift = canary >= ratio * stable, canary >= stable + shift
+        if by_ratio and by_shift:
             return guess
         # The ratio first: it costs a square root, the shift a search.
-        by_ratio = guess if guess.canary >= ratio * guess.stable else _ratio_line(guess, weight, ratio)
-        if by_ratio.stable >= vertex:
-            return by_ratio
-        by_shift = guess if guess.canary >= guess.stable + shift else _shift_line(guess, weight, shift)
-        return by_shift if by_shift.stable <= vertex else both
+        q = stable if by_ratio else _ratio_line(guess, weight, ratio)
+        if q >= vertex:
+            return guess if by_ratio else (q, ratio * q)
+        q = stable if by_shift else _shift_line(guess, weight, shift)
+        if q > vertex:
+            return both
+        return guess if by_shift else (q, q + shift)
 
     return Null(project, tuple(corners))
 
 
-def _ratio_line(guess: Rates, weight: float, ratio: float) -> Rates:
-    """The nearest point with q_c = ratio * q_s: the smaller root of a quadratic, in its form without cancellation."""
+def _ratio_line(guess: Pair, weight: float, ratio: float) -> float:
+    """q_s of the nearest point with q_c = ratio * q_s: the smaller root of a quadratic, without cancellation."""
     s, c = guess
-    constant = (1.0 - weight) * s + weight * c
-    linear = (1.0 - weight) * (1.0 + ratio * s) + weight * (ratio + c)
-    root = math.sqrt(max(linear * linear - 4.0 * ratio * constant, 0.0))
-    q = 2.0 * constant / (linear + root)
-    return Rates(q, ratio * q)
+    rest = 1.0 - weight
+    constant = rest * s + weight * c
+    linear = rest * (1.0 + ratio * s) + weight * (ratio + c)
+    square = linear * linear - 4.0 * ratio * constant
+    return 2.0 * constant / (linear + sqrt(max(0.0, square)))
 
 
-def _shift_line(guess: Rates, weight: float, shift: float) -> Rates:
-    """The nearest point with q_c = q_s + shift.
+def _shift_line(guess: Pair, weight: float, shift: float) -> float:
+    """q_s of the nearest point with q_c = q_s + shift.
 
     The derivative along the line, multiplied by its positive denominators, is a cubic with one root between stable's
     guess and the canary's guess moved down by the shift; Newton's method, kept inside that bracket by bisection.
     """
     s, c = guess
+    rest, moved = 1.0 - weight, c - shift
     if shift == 0.0:
-        pooled = (1.0 - weight) * s + weight * c
-        return Rates(pooled, pooled)
-    low, high = sorted((s, c - shift))
-    low, high = max(low, 0.0), min(high, 1.0 - shift)
-    q = low + (high - low) * (weight if low == s else 1.0 - weight)
-    rest = 1.0 - weight
+        return rest * s + weight * c
+    if s <= moved:
+        low, high = s, min(moved, 1.0 - shift)
+        q = low + (high - low) * weight
+    else:
+        low, high = max(moved, 0.0), min(s, 1.0 - shift)
+        q = low + (high - low) * rest
     for _ in range(_ROOT_STEPS):
         above = q + shift
+        off_s, off_c = q - s, above - c
         variance_s, variance_c = q * (1.0 - q), above * (1.0 - above)
-        value = rest * (q - s) * variance_c + weight * (above - c) * variance_s
-        slope_s = variance_c + (q - s) * (1.0 - 2.0 * above)
-        slope_c = variance_s + (above - c) * (1.0 - 2.0 * q)
+        value = rest * off_s * variance_c + weight * off_c * variance_s
+        slope_s, slope_c = variance_c + off_s * (1.0 - 2.0 * above), variance_s + off_c * (1.0 - 2.0 * q)
         slope = rest * slope_s + weight * slope_c
-        if abs(value) <= _RELATIVE * q * slope:
+        near = _RELATIVE * q * slope
+        if -near <= value <= near:
             break
         if value > 0.0:
             high = q
@@ -257,4 +304,4 @@ def _shift_line(guess: Rates, weight: float, shift: float) -> Rates:
             if not low < step < high:
                 break
         q = step
-    return Rates(q, q + shift)
+    return q

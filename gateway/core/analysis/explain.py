@@ -6,7 +6,8 @@ Rules:
    ``ratio``, ``difference`` and the arms' rates, each with ``_low`` and ``_high``; an open end is left out. Latencies
    have ``stable_p95_us`` and the like, each with its ends.
 2. What is still needed is computed at the information limit (limit.py) from the rates as they look now: the nats that
-   are missing, over the nats that a request brings under the weight in force. It is an average, not a promise.
+   are missing, over the nats that a request brings under the weight in force, less what the guard against bursts takes
+   of a proof. It is an average, not a promise.
 3. Nothing here decides, and a tick does not need it.
 """
 
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway.core.analysis import intervals
+from gateway.core.analysis import bursts, intervals
 from gateway.core.analysis.eprocess import Null, Rates, within_tolerance, worse_by_margin
 from gateway.core.analysis.intervals import Interval
 from gateway.core.analysis.limit import information
@@ -100,19 +101,28 @@ def _need(state: AnalysisState, finding: Finding, details: dict[str, float]) -> 
     weight = entry.weight_bp / WEIGHT_BP_MAX
     truth = likely(finding)
     spec, worse = rate
-    ok, bad = _nats_to_pass(spec, worse, truth, weight), _nats_to_fail(spec, worse, truth, weight)
+    ok = _believed(state, finding.metric) * _nats_to_pass(spec, worse, truth, weight)
+    bad = _nats_to_fail(spec, worse, truth, weight)
     prove = _canary_requests(finding.log_e_ok, details["log_e_ok_needed"], ok, weight)
     convict = _canary_requests(finding.log_e_bad, details["log_e_bad_needed"], bad, weight)
     trials, what = min((prove, "be proven"), (convict, "be convicted"))
     if trials > _REQUESTS_MAX:
         return "; too close to the margin to be decided at this effect"
     details["canary_needed"] = float(math.ceil(trials))
-    said = f"; about {_count(trials)} canary requests more at this effect to {what}"
+    unit = "trials" if finding.metric not in RATE_METRICS else "sessions" if state.spec.sticky else "requests"
+    said = f"; about {_count(trials)} canary {unit} more at this effect to {what}"
     pace = _per_second(state, finding)
     if pace <= 0.0:
         return said
     details["needed_s"] = trials / pace
     return f"{said}: {_time(trials / pace)} at this weight"
+
+
+def _believed(state: AnalysisState, metric: str) -> float:
+    """How much of a nat of E_ok counts where failures clump (bursts.py)."""
+    if metric not in RATE_METRICS:
+        return 1.0
+    return bursts.guarded_ok(1.0, state.rates.metrics[RATE_METRICS.index(metric)].bursts)
 
 
 def likely(finding: Finding) -> Rates:

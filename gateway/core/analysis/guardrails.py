@@ -17,6 +17,7 @@ Rules:
 
 from __future__ import annotations
 
+import functools
 import math
 
 import msgspec
@@ -28,7 +29,7 @@ from gateway.core.analysis.slices import beyond
 from gateway.core.analysis.spec import FAILURE_METRICS, LATENCY_METRICS, GuardrailSpec
 from gateway.core.analysis.wealth import Wealth
 from gateway.core.stats.counts import Counts
-from gateway.core.stats.histogram import count_at_or_above, total
+from gateway.core.stats.ranks import Ranks
 
 ODDS_RATIOS = (1.2, 1.6, 2.5, 5.0, 20.0, 300.0)
 PRIORS = (0.1, 0.2, 0.2, 0.2, 0.15, 0.15)
@@ -75,13 +76,15 @@ def take(
 
 def request_gains(limit: float, events: int, trials: int) -> list[float]:
     """log factors of independent requests, one for each odds ratio."""
+    return [events * yes + (trials - events) * no for yes, no in _factors(limit, ODDS_RATIOS)]
+
+
+@functools.lru_cache(maxsize=256)
+def _factors(limit: float, ratios: tuple[float, ...]) -> tuple[tuple[float, float], ...]:
+    """log factors of a request with the event and of one without, for each odds ratio."""
     odds = log_odds(limit)
-    gains = []
-    for ratio in ODDS_RATIOS:
-        guess = max(from_log_odds(odds + math.log(ratio)), limit)
-        yes, no = math.log(guess / limit), math.log1p(-guess) - math.log1p(-limit)
-        gains.append(events * yes + (trials - events) * no)
-    return gains
+    guesses = [max(from_log_odds(odds + math.log(ratio)), limit) for ratio in ratios]
+    return tuple((math.log(guess / limit), math.log1p(-guess) - math.log1p(-limit)) for guess in guesses)
 
 
 def slice_gains(limit: float, events: int, trials: int) -> list[float]:
@@ -95,7 +98,6 @@ def seen(spec: GuardrailSpec, counts: Counts) -> tuple[int, int]:
         if spec.metric in FAILURE_METRICS:
             return getattr(counts, spec.metric), counts.requests
         return counts.events.get(spec.metric, 0), counts.trials.get(spec.metric, 0)
-    bucket = beyond(spec.threshold_us)
-    histogram: dict[int, int] = getattr(counts, spec.metric)
-    left = {} if spec.metric == "gap" else counts.aborted
-    return count_at_or_above(histogram, bucket) + count_at_or_above(left, bucket), total(histogram) + total(left)
+    bucket, answered = beyond(spec.threshold_us), Ranks(getattr(counts, spec.metric))
+    left = Ranks({} if spec.metric == "gap" else counts.aborted)
+    return answered.at_or_above(bucket) + left.at_or_above(bucket), answered.total + left.total

@@ -18,10 +18,9 @@ import msgspec
 from gateway.core.analysis.types import Evidence
 from gateway.core.errors import EvidenceError
 from gateway.core.stats.counts import HISTOGRAMS, NUMBERS, Counts, EpochCounts, check, delta
+from gateway.core.stats.growth import COUNT_MAX, gained
 from gateway.core.types import WEIGHT_BP_MAX
 
-# Beyond this, floats no longer tell neighbouring counts apart.
-COUNT_MAX = 1 << 53
 LABELLED = ("trials", "events")
 _NOTHING = Counts()
 
@@ -82,11 +81,18 @@ def take(intake: Intake, evidence: Evidence, unread: tuple[str, ...] = ()) -> tu
 
 
 def _consume(entry: EpochCounts, seen: Seen | None, unread: tuple[str, ...]) -> tuple[Seen, Arrival]:
-    now = Seen(entry.weight_bp, _checked(entry.epoch, entry.stable), _checked(entry.epoch, entry.canary))
-    for name in unread:
-        setattr(now.stable, name, {})
-        setattr(now.canary, name, {})
     before = seen if seen is not None else Seen(entry.weight_bp, Counts(), Counts())
+    stable, canary = gained(entry.stable, before.stable, unread), gained(entry.canary, before.canary, unread)
+    if stable is None or canary is None:
+        return _consume_slowly(entry, before, unread)
+    now = Seen(entry.weight_bp, _kept(entry.stable.copy(), unread), _kept(entry.canary.copy(), unread))
+    return now, Arrival(entry.epoch, stable, canary)
+
+
+def _consume_slowly(entry: EpochCounts, before: Seen, unread: tuple[str, ...]) -> tuple[Seen, Arrival]:
+    """The same with every number looked at: the way of what may be untrue, to say what is."""
+    stable, canary = _checked(entry.epoch, entry.stable), _checked(entry.epoch, entry.canary)
+    now = Seen(entry.weight_bp, _kept(stable, unread), _kept(canary, unread))
     try:
         arrival = Arrival(entry.epoch, delta(now.stable, before.stable), delta(now.canary, before.canary))
         check(arrival.stable)
@@ -94,6 +100,12 @@ def _consume(entry: EpochCounts, seen: Seen | None, unread: tuple[str, ...]) -> 
     except EvidenceError as error:
         raise EvidenceError(f"epoch {entry.epoch}: {error}") from error
     return now, arrival
+
+
+def _kept(counts: Counts, unread: tuple[str, ...]) -> Counts:
+    for name in unread:
+        setattr(counts, name, {})
+    return counts
 
 
 def _checked(epoch: int, counts: Counts) -> Counts:

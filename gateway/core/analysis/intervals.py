@@ -22,6 +22,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from gateway.core.errors import InvalidValueError
 from gateway.core.stats.histogram import lower_us, total, upper_us
 
 _PRIOR = 0.5
@@ -57,24 +58,36 @@ def log_mixture(events: int, trials: int, rate: float, a: float = _PRIOR, b: flo
 
 
 def rate_interval(events: int, trials: int, alpha: float) -> Interval:
-    """Where the rate lies; all of [0, 1] without trials."""
+    """Where the rate lies; all of [0, 1] without trials. Raises InvalidValueError for what is no alpha or no counts."""
+    level = _level(alpha)
+    if not 0 <= events <= trials:
+        raise InvalidValueError(f"{events!r} events of {trials!r} trials cannot be")
     if not trials:
         return Interval(0.0, 1.0)
-    level, seen = -math.log(alpha), events / trials
+    seen = events / trials
     low = 0.0 if not events else _edge(events, trials, level, 0.0, seen)
     high = 1.0 if events == trials else _edge(events, trials, level, 1.0, seen)
     return Interval(low, high)
 
 
 def effect(stable: tuple[int, int], canary: tuple[int, int], alpha: float) -> Effect:
-    """Both arms' (events, trials) compared; the ratio's upper end is infinite while stable's rate may be 0."""
+    """Both arms' (events, trials) compared; the ratio's upper end is infinite while stable's rate may be 0.
+
+    Raises InvalidValueError as `rate_interval` does.
+    """
     s, c = rate_interval(*stable, alpha / 2.0), rate_interval(*canary, alpha / 2.0)
     ratio = Interval(c.low / s.high if s.high else 0.0, c.high / s.low if s.low else math.inf)
     return Effect(s, c, Interval(c.low - s.high, c.high - s.low), ratio)
 
 
 def quantile_interval(histogram: Mapping[int, int], q: float, alpha: float) -> Interval | None:
-    """Where the q-quantile of latencies lies, in microseconds; None without any. An open end is 0 or infinite."""
+    """Where the q-quantile of latencies lies, in microseconds; None without any. An open end is 0 or infinite.
+
+    Raises InvalidValueError for what is no alpha or no quantile.
+    """
+    _level(alpha)
+    if not 0.0 < q < 1.0:
+        raise InvalidValueError(f"a quantile lies between 0 and 1, not {q!r}")
     n = total(histogram)
     if not n:
         return None
@@ -89,9 +102,16 @@ def quantile_interval(histogram: Mapping[int, int], q: float, alpha: float) -> I
     return Interval(lower, upper)
 
 
+def _level(alpha: float) -> float:
+    """The logarithm that the mixture has to stay under."""
+    if not 0.0 < alpha < 1.0:
+        raise InvalidValueError(f"alpha must lie between 0 and 1, not {alpha!r}")
+    return -math.log(alpha)
+
+
 def _ranks(n: int, q: float, alpha: float) -> tuple[int, int]:
     """The least and the greatest number of values at most the q-quantile that are still plausible."""
-    level, a, b = -math.log(alpha), _QUANTILE_PRIOR * q, _QUANTILE_PRIOR * (1.0 - q)
+    level, a, b = _level(alpha), _QUANTILE_PRIOR * q, _QUANTILE_PRIOR * (1.0 - q)
 
     def plausible(k: int) -> bool:
         return log_mixture(k, n, q, a, b) < level

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 
 import msgspec
 
@@ -30,7 +31,7 @@ from gateway.core.analysis.guardrails import GuardState
 from gateway.core.analysis.intake import Arrival, Intake
 from gateway.core.analysis.rates import RATE_METRICS, RatesState
 from gateway.core.analysis.slices import LatencyState
-from gateway.core.analysis.spec import LATENCY_METRICS, LatencySpec, Mode, RateSpec, Unit
+from gateway.core.analysis.spec import LATENCY_METRICS, Mode, Unit
 from gateway.core.analysis.split import SplitState
 from gateway.core.analysis.types import Analysis, AnalysisSpec, Evidence, Finding, Verdict
 from gateway.core.analysis.votes import VotesState
@@ -86,7 +87,7 @@ class AnalysisState(msgspec.Struct, frozen=True):
             spec=spec,
             intake=Intake(),
             rates=rates.fresh(),
-            latencies={name: slices.fresh(latency) for name, latency in _latency_specs(spec).items()},
+            latencies={name: slices.fresh(latency) for name, latency in spec.latencies.items()},
             events={
                 event.name: rates.fresh(len(rates.directions_of(event)), rates.LABELLED_PRIOR) for event in by_request
             },
@@ -113,7 +114,7 @@ def bake(state: AnalysisState, bake_s: float) -> AnalysisState:
     """
     if not 0.0 < bake_s < math.inf:
         raise InvalidValueError(f"a bake lasts more than 0 seconds, not {bake_s!r}")
-    latency_specs = _latency_specs(state.spec)
+    latency_specs = state.spec.latencies
     event_slices_s = {event.name: event.slice_s for event in state.spec.events}
     guard_slices_s = {one.name: max(TICK_S, one.slice_s) for one in state.spec.guardrails}
     return msgspec.structs.replace(
@@ -136,17 +137,46 @@ def _bets(bake_s: float, tick_s: float) -> int:
     return math.ceil(bake_s / tick_s) + _SPARE_BETS
 
 
+class Look:
+    """What one look says: the verdict, its reason and causes. The whole analysis is made when it is asked for."""
+
+    def __init__(
+        self, verdict: Verdict, reason: str, causes: tuple[str, ...], canary_requests: int, tell: Callable[[], Analysis]
+    ) -> None:
+        self.verdict = verdict
+        self.reason = reason
+        self.causes = causes
+        self.canary_requests = canary_requests
+        self._tell = tell
+
+    @classmethod
+    def of(cls, analysis: Analysis) -> Look:
+        """The look at what has been told already."""
+        return cls(analysis.verdict, analysis.reason, analysis.causes, analysis.canary_requests, lambda: analysis)
+
+    @functools.cached_property
+    def analysis(self) -> Analysis:
+        """Everything, with a sentence for each metric."""
+        return self._tell()
+
+
 def judge(spec: AnalysisSpec, state: AnalysisState, evidence: Evidence) -> tuple[AnalysisState, Analysis]:
     """The state after this evidence, and the verdict at ``evidence.at_s``. Never raises."""
+    after, found = look(spec, state, evidence)
+    return after, found.analysis
+
+
+def look(spec: AnalysisSpec, state: AnalysisState, evidence: Evidence) -> tuple[AnalysisState, Look]:
+    """`judge` for those who look often and read seldom: sentences about each metric are not made yet. Never raises."""
     try:
         _check_state(spec, state)
         after = _take(state, evidence)
         return after, _decide(after)
     except EvidenceError as error:
-        return state, _error(str(error))
+        return state, Look.of(_error(str(error)))
     except Exception as error:  # noqa: BLE001  # see below
         # Evidence comes over a wire: whatever got through its types must hold the rollout, not kill the loop.
-        return state, _error(f"the evidence cannot be read: {type(error).__name__}: {error}")
+        return state, Look.of(_error(f"the evidence cannot be read: {type(error).__name__}: {error}"))
 
 
 def explained(state: AnalysisState, analysis: Analysis) -> Analysis:
@@ -199,13 +229,13 @@ def _take(state: AnalysisState, evidence: Evidence) -> AnalysisState:
     needed = budget.bad_needed(spec, baking=state.baking)
     every_s = TICK_S if state.baking else 0.0
     failures = [needed.get(name, math.inf) for name in RATE_METRICS]
-    latency_specs = _latency_specs(spec)
+    latency_specs = spec.latencies
     return AnalysisState(
         spec=spec,
         intake=memory,
         rates=rates.take(
             state.rates,
-            _rate_specs(spec),
+            spec.rates,
             arrivals,
             live,
             failures,
@@ -257,32 +287,22 @@ def _requests(arrivals: list[Arrival], arm: str) -> int:
     return sum(getattr(arrival, arm).requests for arrival in arrivals)
 
 
-def _rate_specs(spec: AnalysisSpec) -> tuple[RateSpec, ...]:
-    return (spec.errors, spec.client_errors, spec.overload)
-
-
-def _latency_specs(spec: AnalysisSpec) -> dict[str, LatencySpec]:
-    """The latencies that are looked at, by the name of their histogram."""
-    named = ((name, getattr(spec, name)) for name in LATENCY_METRICS)
-    return {name: latency for name, latency in named if latency.mode is not Mode.OFF}
-
-
-def _decide(state: AnalysisState) -> Analysis:
+def _decide(state: AnalysisState) -> Look:
     spec = state.spec
     shares = budget.log_shares(spec)
     alpha, ok_needed = budget.log_alpha(spec, baking=state.baking), -math.log(spec.alpha_promote)
-    findings = report.findings(state, budget.bad_needed(spec, baking=state.baking), ok_needed)
-    by_name = {finding.metric: finding for finding in findings}
-    weighted = {f.metric: f.log_e_bad + shares[f.metric] for f in findings if f.decides}
+    answers = report.answers(state, budget.bad_needed(spec, baking=state.baking), ok_needed)
+    by_name = {answer.metric: answer for answer in answers}
+    weighted = {one.metric: one.log_e_bad + shares[one.metric] for one in answers if one.decides}
     log_e_bad = wealth.sum_logs(list(weighted.values())) if weighted else 0.0
     causes: tuple[str, ...] = ()
-    proving = [finding for finding in findings if finding.must_pass]
-    missing = [finding for finding in proving if finding.log_e_ok < ok_needed or finding.verdict is Verdict.NODATA]
+    proving = [answer for answer in answers if answer.must_pass]
+    missing = [answer for answer in proving if answer.log_e_ok < ok_needed or answer.verdict is Verdict.NODATA]
     if log_e_bad >= -alpha:
         verdict, causes = Verdict.FAIL, budget.blamed(weighted, alpha)
-        reason = _blame([by_name[name] for name in causes])
+        reason = _blame([by_name[name].tell() for name in causes])
     elif "sample_ratio" in by_name and by_name["sample_ratio"].verdict is Verdict.ERROR:
-        verdict, causes, reason = Verdict.ERROR, ("sample_ratio",), by_name["sample_ratio"].reason
+        verdict, causes, reason = Verdict.ERROR, ("sample_ratio",), by_name["sample_ratio"].tell().reason
     elif not state.canary_requests:
         verdict, reason = Verdict.NODATA, "no canary request has been answered under an experiment's weight"
     elif not weighted:
@@ -291,25 +311,29 @@ def _decide(state: AnalysisState) -> Analysis:
         names = _some(list(weighted))
         verdict, reason = Verdict.UNDECIDED, f"nothing has turned bad since promotion: {names} are watched"
     elif not missing and proving:
-        names = _some([finding.metric for finding in proving])
+        names = _some([answer.metric for answer in proving])
         verdict, reason = Verdict.PASS, f"proven within the margin: {names}, {state.canary_requests} canary requests"
     elif not proving:
         verdict, reason = Verdict.UNDECIDED, "only guardrails decide: they can roll back, but prove nothing"
     else:
-        furthest = min(missing, key=lambda finding: finding.log_e_ok)
-        names = _some([finding.metric for finding in missing])
-        verdict, reason = Verdict.UNDECIDED, f"not proven yet: {names}; furthest: {furthest.reason}"
-    return Analysis(
-        verdict=verdict,
-        reason=reason,
-        causes=causes,
-        findings=findings,
-        log_e_bad=log_e_bad,
-        log_e_bad_needed=-alpha,
-        log_e_ok_needed=ok_needed,
-        stable_requests=state.stable_requests,
-        canary_requests=state.canary_requests,
-    )
+        furthest = min(missing, key=lambda answer: answer.log_e_ok)
+        names = _some([answer.metric for answer in missing])
+        verdict, reason = Verdict.UNDECIDED, f"not proven yet: {names}; furthest: {furthest.tell().reason}"
+
+    def tell() -> Analysis:
+        return Analysis(
+            verdict=verdict,
+            reason=reason,
+            causes=causes,
+            findings=tuple(answer.tell() for answer in answers),
+            log_e_bad=log_e_bad,
+            log_e_bad_needed=-alpha,
+            log_e_ok_needed=ok_needed,
+            stable_requests=state.stable_requests,
+            canary_requests=state.canary_requests,
+        )
+
+    return Look(verdict, reason, causes, state.canary_requests, tell)
 
 
 def _some(names: list[str]) -> str:

@@ -31,7 +31,7 @@ def information(truth: Rates, null: Null, weight: float) -> float:
             raise InvalidValueError(f"the {name} rate must be from 0 to 1, not {rate!r}")
     if not 0.0 < weight < 1.0:
         raise InvalidValueError(f"the canary's weight must lie between 0 and 1, not {weight!r}")
-    nearest = null.project(truth, weight)
+    nearest = Rates(*null.project(truth, weight))
     bits = (1.0 - weight) * divergence(truth.stable, nearest.stable)
     return max(bits + weight * divergence(truth.canary, nearest.canary), 0.0)
 

@@ -36,6 +36,7 @@ Rules:
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -43,17 +44,15 @@ from typing import NamedTuple
 import msgspec
 
 from gateway.core.analysis import bursts, hypergeometric, wealth
-from gateway.core.analysis.bursts import BurstState
+from gateway.core.analysis.bursts import BurstState, Tolerance
 from gateway.core.analysis.eprocess import (
-    NOT_WORSE,
     Batch,
-    Rates,
+    Pair,
     clip,
-    from_log_odds,
-    log_gain,
-    log_gain_beyond,
-    log_gains_not_worse,
+    log_gains,
+    log_gains_beyond,
     log_odds,
+    rates_at,
     within_tolerance,
     worse_by_margin,
 )
@@ -67,7 +66,6 @@ RATE_METRICS = FAILURE_METRICS
 ODDS_RATIOS = (1.55, 2.4, 4.3, 9.0, 20.0, 55.0, 300.0)
 BAD_PRIORS = (0.165, 0.135, 0.125, 0.14, 0.165, 0.195, 0.075)
 _LOG_ODDS_RATIOS = tuple(math.log(ratio) for ratio in ODDS_RATIOS)
-_ONLY_NOT_WORSE = (NOT_WORSE,)
 
 # 1 is the stable rate itself (when the margin is wider than _GAP_MIN), smaller lies nearer to the boundary.
 OK_GAPS = (0.4, 0.7, 1.0, 1.6, 3.0)
@@ -147,6 +145,7 @@ def baked(state: RatesState, horizon: int) -> RatesState:
     return msgspec.structs.replace(state, metrics=metrics, pending={})
 
 
+@functools.lru_cache(maxsize=256)
 def directions_of(spec: EventSpec) -> tuple[PairSpec, ...]:
     """A labelled event's tests: one for each direction that is worse."""
     directions = {Worse.HIGHER: (False,), Worse.LOWER: (True,), Worse.DIFFERENT: (False, True)}[spec.worse]
@@ -177,8 +176,13 @@ def take(
     if not burst_s:
         return after
     metrics = tuple(
-        msgspec.structs.replace(m, bursts=bursts.take(m.bursts, summed(parts, i), at_s, burst_s))
-        for i, m in enumerate(after.metrics)
+        msgspec.structs.replace(
+            m,
+            bursts=bursts.take(
+                m.bursts, summed(parts, i), at_s, burst_s, Tolerance(spec.tolerance_ratio, spec.tolerance_delta)
+            ),
+        )
+        for i, (m, spec) in enumerate(zip(after.metrics, specs, strict=True))
     )
     return msgspec.structs.replace(after, metrics=metrics)
 
@@ -224,7 +228,7 @@ def advance(
         part = pending[epoch]
         if not _due(metrics, tests, part, epoch == live[-1], needed):
             continue
-        metrics = tuple(_bet_on(m, test, part) for m, test in zip(metrics, tests, strict=True))
+        metrics = _bet_on(metrics, tests, part)
         batches, closed_s = batches + 1, at_s
         del pending[epoch]
     return RatesState(metrics, pending, batches, closed_s, stable, canary)
@@ -235,7 +239,7 @@ def bet(state: RateState, spec: RateSpec, batch: Batch, mirrored: bool = False, 
     guess = stable_guess(state)
     worse = worse_by_margin(spec.margin_ratio, spec.margin_delta)
     seen = _exchanged(batch) if mirrored else batch
-    ok = [log_gain(pair, worse, seen) for pair in ok_guesses(guess, spec, mirrored)]
+    ok = log_gains(ok_guesses(guess, spec, mirrored), worse, seen)
     events = state.past_events + batch.stable_events
     trials = state.past_trials + batch.stable_trials
     scale = min(1.0, 0.5 * PAST_MAX / trials) if trials > PAST_MAX else 1.0
@@ -251,11 +255,20 @@ def bet(state: RateState, spec: RateSpec, batch: Batch, mirrored: bool = False, 
     )
 
 
-def _bet_on(state: RateState, test: PairSpec, part: Pending) -> RateState:
-    if test.spec.mode is Mode.OFF:
-        return state
-    batch = Batch(part.stable_events[test.event], part.stable, part.canary_events[test.event], part.canary)
-    return bet(state, test.spec, batch, test.mirrored, test.conditional)
+def _bet_on(metrics: tuple[RateState, ...], tests: Sequence[PairSpec], part: Pending) -> tuple[RateState, ...]:
+    """Every test's state after this batch; twins stay twins, as failure classes without a failure do."""
+    after: list[RateState] = []
+    asked: tuple[RateState, PairSpec, Batch] | None = None
+    for state, (spec, event, mirrored, conditional) in zip(metrics, tests, strict=True):
+        if spec.mode is Mode.OFF:
+            after.append(state)
+            continue
+        batch = Batch(part.stable_events[event], part.stable, part.canary_events[event], part.canary)
+        asking = (state, PairSpec(spec, 0, mirrored, conditional), batch)
+        if asking != asked:
+            asked, answer = asking, bet(state, spec, batch, mirrored, conditional)
+        after.append(answer)
+    return tuple(after)
 
 
 def could_convict(
@@ -277,31 +290,26 @@ def stable_guess(state: RateState) -> float:
     return clip((state.past_events + state.prior.events) / (state.past_trials + state.prior.trials))
 
 
-def bad_guesses(stable: float, spec: RateSpec = _DEFAULT, mirrored: bool = False) -> list[Rates]:
+def bad_guesses(stable: float, spec: RateSpec = _DEFAULT, mirrored: bool = False) -> list[Pair]:
     """Alternatives in which the canary is worse than the tolerance; mirrored ones as (canary, stable)."""
     ratio, delta = spec.tolerance_ratio, spec.tolerance_delta
     if mirrored:
         odds = log_odds(clip(min(stable / ratio, stable - delta)))
-        return [Rates(from_log_odds(odds - math.log(by)), stable) for by in ODDS_RATIOS]
+        return [(canary, stable) for canary in rates_at([odds - by for by in _LOG_ODDS_RATIOS])]
     odds = log_odds(clip(max(ratio * stable, stable + delta)))
-    return [Rates(stable, canary) for canary in _worse_canaries(odds)]
+    return [(stable, canary) for canary in rates_at([odds + by for by in _LOG_ODDS_RATIOS])]
 
 
-def _worse_canaries(odds: float) -> list[float]:
-    """The canary's rate at each odds ratio to a rate with these log-odds."""
-    return [from_log_odds(odds + by) for by in _LOG_ODDS_RATIOS]
-
-
-def ok_guesses(stable: float, spec: RateSpec, mirrored: bool = False) -> list[Rates]:
+def ok_guesses(stable: float, spec: RateSpec, mirrored: bool = False) -> list[Pair]:
     """Alternatives in which the canary is better than the margin; mirrored ones as (canary, stable)."""
     ratio, delta = spec.margin_ratio, spec.margin_delta
     if mirrored:
         edge = log_odds(clip(min(stable / ratio, stable - delta)))
         gap = max(log_odds(stable) - edge, _GAP_MIN)
-        return [Rates(from_log_odds(edge + share * gap), stable) for share in OK_GAPS]
+        return [(canary, stable) for canary in rates_at([edge + share * gap for share in OK_GAPS])]
     edge = log_odds(clip(max(ratio * stable, stable + delta)))
     gap = max(edge - log_odds(stable), _GAP_MIN)
-    return [Rates(stable, from_log_odds(edge - share * gap)) for share in OK_GAPS]
+    return [(stable, canary) for canary in rates_at([edge - share * gap for share in OK_GAPS])]
 
 
 def log_e_bad(state: RatesState) -> float:
@@ -330,11 +338,7 @@ def _bad_after(state: RateState, spec: RateSpec, batch: Batch, mirrored: bool, c
         return wealth.grow(state.bad, conditioned, BAD_PRIORS)
     nulls = within_tolerance(spec.tolerance_ratio, spec.tolerance_delta)
     seen = _exchanged(batch) if mirrored else batch
-    if nulls == _ONLY_NOT_WORSE and not mirrored:
-        stable = stable_guess(state)
-        canaries = _worse_canaries(log_odds(stable))
-        return wealth.grow(state.bad, log_gains_not_worse(stable, canaries, seen), BAD_PRIORS)
-    gains = [log_gain_beyond(pair, nulls, seen) for pair in bad_guesses(stable_guess(state), spec, mirrored)]
+    gains = log_gains_beyond(bad_guesses(stable_guess(state), spec, mirrored), nulls, seen)
     return wealth.grow(state.bad, gains, BAD_PRIORS)
 
 

@@ -4,14 +4,15 @@ Rules:
 
 1. Every reason carries both arms' numbers and the evidence as "X of the Y needed": E itself, not its logarithm.
 2. Nothing here decides: verdicts are made from logarithms in judge.py and handed in.
-3. What costs time (intervals, quantiles, what is still needed) is for showing: explain.py adds it to a finding.
+3. A verdict needs numbers, not sentences: `answers` are made at every look, and told when somebody reads.
+4. What costs time (intervals, quantiles, what is still needed) is for showing: explain.py adds it to a finding.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.core.analysis import bursts, rates, votes, wealth
@@ -20,7 +21,7 @@ from gateway.core.analysis.rates import RATE_METRICS, RateState, stable_guess
 from gateway.core.analysis.slices import PAST_MIN, LatencyState
 from gateway.core.analysis.spec import EventSpec, GuardrailSpec, LatencySpec, RateSpec, Unit, Worse
 from gateway.core.analysis.split import SplitState
-from gateway.core.analysis.types import Finding, Verdict
+from gateway.core.analysis.types import GUARDRAIL, Finding, Verdict
 from gateway.core.stats.histogram import lower_us, total
 
 if TYPE_CHECKING:
@@ -43,39 +44,51 @@ class _Seen(NamedTuple):
     unit: str
 
 
-def findings(state: AnalysisState, bad_needed: Mapping[str, float], ok_needed: float) -> tuple[Finding, ...]:
+class Answer(NamedTuple):
+    """What one metric says to the verdict; `tell` makes the finding, when somebody wants to read."""
+
+    metric: str
+    verdict: Verdict
+    decides: bool
+    log_e_bad: float
+    log_e_ok: float
+    tell: Callable[[], Finding]
+
+    @property
+    def must_pass(self) -> bool:
+        """Whether PASS waits for this metric's proof: guardrails prove nothing."""
+        return self.decides and not self.metric.startswith(GUARDRAIL)
+
+
+def answers(state: AnalysisState, bad_needed: Mapping[str, float], ok_needed: float) -> tuple[Answer, ...]:
     """Everything that is looked at, in the order of ``bad_needed``, and the check of the split when there is one."""
     spec = state.spec
-    made: dict[str, Finding] = {}
-    for index, name in enumerate(RATE_METRICS):
+    made: dict[str, Answer] = {}
+    for name, rate, metric in zip(RATE_METRICS, spec.rates, state.rates.metrics, strict=True):
         if name in bad_needed:
-            needed = Needed(bad_needed[name], ok_needed)
-            made[name] = _failure(name, getattr(spec, name), state.rates.metrics[index], state, needed)
+            made[name] = _failure(name, rate, metric, state, Needed(bad_needed[name], ok_needed))
     for name, latency in state.latencies.items():
-        made[name] = latency_finding(getattr(spec, name), latency, Needed(bad_needed[name], ok_needed), name)
+        made[name] = _latency(spec.latencies[name], latency, Needed(bad_needed[name], ok_needed), name)
     for event in spec.events:
         if event.name in bad_needed:
             made[event.name] = _event(event, state, Needed(bad_needed[event.name], ok_needed))
     for one in spec.guardrails:
         if one.name in bad_needed:
-            bad = _believed(one, wealth.log_e(state.guardrails[one.name].bad), state)
-            made[one.name] = _guardrail(one, state.guardrails[one.name], bad, bad_needed[one.name])
+            made[one.name] = _guardrail(one, state, bad_needed[one.name])
     checked = _split(state.split, spec.alpha_sample_ratio)
-    return (*(made[name] for name in bad_needed), *checked)
+    return (*[made[name] for name in bad_needed], *checked)
 
 
-def _failure(name: str, spec: RateSpec, state: RateState, whole: AnalysisState, needed: Needed) -> Finding:
+def _failure(name: str, spec: RateSpec, state: RateState, whole: AnalysisState, needed: Needed) -> Answer:
     stable, canary, unit = whole.stable_requests, whole.canary_requests, "canary requests"
     if whole.spec.sticky:
         stable, canary, unit = whole.rates.stable, whole.rates.canary, "canary sessions"
     seen = _Seen((state.stable_events, stable), (state.canary_events, canary), canary, unit)
     evidence = (rates.log_bad(state), rates.log_ok(state))
-    finding = _rate_finding(name, spec, Worse.HIGHER, seen, evidence, needed)
-    finding.details["stable_rate_guess"] = stable_guess(state)
-    return finding
+    return _rate(name, spec, Worse.HIGHER, seen, evidence, needed, state)
 
 
-def _event(spec: EventSpec, whole: AnalysisState, needed: Needed) -> Finding:
+def _event(spec: EventSpec, whole: AnalysisState, needed: Needed) -> Answer:
     if spec.unit is Unit.SLICE:
         vote = whole.votes[spec.name]
         stable, canary = (vote.stable_events, vote.stable), (vote.canary_events, vote.canary)
@@ -88,22 +101,43 @@ def _event(spec: EventSpec, whole: AnalysisState, needed: Needed) -> Finding:
             _Seen(stable, canary, state.canary, "canary trials"),
             (rates.log_e_bad(state), rates.log_e_ok(state)),
         )
-    return _rate_finding(spec.name, spec.rate, spec.worse, seen, evidence, needed)
+    return _rate(spec.name, spec.rate, spec.worse, seen, evidence, needed)
+
+
+def _rate(
+    name: str,
+    spec: RateSpec,
+    worse: Worse,
+    seen: _Seen,
+    evidence: tuple[float, float],
+    needed: Needed,
+    guessed: RateState | None = None,
+) -> Answer:
+    bad, ok = evidence
+    verdict = _verdict(bad, ok, needed, seen.units if min(seen.stable[1], seen.canary[1]) else 0)
+    tell = functools.partial(_rate_finding, name, spec, worse, seen, evidence, needed, verdict, guessed)
+    return Answer(name, verdict, spec.decides, bad, ok, tell)
 
 
 def _rate_finding(
-    name: str, spec: RateSpec, worse: Worse, seen: _Seen, evidence: tuple[float, float], needed: Needed
+    name: str,
+    spec: RateSpec,
+    worse: Worse,
+    seen: _Seen,
+    evidence: tuple[float, float],
+    needed: Needed,
+    verdict: Verdict,
+    guessed: RateState | None,
 ) -> Finding:
-    bad, ok = evidence
-    verdict = _verdict(bad, ok, needed, seen.units if min(seen.stable[1], seen.canary[1]) else 0)
     numbers = f"canary {name} {_share(*seen.canary)} against stable {_share(*seen.stable)}"
+    guess = {} if guessed is None else {"stable_rate_guess": stable_guess(guessed)}
     return Finding(
         metric=name,
         verdict=verdict,
         reason=_sentence(verdict, numbers, evidence, needed, (_within(spec, worse), _beyond(spec, worse)), seen.unit),
         decides=spec.decides,
-        log_e_bad=bad,
-        log_e_ok=ok,
+        log_e_bad=evidence[0],
+        log_e_ok=evidence[1],
         stable_events=seen.stable[0],
         stable_trials=seen.stable[1],
         canary_events=seen.canary[0],
@@ -115,6 +149,7 @@ def _rate_finding(
             "margin_delta": spec.margin_delta,
             "tolerance_ratio": spec.tolerance_ratio,
             "tolerance_delta": spec.tolerance_delta,
+            **guess,
         },
     )
 
@@ -154,12 +189,25 @@ def _points(delta: float) -> str:
     return f"{100 * delta:g} point{'' if f'{100 * delta:g}' == '1' else 's'}"
 
 
-def latency_finding(spec: LatencySpec, state: LatencyState, needed: Needed, name: str = "latency") -> Finding:
-    """A latency, told at the threshold that made it FAIL or keeps it from PASS. Events and trials: closed slices."""
+def _latency(spec: LatencySpec, state: LatencyState, needed: Needed, name: str) -> Answer:
     bads, oks = [wealth.log_e(q.bad) for q in state.quantiles], [wealth.log_e(q.ok) for q in state.quantiles]
     bad, ok = wealth.mean_logs(bads), min(oks)
     verdict = _verdict(bad, ok, needed, state.slices)
     index = bads.index(max(bads)) if verdict is Verdict.FAIL else oks.index(ok)
+    tell = functools.partial(_latency_finding, name, spec, state, (bad, ok), needed, verdict, index)
+    return Answer(name, verdict, spec.decides, bad, ok, tell)
+
+
+def _latency_finding(
+    name: str,
+    spec: LatencySpec,
+    state: LatencyState,
+    evidence: tuple[float, float],
+    needed: Needed,
+    verdict: Verdict,
+    index: int,
+) -> Finding:
+    """A latency, told at the threshold that made it FAIL or keeps it from PASS. Events and trials: closed slices."""
     worst = state.quantiles[index]
     if state.slices:
         tolerance, edge, margin = _latency_words(spec, index)
@@ -167,7 +215,7 @@ def latency_finding(spec: LatencySpec, state: LatencyState, needed: Needed, name
             f"canary {name} beyond {tolerance} in {_share(worst.canary_bad, state.canary)} requests against stable"
             f" beyond {edge} in {_share(worst.stable_slow, state.stable)}, {state.slices} slices"
         )
-        reason = _sentence(verdict, seen, (bad, ok), needed, ("not slower", margin), "slices")
+        reason = _sentence(verdict, seen, evidence, needed, ("not slower", margin), "slices")
     else:
         reason = _waiting(spec, state, name)
     told = {"quantile": spec.quantiles[index]} if index < len(spec.quantiles) else {}
@@ -176,8 +224,8 @@ def latency_finding(spec: LatencySpec, state: LatencyState, needed: Needed, name
         verdict=verdict,
         reason=reason,
         decides=spec.decides,
-        log_e_bad=bad,
-        log_e_ok=ok,
+        log_e_bad=evidence[0],
+        log_e_ok=evidence[1],
         stable_events=worst.stable_slow,
         stable_trials=state.stable,
         canary_events=worst.canary_bad,
@@ -210,17 +258,27 @@ def _believed(spec: GuardrailSpec, log_e: float, whole: AnalysisState) -> float:
     return bursts.guarded(log_e, whole.rates.metrics[RATE_METRICS.index(spec.metric)].bursts)
 
 
-def _guardrail(spec: GuardrailSpec, state: GuardState, bad: float, bad_needed: float) -> Finding:
-    crossed = bad >= bad_needed
+def _guardrail(spec: GuardrailSpec, whole: AnalysisState, bad_needed: float) -> Answer:
+    state = whole.guardrails[spec.name]
+    bad = _believed(spec, wealth.log_e(state.bad), whole)
+    verdict = Verdict.FAIL if bad >= bad_needed else Verdict.UNDECIDED if state.trials else Verdict.NODATA
+    tell = functools.partial(_guardrail_finding, spec, state, bad, bad_needed, verdict)
+    return Answer(spec.name, verdict, spec.decides, bad, 0.0, tell)
+
+
+def _guardrail_finding(
+    spec: GuardrailSpec, state: GuardState, bad: float, bad_needed: float, verdict: Verdict
+) -> Finding:
     slow = "" if spec.threshold_us is None else f" beyond {spec.threshold_us / 1000:g} ms"
     limit = f"at most {100 * spec.limit:g} %"
+    evidence = f"evidence {times(bad)} of the {_known(bad_needed)} needed against '{limit}'"
     reason = (
         f"canary {spec.metric}{slow} {_share(state.events, state.trials)} against a limit of {100 * spec.limit:g} %:"
-        f" evidence {times(bad)} of the {_known(bad_needed)} needed against '{limit}'"
+        f" {evidence if state.trials else 'no canary trials yet'}"
     )
     return Finding(
         metric=spec.name,
-        verdict=Verdict.FAIL if crossed else Verdict.UNDECIDED if state.trials else Verdict.NODATA,
+        verdict=verdict,
         reason=reason,
         decides=spec.decides,
         log_e_bad=bad,
@@ -233,32 +291,35 @@ def _guardrail(spec: GuardrailSpec, state: GuardState, bad: float, bad_needed: f
     )
 
 
-def _split(state: SplitState, alpha: float) -> tuple[Finding, ...]:
+def _split(state: SplitState, alpha: float) -> tuple[Answer, ...]:
     """The check of the split: nothing while it is off or nothing was counted at assignment."""
-    whole = state.stable + state.canary
-    if not alpha or not whole:
+    if not alpha or not state.stable + state.canary:
         return ()
     bad, needed = wealth.log_e(state.wealth), -math.log(alpha)
-    broken = bad >= needed
+    verdict = Verdict.ERROR if bad >= needed else Verdict.UNDECIDED
+    tell = functools.partial(_split_finding, state, bad, needed, verdict)
+    return (Answer("sample_ratio", verdict, False, bad, 0.0, tell),)
+
+
+def _split_finding(state: SplitState, bad: float, needed: float, verdict: Verdict) -> Finding:
+    whole, broken = state.stable + state.canary, verdict is Verdict.ERROR
     says = "the split is broken, the experiment is at fault" if broken else "no sign of a broken split"
     reason = (
         f"{says}: canary was assigned {_share(state.canary, whole)} of requests, by its weight"
         f" {100 * state.expected / whole:.3g} %; evidence {times(bad)} of the {times(needed)} needed"
     )
-    return (
-        Finding(
-            metric="sample_ratio",
-            verdict=Verdict.ERROR if broken else Verdict.UNDECIDED,
-            reason=reason,
-            decides=False,
-            log_e_bad=bad,
-            log_e_ok=0.0,
-            stable_events=state.stable,
-            stable_trials=whole,
-            canary_events=state.canary,
-            canary_trials=whole,
-            details={"log_e_bad_needed": needed, "expected_share": state.expected / whole},
-        ),
+    return Finding(
+        metric="sample_ratio",
+        verdict=verdict,
+        reason=reason,
+        decides=False,
+        log_e_bad=bad,
+        log_e_ok=0.0,
+        stable_events=state.stable,
+        stable_trials=whole,
+        canary_events=state.canary,
+        canary_trials=whole,
+        details={"log_e_bad_needed": needed, "expected_share": state.expected / whole},
     )
 
 

@@ -46,7 +46,8 @@ from gateway.core.analysis import wealth
 from gateway.core.analysis.intake import Arrival
 from gateway.core.analysis.types import LatencySpec
 from gateway.core.analysis.wealth import Wealth
-from gateway.core.stats.histogram import bucket_of, count_at_or_above, lower_us, quantile_bucket, total, upper_us
+from gateway.core.stats.histogram import bucket_of, lower_us, total, upper_us
+from gateway.core.stats.ranks import Ranks
 
 PAST_MIN = 50
 # The past is halved beyond this, so that thresholds follow the day.
@@ -172,7 +173,8 @@ def take(
 
 def thresholds(past: dict[int, int], spec: LatencySpec) -> tuple[Threshold, ...]:
     """Where "slow" begins, in the order of the tests (rules 4 and 6)."""
-    return (*(threshold(past, spec, q) for q in spec.quantiles), *(objective(slo_us) for slo_us in spec.slo_us))
+    ranks = Ranks(past)
+    return (*(threshold(ranks, spec, q) for q in spec.quantiles), *(objective(slo_us) for slo_us in spec.slo_us))
 
 
 def objective(slo_us: int) -> Threshold:
@@ -187,9 +189,9 @@ def beyond(latency_us: int) -> int:
     return bucket if lower_us(bucket) >= latency_us else bucket + 1
 
 
-def threshold(past: dict[int, int], spec: LatencySpec, q: float) -> Threshold:
+def threshold(past: Ranks, spec: LatencySpec, q: float) -> Threshold:
     """Where "slow" begins at stable's q-quantile (rule 4)."""
-    bucket = quantile_bucket(past, q)
+    bucket = past.quantile_bucket(q)
     if bucket is None:
         raise ValueError("a threshold needs a past")
     beyond_us = upper_us(bucket)
@@ -257,18 +259,16 @@ def _seen(arrival: Arrival, source: str) -> _Seen:
 
 
 def _slow(limits: tuple[Threshold, ...], new: _Seen) -> Slow:
-    stable_left, canary_left = total(new.stable_left), total(new.canary_left)
-    stable = tuple(count_at_or_above(new.stable, t.stable) for t in limits)
+    stable, stable_left = Ranks(new.stable), Ranks(new.stable_left)
+    canary, canary_left = Ranks(new.canary), Ranks(new.canary_left)
+    stable_slow = [stable.at_or_above(t.stable) for t in limits]
     return Slow(
-        total(new.stable) + stable_left,
-        total(new.canary) + canary_left,
-        tuple(n + count_at_or_above(new.stable_left, t.stable) for n, t in zip(stable, limits, strict=True)),
-        tuple(
-            count_at_or_above(new.canary, t.canary_bad) + count_at_or_above(new.canary_left, t.canary_bad)
-            for t in limits
-        ),
-        tuple(count_at_or_above(new.canary, t.canary_ok) + canary_left for t in limits),
-        tuple(n + stable_left for n in stable),
+        stable.total + stable_left.total,
+        canary.total + canary_left.total,
+        tuple([n + stable_left.at_or_above(t.stable) for n, t in zip(stable_slow, limits, strict=True)]),
+        tuple([canary.at_or_above(t.canary_bad) + canary_left.at_or_above(t.canary_bad) for t in limits]),
+        tuple([canary.at_or_above(t.canary_ok) + canary_left.total for t in limits]),
+        tuple([n + stable_left.total for n in stable_slow]),
     )
 
 

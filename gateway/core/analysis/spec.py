@@ -9,8 +9,10 @@ high ones. ``budget.py`` says how the metrics share the error probabilities.
 from __future__ import annotations
 
 import enum
-import math
+import functools
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
@@ -24,8 +26,9 @@ _EVENT_NAME = re.compile(r"[a-z][a-z0-9_.:-]{0,63}")
 _RESERVED = frozenset((*FAILURE_METRICS, *LATENCY_METRICS, "evidence", "sample_ratio", "guardrails"))
 
 
-def _within(name: str, value: float, low: float, high: float) -> None:
-    if not (math.isfinite(value) and low <= value <= high):
+def _within(name: str, value: Any, low: float, high: float) -> None:
+    # Comparisons with NaN are false; what is no number at all cannot be compared.
+    if not isinstance(value, (int, float)) or not low <= value <= high:
         raise InvalidValueError(f"{name} must be from {low:g} to {high:g}, not {value!r}")
 
 
@@ -52,7 +55,7 @@ class Unit(enum.StrEnum):
     SLICE = "slice"
 
 
-class RateSpec(msgspec.Struct, frozen=True):
+class RateSpec(msgspec.Struct, frozen=True, cache_hash=True):
     """How a failure class is judged.
 
     Rolled back on proof that the canary's rate lies above ``max(tolerance_ratio * p_s, p_s + tolerance_delta)``; passed
@@ -75,7 +78,7 @@ class RateSpec(msgspec.Struct, frozen=True):
         return self.mode is Mode.DECIDE
 
 
-class EventSpec(msgspec.Struct, frozen=True):
+class EventSpec(msgspec.Struct, frozen=True, cache_hash=True):
     """How a labelled yes/no event (``Counts.trials`` and ``Counts.events`` under ``name``) is judged.
 
     ``worse`` is the direction that harms. "higher": rolled back on proof of a rate above ``max(tolerance_ratio * p_s,
@@ -116,7 +119,12 @@ class EventSpec(msgspec.Struct, frozen=True):
     @property
     def rate(self) -> RateSpec:
         """The same tolerances and margins, as a failure class has them."""
-        return RateSpec(self.mode, self.margin_ratio, self.margin_delta, self.tolerance_ratio, self.tolerance_delta)
+        return _rate_of(self)
+
+
+@functools.lru_cache(maxsize=256)
+def _rate_of(event: EventSpec) -> RateSpec:
+    return RateSpec(event.mode, event.margin_ratio, event.margin_delta, event.tolerance_ratio, event.tolerance_delta)
 
 
 def _check_margins(spec: RateSpec | EventSpec) -> None:
@@ -125,7 +133,7 @@ def _check_margins(spec: RateSpec | EventSpec) -> None:
         _within(f"{name}_delta", getattr(spec, f"{name}_delta"), 0.0, 0.99)
 
 
-class LatencySpec(msgspec.Struct, frozen=True):
+class LatencySpec(msgspec.Struct, frozen=True, cache_hash=True):
     """How a latency is judged: exceedance of stable's running quantiles and of fixed objectives, slice by slice.
 
     The canary may be slower than stable by the factor ``tolerance_ratio`` plus ``tolerance_us`` before it is worse,
@@ -167,7 +175,7 @@ class LatencySpec(msgspec.Struct, frozen=True):
         return self.mode is Mode.DECIDE
 
 
-class GuardrailSpec(msgspec.Struct, frozen=True):
+class GuardrailSpec(msgspec.Struct, frozen=True, cache_hash=True):
     """An absolute limit on the canary, whatever stable does: rolled back on proof that its rate lies above ``limit``.
 
     ``metric`` is a failure class or a labelled event; with ``threshold_us`` it is a latency, and the event is "slower
@@ -200,8 +208,7 @@ class GuardrailSpec(msgspec.Struct, frozen=True):
     @property
     def name(self) -> str:
         """``guardrail:errors``, ``guardrail:latency>200ms``."""
-        slow = "" if self.threshold_us is None else f">{self.threshold_us / 1000:g}ms"
-        return f"guardrail:{self.metric}{slow}"
+        return _guardrail_name(self.metric, self.threshold_us)
 
     @property
     def decides(self) -> bool:
@@ -209,7 +216,13 @@ class GuardrailSpec(msgspec.Struct, frozen=True):
         return self.mode is Mode.DECIDE
 
 
-class MetricShares(msgspec.Struct, frozen=True):
+@functools.lru_cache(maxsize=256)
+def _guardrail_name(metric: str, threshold_us: int | None) -> str:
+    slow = "" if threshold_us is None else f">{threshold_us / 1000:g}ms"
+    return f"guardrail:{metric}{slow}"
+
+
+class MetricShares(msgspec.Struct, frozen=True, cache_hash=True):
     """How the metrics share ``alpha_rollback``: positive, renormalised over those that decide (budget.py).
 
     A metric's E counts with its share v, so that alone it must reach 1 / (alpha v). Failures come first because they
@@ -229,7 +242,7 @@ class MetricShares(msgspec.Struct, frozen=True):
             _within(f"the share of {name}", getattr(self, name), 1e-6, 1.0)
 
 
-class AnalysisSpec(msgspec.Struct, frozen=True):
+class AnalysisSpec(msgspec.Struct, frozen=True, cache_hash=True):
     """What one rollout's verdict promises: the error probabilities and the metrics that share them.
 
     ``bake_share`` is the part of alpha_rollback that is kept for the time after promotion (0: there is no bake).
@@ -255,6 +268,16 @@ class AnalysisSpec(msgspec.Struct, frozen=True):
     burst_s: float = 0.3
     sticky: bool = False
 
+    @property
+    def rates(self) -> tuple[RateSpec, ...]:
+        """The failure classes, in the order of `FAILURE_METRICS`."""
+        return (self.errors, self.client_errors, self.overload)
+
+    @property
+    def latencies(self) -> Mapping[str, LatencySpec]:
+        """The latencies that are looked at, by the name of their histogram."""
+        return _latencies(self)
+
     def __post_init__(self) -> None:
         """Raise InvalidValueError for error probabilities that promise nothing and for names that occur twice."""
         _within("alpha_rollback", self.alpha_rollback, 1e-12, 0.5)
@@ -268,3 +291,9 @@ class AnalysisSpec(msgspec.Struct, frozen=True):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise InvalidValueError(f"{twice[0]!r} occurs twice among the events and guardrails")
+
+
+@functools.lru_cache(maxsize=64)
+def _latencies(spec: AnalysisSpec) -> Mapping[str, LatencySpec]:
+    named = ((name, getattr(spec, name)) for name in LATENCY_METRICS)
+    return {name: latency for name, latency in named if latency.mode is not Mode.OFF}

@@ -12,6 +12,7 @@ mismatch is a fault of the experiment and speaks for or against no version: it i
 
 from __future__ import annotations
 
+import functools
 import math
 
 import msgspec
@@ -57,9 +58,12 @@ def take(state: SplitState, arrivals: list[Arrival], memory: Intake) -> SplitSta
 
 def gains(weight: float, stable: int, canary: int) -> list[float]:
     """log factors of assigned requests, one for each shift."""
+    return [canary * of_canary + stable * of_stable for of_stable, of_canary in _factors(weight, SHIFTS)]
+
+
+@functools.lru_cache(maxsize=256)
+def _factors(weight: float, shifts: tuple[float, ...]) -> tuple[tuple[float, float], ...]:
+    """log factors of a request for stable and of one for the canary, for each shift."""
     odds = log_odds(weight)
-    out = []
-    for shift in SHIFTS:
-        guess = from_log_odds(odds + shift)
-        out.append(canary * math.log(guess / weight) + stable * (math.log1p(-guess) - math.log1p(-weight)))
-    return out
+    guesses = [from_log_odds(odds + shift) for shift in shifts]
+    return tuple((math.log1p(-guess) - math.log1p(-weight), math.log(guess / weight)) for guess in guesses)

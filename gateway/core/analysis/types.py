@@ -36,6 +36,10 @@ __all__ = [
 ]
 
 
+# Names of absolute limits begin so.
+GUARDRAIL = "guardrail:"
+
+
 class Verdict(enum.StrEnum):
     """One metric's answer, or the whole one. Only PASS advances, only FAIL rolls back, the rest hold."""
 
@@ -80,7 +84,7 @@ class Finding(msgspec.Struct, frozen=True):
     @property
     def guardrail(self) -> bool:
         """Whether this is an absolute limit, which can roll back and proves nothing."""
-        return self.metric.startswith("guardrail:")
+        return self.metric.startswith(GUARDRAIL)
 
     @property
     def must_pass(self) -> bool:

@@ -20,6 +20,7 @@ Rules:
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from math import exp, fsum, log, log1p
@@ -60,12 +61,17 @@ def grow(wealth: Wealth, gains: Sequence[float], priors: Sequence[float]) -> Wea
         grown = [max(one, log(prior)) + gain for one, prior, gain in zip(logs, priors, gains, strict=True)]
     elif wealth.held_back:
         part = unspent(wealth.held_back, bets - 1) - unspent(wealth.held_back, bets)
-        grown = [add_logs(one, log(part * prior)) + gain for one, prior, gain in zip(logs, priors, gains, strict=True)]
+        starts = [log(part * prior) for prior in priors]
+        grown = [
+            (a + log1p(exp(b - a)) if a >= b else b + log1p(exp(a - b))) + gain  # `add_logs`, written out
+            for a, b, gain in zip(logs, starts, gains, strict=True)
+        ]
     else:
         grown = [one + gain for one, gain in zip(logs, gains, strict=True)]
     return Wealth(tuple(grown), bets, wealth.held_back, wealth.horizon)
 
 
+@functools.lru_cache(maxsize=256)
 def log_e(wealth: Wealth) -> float:
     """log E: every bet and the unit's unspent rest; of CUSUMs their share of the horizon."""
     total = sum_logs(wealth.logs)

@@ -124,7 +124,7 @@ VERBS: Mapping[type[Event], str] = {
 
 def refusal(state: Rollout, event: Event) -> str:
     """Why a wish cannot be granted: where the rollout is, and what is allowed instead."""
-    allowed = ", ".join(verb for kind, verb in VERBS.items() if _granted(state, kind))
+    allowed = ", ".join(_said(state, kind) for kind in VERBS if _granted(state, kind))
     verb = VERBS.get(type(event), type(event).__name__)
     if state.phase is Phase.IDLE:
         return f"cannot {verb}: there is no rollout; allowed now: {allowed}"
@@ -137,4 +137,15 @@ def refusal(state: Rollout, event: Event) -> str:
 def _granted(state: Rollout, kind: type[Event]) -> bool:
     if state.swapped and kind is PromoteWished:
         return False
+    if state.phase is Phase.PROMOTED and kind is AbortWished and not state.stable:
+        return False  # a first version: there is nothing to go back to
     return (state.phase, kind) in TRANSITIONS
+
+
+def _said(state: Rollout, kind: type[Event]) -> str:
+    """The verb, and what is asked of it here: a start must be of a canary that the route has and may try."""
+    if kind is Started and state.swapped:
+        return "start (of another canary)"
+    if kind is Started and state.phase is Phase.ROLLED_BACK:
+        return "start (of another canary, or as a retry)"
+    return VERBS[kind]

@@ -30,7 +30,7 @@ FAILURES = ("errors", "client_errors", "overload")
 UNIT_EVENTS = {failure: f"session:{failure}" for failure in FAILURES}
 HISTOGRAMS = ("latency", "duration", "gap", "aborted")
 # Of these a request has one entry at most.
-_PER_REQUEST = ("latency", "duration", "gap")
+PER_REQUEST = ("latency", "duration", "gap")
 # Names are few and known beforehand; a report that grows them is broken (or hostile), not news.
 LABELS_MAX = 256
 LABEL_LENGTH_MAX = 64
@@ -143,7 +143,7 @@ def check(counts: Counts) -> None:
         histogram: dict[int, int] = getattr(counts, name)
         if histogram and (min(histogram.values()) < 0 or min(histogram) < 0 or max(histogram) > BUCKET_MAX):
             raise EvidenceError(f"{name} histogram has a negative count or a bucket outside 0..{BUCKET_MAX}")
-        if name in _PER_REQUEST and sum(histogram.values()) > counts.requests:
+        if name in PER_REQUEST and sum(histogram.values()) > counts.requests:
             raise EvidenceError(f"{name} histogram holds more entries than the {counts.requests} requests")
     _check_labels(counts)
 
@@ -161,6 +161,9 @@ def _check_labels(counts: Counts) -> None:
 
 
 def _add(into: dict[Key, int], part: Mapping[Key, int]) -> None:
+    if not into:
+        into.update(part)
+        return
     for key, n in part.items():
         into[key] = into.get(key, 0) + n
 

@@ -18,6 +18,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from gateway.core.stats.ranks import Ranks
+
 SUB_BITS: Final = 5
 _SUB: Final = 1 << SUB_BITS
 # 2**32 us is 71 minutes: nothing that waits longer is told apart, and a hostile clock cannot grow the histogram.
@@ -64,30 +66,9 @@ def total(histogram: Mapping[int, int]) -> int:
     return sum(histogram.values())
 
 
-def quantile_bucket(histogram: Mapping[int, int], q: float) -> int | None:
-    """The bucket that holds the q-quantile (0 < q <= 1), or None for an empty histogram."""
-    n = total(histogram)
-    if n == 0:
-        return None
-    rank = q * n
-    seen = 0
-    last = 0
-    for bucket in sorted(histogram):
-        seen += histogram[bucket]
-        last = bucket
-        if seen >= rank:
-            break
-    return last
-
-
 def quantile_us(histogram: Mapping[int, int], q: float) -> float | None:
     """The q-quantile in microseconds (its bucket's midpoint: relative error <= 1.6 %), or None when empty."""
-    bucket = quantile_bucket(histogram, q)
+    bucket = Ranks(histogram).quantile_bucket(q)
     if bucket is None:
         return None
     return (lower_us(bucket) + upper_us(bucket) - 1) / 2
-
-
-def count_at_or_above(histogram: Mapping[int, int], bucket: int) -> int:
-    """How many latencies fall into ``bucket`` or beyond."""
-    return sum([n for b, n in histogram.items() if b >= bucket])

@@ -9,8 +9,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.core.analysis import AnalysisSpec, AnalysisState, Evidence, Verdict, bursts, judge, wealth
-from gateway.core.analysis.bursts import BURST_SHARE, DEAD_SHARES, BurstState, clumping, guarded, guarded_ok, take
+from gateway.core.analysis import (
+    AnalysisSpec,
+    AnalysisState,
+    Evidence,
+    LatencySpec,
+    Mode,
+    Verdict,
+    bursts,
+    judge,
+    wealth,
+)
+from gateway.core.analysis.bursts import (
+    BURST_SHARE,
+    DEAD_SHARES,
+    WIDER,
+    BurstState,
+    Tolerance,
+    clumping,
+    guarded,
+    guarded_ok,
+    take,
+)
 from gateway.core.analysis.eprocess import Batch
 from gateway.core.stats import Counts, EpochCounts
 
@@ -20,10 +40,15 @@ LOOKS = st.lists(
 )
 
 
-def after(looks: list[tuple[int, int, int, int]], tick_s: float = 0.1, burst_s: float = 0.3) -> BurstState:
+def after(
+    looks: list[tuple[int, int, int, int]],
+    tick_s: float = 0.1,
+    burst_s: float = 0.3,
+    tolerance: Tolerance = bursts.NONE,
+) -> BurstState:
     state = bursts.fresh()
     for index, look in enumerate(looks):
-        state = take(state, Batch(*look), index * tick_s, burst_s)
+        state = take(state, Batch(*look), index * tick_s, burst_s, tolerance)
     return state
 
 
@@ -74,8 +99,8 @@ def test_to_pass_clumps_count_by_how_far_they_widen_the_difference() -> None:
     calm = [(0, 95, int(tick % 100 == 50), 5) for tick in range(600)]
     assert guarded_ok(9.0, after(calm)) == 9.0
     burst = after([*calm[:300], (90, 95, 0, 5), *calm[300:]])
-    # 90 of stable together make phi_s = 90; D is 1 + 2 w (phi_s - 1).
-    assert guarded_ok(9.0, burst) == pytest.approx(9.0 / (1.0 + 2.0 * 0.05 * 89.0), rel=0.1)
+    # 90 of stable together make phi_s = 90; D is 1 + 2 w (phi_s - 1), and a fifth more.
+    assert guarded_ok(9.0, burst) == pytest.approx(9.0 / (1.0 + WIDER * 2.0 * 0.05 * 89.0), rel=0.1)
 
 
 def test_a_burst_weighs_about_a_toss_of_a_coin() -> None:
@@ -99,8 +124,37 @@ def test_stables_bursts_teach_too() -> None:
     assert guarded(9.0, state) < 1.0
 
 
+def test_looks_a_second_apart_see_bursts_too() -> None:
+    """A cell is then a second; a canary's pause fails a third of it."""
+    calm = [(0, 190, 0, 10)] * 30
+    state = after([*calm, (0, 190, 3, 10), *calm[:5]], tick_s=1.0)
+    assert clumping(state.canary) == pytest.approx(3.0, rel=0.2) and state.cells == pytest.approx(35.0 / 0.3)
+    assert guarded(9.0, state) < 1.5
+
+
 def test_looks_that_are_far_apart_show_no_clumps() -> None:
     assert guarded(50.0, after([(0, 900, 40, 100)] * 5, tick_s=5.0)) == 50.0
+
+
+@pytest.mark.parametrize("weight", [0.05, 0.2, 0.5])
+def test_a_pause_while_nobody_looks_is_a_pause_all_the_same(weight: float) -> None:
+    def verdicts(late: frozenset[int]) -> set[Verdict]:
+        spec = AnalysisSpec(latency=LatencySpec(mode=Mode.OFF))
+        state, stable, canary, found = AnalysisState.fresh(spec), Counts(), Counts(), set()
+        ours = round(20 * weight)
+        for look in range(1, 701):
+            # Both arms fail now and then; for 300 ms all of the canary's requests do.
+            stable.requests, stable.errors = stable.requests + 20 - ours, stable.errors + (look % 25 == 0)
+            failing = ours if 600 <= look < 603 else look % 100 == 50
+            canary.requests, canary.errors = canary.requests + ours, canary.errors + failing
+            if look not in late:
+                entry = EpochCounts("r", 1, round(10_000 * weight), stable.copy(), canary.copy())
+                state, analysis = judge(spec, state, Evidence(look / 10, (entry,)))
+                found.add(analysis.verdict)
+        return found
+
+    assert Verdict.FAIL not in verdicts(frozenset())
+    assert Verdict.FAIL not in verdicts(frozenset(range(596, 606)))
 
 
 @pytest.mark.parametrize("weight", [0.05, 0.5])
@@ -119,17 +173,42 @@ def test_an_outage_of_both_arms_is_no_dead_canary() -> None:
 
 @pytest.mark.parametrize("always", [0.0, 0.02, 0.2])
 @pytest.mark.parametrize("share", [0.0, 0.01, BURST_SHARE])
-def test_cells_are_fair_bets_for_a_healthy_canary_with_bursts(always: float, share: float) -> None:
-    """Mean of one cell's e-variable, both arms lost to bursts in ``share`` of the cells by themselves: at most 1."""
+@pytest.mark.parametrize(
+    "tolerance",
+    [bursts.NONE, Tolerance(2.0), Tolerance(1.0, 0.01), Tolerance(1.5, 0.005), Tolerance(20.0), Tolerance(1.0, 0.5)],
+)
+def test_cells_are_fair_bets_for_a_healthy_canary_with_bursts(
+    always: float, share: float, tolerance: Tolerance
+) -> None:
+    """Mean of one cell's e-variable, arms lost to bursts in ``share`` of the cells, or as many as tolerated."""
     past = bursts.Arm(all_events=1e6 * always, all_trials=1e6)
+    edge = tolerance.edge(share + (1.0 - share) * always)
+    share_c = min(max((edge - always) / (1.0 - always), 0.0), 1.0)
     for index in range(len(DEAD_SHARES)):
         mean = 0.0
         for lost_s in (False, True):
             for lost_c in (False, True):
-                chance = (share if lost_s else 1.0 - share) * (share if lost_c else 1.0 - share)
+                chance = (share if lost_s else 1.0 - share) * (share_c if lost_c else 1.0 - share_c)
                 arms = [_arm(past, events=100.0 * (1.0 if lost else always), trials=100.0) for lost in (lost_s, lost_c)]
-                mean += chance * math.exp(bursts._dead_gains(*arms)[index])  # noqa: SLF001  # the bet itself
+                gains = bursts._dead_gains(arms[0], arms[1], tolerance)  # noqa: SLF001  # the bet itself
+                mean += chance * math.exp(gains[index])
         assert mean <= 1.0 + 1e-9
+
+
+def test_a_burst_weighs_less_where_more_bursts_are_tolerated() -> None:
+    calm = [(0, 95, 0, 5)] * 300
+    looks = [*calm, (0, 95, 5, 5), (0, 95, 5, 5), (0, 95, 5, 5), *calm[:6]]
+    plain, twice = after(looks), after(looks, tolerance=Tolerance(2.0))
+    assert clumping(plain.canary) == clumping(twice.canary) and twice.odds == 2.0
+    # log 2 for a toss of a coin, log 1.5 where two of three may be the canary's; a failure alone log 20 and log 10.5.
+    assert guarded(15.0 * math.log(10.5), twice) < 0.75 * guarded(15.0 * math.log(20.0), plain)
+    assert twice.worth < plain.worth
+
+
+def test_a_tolerated_difference_is_odds_by_stables_rate() -> None:
+    """One point more beside a stable that fails 1 %: as many again."""
+    state = after([(1, 100, 0, 100)] * 1000, tolerance=Tolerance(1.0, 0.01))
+    assert state.odds == pytest.approx(2.0, rel=0.01)
 
 
 def _arm(arm: bursts.Arm, **changes: float) -> bursts.Arm:

@@ -82,7 +82,8 @@ def test_every_guess_of_the_grids_has_mean_at_most_one_over_its_null(stable: flo
         spec = RateSpec(margin_ratio=ratio, margin_delta=shift)
         null = worse_by_margin(ratio, shift)
         cases += [("worse by margin", (ratio, shift), null, guess) for guess in ok_guesses(stable, spec)]
-    for kind, parameter, null, guess in cases:
+    for kind, parameter, null, pair in cases:
+        guess = Rates(*pair)
         for corner, (n_s, n_c) in itertools.product(null.corners, ((19, 1), (3, 3), (1, 9))):
             assert mean(guess, null, corner, n_s, n_c) <= 1 + 1e-12, (kind, parameter, guess, corner)
         for truth in itertools.starmap(Rates, itertools.product(GRID, GRID)):
@@ -124,7 +125,7 @@ def test_the_projection_is_the_nearest_point_of_the_margin_null(ratio: float, sh
     null = worse_by_margin(ratio, shift)
     for s, u in itertools.product((0.001, 0.01, 0.03, 0.2, 0.6), (0.1, 0.5, 0.95)):
         guess = Rates(s, u * min(max(ratio * s, s + shift), 0.999))
-        got = null.project(guess, weight)
+        got = Rates(*null.project(guess, weight))
 
         def distance(q_s: float, guess: Rates = guess) -> float:
             q_c = max(ratio * q_s, q_s + shift, guess.canary)

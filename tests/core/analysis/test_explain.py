@@ -9,13 +9,24 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.core.analysis import AnalysisSpec, EventSpec, Evidence, GuardrailSpec, LatencySpec, explained, judge
+from gateway.core.analysis import (
+    AnalysisSpec,
+    AnalysisState,
+    EventSpec,
+    Evidence,
+    GuardrailSpec,
+    LatencySpec,
+    bursts,
+    explained,
+    judge,
+)
 from gateway.core.analysis.eprocess import worse_by_margin
 from gateway.core.analysis.explain import likely
-from gateway.core.analysis.limit import requests_at_limit
+from gateway.core.analysis.limit import information, requests_at_limit
 from gateway.core.analysis.spec import Unit, Worse
 from gateway.core.analysis.types import Analysis, Finding, Verdict
-from gateway.core.stats import EpochCounts
+from gateway.core.stats import Counts, EpochCounts
+from gateway.core.stats.counts import UNIT_EVENTS
 
 Make = Callable[..., Any]
 SPEC = AnalysisSpec(
@@ -72,7 +83,8 @@ def test_what_is_still_needed_is_said_in_requests_and_time(findings: dict[str, F
     undecided = [f for f in findings.values() if "canary_needed" in f.details]
     assert undecided
     for finding in undecided:
-        assert "canary requests more at this effect to be " in finding.reason
+        unit = "trials" if finding.metric in ("clicked", "bought", "voted", "never") else "requests"
+        assert f"canary {unit} more at this effect to be " in finding.reason
         # 20 requests in a tick of 0.1 s, a fifth of them the canary's.
         assert finding.details["needed_s"] == pytest.approx(finding.details["canary_needed"] / 40, rel=0.2, abs=1.0)
 
@@ -89,6 +101,37 @@ def test_the_need_is_that_of_the_information_limit(make_world: Make) -> None:
     at_limit = requests_at_limit(likely(found), null, 0.2, alpha)
     left = 1.0 - found.log_e_ok / math.log(1 / alpha)
     assert found.details["canary_needed"] == pytest.approx(math.ceil(0.2 * at_limit * left), abs=1.0)
+
+
+def test_where_failures_clump_more_is_needed_by_as_much(make_world: Make) -> None:
+    world = make_world(4, weight_bp=2_000)
+    entry = world.epochs[-1]
+    for look in range(200):
+        # Each arm pauses for 300 ms, every four seconds, never both.
+        paused = look % 40 < 3, look % 40 in (20, 21, 22)
+        for counts, requests, failing in ((entry.stable, 16, paused[0]), (entry.canary, 4, paused[1])):
+            counts.requests, counts.errors = counts.requests + requests, counts.errors + requests * failing
+        analysis = world.judge()
+    found = shown(world, analysis)["errors"]
+    assert "to be proven" in found.reason, found.reason
+    state = world.state.rates.metrics[0]
+    believed = bursts.guarded_ok(1.0, state.bursts)
+    assert believed < 0.2
+    spec, missing = world.spec, math.log(1 / world.spec.alpha_promote) - found.log_e_ok
+    null = worse_by_margin(spec.errors.margin_ratio, spec.errors.margin_delta)
+    per_request = believed * information(likely(found), null, 0.2)
+    assert found.details["canary_needed"] == pytest.approx(0.2 * missing / per_request, rel=0.01, abs=1.0)
+
+
+def test_what_is_needed_is_told_in_the_metrics_own_unit() -> None:
+    spec = AnalysisSpec(sticky=True, alpha_sample_ratio=0.0)
+    labels = UNIT_EVENTS.values()
+    arms = [Counts(10 * n, trials=dict.fromkeys(labels, n)) for n in (400, 100)]
+    state = AnalysisState.fresh(spec)
+    for epoch in (1, 2):
+        state, analysis = judge(spec, state, Evidence(epoch, (EpochCounts("r", epoch, 2000, *arms),)))
+    found = explained(state, analysis).findings[0]
+    assert " canary sessions more at this effect to be proven" in found.reason, found.reason
 
 
 def test_every_kind_of_metric_can_be_shown_and_sent(findings: dict[str, Finding]) -> None:

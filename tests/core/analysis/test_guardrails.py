@@ -108,6 +108,14 @@ def test_watched_at_every_tick_a_canary_on_the_limit_is_convicted_less_often_tha
     assert alarms <= 13, f"{alarms} false alarms of 60, seeds 0..59"
 
 
+def test_a_guardrail_without_data_says_so() -> None:
+    spec = only(GuardrailSpec("errors", 0.05), GuardrailSpec("latency", 0.01, threshold_us=200_000))
+    analysis = judge(spec, AnalysisState.fresh(spec), Evidence(1.0, ()))[1]
+    guards = [finding for finding in analysis.findings if finding.guardrail]
+    assert [finding.verdict for finding in guards] == ["NODATA", "NODATA"]
+    assert all(finding.reason.endswith("%: no canary trials yet") for finding in guards)
+
+
 def test_a_guardrail_never_passes_and_does_not_hold_a_pass_back() -> None:
     alone = run(only(GuardrailSpec("errors", 0.5)), 1, 0.0)
     assert (alone.verdict, alone.findings[0].verdict) == ("UNDECIDED", "UNDECIDED")

@@ -388,8 +388,8 @@ def test_a_billion_requests_stay_finite_and_bounded() -> None:
         stable = Counts(19 * n * i, 0, 19 * n * i, n * i, dict.fromkeys(range(0, 900, 50), n * i))
         canary = Counts(n * i, n * i, 0, n * i, dict.fromkeys(range(0, 900, 50), n * i // 20))
         state, analysis = judge(SPEC, state, Evidence(float(i), (one(stable, canary),)))
-        # What came before the first look could be a single burst.
-        assert analysis.verdict is Verdict.FAIL or i == 1
+        # What came before the first look, and the first seconds after it, could be bursts.
+        assert analysis.verdict is Verdict.FAIL or i < 4
         assert all(math.isfinite(f.log_e_bad) and math.isfinite(f.log_e_ok) for f in analysis.findings)
     assert len(msgspec.json.encode(state)) < 20_000
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,11 +11,12 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from gateway.core.analysis import AnalysisSpec, LatencySpec, Mode, RateSpec
+from gateway.core.analysis import AnalysisSpec, LatencySpec, Mode, RateSpec, budget
 from gateway.core.analysis.planning import (
     PRICE_DETECT_NATS,
     PRICE_PROVE_NATS,
     R_DETECT,
+    R_PROVE,
     Forecast,
     Question,
     Rung,
@@ -25,9 +27,12 @@ from gateway.core.errors import InvalidValueError
 
 LADDER = (Rung(100), Rung(500), Rung(2500), Rung(5000))
 NO_LATENCY = LatencySpec(mode=Mode.ADVISE)
+# One metric, failures taken as they come: what can be computed by hand.
 ONLY_ERRORS = AnalysisSpec(
-    client_errors=RateSpec(mode=Mode.ADVISE), overload=RateSpec(mode=Mode.ADVISE), latency=NO_LATENCY
+    client_errors=RateSpec(mode=Mode.ADVISE), overload=RateSpec(mode=Mode.ADVISE), latency=NO_LATENCY, burst_s=0.0
 )
+GUARDED = msgspec.structs.replace(ONLY_ERRORS, burst_s=0.3)
+RESULTS = Path(__file__).parents[3] / "loadtests" / "statistics" / "results"
 WEIGHTS_BP = (100, 500, 1000, 2500, 5000)
 # Requests of both variants at the limit: alpha 0.01, "not worse", one row for each pair of rates.
 TABLE = {
@@ -73,9 +78,75 @@ def test_one_deciding_metric_at_one_percent_costs_the_measured_factor() -> None:
 
 def test_a_metric_pays_for_its_share_of_alpha() -> None:
     # All four decide: errors has half of alpha_rollback, which costs log 2 more.
-    step = forecast(question(spec=AnalysisSpec())).steps[0]
+    step = forecast(question(spec=AnalysisSpec(burst_s=0.0))).steps[0]
     wanted = (math.log(100) + PRICE_DETECT_NATS + math.log(2)) / math.log(100)
     assert step.detect.engine.time_s == pytest.approx(wanted * step.detect.limit.time_s)
+
+
+def test_a_bake_keeps_its_part_of_alpha() -> None:
+    spec = budget.for_bake(ONLY_ERRORS, 600.0)
+    step = forecast(question(spec=spec)).steps[0]
+    wanted = (math.log(100 / (1.0 - budget.BAKE_SHARE)) + PRICE_DETECT_NATS) / math.log(100)
+    assert step.detect.engine.time_s == pytest.approx(wanted * step.detect.limit.time_s)
+
+
+def test_convictions_take_as_long_as_they_were_measured_with_the_guard() -> None:
+    measured = [
+        row
+        for row in map(msgspec.json.decode, (RESULTS / "guarded.jsonl").read_bytes().splitlines())
+        if row["table"] == "guarded" and row["alpha"] == 0.01
+    ]
+    assert {row["requests_per_s"] for row in measured} == {2.0, 20.0, 200.0}
+    for requests_per_s, mean in ((2.0, 1.1), (20.0, 1.15), (200.0, 1.25)):
+        factors = []
+        for row in (row for row in measured if row["requests_per_s"] == requests_per_s):
+            asked_ = question(
+                requests_per_s=requests_per_s,
+                base_rate=row["stable"],
+                regression_rate=row["canary"],
+                steps=(Rung(round(10_000 * row["weight"])),),
+                spec=GUARDED,
+            )
+            need = forecast(asked_).steps[0].detect
+            factors.append(row["ratio"] * need.limit.time_s / need.engine.time_s)
+        assert min(factors) >= 0.85 and max(factors) <= 2.0
+        assert 1.0 / mean <= sum(factors) / len(factors) <= mean
+
+
+def test_a_proof_takes_as_long_as_it_was_measured() -> None:
+    rows = map(msgspec.json.decode, (RESULTS / "promotion.jsonl").read_bytes().splitlines())
+    factors = [row["ratio"] / R_PROVE for row in rows if row["table"] == "promotion"]
+    assert len(factors) == 40
+    assert min(factors) >= 0.7 and max(factors) <= 1.5
+    assert sum(factors) / len(factors) == pytest.approx(1.0, abs=0.1)
+
+
+def test_a_dead_canary_waits_for_cells_however_dense_the_traffic() -> None:
+    for requests_per_s in (200.0, 2e4):
+        answer = forecast(question(requests_per_s=requests_per_s, regression_rate=0.99, spec=GUARDED))
+        for step in answer.steps[1:]:
+            assert 0.6 <= step.detect.engine.time_s <= 1.0
+        assert answer.engine.regressed.at_s == pytest.approx(answer.steps[0].detect.engine.time_s)
+        # The limit knows of no bursts.
+        assert answer.limit.regressed.at_s < 0.6
+
+
+@given(st.floats(0.1, 1e4), st.floats(1e-4, 0.3), st.floats(1.1, 3.0), st.integers(10, 5000))
+def test_the_guard_never_hastens(requests_per_s: float, base: float, worse: float, weight_bp: int) -> None:
+    by_hand, guarded_ = (
+        forecast(
+            question(
+                requests_per_s=requests_per_s,
+                base_rate=base,
+                regression_rate=worse * base,
+                steps=(Rung(weight_bp),),
+                spec=spec,
+            )
+        )
+        for spec in (ONLY_ERRORS, GUARDED)
+    )
+    assert guarded_.steps[0].detect.engine.time_s >= by_hand.steps[0].detect.engine.time_s * (1.0 - 1e-9)
+    assert guarded_.engine.healthy == by_hand.engine.healthy
 
 
 def test_proof_by_hand() -> None:
@@ -201,7 +272,7 @@ def questions(draw: st.DrawFn) -> Question:
         regression_rate=base * draw(st.floats(1.05, 3.0)),
         steps=draw(ladders),
         deadline_s=draw(st.floats(60.0, 1e6)),
-        spec=margins(draw(st.floats(1.0, 3.0)), draw(st.floats(0.0, 0.1)), AnalysisSpec()),
+        spec=margins(draw(st.floats(1.0, 3.0)), draw(st.floats(0.0, 0.1)), AnalysisSpec(burst_s=0.0)),
     )
 
 

@@ -16,6 +16,7 @@ from gateway.core.analysis.slices import LatencyState
 from gateway.core.analysis.types import LatencySpec, RateSpec
 from gateway.core.stats import Counts, bucket_of
 from gateway.core.stats.histogram import lower_us, upper_us
+from gateway.core.stats.ranks import Ranks
 
 ALPHA = 0.05
 # No tolerance: equal arms sit on the very boundary of E_bad's null.
@@ -51,7 +52,7 @@ def test_thresholds_never_overstate_for_bad_nor_understate_for_ok(
     past_us: list[int], q: float, ratio: float, add_us: int, latency_us: int
 ) -> None:
     spec = LatencySpec(quantiles=(q,), tolerance_ratio=ratio, tolerance_us=add_us, margin_ratio=ratio, margin_us=add_us)
-    found = slices.threshold(counts(past_us).latency, spec, q)
+    found = slices.threshold(Ranks(counts(past_us).latency), spec, q)
     beyond_us = lower_us(found.stable)
     assert beyond_us == upper_us(found.stable - 1)
     scaled_us = beyond_us * ratio + add_us
@@ -108,7 +109,7 @@ def test_the_past_is_bounded_and_follows_the_day() -> None:
     for i in range(60):
         state = slices.take(state, SHARP, [arrival([2_000 if i < 30 else 8_000] * 1_000, [])], [1], 0.1 * i)
     assert sum(state.past.values()) <= 20_000
-    assert slices.threshold(state.past, SHARP, 0.5).stable == bucket_of(8_000) + 1
+    assert slices.threshold(Ranks(state.past), SHARP, 0.5).stable == bucket_of(8_000) + 1
 
 
 def test_extreme_slices_keep_the_logarithms_finite() -> None:

@@ -463,6 +463,22 @@ def test_a_refusal_is_a_sentence_with_the_phase_and_what_is_allowed(life: list[E
                 step(m.old, m.event)
 
 
+def test_a_refusal_says_what_is_asked_of_a_start_and_names_no_way_back_where_there_is_none() -> None:
+    def refused(state: Rollout) -> str:
+        with pytest.raises(TransitionError) as found:
+            step(state, PauseWished(at_s=9.0, by="bob"))
+        return str(found.value).partition("allowed now: ")[2]
+
+    begun = Started("r1", "digits", "v1", "v2", Plan((Step(500),)), at_s=0.0, by="alice")
+    running, _ = step(Rollout(), begun)
+    promoted, _ = step(running, PromoteWished(at_s=1.0, by="alice"))
+    assert refused(promoted) == "start (of another canary), abort"
+    aborted, _ = step(running, AbortWished(at_s=1.0, by="alice"))
+    assert refused(aborted) == "start (of another canary, or as a retry)"
+    first, _ = step(Rollout(), replace(begun, stable=""))
+    assert (first.phase, refused(first)) == (Phase.PROMOTED, "start (of another canary)")
+
+
 # --- the table, and values outside their domain ---
 
 

@@ -12,13 +12,12 @@ from gateway.core.stats.histogram import (
     LATENCY_US_MAX,
     SUB_BITS,
     bucket_of,
-    count_at_or_above,
     lower_us,
-    quantile_bucket,
     quantile_us,
     total,
     upper_us,
 )
+from gateway.core.stats.ranks import Ranks
 
 latencies = st.integers(0, LATENCY_US_MAX) | st.integers(0, 5000)
 
@@ -60,7 +59,7 @@ def test_alien_latencies_stay_inside_the_histogram(negative: int, huge: int) -> 
 def test_a_quantile_falls_into_the_bucket_of_the_exact_one(values: list[int], q: float) -> None:
     exact = sorted(values)[min(len(values), max(1, math.ceil(q * len(values)))) - 1]
     histogram = histogram_of(values)
-    assert quantile_bucket(histogram, q) == bucket_of(exact)
+    assert Ranks(histogram).quantile_bucket(q) == bucket_of(exact)
     middle = quantile_us(histogram, q)
     assert middle is not None and abs(middle - exact) <= max(0.5, exact / 2 ** (SUB_BITS + 1))
 
@@ -68,10 +67,11 @@ def test_a_quantile_falls_into_the_bucket_of_the_exact_one(values: list[int], q:
 @given(st.lists(latencies, max_size=60), st.integers(0, BUCKET_MAX))
 def test_counts_at_or_above_a_bucket_are_exact(values: list[int], bucket: int) -> None:
     histogram = histogram_of(values)
-    assert total(histogram) == len(values)
-    assert count_at_or_above(histogram, bucket) == sum(value >= lower_us(bucket) for value in values)
+    assert total(histogram) == Ranks(histogram).total == len(values)
+    assert Ranks(histogram).at_or_above(bucket) == sum(value >= lower_us(bucket) for value in values)
 
 
 def test_an_empty_histogram_has_no_quantile() -> None:
-    assert quantile_bucket({}, 0.5) is None
+    assert Ranks({}).quantile_bucket(0.5) is None
+    assert Ranks({}).at_or_above(0) == 0
     assert quantile_us({}, 0.5) is None

@@ -1,0 +1,35 @@
+"""PEM files that a configuration names: taken into a context, or refused in words that say how to mend them."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+from gateway.config.mistakes import BadValue
+
+
+def take_chain(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
+    """Load a certificate chain and its key. Raises BadValue when they cannot be used."""
+    try:
+        context.load_cert_chain(certificate, key, password=_no_passphrase)
+    except (OSError, ValueError) as error:
+        mend = "give a certificate chain and its key as PEM files that this user may read, the key without a passphrase"
+        raise BadValue(f"cannot use {certificate} with {key}: {_why(error)}", mend) from None
+
+
+def take_authorities(context: ssl.SSLContext, path: Path) -> None:
+    """Load a CA's certificates. Raises BadValue when they cannot be used."""
+    try:
+        context.load_verify_locations(path)
+    except (OSError, ValueError) as error:
+        mend = "give the CA's certificates as a PEM file that this user may read"
+        raise BadValue(f"cannot use {path}: {_why(error)}", mend) from None
+
+
+def _why(error: Exception) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+
+
+def _no_passphrase() -> str:
+    # Without this OpenSSL would ask for one on the terminal.
+    raise ValueError("the key has a passphrase")

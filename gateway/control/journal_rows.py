@@ -1,0 +1,87 @@
+"""What the journal's rows hold, as values, and how values are written into a row and read again.
+
+Values are JSON with the event's type in ``type``; infinities are written as Python's json does.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, TypeVar
+
+import msgspec
+
+from gateway.core.analysis.types import Analysis
+from gateway.core.errors import InvalidValueError
+from gateway.core.rollout import Event, Rollout
+
+T = TypeVar("T")
+
+
+class JournalEntry(msgspec.Struct, frozen=True):
+    """One decision: the event, the state after it, and the analysis that caused it, if one did."""
+
+    seq: int
+    rollout_id: str
+    wall_time_s: float
+    kind: str
+    event: Event
+    state: Rollout
+    analysis: Analysis | None
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """What the analysis of a rollout knew when the journal stood at ``seq``, as the bytes that were given."""
+
+    rollout_id: str
+    seq: int
+    wall_time_s: float
+    analysis_state: bytes
+    evidence: bytes
+
+
+class HandWeight(msgspec.Struct, frozen=True):
+    """A weight set by hand on a route without a rollout, and the backends that it was meant for."""
+
+    route: str
+    stable: str
+    canary: str
+    weight_bp: int
+    by: str
+    wall_time_s: float
+
+
+class Roles(msgspec.Struct, frozen=True):
+    """Whom the promotion ``rollout_id`` made stable on a route whose configuration names ``configured`` as stable."""
+
+    route: str
+    configured: str
+    stable: str
+    rollout_id: str
+    wall_time_s: float
+
+
+def encoded(value: msgspec.Struct) -> str:
+    """A value as a row holds it."""
+    # Not msgspec.json: it writes infinities as null, which no float field can read again.
+    return json.dumps(msgspec.to_builtins(value, enc_hook=_number), separators=(",", ":"))
+
+
+def _number(value: Any) -> Any:
+    """Turn a number of numpy's kind into Python's: a stray one in a finding must not stop a rollback's record."""
+    if hasattr(value, "item"):
+        return value.item()
+    raise NotImplementedError(f"a journal holds no {type(value).__name__}")
+
+
+def decoded(text: str, kind: type[T] | Any) -> T:
+    """A value that `encoded` wrote. Raises ValueError or msgspec.ValidationError when it is none of ``kind``."""
+    value: T = msgspec.convert(json.loads(text), kind)
+    return value
+
+
+def finite(wall_time_s: float) -> float:
+    """A wall time that can be kept, in seconds. Raises InvalidValueError for one that is not finite."""
+    if not math.isfinite(wall_time_s):
+        raise InvalidValueError(f"wall_time_s must be a finite number of seconds, not {wall_time_s!r}")
+    return float(wall_time_s)

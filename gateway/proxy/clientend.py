@@ -1,0 +1,118 @@
+"""The client's end of a connection: what is written to it, whether it is read from, and how it is closed.
+
+Rules:
+
+1. A closed connection is read from for a while, so that no reset overtakes the answer (RFC 9112, 9.6).
+2. A client that takes nothing of what is left for it is dropped.
+3. What cannot be completed ends in a reset: no client takes it for whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import select
+import socket
+import struct
+from typing import Final
+
+from gateway.proxy import faults
+from gateway.proxy.faults import Fault
+from gateway.proxy.state import WorkerState
+
+# How long a closed-for-writing connection is read from, so that a reset does not overtake the answer.
+_LINGER_S: Final = 1.0
+_LINGER_ZERO: Final = struct.pack("ii", 1, 0)
+
+
+class ClientEnd:
+    """What a client's connection is, whatever is spoken on it."""
+
+    __slots__ = (
+        *("_ended", "_linger_until_s", "_paused", "_since_s", "_unread", "_worker"),
+        *("closing", "eof", "transport"),
+    )
+
+    def __init__(self, worker: WorkerState) -> None:
+        self._worker = worker
+        self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set by connection_made, before any use
+        self._since_s = worker.now_s()
+        self._linger_until_s = 0.0
+        self._paused = False
+        self._unread = 0
+        self._ended = False
+        self.closing = False
+        self.eof = False
+
+    def write(self, data: bytes) -> None:
+        """Write response bytes."""
+        if not self.transport.is_closing():
+            self.transport.write(data)
+
+    def write_problem(
+        self, fault: Fault, *, keep: bool, head_only: bool = False, detail: str = "", lines: bytes = b""
+    ) -> int:
+        """Write an answer of the gateway's own; returns its size. ``lines`` are further ones of its head."""
+        answer = faults.response(fault, keep=keep, head_only=head_only, detail=detail, lines=lines)
+        self.write(answer)
+        return len(answer)
+
+    def pause_reading(self) -> None:
+        """Read no more from the client until `resume_reading`."""
+        if not self._paused and not self.transport.is_closing():
+            self._paused = True
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read on."""
+        if self._paused and not self.transport.is_closing():
+            self._paused = False
+            self.transport.resume_reading()
+
+    def _unheard(self) -> bool:
+        """Whether something has come that a late loop has not looked at yet: a request, most likely."""
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+
+    def _sweep_lingering(self, now_s: float) -> None:
+        if self.transport.get_write_buffer_size():  # a slow reader is not done with the answer yet
+            self._linger_until_s = now_s + _LINGER_S
+            self._sweep_unread(now_s)
+        elif now_s >= self._linger_until_s:
+            self.transport.abort()
+
+    def _sweep_unread(self, now_s: float) -> None:
+        """Drop a client that takes nothing of what is left for it (an exchange under way has deadlines of its own)."""
+        unread = self.transport.get_write_buffer_size()
+        if unread != self._unread:
+            self._unread = unread
+            self._since_s = now_s
+        elif now_s - self._since_s > self._worker.limits.keepalive_s:
+            self.transport.abort()
+
+    def _leave(self, *, more_comes: bool) -> None:
+        """Close, but let a client that sends more read the answer first (RFC 9112, 9.6)."""
+        if self.eof or not more_comes or self.transport.is_closing():
+            self._end()
+            return
+        self.closing = self._ended = True
+        self._linger_until_s = self._worker.now_s() + _LINGER_S
+        self.resume_reading()
+        if self.transport.can_write_eof():  # over TLS there is no such thing, but a time to read all the same
+            self.transport.write_eof()
+
+    def _end(self) -> None:
+        """Close as soon as all is sent; nothing that still comes is looked at."""
+        self.closing = self._ended = True
+        self.transport.close()
+
+    def _cut(self) -> None:
+        """End a response that cannot be completed, so that no client takes it for whole."""
+        self.closing = self._ended = True
+        peer = self.transport.get_extra_info("socket")
+        if peer is not None:
+            # A FIN would be a clean end for a body that only the connection's end delimits.
+            with contextlib.suppress(OSError):  # it may be gone already
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
+        self.transport.abort()

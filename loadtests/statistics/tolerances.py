@@ -1,0 +1,176 @@
+"""False alarms where a canary MAY be worse: healthy by a tolerance, and exactly at its edge.
+
+    python -m loadtests.statistics.tolerances [--runs 2000] [--seed 1] [--out tolerances.jsonl]
+
+A canary with p_c = max(ratio * p_s, p_s + delta) is the hardest to spare. `errors` among the four default metrics, a
+look each 100 ms, convicted at ANY look of five minutes; beside it what the requests alone would have decided.
+
+independent     failures know nothing of each other, and the canary has as many more as it may
+pauses          both arms pause, each by itself and equally often (bursts.py); between the pauses the canary has as many
+                more as it may
+more pauses     the canary pauses as much more as it may
+
+The engine's arithmetic over arrays, as in detection.py and bursts.py; tests/statistics proves that both agree.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gateway.core.analysis.bursts import Tolerance
+from gateway.core.analysis.eprocess import RATE_MIN
+from loadtests.statistics import bursts, detection
+from loadtests.statistics.bursts import BASE_RATE, PAUSE_S, PAUSES_EVERY_S, Guard, Schedule
+from loadtests.statistics.detection import LOG_RATIOS, Floats
+from loadtests.statistics.lines import beyond, options, upper_bound, write
+
+TOLERANCES = (Tolerance(2.0, 0.0), Tolerance(1.0, 0.01), Tolerance(1.5, 0.005))
+WORLDS = ("independent", "pauses", "more pauses")
+# Requests per second and weight; of independent failures the time between them does not matter.
+CELLS = {
+    "independent": ((200.0, 0.05), (200.0, 0.5)),
+    "pauses": ((20.0, 0.2), (200.0, 0.05), (2000.0, 0.05)),
+    "more pauses": ((20.0, 0.2), (200.0, 0.05), (2000.0, 0.05)),
+}
+_TINY = 1e-15
+# Bisections of an interval of at most 1.
+_HALVINGS = 50
+
+
+@dataclass(frozen=True)
+class AtTheEdge:
+    """One row: rollouts at the edge that were convicted."""
+
+    table: str
+    tolerance_ratio: float
+    tolerance_delta: float
+    world: str
+    requests_per_s: float
+    weight: float
+    alpha: float
+    runs: int
+    alarms: int
+    upper: float
+    alarms_by_requests: int
+
+
+class Tolerant(detection.Engine):
+    """`detection.Engine` with a tolerance: what rates.bet does to E_bad then, over arrays."""
+
+    def __init__(self, runs: int, needed: float, tolerance: Tolerance) -> None:
+        super().__init__(runs, needed)
+        self.tolerance = tolerance
+
+    def _gains(self, stable: Floats, batch: Floats) -> Floats:
+        ratio, delta = self.tolerance
+        edge = np.clip(np.maximum(ratio * stable, stable + delta), RATE_MIN, 1.0 - RATE_MIN)
+        canary = np.clip(1.0 / (1.0 + (1.0 - edge) / edge * np.exp(-LOG_RATIOS)), RATE_MIN, 1.0 - RATE_MIN)
+        weight = batch[:, 3] / (batch[:, 1] + batch[:, 3])
+        nulls = []
+        if ratio > 1.0:
+            nulls.append(_by_ratio(stable, canary, weight, ratio))
+        if delta > 0.0:
+            nulls.append(_by_shift(stable, canary, weight, delta))
+        return np.asarray(np.minimum.reduce([_log_gain((stable, canary), null, batch) for null in nulls]))
+
+
+def _by_ratio(stable: Floats, canary: Floats, weight: Floats, ratio: float) -> tuple[Floats, Floats]:
+    """`eprocess.at_most_ratio`: the nearest pair of rates on its line."""
+    constant = (1.0 - weight) * stable + weight * canary
+    linear = (1.0 - weight) * (1.0 + ratio * stable) + weight * (ratio + canary)
+    q = 2.0 * constant / (linear + np.sqrt(np.maximum(linear * linear - 4.0 * ratio * constant, 0.0)))
+    return np.clip(q, _TINY, 1.0 - _TINY), np.clip(ratio * q, _TINY, 1.0 - _TINY)
+
+
+def _by_shift(stable: Floats, canary: Floats, weight: Floats, shift: float) -> tuple[Floats, Floats]:
+    """`eprocess.at_most_shift`: the nearest pair of rates on its line, by bisection."""
+    low, high = np.broadcast_to(stable, canary.shape), np.minimum(canary, 1.0) - shift
+    for _ in range(_HALVINGS):
+        q = 0.5 * (low + high)
+        above = q + shift
+        slope = (1.0 - weight) * (q - stable) * above * (1.0 - above) + weight * (above - canary) * q * (1.0 - q)
+        low, high = np.where(slope > 0.0, low, q), np.where(slope > 0.0, q, high)
+    q = 0.5 * (low + high)
+    return np.clip(q, _TINY, 1.0 - _TINY), np.clip(q + shift, _TINY, 1.0 - _TINY)
+
+
+def _log_gain(guess: tuple[Floats, Floats], null: tuple[Floats, Floats], batch: Floats) -> Floats:
+    events_s, trials_s, events_c, trials_c = batch.T
+    (stable, canary), (q_s, q_c) = guess, null
+    gain = events_s * np.log(stable / q_s) + (trials_s - events_s) * np.log((1.0 - stable) / (1.0 - q_s))
+    gain = gain + events_c * np.log(canary / q_c) + (trials_c - events_c) * np.log((1.0 - canary) / (1.0 - q_c))
+    return np.asarray(gain)
+
+
+def schedules(
+    world: str, tolerance: Tolerance, runs: int, ticks: int, rng: np.random.Generator
+) -> tuple[Schedule, Schedule]:
+    """Stable, and a canary exactly at the edge of the tolerance."""
+    worse = tolerance.edge(BASE_RATE)
+    if world == "independent":
+        return lambda _tick: np.full(runs, BASE_RATE), lambda _tick: np.full(runs, worse)
+    every_s = PAUSES_EVERY_S
+    if world == "more pauses":
+        # Of all time the canary may lose what is tolerated beside stable's share; between the pauses it is as stable.
+        paused = PAUSE_S / (PAUSE_S + PAUSES_EVERY_S)
+        total = tolerance.edge(paused + (1.0 - paused) * BASE_RATE)
+        every_s = PAUSE_S * (1.0 - total) / (total - BASE_RATE)
+        worse = BASE_RATE
+    open_s = bursts.windows(rng, runs, ticks, PAUSES_EVERY_S, PAUSE_S)
+    open_c = bursts.windows(rng, runs, ticks, every_s, PAUSE_S)
+    return (
+        lambda tick: np.where(open_s[tick] > 0, 1.0, BASE_RATE),
+        lambda tick: np.where(open_c[tick] > 0, 1.0, worse),
+    )
+
+
+def at_the_edge(
+    tolerance: Tolerance, world: str, cell: tuple[float, float], alpha: float, runs: int, rng: np.random.Generator
+) -> AtTheEdge:
+    """One row; ``cell`` is requests per second and weight."""
+    ticks = round(bursts.AA_S / bursts.TICK_S)
+    judges = (
+        Tolerant(runs, -math.log(alpha * detection.ERRORS_SHARE), tolerance),
+        Guard(runs, tolerance=tolerance),
+    )
+    seconds = bursts.simulate(schedules(world, tolerance, runs, ticks, rng), *cell, ticks, judges, rng)
+    guarded, plain = (int(np.isfinite(one).sum()) for one in seconds)
+    return AtTheEdge("tolerances", *tolerance, world, *cell, alpha, runs, guarded, upper_bound(guarded, runs), plain)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The table; returns 1 when a bound exceeds its alpha."""
+    asked = options("False alarms of canaries at the edge of a tolerance.", 2000).parse_args(arguments)
+    since = time.monotonic()
+    kinds = [
+        (tolerance, world, cell, alpha)
+        for tolerance in TOLERANCES
+        for world in WORLDS
+        for cell in CELLS[world]
+        for alpha in bursts.ALPHAS
+    ]
+    print("| tolerance | world | requests/s | weight | alpha | false alarms | 95 % upper bound | by requests alone |")
+    print("|---|---|---|---|---|---|---|---|")
+    found: list[AtTheEdge] = []
+    for i, kind in enumerate(kinds):
+        row = at_the_edge(*kind, asked.runs, np.random.default_rng([asked.seed, 81, i]))
+        found.append(row)
+        print(
+            f"| {row.tolerance_ratio:g} x, + {100 * row.tolerance_delta:g} points | {row.world} |"
+            f" {row.requests_per_s:g} | {100 * row.weight:g} % | {row.alpha:g} | {row.alarms} of {row.runs} |"
+            f" {100 * row.upper:.2f} % | {100 * row.alarms_by_requests / row.runs:.1f} % |",
+            flush=True,
+        )
+        write(asked.out, found)
+    print(f"\nseed {asked.seed}, {time.monotonic() - since:.0f} s")
+    return beyond(found)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

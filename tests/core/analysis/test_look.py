@@ -1,0 +1,89 @@
+"""A look is a judgement whose sentences are not made yet; what was made cheaper says what the long way says."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from gateway.core.analysis import AnalysisSpec, Evidence, GuardrailSpec, Mode, RateSpec, judge, look, rates, report
+from gateway.core.analysis.eprocess import NOT_WORSE, Batch, log_gain, log_gains_not_worse
+from gateway.core.analysis.trials import Pending
+from gateway.core.analysis.types import Finding
+
+
+def test_a_look_is_the_judgement_and_tells_it_when_asked(
+    make_world: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    def counted(**fields: Any) -> Finding:
+        told.append(fields["metric"])
+        return Finding(**fields)
+
+    monkeypatch.setattr(report, "Finding", counted)
+    spec = AnalysisSpec(guardrails=(GuardrailSpec("errors", 0.5),))
+    for errors in ((0.0, 0.0), (0.01, 0.4)):
+        world = make_world(7, weight_bp=2_000, spec=spec)
+        world.errors = list(errors)
+        for _ in range(30):
+            for _ in range(20):
+                world.request()
+            evidence = Evidence(world.at_s + 0.1, tuple(world.epochs))
+            told.clear()
+            after, seen = look(spec, world.state, evidence)
+            assert len(told) <= 1, "one sentence at most is said at a look: the verdict's"
+            analysis = world.judge()
+            assert (after, seen.analysis) == (world.state, analysis)
+            assert seen.analysis is seen.analysis
+            said = (analysis.verdict, analysis.reason, analysis.causes, analysis.canary_requests)
+            assert (seen.verdict, seen.reason, seen.causes, seen.canary_requests) == said
+
+
+def test_a_look_at_what_cannot_be_true_is_an_error_like_a_judgement(make_world: Callable[..., Any]) -> None:
+    world = make_world(7)
+    world.tick()
+    world.epochs[0].stable.requests = -1
+    evidence = Evidence(world.at_s + 0.1, tuple(world.epochs))
+    state, seen = look(world.spec, world.state, evidence)
+    assert state is world.state
+    assert seen.analysis == judge(world.spec, world.state, evidence)[1]
+    assert seen.verdict == "ERROR" and seen.reason == seen.analysis.reason
+
+
+def test_twins_stay_twins_whatever_lies_between_them() -> None:
+    rng = random.Random(5)
+    off = RateSpec(mode=Mode.OFF)
+    for middle in (RateSpec(), off, RateSpec(margin_ratio=3.0)):
+        state, specs = rates.fresh(), (RateSpec(), middle, RateSpec())
+        tests = [rates.PairSpec(spec, event) for event, spec in enumerate(specs)]
+        for epoch in range(1, 40):
+            same, own = rng.randrange(3), rng.randrange(3)
+            part = Pending(50, 10, (same, own, same), (own, same, own))
+            before = state.metrics
+            state = rates.advance(state, tests, {epoch: part}, [epoch], (9.0,) * 3, 0.1 * epoch, 0.0)
+            for metric, test, old in zip(state.metrics, tests, before, strict=True):
+                counted = msgspec.structs.replace(
+                    old,
+                    stable_events=old.stable_events + part.stable_events[test.event],
+                    canary_events=old.canary_events + part.canary_events[test.event],
+                )
+                batch = Batch(part.stable_events[test.event], 50, part.canary_events[test.event], 10)
+                expected = counted if test.spec.mode is Mode.OFF else rates.bet(counted, test.spec, batch)
+                assert metric == expected, epoch
+        assert state.metrics[0] == state.metrics[2]
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("stable", [1e-7, 1e-3, 0.2, 0.999])
+def test_the_common_null_written_out_is_the_general_one_to_the_last_bit(stable: float, mirrored: bool) -> None:
+    rng = random.Random(stable)
+    for _ in range(50):
+        n_s, n_c = rng.randrange(1, 300), rng.randrange(1, 40)
+        batch = Batch(rng.randrange(n_s + 1), n_s, rng.randrange(n_c + 1), n_c)
+        guesses = rates.bad_guesses(stable, RateSpec(), mirrored)
+        general = [log_gain(guess, NOT_WORSE, batch) for guess in guesses]
+        assert log_gains_not_worse(guesses, batch) == general, batch
