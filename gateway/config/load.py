@@ -33,6 +33,18 @@ def load(
     Relative paths in it are relative to it. ``environ`` (default: the process's) is where ``admin.token_env`` is looked
     up. ``for_serving`` also asks whether the state directory can be used. Raises ConfigError with every mistake.
     """
+    return _load(path, text, os.environ if environ is None else environ, for_serving=for_serving)
+
+
+def load_elsewhere(path: Path) -> GatewayConfig:
+    """The configuration of a gateway that runs on another machine: its tokens and secrets need not be on this one.
+
+    Raises ConfigError with every mistake that is in the file itself.
+    """
+    return _load(path, None, None, for_serving=False)
+
+
+def _load(path: Path, text: bytes | None, environ: Mapping[str, str] | None, *, for_serving: bool) -> GatewayConfig:
     base = Path(os.path.abspath(path)).parent
     document = _parse(read(path) if text is None else text, str(path))
     flaws = [*document.flaws]
@@ -44,9 +56,9 @@ def load(
     except ValidationError as error:
         flaws += [flaw for flaw in flaws_of(error, GatewayConfig) if flaw.path not in document.broken]
     flaws += flaws_between(document.tree)
-    flaws += world.token_flaws(document.tree, os.environ if environ is None else environ, base)
-    if config and not flaws:
-        flaws += hook_flaws(config.hooks, config.gates, os.environ if environ is None else environ)
+    flaws += world.token_flaws(document.tree, environ, base)
+    if config and not flaws and environ is not None:
+        flaws += hook_flaws(config.hooks, config.gates, environ)
     if config and for_serving:
         flaws += world.state_dir_flaws(config.state_dir)
         flaws += world.tls_flaws(config.admin)
@@ -60,19 +72,6 @@ def reload(path: Path, text: bytes) -> GatewayConfig:
     """What `load` has made of ``text`` before; neither the file nor the rest of the machine is asked again."""
     tree = _parse(text, str(path)).tree
     return GatewayConfig.model_validate(tree, context=Path(os.path.abspath(path)).parent)
-
-
-def load_elsewhere(path: Path) -> GatewayConfig:
-    """The configuration of a gateway that runs somewhere else: its tokens need not be on this machine.
-
-    Raises ConfigError with every mistake, when there is one besides tokens.
-    """
-    try:
-        return load(path)
-    except ConfigError as error:
-        if not all(mistake.place.startswith("admin.token") for mistake in error.mistakes):
-            raise
-        return reload(path, read(path))
 
 
 def read(path: Path) -> bytes:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from gateway.config import grammar
+from gateway.config.analysis import AnalysisConfig
 from gateway.config.explain import nearest
 from gateway.config.grammar import Address, UnixSocket
 from gateway.config.mistakes import BadValue, Flaw, TreePath, place_of, show
@@ -175,12 +176,17 @@ def _ladders_rise(tree: Any) -> Iterator[Flaw]:
 
 def _looks_see_bursts(tree: Any) -> Iterator[Flaw]:
     for path, route in _routes(tree):
-        interval_s, burst_s = (at(route, "analysis", key) for key in ("interval_s", "burst_s"))
+        given, burst_s = (at(route, "analysis", key) for key in ("interval_s", "burst_s"))
+        interval_s = AnalysisConfig().interval_s if given is None else given
         burst_s = AnalysisSpec().burst_s if burst_s is None else burst_s
         if not isinstance(interval_s, (int, float)) or not isinstance(burst_s, (int, float)):
             continue
         if burst_s > 0 and COARSE * burst_s < interval_s:
             what = f"looks {show(interval_s)} s apart cannot see that failures come together within {show(burst_s)} s"
+            if given is None:
+                mend = f"give at least {interval_s / COARSE:g}, or 0 to count each failure by itself"
+                yield Flaw((*path, "analysis", "burst_s"), what, mend)
+                continue
             mend = f"give at most {COARSE * burst_s:g}, or burst_s: 0 to count each failure by itself"
             yield Flaw((*path, "analysis", "interval_s"), what, mend)
 

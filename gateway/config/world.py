@@ -102,8 +102,11 @@ def _checked(value: str, what: str) -> str:
     return token
 
 
-def token_flaws(tree: Any, environ: Mapping[str, str], base: Path) -> Iterator[Flaw]:
-    """What is wrong with the admin's tokens, read from the plain tree like the rules of `relations`."""
+def token_flaws(tree: Any, environ: Mapping[str, str] | None, base: Path) -> Iterator[Flaw]:
+    """What is wrong with the admin's tokens, read from the plain tree like the rules of `relations`.
+
+    Without ``environ`` they are another machine's: neither variables nor files are looked at.
+    """
     name, file = at(tree, "admin", "token_env"), at(tree, "admin", "token_file")
     tokens = at(tree, "admin", "tokens")
     if name is None and file is None and not tokens:
@@ -122,8 +125,10 @@ def token_flaws(tree: Any, environ: Mapping[str, str], base: Path) -> Iterator[F
 
 
 def _unreadable(
-    env_at: TreePath, env: Any, file_at: TreePath, file: Any, environ: Mapping[str, str], base: Path
+    env_at: TreePath, env: Any, file_at: TreePath, file: Any, environ: Mapping[str, str] | None, base: Path
 ) -> Iterator[Flaw]:
+    if environ is None:
+        return
     if isinstance(env, str):
         yield from flaws_in(env_at, lambda: _token_of_environment(environment_name(env), environ))
     if isinstance(file, str):

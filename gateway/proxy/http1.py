@@ -401,6 +401,12 @@ class DownstreamConnection(ClientEnd):
         """Whether the exchange whose turn it is will be the connection's last one."""
         return self.closing and len(self._queue) <= 1
 
+    @property
+    def busy(self) -> bool:
+        """Whether a request has begun that is not answered yet, or an answer is not yet with the client."""
+        begun = bool(self._queue) or self._head_bytes > 0 or self._tunnel is not None
+        return begun or self.transport.get_write_buffer_size() > 0
+
     def exchange_done(self, exchange: Settlement, *, keep: bool, cut: bool) -> None:
         """An exchange has settled: go on with the next, keep the connection, or end it."""
         if not self._queue or self._queue[0] is not exchange:

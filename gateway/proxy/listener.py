@@ -110,8 +110,8 @@ class Listener:
                     await asyncio.sleep(_DRAIN_LOOK_S)
         for task in list(self._arriving):
             task.cancel()
-        if self.registry:
-            _log.warning("%d connection(s) were not finished in %g s and are cut", len(self.registry), timeout_s)
+        if unfinished := sum(connection.busy for connection in self.registry):
+            _log.warning("%d connection(s) were not finished in %g s and are cut", unfinished, timeout_s)
         for connection in list(self.registry):
             connection.transport.abort()
         await asyncio.sleep(0)

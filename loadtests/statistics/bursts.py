@@ -101,7 +101,7 @@ class Guard:
     def __init__(self, runs: int, cell_ticks: int = CELL_TICKS, tolerance: Tolerance = bursts.NONE) -> None:
         self.arms = (Arms(runs), Arms(runs))
         self.tolerance = tolerance
-        self.odds = np.ones(runs)
+        self.odds = np.full(runs, tolerance.odds(bursts.PRIOR_EVENTS / bursts.PRIOR_TRIALS))
         self.dead = np.tile(LOG_DEAD + math.log1p(-bursts.DEAD_HELD_BACK), (runs, 1))
         self.bets = np.zeros(runs)
         self.worth = np.zeros(runs)
@@ -124,7 +124,7 @@ class Guard:
             self.counted = (self.arms[1].events > 0) & ~self.counted
             for arm in self.arms:
                 arm.close()
-            always = self._always()
+            always = np.maximum(self._always(), bursts.MULTIPLE_OF)
             self.odds = self._edge(always) / always
 
     def _always(self) -> Floats:

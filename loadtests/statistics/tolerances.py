@@ -9,6 +9,7 @@ independent     failures know nothing of each other, and the canary has as many 
 pauses          both arms pause, each by itself and equally often (bursts.py); between the pauses the canary has as many
                 more as it may
 more pauses     the canary pauses as much more as it may
+clean stable    stable never fails, and the canary pauses as much as it may
 
 The engine's arithmetic over arrays, as in detection.py and bursts.py; tests/statistics proves that both agree.
 """
@@ -31,16 +32,17 @@ from loadtests.statistics.detection import LOG_RATIOS, Floats
 from loadtests.statistics.lines import beyond, options, upper_bound, write
 
 TOLERANCES = (Tolerance(2.0, 0.0), Tolerance(1.0, 0.01), Tolerance(1.5, 0.005))
-WORLDS = ("independent", "pauses", "more pauses")
+WORLDS = ("independent", "pauses", "more pauses", "clean stable")
 # Requests per second and weight; of independent failures the time between them does not matter.
 CELLS = {
     "independent": ((200.0, 0.05), (200.0, 0.5)),
     "pauses": ((20.0, 0.2), (200.0, 0.05), (2000.0, 0.05)),
     "more pauses": ((20.0, 0.2), (200.0, 0.05), (2000.0, 0.05)),
+    "clean stable": ((20.0, 0.2), (200.0, 0.05)),
 }
 _TINY = 1e-15
 # Bisections of an interval of at most 1.
-_HALVINGS = 50
+_HALVINGS = 36
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,9 @@ def schedules(
     if world == "independent":
         return lambda _tick: np.full(runs, BASE_RATE), lambda _tick: np.full(runs, worse)
     every_s = PAUSES_EVERY_S
+    if world == "clean stable":
+        open_c = bursts.windows(rng, runs, ticks, PAUSE_S * (1.0 - tolerance.delta) / tolerance.delta, PAUSE_S)
+        return lambda _tick: np.zeros(runs), lambda tick: open_c[tick]
     if world == "more pauses":
         # Of all time the canary may lose what is tolerated beside stable's share; between the pauses it is as stable.
         paused = PAUSE_S / (PAUSE_S + PAUSES_EVERY_S)
@@ -152,6 +157,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         (tolerance, world, cell, alpha)
         for tolerance in TOLERANCES
         for world in WORLDS
+        # Beside a stable that never fails a ratio tolerates nothing.
+        if tolerance.delta or world != "clean stable"
         for cell in CELLS[world]
         for alpha in bursts.ALPHAS
     ]

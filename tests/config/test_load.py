@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import ConfigError, GatewayConfig, Mistake, admin_token, load
+from gateway.config import ConfigError, GatewayConfig, Mistake, admin_token, load, load_elsewhere
 
 VALID = """\
 listen: 127.0.0.1:8080
@@ -228,6 +228,43 @@ def test_a_token_file_is_read_relative_to_the_configuration(tmp_path: Path) -> N
     assert admin_token(config.admin, {}) == TOKEN
     both = text.replace("token_file: secret", "token_file: secret\n  token_env: T")
     assert any("keep one of the two" in mistake.mend for mistake in mistakes_in(tmp_path, both, T=TOKEN))
+
+
+ELSEWHERE = VALID.replace(
+    "  listen: 127.0.0.1:9900",
+    """\
+  tokens:
+    - {name: ops, scopes: [operate], env: GATEWAY_NOT_HERE}
+    - {name: you, scopes: [read], file: not-here}
+hooks: [{name: chat, url_env: GATEWAY_NOT_HERE, secret_file: not-here}]
+gates: [{name: gate, url: "http://127.0.0.1:1/", secret_env: GATEWAY_NOT_HERE}]""",
+)
+
+
+def test_tokens_and_secrets_of_another_machine_need_not_be_here(tmp_path: Path) -> None:
+    config = load_elsewhere(write(tmp_path, ELSEWHERE))
+    assert [token.name for token in config.admin.tokens] == ["ops", "you"]
+    no_tokens = "".join(line for line in ELSEWHERE.splitlines(keepends=True) if "scopes" not in line)
+    config = load_elsewhere(write(tmp_path, no_tokens.replace("  tokens:\n", "  listen: 127.0.0.1:9900\n")))
+    assert (config.hooks[0].name, config.gates[0].name) == ("chat", "gate")
+
+
+@pytest.mark.parametrize(
+    ("here", "wrong", "place"),
+    [
+        ("[operate]", "[bogus]", "admin.tokens[0].scopes[0]"),
+        ("env: GATEWAY_NOT_HERE", "env: GATEWAY_NOT_HERE, file: x", "admin.tokens[0]"),
+        ("env: GATEWAY_NOT_HERE", "env: s3cret+s3cret+s3cret", "admin.tokens[0].env"),
+        ("name: you", "name: ops", "admin.tokens[1].name"),
+    ],
+)
+def test_what_is_wrong_in_the_file_itself_is_wrong_elsewhere_too(
+    tmp_path: Path, here: str, wrong: str, place: str
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_elsewhere(write(tmp_path, ELSEWHERE.replace(here, wrong, 1)))
+    assert [mistake.place for mistake in raised.value.mistakes] == [place]
+    assert "s3cret" not in str(raised.value)
 
 
 def test_a_pasted_token_in_place_of_the_variables_name_is_not_shown(tmp_path: Path) -> None:

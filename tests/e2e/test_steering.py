@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from tests.support.worker import EVENTUALLY_S, eventually
 pytestmark = pytest.mark.anyio
 # Far from UTC, so that a window told by the wrong clock is missed; and without a change to summer time.
 ZONE = "Asia/Tokyo"
+WINDOW = {"days": ["mon"], "opens": "11:00", "closes": "15:00"}
 # What every Python process imports first, where it is found: a wall clock that is as many seconds ahead as a file says.
 AHEAD = """
 import pathlib, time
@@ -74,9 +76,30 @@ class Steered:
         return view
 
 
+class WallClock:
+    """The wall clock of a gateway's processes (`environ` is theirs), to be moved; nothing else knows of it."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir()
+        self._ahead = directory / "ahead"
+        self._move(0.0)
+        (directory / "sitecustomize.py").write_text(AHEAD.format(path=str(self._ahead)))
+        self.environ = {"PYTHONPATH": os.pathsep.join(filter(None, (str(directory), os.environ.get("PYTHONPATH"))))}
+
+    def set(self, moment: datetime) -> None:
+        """From now on it goes from that moment."""
+        self._move(moment.timestamp() - time.time())
+
+    def _move(self, ahead_s: float) -> None:
+        whole = self._ahead.with_suffix(".whole")
+        whole.write_text(str(ahead_s))
+        whole.rename(self._ahead)  # no process reads half of it
+
+
 async def test_plans_and_people_have_their_way(tmp_path: Path) -> None:
     today = datetime.now(UTC).date()
     closed = [(today + timedelta(days=days)).isoformat() for days in (-1, 0, 1, 2)]
+    clock = WallClock(tmp_path / "clock")
     async with Backend() as v1, Backend() as v2, Backend() as v3:
         made = settings(
             v1,
@@ -86,51 +109,15 @@ async def test_plans_and_people_have_their_way(tmp_path: Path) -> None:
             ramped={"rollback_ramp_s": 2.0},
             taken={"on_new_canary": "supersede"},
             kept={},
+            weekly={"timezone": ZONE, "windows": [WINDOW]},
         )
-        async with RunningGateway(tmp_path, made) as gateway:
+        async with RunningGateway(tmp_path, made, environ=clock.environ) as gateway:
             steered = Steered(gateway.admin)
             await window(steered, gateway.url)
             await ramp(steered, gateway.url, v2)
             await supersede(steered)
             await drain(steered, gateway.url, v3)
-
-
-async def test_automation_goes_up_when_the_window_of_the_week_opens_and_not_before(tmp_path: Path) -> None:
-    """The window is four hours long and begins in two; the wall clock is moved, nothing else knows of it."""
-    ahead = tmp_path / "ahead"
-
-    def move(hours: int) -> None:
-        (tmp_path / "next").write_text(str(hours * 3600))
-        (tmp_path / "next").rename(ahead)  # no process reads half of it
-
-    move(0)
-    (tmp_path / "sitecustomize.py").write_text(AHEAD.format(path=str(ahead)))
-    path = os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))
-    now = datetime.now(ZoneInfo(ZONE))
-    opens, closes = now + timedelta(hours=2), now + timedelta(hours=6)
-    window = {"days": [f"{opens:%a}".lower()], "opens": f"{opens:%H:%M}", "closes": f"{closes:%H:%M}"}
-    async with Backend() as v1, Backend() as v2:
-        steps = [{"percent": percent, "min_time_s": 0.2, "min_requests": 10} for percent in (40, 60)]
-        made = settings(v1, v2, weekly={"steps": steps, "timezone": ZONE, "windows": [window]})
-        async with RunningGateway(tmp_path, made, environ={"PYTHONPATH": path}) as gateway:
-            steered = Steered(gateway.admin)
-            async with Traffic(f"{gateway.url}/weekly") as traffic:
-                rollout = (await steered.wish("POST", "/routes/weekly/rollouts", 201))["id"]
-                for hours in (0, 28):  # before it opens, and at an hour of it on the day after
-                    move(hours)
-                    day = f"{now + timedelta(hours=hours):%A}"
-                    view = await steered.until(
-                        rollout,
-                        lambda v, day=day: f"goes up only in its windows, not on {day} " in v["waiting_for"],
-                        "it says why it stays",
-                    )
-                    assert (view["phase"], view["canary_percent"]) == ("PROGRESSING", 40)
-                    assert view["waiting_for"].endswith(f"({ZONE})")
-                move(4)
-                await steered.until(rollout, lambda v: v["phase"] == "PROMOTED", "it is promoted")
-                assert traffic.failures == []
-            story = (await steered.wish("GET", f"/rollouts/{rollout}/story"))["decisions"]
-            assert [decision["canary_percent"] for decision in story] == [40, 60, 100]
+            await week(steered, gateway.url, clock)
 
 
 async def window(steered: Steered, url: str) -> None:
@@ -143,6 +130,25 @@ async def window(steered: Steered, url: str) -> None:
         assert view["canary_percent"] == 60
         assert traffic.failures == []
     await steered.wish("POST", f"/rollouts/{rollout}/abort")
+
+
+async def week(steered: Steered, url: str, clock: WallClock) -> None:
+    """Automation goes up when the window of the week opens, by the clock of the plan's zone, and not before."""
+    now = datetime.now(ZoneInfo(ZONE))
+    monday = (now + timedelta(days=14 - now.weekday())).replace(hour=0, minute=0)
+    async with Traffic(f"{url}/weekly") as traffic:
+        rollout = (await steered.wish("POST", "/routes/weekly/rollouts", 201))["id"]
+        for moment in (monday - timedelta(hours=11), monday + timedelta(hours=9)):  # the right hour, the right day
+            clock.set(moment)
+            said = f"goes up only in its windows, not on {moment:%A %H}:"
+            view = await steered.until(rollout, lambda v, said=said: said in v["waiting_for"], "it says why it stays")
+            assert (view["phase"], view["canary_percent"]) == ("PROGRESSING", 40)
+            assert view["waiting_for"].endswith(f"({ZONE})")
+        clock.set(monday + timedelta(hours=13))
+        await steered.until(rollout, lambda v: v["phase"] == "PROMOTED", "it is promoted")
+        assert traffic.failures == []
+    story = (await steered.wish("GET", f"/rollouts/{rollout}/story"))["decisions"]
+    assert [decision["canary_percent"] for decision in story] == [40, 60, 100]
 
 
 async def ramp(steered: Steered, url: str, canary: Backend) -> None:

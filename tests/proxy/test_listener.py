@@ -384,10 +384,14 @@ async def test_what_is_not_finished_at_the_deadline_of_the_drain_is_cut() -> Non
         reader, writer = await asyncio.open_connection("127.0.0.1", w.port)
         writer.write(GET)
         await reader.readuntil(b"part")
+        _, silent = await asyncio.open_connection("127.0.0.1", w.port)
+        await eventually(lambda: w.observer.merged().reports[0].connections == 2, "both are in")
         w.process.send_signal(signal.SIGTERM)
         with contextlib.suppress(ConnectionResetError):
             assert await asyncio.wait_for(reader.read(), 20) == b""
-        writer.close()
+        await w.complains(b"1 connection(s) were not finished in 0.5 s and are cut")
+        for end in (writer, silent):
+            end.close()
         assert await asyncio.wait_for(w.process.wait(), 30) == 0
 
 

@@ -40,6 +40,16 @@ def test_the_arrays_do_what_the_engine_does(tolerance: Tolerance) -> None:
             assert believed[i] == pytest.approx(rates.log_bad(mine), rel=1e-6, abs=1e-6), (tick, i)
 
 
+def test_beyond_a_tolerated_difference_nobody_is_spared_beside_a_stable_that_never_fails() -> None:
+    """5 % of the canary's requests fail where one point is tolerated, 5 requests of it a second."""
+    tolerance, runs = Tolerance(1.0, 0.01), 8
+    judges = tolerances.Tolerant(runs, math.log(200.0), tolerance), bursts.Guard(runs, tolerance=tolerance)
+    rates_ = (lambda _tick: np.zeros(runs)), (lambda _tick: np.full(runs, 0.05))
+    guarded_s, plain_s = bursts.simulate(rates_, 100.0, 0.05, 2400, judges, np.random.default_rng(8))
+    assert np.median(guarded_s) < 120.0, guarded_s
+    assert np.median(guarded_s) < 5.0 * np.median(plain_s), (guarded_s, plain_s)
+
+
 def test_twice_as_many_pauses_are_spared_where_twice_as_many_failures_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bursts, "AA_S", 60.0)
     rng = np.random.default_rng(4)

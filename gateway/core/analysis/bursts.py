@@ -41,10 +41,11 @@ Rules:
    learnt from few clumps.
 8. A tolerance ("p_c <= max(r p_s, p_s + d)") tolerates as many more bursts: a toss falls to the canary with odds of m
    = max(r, 1 + d / p_s) to 1, so that rule 3 has w m / (1 - w + w m) and log(1 + 1 / m) for w and log 2, rule 4 log(1
-   + v_s / (m v_1)), and rule 5 lets the canary lose as many more of its cells.
+   + v_s / (m v_1)), and rule 5 lets the canary lose as many more of its cells. For this p_s is at least `MULTIPLE_OF`:
+   a difference is no multiple of nothing, and beside a stable that never fails no toss would be worth anything.
 9. Where looks are further apart than `COARSE` cells from the start, clumps cannot be seen, and what arrives is not
-   guarded. A single late look after timely ones closes a cell like any other: what stalls the looking (a busy machine)
-   is what makes an arm pause.
+   guarded; they may be half as late again, because a look is never early. A single late look after timely ones closes
+   a cell like any other: what stalls the looking (a busy machine) is what makes an arm pause.
 
 Under bursts this is a design measured by simulation (docs/statistics.md), not a theorem: no test can bound its errors
 under arbitrary dependence and convict within a second.
@@ -66,7 +67,9 @@ RECENT_CELLS = 8
 CHANCE = 0.7
 PRIOR_EVENTS = 0.3
 COARSE = 10.0
+_LATE = 1.5
 LITTLE = 0.1
+MULTIPLE_OF = 0.005
 SHORTER = 0.6
 WIDER = 1.2
 # More than any failure is ever worth: what arrives in coarse looks is not guarded.
@@ -91,6 +94,11 @@ class Tolerance(NamedTuple):
     def edge(self, rate: float) -> float:
         """The rate that is just tolerated beside stable's."""
         return max(self.ratio * rate, rate + self.delta)
+
+    def odds(self, rate: float) -> float:
+        """How many bursts of the canary are tolerated for each of stable's (rule 8)."""
+        rate = max(rate, MULTIPLE_OF)
+        return self.edge(rate) / rate
 
 
 NONE = Tolerance()
@@ -142,7 +150,7 @@ def take(state: BurstState, counts: Batch, at_s: float, burst_s: float, toleranc
         return state
     seen_s = at_s if state.seen_s is None else min(state.seen_s, at_s)
     since_s = seen_s if state.since_s is None else min(state.since_s, at_s)
-    if at_s - seen_s > COARSE * burst_s and not state.cells:
+    if at_s - seen_s > _LATE * COARSE * burst_s and not state.cells:
         stable, canary = (msgspec.structs.replace(arm, events=0.0, trials=0.0) for arm in (state.stable, state.canary))
         worth = state.worth + _UNGUARDED * (state.canary.events + counts.canary_events)
         return msgspec.structs.replace(state, stable=stable, canary=canary, since_s=at_s, seen_s=at_s, worth=worth)
@@ -150,9 +158,8 @@ def take(state: BurstState, counts: Batch, at_s: float, burst_s: float, toleranc
     canary = _add(state.canary, counts.canary_events, counts.canary_trials)
     # Half a millisecond: looks at multiples of the cell's length must not miss its end by a rounding.
     if at_s - since_s < burst_s - 0.0005:
-        return BurstState(
-            stable, canary, state.dead, since_s, at_s, state.cells, state.worth, state.counted, state.odds
-        )
+        odds = tolerance.odds(_always(stable)) if state.seen_s is None else state.odds
+        return BurstState(stable, canary, state.dead, since_s, at_s, state.cells, state.worth, state.counted, odds)
     dead = state.dead
     if stable.trials and canary.trials:
         dead = wealth.grow(dead, _dead_gains(stable, canary, tolerance), DEAD_PRIORS)
@@ -160,8 +167,8 @@ def take(state: BurstState, counts: Batch, at_s: float, burst_s: float, toleranc
     counted = canary.events > 0.0 and not state.counted
     worth = state.worth + misfortune(stable, canary, cells, state.odds) if counted else state.worth
     stable = _close(stable)
-    always = _always(stable)
-    return BurstState(stable, _close(canary), dead, at_s, at_s, cells, worth, counted, tolerance.edge(always) / always)
+    odds = tolerance.odds(_always(stable))
+    return BurstState(stable, _close(canary), dead, at_s, at_s, cells, worth, counted, odds)
 
 
 def guarded(log_e: float, state: BurstState) -> float:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 
 from gateway.core.analysis import bursts
+from gateway.core.analysis.bursts import NONE, Tolerance
 from gateway.core.analysis.eprocess import Batch, Rates
 
 # What takes more cells than this is decided by failures that are far apart, which are believed at once.
@@ -23,7 +24,14 @@ _PER_S_MAX = 1e6
 
 @functools.lru_cache(maxsize=4096)
 def conviction_s(
-    requests_per_s: float, weight: float, truth: Rates, burst_s: float, needed: float, price: float, nats_per_s: float
+    requests_per_s: float,
+    weight: float,
+    truth: Rates,
+    burst_s: float,
+    needed: float,
+    price: float,
+    nats_per_s: float,
+    tolerance: Tolerance = NONE,
 ) -> float:
     """Seconds until ``needed`` nats are believed, of evidence that grows by ``nats_per_s`` after ``price`` of them.
 
@@ -37,7 +45,7 @@ def conviction_s(
     state, told = bursts.fresh(), Batch(0, 0, 0, 0)
     for n in range(1, 3 * looks * CELLS_MAX):
         seen = _seen(min(requests_per_s, _PER_S_MAX) * n * look_s, weight, truth)
-        state = bursts.take(state, _since(told, seen), n * look_s, burst_s)
+        state = bursts.take(state, _since(told, seen), n * look_s, burst_s, tolerance)
         told = seen
         log_e = nats_per_s * n * look_s - price
         if log_e >= needed and bursts.guarded(log_e, state) >= needed:

@@ -156,8 +156,12 @@ class Look:
 
     @functools.cached_property
     def analysis(self) -> Analysis:
-        """Everything, with a sentence for each metric."""
-        return self._tell()
+        """Everything, with a sentence for each metric. Never raises: what is decided stands, told or not."""
+        try:
+            return self._tell()
+        except Exception as error:  # noqa: BLE001  # a word that cannot be found must not undo a decision
+            reason = f"{self.reason}; the metrics cannot be told: {type(error).__name__}: {error}"
+            return Analysis(self.verdict, reason, self.causes, (), 0.0, 0.0, 0.0, 0, self.canary_requests)
 
 
 def judge(spec: AnalysisSpec, state: AnalysisState, evidence: Evidence) -> tuple[AnalysisState, Analysis]:

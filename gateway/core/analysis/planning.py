@@ -12,7 +12,7 @@ Rules:
    it last as long as their floors), and a canary outside the margin is held at the first weight until it is convicted.
    One inside the margin climbs while it is being convicted, or is promoted first.
 2. A regression is found by one rate metric, whose E_bad counts with its share v of alpha_rollback: log(1 / v) more. A
-   bake keeps its part of alpha for itself (budget.py).
+   bake keeps its part of alpha for itself (budget.py). Of a regression counts what lies beyond the metric's tolerances.
 3. Promotion needs every metric. The asked rate is computed; latency takes log(1 / alpha) / log(1 + margin_delta)
    slices however much traffic there is, for a canary whose requests are beyond the margin no more often than stable's
    are beyond its quantile (slices.py). The other failure classes are taken to be no slower than these two.
@@ -30,7 +30,8 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from gateway.core.analysis import budget, delays, slices
-from gateway.core.analysis.eprocess import NOT_WORSE, Null, Rates, worse_by_margin
+from gateway.core.analysis.bursts import Tolerance
+from gateway.core.analysis.eprocess import Null, Rates, within_tolerance, worse_by_margin
 from gateway.core.analysis.limit import information
 from gateway.core.analysis.rates import RATE_METRICS
 from gateway.core.analysis.types import AnalysisSpec, LatencySpec, RateSpec
@@ -274,11 +275,14 @@ def _engine_wants(question: Question) -> _Wants:
 
 def _delay_s(question: Question, rung: Rung, truth: Rates, believed: float | None) -> float:
     """How much later than by its nats alone a conviction comes, from the first request on."""
-    nats_per_s = question.requests_per_s * _nats(truth, NOT_WORSE, rung.weight)
+    nats_per_s = question.requests_per_s * _bad_nats(question, truth, rung.weight)
     if believed is None or nats_per_s <= 0.0:
         return 0.0
-    price, burst_s = PRICE_DETECT_NATS, question.spec.burst_s
-    said_s = delays.conviction_s(question.requests_per_s, rung.weight, truth, burst_s, believed, price, nats_per_s)
+    price, burst_s, rate = PRICE_DETECT_NATS, question.spec.burst_s, question.rate_spec
+    tolerance = Tolerance(rate.tolerance_ratio, rate.tolerance_delta)
+    said_s = delays.conviction_s(
+        question.requests_per_s, rung.weight, truth, burst_s, believed, price, nats_per_s, tolerance
+    )
     return said_s - (believed + price) / nats_per_s
 
 
@@ -315,7 +319,7 @@ def _slices_to_convict(spec: AnalysisSpec) -> tuple[float, float]:
 
 def _step(question: Question, rung: Rung) -> StepForecast:
     spec, limit, engine = question.spec, _limit_wants(question), _engine_wants(question)
-    bad = _nats(_regressed(question), NOT_WORSE, rung.weight)
+    bad = _bad_nats(question, _regressed(question), rung.weight)
     ok = _nats(_healthy(question), _worse(question), rung.weight)
     delay_s = _delay_s(question, rung, _regressed(question), engine.believed)
     detect = Estimate(_need(question, rung, limit.bad, bad), _need(question, rung, engine.bad, bad, delay_s))
@@ -343,6 +347,12 @@ def _nats(truth: Rates, null: Null, weight: float) -> float:
     """I(w), with what its rounding leaves of nothing taken for nothing."""
     nats = information(truth, null, weight)
     return nats if nats >= _NATS_MIN else 0.0
+
+
+def _bad_nats(question: Question, truth: Rates, weight: float) -> float:
+    """What a request says against "not worse beyond the tolerance", which may be two sets: the least of both."""
+    nulls = within_tolerance(question.rate_spec.tolerance_ratio, question.rate_spec.tolerance_delta)
+    return min(_nats(truth, null, weight) for null in nulls)
 
 
 def _need(question: Question, rung: Rung, nats: float, per_request: float, delay_s: float = 0.0) -> Need:
@@ -401,7 +411,7 @@ def _climb(question: Question, wants: _Wants, truth: Rates) -> Journey:
     entered: list[float] = []
     for step, rung in enumerate(question.steps, start=1):
         entered.append(at_s)
-        bad_per_s = question.requests_per_s * _nats(truth, NOT_WORSE, rung.weight)
+        bad_per_s = question.requests_per_s * _bad_nats(question, truth, rung.weight)
         ok_per_s = question.requests_per_s * _nats(truth, _worse(question), rung.weight)
         slices_per_s = 1.0 / _slice_s(question, rung)
         to_bad_s = _left_s(bad, bad_per_s) + _delay_s(question, rung, truth, believed)

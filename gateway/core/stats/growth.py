@@ -4,7 +4,7 @@ Rules:
 
 1. What was seen before was checked then. So what is true of the new part alone is true of the whole: every condition of
    `counts.check` is a sum's (no negative ones, no more failures, entries or events than requests or trials).
-2. Only names that were not known have to be looked at.
+2. Only names that were not known have to be looked at one by one.
 3. Whatever is not plainly true is None here: then `counts.check` and `counts.delta` look closer, and say what is wrong.
 """
 
@@ -64,7 +64,10 @@ def _histograms(out: Counts, new: Counts, old: Counts, unread: Collection[str]) 
         if not now and not before:
             continue
         more = _more(now, before)
-        if more is None or not _buckets(more[1]) or (name in PER_REQUEST and sum(more[0].values()) > out.requests):
+        # 3.0 equals the 3 that is known, and is no bucket; a sum is a whole number only when all its parts are.
+        if more is None or type(sum(now)) is not int or not _buckets(more[1]):
+            return False
+        if name in PER_REQUEST and sum(more[0].values()) > out.requests:
             return False
         setattr(out, name, more[0])
     return True

@@ -136,6 +136,12 @@ def test_looks_that_are_far_apart_show_no_clumps() -> None:
     assert guarded(50.0, after([(0, 900, 40, 100)] * 5, tick_s=5.0)) == 50.0
 
 
+def test_looks_that_come_a_little_late_are_as_far_apart_as_they_were_asked_for() -> None:
+    """As far apart as a configuration may ask for, and each a few milliseconds late, as every look is."""
+    looks = [(0, 570, 0, 30)] * 20 + [(0, 570, 9, 30)]
+    assert guarded(9.0, after(looks, tick_s=bursts.COARSE * 0.3 + 0.005)) < 1.5
+
+
 @pytest.mark.parametrize("weight", [0.05, 0.2, 0.5])
 def test_a_pause_while_nobody_looks_is_a_pause_all_the_same(weight: float) -> None:
     def verdicts(late: frozenset[int]) -> set[Verdict]:
@@ -206,9 +212,12 @@ def test_a_burst_weighs_less_where_more_bursts_are_tolerated() -> None:
 
 
 def test_a_tolerated_difference_is_odds_by_stables_rate() -> None:
-    """One point more beside a stable that fails 1 %: as many again."""
+    """One point more beside a stable that fails 1 %: as many again. Beside one that never fails: three for nothing."""
     state = after([(1, 100, 0, 100)] * 1000, tolerance=Tolerance(1.0, 0.01))
     assert state.odds == pytest.approx(2.0, rel=0.01)
+    for looks in (1, 5, 1000):
+        state = after([(0, 100, 0, 100)] * looks, tolerance=Tolerance(1.0, 0.01))
+        assert state.odds == pytest.approx(3.0)
 
 
 def _arm(arm: bursts.Arm, **changes: float) -> bursts.Arm:

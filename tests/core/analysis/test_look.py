@@ -9,10 +9,22 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.core.analysis import AnalysisSpec, Evidence, GuardrailSpec, Mode, RateSpec, judge, look, rates, report
+from gateway.core.analysis import (
+    AnalysisSpec,
+    Evidence,
+    GuardrailSpec,
+    Look,
+    Mode,
+    RateSpec,
+    Verdict,
+    judge,
+    look,
+    rates,
+    report,
+)
 from gateway.core.analysis.eprocess import NOT_WORSE, Batch, log_gain, log_gains_not_worse
 from gateway.core.analysis.trials import Pending
-from gateway.core.analysis.types import Finding
+from gateway.core.analysis.types import Analysis, Finding
 
 
 def test_a_look_is_the_judgement_and_tells_it_when_asked(
@@ -87,3 +99,12 @@ def test_the_common_null_written_out_is_the_general_one_to_the_last_bit(stable: 
         guesses = rates.bad_guesses(stable, RateSpec(), mirrored)
         general = [log_gain(guess, NOT_WORSE, batch) for guess in guesses]
         assert log_gains_not_worse(guesses, batch) == general, batch
+
+
+def test_what_cannot_be_told_undoes_no_decision() -> None:
+    def stumbles() -> Analysis:
+        raise ZeroDivisionError("no words")
+
+    told = Look(Verdict.FAIL, "errors are worse", ("errors",), 12, stumbles).analysis
+    assert (told.verdict, told.causes, told.canary_requests) == (Verdict.FAIL, ("errors",), 12)
+    assert told.reason == "errors are worse; the metrics cannot be told: ZeroDivisionError: no words"

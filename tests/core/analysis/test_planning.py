@@ -90,6 +90,22 @@ def test_a_bake_keeps_its_part_of_alpha() -> None:
     assert step.detect.engine.time_s == pytest.approx(wanted * step.detect.limit.time_s)
 
 
+def test_what_is_tolerated_is_never_convicted_and_what_is_not_only_for_the_rest() -> None:
+    def steps(regression_rate: float, burst_s: float, **tolerances: Any) -> list[float]:
+        spec = msgspec.structs.replace(ONLY_ERRORS, errors=RateSpec(**tolerances), burst_s=burst_s)
+        answer = forecast(question(regression_rate=regression_rate, spec=spec))
+        return [step.detect.engine.time_s for step in answer.steps]
+
+    for burst_s in (0.0, 0.3):
+        tolerances: dict[str, Any]
+        for tolerances in ({"tolerance_ratio": 2.0}, {"tolerance_delta": 0.01}):
+            assert steps(0.02, burst_s, **tolerances) == [math.inf] * len(LADDER), tolerances
+            for plain, tolerant in zip(steps(0.03, burst_s), steps(0.03, burst_s, **tolerances), strict=True):
+                assert plain < tolerant < math.inf, tolerances
+        # Either of the two may be made use of.
+        assert steps(0.02, burst_s, tolerance_ratio=1.1, tolerance_delta=0.01) == [math.inf] * len(LADDER)
+
+
 def test_convictions_take_as_long_as_they_were_measured_with_the_guard() -> None:
     measured = [
         row

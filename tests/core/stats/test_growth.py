@@ -78,6 +78,7 @@ FAULTS = {
     "a bucket below all": lambda c: c.aborted.update({-1: 1}),
     "a bucket beyond all": lambda c: c.aborted.update({BUCKET_MAX + 1: 1}),
     "a bucket that is none": lambda c: c.aborted.update({"x": 1}),
+    "a known bucket as a float": lambda c: c.gap.update({float(b := next(iter(c.gap))): c.gap.pop(b)}),
     "more latencies than requests": lambda c: c.latency.update({1: 10**6}),
     "more errors than requests": lambda c: setattr(c, "errors", c.requests + 1),
     "requests went backwards": lambda c: setattr(c, "requests", 1),
