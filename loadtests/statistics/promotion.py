@@ -1,6 +1,6 @@
 """Promotion: how near PASS comes to its own limit, and how often a canary that is worse by the margin passes.
 
-    python -m loadtests.statistics.promotion [--runs 120] [--wrong-runs 8000] [--seed 1] [--out promotion.jsonl]
+    python -m loadtests.statistics.promotion [--runs 40] [--wrong-runs 8000] [--seed 1] [--out promotion.jsonl]
 
 The limit of PASS. E_ok refutes "p_c >= max(ratio p_s, p_s + delta)". Whoever does so with error at most alpha has seen,
 on average, log(1/alpha) nats against every point of that set, also against the nearest one: a canary as good as stable
@@ -251,7 +251,7 @@ def wrong(rate: float, spec: RateSpec, weight: float, runs: int, rng: np.random.
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """All tables; returns 1 when a bound exceeds its alpha."""
-    parser = options("R of promotion to its limit, and wrong promotions.", 120)
+    parser = options("R of promotion to its limit, and wrong promotions.", 40)
     parser.add_argument(
         "--wrong-runs", type=int, default=8000, help="rollouts per row of wrong promotions (in bursts a quarter)"
     )
