@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from gateway.core.analysis import AnalysisSpec, AnalysisState, Evidence, Mode, Verdict, bake, budget, judge
+from gateway.core.analysis import AnalysisSpec, AnalysisState, Evidence, Mode, Verdict, bake, budget, look
 from gateway.core.rollout import Analysed, Notify, Phase, Plan, Rollout, Started, step
 from gateway.core.rollout.ladder import waiting_for
 from gateway.core.stats.counts import Counts, EpochCounts, merge
@@ -81,11 +81,11 @@ def decide(
             weight_bp = interval.weight_bp
             note(Entry(interval.since_s, "weight", f"{percent_from_weight_bp(weight_bp):g} %"))
         evidence.add(interval)
-        state, analysis = judge(spec, state, evidence.at(interval.at_s))
-        if analysis.verdict is not verdict:
-            verdict = analysis.verdict
-            note(Entry(interval.at_s, "verdict", f"{verdict}: {analysis.reason}"))
-        event = Analysed(interval.at_s, verdict, analysis.reason, analysis.causes, analysis.canary_requests)
+        state, seen = look(spec, state, evidence.at(interval.at_s))
+        if seen.verdict is not verdict:
+            verdict = seen.verdict
+            note(Entry(interval.at_s, "verdict", f"{verdict}: {seen.reason}"))
+        event = Analysed(interval.at_s, verdict, seen.reason, seen.causes, seen.canary_requests)
         warming = rollout.phase is Phase.WARMING
         rollout, commands = step(rollout, event)
         for command in commands:
@@ -101,9 +101,9 @@ def decide(
     if rollout.phase is Phase.PAUSED:
         return Decision(Kind.HOLD, None, rollout.reason)
     if rollout.phase is Phase.WAITING:
-        return Decision(Kind.HOLD, None, f"{waiting_for(rollout, event)}; {analysis.reason}")
+        return Decision(Kind.HOLD, None, f"{waiting_for(rollout, event)}; {seen.reason}")
     rung = f"step {rollout.step_index + 1} of {len(policy.plan.steps)} when the recording ended"
-    return Decision(Kind.UNDECIDED, None, f"{rung}: {analysis.reason}" if verdict else "nothing was recorded")
+    return Decision(Kind.UNDECIDED, None, f"{rung}: {seen.reason}" if verdict else "nothing was recorded")
 
 
 def looks(intervals: Iterable[Interval]) -> Iterator[Interval]:

@@ -34,6 +34,7 @@ from gateway.core.rollout import Step
 from loadtests.statistics import bursts, detection
 from loadtests.statistics.detection import Floats
 from loadtests.statistics.lines import beyond, options, upper_bound, write
+from loadtests.statistics.projections import log_gain, onto_ratio, onto_shift
 
 BASES = (0.001, 0.01, 0.05)
 WEIGHTS = (0.01, 0.05, 0.2, 0.5)
@@ -49,8 +50,6 @@ WRONG_BATCHES = 120
 WRONG_ALPHAS = (0.05, 0.01)
 BURST_WORLDS = ("failures between", "more pauses")
 BURST_CELLS = ((20.0, 0.2), (200.0, 0.05), (200.0, 0.2), (200.0, 0.5), (2000.0, 0.05))
-# Newton's method by bisection: enough halvings for a double.
-_HALVINGS = 50
 MIN_TIME_S = Step(0).min_time_s
 _DEFAULT = RateSpec()
 
@@ -126,24 +125,13 @@ class Passing(detection.Engine):
 
 def _gain(stable: Floats, canary: Floats, batch: Floats, ratio: float, delta: float) -> Floats:
     """`eprocess.log_gain` against `worse_by_margin`, guesses outside of it."""
-    events_s, trials_s, events_c, trials_c = (column[:, None] for column in batch.T)
-    w = trials_c / (trials_s + trials_c)
+    counts = tuple(column[:, None] for column in batch.T)
+    weight = counts[3] / (counts[1] + counts[3])
     # The ratio's line, where it is the nearer one; else the shift's, at most up to where they cross.
-    constant = (1.0 - w) * stable + w * canary
-    linear = (1.0 - w) * (1.0 + ratio * stable) + w * (ratio + canary)
-    by_ratio = 2.0 * constant / (linear + np.sqrt(linear * linear - 4.0 * ratio * constant))
-    low, high = np.zeros_like(by_ratio), np.full_like(by_ratio, 1.0 - delta)
-    for _ in range(_HALVINGS):
-        q = 0.5 * (low + high)
-        above = q + delta
-        slope = (1.0 - w) * (q - stable) * above * (1.0 - above) + w * (above - canary) * q * (1.0 - q)
-        low, high = np.where(slope > 0.0, low, q), np.where(slope > 0.0, q, high)
     vertex = delta / (ratio - 1.0) if ratio > 1.0 else math.inf
-    q_s = np.where(by_ratio >= vertex, by_ratio, np.minimum(0.5 * (low + high), vertex))
-    q_c = np.maximum(ratio * q_s, q_s + delta)
-    gain = events_s * np.log(stable / q_s) + (trials_s - events_s) * np.log((1.0 - stable) / (1.0 - q_s))
-    gain += events_c * np.log(canary / q_c) + (trials_c - events_c) * np.log((1.0 - canary) / (1.0 - q_c))
-    return np.asarray(gain)
+    by_ratio, by_shift = onto_ratio(stable, canary, weight, ratio), onto_shift(stable, canary, weight, delta)
+    q_s = np.where(by_ratio >= vertex, by_ratio, np.minimum(by_shift, vertex))
+    return log_gain((stable, canary), (q_s, np.maximum(ratio * q_s, q_s + delta)), counts)
 
 
 def wrong_in_bursts(

@@ -30,6 +30,7 @@ from loadtests.statistics import bursts, detection
 from loadtests.statistics.bursts import BASE_RATE, PAUSE_S, PAUSES_EVERY_S, Guard, Schedule
 from loadtests.statistics.detection import LOG_RATIOS, Floats
 from loadtests.statistics.lines import beyond, options, upper_bound, write
+from loadtests.statistics.projections import log_gain, onto_ratio, onto_shift
 
 TOLERANCES = (Tolerance(2.0, 0.0), Tolerance(1.0, 0.01), Tolerance(1.5, 0.005))
 WORLDS = ("independent", "pauses", "more pauses", "clean stable")
@@ -40,9 +41,6 @@ CELLS = {
     "more pauses": ((20.0, 0.2), (200.0, 0.05), (2000.0, 0.05)),
     "clean stable": ((20.0, 0.2), (200.0, 0.05)),
 }
-_TINY = 1e-15
-# Bisections of an interval of at most 1.
-_HALVINGS = 36
 
 
 @dataclass(frozen=True)
@@ -73,41 +71,15 @@ class Tolerant(detection.Engine):
         ratio, delta = self.tolerance
         edge = np.clip(np.maximum(ratio * stable, stable + delta), RATE_MIN, 1.0 - RATE_MIN)
         canary = np.clip(1.0 / (1.0 + (1.0 - edge) / edge * np.exp(-LOG_RATIOS)), RATE_MIN, 1.0 - RATE_MIN)
-        weight = batch[:, 3] / (batch[:, 1] + batch[:, 3])
+        weight, guess = batch[:, 3] / (batch[:, 1] + batch[:, 3]), (stable, canary)
         nulls = []
         if ratio > 1.0:
-            nulls.append(_by_ratio(stable, canary, weight, ratio))
+            q = onto_ratio(stable, canary, weight, ratio)
+            nulls.append((q, ratio * q))
         if delta > 0.0:
-            nulls.append(_by_shift(stable, canary, weight, delta))
-        return np.asarray(np.minimum.reduce([_log_gain((stable, canary), null, batch) for null in nulls]))
-
-
-def _by_ratio(stable: Floats, canary: Floats, weight: Floats, ratio: float) -> tuple[Floats, Floats]:
-    """`eprocess.at_most_ratio`: the nearest pair of rates on its line."""
-    constant = (1.0 - weight) * stable + weight * canary
-    linear = (1.0 - weight) * (1.0 + ratio * stable) + weight * (ratio + canary)
-    q = 2.0 * constant / (linear + np.sqrt(np.maximum(linear * linear - 4.0 * ratio * constant, 0.0)))
-    return np.clip(q, _TINY, 1.0 - _TINY), np.clip(ratio * q, _TINY, 1.0 - _TINY)
-
-
-def _by_shift(stable: Floats, canary: Floats, weight: Floats, shift: float) -> tuple[Floats, Floats]:
-    """`eprocess.at_most_shift`: the nearest pair of rates on its line, by bisection."""
-    low, high = np.broadcast_to(stable, canary.shape), np.minimum(canary, 1.0) - shift
-    for _ in range(_HALVINGS):
-        q = 0.5 * (low + high)
-        above = q + shift
-        slope = (1.0 - weight) * (q - stable) * above * (1.0 - above) + weight * (above - canary) * q * (1.0 - q)
-        low, high = np.where(slope > 0.0, low, q), np.where(slope > 0.0, q, high)
-    q = 0.5 * (low + high)
-    return np.clip(q, _TINY, 1.0 - _TINY), np.clip(q + shift, _TINY, 1.0 - _TINY)
-
-
-def _log_gain(guess: tuple[Floats, Floats], null: tuple[Floats, Floats], batch: Floats) -> Floats:
-    events_s, trials_s, events_c, trials_c = batch.T
-    (stable, canary), (q_s, q_c) = guess, null
-    gain = events_s * np.log(stable / q_s) + (trials_s - events_s) * np.log((1.0 - stable) / (1.0 - q_s))
-    gain = gain + events_c * np.log(canary / q_c) + (trials_c - events_c) * np.log((1.0 - canary) / (1.0 - q_c))
-    return np.asarray(gain)
+            q = onto_shift(stable, canary, weight, delta)
+            nulls.append((q, q + delta))
+        return np.asarray(np.minimum.reduce([log_gain(guess, null, tuple(batch.T)) for null in nulls]))
 
 
 def schedules(

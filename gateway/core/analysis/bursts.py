@@ -124,8 +124,7 @@ class BurstState(msgspec.Struct, frozen=True):
     """Both arms' clumping, the e-process of rule 5, and since when the cell is open.
 
     ``cells`` have closed, counted in ``burst_s`` (a longer one is several); ``worth`` is the sum of rule 4 over them,
-    ``counted`` whether the last one added to it.
-    ``odds`` is m of rule 8.
+    ``counted`` whether the last one added to it. ``odds`` is m of rule 8.
     """
 
     stable: Arm = Arm()
@@ -156,16 +155,16 @@ def take(state: BurstState, counts: Batch, at_s: float, burst_s: float, toleranc
         return msgspec.structs.replace(state, stable=stable, canary=canary, since_s=at_s, seen_s=at_s, worth=worth)
     stable = _add(state.stable, counts.stable_events, counts.stable_trials)
     canary = _add(state.canary, counts.canary_events, counts.canary_trials)
+    odds = tolerance.odds(_always(stable))
     # Half a millisecond: looks at multiples of the cell's length must not miss its end by a rounding.
     if at_s - since_s < burst_s - 0.0005:
-        odds = tolerance.odds(_always(stable)) if state.seen_s is None else state.odds
         return BurstState(stable, canary, state.dead, since_s, at_s, state.cells, state.worth, state.counted, odds)
     dead = state.dead
     if stable.trials and canary.trials:
         dead = wealth.grow(dead, _dead_gains(stable, canary, tolerance), DEAD_PRIORS)
     cells = state.cells + max((at_s - since_s) / burst_s, 1.0)
     counted = canary.events > 0.0 and not state.counted
-    worth = state.worth + misfortune(stable, canary, cells, state.odds) if counted else state.worth
+    worth = state.worth + misfortune(stable, canary, cells, odds) if counted else state.worth
     stable = _close(stable)
     odds = tolerance.odds(_always(stable))
     return BurstState(stable, _close(canary), dead, at_s, at_s, cells, worth, counted, odds)
