@@ -20,8 +20,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import betaln
 
-from gateway.core.analysis import bursts
+from gateway.core.analysis import bursts, misfortunes
 from gateway.core.analysis.bursts import Tolerance
 from loadtests.statistics import detection
 from loadtests.statistics.detection import Floats
@@ -39,6 +40,7 @@ OPEN_S = 0.05
 TRAFFIC = (20.0, 200.0, 2000.0)
 WEIGHTS = (0.01, 0.05, 0.2, 0.5)
 ALPHAS = (0.05, 0.01)
+LEAST = 1e-12
 LOG_DEAD = np.log(np.array(bursts.DEAD_PRIORS))
 
 Schedule = Callable[[int], Floats]
@@ -104,8 +106,8 @@ class Guard:
         self.odds = np.full(runs, tolerance.odds(bursts.PRIOR_EVENTS / bursts.PRIOR_TRIALS))
         self.dead = np.tile(LOG_DEAD + math.log1p(-bursts.DEAD_HELD_BACK), (runs, 1))
         self.bets = np.zeros(runs)
-        self.worth = np.zeros(runs)
-        self.counted = np.zeros(runs, dtype=bool)
+        self.single, self.several, self.last = np.zeros(runs), np.zeros(runs), np.zeros(runs)
+        self.log_null = np.zeros((runs, len(misfortunes.SHARES)))
         self.cells = 0
         self.ticks = 0
         self.cell_ticks = cell_ticks
@@ -120,8 +122,7 @@ class Guard:
         if self.ticks > 1 and (self.ticks - 1) % self.cell_ticks == 0:
             self._bet()
             self.cells += 1
-            self.worth += self._misfortune(self.cells)
-            self.counted = (self.arms[1].events > 0) & ~self.counted
+            self.single, self.several, self.log_null, self.last = self._told(self.cells)
             for arm in self.arms:
                 arm.close()
             always = np.maximum(self._always(), bursts.MULTIPLE_OF)
@@ -151,13 +152,40 @@ class Guard:
             self.dead[:, index] = np.where(both, grown, self.dead[:, index])
         self.bets += both
 
-    def _misfortune(self, cells: int) -> Floats:
-        """What the open cell adds to `worth`."""
-        stable, canary = self.arms
-        mean_s, mean_c = ((arm.all_trials + arm.trials) / cells for arm in (stable, canary))
-        single = mean_c * np.exp(-np.minimum(mean_c, 20.0)) * (1.0 + bursts.SHORTER * np.minimum(mean_c, 1.0))
-        most = np.log1p((1.0 - np.exp(-mean_s)) / (self.odds * np.where(single > 0, single, 1.0)))
-        return np.where((canary.events > 0) & ~self.counted, most, 0.0)
+    def _told(self, cells: int) -> tuple[Floats, Floats, Floats, Floats]:
+        """Misfortunes with those of the open cell: single, several, log_null, last."""
+        events = self.arms[1].events
+        mean_s, mean_c = ((arm.all_trials + arm.trials) / cells for arm in self.arms)
+        sparse = mean_s + mean_c < misfortunes.SPARSE
+        some = (events > 0) & ~sparse
+        begins, grows = some & (self.last == 0), some & (self.last == 1)
+        one, more = self._log_chances(mean_s, mean_c)
+        alone, together = begins & (events == 1), begins & (events > 1)
+        log_null = self.log_null + np.where(alone[:, None], one, 0.0) + np.where(together[:, None], more, 0.0)
+        log_null += np.where(grows[:, None], more - one, 0.0)
+        log_null -= misfortunes.BELIEVED * np.where(sparse, events, 0.0)[:, None]
+        single = np.maximum(self.single + alone - grows, 0.0)
+        return single, self.several + together + grows, log_null, np.where(begins, events, 0.0)
+
+    def _log_chances(self, mean_s: Floats, mean_c: Floats) -> tuple[Floats, Floats]:
+        """[runs, shares]: of a single failure, of several."""
+        shares, odds = np.array(misfortunes.SHARES), self.odds[:, None]
+        met = np.outer(mean_c, shares)
+        one = met * np.exp(-met)
+        more = 1.0 - np.exp(-met) - one
+        seen = np.log(np.maximum(odds * (one + more) + 1.0 - np.exp(-np.outer(mean_s, shares)), LEAST))
+        chances = np.log(np.maximum(odds * one, LEAST)) - seen, np.log(np.maximum(odds * more, LEAST)) - seen
+        return np.asarray(chances[0]), np.asarray(chances[1])
+
+    def _worth(self) -> Floats:
+        """The most that the misfortunes are worth."""
+        cells = max(self.cells, 1)
+        single, several, log_null, _ = self._told(cells)
+        canary = self.arms[1]
+        a, b = 0.5, 0.5 * np.clip((canary.all_trials + canary.trials) / cells, 1e-3, 1.0)
+        bet = betaln(single + a, several + b) - betaln(a, b)
+        bet += betaln(single + several + a + b, misfortunes.STABLES) - betaln(a + b, misfortunes.STABLES)
+        return np.asarray(np.maximum(bet - log_null.max(axis=1), 0.0))
 
     def _weight(self) -> Floats:
         trials_s, trials_c = (arm.all_trials + arm.trials for arm in self.arms)
@@ -169,7 +197,7 @@ class Guard:
         weight = self._weight()
         single = -np.log(weight * self.odds / (1.0 - weight + weight * self.odds))
         left = log_e / (1.0 + (phi - 1.0) * (1.0 + single / np.log1p(1.0 / self.odds)))
-        left = np.minimum(left, self.worth + self._misfortune(max(self.cells, 1)))
+        left = np.minimum(left, self._worth())
         rest = np.log(bursts.DEAD_HELD_BACK / np.log2(self.bets + 2.0))
         dead = np.logaddexp(np.logaddexp.reduce(self.dead, axis=1), rest) - math.log(2.0)
         return np.where(log_e <= 0.0, log_e, np.minimum(log_e, np.maximum(left, dead)))
@@ -212,6 +240,16 @@ def pauses(rng: np.random.Generator, runs: int, ticks: int) -> Schedule:
     return lambda tick: np.where(open_[tick] > 0, 1.0, BASE_RATE)
 
 
+def partial(rng: np.random.Generator, runs: int, ticks: int) -> Schedule:
+    """300 ms in which a share of the requests fails, from none to all of them alike, every 20 s on average."""
+    open_ = windows(rng, runs, ticks, PAUSES_EVERY_S, PAUSE_S)
+    begins = open_ > np.concatenate([np.zeros((1, runs)), open_[:-1]])
+    shares = np.where(begins, rng.random((ticks, runs)), 0.0)
+    for tick in range(1, ticks):
+        shares[tick] = np.where((open_[tick] > 0) & ~begins[tick], shares[tick - 1], shares[tick])
+    return lambda tick: np.where(open_[tick] > 0, np.maximum(shares[tick], BASE_RATE), BASE_RATE)
+
+
 def restarts(rng: np.random.Generator, runs: int, ticks: int) -> Schedule:
     """What is open at one of two endpoints fails, every 60 s on average; then the other one answers."""
     open_ = windows(rng, runs, ticks, RESTARTS_EVERY_S, TICK_S)
@@ -223,7 +261,12 @@ def independent(_rng: np.random.Generator, runs: int, _ticks: int) -> Schedule:
     return lambda _tick: np.full(runs, BASE_RATE)
 
 
-WORLDS = (World("pauses", pauses), World("restarts", restarts), World("independent", independent))
+WORLDS = (
+    World("pauses", pauses),
+    World("restarts", restarts),
+    World("independent", independent),
+    World("partial pauses", partial),
+)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gateway.core.analysis import misfortunes
 from gateway.core.analysis.eprocess import NOT_WORSE, Rates
 from gateway.core.analysis.limit import requests_at_limit
 from loadtests.statistics import detection
@@ -86,10 +87,14 @@ class Coarse(Guard):
             arm.all_events = arm.all_events + counts[:, 2 * index]
             arm.all_trials = arm.all_trials + counts[:, 2 * index + 1]
         self.cells += cells
-        # Single failures: each is the first of its cell.
-        self.arms[1].events = np.ones(counts.shape[0])
-        self.worth += counts[:, 2] * self._misfortune(self.cells)
-        self.arms[1].events = np.zeros(counts.shape[0])
+        # Single failures: each is a misfortune of its own.
+        mean_s, mean_c = (np.full(counts.shape[0], mean) for mean in per_cell)
+        one, _ = self._log_chances(mean_s, mean_c)
+        if sum(per_cell) < misfortunes.SPARSE:
+            one = np.full_like(one, -misfortunes.BELIEVED)
+        else:
+            self.single = self.single + counts[:, 2]
+        self.log_null = self.log_null + counts[:, 2:3] * one
 
 
 def detect(

@@ -13,18 +13,20 @@ from loadtests.statistics import guarded
 
 def test_the_arrays_do_what_the_guard_does() -> None:
     rng = np.random.default_rng(8)
-    arrays, states = program.Guard(4), [bursts.fresh()] * 4
+    arrays, states = program.Guard(6), [bursts.fresh()] * 6
     for tick in range(150):
-        trials = rng.integers(1, (40, 6), (4, 2))
-        paused = rng.random((4, 2)) < 0.05
-        rates = np.where(paused, 1.0, [[0.001, 0.02], [0.01, 0.01], [0.3, 0.2], [0.0, 0.9]])
+        trials = rng.integers(0, [[40, 6]] * 4 + [[2, 2]] * 2, (6, 2)) + (
+            1 if tick == 0 else [[1, 1]] * 4 + [[0, 0]] * 2
+        )
+        paused = rng.random((6, 2)) < 0.05
+        rates = np.where(paused, 1.0, [[0.001, 0.02], [0.01, 0.01], [0.3, 0.2], [0.0, 0.9], [0.01, 0.3], [0.0, 0.1]])
         events = rng.binomial(trials, rates)
         counts = np.stack([events[:, 0], trials[:, 0], events[:, 1], trials[:, 1]], axis=1)
         arrays.take(counts.astype(float))
-        believed, passing = arrays.guarded(np.full(4, 20.0)), arrays.guarded_ok(np.full(4, 20.0))
+        believed, passing = arrays.guarded(np.full(6, 20.0)), arrays.guarded_ok(np.full(6, 20.0))
         for i, look in enumerate(counts.tolist()):
             states[i] = bursts.take(states[i], Batch(*look), tick * program.TICK_S, 0.3)
-            assert believed[i] == pytest.approx(bursts.guarded(20.0, states[i]), rel=1e-9), (tick, i)
+            assert believed[i] == pytest.approx(bursts.guarded(20.0, states[i]), rel=1e-9, abs=1e-9), (tick, i)
             assert passing[i] == pytest.approx(bursts.guarded_ok(20.0, states[i]), rel=1e-9), (tick, i)
 
 

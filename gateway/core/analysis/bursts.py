@@ -19,13 +19,9 @@ Rules:
    clump, chance does most of it.
 3. The evidence that counts is log E / (1 + (phi - 1)(1 + log2(1 / w))): a clump weighs about log 2.
 4. Where the canary has few requests per cell, a burst shows as a SINGLE failure there: nothing clumps until stable has
-   had a burst too. Before that, each misfortune of the canary (a cell with failures; of neighbouring ones every
-   second) may be the next toss between the arms: it is the canary's turn, and shows as a single, with odds v_1 : v_s.
-   Here v_1 = m_c exp(-m_c) is the chance that a burst meets one request of the canary (in dense traffic up to
-   `SHORTER` more: bursts shorter than a cell meet fewer), v_s = 1 - exp(-m_s) that it meets stable at all, m the
-   requests in ``burst_s``. So it is worth at most log(1 + v_s / v_1), and no more than the sum of these is believed.
-   In sparse traffic that is log(1 / w), as much as a failure can be worth anyway; in dense traffic single failures are
-   no bursts. It binds in between: four or five misfortunes, instead of two, for 1 % of 200 requests per second.
+   had a burst too. So no more is believed than its misfortunes are worth, of which each may be the next toss between
+   the arms (misfortunes.py): four to six of them, instead of two failures, for some percent of 200 requests per second.
+   In sparse traffic, where a burst meets fewer than two requests of both arms, nothing is held back for that.
 5. A dead canary clumps too, and must not wait for many clumps. So a second e-process has cells as its unit: the shares
    y_c, y_s of a cell's failures, bounded, are bet on as coins of one toss each. Its null is that of a healthy canary
    with bursts: p_c <= p_s, and at most `BURST_SHARE` of an arm's cells are lost to bursts of its own (plus the
@@ -40,9 +36,10 @@ Rules:
    canary that had no burst yet is not taken for one that has none, once stable has had one. `WIDER` more, because D is
    learnt from few clumps.
 8. A tolerance ("p_c <= max(r p_s, p_s + d)") tolerates as many more bursts: a toss falls to the canary with odds of m
-   = max(r, 1 + d / p_s) to 1, so that rule 3 has w m / (1 - w + w m) and log(1 + 1 / m) for w and log 2, rule 4 log(1
-   + v_s / (m v_1)), and rule 5 lets the canary lose as many more of its cells. For this p_s is at least `MULTIPLE_OF`:
-   a difference is no multiple of nothing, and beside a stable that never fails no toss would be worth anything.
+   = max(r, 1 + d / p_s) to 1, so that rule 3 has w m / (1 - w + w m) and log(1 + 1 / m) for w and log 2, the tosses of
+   rule 4 have the same odds, and rule 5 lets the canary lose as many more of its cells. For this p_s is at least
+   `MULTIPLE_OF`: a difference is no multiple of nothing, and beside a stable that never fails no toss would be worth
+   anything.
 9. Where looks are further apart than `COARSE` cells from the start, clumps cannot be seen, and what arrives is not
    guarded; they may be half as late again, because a look is never early. A single late look after timely ones closes
    a cell like any other: what stalls the looking (a busy machine) is what makes an arm pause.
@@ -58,8 +55,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from gateway.core.analysis import wealth
+from gateway.core.analysis import misfortunes, wealth
 from gateway.core.analysis.eprocess import Batch
+from gateway.core.analysis.misfortunes import Misfortunes
 from gateway.core.analysis.wealth import Wealth
 
 QUIET_CELLS = 3
@@ -70,10 +68,7 @@ COARSE = 10.0
 _LATE = 1.5
 LITTLE = 0.1
 MULTIPLE_OF = 0.005
-SHORTER = 0.6
 WIDER = 1.2
-# More than any failure is ever worth: what arrives in coarse looks is not guarded.
-_UNGUARDED = 20.0
 
 BURST_SHARE = 0.03
 DEAD_SHARES = (0.99, 0.6)
@@ -123,8 +118,7 @@ class Arm(msgspec.Struct, frozen=True):
 class BurstState(msgspec.Struct, frozen=True):
     """Both arms' clumping, the e-process of rule 5, and since when the cell is open.
 
-    ``cells`` have closed, counted in ``burst_s`` (a longer one is several); ``worth`` is the sum of rule 4 over them,
-    ``counted`` whether the last one added to it. ``odds`` is m of rule 8.
+    ``cells`` have closed, counted in ``burst_s`` (a longer one is several). ``odds`` is m of rule 8.
     """
 
     stable: Arm = Arm()
@@ -133,8 +127,7 @@ class BurstState(msgspec.Struct, frozen=True):
     since_s: float | None = None
     seen_s: float | None = None
     cells: float = 0.0
-    worth: float = 0.0
-    counted: bool = False
+    misfortunes: Misfortunes = Misfortunes()
     odds: float = 1.0
 
 
@@ -151,23 +144,22 @@ def take(state: BurstState, counts: Batch, at_s: float, burst_s: float, toleranc
     since_s = seen_s if state.since_s is None else min(state.since_s, at_s)
     if at_s - seen_s > _LATE * COARSE * burst_s and not state.cells:
         stable, canary = (msgspec.structs.replace(arm, events=0.0, trials=0.0) for arm in (state.stable, state.canary))
-        worth = state.worth + _UNGUARDED * (state.canary.events + counts.canary_events)
-        return msgspec.structs.replace(state, stable=stable, canary=canary, since_s=at_s, seen_s=at_s, worth=worth)
+        told = misfortunes.believe(state.misfortunes, state.canary.events + counts.canary_events)
+        return msgspec.structs.replace(state, stable=stable, canary=canary, since_s=at_s, seen_s=at_s, misfortunes=told)
     stable = _add(state.stable, counts.stable_events, counts.stable_trials)
     canary = _add(state.canary, counts.canary_events, counts.canary_trials)
     odds = tolerance.odds(_always(stable))
     # Half a millisecond: looks at multiples of the cell's length must not miss its end by a rounding.
     if at_s - since_s < burst_s - 0.0005:
-        return BurstState(stable, canary, state.dead, since_s, at_s, state.cells, state.worth, state.counted, odds)
+        return BurstState(stable, canary, state.dead, since_s, at_s, state.cells, state.misfortunes, odds)
     dead = state.dead
     if stable.trials and canary.trials:
         dead = wealth.grow(dead, _dead_gains(stable, canary, tolerance), DEAD_PRIORS)
     cells = state.cells + max((at_s - since_s) / burst_s, 1.0)
-    counted = canary.events > 0.0 and not state.counted
-    worth = state.worth + misfortune(stable, canary, cells, odds) if counted else state.worth
+    told = _told(state.misfortunes, stable, canary, cells, odds)
     stable = _close(stable)
     odds = tolerance.odds(_always(stable))
-    return BurstState(stable, _close(canary), dead, at_s, at_s, cells, worth, counted, odds)
+    return BurstState(stable, _close(canary), dead, at_s, at_s, cells, told, odds)
 
 
 def guarded(log_e: float, state: BurstState) -> float:
@@ -184,10 +176,9 @@ def guarded(log_e: float, state: BurstState) -> float:
         weight = _weight(state)
         single = -math.log(weight * state.odds / (1.0 - weight + weight * state.odds))
         left = log_e / (1.0 + (phi - 1.0) * (1.0 + single / math.log1p(1.0 / state.odds)))
-    open_ = 0.0
-    if canary.events and not state.counted:
-        open_ = misfortune(stable, canary, max(state.cells, 1.0), state.odds)
-    left = min(left, state.worth + open_)
+    cells = max(state.cells, 1.0)
+    told = _told(state.misfortunes, stable, canary, cells, state.odds)
+    left = min(left, misfortunes.worth(told, _all_trials(canary) / cells))
     if left >= log_e:
         return log_e
     return min(log_e, max(left, wealth.log_e(state.dead) - math.log(2.0)))
@@ -202,13 +193,6 @@ def guarded_ok(log_e: float, state: BurstState) -> float:
     return log_e / (1.0 + 2.0 * WIDER * clumps)
 
 
-def misfortune(stable: Arm, canary: Arm, cells: float, odds: float = 1.0) -> float:
-    """The most that a cell with failures of the canary is worth (rule 4), by the arms' mean requests per cell."""
-    mean_s, mean_c = _all_trials(stable) / cells, _all_trials(canary) / cells
-    single = mean_c * math.exp(-min(mean_c, _UNGUARDED)) * (1.0 + SHORTER * min(mean_c, 1.0))
-    return math.log1p((1.0 - math.exp(-mean_s)) / (odds * single)) if single else 0.0
-
-
 def clumping(arm: Arm) -> float:
     """phi: about how many of the arm's failures come together, at least 1."""
     excess, expected = _pairs(arm)
@@ -217,6 +201,11 @@ def clumping(arm: Arm) -> float:
         return 1.0
     more /= arm.all_events + arm.events + PRIOR_EVENTS
     return 1.0 + more * more / (more + LITTLE)
+
+
+def _told(so_far: Misfortunes, stable: Arm, canary: Arm, cells: float, odds: float) -> Misfortunes:
+    """With those of the open cell."""
+    return misfortunes.grow(so_far, canary.events, _all_trials(stable) / cells, _all_trials(canary) / cells, odds)
 
 
 def _weight(state: BurstState) -> float:

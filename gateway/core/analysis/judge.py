@@ -37,7 +37,7 @@ from gateway.core.analysis.types import Analysis, AnalysisSpec, Evidence, Findin
 from gateway.core.analysis.votes import VotesState
 from gateway.core.errors import EvidenceError, InvalidValueError
 
-STATE_VERSION = 3
+STATE_VERSION = 4
 # The bet of a rate in a bake: what happens in a second is one.
 TICK_S = 1.0
 # An epoch may close its last batch beside the newest one's.

@@ -18,6 +18,7 @@ from gateway.core.analysis import (
     Verdict,
     bursts,
     judge,
+    misfortunes,
     wealth,
 )
 from gateway.core.analysis.bursts import (
@@ -63,7 +64,7 @@ def test_never_more_is_believed_than_the_evidence_and_all_numbers_stay_finite(
         state = take(state, Batch(events_s, events_s + more_s, events_c, events_c + more_c), at_s, 0.3)
         assert guarded(log_e, state) <= log_e and guarded_ok(log_e, state) <= log_e
         assert math.isfinite(guarded(log_e, state)) and math.isfinite(guarded_ok(log_e, state))
-        assert math.isfinite(wealth.log_e(state.dead)) and math.isfinite(state.worth)
+        assert math.isfinite(wealth.log_e(state.dead)) and math.isfinite(misfortunes.worth(state.misfortunes, 1.0))
         assert clumping(state.stable) >= 1.0 and clumping(state.canary) >= 1.0
 
 
@@ -78,7 +79,7 @@ def test_where_a_burst_would_show_as_one_failure_it_is_not_worth_more_than_its_t
     once = [*calm[:75], *[(0, 20, 0, 1)] * 15, (0, 20, 1, 1), *calm[:9]]
     worth = [guarded(20.0, after(once * failures)) for failures in (1, 2, 4, 6)]
     assert worth[0] < 1.5
-    # Misfortunes of healthy arms come by turns: four or five in a row are needed where log 200 is.
+    # Misfortunes of healthy arms come by turns: five in a row are needed where log 200 is.
     assert worth[1] < worth[2] < math.log(200) < worth[3]
 
 
@@ -203,12 +204,12 @@ def test_cells_are_fair_bets_for_a_healthy_canary_with_bursts(
 
 def test_a_burst_weighs_less_where_more_bursts_are_tolerated() -> None:
     calm = [(0, 95, 0, 5)] * 300
-    looks = [*calm, (0, 95, 5, 5), (0, 95, 5, 5), (0, 95, 5, 5), *calm[:6]]
+    looks = [*calm, (0, 95, 5, 5), (0, 95, 5, 5), (0, 95, 5, 5), *calm[:6]] * 6
     plain, twice = after(looks), after(looks, tolerance=Tolerance(2.0))
     assert clumping(plain.canary) == clumping(twice.canary) and twice.odds == 2.0
     # log 2 for a toss of a coin, log 1.5 where two of three may be the canary's; a failure alone log 20 and log 10.5.
     assert guarded(15.0 * math.log(10.5), twice) < 0.75 * guarded(15.0 * math.log(20.0), plain)
-    assert twice.worth < plain.worth
+    assert misfortunes.worth(twice.misfortunes, 1.5) < misfortunes.worth(plain.misfortunes, 1.5)
 
 
 def test_a_tolerated_difference_is_odds_by_stables_rate() -> None:
