@@ -94,7 +94,7 @@ class Engine:
     def _grown(self, which: npt.NDArray[np.intp], batch: Floats) -> tuple[Floats, Floats]:
         """The log-wealths and log E_bad of some runs after a batch each."""
         past, bets = self.past[which], self.bets[which]
-        stable = (past[:, 0] + rates.PRIOR_EVENTS) / (past[:, 1] + rates.PRIOR_TRIALS)
+        stable = (past[:, 0] + rates.FAILURES_PRIOR.events) / (past[:, 1] + rates.FAILURES_PRIOR.trials)
         gain = self._gains(np.clip(stable, RATE_MIN, 1.0 - RATE_MIN), batch)
         before, after = (self.held_back / np.log2(count + 2.0) for count in (bets, bets + 1.0))
         return grown(self.logs[:, which], np.log(before - after) + LOG_PRIORS, gain, np.log(after))

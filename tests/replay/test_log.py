@@ -59,13 +59,13 @@ def test_a_failing_canary_is_rolled_back_from_its_log(replay: Run) -> None:
 
 def test_it_says_the_same_as_the_counts_of_its_intervals(replay: Run, tmp_path: Path) -> None:
     log = list(traffic(2, 60, 0.01, 0.05))
-    rows = ["at_s,variant,requests,errors,weight_percent,latency_ms"]
+    rows = ["at_s,variant,requests,errors,client_errors,overload,weight_percent,latency_ms"]
     for quarter in range(4 * 60):
         for arm in ("stable", "canary"):
             here = [one for one in log[quarter * 12 : quarter * 12 + 12] if one["assigned"] == arm]
             errors = sum(one["counted"] == "errors" for one in here)
             latency = ";".join(f"{one['counted_ms']:.10f}:1" for one in here)
-            rows.append(f"{(quarter + 1) / 4},{arm},{len(here)},{errors},20,{latency}")
+            rows.append(f"{(quarter + 1) / 4},{arm},{len(here)},{errors},0,0,20,{latency}")
     by_log = json.loads(replay(text(*log), "--json", name="access.log").stdout)
     by_csv = json.loads(replay("\n".join(rows) + "\n", "--json").stdout)
     assert by_log["recording"] == by_csv["recording"]

@@ -30,10 +30,9 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from gateway.core.analysis import budget, delays, slices
-from gateway.core.analysis.bursts import Tolerance
 from gateway.core.analysis.eprocess import Null, Rates, within_tolerance, worse_by_margin
 from gateway.core.analysis.limit import information
-from gateway.core.analysis.rates import RATE_METRICS
+from gateway.core.analysis.rates import RATE_METRICS, tolerance_of
 from gateway.core.analysis.types import AnalysisSpec, LatencySpec, RateSpec
 from gateway.core.analysis.wealth import HELD_BACK
 from gateway.core.errors import InvalidValueError
@@ -278,8 +277,7 @@ def _delay_s(question: Question, rung: Rung, truth: Rates, believed: float | Non
     nats_per_s = question.requests_per_s * _bad_nats(question, truth, rung.weight)
     if believed is None or nats_per_s <= 0.0:
         return 0.0
-    price, burst_s, rate = PRICE_DETECT_NATS, question.spec.burst_s, question.rate_spec
-    tolerance = Tolerance(rate.tolerance_ratio, rate.tolerance_delta)
+    price, burst_s, tolerance = PRICE_DETECT_NATS, question.spec.burst_s, tolerance_of(question.rate_spec)
     said_s = delays.conviction_s(
         question.requests_per_s, rung.weight, truth, burst_s, believed, price, nats_per_s, tolerance
     )

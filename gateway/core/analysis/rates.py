@@ -72,8 +72,6 @@ OK_GAPS = (0.4, 0.7, 1.0, 1.6, 3.0)
 OK_PRIORS = (0.15, 0.2, 0.3, 0.2, 0.15)
 _GAP_MIN = 0.3
 
-PRIOR_EVENTS = 0.3
-PRIOR_TRIALS = 70.0
 PAST_MAX = 20_000.0
 
 SCARCE_MAX = 8
@@ -102,7 +100,7 @@ class Prior(msgspec.Struct, frozen=True):
 
 # Failures are rare. A labelled event may have any rate: a guess of 0.4 % for a class that half of the answers have
 # would lose tens of nats before stable's past corrects it, and two trials' worth of prior costs rare events nothing.
-FAILURES_PRIOR = Prior(PRIOR_EVENTS, PRIOR_TRIALS)
+FAILURES_PRIOR = Prior(bursts.PRIOR_EVENTS, bursts.PRIOR_TRIALS)
 LABELLED_PRIOR = Prior(0.5, 2.0)
 
 
@@ -176,15 +174,15 @@ def take(
     if not burst_s:
         return after
     metrics = tuple(
-        msgspec.structs.replace(
-            m,
-            bursts=bursts.take(
-                m.bursts, summed(parts, i), at_s, burst_s, Tolerance(spec.tolerance_ratio, spec.tolerance_delta)
-            ),
-        )
+        msgspec.structs.replace(m, bursts=bursts.take(m.bursts, summed(parts, i), at_s, burst_s, tolerance_of(spec)))
         for i, (m, spec) in enumerate(zip(after.metrics, specs, strict=True))
     )
     return msgspec.structs.replace(after, metrics=metrics)
+
+
+def tolerance_of(spec: RateSpec) -> Tolerance:
+    """What the guard against bursts must know of it."""
+    return Tolerance(spec.tolerance_ratio, spec.tolerance_delta)
 
 
 def take_event(
