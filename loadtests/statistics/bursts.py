@@ -40,7 +40,6 @@ OPEN_S = 0.05
 TRAFFIC = (20.0, 200.0, 2000.0)
 WEIGHTS = (0.01, 0.05, 0.2, 0.5)
 ALPHAS = (0.05, 0.01)
-LEAST = 1e-12
 LOG_DEAD = np.log(np.array(bursts.DEAD_PRIORS))
 
 Schedule = Callable[[int], Floats]
@@ -107,7 +106,8 @@ class Guard:
         self.dead = np.tile(LOG_DEAD + math.log1p(-bursts.DEAD_HELD_BACK), (runs, 1))
         self.bets = np.zeros(runs)
         self.single, self.several, self.last = np.zeros(runs), np.zeros(runs), np.zeros(runs)
-        self.log_null = np.zeros((runs, len(misfortunes.SHARES)))
+        self.log_null, self.before = (np.zeros((runs, len(misfortunes.SHARES))) for _ in range(2))
+        self.crowd = np.zeros(runs)
         self.cells = 0
         self.ticks = 0
         self.cell_ticks = cell_ticks
@@ -122,7 +122,8 @@ class Guard:
         if self.ticks > 1 and (self.ticks - 1) % self.cell_ticks == 0:
             self._bet()
             self.cells += 1
-            self.single, self.several, self.log_null, self.last = self._told(self.cells)
+            self.single, self.several, self.log_null, self.last, self.before = self._told()
+            self.crowd = self._crowd()
             for arm in self.arms:
                 arm.close()
             always = np.maximum(self._always(), bursts.MULTIPLE_OF)
@@ -152,40 +153,50 @@ class Guard:
             self.dead[:, index] = np.where(both, grown, self.dead[:, index])
         self.bets += both
 
-    def _told(self, cells: int) -> tuple[Floats, Floats, Floats, Floats]:
-        """Misfortunes with those of the open cell: single, several, log_null, last."""
-        events = self.arms[1].events
-        mean_s, mean_c = ((arm.all_trials + arm.trials) / cells for arm in self.arms)
-        sparse = mean_s + mean_c < misfortunes.SPARSE
+    def _told(self) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+        """Misfortunes with those of the open cell: single, several, log_null, last, before."""
+        events, met, weight = self.arms[1].events, self._met(), self._weight()
+        sparse = met < misfortunes.SPARSE
         some = (events > 0) & ~sparse
         begins, grows = some & (self.last == 0), some & (self.last == 1)
-        one, more = self._log_chances(mean_s, mean_c)
+        one, more = self._log_chances(met, weight)
         alone, together = begins & (events == 1), begins & (events > 1)
         log_null = self.log_null + np.where(alone[:, None], one, 0.0) + np.where(together[:, None], more, 0.0)
-        log_null += np.where(grows[:, None], more - one, 0.0)
-        log_null -= misfortunes.BELIEVED * np.where(sparse, events, 0.0)[:, None]
-        single = np.maximum(self.single + alone - grows, 0.0)
-        return single, self.several + together + grows, log_null, np.where(begins, events, 0.0)
+        log_null = np.where(grows[:, None], self.before + more, log_null)
+        nats = np.where(sparse, events, 0.0) * (misfortunes.LUCK - np.log(weight))
+        last, before = np.where(begins, events, 0.0), np.where(alone[:, None], self.log_null, 0.0)
+        several = self.several + together + grows
+        return self.single + alone - grows, several, log_null - nats[:, None], last, before
 
-    def _log_chances(self, mean_s: Floats, mean_c: Floats) -> tuple[Floats, Floats]:
+    def _log_chances(self, met: Floats, weight: Floats) -> tuple[Floats, Floats]:
         """[runs, shares]: of a single failure, of several."""
         shares, odds = np.array(misfortunes.SHARES), self.odds[:, None]
-        met = np.outer(mean_c, shares)
-        one = met * np.exp(-met)
-        more = 1.0 - np.exp(-met) - one
-        seen = np.log(np.maximum(odds * (one + more) + 1.0 - np.exp(-np.outer(mean_s, shares)), LEAST))
-        chances = np.log(np.maximum(odds * one, LEAST)) - seen, np.log(np.maximum(odds * more, LEAST)) - seen
+        mean = np.outer(met * weight, shares)
+        one = mean * np.exp(-mean)
+        more = 1.0 - np.exp(-mean) - one
+        seen = odds * (one + more) + 1.0 - np.exp(-np.outer(met * (1.0 - weight), shares))
+        least = misfortunes.CHANCE_MIN
+        seen = np.log(np.maximum(seen, least))
+        chances = np.log(np.maximum(odds * one, least)) - seen, np.log(np.maximum(odds * more, least)) - seen
         return np.asarray(chances[0]), np.asarray(chances[1])
 
     def _worth(self) -> Floats:
         """The most that the misfortunes are worth."""
-        cells = max(self.cells, 1)
-        single, several, log_null, _ = self._told(cells)
-        canary = self.arms[1]
-        a, b = 0.5, 0.5 * np.clip((canary.all_trials + canary.trials) / cells, 1e-3, 1.0)
+        single, several, log_null, *_ = self._told()
+        a, b = 0.5, np.maximum(0.5 * np.minimum(self._met() * self._weight(), 1.0), misfortunes.PRIOR_MIN)
         bet = betaln(single + a, several + b) - betaln(a, b)
         bet += betaln(single + several + a + b, misfortunes.STABLES) - betaln(a + b, misfortunes.STABLES)
         return np.asarray(np.maximum(bet - log_null.max(axis=1), 0.0))
+
+    def _crowd(self) -> Floats:
+        """With the open cell."""
+        requests = self.arms[0].trials + self.arms[1].trials
+        return np.asarray(self.crowd + requests * np.maximum(requests - 1.0, 0.0))
+
+    def _met(self) -> Floats:
+        """The requests of both arms that a burst meets."""
+        trials = sum(arm.all_trials + arm.trials for arm in self.arms)
+        return np.asarray(self._crowd() / np.maximum(trials, 1.0))
 
     def _weight(self) -> Floats:
         trials_s, trials_c = (arm.all_trials + arm.trials for arm in self.arms)

@@ -87,12 +87,13 @@ class Coarse(Guard):
             arm.all_events = arm.all_events + counts[:, 2 * index]
             arm.all_trials = arm.all_trials + counts[:, 2 * index + 1]
         self.cells += cells
-        # Single failures: each is a misfortune of its own.
-        mean_s, mean_c = (np.full(counts.shape[0], mean) for mean in per_cell)
-        one, _ = self._log_chances(mean_s, mean_c)
-        if sum(per_cell) < misfortunes.SPARSE:
-            one = np.full_like(one, -misfortunes.BELIEVED)
+        # Single failures, far apart: each is a misfortune of its own.
+        met, weight = sum(per_cell), self._weight()
+        self.crowd = met * (self.arms[0].all_trials + self.arms[1].all_trials)
+        if met < misfortunes.SPARSE:
+            one = (np.log(weight) - misfortunes.LUCK)[:, None]
         else:
+            one, _ = self._log_chances(np.full(counts.shape[0], met), weight)
             self.single = self.single + counts[:, 2]
         self.log_null = self.log_null + counts[:, 2:3] * one
 

@@ -20,8 +20,8 @@ Rules:
 3. The evidence that counts is log E / (1 + (phi - 1)(1 + log2(1 / w))): a clump weighs about log 2.
 4. Where the canary has few requests per cell, a burst shows as a SINGLE failure there: nothing clumps until stable has
    had a burst too. So no more is believed than its misfortunes are worth, of which each may be the next toss between
-   the arms (misfortunes.py): four to six of them, instead of two failures, for some percent of 200 requests per second.
-   In sparse traffic, where a burst meets fewer than two requests of both arms, nothing is held back for that.
+   the arms (misfortunes.py): five or six of them, instead of two failures, for some percent of 200 requests per second.
+   In sparse traffic, where a burst meets fewer than two requests of both arms, that holds hardly anything back.
 5. A dead canary clumps too, and must not wait for many clumps. So a second e-process has cells as its unit: the shares
    y_c, y_s of a cell's failures, bounded, are bet on as coins of one toss each. Its null is that of a healthy canary
    with bursts: p_c <= p_s, and at most `BURST_SHARE` of an arm's cells are lost to bursts of its own (plus the
@@ -118,7 +118,8 @@ class Arm(msgspec.Struct, frozen=True):
 class BurstState(msgspec.Struct, frozen=True):
     """Both arms' clumping, the e-process of rule 5, and since when the cell is open.
 
-    ``cells`` have closed, counted in ``burst_s`` (a longer one is several). ``odds`` is m of rule 8.
+    ``cells`` have closed, counted in ``burst_s`` (a longer one is several); ``crowd`` is the sum over their requests of
+    how many others each found in ``burst_s``. ``odds`` is m of rule 8.
     """
 
     stable: Arm = Arm()
@@ -127,6 +128,7 @@ class BurstState(msgspec.Struct, frozen=True):
     since_s: float | None = None
     seen_s: float | None = None
     cells: float = 0.0
+    crowd: float = 0.0
     misfortunes: Misfortunes = Misfortunes()
     odds: float = 1.0
 
@@ -151,15 +153,19 @@ def take(state: BurstState, counts: Batch, at_s: float, burst_s: float, toleranc
     odds = tolerance.odds(_always(stable))
     # Half a millisecond: looks at multiples of the cell's length must not miss its end by a rounding.
     if at_s - since_s < burst_s - 0.0005:
-        return BurstState(stable, canary, state.dead, since_s, at_s, state.cells, state.misfortunes, odds)
+        return BurstState(stable, canary, state.dead, since_s, at_s, state.cells, state.crowd, state.misfortunes, odds)
     dead = state.dead
     if stable.trials and canary.trials:
         dead = wealth.grow(dead, _dead_gains(stable, canary, tolerance), DEAD_PRIORS)
-    cells = state.cells + max((at_s - since_s) / burst_s, 1.0)
-    told = _told(state.misfortunes, stable, canary, cells, odds)
+    length = max((at_s - since_s) / burst_s, 1.0)
+    requests = stable.trials + canary.trials
+    crowd = state.crowd + requests * (requests - 1.0) / length
+    told = state.misfortunes
+    if canary.events or told.last:
+        told = misfortunes.grow(told, canary.events, _met(stable, canary, crowd), _weight(stable, canary), odds)
     stable = _close(stable)
     odds = tolerance.odds(_always(stable))
-    return BurstState(stable, _close(canary), dead, at_s, at_s, cells, told, odds)
+    return BurstState(stable, _close(canary), dead, at_s, at_s, state.cells + length, crowd, told, odds)
 
 
 def guarded(log_e: float, state: BurstState) -> float:
@@ -170,15 +176,16 @@ def guarded(log_e: float, state: BurstState) -> float:
     if log_e <= 0.0 or state.seen_s is None:
         return log_e
     stable, canary = state.stable, state.canary
+    weight = _weight(stable, canary)
     phi = max(clumping(stable), clumping(canary))
     left = log_e
     if phi > 1.0:
-        weight = _weight(state)
         single = -math.log(weight * state.odds / (1.0 - weight + weight * state.odds))
         left = log_e / (1.0 + (phi - 1.0) * (1.0 + single / math.log1p(1.0 / state.odds)))
-    cells = max(state.cells, 1.0)
-    told = _told(state.misfortunes, stable, canary, cells, state.odds)
-    left = min(left, misfortunes.worth(told, _all_trials(canary) / cells))
+    requests = stable.trials + canary.trials
+    met = _met(stable, canary, state.crowd + requests * max(requests - 1.0, 0.0))
+    told = misfortunes.grow(state.misfortunes, canary.events, met, weight, state.odds)
+    left = min(left, misfortunes.worth(told, met, weight))
     if left >= log_e:
         return log_e
     return min(log_e, max(left, wealth.log_e(state.dead) - math.log(2.0)))
@@ -188,7 +195,7 @@ def guarded_ok(log_e: float, state: BurstState) -> float:
     """The part of log E_ok (requests as unit) that holds when failures come in bursts; at most ``log_e``."""
     if log_e <= 0.0:
         return log_e
-    weight = _weight(state)
+    weight = _weight(state.stable, state.canary)
     clumps = max((1.0 - weight) * (clumping(state.canary) - 1.0), weight * (clumping(state.stable) - 1.0))
     return log_e / (1.0 + 2.0 * WIDER * clumps)
 
@@ -203,15 +210,15 @@ def clumping(arm: Arm) -> float:
     return 1.0 + more * more / (more + LITTLE)
 
 
-def _told(so_far: Misfortunes, stable: Arm, canary: Arm, cells: float, odds: float) -> Misfortunes:
-    """With those of the open cell."""
-    return misfortunes.grow(so_far, canary.events, _all_trials(stable) / cells, _all_trials(canary) / cells, odds)
+def _met(stable: Arm, canary: Arm, crowd: float) -> float:
+    """The requests of both arms that a burst meets: how many others a request finds around it, on average."""
+    return crowd / max(_all_trials(stable) + _all_trials(canary), 1.0)
 
 
-def _weight(state: BurstState) -> float:
+def _weight(stable: Arm, canary: Arm) -> float:
     """The canary's share of all trials, above 0."""
-    trials_c = max(_all_trials(state.canary), 1.0)
-    return trials_c / (trials_c + _all_trials(state.stable))
+    trials_c = max(_all_trials(canary), 1.0)
+    return trials_c / (trials_c + _all_trials(stable))
 
 
 def _all_trials(arm: Arm) -> float:

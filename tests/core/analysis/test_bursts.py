@@ -64,7 +64,9 @@ def test_never_more_is_believed_than_the_evidence_and_all_numbers_stay_finite(
         state = take(state, Batch(events_s, events_s + more_s, events_c, events_c + more_c), at_s, 0.3)
         assert guarded(log_e, state) <= log_e and guarded_ok(log_e, state) <= log_e
         assert math.isfinite(guarded(log_e, state)) and math.isfinite(guarded_ok(log_e, state))
-        assert math.isfinite(wealth.log_e(state.dead)) and math.isfinite(misfortunes.worth(state.misfortunes, 1.0))
+        assert math.isfinite(wealth.log_e(state.dead)) and math.isfinite(
+            misfortunes.worth(state.misfortunes, 60.0, 0.05)
+        )
         assert clumping(state.stable) >= 1.0 and clumping(state.canary) >= 1.0
 
 
@@ -209,7 +211,7 @@ def test_a_burst_weighs_less_where_more_bursts_are_tolerated() -> None:
     assert clumping(plain.canary) == clumping(twice.canary) and twice.odds == 2.0
     # log 2 for a toss of a coin, log 1.5 where two of three may be the canary's; a failure alone log 20 and log 10.5.
     assert guarded(15.0 * math.log(10.5), twice) < 0.75 * guarded(15.0 * math.log(20.0), plain)
-    assert misfortunes.worth(twice.misfortunes, 1.5) < misfortunes.worth(plain.misfortunes, 1.5)
+    assert misfortunes.worth(twice.misfortunes, 300.0, 0.05) < misfortunes.worth(plain.misfortunes, 300.0, 0.05)
 
 
 def test_a_tolerated_difference_is_odds_by_stables_rate() -> None:

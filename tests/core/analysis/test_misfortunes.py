@@ -9,37 +9,54 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.core.analysis.misfortunes import SHARES, SPARSE, Misfortunes, believe, grow, worth
+from gateway.core.analysis import bursts
+from gateway.core.analysis.eprocess import Batch
+from gateway.core.analysis.misfortunes import LUCK, SPARSE, Misfortunes, grow, worth
+
+# 200 requests/s at 5 %: of the 60 that a burst meets three are the canary's.
+MET, WEIGHT = 60.0, 0.05
 
 
-def told(*cells: float, mean_s: float = 60.0, mean_c: float = 3.0, odds: float = 1.0) -> Misfortunes:
+def told(*cells: float, met: float = MET, weight: float = WEIGHT, odds: float = 1.0) -> Misfortunes:
     so_far = Misfortunes()
     for events in cells:
-        so_far = grow(so_far, events, mean_s, mean_c, odds)
+        so_far = grow(so_far, events, met, weight, odds)
     return so_far
 
 
-@given(st.integers(1, 9), st.floats(0.05, 30.0), st.floats(2.0, 300.0), st.sampled_from(SHARES), st.floats(1.0, 4.0))
-@example(5, 3.0, 57.0, 0.3, 1.0)
+@given(st.integers(1, 9), st.floats(SPARSE, 1e4), st.floats(0.01, 0.7), st.floats(0.01, 1.0), st.floats(1.0, 4.0))
+@example(5, 60.0, 0.05, 0.35, 1.0)
 def test_a_fair_bet_while_healthy_arms_toss_for_bursts(
-    tosses: int, mean_c: float, mean_s: float, share: float, odds: float
+    tosses: int, met: float, weight: float, share: float, odds: float
 ) -> None:
     """Bursts strike both arms alike; the first ``tosses`` that show all fall to the canary, in every way they may."""
-    met = share * mean_c
-    single, none = met * math.exp(-met), math.exp(-met)
-    seen = odds * (1.0 - none) + 1.0 - math.exp(-share * mean_s)
-    mean = 0.0
+    mean = share * met * weight
+    single, none = mean * math.exp(-mean), math.exp(-mean)
+    seen = odds * (1.0 - none) + 1.0 - math.exp(-share * met * (1.0 - weight))
+    total = 0.0
     for alone in range(tosses + 1):
         # Quiet cells between them: each is a misfortune of its own.
         cells = [1.0, 0.0] * alone + [2.0, 0.0] * (tosses - alone)
-        chance = (odds * single / seen) ** alone * (odds * (1.0 - none - single) / seen) ** (tosses - alone)
-        value = worth(told(*cells, mean_s=mean_s, mean_c=mean_c, odds=odds), mean_c)
-        mean += math.comb(tosses, alone) * chance * math.exp(value)
-    assert mean <= 1.0 + 1e-9
+        chance = (odds * single / seen) ** alone * (odds * max(1.0 - none - single, 0.0) / seen) ** (tosses - alone)
+        value = worth(told(*cells, met=met, weight=weight, odds=odds), met, weight)
+        total += math.comb(tosses, alone) * chance * math.exp(value)
+    assert total <= 1.0 + 1e-9
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.floats(0.0, 1e4), st.floats(1e-4, 1.0), st.floats(1.0, 50.0)), max_size=40)
+)
+@example([(1, 3.0, 0.5, 1.0), (2, 800.0, 0.5, 1.0)])
+def test_chances_are_chances_however_traffic_and_weights_change(cells: list[tuple[int, float, float, float]]) -> None:
+    so_far = Misfortunes()
+    for events, met, weight, odds in cells:
+        so_far = grow(so_far, events, met, weight, odds)
+        assert max(so_far.log_null) <= 0.0 and min(so_far.single, so_far.several) >= 0.0
+        assert 0.0 <= worth(so_far, met, weight) < math.inf
 
 
 def test_neighbouring_cells_are_one_misfortune() -> None:
-    assert told(1.0, 1.0, 0.0) == told(2.0, 0.0), "a burst that two cells share"
+    assert told(1.0, 1.0, 0.0) == told(2.0, 0.0), "a burst that lies in two cells"
     assert told(2.0, 3.0, 0.0) == told(2.0, 0.0)
     assert told(1.0, 0.0, 1.0, 0.0).single == 2.0
     three = told(2.0, 1.0, 1.0, 0.0)
@@ -47,10 +64,9 @@ def test_neighbouring_cells_are_one_misfortune() -> None:
 
 
 def test_single_failures_are_worth_more_where_a_burst_would_show_as_several() -> None:
-    """200 requests/s at 5 % of which a burst takes all: three of the canary's."""
-    alone = [worth(told(*[1.0, 0.0] * n), 3.0) for n in range(7)]
-    together = [worth(told(*[3.0, 0.0] * n), 3.0) for n in range(7)]
-    mixed = worth(told(*[1.0, 0.0] * 3, *[3.0, 0.0] * 3), 3.0)
+    alone = [worth(told(*[1.0, 0.0] * n), MET, WEIGHT) for n in range(7)]
+    together = [worth(told(*[3.0, 0.0] * n), MET, WEIGHT) for n in range(7)]
+    mixed = worth(told(*[1.0, 0.0] * 3, *[3.0, 0.0] * 3), MET, WEIGHT)
     assert alone[0] == together[0] == 0.0
     assert all(a < b for a, b in itertools.pairwise(alone))
     assert together[6] < mixed < alone[6]
@@ -60,10 +76,23 @@ def test_single_failures_are_worth_more_where_a_burst_would_show_as_several() ->
 
 
 def test_the_more_bursts_are_tolerated_the_less_each_is_worth() -> None:
-    assert worth(told(*[1.0, 0.0] * 6, odds=3.0), 3.0) < 0.6 * worth(told(*[1.0, 0.0] * 6), 3.0)
+    six = [1.0, 0.0] * 6
+    assert worth(told(*six, odds=3.0), MET, WEIGHT) < 0.6 * worth(told(*six), MET, WEIGHT)
 
 
-def test_where_bursts_meet_hardly_a_request_all_is_believed() -> None:
-    sparse = told(1.0, 1.0, 0.0, mean_s=0.5 * SPARSE, mean_c=0.4 * SPARSE)
-    assert worth(sparse, 0.8) >= 40.0 and sparse == believe(Misfortunes(), 2.0)
-    assert worth(told(1.0, mean_s=0.5 * SPARSE, mean_c=0.6 * SPARSE), 1.2) < 2.0
+def test_where_bursts_meet_hardly_a_request_failures_are_worth_what_the_weight_says() -> None:
+    assert worth(told(1.0, 1.0, 0.0, met=0.9 * SPARSE), 0.9 * SPARSE, WEIGHT) == pytest.approx(
+        2.0 * (math.log(20.0) + LUCK)
+    )
+    assert worth(told(1.0, met=SPARSE), SPARSE, WEIGHT) < 3.0
+
+
+@pytest.mark.parametrize("idle", [0, 3000])
+def test_traffic_in_bouts_is_as_dense_as_its_bouts(idle: int) -> None:
+    """Two failures in bouts of 20 s at 200 requests/s: what lies between the bouts does not make them sparse."""
+    calm, failing = [Batch(0, 19, 0, 1)] * 100, [Batch(0, 19, 1, 1)]
+    looks = [*calm, *failing, *calm, *[Batch(0, 0, 0, 0)] * idle] * 2
+    state = bursts.fresh()
+    for index, look in enumerate(looks):
+        state = bursts.take(state, look, 0.1 * index, 0.3)
+    assert 1.0 < bursts.guarded(20.0, state) < 2.5
