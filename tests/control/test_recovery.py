@@ -7,10 +7,11 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from gateway.control.journal_file import EVENT_COLUMNS, checksum
-from gateway.core.analysis import Verdict
+from gateway.core.analysis import AnalysisSpec, AnalysisState, Verdict
 from gateway.core.rollout import Phase
 from tests.support.control import Plane, text
 from tests.support.worker import eventually
@@ -198,14 +199,21 @@ async def test_the_promise_of_a_rollout_under_way_outlives_a_changed_analysis(tm
         assert analysis.log_e_bad_needed == pytest.approx(4.6, abs=0.1)
 
 
-async def test_evidence_that_cannot_be_read_any_more_begins_anew(tmp_path: Path) -> None:
+def of_an_older_version() -> bytes:
+    """A state that can be decoded, with a field that it has no more."""
+    state = msgspec.json.encode(msgspec.structs.replace(AnalysisState.fresh(AnalysisSpec()), version=3))
+    return state.replace(b'"misfortunes":', b'"worth":3.5,"misfortunes":')
+
+
+@pytest.mark.parametrize("state", [b'{"from": "another version"}', of_an_older_version()])
+async def test_evidence_that_cannot_be_read_any_more_begins_anew(tmp_path: Path, state: bytes) -> None:
     async with Plane(tmp_path, text()) as plane:
         rollout = (await plane.controller.start("r", "alice")).id
         await plane.serve(10, 10)
         await plane.quiet()
         plane.tick(1.5)
         await plane.quiet()
-        plane.journal.save_snapshot(rollout, b'{"from": "another version"}', b"", 1.0)
+        plane.journal.save_snapshot(rollout, state, b"", 1.0)
         await plane.restart()
         assert (plane.state().phase, plane.weight_bp()) == (Phase.PROGRESSING, 2000)
         await plane.bad()
