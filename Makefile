@@ -41,7 +41,7 @@ lint: $(READY) ## check style, types and architecture
 # The longest first. What each prints is in build/stats.
 STATS := whole bursts tolerances promotion guarded metrics detection rules sticky paths
 RESULTS := loadtests/statistics/results
-stats: $(READY) ## measure how fast and how often wrongly the verdict engine decides (two cores: an hour)
+stats: $(READY) ## measure how fast and how often wrongly the verdict engine decides (two cores: 45 minutes)
 	@mkdir -p build/stats
 	@printf '%s\n' $(STATS) | xargs -P $$(nproc) -I{} sh -c '\
 	  $(BIN)/python -m loadtests.statistics.{} --out $(RESULTS)/{}.jsonl > build/stats/{}.txt 2>&1 && echo "{}: done" || \

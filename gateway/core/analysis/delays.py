@@ -2,8 +2,8 @@
 
 Nothing is imitated: the guard itself is shown the traffic as it is on average, requests and failures at even distances,
 while the evidence grows as it does on average, until the guard believes enough of it. Single rollouts scatter, and
-scatter holds back too: measured by loadtests/statistics/guarded.py, convictions take 0.9 to 1.9 times as long as said
-here, 1.04 times on average at 2 to 20 requests per second and 1.17 times at 200.
+scatter holds back too: measured by loadtests/statistics/guarded.py, convictions take 0.9 to 2.2 times as long as said
+here, on average as long at 2 requests per second, 1.05 times at 20 and 1.18 times at 200.
 """
 
 from __future__ import annotations
