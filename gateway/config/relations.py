@@ -18,7 +18,7 @@ from gateway.config.mistakes import BadValue, Flaw, TreePath, place_of, show
 from gateway.config.predictions import PREDICTED, TOLERANCE
 from gateway.config.schema import DEFAULT_ADMIN, DEFAULT_LISTEN
 from gateway.core.analysis.bursts import COARSE
-from gateway.core.analysis.spec import LATENCY_METRICS, AnalysisSpec
+from gateway.core.analysis.spec import LATENCY_METRICS
 
 
 def at(tree: Any, *path: str | int) -> Any:
@@ -175,10 +175,11 @@ def _ladders_rise(tree: Any) -> Iterator[Flaw]:
 
 
 def _looks_see_bursts(tree: Any) -> Iterator[Flaw]:
+    default = AnalysisConfig()
     for path, route in _routes(tree):
         given, burst_s = (at(route, "analysis", key) for key in ("interval_s", "burst_s"))
-        interval_s = AnalysisConfig().interval_s if given is None else given
-        burst_s = AnalysisSpec().burst_s if burst_s is None else burst_s
+        interval_s = default.interval_s if given is None else given
+        burst_s = default.burst_s if burst_s is None else burst_s
         if not isinstance(interval_s, (int, float)) or not isinstance(burst_s, (int, float)):
             continue
         if burst_s > 0 and COARSE * burst_s < interval_s:

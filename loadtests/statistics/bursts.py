@@ -108,7 +108,6 @@ class Guard:
         self.single, self.several, self.last = np.zeros(runs), np.zeros(runs), np.zeros(runs)
         self.log_null, self.before = (np.zeros((runs, len(misfortunes.SHARES))) for _ in range(2))
         self.crowd = np.zeros(runs)
-        self.cells = 0
         self.ticks = 0
         self.cell_ticks = cell_ticks
 
@@ -121,7 +120,6 @@ class Guard:
         # The first look opens the first cell (its time is the cell's beginning).
         if self.ticks > 1 and (self.ticks - 1) % self.cell_ticks == 0:
             self._bet()
-            self.cells += 1
             self.single, self.several, self.log_null, self.last, self.before = self._told()
             self.crowd = self._crowd()
             for arm in self.arms:
@@ -191,7 +189,7 @@ class Guard:
     def _crowd(self) -> Floats:
         """With the open cell."""
         requests = self.arms[0].trials + self.arms[1].trials
-        return np.asarray(self.crowd + requests * np.maximum(requests - 1.0, 0.0))
+        return np.asarray(self.crowd + requests * (requests - 1.0))
 
     def _met(self) -> Floats:
         """The requests of both arms that a burst meets."""
@@ -255,9 +253,8 @@ def partial(rng: np.random.Generator, runs: int, ticks: int) -> Schedule:
     """300 ms in which a share of the requests fails, from none to all of them alike, every 20 s on average."""
     open_ = windows(rng, runs, ticks, PAUSES_EVERY_S, PAUSE_S)
     begins = open_ > np.concatenate([np.zeros((1, runs)), open_[:-1]])
-    shares = np.where(begins, rng.random((ticks, runs)), 0.0)
-    for tick in range(1, ticks):
-        shares[tick] = np.where((open_[tick] > 0) & ~begins[tick], shares[tick - 1], shares[tick])
+    began = np.maximum.accumulate(np.where(begins, np.arange(ticks)[:, None], 0))
+    shares = np.take_along_axis(rng.random((ticks, runs)), began, axis=0)
     return lambda tick: np.where(open_[tick] > 0, np.maximum(shares[tick], BASE_RATE), BASE_RATE)
 
 

@@ -91,11 +91,15 @@ class Engine:
     def _closing(self, which: npt.NDArray[np.intp], batch: Floats) -> None:
         """For other bets on the same batches: called before stable's past learns them."""
 
+    def _stable_guess(self, which: npt.NDArray[np.intp]) -> Floats:
+        """`rates.stable_guess` of some runs."""
+        past, prior = self.past[which], rates.FAILURES_PRIOR
+        return np.clip((past[:, 0] + prior.events) / (past[:, 1] + prior.trials), RATE_MIN, 1.0 - RATE_MIN)
+
     def _grown(self, which: npt.NDArray[np.intp], batch: Floats) -> tuple[Floats, Floats]:
         """The log-wealths and log E_bad of some runs after a batch each."""
-        past, bets = self.past[which], self.bets[which]
-        stable = (past[:, 0] + rates.FAILURES_PRIOR.events) / (past[:, 1] + rates.FAILURES_PRIOR.trials)
-        gain = self._gains(np.clip(stable, RATE_MIN, 1.0 - RATE_MIN), batch)
+        bets = self.bets[which]
+        gain = self._gains(self._stable_guess(which), batch)
         before, after = (self.held_back / np.log2(count + 2.0) for count in (bets, bets + 1.0))
         return grown(self.logs[:, which], np.log(before - after) + LOG_PRIORS, gain, np.log(after))
 

@@ -86,7 +86,6 @@ class Coarse(Guard):
             arm.expected = arm.expected + expected
             arm.all_events = arm.all_events + counts[:, 2 * index]
             arm.all_trials = arm.all_trials + counts[:, 2 * index + 1]
-        self.cells += cells
         # Single failures, far apart: each is a misfortune of its own.
         met, weight = sum(per_cell), self._weight()
         self.crowd = met * (self.arms[0].all_trials + self.arms[1].all_trials)

@@ -110,12 +110,7 @@ class Passing(detection.Engine):
         self.ok = np.tile(np.log(np.array(rates.OK_PRIORS)), (runs, 1))
 
     def _closing(self, which: npt.NDArray[np.intp], batch: Floats) -> None:
-        past = self.past[which]
-        stable = np.clip(
-            (past[:, 0] + rates.FAILURES_PRIOR.events) / (past[:, 1] + rates.FAILURES_PRIOR.trials),
-            RATE_MIN,
-            1 - RATE_MIN,
-        )
+        stable = self._stable_guess(which)
         ratio, delta = self.spec.margin_ratio, self.spec.margin_delta
         edge = np.log(1.0 / np.clip(np.maximum(ratio * stable, stable + delta), RATE_MIN, 1 - RATE_MIN) - 1.0)
         gap = np.maximum(np.log(1.0 / stable - 1.0) - edge, 0.3)

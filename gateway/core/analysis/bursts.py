@@ -158,11 +158,9 @@ def take(state: BurstState, counts: Batch, at_s: float, burst_s: float, toleranc
     if stable.trials and canary.trials:
         dead = wealth.grow(dead, _dead_gains(stable, canary, tolerance), DEAD_PRIORS)
     length = max((at_s - since_s) / burst_s, 1.0)
-    requests = stable.trials + canary.trials
-    crowd = state.crowd + requests * (requests - 1.0) / length
-    told = state.misfortunes
-    if canary.events or told.last:
-        told = misfortunes.grow(told, canary.events, _met(stable, canary, crowd), _weight(stable, canary), odds)
+    crowd = state.crowd + _company(stable, canary) / length
+    met, weight = _met(stable, canary, crowd), _weight(stable, canary)
+    told = misfortunes.grow(state.misfortunes, canary.events, met, weight, odds)
     stable = _close(stable)
     odds = tolerance.odds(_always(stable))
     return BurstState(stable, _close(canary), dead, at_s, at_s, state.cells + length, crowd, told, odds)
@@ -182,8 +180,7 @@ def guarded(log_e: float, state: BurstState) -> float:
     if phi > 1.0:
         single = -math.log(weight * state.odds / (1.0 - weight + weight * state.odds))
         left = log_e / (1.0 + (phi - 1.0) * (1.0 + single / math.log1p(1.0 / state.odds)))
-    requests = stable.trials + canary.trials
-    met = _met(stable, canary, state.crowd + requests * max(requests - 1.0, 0.0))
+    met = _met(stable, canary, state.crowd + _company(stable, canary))
     told = misfortunes.grow(state.misfortunes, canary.events, met, weight, state.odds)
     left = min(left, misfortunes.worth(told, met, weight))
     if left >= log_e:
@@ -208,6 +205,12 @@ def clumping(arm: Arm) -> float:
         return 1.0
     more /= arm.all_events + arm.events + PRIOR_EVENTS
     return 1.0 + more * more / (more + LITTLE)
+
+
+def _company(stable: Arm, canary: Arm) -> float:
+    """How many others each request of the open cell finds in it, summed over all of them."""
+    requests = stable.trials + canary.trials
+    return requests * (requests - 1.0)
 
 
 def _met(stable: Arm, canary: Arm, crowd: float) -> float:

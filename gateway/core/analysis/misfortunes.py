@@ -59,10 +59,11 @@ class Misfortunes(msgspec.Struct, frozen=True):
     before: tuple[float, ...] = _NONE
 
 
-def grow(so_far: Misfortunes, events: float, met: float, weight: float, odds: float = 1.0) -> Misfortunes:
+def grow(so_far: Misfortunes, events: float, met: float, weight: float, odds: float) -> Misfortunes:
     """With the canary's ``events`` (a whole number) in the next cell.
 
-    ``met`` are the requests of both arms that a burst meets, ``weight`` the canary's share of them, above 0.
+    ``met`` are the requests of both arms that a burst meets, ``weight`` the canary's share of them, above 0, and
+    ``odds`` the m of rule 2.
     """
     single, several, last = so_far.single, so_far.several, so_far.last
     if not events:
