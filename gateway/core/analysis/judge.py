@@ -5,7 +5,8 @@ Rules:
 1. FAIL when the average of E_bad over everything that decides, weighted by the shares of budget.py, reaches 1 / alpha
    (values of this moment, never running maxima). The causes are what e-BH blames.
 2. PASS when EVERY deciding metric's E_ok is at 1 / alpha_promote now. "Now" and not "ever": a canary that has become
-   worse must prove itself again. A deciding metric without data keeps PASS away.
+   worse must prove itself again. A deciding metric without data keeps PASS away; one in mode ``auto`` decides as soon
+   as either version has data for it (report.py, rule 5).
 3. A split of the traffic that contradicts the weights is ERROR with the cause ``sample_ratio``: the experiment is at
    fault. FAIL goes before it, because a rollback is safe whatever the split.
 4. NODATA until the canary has answered a request of the experiment; otherwise UNDECIDED.
@@ -297,7 +298,7 @@ def _decide(state: AnalysisState) -> Look:
     alpha, ok_needed = budget.log_alpha(spec, baking=state.baking), -math.log(spec.alpha_promote)
     answers = report.answers(state, budget.bad_needed(spec, baking=state.baking), ok_needed)
     by_name = {answer.metric: answer for answer in answers}
-    weighted = {one.metric: one.log_e_bad + shares[one.metric] for one in answers if one.decides}
+    weighted = {one.metric: one.log_e_bad + shares[one.metric] for one in answers if one.convicts}
     log_e_bad = wealth.sum_logs(list(weighted.values())) if weighted else 0.0
     causes: tuple[str, ...] = ()
     proving = [answer for answer in answers if answer.must_pass]
@@ -312,7 +313,7 @@ def _decide(state: AnalysisState) -> Look:
     elif not weighted:
         verdict, reason = Verdict.UNDECIDED, "no metric decides"
     elif state.baking:
-        names = _some(list(weighted))
+        names = _some([answer.metric for answer in answers if answer.decides])
         verdict, reason = Verdict.UNDECIDED, f"nothing has turned bad since promotion: {names} are watched"
     elif not missing and proving:
         names = _some([answer.metric for answer in proving])

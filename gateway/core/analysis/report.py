@@ -6,6 +6,10 @@ Rules:
 2. Nothing here decides: verdicts are made from logarithms in judge.py and handed in.
 3. A verdict needs numbers, not sentences: `answers` are made at every look, and told when somebody reads.
 4. What costs time (intervals, quantiles, what is still needed) is for showing: explain.py adds it to a finding.
+5. A metric in mode ``auto`` without data advises. Its share of alpha_rollback is reserved all the same, so its E (1
+   before any data) always counts towards FAIL: nothing depends on when data appear. Promotion waits for its proof from
+   the first data of either version on; of a latency, from the time that `AUTO_SHARE_MIN` of either version's requests
+   have one, so that a stray event stream in ten thousand requests, which could never be proven, holds nothing up.
 """
 
 from __future__ import annotations
@@ -19,13 +23,19 @@ from gateway.core.analysis import bursts, rates, votes, wealth
 from gateway.core.analysis.guardrails import GuardState
 from gateway.core.analysis.rates import RATE_METRICS, RateState, stable_guess
 from gateway.core.analysis.slices import PAST_MIN, LatencyState
-from gateway.core.analysis.spec import EventSpec, GuardrailSpec, LatencySpec, RateSpec, Unit, Worse
+from gateway.core.analysis.spec import EventSpec, GuardrailSpec, LatencySpec, Mode, RateSpec, Unit, Worse
 from gateway.core.analysis.split import SplitState
 from gateway.core.analysis.types import GUARDRAIL, Finding, Verdict
 from gateway.core.stats.histogram import lower_us, total
 
 if TYPE_CHECKING:
     from gateway.core.analysis.judge import AnalysisState
+
+# A latency is passed on proof about all but `margin_delta` (5 %) of requests; what fewer have is no reason to wait.
+AUTO_SHARE_MIN = 0.01
+_AUTO_SILENT = (
+    f"; holds no promotion up while less than {100 * AUTO_SHARE_MIN:g} % of either version's requests have one"
+)
 
 
 class Needed(NamedTuple):
@@ -45,10 +55,14 @@ class _Seen(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What one metric says to the verdict; `tell` makes the finding, when somebody wants to read."""
+    """What one metric says to the verdict; `tell` makes the finding, when somebody wants to read.
+
+    ``convicts``: its E counts towards FAIL. ``decides``: it takes part in the verdict now (rule 5).
+    """
 
     metric: str
     verdict: Verdict
+    convicts: bool
     decides: bool
     log_e_bad: float
     log_e_ok: float
@@ -68,7 +82,7 @@ def answers(state: AnalysisState, bad_needed: Mapping[str, float], ok_needed: fl
         if name in bad_needed:
             made[name] = _failure(name, rate, metric, state, Needed(bad_needed[name], ok_needed))
     for name, latency in state.latencies.items():
-        made[name] = _latency(spec.latencies[name], latency, Needed(bad_needed[name], ok_needed), name)
+        made[name] = _latency(spec.latencies[name], latency, Needed(bad_needed[name], ok_needed), name, state)
     for event in spec.events:
         if event.name in bad_needed:
             made[event.name] = _event(event, state, Needed(bad_needed[event.name], ok_needed))
@@ -115,8 +129,16 @@ def _rate(
 ) -> Answer:
     bad, ok = evidence
     verdict = _verdict(bad, ok, needed, seen.units if min(seen.stable[1], seen.canary[1]) else 0)
-    tell = functools.partial(_rate_finding, name, spec, worse, seen, evidence, needed, verdict, guessed)
-    return Answer(name, verdict, spec.decides, bad, ok, tell)
+    decides = _decides(spec.mode, verdict, material=seen.stable[1] > 0 or seen.canary[1] > 0)
+    tell = functools.partial(
+        _rate_finding, name, spec, worse, seen, evidence, needed, verdict, guessed, decides=decides
+    )
+    return Answer(name, verdict, spec.decides, decides, bad, ok, tell)
+
+
+def _decides(mode: Mode, verdict: Verdict, *, material: bool) -> bool:
+    """Whether a metric takes part in the verdict now (rule 5)."""
+    return mode is Mode.DECIDE or (mode is Mode.AUTO and (material or verdict is Verdict.FAIL))
 
 
 def _rate_finding(
@@ -128,6 +150,8 @@ def _rate_finding(
     needed: Needed,
     verdict: Verdict,
     guessed: RateState | None,
+    *,
+    decides: bool,
 ) -> Finding:
     numbers = f"canary {name} {_share(*seen.canary)} against stable {_share(*seen.stable)}"
     guess = {} if guessed is None else {"stable_rate_guess": stable_guess(guessed)}
@@ -135,7 +159,7 @@ def _rate_finding(
         metric=name,
         verdict=verdict,
         reason=_sentence(verdict, numbers, evidence, needed, (_within(spec, worse), _beyond(spec, worse)), seen.unit),
-        decides=spec.decides,
+        decides=decides,
         log_e_bad=evidence[0],
         log_e_ok=evidence[1],
         stable_events=seen.stable[0],
@@ -189,13 +213,23 @@ def _points(delta: float) -> str:
     return f"{100 * delta:g} point{'' if f'{100 * delta:g}' == '1' else 's'}"
 
 
-def _latency(spec: LatencySpec, state: LatencyState, needed: Needed, name: str) -> Answer:
+def _latency(spec: LatencySpec, state: LatencyState, needed: Needed, name: str, whole: AnalysisState) -> Answer:
     bads, oks = [wealth.log_e(q.bad) for q in state.quantiles], [wealth.log_e(q.ok) for q in state.quantiles]
     bad, ok = wealth.mean_logs(bads), min(oks)
     verdict = _verdict(bad, ok, needed, state.slices)
     index = bads.index(max(bads)) if verdict is Verdict.FAIL else oks.index(ok)
-    tell = functools.partial(_latency_finding, name, spec, state, (bad, ok), needed, verdict, index)
-    return Answer(name, verdict, spec.decides, bad, ok, tell)
+    material = spec.mode is Mode.AUTO and _material(state, whole)
+    decides = _decides(spec.mode, verdict, material=material)
+    tell = functools.partial(
+        _latency_finding, name, spec, state, (bad, ok), needed, verdict, index, decides=decides, material=material
+    )
+    return Answer(name, verdict, spec.decides, decides, bad, ok, tell)
+
+
+def _material(state: LatencyState, whole: AnalysisState) -> bool:
+    """Whether enough of either version's requests have this latency."""
+    pairs = ((total(state.stable_seen), whole.stable_requests), (total(state.canary_seen), whole.canary_requests))
+    return any(seen and seen >= AUTO_SHARE_MIN * requests for seen, requests in pairs)
 
 
 def _latency_finding(
@@ -206,6 +240,9 @@ def _latency_finding(
     needed: Needed,
     verdict: Verdict,
     index: int,
+    *,
+    decides: bool,
+    material: bool,
 ) -> Finding:
     """A latency, told at the threshold that made it FAIL or keeps it from PASS. Events and trials: closed slices."""
     worst = state.quantiles[index]
@@ -218,12 +255,14 @@ def _latency_finding(
         reason = _sentence(verdict, seen, evidence, needed, ("not slower", margin), "slices")
     else:
         reason = _waiting(spec, state, name)
+    if spec.mode is Mode.AUTO and not material:
+        reason += _AUTO_SILENT
     told = {"quantile": spec.quantiles[index]} if index < len(spec.quantiles) else {}
     return Finding(
         metric=name,
         verdict=verdict,
         reason=reason,
-        decides=spec.decides,
+        decides=decides,
         log_e_bad=evidence[0],
         log_e_ok=evidence[1],
         stable_events=worst.stable_slow,
@@ -263,7 +302,7 @@ def _guardrail(spec: GuardrailSpec, whole: AnalysisState, bad_needed: float) -> 
     bad = _believed(spec, wealth.log_e(state.bad), whole)
     verdict = Verdict.FAIL if bad >= bad_needed else Verdict.UNDECIDED if state.trials else Verdict.NODATA
     tell = functools.partial(_guardrail_finding, spec, state, bad, bad_needed, verdict)
-    return Answer(spec.name, verdict, spec.decides, bad, 0.0, tell)
+    return Answer(spec.name, verdict, spec.decides, spec.decides, bad, 0.0, tell)
 
 
 def _guardrail_finding(
@@ -298,7 +337,7 @@ def _split(state: SplitState, alpha: float) -> tuple[Answer, ...]:
     bad, needed = wealth.log_e(state.wealth), -math.log(alpha)
     verdict = Verdict.ERROR if bad >= needed else Verdict.UNDECIDED
     tell = functools.partial(_split_finding, state, bad, needed, verdict)
-    return (Answer("sample_ratio", verdict, False, bad, 0.0, tell),)
+    return (Answer("sample_ratio", verdict, False, False, bad, 0.0, tell),)
 
 
 def _split_finding(state: SplitState, bad: float, needed: float, verdict: Verdict) -> Finding:
@@ -373,7 +412,9 @@ def _sentence(
 
 
 def _waiting(spec: LatencySpec, state: LatencyState, name: str) -> str:
-    past = total(state.past)
+    past, canary = total(state.past), total(state.canary_seen)
+    if canary and not past:
+        return f"{name}: {canary} canary requests have one and no stable request has: nothing to compare with"
     if past < PAST_MIN:
         return f"{name}: {past} of the {PAST_MIN} stable requests needed to set thresholds"
     return f"{name}: the first slice of {spec.slice_s:g} s is open until both arms have answered in it"

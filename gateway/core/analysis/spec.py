@@ -33,11 +33,22 @@ def _within(name: str, value: Any, low: float, high: float) -> None:
 
 
 class Mode(enum.StrEnum):
-    """Whether a metric decides, is reported only (it never decides), or is not looked at."""
+    """Whether a metric decides, is reported only (it never decides), or is not looked at.
+
+    ``auto`` is for what only some routes have, event streams say: it decides as soon as either version has data for it,
+    and is silent on a route that never has any. Its share of alpha_rollback is reserved from the start, so that nothing
+    depends on when the data appear. Data of one version alone are not silence: then promotion waits.
+    """
 
     DECIDE = "decide"
+    AUTO = "auto"
     ADVISE = "advise"
     OFF = "off"
+
+    @property
+    def may_decide(self) -> bool:
+        """Whether a metric of this mode has a share of alpha_rollback."""
+        return self is Mode.DECIDE or self is Mode.AUTO
 
 
 class Worse(enum.StrEnum):
@@ -74,8 +85,8 @@ class RateSpec(msgspec.Struct, frozen=True, cache_hash=True):
 
     @property
     def decides(self) -> bool:
-        """Whether it takes part in the verdict."""
-        return self.mode is Mode.DECIDE
+        """Whether it takes part in the verdict (in mode ``auto``: once there are data)."""
+        return self.mode.may_decide
 
 
 class EventSpec(msgspec.Struct, frozen=True, cache_hash=True):
@@ -113,8 +124,8 @@ class EventSpec(msgspec.Struct, frozen=True, cache_hash=True):
 
     @property
     def decides(self) -> bool:
-        """Whether it takes part in the verdict."""
-        return self.mode is Mode.DECIDE
+        """Whether it takes part in the verdict (in mode ``auto``: once there are data)."""
+        return self.mode.may_decide
 
     @property
     def rate(self) -> RateSpec:
@@ -171,8 +182,8 @@ class LatencySpec(msgspec.Struct, frozen=True, cache_hash=True):
 
     @property
     def decides(self) -> bool:
-        """Whether it takes part in the verdict."""
-        return self.mode is Mode.DECIDE
+        """Whether it takes part in the verdict (in mode ``auto``: once there are data)."""
+        return self.mode.may_decide
 
 
 class GuardrailSpec(msgspec.Struct, frozen=True, cache_hash=True):
@@ -212,8 +223,8 @@ class GuardrailSpec(msgspec.Struct, frozen=True, cache_hash=True):
 
     @property
     def decides(self) -> bool:
-        """Whether it takes part in the verdict."""
-        return self.mode is Mode.DECIDE
+        """Whether it takes part in the verdict (in mode ``auto``: once there are data)."""
+        return self.mode.may_decide
 
 
 @functools.lru_cache(maxsize=256)
