@@ -6,15 +6,15 @@ Rules:
    of it may still be labelled, or a sample of it may still be on its way, and until control has taken in a report with
    its final counts.
 2. A route that is not watched (any more) counts nothing. New settings for a route begin its warm-up and window anew.
-3. A sample that cannot be looked at (a coding that is not known, a body that unfolds beyond the limit) is counted as
-   skipped and is no trial; one that is broken is an `unreadable` answer.
+3. A sample whose content coding cannot be undone (decoding.py) is counted as skipped and is no trial: nothing is known
+   of what it says. One that can be read and is not what its protocol says is an `unreadable` answer.
 """
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable
 
+from gateway.core.predictions.decoding import UnreadError, decoded
 from gateway.core.predictions.events import FAULTS, UNREADABLE, Watch
 from gateway.core.predictions.labels import Join
 from gateway.core.predictions.outputs import Answer, Decoder, Output, UndecodableError
@@ -27,11 +27,6 @@ from gateway.runtime.wire import Report
 
 _ON_ITS_WAY_S = 10.0
 RESULTS = ("decoded", *FAULTS, "skipped")
-_GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
-
-
-class _Skip(Exception):
-    """A sample that is not to be looked at."""
 
 
 class _Tray:
@@ -87,7 +82,7 @@ class Desk:
         results = self._results[sample.route]
         try:
             outputs = _outputs(desk, sample)
-        except _Skip:
+        except UnreadError:
             results["skipped"] += 1
             return
         tried, happened = desk.watch.take(Variant(sample.variant), outputs, self._draw())
@@ -156,21 +151,8 @@ class Desk:
 
 
 def _outputs(desk: _RouteDesk, sample: Sample) -> list[Output] | None:
-    """The sample's outputs; None for one that cannot be decoded. Raises _Skip."""
-    body = sample.body
-    coding = sample.encoding.strip().lower()
-    if coding not in ("", "identity"):
-        if coding not in ("gzip", "x-gzip", "deflate"):
-            raise _Skip
-        unfold = zlib.decompressobj(_GZIP_OR_ZLIB)
-        try:
-            body = unfold.decompress(body, desk.settings.decoded_bytes_max)
-        except zlib.error:
-            return None
-        if unfold.unconsumed_tail:
-            raise _Skip
-        if not unfold.eof:
-            return None
+    """The sample's outputs; None for what is not as its protocol says. Raises UnreadError."""
+    body = decoded(sample.encoding, sample.body, desk.settings.decoded_bytes_max)
     try:
         return desk.decode(Answer(body, sample.content_type, sample.header_length))
     except UndecodableError:

@@ -1,0 +1,224 @@
+"""Streamed answers read as they come: event streams (text/event-stream) and JSON lines, in bounded memory.
+
+Rules:
+
+1. Lines end with CR, LF or CRLF, wherever the pieces are cut; a byte order mark at the start is skipped; lines that
+   begin with a colon are comments; several ``data`` lines are joined by LF (WHATWG HTML, 9.2.6).
+2. At most `LINE_BYTES_MAX` bytes of a line and as many of an event's data are kept. Of what is longer the beginning is
+   read.
+3. An event tells of an error when it is named so (`ERROR_EVENTS`) or when its data are an error object (failures.py).
+   Of a stream the first error is its example; what follows is not read.
+4. Only a stream that came to its end can lack one: *cut* is one that ends within an event or a line, *no_events* one
+   without any event, *unfinished* one without any of the signs that the model came to an end (`_is_last`).
+"""
+
+from __future__ import annotations
+
+import re
+
+from gateway.core.predictions.failures import (
+    CUT,
+    EMPTY,
+    ERROR,
+    EVENTS,
+    INVALID,
+    LINES,
+    NO_EVENTS,
+    UNFINISHED,
+    Seen,
+    excerpt,
+    head_is_error,
+    msgspec_json,
+    problem,
+)
+
+LINE_BYTES_MAX = 64 * 1024
+ERROR_EVENTS = frozenset((b"error", b"exception", b"failed", b"response.failed", b"response.error"))
+_LAST_EVENTS = frozenset((b"done", b"end", b"complete", b"completed", b"message_stop", b"response.completed", b"close"))
+_DONE = b"[DONE]"
+_BOM = b"\xef\xbb\xbf"
+# Without one of these words, data need not be parsed to know that they are no error.
+_SUSPECT = re.compile(rb"[eE]rror|xception|NaN|Infinity|failed|failure|success")
+_FINISHED = re.compile(
+    rb'"(?:finish_reason|stop_reason|finishReason|done_reason)"\s*:\s*"|"(?:done|is_final|finished|generated_text)"\s*:\s*(?:true|")'
+)
+_FINISHED_WRONG = re.compile(rb'"finish_?[rR]eason"\s*:\s*"error"')
+
+
+class _Lines:
+    """Bytes in pieces to lines."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._after_cr = False
+        self._begun = False
+        self.long = False
+
+    def feed(self, piece: bytes) -> list[bytes]:
+        """The lines that this piece completes."""
+        if self._after_cr and piece:
+            self._after_cr = False
+            piece = piece.removeprefix(b"\n")
+        if not piece:
+            return []
+        whole = piece.endswith((b"\n", b"\r"))
+        self._after_cr = piece.endswith(b"\r")
+        lines = piece.splitlines()
+        lines[0] = (self._rest + lines[0])[:LINE_BYTES_MAX] if self._rest else lines[0]
+        if not self._begun and (len(lines) > 1 or whole or len(lines[0]) >= len(_BOM)):
+            self._begun = True
+            lines[0] = lines[0].removeprefix(_BOM)
+        self._rest = b"" if whole else lines.pop()[:LINE_BYTES_MAX]
+        return lines
+
+    @property
+    def rest(self) -> bytes:
+        """What came after the last end of a line."""
+        return self._rest
+
+
+class StreamReader:
+    """One streamed answer: `feed` it, then `seen` says what is in it."""
+
+    family = ""
+
+    def __init__(self) -> None:
+        self._lines = _Lines()
+        self._units = 0
+        self._finished = False
+        self._kind = self._example = ""
+        self._bytes = 0
+
+    def feed(self, piece: bytes) -> None:
+        """The next piece."""
+        self._bytes += len(piece)
+        if self._kind == ERROR:
+            return
+        for line in self._lines.feed(piece):
+            self._line(line)
+
+    def seen(self, *, ended: bool) -> Seen:
+        """What was found; ``ended``: the stream came to its end, and all of it was read."""
+        if self._kind == ERROR:
+            return Seen(self.family, frozenset((ERROR,)), self._example)
+        if ended:
+            self._end()
+        kinds = {self._kind} if self._kind else set()
+        if ended and not kinds:
+            kinds = self._ending()
+        return Seen(self.family, frozenset(kinds), self._example, ends=ended and bool(self._units))
+
+    def _line(self, line: bytes) -> None:
+        raise NotImplementedError
+
+    def _end(self) -> None:
+        """The last line may have no end."""
+
+    def _ending(self) -> set[str]:
+        raise NotImplementedError
+
+    def _wrong(self, kind: str, example: str) -> None:
+        if not self._kind or kind == ERROR:
+            self._kind, self._example = kind, example
+
+    def _look(self, text: bytes) -> None:
+        """The data of one event, or one line."""
+        if text.startswith(b"[ERROR]"):
+            self._wrong(ERROR, excerpt(text))
+        elif _SUSPECT.search(text) and text[:1] in (b"{", b"["):
+            if len(text) >= LINE_BYTES_MAX:
+                if head_is_error(text):
+                    self._wrong(ERROR, excerpt(text))
+            elif found := problem(text):
+                self._wrong(*found)
+            elif _FINISHED_WRONG.search(text) and msgspec_json(text):
+                self._wrong(ERROR, excerpt(text))
+        self._finished = self._finished or text.strip() == _DONE or _FINISHED.search(text) is not None
+
+
+class EventReader(StreamReader):
+    """text/event-stream."""
+
+    family = EVENTS
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._name = b""
+        self._data: list[bytes] = []
+        self._data_bytes = 0
+
+    def _line(self, line: bytes) -> None:
+        if not line:
+            self._dispatch()
+            return
+        field, _, value = line.partition(b":")
+        if field == b"data":
+            value = value.removeprefix(b" ")
+            if self._data_bytes < LINE_BYTES_MAX:
+                self._data.append(value[: LINE_BYTES_MAX - self._data_bytes])
+            self._data_bytes += len(value) + 1
+        elif field == b"event":
+            self._name = value.removeprefix(b" ")[:100]
+
+    def _dispatch(self) -> None:
+        name, data = self._name, b"\n".join(self._data)
+        if self._data or name:
+            self._units += 1
+            if name.lower() in ERROR_EVENTS:
+                self._wrong(ERROR, excerpt(b"event: %b data: %b" % (name, data)))
+            else:
+                self._look(data)
+                self._finished = self._finished or name.lower() in _LAST_EVENTS
+        self._name, self._data, self._data_bytes = b"", [], 0
+
+    def _ending(self) -> set[str]:
+        data, rest = b"\n".join(self._data), self._lines.rest
+        if rest.partition(b":")[2].strip() == _DONE or data.strip() == _DONE:
+            return set()
+        if rest.strip() or self._data:
+            self._example = f"it ends within an event: {excerpt(data + rest)}"
+            return {CUT}
+        if not self._units:
+            self._example = "a stream without any event"
+            return {NO_EVENTS}
+        if not self._finished:
+            self._example = f"a stream of {self._units} events without an end such as [DONE]"
+            return {UNFINISHED}
+        return set()
+
+
+class LinesReader(StreamReader):
+    """JSON lines."""
+
+    family = LINES
+
+    def _line(self, line: bytes) -> None:
+        text = line.strip()
+        if not text:
+            return
+        self._units += 1
+        if len(text) < LINE_BYTES_MAX and text[:1] in (b"{", b"[") and not text.endswith((b"}", b"]")):
+            self._wrong(INVALID, excerpt(text))
+        self._look(text)
+
+    def _ending(self) -> set[str]:
+        rest = self._lines.rest.strip()
+        if rest and len(rest) < LINE_BYTES_MAX:
+            if msgspec_json(rest) is None:
+                self._example = f"it ends within a line: {excerpt(rest)}"
+                return {CUT}
+            self._line(rest)
+            if self._kind:
+                return {self._kind}
+        if not self._units:
+            self._example = "a stream without any line"
+            return {NO_EVENTS if self._bytes else EMPTY}
+        if not self._finished:
+            self._example = f'{self._units} lines without an end such as {{"done": true}}'
+            return {UNFINISHED}
+        return set()
+
+
+def reader_of(family: str) -> StreamReader | None:
+    """What reads a streamed answer of this family; None for answers that are read whole."""
+    return EventReader() if family == EVENTS else LinesReader() if family == LINES else None

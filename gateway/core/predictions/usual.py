@@ -1,0 +1,92 @@
+"""Which of the kinds of failures.py count on a route: found in stable's own answers, for both versions alike.
+
+Rules:
+
+1. An error (`ERROR`) is a failure everywhere.
+2. What is broken by the letter of a format (`_UNLESS_USUAL`) is a failure unless `USUAL` of stable's answers have it:
+   then it is this route's way of speaking.
+3. What may be a good answer of a good model (`_IF_RARE`: no results, a stream without an end mark, a page or plain text
+   where others are data) is a failure only where at most `RARE` of stable's answers have it, and not before `WARM_UP`
+   of them were seen.
+4. The rules for an answer are made before it is known, from stable's past alone: each answer is judged before it is
+   learnt, and the canary teaches nothing. So both versions meet the same question at every moment, and the tests'
+   promise holds.
+"""
+
+from __future__ import annotations
+
+from gateway.core.predictions.failures import (
+    CUT,
+    EMPTY,
+    ERROR,
+    HTML,
+    INVALID,
+    KINDS,
+    NAN,
+    NO_EVENTS,
+    NOTHING,
+    PAGE,
+    TEXT,
+    UNFINISHED,
+    Seen,
+)
+
+USUAL = 0.9
+RARE = 0.01
+WARM_UP = 50
+PAST_MAX = 2_000
+_UNLESS_USUAL = frozenset((INVALID, NAN, EMPTY, CUT, NO_EVENTS))
+_IF_RARE = frozenset((NOTHING, UNFINISHED, PAGE))
+
+
+class _Past:
+    """How many of stable's recent answers had something."""
+
+    __slots__ = ("answers", "had")
+
+    def __init__(self) -> None:
+        self.answers = self.had = 0.0
+
+    def learn(self, had: bool) -> None:
+        if self.answers >= PAST_MAX:
+            self.answers, self.had = self.answers / 2, self.had / 2
+        self.answers += 1
+        self.had += had
+
+    @property
+    def share(self) -> float:
+        return self.had / self.answers if self.answers else 0.0
+
+
+class Usual:
+    """One route's answers: what stable has shown so far, and which kinds therefore count."""
+
+    def __init__(self) -> None:
+        self._past = {kind: _Past() for kind in KINDS}
+
+    def failure(self, seen: Seen) -> str | None:
+        """The kind of failure that this answer is, before it is learnt; None for a good one."""
+        kinds = _kinds(seen)
+        return next((kind for kind in KINDS if kind in kinds and self._counts(kind)), None)
+
+    def learn(self, seen: Seen) -> None:
+        """An answer of stable's, after it was judged."""
+        kinds = _kinds(seen)
+        asked = {NOTHING: seen.results, UNFINISHED: seen.ends}
+        for kind, past in self._past.items():
+            if asked.get(kind, True):
+                past.learn(kind in kinds)
+
+    def _counts(self, kind: str) -> bool:
+        past = self._past[kind]
+        if kind == ERROR:
+            return True
+        if kind in _UNLESS_USUAL:
+            return past.answers < WARM_UP or past.share < USUAL
+        assert kind in _IF_RARE
+        return past.answers >= WARM_UP and past.share <= RARE
+
+
+def _kinds(seen: Seen) -> frozenset[str]:
+    """With `PAGE` for an answer that people read, and programs do not."""
+    return seen.kinds | {PAGE} if seen.family in (HTML, TEXT) else seen.kinds
