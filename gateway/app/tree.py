@@ -11,6 +11,7 @@ import contextlib
 import logging
 import signal
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from gateway.runtime.build import data_plane
 from gateway.runtime.notices import Notice
 from gateway.runtime.samples import SOCKET_NAME
 from gateway.runtime.settings import WorkerSettings
-from gateway.runtime.supervisor import Child, Supervisor
+from gateway.runtime.supervisor import HUNG, Child, Supervisor
 
 _log = logging.getLogger("gateway.supervisor")
 # A worker's successor has to accept requests by then; it waits two seconds for control's table.
@@ -65,6 +66,7 @@ class ProcessTree:
         self._supervisor = Supervisor(
             [self._control_child(), *self._inspector_children(config), *self._worker_children(config)],
             before_stop=self._before_stop,
+            on_restart=self._restarting,
         )
         self._reload_wished = asyncio.Event()
 
@@ -101,6 +103,14 @@ class ProcessTree:
         # Once the workers have let go too, new clients are refused at once instead of waiting for nobody.
         for listener in self._listeners:
             listener.close()
+
+    def _restarting(self, name: str, reason: str) -> None:
+        """A child is started again: control shows how often, and raises an alarm for one that hung."""
+        kind = name.partition(" ")[0]
+        known = self._notice.restarts.get(kind, {})
+        restarts = self._notice.restarts | {kind: known | {reason: known.get(reason, 0) + 1}}
+        hung = {"hung": name, "hung_at_s": time.monotonic()} if reason == HUNG else {}
+        self._tell(restarts=restarts, **hung)
 
     # SIGHUP
 
@@ -191,7 +201,15 @@ class ProcessTree:
         if not watched(config):
             return []
         settings = InspectorSettings(str(self._directory / SOCKET_NAME))
-        return [Child("inspector", "gateway.inspector.server", msgspec.json.encode(settings), stop_rank=1)]
+        return [
+            Child(
+                "inspector",
+                "gateway.inspector.server",
+                msgspec.json.encode(settings),
+                stop_rank=1,
+                silence_s_max=_CONTROL_SILENCE_S_MAX,
+            )
+        ]
 
     def _worker_children(self, config: GatewayConfig) -> list[Child]:
         return [self._worker_child(settings) for settings in self._worker_settings(config)]
@@ -210,6 +228,7 @@ class ProcessTree:
             (settings.listen_fd,),
             stop_timeout_s=settings.limits.drain_timeout_s + 5.0,
             says_ready=True,
+            silence_s_max=settings.limits.hang_timeout_s or None,
         )
 
 

@@ -100,6 +100,7 @@ class LimitsConfig(Section):
     connections_per_client_max: Count | None = None
     body_rate_min: Annotated[int, Field(ge=0, le=_GIB), Noun("a number of bytes")] = 0
     drain_grace_s: Annotated[float, Field(ge=0, le=YEAR_S), Noun("a number of seconds")] = 0.0
+    hang_timeout_s: Annotated[float, Field(ge=0, le=YEAR_S), Noun("a number of seconds")] = 10.0
 
 
 class ProbeConfig(Section):

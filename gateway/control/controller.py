@@ -63,6 +63,7 @@ _log = logging.getLogger("gateway.control")
 _WORKERS_WAIT_S = 1.0
 _SNAPSHOT_EVERY_S = 1.0
 _ANALYSIS_EVENT_EVERY_S = 0.25
+_HUNG_ALARM_S = 300.0
 _CERTIFICATE_ALARM_S = 7 * 86_400.0
 # A worker reports every 50 ms; evidence in which the newest report is older than this decides nothing.
 _STALE_S = 2.0
@@ -178,6 +179,7 @@ class Controller(Wishes):
                 self._alarms.clear(f"no verdict on {route.name}")
         self._observer.forget(self._executor.table.epoch, now_s)
         self._scribe.watch()
+        self._watch_processes(now_s)
 
     def _judge_safely(self, route: RouteState, now_s: float) -> None:
         alarm = f"analysis of {route.name}"
@@ -384,6 +386,15 @@ class Controller(Wishes):
             self._alarms.sound("configuration file", why, mild=True)
         else:
             self._alarms.clear("configuration file")
+
+    def _watch_processes(self, now_s: float) -> None:
+        """The alarm of a process that hung stands for a while: it was replaced, and somebody should ask why."""
+        hung = self.notice.hung
+        if hung and now_s - self.notice.hung_at_s < _HUNG_ALARM_S:
+            why = f"{hung} hung, was killed and replaced; what it had in hand was lost: see the supervisor's log"
+            self._alarms.sound("hung process", why, mild=True)
+        else:
+            self._alarms.clear("hung process")
 
     def refuse_configuration(self, why: str) -> None:
         """Why the newest configuration is not in force; traffic goes on by the one before it. Empty: it is in force."""

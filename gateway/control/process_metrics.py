@@ -36,6 +36,15 @@ def process_metrics(reports: Sequence[Report], notice: Notice) -> Iterator[Metri
         "How often accepting clients paused because descriptors were short.",
         value=sum(report.accept_pauses for report in reports),
     )
+    restarts = CounterMetricFamily(
+        "gateway_child_restarts",
+        "Children that were started again, by why: they ended by themselves, or hung and were killed.",
+        labels=["child", "reason"],
+    )
+    for child in ("control", "inspector", "worker"):
+        for reason in ("exit", "hang"):
+            restarts.add_metric([child, reason], notice.restarts.get(child, {}).get(reason, 0))
+    yield restarts
     ends_s = [report.tls_not_after_s for report in reports if report.tls_not_after_s]
     certificate = GaugeMetricFamily(
         "gateway_tls_certificate_not_after_seconds",

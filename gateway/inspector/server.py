@@ -24,7 +24,7 @@ import msgspec
 
 from gateway.inspector.desk import Desk
 from gateway.runtime import samples
-from gateway.runtime.child import orphaned
+from gateway.runtime.child import beat, orphaned
 from gateway.runtime.logs import log_to_stderr
 
 _log = logging.getLogger("gateway.inspector")
@@ -123,7 +123,8 @@ async def _serve(settings: InspectorSettings) -> None:
     told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
-    tasks = [asyncio.create_task(work) for work in (inspector.run(Path(settings.path)), _until(told), orphaned())]
+    works = (inspector.run(Path(settings.path)), _until(told), orphaned(), beat())
+    tasks = [asyncio.create_task(work) for work in works]
     done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:
         task.cancel()

@@ -22,7 +22,7 @@ from gateway.proxy.listener import Listener
 from gateway.proxy.state import SWEEP_S, WorkerState
 from gateway.proxy.tap import SampleLink
 from gateway.proxy.tls import ServerTls
-from gateway.runtime.child import orphaned, say_ready, say_retiring
+from gateway.runtime.child import beat, orphaned, say_ready, say_retiring
 from gateway.runtime.settings import WorkerSettings
 
 # How long a newborn worker waits for control's table before it serves by the one it was born with (stable only).
@@ -62,6 +62,7 @@ async def _serve(settings: WorkerSettings, sock: socket.socket) -> None:
     tls = _tls(settings, worker, loop)
     link = ControlLink(worker, settings.index, settings.control_path, settings.report_interval_s)
     tasks = [asyncio.create_task(link.run()), asyncio.create_task(_orphaned())]
+    tasks.append(asyncio.create_task(beat(settings.limits.hang_timeout_s)))
     tasks.append(asyncio.create_task(SampleLink(worker.samples, settings.control_path).run()))
     _sweep(worker)
     await _first_table(link, told_to_stop)

@@ -7,7 +7,8 @@ children look for themselves, once a second. Nothing is imported here that a wor
 
 The other way a child speaks to its parent over a pipe, one byte at a time: `say_ready` when it does its work,
 `say_retiring` when it takes no more of it, so that a successor can begin while it still finishes what it has in hand.
-`beat` says every second that its event loop turns: a process that lives and does nothing looks well from outside.
+`beat` says every second that its event loop turns: a process that lives and does nothing looks well from outside. What
+cannot be written at once (a supervisor that stands still) is dropped: nobody waits for the supervisor.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ def main() -> None:
     parent, module = int(sys.argv[1]), sys.argv[2]
     # SIGHUP asks for something to be read again; one who does not listen for it (yet) is not to die of it.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    if READY_FD_VARIABLE in os.environ:
+        os.set_blocking(int(os.environ[READY_FD_VARIABLE]), False)
     if sys.platform == "linux":
         # SIGTERM: a worker still finishes what it has in hand, but lets go of the port at once.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
@@ -51,11 +54,12 @@ def say_retiring() -> None:
     _say(RETIRING)
 
 
-async def beat() -> None:
-    """Tell the supervisor, for ever, that the loop turns."""
+async def beat(silence_s_max: float | None = None) -> None:
+    """Tell the supervisor, for ever, that the loop turns: several times in the silence that it allows."""
+    pause_s = BEAT_S if not silence_s_max else min(BEAT_S, silence_s_max / 4)
     while True:
         _say(ALIVE)
-        await asyncio.sleep(BEAT_S)
+        await asyncio.sleep(pause_s)
 
 
 def _say(what: bytes) -> None:

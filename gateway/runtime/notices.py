@@ -24,6 +24,8 @@ class Notice(msgspec.Struct, frozen=True):
 
     ``refused_why`` is the mistake in the configuration file that the last SIGHUP met, empty when it met none.
     ``config_file``: a checked configuration to go by from now on, None for the one that control was born with.
+    ``restarts`` counts children that were started again, by kind and reason; ``hung`` is the last one that hung, and
+    ``hung_at_s`` when that was (monotonic).
     """
 
     draining: bool = False
@@ -31,6 +33,9 @@ class Notice(msgspec.Struct, frozen=True):
     reloads_refused: int = 0
     refused_why: str = ""
     config_file: str | None = None
+    restarts: dict[str, dict[str, int]] = {}
+    hung: str = ""
+    hung_at_s: float = 0.0
 
 
 def pair() -> tuple[socket.socket, socket.socket]:

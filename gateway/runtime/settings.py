@@ -27,6 +27,8 @@ class Limits(msgspec.Struct, frozen=True):
     body_rate_min: int = 0
     # Accepting goes on for so long after the wish to stop, while readiness already says no.
     drain_grace_s: float = 0.0
+    # A worker that has not told the supervisor for so long that its loop turns is killed and replaced. 0: never.
+    hang_timeout_s: float = 10.0
 
 
 class TlsSettings(msgspec.Struct, frozen=True):

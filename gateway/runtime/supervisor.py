@@ -11,7 +11,11 @@ Rules:
    successor that never does is killed, and nothing has changed.
 5. SIGTERM and SIGINT drain: children stop in the order of their ``stop_rank``, each rank before the next, and who has
    not ended after its time is killed. A second signal kills at once, and the status is 128 + its number.
-6. A child with ``silence_s_max`` that has not been heard for so long hangs: it is killed, and rule 2 holds.
+6. A child with ``silence_s_max`` that has not been heard for so long hangs: it is killed, and rule 2 holds. Only time
+   in which the supervisor itself was awake counts (a machine that was suspended or starved of CPU, a supervisor that
+   was stopped): each look adds at most two of its own intervals. A child that has yet to speak has `_BIRTH_S_MAX`;
+   one that a debugger holds is left alone. One that the kernel cannot end (it waits for a disk) is succeeded all the
+   same.
 7. A supervisor that is killed takes its children along (child.py).
 """
 
@@ -26,6 +30,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from gateway.runtime.child import BEAT_S, READY, READY_FD_VARIABLE, RETIRING
 
@@ -34,7 +39,14 @@ _BACKOFF_S = 0.1
 _BACKOFF_S_MAX = 5.0
 _HEALTHY_S = 10.0
 _LOOK_S = 0.05
+# Imports and a large table, on a machine that has other things to do.
+_BIRTH_S_MAX = 60.0
+# What the kernel takes to end a process that was killed, unless it waits for a device.
+_KILLED_S_MAX = 2.0
 CANNOT_WORK = 2
+
+EXITED = "exit"
+HUNG = "hang"
 
 
 @dataclass(frozen=True)
@@ -63,8 +75,10 @@ class Life:
         self.ready = asyncio.Event()
         self.retiring = asyncio.Event()
         self._process = process
+        self.hung = asyncio.Event()
         self._said_fd = said_fd
-        self._heard_s = time.monotonic()
+        self._spoke = False
+        self._silent_s = 0.0
         asyncio.get_running_loop().add_reader(said_fd, self._hear)
         self.ended = asyncio.create_task(self._live())
 
@@ -78,25 +92,34 @@ class Life:
         return self._process.returncode
 
     async def _watch(self) -> None:
-        """Kill it when it hangs."""
+        """Kill it when it hangs (rule 6)."""
         limit_s = self.child.silence_s_max
-        while limit_s is not None:
-            await asyncio.sleep(min(BEAT_S, limit_s / 2))
-            if self._silent_s() <= limit_s:
-                continue
-            # It may be this process that stood still: what was said meanwhile is heard first.
-            await asyncio.sleep(min(BEAT_S, limit_s / 2))
-            if self._silent_s() > limit_s:
-                _log.error("%s hangs, nothing was heard from it for %.0f s: killed", self.child.name, self._silent_s())
-                self.send(signal.SIGKILL)
-                return
+        if not limit_s:
+            return
+        look_s = min(BEAT_S, limit_s / 4)
+        while self._silent_s <= (limit_s if self._spoke else max(limit_s, _BIRTH_S_MAX)) or self._state() == "t":
+            slept_s = time.monotonic()
+            await asyncio.sleep(look_s)
+            self._silent_s += min(time.monotonic() - slept_s, 2 * look_s)
+        _log.error(
+            "%s (process %d, state %s) hangs, nothing was heard from it for %.1f s: killed",
+            *(self.child.name, self._process.pid, self._state(), self._silent_s),
+        )
+        self.hung.set()
+        self.send(signal.SIGKILL)
 
-    def _silent_s(self) -> float:
-        return time.monotonic() - self._heard_s
+    def _state(self) -> str:
+        """The process's state in the kernel's letters (proc_pid_stat(5)): T stopped, t traced, D waits for a device."""
+        try:
+            status = Path(f"/proc/{self._process.pid}/stat").read_text()
+        except OSError:
+            return "unknown"
+        return status.rpartition(")")[2].split()[0]
 
     def _hear(self) -> None:
         said = os.read(self._said_fd, 4096)
-        self._heard_s = time.monotonic()
+        self._silent_s = 0.0
+        self._spoke = True
         if READY in said:
             self.ready.set()
         if RETIRING in said:
@@ -142,12 +165,20 @@ class _Slot:
 class Supervisor:
     """Runs the children until told to stop.
 
-    ``before_stop`` is awaited between the wish to stop and the first child's being told.
+    ``before_stop`` is awaited between the wish to stop and the first child's being told. ``on_restart`` is called with
+    a child's name and `EXITED` or `HUNG` when it is about to be started again.
     """
 
-    def __init__(self, children: Sequence[Child], *, before_stop: Callable[[], Awaitable[None]] | None = None) -> None:
+    def __init__(
+        self,
+        children: Sequence[Child],
+        *,
+        before_stop: Callable[[], Awaitable[None]] | None = None,
+        on_restart: Callable[[str, str], None] | None = None,
+    ) -> None:
         self._slots = [_Slot(child) for child in children]
         self._before_stop = before_stop
+        self._on_restart = on_restart
         self._stopping = asyncio.Event()
         self._killing = asyncio.Event()
         self._status = 0
@@ -261,6 +292,8 @@ class Supervisor:
                 self._status = CANNOT_WORK
                 self._stopping.set()
                 return
+            if self._on_restart is not None:
+                self._on_restart(slot.child.name, HUNG if followed is not None and followed.hung.is_set() else EXITED)
             failures = 0 if time.monotonic() - born_s > _HEALTHY_S else failures + 1
             delay_s = min(_BACKOFF_S * 2 ** (failures - 2), _BACKOFF_S_MAX) if failures > 1 else 0.0
             _log.error("%s ended with status %d: starting it again in %.1f s", slot.child.name, status, delay_s)
@@ -274,7 +307,9 @@ class Supervisor:
             if self._stopping.is_set():
                 # The wish to stop came while this child was being born, so that `_stop` did not see it.
                 life.send(signal.SIGKILL)
-            await _first({life.ended}, life.retiring)
+            await _first({life.ended}, life.retiring, life.hung)
+            if life.hung.is_set():
+                await _first({life.ended}, timeout_s=_KILLED_S_MAX)
             if slot.life is not life:
                 continue  # replaced: its successor is the one to follow
             if slot.restart_wished:
@@ -285,9 +320,12 @@ class Supervisor:
                 return life.ended.result()
             if self._stopping.is_set():
                 return await life.ended
-            _log.warning("%s retires: starting its successor", slot.child.name)
+            if life.hung.is_set():
+                _log.error("%s was killed and has not ended: starting its successor beside it", slot.child.name)
+            else:
+                _log.warning("%s retires: starting its successor", slot.child.name)
             self._let_go(slot, life)
-            return None
+            return -signal.SIGKILL if life.hung.is_set() else None
 
     async def _begin(self, child: Child) -> Life:
         said_fd, say_fd = os.pipe()

@@ -130,6 +130,27 @@ async def test_a_worker_that_is_stopped_delays_no_decision_and_takes_it_up_when_
             assert (route["workers_applied"], route["canary_percent"]) == (2, 0)
 
 
+async def test_a_worker_that_hangs_is_replaced_and_its_queue_is_served(tmp_path: Path) -> None:
+    async with Backend() as s:
+        settings = config(s.url, None) | {"limits": {"hang_timeout_s": 1.0}}
+        async with RunningGateway(tmp_path, settings) as gateway:
+            hung, well = gateway.children()["worker"]
+            os.kill(hung, signal.SIGSTOP)
+            # About half of these wait in the queue of the one that is stopped.
+            limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+            async with httpx.AsyncClient(base_url=gateway.url, timeout=30, limits=limits) as client:
+                replies = await asyncio.gather(*(client.post("/infer", content=b"{}") for _ in range(40)))
+            assert [reply.status_code for reply in replies] == [200] * 40
+            workers = gateway.children()["worker"]
+            assert hung not in workers and well in workers
+            (alarm,) = await gateway.until_alarms(1)
+            assert "hung, was killed and replaced" in alarm["reason"]
+            assert (await until_status(gateway, 200)).status_code == 200
+            metrics = (await gateway.admin.get("/metrics")).text
+            assert 'gateway_child_restarts_total{child="worker",reason="hang"} 1.0' in metrics
+        assert b"state T) hangs" in gateway.log
+
+
 async def until_status(gateway: RunningGateway, status: int) -> httpx.Response:
     """Ask for readiness until it is this."""
     async with asyncio.timeout(60):

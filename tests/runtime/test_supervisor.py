@@ -285,8 +285,8 @@ import asyncio, os, signal, sys
 from gateway.runtime import child
 child.BEAT_S = 0.05
 async def main():
-    os.write(1, f"born {sys.stdin.read()} {os.getpid()}\\n".encode())
     child.say_ready()
+    os.write(1, f"born {sys.stdin.read()} {os.getpid()}\\n".encode())
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     await child.beat()
 asyncio.run(main())
@@ -302,7 +302,36 @@ def test_a_child_that_hangs_is_killed_and_started_again(tmp_path: Path) -> None:
         assert next_pid != pid
         process.terminate()
         _, log = process.communicate(timeout=20)
-    assert "it hangs, nothing was heard from it for" in log and "ended with status -9" in log
+    assert "state T) hangs, nothing was heard from it for" in log and "ended with status -9" in log
+
+
+def test_time_in_which_the_supervisor_stood_still_is_held_against_nobody(tmp_path: Path) -> None:
+    """Both are stopped, as by a suspended machine; the child wakes a little later, but within its limit."""
+    children = 'Child("it", "beating", b"it", says_ready=True, silence_s_max=1.0)'
+    with supervised(tmp_path, children, beating=BEATING) as process:
+        ((_, _, pid),) = lines(process, 1)
+        time.sleep(0.3)
+        os.kill(process.pid, signal.SIGSTOP)
+        os.kill(int(pid), signal.SIGSTOP)
+        time.sleep(1.5)
+        os.kill(process.pid, signal.SIGCONT)
+        time.sleep(0.1)
+        os.kill(int(pid), signal.SIGCONT)
+        time.sleep(0.5)
+        assert descendants(process.pid) == [int(pid)]
+        process.terminate()
+        _, log = process.communicate(timeout=20)
+    assert "hangs" not in log
+
+
+def test_a_child_that_has_yet_to_speak_is_given_longer(tmp_path: Path) -> None:
+    slow = "import time; time.sleep(1.0)\n" + BEATING
+    children = 'Child("it", "slow", b"it", says_ready=True, silence_s_max=0.3)'
+    with supervised(tmp_path, children, slow=slow) as process:
+        assert len(lines(process, 1)) == 1
+        process.terminate()
+        _, log = process.communicate(timeout=20)
+    assert "hangs" not in log
 
 
 def test_ready_is_when_all_are_who_say_so(tmp_path: Path) -> None:
