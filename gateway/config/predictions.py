@@ -74,7 +74,7 @@ class PredictionsConfig(Section):
 
     mode: ModeKey = Mode.DECIDE
     kind: KindKey = _WATCH.kind
-    protocol: ProtocolName = "oip"
+    protocol: ProtocolName = "auto"
     label: OutputName | None = None
     scores: OutputName | None = None
     value: OutputName | None = None

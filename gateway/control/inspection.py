@@ -18,6 +18,7 @@ from gateway.config.predictions import PREDICTED
 from gateway.control.observer import Observer
 from gateway.core.analysis import Analysis, Verdict
 from gateway.core.errors import ConflictError, NotFoundError
+from gateway.core.predictions.events import Known, Watched
 from gateway.core.predictions.settings import RouteWatch
 from gateway.runtime import samples
 from gateway.runtime.clock import Clock
@@ -46,7 +47,7 @@ class Inspection:
     def watch(self, routes: dict[str, RouteWatch]) -> None:
         """Look at these routes from now on."""
         self._routes = routes
-        self._send(samples.Watching(routes))
+        self._send(samples.Watching(routes, self._known()))
 
     def tell(self, route: str, labels: list[samples.Label]) -> None:
         """Hand on business events.
@@ -73,6 +74,15 @@ class Inspection:
     def present(self) -> bool:
         """Whether the inspector has been heard of a moment ago."""
         return self._clock.monotonic_s() - self._heard_s <= _ABSENT_S
+
+    def watched(self, route: str) -> Watched | None:
+        """What the inspector said last of a route's answers."""
+        return None if self.newest is None else self.newest.watched.get(route)
+
+    def _known(self) -> dict[str, Known]:
+        """What the last inspector had learnt, for the next one."""
+        watched = {} if self.newest is None else self.newest.watched
+        return {name: one.known for name, one in watched.items() if one.known is not None}
 
     def hold(self, route: str, analysis: Analysis) -> Analysis:
         """The analysis, but no PASS on events that only the inspector could tell, and does not."""
@@ -102,7 +112,7 @@ class Inspection:
             return
         self._writer = writer
         try:
-            self._send(samples.Watching(self._routes))
+            self._send(samples.Watching(self._routes, self._known()))
             while True:
                 self._take(await samples.read_inspected(reader))
         except (OSError, asyncio.IncompleteReadError):

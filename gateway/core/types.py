@@ -10,6 +10,8 @@ import enum
 import math
 from typing import Final
 
+import msgspec
+
 from gateway.core.errors import InvalidValueError
 
 WEIGHT_BP_MAX: Final = 10_000
@@ -45,3 +47,21 @@ def weight_bp_from_percent(percent: object) -> int:
 def percent_from_weight_bp(weight_bp: int) -> float:
     """Convert basis points to percent for people and JSON."""
     return weight_bp / 100
+
+
+class Why(enum.StrEnum):
+    """Why a metric cannot be judged: not in this way ever, not yet, or because there is nothing of the kind."""
+
+    NEVER = "never"
+    WAITS = "waits"
+    ABSENT = "absent"
+
+
+class Unjudged(msgspec.Struct, frozen=True):
+    """A metric that has nothing to compare: what was seen and what would help, in a sentence.
+
+    ABSENT keeps no promotion away; the others do, since nothing to compare is no proof.
+    """
+
+    reason: str
+    why: Why

@@ -12,10 +12,10 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from gateway.core.predictions.decoding import UnreadError, decoded
-from gateway.core.predictions.events import FAULTS, UNREADABLE, Watch
+from gateway.core.predictions.events import FAULTS, UNREADABLE, Known, Watch
 from gateway.core.predictions.labels import Join
 from gateway.core.predictions.outputs import Answer, Decoder, Output, UndecodableError
 from gateway.core.predictions.protocols import PROTOCOLS
@@ -44,10 +44,10 @@ class _Tray:
 class _RouteDesk:
     """One watched route."""
 
-    def __init__(self, settings: RouteWatch) -> None:
+    def __init__(self, settings: RouteWatch, known: Known | None = None) -> None:
         self.settings = settings
         self.decode: Decoder = PROTOCOLS[settings.protocol](settings.paths)
-        self.watch = None if settings.watch is None else Watch(settings.watch)
+        self.watch = None if settings.watch is None else Watch(settings.watch, known)
         self.join = None if settings.labels is None else Join(settings.labels)
 
 
@@ -64,12 +64,15 @@ class Desk:
         self._results: dict[str, dict[str, int]] = {}
         self._labels: dict[str, dict[str, dict[str, int]]] = {}
 
-    def watch(self, routes: dict[str, RouteWatch]) -> None:
-        """Look at these routes from now on."""
-        self._routes = {
-            name: known if (known := self._routes.get(name)) and known.settings == settings else _RouteDesk(settings)
-            for name, settings in routes.items()
-        }
+    def watch(self, routes: dict[str, RouteWatch], known: Mapping[str, Known] | None = None) -> None:
+        """Look at these routes from now on; ``known`` is what was learnt of them before this process."""
+        before = self._routes
+        self._routes = {}
+        for name, settings in routes.items():
+            desk = before.get(name)
+            if desk is None or desk.settings != settings:
+                desk = _RouteDesk(settings, (known or {}).get(name) if desk is None else None)
+            self._routes[name] = desk
         for name, desk in self._routes.items():
             if desk.watch is not None:
                 self._results.setdefault(name, dict.fromkeys(RESULTS, 0))
@@ -81,11 +84,17 @@ class Desk:
             return
         results = self._results[sample.route]
         try:
-            outputs = _outputs(desk, sample)
+            body = decoded(sample.encoding, sample.body, desk.settings.decoded_bytes_max)
         except UnreadError:
             results["skipped"] += 1
             return
-        tried, happened = desk.watch.take(Variant(sample.variant), outputs, self._draw())
+        outputs: list[Output] | None = None
+        unreadable = ""
+        try:
+            outputs = desk.decode(Answer(body, sample.content_type, sample.header_length))
+        except UndecodableError as error:
+            unreadable = str(error)
+        tried, happened = desk.watch.take(Variant(sample.variant), outputs, self._draw(), unreadable, body)
         arm = self._tray(sample, now_s).arm(sample.variant)
         for event in tried:
             arm.label(event, event in happened)
@@ -130,7 +139,8 @@ class Desk:
             if desk.join is not None:
                 self._labels[name] = desk.join.results
         meanings = {name: desk.watch.meanings for name, desk in self._routes.items() if desk.watch is not None}
-        return Inspected(report, self._results, self._labels, meanings)
+        watched = {name: desk.watch.watched for name, desk in self._routes.items() if desk.watch is not None}
+        return Inspected(report, self._results, self._labels, meanings, watched)
 
     def heard(self, seq: int) -> None:
         """Control has taken in report ``seq``: forget the epochs whose final counts it held."""
@@ -148,12 +158,3 @@ class Desk:
         # Whatever was final a moment ago is not, after all.
         tray.final_seq = None
         return tray
-
-
-def _outputs(desk: _RouteDesk, sample: Sample) -> list[Output] | None:
-    """The sample's outputs; None for what is not as its protocol says. Raises UnreadError."""
-    body = decoded(sample.encoding, sample.body, desk.settings.decoded_bytes_max)
-    try:
-        return desk.decode(Answer(body, sample.content_type, sample.header_length))
-    except UndecodableError:
-        return None

@@ -96,8 +96,8 @@ class Inspector:
                     self._desk.take(sample, now_s)
                     if number % _SAMPLES_A_TURN == 0:
                         await asyncio.sleep(0)
-            case samples.Watching(routes):
-                self._desk.watch(routes)
+            case samples.Watching(routes, known):
+                self._desk.watch(routes, known)
             case samples.Labels(route, labels):
                 for label in labels:
                     self._desk.label(route, label, now_s)

@@ -12,6 +12,7 @@ import asyncio
 
 import msgspec
 
+from gateway.core.predictions.events import Known, Watched
 from gateway.core.predictions.settings import RouteWatch
 from gateway.runtime.wire import Report, frame, read_frame
 
@@ -51,9 +52,13 @@ class Batch(msgspec.Struct, frozen=True, tag=True):
 
 
 class Watching(msgspec.Struct, frozen=True, tag=True):
-    """Control's first message, and again when the configuration changes: the routes to look at."""
+    """Control's first message, and again when the configuration changes: the routes to look at.
+
+    ``known`` is what an earlier inspector had learnt of them, so that what is compared outlives it.
+    """
 
     routes: dict[str, RouteWatch]
+    known: dict[str, Known] = {}
 
 
 class Label(msgspec.Struct, frozen=True, array_like=True):
@@ -81,13 +86,15 @@ class Inspected(msgspec.Struct, frozen=True, tag=True):
     """All the inspector knows.
 
     ``results`` counts samples by route and what became of them, ``labels`` business events by route, name and result;
-    ``meanings`` says in words what each slot of a route's mix stands for.
+    ``meanings`` says in words what each slot of a route's mix stands for; ``watched`` which outputs are compared, and
+    what cannot be judged.
     """
 
     report: Report
     results: dict[str, dict[str, int]]
     labels: dict[str, dict[str, dict[str, int]]]
     meanings: dict[str, dict[str, str]]
+    watched: dict[str, Watched] = {}
 
 
 ToInspector = Batch | Watching | Labels | Heard

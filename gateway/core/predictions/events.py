@@ -11,7 +11,11 @@ Rules:
    are numbered in their order (`Watch.meanings` says which is which).
 3. Of a model that gives numbers, the events are ``over_p5`` to ``over_p95``: the value is over that quantile of
    stable's values.
-4. What an event means depends on stable's past alone: classes are fixed at the end of the warm-up; the threshold of
+4. Nothing to compare is no proof: where most of stable's answers cannot be read, where they hold no class that repeats,
+   or no confidence, `Watched.unjudged` says so of each event, with what was seen and what would help.
+5. What is compared is chosen once (layout.py). It is chosen anew only when stable's last `WARM_UP` answers all lack it,
+   or while there was nothing to compare; `Watched.chosen` says how often.
+6. What an event means depends on stable's past alone: classes are fixed at the end of the warm-up; the threshold of
    low confidence and the quantiles move along with stable's last answers, and each answer is counted before it is
    learnt. So both arms meet the same question, asked before the answer was known.
 """
@@ -25,9 +29,11 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from gateway.core.predictions.layout import DISTINCT_MAX, NAME_ANOTHER, Choice, Layout, choose
 from gateway.core.predictions.outputs import Output, UndecodableError
-from gateway.core.predictions.reading import Layout, Reading, layout_of, read
-from gateway.core.types import Variant
+from gateway.core.predictions.reading import Reading, read
+from gateway.core.predictions.words import excerpt, excerpt_of_bytes
+from gateway.core.types import Unjudged, Variant, Why
 
 UNREADABLE, NAN, EMPTY, LOW_CONFIDENCE = "unreadable", "nan", "empty", "low_confidence"
 FAULTS = (UNREADABLE, NAN, EMPTY)
@@ -36,6 +42,10 @@ WARM_UP = 100
 QUANTILE_NAMES = ("over_p5", "over_p25", "over_p50", "over_p75", "over_p95")
 CLASS_OTHER = "class_other"
 PAST_MAX = 2_000
+# So many of stable's last answers say whether its answers can be read at all.
+UNREAD_MIN = 20
+_LABEL_SHOWN = 60
+_BODY_SHOWN = 80
 _RENEW_EVERY = 100
 _DIGITS = re.compile(r"-?[0-9]{1,18}\Z")
 
@@ -68,47 +78,170 @@ def mix_names(settings: WatchSettings) -> tuple[str, ...]:
     return (*(f"class_{index}" for index in range(settings.classes_max)), CLASS_OTHER)
 
 
+class Known(msgspec.Struct, frozen=True):
+    """What stable's answers have taught so far, for whoever goes on after a restart."""
+
+    layout: Layout
+    reason: str
+    problem: str
+    classes: dict[str, str]
+    low: float | None
+    bounds: tuple[float, ...]
+    generation: int
+
+
+class Watched(msgspec.Struct, frozen=True):
+    """What is to be said of one route's answers: what is compared and why, and which events cannot be judged."""
+
+    chosen: str = ""
+    unjudged: dict[str, Unjudged] = {}
+    known: Known | None = None
+
+
+class _Arm:
+    """One variant's answers under this choice: how many, and what could not be read of them."""
+
+    def __init__(self) -> None:
+        self.answers = 0
+        self.unreadable = 0
+        self.example = ""
+        self.recent: deque[bool] = deque(maxlen=WARM_UP)
+
+    def take(self, readable: bool) -> None:
+        self.answers += 1
+        self.unreadable += not readable
+        self.recent.append(readable)
+
+
 class Watch:
     """One route's answers: what stable has shown so far, and what that makes of the next answer."""
 
-    def __init__(self, settings: WatchSettings) -> None:
+    _first: list[Sequence[Output]]
+    _choice: Choice | None
+    _arms: tuple[_Arm, _Arm]
+    _missing: int
+    _classes: dict[str, str]
+    _confidences: deque[float]
+    _values: deque[float]
+    _low: float | None
+    _bounds: tuple[float, ...]
+    _learnt: int
+
+    def __init__(self, settings: WatchSettings, known: Known | None = None) -> None:
         self._settings = settings
-        classes = settings.kind is Kind.CLASSES
-        self._compared = (*mix_names(settings), *((LOW_CONFIDENCE,) if classes else ()))
-        self._comparable = False
-        self._first: list[Sequence[Output]] = []
-        self.layout: Layout | None = None
-        self._classes: dict[str, str] = {}
-        self._confidences: deque[float] = deque(maxlen=PAST_MAX)
-        self._values: deque[float] = deque(maxlen=PAST_MAX)
-        self._low = settings.low_confidence
-        self._bounds: tuple[float, ...] = ()
+        self._mix = mix_names(settings)
+        self._generation = 0
+        self._forget()
+        if known is not None:
+            self._generation = known.generation
+            self._choice = Choice(known.layout, known.reason, known.problem)
+            self._classes, self._low, self._bounds = dict(known.classes), known.low, known.bounds
+
+    def _forget(self) -> None:
+        """Begin to learn from stable's answers."""
+        self._first = []
+        self._choice = None
+        self._arms = (_Arm(), _Arm())
+        self._missing = 0
+        self._classes = {}
+        self._confidences = deque(maxlen=PAST_MAX)
+        self._values = deque(maxlen=PAST_MAX)
+        self._low = self._settings.low_confidence
+        self._bounds = ()
         self._learnt = 0
+
+    @property
+    def layout(self) -> Layout | None:
+        """The outputs that are compared; None until stable's first answers have shown them."""
+        return None if self._choice is None else self._choice.layout
 
     @property
     def meanings(self) -> dict[str, str]:
         """What the events stand for now, in words; empty during the warm-up."""
         words = {name: f"value over {bound:.6g}" for name, bound in zip(QUANTILE_NAMES, self._bounds, strict=False)}
-        words |= {name: f"class {label}" for label, name in self._classes.items()}
-        if self._confidences and self._low is not None:
+        words |= {name: f"class {excerpt(label, _LABEL_SHOWN)}" for label, name in self._classes.items()}
+        if self._low is not None and self._choice is not None and self._choice.layout.tells_confidence:
             words[LOW_CONFIDENCE] = f"confidence under {self._low:.4g}"
         return words
 
-    def take(self, variant: Variant, outputs: Sequence[Output] | None, draw: float) -> tuple[list[str], list[str]]:
-        """One answer (None: undecodable): the events that were tried, and those that happened."""
-        tried = [*FAULTS, *(self._compared if self._comparable else ())]
-        if outputs is None:
-            return tried, [UNREADABLE]
-        try:
-            reading = read(outputs, self.layout, draw)
-        except UndecodableError:
+    @property
+    def watched(self) -> Watched:
+        """What is compared and why, and what cannot be judged."""
+        choice = self._choice
+        if choice is None:
+            return Watched("", self._unjudged())
+        anew = f"; chosen anew {self._generation} times" if self._generation else ""
+        bounds, low = self._bounds, self._low
+        known = Known(choice.layout, choice.reason, choice.problem, self._classes, low, bounds, self._generation)
+        return Watched(choice.reason + anew, self._unjudged(), known)
+
+    def take(
+        self,
+        variant: Variant,
+        outputs: Sequence[Output] | None,
+        draw: float,
+        unreadable: str = "",
+        body: bytes = b"",
+    ) -> tuple[list[str], list[str]]:
+        """One answer (None: undecodable, ``unreadable`` says why): the events that were tried, and those that happened.
+
+        ``body`` is shown, in part, as the example of what cannot be read.
+        """
+        compared = self._compared()
+        tried = [*FAULTS, *compared]
+        reading = None
+        if outputs is not None:
+            try:
+                reading = read(outputs, self.layout, draw)
+            except UndecodableError as error:
+                unreadable = str(error)
+        arm = self._arms[variant]
+        arm.take(reading is not None)
+        if outputs is None or reading is None:
+            arm.example = arm.example or f"{excerpt(unreadable, 200)}, in {excerpt_of_bytes(body, _BODY_SHOWN)}"
+            if variant is Variant.STABLE and outputs is not None:
+                self._miss(outputs)
             return tried, [UNREADABLE]
         happened = [name for name, is_so in ((NAN, reading.nan), (EMPTY, reading.empty)) if is_so]
-        if self._comparable:
+        if compared:
             happened += self._mixed(reading)
         if variant is Variant.STABLE:
+            self._missing = 0
             self._learn(outputs, reading)
         return tried, happened
+
+    def _compared(self) -> tuple[str, ...]:
+        """The events that answers are compared by, besides the faults."""
+        if self._choice is None or self._choice.problem:
+            return ()
+        return (*self._mix, LOW_CONFIDENCE) if self._choice.layout.tells_confidence else self._mix
+
+    def _unjudged(self) -> dict[str, Unjudged]:
+        stable, choice = self._arms[Variant.STABLE], self._choice
+        low = (LOW_CONFIDENCE,) if self._settings.kind is Kind.CLASSES else ()
+        unread = stable.recent.count(False)
+        if len(stable.recent) >= UNREAD_MIN and 2 * unread > len(stable.recent):
+            return dict.fromkeys((*FAULTS, *self._mix, *low), Unjudged(self._unread(), Why.NEVER))
+        if choice is None:
+            so_far = f"stable's first {WARM_UP} answers show what is compared: {len(self._first)} so far"
+            return dict.fromkeys((*self._mix, *low), Unjudged(so_far, Why.WAITS))
+        if choice.problem:
+            return dict.fromkeys((*self._mix, *low), Unjudged(choice.problem, Why.NEVER))
+        if low and not choice.layout.tells_confidence:
+            return {LOW_CONFIDENCE: Unjudged("the answers hold no confidence: no vector of scores", Why.ABSENT)}
+        return {}
+
+    def _unread(self) -> str:
+        parts = [
+            f"{arm.unreadable:,} of {arm.answers:,} answers of {variant.label}"
+            for variant, arm in zip(Variant, self._arms, strict=True)
+            if arm.unreadable
+        ]
+        protocols = "`predictions: {protocol: json-path, label: predictions.0.class}`"
+        return (
+            f"{' and '.join(parts)} could not be read: {self._arms[Variant.STABLE].example};"
+            f" say where the class is, for example {protocols}"
+        )
 
     def _mixed(self, reading: Reading) -> list[str]:
         happened = []
@@ -122,8 +255,16 @@ class Watch:
             happened += [name for name, bound in bounds if value > bound]
         return happened
 
+    def _miss(self, outputs: Sequence[Output]) -> None:
+        """Stable's answer lacks what was chosen. When it goes on so, its answers are others now: begin anew."""
+        self._missing += 1
+        if self._missing >= WARM_UP:
+            self._generation += 1
+            self._forget()
+            self._first.append(outputs)
+
     def _learn(self, outputs: Sequence[Output], reading: Reading) -> None:
-        if self.layout is None:
+        if self._choice is None or self._choice.problem:
             self._first.append(outputs)
             if len(self._first) >= WARM_UP:
                 self._begin()
@@ -135,19 +276,25 @@ class Watch:
 
     def _begin(self) -> None:
         first, self._first = self._first, []
-        kind = self._settings.kind
-        self.layout = _for_kind(kind, layout_of(first, self._settings.named))
-        self._comparable = bool(self.layout.names)
-        classes: Counter[str] = Counter()
-        for outputs in first:
+        choice = choose(first, self._settings.named, values=self._settings.kind is Kind.VALUES)
+        labels: list[str] = []
+        for outputs in first if choice.layout.names else ():
             try:
                 # The middle item: any rule that does not look at what it says would do.
-                reading = read(outputs, self.layout, 0.5)
+                reading = read(outputs, choice.layout, 0.5)
             except UndecodableError:
                 continue
             if reading.label is not None:
-                classes[reading.label] += 1
+                labels.append(reading.label)
             self._remember(reading)
+        classes = Counter(labels)
+        if not choice.problem and len(classes) > DISTINCT_MAX * len(labels):
+            what = (
+                f"{len(classes)} of the first {len(labels)} labels differ, such as {excerpt(labels[0], _LABEL_SHOWN)}"
+            )
+            problem = f"{what}: what hardly repeats cannot be compared; {NAME_ANOTHER}"
+            choice = Choice(choice.layout, choice.reason, problem)
+        self._choice = choice
         limit = self._settings.classes_max
         told = sorted((label for label, _ in classes.most_common(limit)), key=_order)
         numbered = all(0 <= _order(label)[0] < limit for label in told)
@@ -170,13 +317,6 @@ class Watch:
 
 def _quantile(past: Sequence[float], q: float) -> float:
     return past[min(int(q * len(past)), len(past) - 1)]
-
-
-def _for_kind(kind: Kind, layout: Layout) -> Layout:
-    """What of the layout says anything about answers of this kind."""
-    if kind is Kind.VALUES:
-        return Layout(value=layout.value)
-    return Layout(layout.label, layout.scores, None, layout.softmax)
 
 
 def _order(label: str) -> tuple[int, str]:

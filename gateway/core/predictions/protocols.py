@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from gateway.core.predictions import oip
+from gateway.core.predictions import json_answers, oip
 from gateway.core.predictions.json_path import JsonPath
 from gateway.core.predictions.outputs import Decoder
+
+
+def _auto(_: Mapping[str, str]) -> Decoder:
+    return json_answers.decode
 
 
 def _oip(_: Mapping[str, str]) -> Decoder:
     return oip.decode
 
 
-PROTOCOLS: Mapping[str, Callable[[Mapping[str, str]], Decoder]] = {"oip": _oip, "json-path": JsonPath}
-"""How a decoder is made, given the paths of its outputs (which `oip`, whose outputs bear names, does not need)."""
+PROTOCOLS: Mapping[str, Callable[[Mapping[str, str]], Decoder]] = {"auto": _auto, "oip": _oip, "json-path": JsonPath}
+"""How a decoder is made, given the paths of its outputs (which those whose outputs bear names do not need)."""

@@ -14,7 +14,7 @@ class RouteWatch(msgspec.Struct, frozen=True):
     ``paths`` are the outputs' places where the protocol needs them. An answer may unfold to ``decoded_bytes_max``.
     """
 
-    protocol: str = "oip"
+    protocol: str = "auto"
     paths: dict[str, str] = {}
     watch: WatchSettings | None = None
     labels: LabelSettings | None = None

@@ -21,8 +21,9 @@ from gateway.core.predictions.events import (
     WatchSettings,
     mix_names,
 )
+from gateway.core.predictions.layout import Layout, choose
 from gateway.core.predictions.outputs import Output
-from gateway.core.predictions.reading import Layout, layout_of, read
+from gateway.core.predictions.reading import read
 from gateway.core.types import Variant
 
 
@@ -56,18 +57,18 @@ def happened(watch: Watch, answer: list[Output] | None, variant: Variant = Varia
 
 
 def test_outputs_are_known_by_what_stable_sends() -> None:
-    assert layout_of([classified(3, 0.25, 0.75)] * 5, {}) == Layout("label", "probabilities", None, softmax=False)
-    assert layout_of([classified("cat")] * 5, {}) == Layout("label")
-    assert layout_of([[Output("logits", (1, 3), [-1.0, 2.0, 0.5])]] * 5, {}) == Layout(
+    assert choose([classified(3, 0.25, 0.75)] * 5, {}).layout == Layout("label", "probabilities", None, softmax=False)
+    assert choose([classified("cat")] * 5, {}).layout == Layout("label")
+    assert choose([[Output("logits", (1, 3), [-1.0, 2.0, 0.5])]] * 5, {}).layout == Layout(
         None, "logits", None, softmax=True
     )
-    assert layout_of([valued(1.5)] * 5, {}) == Layout(value="price")
-    assert layout_of([[]] * 5, {}) == Layout()
-    assert layout_of([classified(3, 0.25, 0.75)] * 5, {"label": "other"}).label == "other"
+    assert choose([valued(1.5)] * 5, {}, values=True).layout == Layout(value="price")
+    assert choose([[]] * 5, {}).layout == Layout()
+    assert choose([classified(3, 0.25, 0.75)] * 5, {"label": "other"}).layout.label == "other"
 
 
 def test_an_output_that_comes_and_goes_is_no_part_of_the_layout() -> None:
-    assert layout_of([classified(1)] * 6 + [classified(1, 0.5, 0.5)] * 4, {}) == Layout("label")
+    assert choose([classified(1)] * 6 + [classified(1, 0.5, 0.5)] * 4, {}).layout == Layout("label")
 
 
 def test_the_highest_score_is_the_class_where_there_is_no_label() -> None:

@@ -1,0 +1,158 @@
+"""JSON answers of the common model servers, read without being told which one it is (protocol `auto`).
+
+Rules:
+
+1. An inference response of the Open Inference Protocol (`outputs` with datatypes, or a binary body) is read by `oip`.
+2. Rows come as ``{"predictions": [...]}`` (KServe V1, TensorFlow Serving, MLflow), as a list, or as the only list of
+   objects in an object; columns as ``{"outputs": {...}}`` (TensorFlow Serving) or ``{"predictions": {name: [...]}}``
+   (MLflow). Any other object is one row. Rows that are no objects make one output, named ``predictions``.
+3. A row's fields become outputs of the same name; of objects inside a row the names are joined by dots. A field that is
+   missing in a row, or is no regular tensor, is no output. A row that ranks candidates (``[{"label", "score"}, ...]``,
+   ``[["label", score], ...]``) says its best one.
+4. At most `OUTPUTS_MAX` outputs are kept, those with a class-like name first. Numbers and text in one field are read as
+   text. ``null`` and ``NaN`` are kept: they are an event of their own.
+5. An object with an ``error`` is no answer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+
+from gateway.core.predictions import oip
+from gateway.core.predictions.names import like_a_class, like_scores
+from gateway.core.predictions.outputs import OUTPUTS_MAX, Answer, Output, UndecodableError, Value, flat
+
+ROWS = "predictions"
+_DEPTH_MAX = 4
+_NAME_CHARS_MAX = 200
+_FIELDS_MAX = 512
+_LABELS, _SCORES = ("label", "class", "class_name"), ("score", "probability", "confidence")
+
+
+def decode(answer: Answer) -> list[Output]:
+    """The outputs of an answer. Raises UndecodableError."""
+    if answer.header_length.strip():
+        return oip.decode(answer)
+    try:
+        return oip.decode(answer)
+    except UndecodableError as error:
+        found = error
+    try:
+        # Python's own parser: it reads the NaN that its writer writes.
+        tree = json.loads(answer.body)
+    except (ValueError, RecursionError) as error:
+        raise UndecodableError(f"not JSON: {error}") from None
+    if _is_oip(tree):
+        raise found
+    try:
+        return _outputs(tree)
+    except RecursionError:
+        raise UndecodableError("nested too deep") from None
+
+
+def _is_oip(tree: object) -> bool:
+    outputs = tree.get("outputs") if isinstance(tree, dict) else None
+    return isinstance(outputs, list) and any(isinstance(one, dict) and "datatype" in one for one in outputs)
+
+
+def _outputs(tree: object) -> list[Output]:
+    if isinstance(tree, list):
+        return _rows(tree)
+    if not isinstance(tree, dict):
+        return _rows([tree])
+    if tree.get("error"):
+        raise UndecodableError("it is an error, not a prediction")
+    for key in (ROWS, "outputs", "results"):
+        if key in tree:
+            found = tree[key]
+            if isinstance(found, list):
+                return _rows(found, ROWS if key == "results" else key)
+            return _columns(found) if isinstance(found, dict) else _rows([found], key)
+    lists = [value for value in tree.values() if _is_records(value)]
+    if len(lists) == 1:
+        return _rows(lists[0])
+    # Nothing but scores: one row's vector, not a column.
+    return _rows([tree]) if all(map(like_scores, tree)) else _columns(tree)
+
+
+def _is_records(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
+
+
+def _columns(tree: Mapping[str, object]) -> list[Output]:
+    """Columns of one length; otherwise the fields of one row."""
+    sizes = {len(value) if isinstance(value, list) else -1 for value in tree.values()}
+    if len(sizes) == 1 and -1 not in sizes:
+        return _named((name, value) for name, value in tree.items() if isinstance(value, list))
+    return _rows([tree])
+
+
+def _rows(rows: list[object], name: str = ROWS) -> list[Output]:
+    if rows and all(isinstance(row, list) and row for row in rows):
+        best = [_best(row) for row in rows if isinstance(row, list)]
+        if all(one is not None for one in best):
+            rows = list(best)
+    if not rows or not any(isinstance(row, dict) for row in rows):
+        shape, values = flat(rows)
+        return [Output(name, shape, _alike(values))]
+    fields = [dict(_fields(row)) if isinstance(row, dict) else {} for row in rows]
+    return _named((key, [row[key] for row in fields]) for key in fields[0] if all(key in row for row in fields))
+
+
+def _fields(row: Mapping[str, object], prefix: str = "", depth: int = 1) -> Iterable[tuple[str, object]]:
+    for key, value in row.items():
+        if isinstance(value, dict) and depth < _DEPTH_MAX:
+            yield from _fields(value, f"{prefix}{key}.", depth + 1)
+        else:
+            yield prefix + key, value
+
+
+def _best(row: list[object]) -> dict[str, object] | None:
+    """The best of a row's ranked candidates; None if it ranks none."""
+    candidates = [_candidate(one) for one in row]
+    known = [one for one in candidates if one is not None]
+    if len(known) < len(row):
+        return None
+    label, score = max(known, key=lambda one: one[1])
+    return {"label": label, "score": score}
+
+
+def _candidate(one: object) -> tuple[str | int, float] | None:
+    if isinstance(one, list) and len(one) == 2:
+        label, score = one
+    elif isinstance(one, dict):
+        label = next((one[key] for key in _LABELS if key in one), None)
+        score = next((one[key] for key in _SCORES if key in one), None)
+    else:
+        return None
+    is_label = isinstance(label, str) or (isinstance(one, dict) and type(label) is int)
+    return (label, score) if is_label and type(score) in (int, float) else None
+
+
+def _named(columns: Iterable[tuple[str, list[object]]]) -> list[Output]:
+    """The columns that are tensors, the class-like ones first where they are too many."""
+    found: list[Output] = []
+    names: list[str] = []
+    for name, column in columns:
+        names.append(name)
+        if len(names) > _FIELDS_MAX:
+            break
+        try:
+            shape, values = flat(column)
+        except UndecodableError:
+            continue
+        found.append(Output(name[:_NAME_CHARS_MAX], shape, _alike(values)))
+    if not found:
+        raise UndecodableError(f"no field is a value or a list of values: {', '.join(names[:5]) or 'it has none'}")
+    if len(found) > OUTPUTS_MAX:
+        found = sorted(found, key=lambda output: not like_a_class(output.name))[:OUTPUTS_MAX]
+    return list({output.name: output for output in found}.values())
+
+
+def _alike(values: list[Value]) -> list[Value]:
+    """Values of one kind, as the other decoders give them: where kinds are mixed, all of them as text."""
+    kinds = {type(value) for value in values if value is not None}
+    if kinds <= {int, float} or len(kinds) <= 1:
+        return values
+    return [None if value is None else str(value) for value in values]
