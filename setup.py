@@ -34,6 +34,7 @@ COMPILED = (
                 "extras",
                 "faults",
                 "fieldpolicy",
+                "first_line",
                 "headers",
                 "http1",
                 "logged",

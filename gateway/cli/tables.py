@@ -38,7 +38,8 @@ def console() -> Console:
 
 def status_view(routes: Sequence[RouteView], rollouts: Sequence[RolloutBody]) -> RenderableType:
     """All there is to see: the routes, then each rollout with its evidence."""
-    return Group(routes_table(routes, rollouts), *(rollout_view(rollout) for rollout in rollouts))
+    warnings = [_line("warning", f"{route.name}: {route.warning}") for route in routes if route.warning]
+    return Group(routes_table(routes, rollouts), *warnings, *(rollout_view(rollout) for rollout in rollouts))
 
 
 def routes_table(routes: Iterable[RouteView], rollouts: Iterable[RolloutBody]) -> Table:

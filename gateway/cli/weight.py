@@ -26,3 +26,5 @@ def weight(client: Client, route: str, percent: float, reason: str, as_json: boo
     canary = view.canary or "the canary"
     applied = f"{view.workers_applied} of {view.workers} workers route by table {view.epoch}"
     click.echo(one_line(f"{view.name}: {view.canary_percent:g} % to {canary}; {applied}"))
+    if view.warning:
+        click.echo(one_line(f"warning: {view.warning}"), err=True)

@@ -186,7 +186,8 @@ def _plain(text: str) -> str:
 
 
 def host_name(text: str) -> str:
-    """A host name or IPv4 address, in lower case."""
+    """A host name or IPv4 address, in lower case; the dot behind an absolute name is left out."""
+    text = text.removesuffix(".") if len(text) > 1 else text
     if not text.isascii():
         raise BadValue(f"the host {show(text)} is not ASCII", "write its punycode form (xn--...)")
     if not _HOST.fullmatch(text) or len(text) > 253:

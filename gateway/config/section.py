@@ -33,6 +33,16 @@ def _in_basis_points(percent: float) -> float:
     return percent
 
 
+def _leaves_a_control(percent: float) -> float:
+    """A verdict compares concurrent requests; at 100 % stable has none."""
+    if percent >= 100:
+        raise BadValue(
+            "a step of 100 % leaves stable no requests to compare the canary with",
+            "give less, such as 50: a promotion goes to 100 % by itself, and bake_s watches the version there",
+        )
+    return percent
+
+
 def _beside_the_file(value: object, info: ValidationInfo) -> Path:
     """A path relative to the configuration file, whose directory is the validation's context."""
     if isinstance(value, Path):
@@ -45,7 +55,13 @@ def _beside_the_file(value: object, info: ValidationInfo) -> Path:
 Seconds = Annotated[float, Field(gt=0, le=YEAR_S), Noun("a number of seconds")]
 Milliseconds = Annotated[float, Field(ge=0, le=YEAR_S), Noun("a number of milliseconds")]
 Percentage = Annotated[float, Field(ge=0, le=100), AfterValidator(_in_basis_points), Noun("a percentage")]
-StepPercentage = Annotated[float, Field(gt=0, le=100), AfterValidator(_in_basis_points), Noun("a percentage")]
+StepPercentage = Annotated[
+    float,
+    Field(gt=0, le=100),
+    AfterValidator(_in_basis_points),
+    AfterValidator(_leaves_a_control),
+    Noun("a percentage"),
+]
 Probability = Annotated[float, Field(gt=0, lt=1), Noun("a probability")]
 Share = Annotated[float, Field(ge=0, le=1), Noun("a share")]
 Ratio = Annotated[float, Field(ge=1, le=1000), Noun("a ratio")]

@@ -298,6 +298,7 @@ class Controller(Wishes):
             rollout_id=state.rollout.rollout_id or None,
             phase=state.rollout.phase.value,
             configured_stable=state.config.stable,
+            warning=insight.weight_warning(served),
         )
 
     def rollouts(self, route: str | None = None, limit: int = 50, before: str | None = None) -> list[RolloutView]:

@@ -9,7 +9,8 @@ from gateway.control.hub import WorkerHub
 from gateway.control.observer import Observer
 from gateway.control.prober import Health
 from gateway.control.views import BackendView, EndpointView, WorkerView
-from gateway.core.traffic.table import RoutingTable
+from gateway.core.traffic.table import Route, RoutingTable
+from gateway.core.types import WEIGHT_BP_MAX
 
 
 def workers(hub: WorkerHub, observer: Observer, now_s: float) -> list[WorkerView]:
@@ -54,3 +55,15 @@ def unserved(table: RoutingTable, health: Iterable[Health]) -> list[str]:
         for route in table.routes
         if not up.get(route.stable, True)
     ]
+
+
+def weight_warning(route: Route) -> str:
+    """What an operator should know about a route's weight, in one sentence; empty where there is nothing to say."""
+    if route.weight_bp < WEIGHT_BP_MAX:
+        return ""
+    budget = f"the rescue budget of {route.rescue.budget_percent:g} % of requests"
+    rescues = f"only {budget} protects users" if route.rescue.replayable else "nothing protects users"
+    return (
+        f"stable gets no requests at 100 %, so {route.canary} can neither be judged nor rolled back automatically,"
+        f" and {rescues} from its failures"
+    )

@@ -67,6 +67,8 @@ class RouteView(msgspec.Struct, frozen=True):
     phase: str
     # What the configuration names; `stable` is another one after a promotion that it does not know of.
     configured_stable: str | None = None
+    # What an operator should know about the weight as it is, in one sentence; empty where there is nothing to say.
+    warning: str = ""
 
 
 class RolloutView(msgspec.Struct, frozen=True):

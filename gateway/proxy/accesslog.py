@@ -30,6 +30,7 @@ from typing import Final
 import msgspec
 
 from gateway.core.errors import Blame
+from gateway.proxy.faults import Fault
 from gateway.runtime.settings import AccessLogSettings
 
 STDOUT: Final = "-"
@@ -66,6 +67,7 @@ class Line(msgspec.Struct):
     counted_ms: float | None = None
     blame: str = "none"
     fault: str | None = None
+    detail: str | None = None
     connect_ms: float | None = None
     first_byte_ms: float | None = None
     total_ms: float = 0.0
@@ -143,9 +145,10 @@ class AccessLog:
         self._lines.append(data + b"\n")
         self._bytes += len(data) + 1
 
-    def refused(self, client: bytes, reason: str, status: int) -> None:
+    def refused(self, client: bytes, fault: Fault) -> None:
         """Log what was refused before it was a request."""
-        line = Line(self.now(), status, client=text(client), fault=reason, blame=Blame.DOWNSTREAM.value)
+        line = Line(self.now(), fault.status, client=text(client), blame=Blame.DOWNSTREAM.value)
+        line.fault, line.detail = fault.reason, fault.detail or None
         self.write(line, failed=True)
 
     def flush(self) -> None:

@@ -371,7 +371,7 @@ class Exchange(Extras):
             return
         out = self._out
         out.append(_STATUS_OK if status == 200 and reason == b"OK" else b"HTTP/1.1 %d %b\r\n" % (status, reason))
-        out += head.lines
+        out += head.lines if status != 426 else head.lines_of_426()
         if self._specimen is not None:
             self._specimen.head(status, head.lines)
         out.append(_VARIANT_LINES[self.variant])

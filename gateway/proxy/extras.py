@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 # How long a client waits for leave to send its body that its backend does not give.
 _CONTINUE_S: Final = 0.5
+_NO_WEIGHT: Final = re.compile(rb"q=0(?:\.0{0,3})?")
 _NUMBER: Final = re.compile(rb"[0-9]{1,9}\Z")
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -84,7 +85,7 @@ class Extras(Logged):
             return
         extra = Extra()
         if rare is not None:
-            extra.takes_trailers = any(b"trailers" in _tokens(value) for value in rare.te)
+            extra.takes_trailers = any(_accepts_trailers(value) for value in rare.te)
             extra.announced = rare.trailer
             extra.upgrades = [token for value in rare.upgrade for token in _tokens(value)]
         if extra.takes_trailers or extra.upgrades or head.expects_continue:
@@ -205,8 +206,7 @@ class Extras(Logged):
             return False
         named = [value for name, value in fields if name.lower() == b"upgrade"]
         options = [token for name, value in fields if name.lower() == b"connection" for token in _tokens(value)]
-        framed = any(name.lower() in (b"content-length", b"transfer-encoding") for name, _ in fields)
-        if len(named) != 1 or named[0].strip().lower() != extra.upgrade or b"upgrade" not in options or framed:
+        if len(named) != 1 or named[0].strip().lower() != extra.upgrade or b"upgrade" not in options:
             return False
         head = read_response(fields, self._worker.fields)
         if isinstance(head, Fault):
@@ -254,3 +254,16 @@ class Extras(Logged):
 
 def _tokens(value: bytes) -> list[bytes]:
     return [token.partition(b";")[0].strip().lower() for token in value.split(b",")]
+
+
+def _accepts_trailers(te: bytes) -> bool:
+    """Whether a TE field accepts trailers: a weight of zero declines them (RFC 9110, 10.1.4 and 12.4.2).
+
+    >>> [_accepts_trailers(te) for te in (b"trailers", b"gzip, Trailers;q=0.1", b"trailers;q=0", b"trailers; Q=0.000")]
+    [True, True, False, False]
+    """
+    for coding in te.split(b","):
+        name, _, parameters = coding.partition(b";")
+        if name.strip().lower() == b"trailers":
+            return _NO_WEIGHT.fullmatch(parameters.strip().lower()) is None
+    return False

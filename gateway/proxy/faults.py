@@ -17,16 +17,26 @@ TYPE_PREFIX: Final = "urn:canary-gateway:problem:"
 
 
 class Fault:
-    """Why an exchange failed. ``close``: the connection's framing is in doubt, or it must end for another reason."""
+    """Why an exchange failed. ``close``: the connection's framing is in doubt, or it must end for another reason.
 
-    __slots__ = ("blame", "close", "reason", "status", "title")
+    ``detail`` says what it was in this very request; empty where the title says it all.
+    """
 
-    def __init__(self, reason: str, status: int, blame: Blame, title: str, *, close: bool = False) -> None:
+    __slots__ = ("blame", "close", "detail", "reason", "status", "title")
+
+    def __init__(
+        self, reason: str, status: int, blame: Blame, title: str, *, close: bool = False, detail: str = ""
+    ) -> None:
         self.reason = reason
         self.status = status
         self.blame = blame
         self.title = title
         self.close = close
+        self.detail = detail
+
+    def because(self, detail: str) -> Fault:
+        """The same fault with what it was in one request. It is another object: compare by ``reason``."""
+        return Fault(self.reason, self.status, self.blame, self.title, close=self.close, detail=detail)
 
 
 def _downstream(reason: str, status: int, title: str, *, close: bool = True) -> Fault:
@@ -39,6 +49,7 @@ def _upstream(reason: str, status: int, title: str) -> Fault:
 
 # The client's doing. Where framing is in doubt the connection is closed.
 BAD_REQUEST: Final = _downstream("bad_request", 400, "the request is malformed")
+BAD_FIELD_NAME: Final = _downstream("bad_field_name", 400, "a header field's name is not accepted here")
 BAD_HOST: Final = _downstream("bad_host", 400, "the Host header is missing, repeated or malformed")
 BAD_FRAMING: Final = _downstream("bad_framing", 400, "the request's body length is ambiguous")
 BAD_TARGET: Final = _downstream("bad_target", 400, "the request target is malformed")
@@ -48,13 +59,15 @@ BODY_TOO_LARGE: Final = _downstream("body_too_large", 413, "the request body is 
 HEAD_TIMEOUT: Final = _downstream("head_timeout", 408, "the request head did not arrive in time")
 BODY_TIMEOUT: Final = _downstream("body_timeout", 408, "the request body stalled")
 METHOD_NOT_ALLOWED: Final = _downstream("method_not_allowed", 405, "CONNECT and TRACE are not served")
+METHOD_UNKNOWN: Final = _downstream("method_unknown", 501, "the request's method is not known here")
 EXPECTATION_FAILED: Final = _downstream("expectation_failed", 417, "only 100-continue can be expected", close=False)
 TOO_MANY_FROM_CLIENT: Final = _downstream("too_many_from_client", 429, "this client has too many connections")
 BODY_TOO_SLOW: Final = _downstream("body_too_slow", 408, "the request body came more slowly than is allowed")
 # Closed without an answer: whoever began so would not understand one.
 BAD_PROXY_HEADER: Final = _downstream("bad_proxy_header", 400, "the connection does not begin with a PROXY header")
 TLS_HANDSHAKE: Final = _downstream("tls_handshake", 400, "the TLS handshake failed, or was not finished in time")
-HTTP2_UNSUPPORTED: Final = _downstream("http2_unsupported", 400, "HTTP/2 is not served here: speak HTTP/1.1")
+VERSION_UNSUPPORTED: Final = _downstream("version_unsupported", 505, "this version of HTTP is not served: use HTTP/1.1")
+HTTP2_UNSUPPORTED: Final = _downstream("http2_unsupported", 505, "HTTP/2 is not served here: use HTTP/1.1")
 NO_ROUTE: Final = _downstream("no_route", 404, "no route matches this host and path", close=False)
 LOOP: Final = Fault("loop", 508, Blame.INTERNAL, "the request has passed this gateway before")
 
@@ -95,7 +108,7 @@ def problem(fault: Fault, detail: str = "") -> bytes:
             "type": type_,
             "title": fault.title,
             "status": fault.status,
-            "detail": detail or fault.title,
+            "detail": detail or fault.detail or fault.title,
             "reason": fault.reason,
         }
     )
@@ -137,5 +150,6 @@ _REASONS: Final = {
     502: b"Bad Gateway",
     503: b"Service Unavailable",
     504: b"Gateway Timeout",
+    505: b"HTTP Version Not Supported",
     508: b"Loop Detected",
 }

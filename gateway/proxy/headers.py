@@ -120,6 +120,7 @@ class MessageHead:
             self.content_length = plain.length
             self.length_line = plain.length_line
             return True
+        value = value.strip(b" \t")  # blanks around a value are no part of it (RFC 9110, 5.5)
         if self.content_length is not None or not _DIGITS.match(value):
             return False
         self.content_length = int(value)

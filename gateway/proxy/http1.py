@@ -5,7 +5,8 @@ Rules:
 1. llhttp parses with every lenient flag off, but for heads that are plain (plain.py) and bodies whose length such a
    head gave; limits on the head are ours, absolute and counted in bytes.
 2. Pipelined requests are answered in order, one exchange at a time; reading stops while others wait.
-3. A request whose framing is in doubt is answered with the smallest honest status, and the connection is closed.
+3. A request whose framing is in doubt is answered with the smallest honest status, and the connection is closed; what
+   llhttp cannot read because it is of another version or has an unknown method is told so (first_line.py).
 4. A client that has shut down its sending half still gets its answers; one that resets is gone.
 5. A response that ends before its request did closes the connection, after the client had time to read it.
 6. A client that does not read is sent nothing new: its next request waits, and in the end the connection is dropped.
@@ -21,7 +22,8 @@ from typing import Any, Final, cast
 
 import httptools
 
-from gateway.proxy import faults
+from gateway.core.traffic.addresses import plain_address
+from gateway.proxy import faults, first_line
 from gateway.proxy.clientend import ClientEnd
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.faults import Fault
@@ -32,10 +34,13 @@ from gateway.proxy.settlement import Settlement
 from gateway.proxy.state import WorkerState
 from gateway.proxy.tunnel import Tunnel
 from gateway.proxy.upstream import UpstreamConnection
+from gateway.runtime.settings import Limits
 
 # How long a kept connection may stand idle once the server drains: a request may be on its way already, and one that
 # was lost on it once is sent again after a second (RFC 6298, 2.4).
 _DRAIN_IDLE_S: Final = 3.0
+# Of the name of a field that is over a limit so much is shown to who sent it.
+_SHOWN_MAX: Final = 100
 
 
 class DownstreamConnection(ClientEnd):
@@ -108,7 +113,7 @@ class DownstreamConnection(ClientEnd):
         """Learn who is there, and refuse when there are too many."""
         self.transport = cast("asyncio.Transport", transport)
         address = transport.get_extra_info("peername")
-        name = address[0] if isinstance(address, tuple) else ""
+        name = plain_address(address[0]) if isinstance(address, tuple) else ""
         self.peer = name.encode()
         self.trusted = self._worker.trusts(name)
         self.tls = transport.get_extra_info("sslcontext") is not None
@@ -141,8 +146,8 @@ class DownstreamConnection(ClientEnd):
             self._after_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserCallbackError:
             raise  # a mistake of ours, not of the client: it must not pass for a 400
-        except httptools.HttpParserError:
-            self._refuse(faults.HTTP2_UNSUPPORTED if data.startswith(_HTTP2_PREFACE) else faults.BAD_REQUEST)
+        except httptools.HttpParserError as error:
+            self._not_parsed(seen, str(error))
         head_bytes_max = self._worker.limits.head_bytes_max
         if self._head_bytes and self._in_head:
             self._first_bytes = seen[-head_bytes_max:]
@@ -151,6 +156,25 @@ class DownstreamConnection(ClientEnd):
         if self._head_bytes > head_bytes_max:
             self._refuse(faults.HEAD_TOO_LARGE)
         self._advance()
+
+    def _not_parsed(self, seen: bytes, error: str) -> None:
+        """llhttp has failed on a message that begins with ``seen``: read it as HTTP/1.1, or say what is wrong."""
+        if not self._in_head or self._fields:
+            self._refuse(faults.BAD_REQUEST)
+            return
+        understood = first_line.request_as_1_1(seen, error)
+        if understood is None:
+            self._refuse(first_line.refusal(seen, error))
+            return
+        self._parser = httptools.HttpRequestParser(self)
+        try:
+            self._parser.feed_data(understood)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._after_upgrade(understood[upgrade.args[0] :])
+        except httptools.HttpParserCallbackError:
+            raise  # a mistake of ours, not of the client
+        except httptools.HttpParserError:
+            self._refuse(faults.BAD_REQUEST)
 
     def _plainly(self, data: bytes) -> bytes:
         """Take what is owed of a plain body, and plain heads; the rest is for llhttp, or nothing."""
@@ -230,7 +254,8 @@ class DownstreamConnection(ClientEnd):
         """A piece of the request target."""
         self._target += piece
         if len(self._target) > self._worker.limits.line_bytes_max:
-            self._refuse(faults.TARGET_TOO_LONG)
+            limit = f"limits.line_bytes_max is {self._worker.limits.line_bytes_max}"
+            self._refuse(faults.TARGET_TOO_LONG.because(f"the request target is over the limit: {limit}"))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header field; trailers arrive here too, after the head."""
@@ -250,7 +275,7 @@ class DownstreamConnection(ClientEnd):
             or size > limits.line_bytes_max
             or self._head_size > limits.head_bytes_max
         ):
-            self._refuse(faults.HEAD_TOO_LARGE)
+            self._refuse(faults.HEAD_TOO_LARGE.because(_limit_of_head(limits, len(self._fields), name, size)))
 
     def on_headers_complete(self) -> None:
         """The head is whole: make the exchange and queue it."""
@@ -392,8 +417,11 @@ class DownstreamConnection(ClientEnd):
         elif self._refusal is not None and not self._ended:
             self._worker.counts.fault(self._refusal.reason)
             if self._worker.access is not None:
-                self._worker.access.refused(self.peer, self._refusal.reason, self._refusal.status)
-            self.write_problem(self._refusal, keep=False)
+                self._worker.access.refused(self.peer, self._refusal)
+            if self._refusal is faults.HTTP2_UNSUPPORTED:
+                self.write(first_line.HTTP2_REFUSAL)
+            else:
+                self.write_problem(self._refusal, keep=False)
             self._linger()
 
     @property
@@ -478,4 +506,11 @@ class DownstreamConnection(ClientEnd):
         self._leave(more_comes=more_comes)
 
 
-_HTTP2_PREFACE: Final = b"PRI * HTTP/2"
+def _limit_of_head(limits: Limits, fields: int, name: bytes, size: int) -> str:
+    """Which limit of a head was exceeded, by its key in the configuration."""
+    if fields > limits.header_fields_max:
+        return f"more than {limits.header_fields_max} header fields: see limits.header_fields_max"
+    if size > limits.line_bytes_max:
+        shown = name[:_SHOWN_MAX].decode("latin-1")
+        return f"the header field {shown} is over {limits.line_bytes_max} bytes: see limits.line_bytes_max"
+    return f"the request head is over {limits.head_bytes_max} bytes: see limits.head_bytes_max"

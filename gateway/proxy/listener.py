@@ -22,6 +22,7 @@ import ssl
 from collections.abc import Callable
 from typing import Any, cast
 
+from gateway.core.traffic.addresses import plain_address, plain_network
 from gateway.proxy import faults
 from gateway.proxy.client import ClientConnection
 from gateway.proxy.guard import DescriptorGuard
@@ -80,7 +81,7 @@ class Listener:
         self._socket = sock
         self._tls = tls
         self._proxy = proxy_protocol
-        self._balancers = tuple(ipaddress.ip_network(cidr) for cidr in proxy_protocol.trusted) if proxy_protocol else ()
+        self._balancers = tuple(plain_network(cidr) for cidr in proxy_protocol.trusted) if proxy_protocol else ()
         self._guard = DescriptorGuard(worker.limits.connections_max)
         self.registry = ClientRegistry()
         # Accepted, and not yet a connection: tasks that read the PROXY header or shake hands.
@@ -157,7 +158,9 @@ class Listener:
                 return False
             return error.errno != errno.EBADF  # it ended in the queue (ECONNABORTED and the like): on to the next
         sock.setblocking(False)
-        task = self._loop.create_task(self._arrive(sock, address[0] if isinstance(address, tuple) else ""))
+        task = self._loop.create_task(
+            self._arrive(sock, plain_address(address[0]) if isinstance(address, tuple) else "")
+        )
         self._arriving.add(task)
         task.add_done_callback(self._arriving.discard)
         return True
@@ -209,7 +212,7 @@ class Listener:
         if not self._from_balancer(peer):
             raise BadProxyHeader("it is not in proxy_protocol.trusted")
         async with asyncio.timeout(timeout_s):
-            return await read_source(sock) or peer
+            return plain_address(await read_source(sock) or peer)
 
     def _from_balancer(self, peer: str) -> bool:
         try:

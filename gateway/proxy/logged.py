@@ -47,6 +47,8 @@ class Logged(Settlement):
         elif fault is not None:
             line.blame = fault.blame.value
         line.fault = fault.reason if fault is not None else record.fault
+        if fault is not None:
+            line.detail = fault.detail or None
         if record.counted:
             line.counted, line.counted_ms = record.counted, record.counted_us / 1000
         if record.lease_us >= 0:

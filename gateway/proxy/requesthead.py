@@ -14,8 +14,12 @@ from gateway.proxy.plain import Block, PlainHead
 
 # A request that bears our own Via this often is going in circles.
 VIA_PASSES_MAX: Final = 3
+# Of a name that is refused so much is shown to who sent it.
+_SHOWN_MAX: Final = 100
 
-_HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?\Z")
+# uri-host [ ":" port ] (RFC 9110, 7.2); the port may be empty (RFC 3986, 3.2.3) and is at most 65535.
+_PORT: Final = rb"0{0,16}(?:[0-9]{0,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+_HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::" + _PORT + rb")?\Z")
 
 
 class Rare:
@@ -85,7 +89,7 @@ def read_request(
         if passed.known:
             return _known_request(plain, passed, peer, tls, policy)
     if version not in ("1.1", "1.0"):
-        return faults.BAD_REQUEST
+        return faults.VERSION_UNSUPPORTED
     head = RequestHead()
     head.fields = fields
     lines = head.lines
@@ -136,7 +140,7 @@ def read_request(
                 lines += (name, b": ", value, b"\r\n")
         elif low not in policy.special_in_request:  # then it has an underscore
             if policy.rejects_underscores:
-                return faults.BAD_REQUEST
+                return faults.BAD_FIELD_NAME.because(_underscored(name))
             if not policy.drops_underscores:
                 lines += (name, b": ", value, b"\r\n")
         else:
@@ -252,6 +256,7 @@ def _known_request(plain: PlainHead, passed: PassedRequest, peer: bytes, tls: bo
 
 def _read_rare(rare: Rare, low: bytes, value: bytes, trusted: bool, policy: FieldPolicy) -> None:
     """Take note of a field that few requests have; what is not wanted here is dropped."""
+    value = value.strip(b" \t")  # llhttp leaves the blanks behind a value
     if low == b"upgrade":
         rare.upgrade.append(value)
     elif low == b"te":
@@ -267,6 +272,13 @@ def _read_rare(rare: Rare, low: bytes, value: bytes, trusted: bool, policy: Fiel
         rare.tracestates.append(value)
     elif low == policy.request_id and trusted and rare.request_id is None:
         rare.request_id = value
+
+
+def _underscored(name: bytes) -> str:
+    return (
+        f"the header field {name[:_SHOWN_MAX].decode('latin-1')} has an underscore in its name, which some servers read"
+        " as a hyphen; rename it, or set headers.underscores to drop or pass"
+    )
 
 
 def read_target(target: bytes, method: bytes) -> tuple[bytes, bytes, bytes | None] | Fault:

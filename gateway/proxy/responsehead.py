@@ -14,12 +14,18 @@ from gateway.proxy.plain import Block, PlainHead
 class ResponseHead(MessageHead):
     """What the gateway read from an answer's head."""
 
-    __slots__ = ("trailer",)
+    __slots__ = ("trailer", "upgrade")
 
     def __init__(self) -> None:
         super().__init__()
+        # The protocols that it offers: a 426 has to name them (RFC 9110, 15.5.22).
+        self.upgrade: Sequence[bytes] = ()
         # The values of Trailer: passed on only to those who take trailers.
         self.trailer: Sequence[bytes] = ()
+
+    def lines_of_426(self) -> list[bytes]:
+        """The lines with the protocols that the backend requires; of other answers they stop here (hop by hop)."""
+        return [*self.lines, *(b"connection: upgrade\r\nupgrade: %b\r\n" % value for value in self.upgrade)]
 
 
 def read_response(
@@ -51,6 +57,8 @@ def read_response(
                 nominated = named | (nominated or set())
         elif low == b"trailer":
             head.trailer = (*head.trailer, value)
+        elif low == b"upgrade":
+            head.upgrade = (*head.upgrade, value)
     if head.chunked and head.content_length is not None:
         return faults.BAD_RESPONSE
     if nominated:

@@ -12,6 +12,7 @@ import random
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+from gateway.core.traffic.addresses import plain_network
 from gateway.core.traffic.router import Router
 from gateway.core.traffic.table import Rescue, RoutingTable
 from gateway.proxy import faults
@@ -97,7 +98,7 @@ class WorkerState:
         self.pools = Pools(loop, self.plain)
         self.active: dict[Settlement, None] = {}
         self.connections: set[DownstreamConnection] = set()
-        self._trusted = tuple(ipaddress.ip_network(cidr) for cidr in trusted_proxies)
+        self._trusted = tuple(plain_network(cidr) for cidr in trusted_proxies)
         self._budgets: dict[str, RescueBudget] = {}
         self.deaths = DeathWatch(loop)
         # Bytes that had arrived, and when: of request bodies that are under way.

@@ -6,8 +6,9 @@ Rules:
    checked once more in responsehead.py. Anything malformed is the backend's fault, and the connection is discarded.
 2. A connection goes back to the pool only when the response was complete, framed by length or chunks, not marked
    ``close``, and nothing came after it.
-3. Interim responses (1xx) are messages of their own; 101 is never right, since no upgrade is ever asked for.
    None of it while a request is still being sent on it: the rest of that would become part of the next.
+3. Interim responses (1xx, known ones or not) are messages of their own without a body; 101 is right only where an
+   upgrade was asked for.
 4. A HEAD response has no body whatever its head says; llhttp cannot be told, so it gets a fresh parser afterwards.
 5. Backpressure is passed on both ways by pausing the other side's reads.
 """
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 import httptools
 
-from gateway.proxy import faults
+from gateway.proxy import faults, first_line
 from gateway.proxy.faults import Fault
 from gateway.proxy.plain import Recall
 from gateway.proxy.responsehead import read_response
@@ -46,6 +47,7 @@ class UpstreamConnection:
     """
 
     __slots__ = (
+        "_begins",
         "_bodyless",
         "_complete",
         "_drained",
@@ -89,6 +91,7 @@ class UpstreamConnection:
         self._fields: list[tuple[bytes, bytes]] = []
         self._head_bytes = 0
         self._head_done = False
+        self._begins = True  # the next byte is a message's first
         self._complete = False
         self._bodyless = False
         self._until_close = False
@@ -160,17 +163,16 @@ class UpstreamConnection:
         if self._left:
             self._plain_body(data)
         elif self._head_bytes or self._complete or exchange is None or not self._plainly(data, exchange):
+            begins = self._begins
+            if begins and first_line.is_no_answer(data):
+                self._fault = faults.BAD_RESPONSE
             self._head_bytes += len(data)
             try:
-                self._parser.feed_data(data)
-            except httptools.HttpParserCallbackError:
-                raise  # a mistake of ours, not of the backend
+                self._feed(data, begins)
             except httptools.HttpParserUpgrade as upgraded:
                 if exchange is not None and exchange.switched:
                     exchange.upstream_switched(self, data[upgraded.args[0] :])
                     return
-                self._malformed()
-            except httptools.HttpParserError:
                 self._malformed()
         if self._head_bytes > HEAD_BYTES_MAX and not self._complete:
             self._fault = faults.BAD_RESPONSE
@@ -182,6 +184,22 @@ class UpstreamConnection:
                 self._sips = True
                 exchange.answer_is_long()
                 self.transport.set_protocol(Sips(self))
+
+    def _feed(self, data: bytes, begins: bool) -> None:
+        """Let llhttp parse; an answer that ``begins`` here in a later version of HTTP/1 is read as 1.1."""
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserCallbackError:
+            raise  # a mistake of ours, not of the backend
+        except httptools.HttpParserUpgrade:
+            raise
+        except httptools.HttpParserError as error:
+            understood = first_line.answer_as_1_1(data, str(error)) if begins else None
+            if understood is None:
+                self._malformed()
+                return
+            self._parser = httptools.HttpResponseParser(self)
+            self._feed(understood, begins)
 
     def _plainly(self, data: bytes, exchange: Exchange) -> bool:
         """Take a plain answer's head and what came of its body; False when it is for llhttp to read."""
@@ -250,6 +268,7 @@ class UpstreamConnection:
 
     def on_message_begin(self) -> None:
         """A message begins; one that follows a complete response was not asked for."""
+        self._begins = False
         if self._complete:
             self._malformed()
 
@@ -276,9 +295,11 @@ class UpstreamConnection:
             self._fault = faults.BAD_RESPONSE
             return
         if status < 200:
-            # llhttp gives other interim answers a body, which nobody could tell from the answer itself.
-            agreed = status == 101 and self._parser.should_upgrade() and exchange.upstream_agrees(self._fields)
-            if status not in (100, 102, 103) and not agreed:
+            if _has_body(self._fields):
+                self._fault = faults.BAD_RESPONSE  # nobody could tell its body from the answer itself
+            elif status < 100 or (
+                status == 101 and not (self._parser.should_upgrade() and exchange.upstream_agrees(self._fields))
+            ):
                 self._fault = faults.BAD_RESPONSE
             return
         head = read_response(self._fields, exchange.policy, version)
@@ -313,6 +334,7 @@ class UpstreamConnection:
             status = self._parser.get_status_code()
             if exchange is not None and status != 101:
                 exchange.upstream_interim(status, self._reason, self._fields)
+            self._begins = True
             self._fields = []
             self._reason = b""
 
@@ -360,3 +382,11 @@ class UpstreamConnection:
 
     def _discard(self) -> None:
         self.pool.release(self, reusable=False)
+
+
+def _has_body(fields: list[tuple[bytes, bytes]]) -> bool:
+    """Whether an interim answer says that it has a body: it cannot (RFC 9110, 15.2); an empty one is no harm."""
+    return any(
+        low == b"transfer-encoding" or (low == b"content-length" and value.strip(b" \t") != b"0")
+        for low, value in ((name.lower(), value) for name, value in fields)
+    )

@@ -108,7 +108,7 @@ def test_every_value_arrives_in_its_unit(tmp_path: Path) -> None:
         "    sticky: {cookie: Session}\n"
         "    rescue: {replayable: false, body_bytes_max: 0, budget_percent: 12.5, budget_burst: 3}\n"
         "    analysis: {latency: {tolerance_ms: 0.25, margin_ms: 7, quantiles: [0.9]}}\n"
-        "    plan: {steps: [{percent: 0.07, min_time_s: 0, min_requests: 7}, {percent: 100}], deadline_s: 9, "
+        "    plan: {steps: [{percent: 0.07, min_time_s: 0, min_requests: 7}, {percent: 99}], deadline_s: 9, "
         "on_deadline: rollback}\n"
     )
     config = config_of(tmp_path, text)
@@ -128,7 +128,7 @@ def test_every_value_arrives_in_its_unit(tmp_path: Path) -> None:
     )
     assert Router(table).match(b"A.EXAMPLE:8080", b"/v2/x") == table.route("model")
     assert analysis_spec(config.routes[0]).latency == LatencySpec(tolerance_us=250, margin_us=7000, quantiles=(0.9,))
-    steps = (Step(7, min_time_s=0.0, min_requests=7), Step(10_000))
+    steps = (Step(7, min_time_s=0.0, min_requests=7), Step(9_900))
     assert plan(config.routes[0]) == Plan(steps, 9.0, OnDeadline.ROLLBACK)
 
 

@@ -257,3 +257,16 @@ async def test_a_wish_in_the_wrong_phase_changes_nothing(tmp_path: Path) -> None
         with pytest.raises(TransitionError, match="allowed now: pause, set-weight, promote, abort"):
             await plane.controller.approve(rollout, "bob")
         assert plane.state() is before
+
+
+async def test_a_weight_of_100_says_that_nothing_can_be_judged(tmp_path: Path) -> None:
+    async with Plane(tmp_path, text()) as plane:
+        for weight_bp in (9_999, 10_000, 0):
+            view = await plane.controller.set_weight("r", weight_bp, "alice")
+            warned = "v2 can neither be judged nor rolled back" in view.warning and "20 % of requests" in view.warning
+            assert warned is (weight_bp == 10_000), view.warning
+            await plane.quiet()
+        await plane.controller.set_weight("r", 10_000, "alice")
+        await plane.quiet()
+        await plane.restart()
+        assert plane.controller.route("r").warning, "also after a restart"

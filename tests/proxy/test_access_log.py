@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from gateway.core.traffic.table import Rescue, Route, Sticky, Timeouts
 from gateway.proxy.accesslog import AccessLog, Line, Sink, path_text, text
-from gateway.runtime.settings import AccessLogSettings
+from gateway.runtime.settings import AccessLogSettings, Limits
 from tests.support.backend import Backend, answer, hang
 from tests.support.rawbackend import RawBackend, Wire, reset_on_close
 from tests.support.worker import RunningWorker, eventually, table
@@ -106,7 +106,7 @@ async def test_every_way_to_end_has_its_line(tmp_path: Path) -> None:
     assert (rescued["assigned"], rescued["variant"], rescued["counted"]) == ("canary", "stable", "errors")
     assert (unrouted["status"], unrouted["fault"], unrouted["blame"]) == (404, "no_route", "downstream")
     assert unrouted["route"] is None and unrouted["counted"] is None
-    assert (refused["status"], refused["fault"]) == (400, "bad_request")
+    assert (refused["status"], refused["fault"], refused["client"]) == (400, "bad_request", "127.0.0.1")
     assert [(line["status"], line["path"], line["blame"]) for line in aborted] == [
         (499, "/m", "downstream"),
         (499, "/m/waiting", "downstream"),
@@ -321,3 +321,27 @@ def test_a_log_behind_many_descriptors_waits_for_its_reader_like_any_other(tmp_p
         os.close(reading)
         os.close(writing)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_a_limit_that_was_hit_is_named_with_client_and_route(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    limits = Limits(line_bytes_max=300, header_fields_max=10, head_bytes_max=1024, body_bytes_max=10)
+    async with Backend() as a:
+        async with RunningWorker(table(ROUTE, a=a.port), access_log=settings(path), limits=limits) as w:
+            for fields in (b"X-Long: %b\r\n" % (b"x" * 400), b"A: 1\r\n" * 20, b"A: %b\r\n" % (b"y" * 250) * 5):
+                await w.raw(b"GET /m HTTP/1.1\r\nHost: h\r\n" + fields + b"\r\n")
+            await w.raw(b"GET /m%b HTTP/1.1\r\nHost: h\r\n\r\n" % (b"z" * 400))
+            await w.raw(b"GET /m HTTP/1.1\r\nHost: h\r\nX_Y: 1\r\n\r\n")
+            lines = await lines_of(path, 5)
+    for line, (status, word) in zip(
+        lines,
+        (
+            (431, "X-Long is over 300 bytes: see limits.line_bytes_max"),
+            (431, "more than 10 header fields: see limits.header_fields_max"),
+            (431, "over 1024 bytes: see limits.head_bytes_max"),
+            (414, "limits.line_bytes_max is 300"),
+            (400, "the header field X_Y has an underscore"),
+        ),
+        strict=True,
+    ):
+        assert line["status"] == status and word in line["detail"] and line["client"] == "127.0.0.1", line

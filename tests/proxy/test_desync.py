@@ -133,7 +133,7 @@ async def test_close_is_believed_also_beside_keep_alive() -> None:
 async def test_another_version_of_http_is_refused(version: bytes) -> None:
     async with Backend() as a, RunningWorker(table(ROUTE, a=a.port)) as w:
         got = await w.raw(b"POST / HTTP/%b\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" % version)
-    assert got.startswith(b"HTTP/1.1 400 "), got
+    assert got.startswith(b"HTTP/1.1 505 "), got
     assert not a.seen
 
 

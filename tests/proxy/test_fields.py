@@ -206,14 +206,6 @@ async def test_a_path_that_nobody_serves_is_said() -> None:
     assert '/v1/"<b>' in document["detail"] and "h:1" in document["detail"] and "secret" not in document["detail"]
 
 
-async def test_an_http2_client_is_told_so() -> None:
-    async with Backend() as a, RunningWorker(table(ROUTE, a=a.port)) as w:
-        got = await w.raw(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(27))
-        assert got.startswith(b"HTTP/1.1 400 ") and b"x-gateway-error: http2_unsupported" in got
-        assert b"HTTP/1.1" in got.partition(b"\r\n\r\n")[2]
-        assert not a.seen
-
-
 async def test_a_half_closed_client_has_given_up_where_the_route_says_so() -> None:
     never = asyncio.Event()
 

@@ -38,7 +38,6 @@ MALFORMED = {
     "a method of RTSP": b"SETUP /model RTSP/1.0\r\nHost: a\r\n\r\n",
     "ICE": b"SOURCE /model ICE/1.0\r\nHost: a\r\n\r\n",
     "garbage": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
-    "h2 preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
 }
 
 

@@ -51,6 +51,7 @@ class RunningWorker:
         limits: Limits | None = None,
         trusted: tuple[str, ...] = (),
         descriptors_max: int | None = None,
+        listener: socket.socket | None = None,
         **settings: Any,
     ) -> None:
         self.table = first
@@ -63,7 +64,7 @@ class RunningWorker:
         self._clock = SystemClock()
         self.hub = WorkerHub(self.observer, self._clock, lambda *_: None)
         self._directory = tempfile.TemporaryDirectory(prefix="gw-")
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self._listener = listener or socket.create_server(("127.0.0.1", 0), backlog=512)
         self.port: int = self._listener.getsockname()[1]
         self.process: asyncio.subprocess.Process
 

@@ -81,6 +81,29 @@ def parsed(text: str) -> Ip:
     return address
 
 
+def plain_address(text: str) -> str:
+    """A peer's address as people and networks know it: IPv4 on a socket for both families is IPv4, and has no zone.
+
+    >>> plain_address("::ffff:192.0.2.7"), plain_address("fe80::1%eth0"), plain_address("192.0.2.7")
+    ('192.0.2.7', 'fe80::1', '192.0.2.7')
+    """
+    if text.startswith("::ffff:") and "." in text:
+        return text[7:]
+    return text.partition("%")[0] if "%" in text else text
+
+
+def plain_network(text: str) -> IPv4Network | IPv6Network:
+    """A range as `plain_address` writes its addresses: one inside ``::ffff:0:0/96`` is a range of IPv4.
+
+    >>> plain_network("::ffff:10.0.0.0/104")
+    IPv4Network('10.0.0.0/8')
+    """
+    network = ip_network(text)
+    if isinstance(network, IPv6Network) and network.prefixlen >= 96 and network.network_address.ipv4_mapped:
+        return IPv4Network((network.network_address.ipv4_mapped, network.prefixlen - 96))
+    return network
+
+
 def _named(address: Ip, allowed: Sequence[AllowedBackend]) -> bool:
     """Whether a rule speaks of forbidden addresses alone, and of this one."""
     return any(

@@ -2,9 +2,11 @@
 
 Rules:
 
-1. A prefix matches at a segment boundary: ``/v2/models/a`` matches itself and ``/v2/models/a/infer``, not
-   ``/v2/models/ab``.
-2. Routes that name the request's host come before those that name none; within each, the longest prefix wins.
+1. A prefix matches at a segment boundary, and before the colon of a verb: ``/v1/models/a`` matches itself,
+   ``/v1/models/a/infer`` and ``/v1/models/a:predict``, not ``/v1/models/ab``.
+2. Routes that name the request's host come before those that name none; within each, the longest prefix wins. A host
+   is compared in lower case, without its port and without the dot that makes a name absolute (``example.`` is
+   ``example``).
 3. Matching looks at a *normalised copy* of the path (percent-decoded once, dot segments and doubled slashes gone), so
    that a disguised path cannot slip past a prefix; the bytes that are forwarded stay as they came.
 4. A path that decodes to NUL or other control characters, or climbs above the root, matches nothing.
@@ -19,6 +21,8 @@ from gateway.core.traffic.table import Route, RoutingTable
 
 _CACHE_MAX: Final = 4096
 _CACHED_PATH_BYTES_MAX: Final = 256
+# What may follow a prefix: nothing, a further segment, a verb (`:predict`).
+_BOUNDARIES: Final = frozenset((b"", b"/", b":"))
 
 
 class Router:
@@ -30,7 +34,7 @@ class Router:
         self._by_host: dict[str, list[tuple[bytes, Route]]] = {}
         for route in table.routes:
             for host in route.hosts or ("",):
-                self._by_host.setdefault(host.lower(), []).append((_prefix(route.path_prefix), route))
+                self._by_host.setdefault(_relative(host.lower()), []).append((_prefix(route.path_prefix), route))
         for entries in self._by_host.values():
             entries.sort(key=lambda entry: len(entry[0]), reverse=True)
         self._cache: dict[tuple[bytes, bytes], Route | None] = {}
@@ -58,7 +62,7 @@ class Router:
         name = _host_name(host)
         for entries in (self._by_host.get(name, ()) if name else (), self._by_host.get("", ())):
             for prefix, route in entries:
-                if normalised == prefix or normalised.startswith(prefix + b"/"):
+                if normalised.startswith(prefix) and normalised[len(prefix) : len(prefix) + 1] in _BOUNDARIES:
                     return route
         return None
 
@@ -92,4 +96,9 @@ def _host_name(host: bytes) -> str:
     name = host.decode("latin-1").lower()
     if name.startswith("["):
         return name.partition("]")[0] + "]"
-    return name.partition(":")[0]
+    return _relative(name.partition(":")[0])
+
+
+def _relative(name: str) -> str:
+    """A host name without the dot of the root: absolute and relative names mean the same host here."""
+    return name.removesuffix(".")
