@@ -42,6 +42,7 @@ COMPILED = (
                 "plain",
                 "plan",
                 "pool",
+                "probed",
                 "requesthead",
                 "responsehead",
                 "settlement",

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
+from msgspec import convert
 
 from gateway.cli import tables
 from gateway.cli.client import Client, one_line
 from gateway.cli.options import print_json, remote
+from gateway.control.views import EndpointView
 
 _LIMIT_MAX = 200
 
@@ -17,10 +19,15 @@ _LIMIT_MAX = 200
 @click.command()
 @remote
 def backends(client: Client, as_json: bool) -> None:
-    """Show the backends, their endpoints and what probes say of them."""
+    """Show the backends, their endpoints, what probes say of them and why."""
     found = client.call("GET", "/backends")
     rows = [
-        (backend["name"], ", ".join(backend["routes"]) or "-", endpoint["url"], _health(endpoint["healthy"]))
+        (
+            backend["name"],
+            ", ".join(backend["routes"]) or "-",
+            endpoint["url"],
+            health_of(convert(endpoint, EndpointView)),
+        )
         for backend in found["backends"]
         for endpoint in backend["endpoints"]
     ]
@@ -87,8 +94,22 @@ def _what(kind: str, data: dict[str, Any]) -> str:
     return data.get("reason") or ", ".join(f"{k}={v}" for k, v in data.items() if not isinstance(v, dict | list))
 
 
-def _health(healthy: bool | None) -> str:
-    return {True: "up", False: "DOWN", None: "not probed"}[healthy]
+def health_of(endpoint: EndpointView) -> str:
+    """An endpoint's health in a few words, and why it is so.
+
+    >>> health_of(EndpointView("v1", "http://a:1", False, "answered 404 to /ready", "2026-01-01T00:00:00+00:00"))
+    'DOWN: answered 404 to /ready (since 2026-01-01T00:00:00+00:00)'
+    >>> health_of(EndpointView("v1", "http://a:1", True, unknown="Too many open files"))
+    'up (probes cannot tell: Too many open files)'
+    """
+    if endpoint.healthy is None:
+        return "not probed"
+    words = "up" if endpoint.healthy else f"DOWN: {endpoint.why}"
+    if endpoint.healthy is False and endpoint.since:
+        words += f" (since {endpoint.since})"
+    if endpoint.kept:
+        words += "; kept in use: it answers requests"
+    return words + (f" (probes cannot tell: {endpoint.unknown})" if endpoint.unknown else "")
 
 
 def _show(

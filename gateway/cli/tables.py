@@ -173,7 +173,12 @@ def _number(log_e: float | None) -> str:
 
 
 def _endpoints(endpoints: Sequence[EndpointView]) -> Text:
-    down = [endpoint.url for endpoint in endpoints if endpoint.healthy is False]
+    down = [_down(endpoint) for endpoint in endpoints if endpoint.healthy is False]
     if down:
-        return Text(f"{len(endpoints) - len(down)}/{len(endpoints)} up; down: {one_line(', '.join(down))}", "red")
+        return Text(f"{len(endpoints) - len(down)}/{len(endpoints)} up; down: {one_line('; '.join(down))}", "red")
     return Text(f"{len(endpoints)}/{len(endpoints)} up")
+
+
+def _down(endpoint: EndpointView) -> str:
+    why = f" {endpoint.why}" if endpoint.why else ""
+    return endpoint.url + why + (", kept in use" if endpoint.kept else "")

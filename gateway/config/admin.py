@@ -117,4 +117,4 @@ class AdminConfig(Section):
     tokens: Annotated[list[TokenConfig], Field(max_length=TOKENS_MAX)] = []
     tls: AdminTlsConfig | None = None
     backend_allow: Annotated[list[AllowedBackendText], Field(max_length=1000)] = []
-    unready_without_stable: bool = True
+    unready_without_stable: bool = False

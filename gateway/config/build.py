@@ -71,6 +71,7 @@ def _backend(name: str, backend: BackendConfig) -> Backend:
         resolve_s=backend.resolve_s,
         resolve_max_age_s=backend.resolve_max_age_s,
         host_header=backend.host_header,
+        panic_percent=backend.panic_percent,
     )
 
 

@@ -126,6 +126,7 @@ class BackendConfig(Section):
     passive: PassiveConfig = PassiveConfig()
     resolve_s: Seconds = _BACKEND.resolve_s
     resolve_max_age_s: Seconds = _BACKEND.resolve_max_age_s
+    panic_percent: Percentage = _BACKEND.panic_percent
 
 
 class MatchConfig(Section):

@@ -25,6 +25,11 @@ class Alarms:
         return [reason for what, reason in self._standing.items() if what not in self._mild]
 
     @property
+    def warnings(self) -> list[str]:
+        """The same of alarms that traffic does not suffer from."""
+        return [reason for what, reason in self._standing.items() if what in self._mild]
+
+    @property
     def standing(self) -> list[AlarmView]:
         """The same with their names."""
         return [AlarmView(what, reason) for what, reason in self._standing.items()]

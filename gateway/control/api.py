@@ -15,6 +15,7 @@ from gateway.control.views import (
     AlarmView,
     BackendView,
     ControlEvent,
+    ProbeCounts,
     Readiness,
     RolloutView,
     RouteView,
@@ -114,6 +115,9 @@ class ControlPlane(Protocol):
 
     def inspected(self) -> tuple[Inspected | None, bool | None]:
         """What the inspector said last, and whether it is heard of (None: nobody needs one)."""
+
+    def probes(self) -> ProbeCounts:
+        """What the probes could not find out, by reason, and the backends in panic."""
 
     def readiness(self) -> Readiness:
         """Whether the gateway can do its work."""

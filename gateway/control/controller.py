@@ -7,7 +7,8 @@ Rules:
 3. An unreadable journal means stable only, and no rollout until it is mended (recovery.py).
 4. While stable answers nothing, the rollout is frozen: no verdict, no step up, no rollback but an operator's, and an
    alarm. What was counted meanwhile is no evidence.
-5. What fails for one route is that route's alarm until it works again; the others are judged all the same.
+5. What fails for one route is that route's alarm until it works again; the others are judged all the same, and the
+   instance stays ready.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from gateway.config.watching import watched
 from gateway.control import insight
 from gateway.control.alarms import Alarms
 from gateway.control.decisions import Decisions
+from gateway.control.endpoint_health import EndpointHealth, unserved, view
 from gateway.control.events import EventLog
 from gateway.control.executor import Executor
 from gateway.control.hub import WorkerHub
@@ -40,7 +42,7 @@ from gateway.control.views import (
     AlarmView,
     BackendView,
     ControlEvent,
-    EndpointView,
+    ProbeCounts,
     Readiness,
     RolloutView,
     RouteView,
@@ -67,6 +69,7 @@ _HUNG_ALARM_S = 300.0
 _CERTIFICATE_ALARM_S = 7 * 86_400.0
 # A worker reports every 50 ms; evidence in which the newest report is older than this decides nothing.
 _STALE_S = 2.0
+_HEALTH_LOOK_S = 1.0
 
 
 class Controller(Wishes):
@@ -87,7 +90,10 @@ class Controller(Wishes):
         self._observer = Observer()
         self.hub = WorkerHub(self._observer, self._clock, self._worker_changed)
         self._executor = Executor(table, self.hub, self._events)
-        self.prober = Prober(config.backends, self._endpoint_turned, lambda: self.hub.publish_health(self.prober.down))
+        self.prober = Prober(config.backends, self._endpoint_turned, self._publish_health, self._clock)
+        self._health = EndpointHealth(self.prober, self._observer, self._alarms)
+        self._ready: bool | None = None
+        self._health_looked_s = 0.0
         self.prober.guard(table.backends)
         self._routes = {route.name: RouteState(route) for route in config.routes}
         self._records = Records()
@@ -168,6 +174,7 @@ class Controller(Wishes):
     def tick(self) -> None:
         """Judge every route's evidence once, and act on it."""
         now_s = self._clock.monotonic_s()
+        self._health.take_reports()
         fresh = any(now_s - session.reported_s < _STALE_S for session in self.hub.sessions)
         for route in self._routes.values():
             self._decisions.give_up(route, now_s)
@@ -180,6 +187,18 @@ class Controller(Wishes):
         self._observer.forget(self._executor.table.epoch, now_s)
         self._scribe.watch()
         self._watch_processes(now_s)
+        if now_s - self._health_looked_s >= _HEALTH_LOOK_S:
+            self._health_looked_s = now_s
+            self._health.sound_alarms(self._clock.wall_s())
+            self._watch_readiness()
+
+    def _watch_readiness(self) -> None:
+        """Say it when `/readyz` changes its answer."""
+        now = self.readiness()
+        if self._ready is not None and now.ready != self._ready:
+            _log.warning("ready again" if now.ready else f"not ready any more: {'; '.join(now.reasons)}")
+            self._events.publish("readiness", msgspec.to_builtins(now))
+        self._ready = now.ready
 
     def _judge_safely(self, route: RouteState, now_s: float) -> None:
         alarm = f"analysis of {route.name}"
@@ -189,7 +208,7 @@ class Controller(Wishes):
             # A loop that dies would leave every canary without a judge; the fault is logged and held against readiness,
             # and the next tick tries again.
             _log.exception("the analysis of route %s failed", route.name)
-            self._alarms.sound(alarm, f"the analysis of route {route.name} fails; see the log")
+            self._alarms.sound(alarm, f"the analysis of route {route.name} fails; see the log", mild=True)
         else:
             self._alarms.clear(alarm)
 
@@ -231,7 +250,7 @@ class Controller(Wishes):
         frozen = bool(route.rollout.stable) and route.pulse.stopped(known.stable_up, now_s)
         alarm = f"no verdict on {route.name}"
         if reason := no_verdict(known, frozen=frozen):
-            self._alarms.sound(alarm, f"route {route.name}: {reason}")
+            self._alarms.sound(alarm, f"route {route.name}: {reason}", mild=True)
         else:
             self._alarms.clear(alarm)
         if route.frozen and not frozen:
@@ -294,7 +313,7 @@ class Controller(Wishes):
             epoch=table.epoch,
             workers=len(self.hub.sessions),
             workers_applied=self.hub.applied(table.epoch),
-            endpoints=tuple(_endpoint_view(h) for h in self.prober.health if h.backend in names),
+            endpoints=tuple(view(h) for h in self.prober.health if h.backend in names),
             rollout_id=state.rollout.rollout_id or None,
             phase=state.rollout.phase.value,
             configured_stable=state.config.stable,
@@ -333,7 +352,11 @@ class Controller(Wishes):
 
     def backends(self) -> list[BackendView]:
         """All backends."""
-        return insight.backends(self._config, self.prober.health)
+        return insight.backends(self._config, self._health)
+
+    def probes(self) -> ProbeCounts:
+        """What the probes could not find out, for metrics."""
+        return self._health.counts()
 
     def alarms(self) -> list[AlarmView]:
         """What is wrong right now."""
@@ -347,9 +370,10 @@ class Controller(Wishes):
     def readiness(self) -> Readiness:
         """Ready when all workers are heard of and route by the table in force, and no alarm stands."""
         sessions, now_s = self.hub.sessions, self._clock.monotonic_s()
-        reasons = self._alarms.reasons
-        if self._config.admin.unready_without_stable:
-            reasons += insight.unserved(self._executor.table, self.prober.health)
+        reasons, warnings = self._alarms.reasons, self._alarms.warnings
+        (reasons if self._config.admin.unready_without_stable else warnings).extend(
+            unserved(self._executor.table, self.prober.health)
+        )
         epoch = self._executor.table.epoch
         if self.notice.draining:
             reasons.append("the gateway stops")
@@ -360,7 +384,7 @@ class Controller(Wishes):
         silent = [str(s.hello.index) for s in sessions if now_s - s.heard_s > _STALE_S]
         if silent:
             reasons.append(f"nothing has been heard from worker {', '.join(sorted(silent))} for {_STALE_S:g} s")
-        return Readiness(not reasons, len(sessions), tuple(reasons))
+        return Readiness(not reasons, len(sessions), tuple(reasons), tuple(warnings))
 
     def _route(self, name: str) -> RouteState:
         try:
@@ -424,9 +448,9 @@ class Controller(Wishes):
     def _endpoint_turned(self, health: Health) -> None:
         state = "up" if health.up else "down"
         _log.warning("endpoint %s of %s is %s: %s", health.endpoint.url, health.backend, state, health.last_answer)
-        self.hub.publish_health(self.prober.down)
-        self._events.publish("health", msgspec.to_builtins(_endpoint_view(health)))
+        self._publish_health()
+        self._events.publish("health", msgspec.to_builtins(view(health)))
 
-
-def _endpoint_view(health: Health) -> EndpointView:
-    return EndpointView(health.backend, health.endpoint.url, health.up)
+    def _publish_health(self) -> None:
+        down = (wire.EndpointDown(one.backend, one.endpoint.url, one.refused) for one in self.prober.down)
+        self.hub.publish_health(tuple(down))

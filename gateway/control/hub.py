@@ -58,7 +58,7 @@ class WorkerHub:
         self._sessions: dict[str, Session] = {}
         self._table: RoutingTable | None = None
         # None before the probes have settled: workers that outlived another control plane keep what that one knew.
-        self._down: tuple[str, ...] | None = None
+        self._down: tuple[wire.EndpointDown, ...] | None = None
         self._applied = asyncio.Condition()
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -112,8 +112,8 @@ class WorkerHub:
         """How many connected workers route by ``epoch`` or a later one."""
         return sum(session.epoch >= epoch for session in self._sessions.values())
 
-    def publish_health(self, down: tuple[str, ...]) -> None:
-        """Tell every worker which endpoints are down."""
+    def publish_health(self, down: tuple[wire.EndpointDown, ...]) -> None:
+        """Send every worker the endpoints that are down."""
         self._down = down
         for session in self.sessions:
             session.send(wire.SetHealth(down))

@@ -1,15 +1,13 @@
-"""What people ask the control plane besides its rollouts: workers, backends, alarms, and routes that nobody serves."""
+"""What people ask the control plane besides its rollouts: workers and backends."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from gateway.config.schema import GatewayConfig
+from gateway.control.endpoint_health import EndpointHealth, view
 from gateway.control.hub import WorkerHub
 from gateway.control.observer import Observer
-from gateway.control.prober import Health
-from gateway.control.views import BackendView, EndpointView, WorkerView
-from gateway.core.traffic.table import Route, RoutingTable
+from gateway.control.views import BackendView, WorkerView
+from gateway.core.traffic.table import Route
 from gateway.core.types import WEIGHT_BP_MAX
 
 
@@ -32,28 +30,16 @@ def workers(hub: WorkerHub, observer: Observer, now_s: float) -> list[WorkerView
     return sorted(found, key=lambda worker: worker.index)
 
 
-def backends(config: GatewayConfig, health: Iterable[Health]) -> list[BackendView]:
+def backends(config: GatewayConfig, health: EndpointHealth) -> list[BackendView]:
     """All backends, in the order of the configuration."""
-    known = list(health)
     return [
         BackendView(
             name,
-            tuple(EndpointView(name, one.endpoint.url, one.up) for one in known if one.backend == name),
+            tuple(view(one) for one in health.endpoints if one.backend == name),
             tuple(route.name for route in config.routes if name in (route.stable, route.canary)),
+            health.panics(name),
         )
         for name in config.backends
-    ]
-
-
-def unserved(table: RoutingTable, health: Iterable[Health]) -> list[str]:
-    """For each route whose stable backend has been found down, every endpoint of it, a sentence."""
-    up: dict[str, bool] = {}
-    for one in health:
-        up[one.backend] = up.get(one.backend, False) or one.up is not False
-    return [
-        f"route {route.name} cannot be served: every endpoint of its stable backend {route.stable} is down"
-        for route in table.routes
-        if not up.get(route.stable, True)
     ]
 
 

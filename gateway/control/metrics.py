@@ -35,6 +35,7 @@ from prometheus_client.exposition import choose_encoder
 
 import gateway
 from gateway.control.api import ControlPlane, TrafficTotals
+from gateway.control.health_metrics import health_metrics
 from gateway.control.inspection_metrics import observed
 from gateway.control.process_metrics import process_metrics
 from gateway.control.views import Readiness, RolloutView, RouteView
@@ -114,7 +115,7 @@ class _Scrape:
         yield from _exposure(routes, newest)
         yield from _verdicts(control.verdict_counts(), routes)
         yield from _evidence(newest)
-        yield _endpoints(routes)
+        yield from health_metrics(routes, control.probes())
         yield from _process_tree(traffic, routes, control.readiness())
         yield from process_metrics(traffic.reports, control.notice)
         yield from self._more
@@ -337,16 +338,6 @@ def _joint(analysis: Analysis) -> Iterator[tuple[str, float]]:
 
 
 # the gateway itself
-
-
-def _endpoints(routes: list[RouteView]) -> Metric:
-    up = {(e.backend, e.url): e.healthy for route in routes for e in route.endpoints if e.healthy is not None}
-    return _gauge(
-        "gateway_endpoint_up",
-        "1 for endpoints that active probes find up, 0 for those they find down.",
-        ("backend", "endpoint"),
-        sorted(up.items()),
-    )
 
 
 def _process_tree(traffic: TrafficTotals, routes: list[RouteView], readiness: Readiness) -> Iterator[Metric]:

@@ -182,6 +182,12 @@ class Observer:
                 ill += totals.tries.get("errors", 0) + totals.tries.get("overload", 0)
         return well, ill
 
+    def despite_probes(self) -> tuple[frozenset[tuple[str, str]], frozenset[str]]:
+        """What the present workers use although probes find it down: endpoints (backend, URL), and whole backends."""
+        present = [report for boot, report in self._newest.items() if boot not in self._away]
+        kept = frozenset((name, url) for report in present for name, urls in report.kept.items() for url in urls)
+        return kept, frozenset(name for report in present for name in report.panics)
+
     def merged(self) -> Merged:
         """All totals, for metrics."""
         totals: dict[tuple[str, int], RouteTotals] = {}

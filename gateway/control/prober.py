@@ -1,28 +1,39 @@
-"""Active health: each endpoint is asked on a schedule; ``rise`` good answers make it up, ``fall`` bad ones down.
+"""Active health: each endpoint is probed on a schedule; ``rise`` good answers make it up, ``fall`` bad ones down.
 
-An endpoint starts as up, so that a gateway without an answer yet does not refuse traffic; its first good or bad answers
-settle it. One behind TLS is verified as the workers verify it, by the backend's own files (runtime/clienttls.py). Only
-the status is read: redirects are not followed, and a body without an end costs nothing. What came in over the API is
-asked only where the configuration file lets a backend be (core.traffic.addresses).
+Rules:
+
+1. An endpoint starts as up, so that a gateway without an answer yet does not refuse traffic; its first answers settle
+   it.
+2. A probe whose outcome is unknown (probe.py, rule 1) changes nothing: it neither counts for an endpoint nor against it
+   nor interrupts a streak. It is counted by its reason and logged when it begins and ends.
+3. Probes run on a thread and an event loop of their own, so that the control plane's work (scrapes, decisions, large
+   configurations) does not delay them. What delays them all the same (the GIL, a stopped process, a starved machine) is
+   measured: a probe that got no answer while its loop was late is unknown.
+4. An endpoint that is down is *refused* or *silent* by its latest probe. Workers weigh the two differently
+   (proxy/pool.py), so a change from one to the other is passed on like a turn.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-import socket
+import random
+import threading
 from collections.abc import Callable, Mapping
 
-import httpx
-
 from gateway.config.schema import BackendConfig, ProbeConfig
-from gateway.core.traffic.addresses import refusals
+from gateway.control.probe import REASONS, EndpointProbe, Outcome, ProbeResult, Target
 from gateway.core.traffic.table import Backend, BackendTls, Endpoint
-from gateway.runtime.clienttls import ClientTls
+from gateway.runtime.clock import Clock, SystemClock
 
 _log = logging.getLogger("gateway.control")
-# A cancelled request can leave its slot in httpx's pool for good; without a limit that starves nobody.
-_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+# How often the probes' loop looks how late it is.
+_LAG_LOOK_S = 0.05
+# Probes that began together must not stay together: each interval varies by up to this share.
+_JITTER = 0.1
+_STOP_S = 2.0
+_THREAD_LOOK_S = 1.0
 
 
 class Health:
@@ -36,30 +47,64 @@ class Health:
         self.probe = probe
         self.tls = tls
         self.up: bool | None = None if probe is None else True
+        # While it is down: whether its latest answer was a refusal, and not mere silence.
+        self.refused = False
+        # The latest result whose outcome was known, in words, and since when (wall clock) it has been up or down.
         self.last_answer = ""
+        self.since_s: float | None = None
+        # Why probes cannot tell at present, and since when; empty when they can.
+        self.unknown = ""
+        self.unknown_since_s = 0.0
+        # Whether workers use it although it is down, because it answers requests (endpoint_health.py).
+        self.kept = False
         # Whether what is said of it has been asked, and is not only what it began as.
         self.settled = probe is None
         self._streak = 0
         self._agreeing = 0
+        self._unknowns = 0
 
     @property
     def asked(self) -> tuple[object, ...]:
         """Who is asked, and how."""
         return self.backend, self.endpoint, self.probe, self.tls
 
-    def heard(self, good: bool) -> bool:
-        """Take in one answer; True when it turned the endpoint."""
+    @property
+    def asked_enough(self) -> bool:
+        """Whether waiting longer for its first settled state is of no use: it is settled, or it cannot be asked."""
+        return self.settled or (self.probe is not None and self._unknowns >= self.probe.fall)
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether it has never been known to be up, and probes cannot tell."""
+        return not self.settled and self.asked_enough
+
+    def take(self, result: ProbeResult, now_s: float) -> bool:
+        """Take in one result; True when workers have to hear of it."""
         assert self.probe is not None
+        if result.outcome is Outcome.UNKNOWN:
+            self.unknown_since_s = self.unknown_since_s if self.unknown else now_s
+            self.unknown = result.text
+            self._unknowns += 1
+            return False
+        self.unknown = ""
+        self._unknowns = 0
+        self.last_answer = result.text
+        good = result.outcome is Outcome.READY
+        refused = result.outcome is Outcome.REFUSED
         if good == self.up:
             self._streak = 0
             self._agreeing += 1
             self.settled = self.settled or self._agreeing >= self.probe.rise
-            return False
+            changed = not good and refused != self.refused
+            self.refused = refused
+            return changed
         self._agreeing = 0
         self._streak += 1
         if self._streak < (self.probe.rise if good else self.probe.fall):
             return False
         self.up = good
+        self.refused = refused
+        self.since_s = now_s
         self.settled = True
         self._streak = 0
         return True
@@ -73,130 +118,184 @@ class Prober:
         backends: dict[str, BackendConfig],
         on_turn: Callable[[Health], None],
         on_settled: Callable[[], None] = lambda: None,
+        clock: Clock | None = None,
     ) -> None:
         self._on_turn = on_turn
         # Called once, when every endpoint has been asked often enough to be known.
         self._on_settled: Callable[[], None] | None = on_settled
-        self.health = _unknown(backends)
-        self._changed = asyncio.Event()
+        self._clock = clock or SystemClock()
+        self._configs = backends
+        self.health = _unprobed(backends)
+        self._known = set(self.health)
+        # How many probes ended in an unknown outcome, by its reason.
+        self.unknown: dict[str, int] = dict.fromkeys(REASONS, 0)
+        self._blind = False
+        self._thread: _ProbeThread | None = None
         self._backends: Mapping[str, Backend] = {}
 
     def guard(self, backends: Mapping[str, Backend]) -> None:
         """Ask these backends where they may be from now on."""
         self._backends = backends
+        self._aim()
 
     @property
-    def down(self) -> tuple[str, ...]:
-        """The URLs of the endpoints that are down."""
-        return tuple(health.endpoint.url for health in self.health if health.up is False)
+    def down(self) -> tuple[Health, ...]:
+        """The endpoints that are down."""
+        return tuple(health for health in self.health if health.up is False)
+
+    @property
+    def undecided(self) -> list[Health]:
+        """The endpoints whose probes cannot tell, the one that has been so for longest first."""
+        return sorted((one for one in self.health if one.unknown), key=lambda one: one.unknown_since_s)
 
     def watch(self, backends: dict[str, BackendConfig]) -> None:
         """Probe these from now on; what is known of an endpoint that stays, with the same probe, stays known."""
         known = {one.asked: one for one in self.health}
-        self.health = [known.get(one.asked, one) for one in _unknown(backends)]
-        self._changed.set()
+        self._configs = backends
+        self.health = [known.get(one.asked, one) for one in _unprobed(backends)]
+        self._known = set(self.health)
+        self._aim()
 
     async def run(self) -> None:
         """Probe for ever."""
-        watchers: dict[Health, asyncio.Task[None]] = {}
-        async with (
-            httpx.AsyncClient(follow_redirects=False, trust_env=False, limits=_LIMITS) as client,
-            asyncio.TaskGroup() as group,
-        ):
+        loop = asyncio.get_running_loop()
+
+        def report(health: Health, result: ProbeResult) -> None:
+            with contextlib.suppress(RuntimeError):  # control's loop is closed: it ends
+                loop.call_soon_threadsafe(self._take, health, result)
+
+        thread: _ProbeThread | None = None
+        try:
             while True:
-                self._changed.clear()
-                for gone in [health for health in watchers if health not in self.health]:
-                    watchers.pop(gone).cancel()
-                for health in self.health:
-                    if health.probe is not None and health not in watchers:
-                        watchers[health] = group.create_task(self._watch(client, health, health.probe))
+                if thread is None or not thread.alive:
+                    if thread is not None:
+                        _log.error("the thread of the probes has ended and is started anew")
+                    self._thread = thread = _ProbeThread(report)
+                    self._aim()
+                await asyncio.sleep(_THREAD_LOOK_S)
+        finally:
+            self._thread = None
+            if thread is not None:
+                await asyncio.to_thread(thread.stop)
+
+    def _aim(self) -> None:
+        if self._thread is not None:
+            self._thread.aim({one: self._target(one, one.probe) for one in self.health if one.probe is not None})
+
+    def _target(self, health: Health, probe: ProbeConfig) -> Target:
+        config, backend = self._configs[health.backend], self._backends.get(health.backend)
+        return Target(
+            health.backend,
+            health.endpoint,
+            probe,
+            health.tls,
+            host_header=config.host_header,
+            resolve_s=config.resolve_s,
+            resolve_max_age_s=config.resolve_max_age_s,
+            allow=None if backend is None else backend.allow(health.endpoint),
+        )
+
+    def _take(self, health: Health, result: ProbeResult) -> None:
+        if health not in self._known:
+            return
+        if result.outcome is Outcome.UNKNOWN:
+            self.unknown[result.reason] += 1
+        if health.take(result, self._clock.wall_s()):
+            self._on_turn(health)
+        self._note_blindness(health)
+        if self._on_settled is not None and all(one.asked_enough for one in self.health):
+            tell, self._on_settled = self._on_settled, None
+            tell()
+
+    def _note_blindness(self, health: Health) -> None:
+        """Log once that probes cannot tell, and once that all of them can again: the cause is often one for many."""
+        if health.unknown and not self._blind:
+            self._blind = True
+            where = f"{health.endpoint.url} of {health.backend}"
+            _log.warning("probes cannot tell whether %s is up, it keeps its state: %s", where, health.unknown)
+        elif self._blind and not health.unknown and not any(one.unknown for one in self.health):
+            self._blind = False
+            _log.warning("probes can tell the state of all endpoints again")
+
+
+class _ProbeThread:
+    """The thread on which probes run. Daemon: it never holds up the end of the process."""
+
+    def __init__(self, report: Callable[[Health, ProbeResult], None]) -> None:
+        self._report = report
+        self._looked_s = 0.0
+        self._lag_sum_s = 0.0
+        self._targets: dict[Health, Target] = {}
+        self._loop = asyncio.new_event_loop()
+        self._changed = asyncio.Event()
+        self._stopped = False
+        self._thread = threading.Thread(target=self._work, name="probes", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self._thread.is_alive()
+
+    def aim(self, targets: dict[Health, Target]) -> None:
+        """Probe these from now on. Called from another thread."""
+        self._targets = targets
+        self._wake()
+
+    def stop(self) -> None:
+        """End, and wait for a moment until that is so. Called from another thread."""
+        self._stopped = True
+        self._wake()
+        self._thread.join(_STOP_S)
+
+    def _wake(self) -> None:
+        with contextlib.suppress(RuntimeError):  # it has ended
+            self._loop.call_soon_threadsafe(self._changed.set)
+
+    def _work(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._run())
+
+    async def _run(self) -> None:
+        watchers: dict[Health, tuple[Target, asyncio.Task[None]]] = {}
+        async with asyncio.TaskGroup() as group:
+            lag = group.create_task(self._measure_lag())
+            while not self._stopped:
+                targets = self._targets
+                for health, (target, task) in list(watchers.items()):
+                    if targets.get(health) != target:
+                        del watchers[health]
+                        task.cancel()
+                for health, target in targets.items():
+                    if health not in watchers:
+                        watchers[health] = (target, group.create_task(self._watch(health, target)))
                 await self._changed.wait()
+                self._changed.clear()
+            for _, task in watchers.values():
+                task.cancel()
+            lag.cancel()
 
-    async def _watch(self, client: httpx.AsyncClient, health: Health, probe: ProbeConfig) -> None:
-        url = health.endpoint.url + probe.path
-        tls = await asyncio.to_thread(ClientTls, health.tls, health.backend) if health.endpoint.tls else None
+    async def _watch(self, health: Health, target: Target) -> None:
+        probe = EndpointProbe(target, self._late_s)
         while True:
-            try:
-                if tls is None:
-                    heard = await self._heard(client, health, probe)
-                else:
-                    await asyncio.to_thread(tls.refresh)
-                    async with httpx.AsyncClient(verify=tls.context, trust_env=False, limits=_LIMITS) as over_tls:
-                        heard = await self._heard(over_tls, health, probe)
-            except Exception:  # noqa: BLE001  # a probe that cannot even be sent must not end all the others
-                _log.exception("cannot probe %s", url)
-                heard = "no probe could be sent"
-            if health.heard(not heard):
-                health.last_answer = f"GET {probe.path}: {heard or 'well'}"
-                self._on_turn(health)
-            if self._on_settled is not None and all(one.settled for one in self.health):
-                tell, self._on_settled = self._on_settled, None
-                tell()
-            await asyncio.sleep(probe.interval_s)
+            self._report(health, await probe.ask())
+            await asyncio.sleep(target.probe.interval_s * random.uniform(1 - _JITTER, 1 + _JITTER))
 
-    async def _heard(self, client: httpx.AsyncClient, health: Health, probe: ProbeConfig) -> str:
-        backend = self._backends.get(health.backend)
-        allow = None if backend is None else backend.allow(health.endpoint)
-        expected = None if health.tls is None else health.tls.server_name
-        if allow is None:
-            return await _ask(client, health.endpoint.url + probe.path, probe.timeout_s, expected=expected)
-        return await _ask_guarded(client, health.endpoint, probe, allow, expected)
+    async def _measure_lag(self) -> None:
+        """Add up how late this loop is, whatever it is that keeps it from running."""
+        while True:
+            self._looked_s = self._loop.time()
+            await asyncio.sleep(_LAG_LOOK_S)
+            self._lag_sum_s = self._late_s()
+
+    def _late_s(self) -> float:
+        """How late the loop has been so far, in sum, the present moment included."""
+        return self._lag_sum_s + max(0.0, self._loop.time() - self._looked_s - 2 * _LAG_LOOK_S)
 
 
-def _unknown(backends: dict[str, BackendConfig]) -> list[Health]:
+def _unprobed(backends: dict[str, BackendConfig]) -> list[Health]:
     return [
         Health(name, endpoint, backend.probe, None if backend.tls is None else backend.tls.table())
         for name, backend in backends.items()
         for endpoint in backend.endpoints
     ]
-
-
-async def _ask_guarded(
-    client: httpx.AsyncClient, endpoint: Endpoint, probe: ProbeConfig, allow: tuple[str, ...], expected: str | None
-) -> str:
-    """As `_ask`, at the addresses that the name may lead to: it is looked up here, and nowhere else."""
-    loop = asyncio.get_running_loop()
-    try:
-        async with asyncio.timeout(probe.timeout_s):
-            entries = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
-            found = list(dict.fromkeys(str(entry[4][0]) for entry in entries))
-            refused = refusals(endpoint.host, found, allow)
-            heard = f"{endpoint.host} leads where no backend may be: {'; '.join(refused.values())}"
-            for address in found:
-                if heard and address not in refused:
-                    there = Endpoint(address, endpoint.port, endpoint.tls)
-                    heard = await _ask(client, there.url + probe.path, probe.timeout_s, endpoint, expected)
-            return heard
-    except TimeoutError:
-        return f"no answer in {probe.timeout_s:g} s"
-    except (OSError, UnicodeError) as error:
-        return f"cannot resolve {endpoint.host}: {error}"
-
-
-async def _ask(
-    client: httpx.AsyncClient,
-    url: str,
-    timeout_s: float,
-    named: Endpoint | None = None,
-    expected: str | None = None,
-) -> str:
-    """What is wrong with the answer; empty when it is well.
-
-    ``named`` is the endpoint that the URL is an address of, ``expected`` the name in its certificate, if it is another.
-    """
-    headers, extensions = {"connection": "close"}, {}
-    if named is not None:
-        headers["host"], extensions["sni_hostname"] = named.authority, named.host
-    if expected is not None:
-        extensions["sni_hostname"] = expected
-    try:
-        # httpx's timeouts are per operation; this one is for the whole head, however it drips in.
-        async with (
-            asyncio.timeout(timeout_s),
-            client.stream("GET", url, headers=headers, timeout=timeout_s, extensions=extensions) as response,
-        ):
-            return "" if response.is_success else f"answered {response.status_code}"
-    except TimeoutError:
-        return f"no answer in {timeout_s:g} s"
-    except httpx.HTTPError as error:
-        return str(error) or type(error).__name__

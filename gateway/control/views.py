@@ -14,11 +14,20 @@ from gateway.core.rollout.types import NOTIFY_KINDS, Plan
 
 
 class EndpointView(msgspec.Struct, frozen=True):
-    """One endpoint and what active probes say of it (None: not probed)."""
+    """One endpoint and what active probes say of it (None: not probed).
+
+    ``why`` is the latest answer to a probe and ``since`` when that state began (ISO 8601, UTC). ``unknown`` says why
+    probes cannot tell at present; the state is then the last one that was known. ``kept``: it is used although probes
+    get no answer, because it answers requests.
+    """
 
     backend: str
     url: str
     healthy: bool | None
+    why: str = ""
+    since: str | None = None
+    unknown: str = ""
+    kept: bool = False
 
 
 class WorkerView(msgspec.Struct, frozen=True):
@@ -38,6 +47,8 @@ class BackendView(msgspec.Struct, frozen=True):
     name: str
     endpoints: tuple[EndpointView, ...]
     routes: tuple[str, ...]
+    # Whether so few endpoints look well that all of them are used, whatever probes say.
+    panic: bool = False
 
 
 class AlarmView(msgspec.Struct, frozen=True):
@@ -114,13 +125,21 @@ class ControlEvent(msgspec.Struct, frozen=True):
 # The machine's kinds are a rollout's transitions (data: RolloutView). Besides: analysis, what the evidence says now
 # (data: RolloutView); weight, a published weight (data: canary_percent, epoch); roles, who is stable and who is canary
 # since a promotion or its end (data: stable, canary, epoch); health, an endpoint went up or down (data: EndpointView);
-# worker, one came or went; alarm (data: what, reason).
-EVENT_KINDS = (*NOTIFY_KINDS, "analysis", "weight", "roles", "health", "worker", "alarm")
+# readiness, /readyz changed its answer (data: Readiness); worker, one came or went; alarm (data: what, reason).
+EVENT_KINDS = (*NOTIFY_KINDS, "analysis", "weight", "roles", "health", "readiness", "worker", "alarm")
 
 
 class Readiness(msgspec.Struct, frozen=True):
-    """Whether the gateway can do its work, and what is missing."""
+    """Whether the gateway can do its work, what is missing, and what is wrong beside it (``warnings``)."""
 
     ready: bool
     workers: int
     reasons: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+
+
+class ProbeCounts(msgspec.Struct, frozen=True):
+    """What the probes could not find out, by reason, and the backends of which too few endpoints look well."""
+
+    unknown: dict[str, int] = {}
+    panics: dict[str, bool] = {}

@@ -17,7 +17,7 @@ from gateway.control.routes import RouteState
 from gateway.control.scribe import Scribe
 from gateway.control.story import Decision, story
 from gateway.control.views import RolloutView, RouteView
-from gateway.control.world import endpoints_up
+from gateway.control.world import canary_endpoints_up
 from gateway.core.errors import ConflictError
 from gateway.core.rollout import (
     AbortWished,
@@ -92,7 +92,7 @@ class Wishes(ABC):
         def made() -> Event:
             if state.canary != canary:
                 raise ConflictError(f"the canary of route {route} is not {canary} any more")
-            up = endpoints_up(self.prober.health, canary, asked=not state.stable)
+            up = canary_endpoints_up(self.prober.health, canary, state.stable)
             ladder = plan or state.plan
             return Started(
                 rollout_id, route, state.stable, canary, ladder, self._clock.monotonic_s(), by, retry, up, reason

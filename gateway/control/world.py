@@ -14,17 +14,26 @@ def world(plan: Plan, stable: str, canary: str, health: Iterable[Health], wall_s
     """The facts that a plan may depend on; the wall clock counts only for one that has windows or closed dates."""
     known = list(health)
     local = local_time(wall_s, plan.timezone) if plan.windows or plan.closed_dates else None
-    return World(local, endpoints_up(known, stable), endpoints_up(known, canary, asked=not stable))
+    return World(local, endpoints_up(known, stable), canary_endpoints_up(known, canary, stable))
 
 
-def endpoints_up(health: Iterable[Health], backend: str, *, asked: bool = False) -> int | None:
-    """How many of a backend's endpoints answer their probes; None when none is probed.
+def endpoints_up(health: Iterable[Health], backend: str) -> int | None:
+    """How many of a backend's endpoints answer probes or, despite them, requests; None when none is probed.
 
-    One that was not asked often enough yet counts as up, unless ``asked``: where health is all that a promotion goes
-    by, it has to be known.
+    One that was not asked often enough yet counts as up.
     """
-    probed = [one.up and (one.settled or not asked) for one in health if one.backend == backend and one.up is not None]
+    probed = [one.up or one.kept for one in health if one.backend == backend and one.up is not None]
     return sum(probed) if probed else None
+
+
+def canary_endpoints_up(health: Iterable[Health], canary: str, stable: str) -> int | None:
+    """The same of a canary: endpoints that never could be asked do not count.
+
+    Without a stable version, where health is all that a promotion goes by, they have to be settled.
+    """
+    known = [one for one in health if one.backend == canary and one.up is not None]
+    up = [(one.up or one.kept) and (one.settled if not stable else not one.doubtful) for one in known]
+    return sum(up) if up else None
 
 
 def local_time(wall_s: float, timezone: str) -> LocalTime:

@@ -197,6 +197,8 @@ class Exchange(Extras):
         now_s = self._worker.now_s()
         pool = pools.pick(self._tried, now_s, insist=self.variant is STABLE)
         self._try_since_s = now_s
+        if pool is None and self.variant is STABLE:
+            pool = pools.pick_despite_probes(self._tried)
         if pool is None:
             self._failed(faults.NO_ENDPOINT)
             return
@@ -366,6 +368,7 @@ class Exchange(Extras):
         self._first_byte_s = self._worker.now_s()
         self._status = status
         kind = failure_class(status)
+        self._tried[-1].probed.answered(status, self._first_byte_s)
         if self.variant is CANARY and kind in (ERRORS, OVERLOAD) and self._may_rescue():
             self._rescue_kind = kind
             return

@@ -77,7 +77,7 @@ class ControlLink:
                 self.table_received.set()
                 writer.write(wire.encode(wire.Applied(self._epoch)))
             case wire.SetHealth(down):
-                self._worker.pools.enter_health(frozenset(down))
+                self._worker.pools.enter_health({(one.backend, one.url): one.refused for one in down})
             case wire.Ack(seq):
                 self._worker.counts.acknowledged(seq)
 
@@ -92,4 +92,5 @@ class ControlLink:
         """Send everything counted so far."""
         worker = self._worker
         report = worker.counts.report(self._epoch, len(worker.active), len(worker.connections), worker.pools.open_count)
+        report.panics, report.kept = worker.pools.panicking(), worker.pools.kept()
         writer.write(wire.encode(report))

@@ -9,7 +9,10 @@ Rules:
 3. A connection whose exchange was cut short is closed, never kept: its bytes could belong to somebody else.
 4. An endpoint that fails again and again is ejected for a while (passive.py); it comes back by itself. Stable is never
    left without an endpoint by ejection alone.
-5. A name with several addresses takes them in turn, and tries the next when one cannot be connected to (resolver.py).
+5. A name with several addresses takes them in turn, and tries the next when one cannot be connected to
+   (runtime/resolver.py). A connection to an address that the name no longer leads to is closed as soon as it is idle.
+6. What probes say of an endpoint is weighed against what its requests have shown (probed.py). It can take an endpoint
+   out of rotation, never a whole backend: when no other is left, those that are down are used as well.
 """
 
 from __future__ import annotations
@@ -28,9 +31,10 @@ from gateway.proxy import faults
 from gateway.proxy.faults import Fault
 from gateway.proxy.passive import PassiveHealth
 from gateway.proxy.plain import PlainReader
-from gateway.proxy.resolver import Name
+from gateway.proxy.probed import ProbedHealth
 from gateway.proxy.upstream import UpstreamConnection
 from gateway.runtime.clienttls import ClientTls
+from gateway.runtime.resolver import Name
 
 _Key = tuple[str, Endpoint, BackendTls | None]
 
@@ -59,7 +63,7 @@ class EndpointPool:
         self.open = 0
         self.leased = 0
         self.waiting: deque[Exchange] = deque()
-        self.down = False
+        self.probed = ProbedHealth()
         self.retired = False
         self._draining: list[UpstreamConnection] = []
         self.passive = PassiveHealth(backend.passive)
@@ -76,6 +80,11 @@ class EndpointPool:
         self.passive.spec = backend.passive
         self._name.resolve_s, self._name.max_age_s = backend.resolve_s, backend.resolve_max_age_s
         self._name.restrict(backend.allow(self.endpoint))
+
+    @property
+    def down(self) -> bool:
+        """Whether probes find it down; it may be used all the same (rule 6)."""
+        return self.probed.down
 
     def lease(self, exchange: Exchange) -> UpstreamConnection | Fault | None:
         """A connection now, a fault now, or None: then the exchange's `leased` or `lease_failed` is called later."""
@@ -252,6 +261,14 @@ class EndpointPool:
         # Those that queued for this endpoint need an answer as well; each tries on its own.
         self._connect_next()
 
+    def proven(self, now_s: float) -> bool:
+        """Whether requests have just shown that it works, whatever its probes' silence says."""
+        return not self.passive.streak and self.probed.outweighed(now_s)
+
+    def takes_probed_trial(self, now_s: float) -> bool:
+        """Whether one request may find out if it works after all; True begins that trial."""
+        return self.leased == 0 and self.probed.takes_trial(now_s, failing=self.passive.streak > 0)
+
     def try_failed(self, *, unreachable: bool = False) -> None:
         """The endpoint has failed a try, by its own doing."""
         now_s = monotonic()
@@ -273,10 +290,12 @@ def _host(wish: str, endpoint: Endpoint) -> bytes:
 class BackendPool:
     """The endpoints of one backend and the turn among them."""
 
-    def __init__(self, pools: list[EndpointPool]) -> None:
+    def __init__(self, pools: list[EndpointPool], panic_percent: float) -> None:
         self.pools = pools
         for pool in pools:
             pool.siblings = pools
+        self.downs = 0
+        self.panic_percent = panic_percent
         self._turn = 0
 
     def pick(self, tried: tuple[EndpointPool, ...], now_s: float, *, insist: bool) -> EndpointPool | None:
@@ -289,9 +308,10 @@ class BackendPool:
         count = len(pools)
         slow: EndpointPool | None = None
         last_resort: EndpointPool | None = None
+        heeds_probes = not self.downs or not insist or not self.panics(now_s)
         for i in range(count):
             pool = pools[(self._turn + i) % count]
-            if pool.down or pool in tried:
+            if pool in tried or (pool.probed.down and heeds_probes and not self._uses_despite_probes(pool, now_s)):
                 continue
             if pool.passive.ejected_until_s > now_s:
                 last_resort = last_resort or pool
@@ -306,6 +326,31 @@ class BackendPool:
             return slow
         return last_resort if insist else None
 
+    def pick_despite_probes(self, tried: tuple[EndpointPool, ...]) -> EndpointPool | None:
+        """When `pick` found none, and there is no other way to an answer: the next that was not tried, in turn."""
+        count = len(self.pools)
+        for i in range(count):
+            pool = self.pools[(self._turn + i) % count]
+            if pool not in tried:
+                self._turn = (self._turn + i + 1) % count
+                return pool
+        return None
+
+    def _uses_despite_probes(self, pool: EndpointPool, now_s: float) -> bool:
+        """Whether requests have proven it well; or one is to find out, where probes find no endpoint up."""
+        return pool.proven(now_s) or (self.downs == len(self.pools) and pool.takes_probed_trial(now_s))
+
+    def panics(self, now_s: float) -> bool:
+        """Whether so few endpoints look well that probes are not heeded (``panic_percent``)."""
+        if not self.downs:
+            return False
+        usable = sum([not pool.probed.down or pool.proven(now_s) for pool in self.pools])
+        return not usable or 100 * usable < self.panic_percent * len(self.pools)
+
+    def count_downs(self) -> None:
+        """Count anew what probes find down."""
+        self.downs = sum([pool.probed.down for pool in self.pools])
+
 
 class Pools:
     """All pools of a worker; they outlive tables, so a weight change never drops a connection."""
@@ -317,7 +362,7 @@ class Pools:
         # Endpoints of no table any more, until the last of their connections is closed.
         self._retired: list[EndpointPool] = []
         self.backends: dict[str, BackendPool] = {}
-        self._down: frozenset[str] = frozenset()
+        self._down: dict[tuple[str, str], bool] = {}
 
     def enter_table(self, backends: dict[str, Backend]) -> None:
         """Make the pools of a new table, keeping those whose endpoints are still in use."""
@@ -332,7 +377,7 @@ class Pools:
                 pool.adopt(backend)
                 wanted[key] = pool
                 pools.append(pool)
-            self.backends[backend.name] = BackendPool(pools)
+            self.backends[backend.name] = BackendPool(pools, backend.panic_percent)
         for key, pool in self._endpoints.items():
             if key not in wanted:
                 pool.close()
@@ -340,16 +385,33 @@ class Pools:
         self._endpoints = wanted
         self.enter_health(self._down)
 
-    def enter_health(self, down: frozenset[str]) -> None:
-        """Take in what active probes found: the URLs of the endpoints that are down."""
+    def enter_health(self, down: dict[tuple[str, str], bool]) -> None:
+        """Take in what active probes found down: backend and URL, and whether it refused or was only silent."""
         self._down = down
         self.each(self._enter_health_of)
+        for backend in self.backends.values():
+            backend.count_downs()
 
     def _enter_health_of(self, pool: EndpointPool) -> None:
-        down = pool.endpoint.url in self._down
-        if pool.down and not down:
+        refused = self._down.get((pool.backend.name, pool.endpoint.url))
+        if pool.probed.down and refused is None:
             pool.passive.begin_slowly(monotonic())
-        pool.down = down
+        pool.probed.enter(refused is not None, bool(refused))
+
+    def panicking(self) -> tuple[str, ...]:
+        """The backends of which too few endpoints look well."""
+        now_s = monotonic()
+        return tuple([name for name, backend in self.backends.items() if backend.downs and backend.panics(now_s)])
+
+    def kept(self) -> dict[str, list[str]]:
+        """By backend, the endpoints that are used although probes get no answer: requests prove them well."""
+        now_s = monotonic()
+        found = {
+            name: [pool.endpoint.url for pool in backend.pools if pool.probed.down and pool.proven(now_s)]
+            for name, backend in self.backends.items()
+            if backend.downs
+        }
+        return {name: urls for name, urls in found.items() if urls}
 
     def each(self, act: Callable[[EndpointPool], None]) -> None:
         """Do something with every endpoint's pool."""

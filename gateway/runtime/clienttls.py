@@ -7,6 +7,8 @@ Rules:
    from then on; those that stand keep theirs, so no request notices.
 3. Files that cannot be used change nothing, and the reason is logged once. Where there is nothing to go on with, no
    connection comes about until they can be used: nothing is ever trusted for want of a file.
+4. What could not be read is tried again at every `refresh`, also where the files are the same: the want may have been
+   the process's own (no descriptors, no memory).
 """
 
 from __future__ import annotations
@@ -31,21 +33,35 @@ class ClientTls:
         self._files = [name for name in named if name is not None]
         # Verified against nothing that exists, hence against everything: no connection comes about.
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        # Why the files could not be used when they were read last; empty when they could.
+        self.error = ""
+        self._read_once = False
         self._marks = marks_of(self._files)
         self._read("cannot be used")
+
+    @property
+    def usable(self) -> bool:
+        """Whether connections can be verified: files have been read, be it an earlier state of them."""
+        return self._read_once
 
     def refresh(self) -> None:
         """Take in changed files, if all of them can be used."""
         marks = marks_of(self._files)
-        if marks != self._marks:
+        if marks != self._marks or self.error:
             self._marks = marks
-            self._read("have changed and cannot be used, what was read last holds")
+            held = "have changed and cannot be used, what was read last holds"
+            self._read(held if self._read_once else "cannot be used")
 
     def _read(self, otherwise: str) -> None:
         try:
             self.context = client_context(self._tls)
         except (OSError, ValueError) as error:
-            _log.error("the TLS files of backend %s %s: %s", self._backend, otherwise, error)
+            if str(error) != self.error:
+                self.error = str(error)
+                _log.error("the TLS files of backend %s %s: %s", self._backend, otherwise, error)
+        else:
+            self.error = ""
+            self._read_once = True
 
 
 def client_context(tls: BackendTls | None) -> ssl.SSLContext:

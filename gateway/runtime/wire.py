@@ -91,6 +91,10 @@ class Report(msgspec.Struct, tag=True):
     stalls: int = 0
     accept_pauses: int = 0
     tls_not_after_s: float = 0.0
+    # Backends whose endpoints all look bad, so that all of them are used; and the URLs of endpoints, by backend, that
+    # are used although probes get no answer, because they answer requests.
+    panics: tuple[str, ...] = ()
+    kept: dict[str, list[str]] = msgspec.field(default_factory=dict)
 
 
 class SetTable(msgspec.Struct, frozen=True, tag=True):
@@ -99,10 +103,18 @@ class SetTable(msgspec.Struct, frozen=True, tag=True):
     table: RoutingTable
 
 
-class SetHealth(msgspec.Struct, frozen=True, tag=True):
-    """The endpoints (by URL) that active probes found down."""
+class EndpointDown(msgspec.Struct, frozen=True):
+    """An endpoint that active probes found down. ``refused``: it said so itself; otherwise it only was silent."""
 
-    down: tuple[str, ...]
+    backend: str
+    url: str
+    refused: bool = True
+
+
+class SetHealth(msgspec.Struct, frozen=True, tag=True):
+    """All endpoints that active probes found down."""
+
+    down: tuple[EndpointDown, ...]
 
 
 class Ack(msgspec.Struct, frozen=True, tag=True):

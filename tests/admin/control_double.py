@@ -40,6 +40,7 @@ from gateway.control.views import (
     BackendView,
     ControlEvent,
     EndpointView,
+    ProbeCounts,
     Readiness,
     RolloutView,
     RouteView,
@@ -241,6 +242,9 @@ class ControlDouble:
     async def story(self, rollout_id: str) -> list[Decision]:
         self._find(rollout_id)
         return story(entry for entry in self._entries if entry.rollout_id == rollout_id)
+
+    def probes(self) -> ProbeCounts:
+        return ProbeCounts()
 
     def readiness(self) -> Readiness:
         return Readiness(self.ready, 2, () if self.ready else ("1 of 2 workers are connected",))

@@ -80,7 +80,7 @@ async def test_what_waits_for_a_worker_that_hangs_is_bounded(tmp_path: Path, mon
         worker.serve(5, 5)
         await worker.report()
         worker.hang()
-        down = tuple(f"http://127.0.0.1:{port}" for port in range(1000))
+        down = tuple(wire.EndpointDown("a", f"http://127.0.0.1:{port}") for port in range(1000))
         for _ in range(2000):
             place.hub.publish_health(down)
             if not place.hub.sessions:

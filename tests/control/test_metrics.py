@@ -22,7 +22,7 @@ import gateway
 from gateway.control import metrics
 from gateway.control.api import ControlPlane, TrafficTotals
 from gateway.control.observer import Observer
-from gateway.control.views import EndpointView, Readiness, RolloutView, RouteView
+from gateway.control.views import EndpointView, ProbeCounts, Readiness, RolloutView, RouteView
 from gateway.core.analysis.types import Analysis, Finding, Verdict
 from gateway.core.rollout.types import Phase, Plan
 from gateway.core.stats.histogram import bucket_of
@@ -139,6 +139,9 @@ class Plane:
 
     def verdict_counts(self) -> dict[tuple[str, str], int]:
         return self.verdicts
+
+    def probes(self) -> ProbeCounts:
+        return ProbeCounts({"descriptors": 4}, {"v1": False, "v2": True})
 
     def readiness(self) -> Readiness:
         return Readiness(ready=True, workers=2, reasons=())

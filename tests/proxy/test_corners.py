@@ -19,9 +19,9 @@ from gateway.core.types import Variant
 from gateway.proxy.plain import PlainReader
 from gateway.proxy.pool import EndpointPool
 from gateway.proxy.proxyprotocol import BadProxyHeader, parse_v1
-from gateway.proxy.resolver import Name
 from gateway.proxy.tally import Tally
 from gateway.proxy.upstream import UpstreamConnection
+from gateway.runtime.resolver import Name
 from gateway.runtime.settings import TlsSettings
 from tests.support.backend import Backend
 from tests.support.certificates import Authority

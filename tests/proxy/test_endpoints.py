@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gateway.core.traffic.table import Passive, Route, RoutingTable, Timeouts
 from gateway.proxy.guard import Patience
 from gateway.proxy.passive import PassiveHealth
-from gateway.proxy.resolver import Name
+from gateway.runtime.resolver import Name
 from tests.support.backend import Backend, answer, hang
 from tests.support.worker import RunningWorker, eventually, table
 

@@ -129,18 +129,6 @@ async def test_a_streamed_body_over_the_limit_is_cut_off() -> None:
         assert not any(seen.complete for seen in a.seen)
 
 
-async def test_no_healthy_endpoint_is_refused_at_once() -> None:
-    async with Backend() as a, RunningWorker(table(ROUTE, a=a.port)) as w:
-        await w.publish_health(a.url)
-        got = await w.raw(b"GET /model HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        assert got.startswith(b"HTTP/1.1 503 ")
-        assert b"x-gateway-error: no_healthy_endpoint" in got
-        assert b"retry-after: " in got
-        await w.publish_health()
-        got = await w.raw(b"GET /model HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        assert got.startswith(b"HTTP/1.1 200 ")
-
-
 async def test_a_head_that_dawdles_is_cut_at_an_absolute_deadline() -> None:
     async with Backend() as a, RunningWorker(table(ROUTE, a=a.port), limits=Limits(head_timeout_s=0.5)) as w:
         reader, writer = await asyncio.open_connection("127.0.0.1", w.port)

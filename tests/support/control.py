@@ -112,7 +112,7 @@ class SpokenWorker:
         self.table: RoutingTable | None = None
         self.tallies: dict[str, RouteTally] = {}
         self.tables: list[RoutingTable] = []
-        self.down: tuple[str, ...] = ()
+        self.down: tuple[wire.EndpointDown, ...] = ()
         self.acked = 0
         self.task: asyncio.Task[None] | None = None
         self._reading = asyncio.Event()
@@ -363,8 +363,8 @@ class Plane:
         patch.setattr(decisions, "hear", stumbling)
 
     def alarms(self) -> list[str]:
-        """What stands."""
-        return self.controller._alarms.reasons
+        """What stands, but for the alarms of single backends."""
+        return [one.reason for one in self.controller.alarms() if not one.what.startswith("backend ")]
 
     def told(self, *kinds: str) -> list[ControlEvent]:
         """The remembered events of these kinds."""

@@ -19,7 +19,7 @@ from gateway.core.stats.counts import EpochCounts
 from gateway.core.traffic.table import Backend, Endpoint, Route, RoutingTable
 from gateway.runtime.clock import SystemClock
 from gateway.runtime.settings import Limits, WorkerSettings
-from gateway.runtime.wire import RouteTotals
+from gateway.runtime.wire import EndpointDown, RouteTotals
 
 EVENTUALLY_S = 30.0
 
@@ -129,9 +129,19 @@ class RunningWorker:
         self.hub.send_table(table)
         await eventually(lambda: self.hub.applied(table.epoch) > 0, "the worker applies the table")
 
-    async def publish_health(self, *down: str) -> None:
-        """Say which endpoints are down, and wait until it is known: what is sent to the worker stays in its order."""
-        self.hub.publish_health(down)
+    async def publish_health(self, *down: str, silent: bool = False) -> None:
+        """Say which endpoints are down (refusing, or only silent), and wait until it is known.
+
+        What is sent to the worker stays in its order.
+        """
+        self.hub.publish_health(
+            tuple(
+                EndpointDown(backend.name, endpoint.url, refused=not silent)
+                for backend in self.table.backends.values()
+                for endpoint in backend.endpoints
+                if endpoint.url in down
+            )
+        )
         await self.publish(msgspec.structs.replace(self.table, epoch=self.table.epoch + 1))
 
     def evidence(self, route: str = "r") -> list[EpochCounts]:
