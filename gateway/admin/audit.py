@@ -22,7 +22,7 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.control.scribe import DiskThread
+from gateway.control.disk_thread import DiskThread
 from gateway.runtime.clock import Clock, iso
 
 _log = logging.getLogger("gateway.admin")

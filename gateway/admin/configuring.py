@@ -153,6 +153,7 @@ class Configuring:
             if why := await refusals(self._rules, endpoints_of(new) - endpoints_of(self.config) - self._trusted):
                 raise ProblemError("address-not-allowed", "; ".join(why))
             if not dry_run and change.changed:
+                await self._control.must_keep()
                 await self._swap(new, by)
             return change
 
@@ -247,7 +248,8 @@ class Configuring:
         """Go by what the file holds now, which the supervisor has read and checked: the file wins over the API."""
         async with self._turn:
             new = reload(self._path, text)
-            await self._control.reconfigure(new, routing_table(new, epoch=0), by)
+            table = routing_table(new, epoch=0)
+            await self._control.reconfigure(new, table, by, file_sha256=sha256_of(text))
             self.config, self._text, self._told = new, text, plain(new)
             self._trusted = endpoints_of(new)
             await self._keep(None)

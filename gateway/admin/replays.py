@@ -29,7 +29,7 @@ from starlette.responses import Response
 
 from gateway.admin import intake
 from gateway.admin.problems import ProblemError
-from gateway.control.scribe import DiskThread
+from gateway.control.disk_thread import DiskThread
 from gateway.core.errors import InvalidValueError
 from gateway.runtime.clock import Clock
 

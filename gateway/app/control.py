@@ -19,11 +19,14 @@ from gateway.admin.app import build_admin
 from gateway.admin.configuring import Configuring
 from gateway.admin.credentials import Credentials
 from gateway.admin.server import AdminServer, server_config
+from gateway.app.state import JOURNAL
 from gateway.app.told import ControlSettings
 from gateway.config import endpoints_of, guarded, reload, routing_table, stored
 from gateway.control.controller import Controller
 from gateway.control.metrics import render
 from gateway.control.scribe import open_journal
+from gateway.control.state_watch import StateWatch
+from gateway.control.table_keeper import TableKeeper
 from gateway.hooks.service import serve_hooks
 from gateway.hooks.tallies import Tallies, hook_metrics
 from gateway.runtime import notices
@@ -32,6 +35,7 @@ from gateway.runtime.clock import SystemClock
 from gateway.runtime.logs import log_to_stderr
 from gateway.runtime.notices import Notice
 from gateway.runtime.samples import SOCKET_NAME
+from gateway.runtime.table_memory import SharedTable
 
 _CERTIFICATE_LOOK_S = 1.0
 
@@ -49,10 +53,17 @@ async def _serve(settings: ControlSettings) -> None:
     in_force, _ = stored.effective(settings.config_text, told.state_dir)
     config = reload(path, in_force)
     # Until here a signal simply ends the process: the disk may take its time.
-    journal = await open_journal(config.state_dir / "journal.sqlite3")
+    journal = await open_journal(config.state_dir / JOURNAL)
     told_to_stop = _until_told_to_stop()
     table = guarded(routing_table(config, epoch=0), endpoints_of(told), config.admin.backend_allow)
-    controller = Controller(config, table, journal)
+    controller = Controller(
+        config,
+        table,
+        journal,
+        keeper=TableKeeper(SharedTable(settings.memory_fds), config.state_dir, stored.sha256_of(settings.config_text)),
+        state_watch=StateWatch(config.state_dir, config.state_dir / JOURNAL),
+    )
+    controller.tell_alarm("state lost", settings.state_lost)
     own = settings.own_addresses
     configuring = Configuring(controller, SystemClock(), path, settings.config_text, config, own)
     _heed(controller, configuring, settings)

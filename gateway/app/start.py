@@ -14,12 +14,14 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from gateway.app import state
 from gateway.app.tree import ProcessTree
 from gateway.config import admin_keys, load, read, stored
 from gateway.config.admin import AdminConfig
 from gateway.config.grammar import UnixSocket
 from gateway.runtime import listening
 from gateway.runtime.logs import log_to_stderr
+from gateway.runtime.table_memory import SharedTable, encode
 
 _log = logging.getLogger("gateway.supervisor")
 # A socket's name has 107 bytes on Linux, 103 elsewhere; ours is /control.sock in there.
@@ -43,6 +45,7 @@ def serve(config_path: Path, *, fd: int | None = None, admin_fd: int | None = No
     with contextlib.ExitStack() as held:
         try:
             held.callback(os.close, _own(config.state_dir))
+            memory, state_lost = _memory(config.state_dir)
             _check_stored(config_path, text, config.state_dir)
             if fd is None:
                 listeners = listening.listen(config.listen.host, config.listen.port, config.workers)
@@ -53,7 +56,8 @@ def serve(config_path: Path, *, fd: int | None = None, admin_fd: int | None = No
         except OSError as error:
             print(f"gateway: {error.strerror}: {error.filename}", file=sys.stderr)
             return 1
-        return asyncio.run(ProcessTree(config_path, text, config, keys, listeners, admin, directory).run())
+        tree = ProcessTree(config_path, text, config, keys, listeners, admin, directory, memory, state_lost)
+        return asyncio.run(tree.run())
 
 
 @contextlib.contextmanager
@@ -95,6 +99,20 @@ def _own(state_dir: Path) -> int:
     except OSError:
         pass  # a file system without locks on directories; the journal has a lock of its own
     return held
+
+
+def _memory(state_dir: Path) -> tuple[SharedTable, str]:
+    """The memory that the children share, with what the state directory remembers in it; and what was lost.
+
+    Raises OSError.
+    """
+    found = state.look(state_dir)
+    memory = SharedTable.create()
+    if found.remembered is not None:
+        memory.write(encode(found.remembered))
+    elif found.lost:
+        _log.error("%s", found.lost)
+    return memory, found.lost
 
 
 def _check_stored(path: Path, text: bytes, state_dir: Path) -> None:

@@ -6,7 +6,6 @@ import msgspec
 
 from gateway.config import GatewayConfig, Key, routing_table
 from gateway.config.edge import TlsConfig
-from gateway.core.traffic.table import RoutingTable
 from gateway.runtime.notices import Notice
 from gateway.runtime.settings import (
     AccessLogSettings,
@@ -32,10 +31,20 @@ class ControlSettings(msgspec.Struct, frozen=True):
     control_path: str
     admin_fd: int
     notices_fd: int
+    memory_fds: tuple[int, int]
     notice: Notice = Notice()
+    # What the state directory was found to have lost when the gateway started.
+    state_lost: str = ""
 
 
-def worker_settings(config: GatewayConfig, index: int, listen_fd: int, control_path: str) -> WorkerSettings:
+def worker_settings(
+    config: GatewayConfig,
+    config_sha256: str,
+    index: int,
+    listen_fd: int,
+    control_path: str,
+    memory_fds: tuple[int, int],
+) -> WorkerSettings:
     """Of worker ``index``. Its table sends everything to stable until control brings the one in force."""
     tls, proxy = config.tls, config.proxy_protocol
     return WorkerSettings(
@@ -43,7 +52,9 @@ def worker_settings(config: GatewayConfig, index: int, listen_fd: int, control_p
         listen_fd=listen_fd,
         control_path=control_path,
         workers=config.workers,
-        table=_stable_only(routing_table(config, epoch=0)),
+        table=routing_table(config, epoch=0).stable_only(),
+        config_sha256=config_sha256,
+        memory_fds=memory_fds,
         limits=Limits(**config.limits.model_dump()),
         trusted_proxies=tuple(str(network) for network in config.trusted_proxies),
         headers=HeaderPolicy(**config.headers.model_dump(mode="json")),
@@ -64,8 +75,3 @@ def _tls_settings(tls: TlsConfig) -> TlsSettings:
         tls.min_version.value,
         tls.handshake_timeout_s,
     )
-
-
-def _stable_only(table: RoutingTable) -> RoutingTable:
-    routes = tuple(msgspec.structs.replace(route, weight_bp=0) for route in table.routes)
-    return msgspec.structs.replace(table, routes=routes)

@@ -20,6 +20,7 @@ import msgspec
 from gateway.app.told import ControlSettings, worker_settings
 from gateway.config import GatewayConfig, Key, load, read
 from gateway.config.mistakes import ConfigError
+from gateway.config.stored import sha256_of
 from gateway.config.watching import watched
 from gateway.inspector.server import InspectorSettings
 from gateway.runtime import listening, notices, sdnotify
@@ -28,6 +29,7 @@ from gateway.runtime.notices import Notice
 from gateway.runtime.samples import SOCKET_NAME
 from gateway.runtime.settings import WorkerSettings
 from gateway.runtime.supervisor import HUNG, Child, Supervisor
+from gateway.runtime.table_memory import SharedTable
 
 _log = logging.getLogger("gateway.supervisor")
 # A worker's successor has to accept requests by then; it waits two seconds for control's table.
@@ -52,6 +54,8 @@ class ProcessTree:
         listeners: list[socket.socket],
         admin: socket.socket,
         directory: Path,
+        memory: SharedTable,
+        state_lost: str = "",
     ) -> None:
         self._path = path
         self._text = text
@@ -60,6 +64,8 @@ class ProcessTree:
         self._listeners = listeners
         self._admin = admin
         self._directory = directory
+        self._memory = memory
+        self._state_lost = state_lost
         self._notices, self._notices_out = notices.pair()
         self._notice = Notice()
         self._serial = 0
@@ -138,7 +144,7 @@ class ProcessTree:
         text = read(self._path)
         config = load(self._path, text=text, for_serving=True)
         _check_reloadable(self._config, config)
-        before, changed = self._config, text != self._text
+        before, changed = self._worker_settings(self._config), text != self._text
         self._text, self._config = text, config
         # Also when nothing has changed: control may have had a reason to refuse it that is gone by now.
         self._serial += 1
@@ -150,7 +156,7 @@ class ProcessTree:
         if config.tls is not None:
             self._supervisor.send(signal.SIGHUP, "worker ")
         stayed = []
-        for old, new in zip(self._worker_settings(before), self._worker_settings(config), strict=True):
+        for old, new in zip(before, self._worker_settings(config), strict=True):
             child = self._worker_child(new)
             if old.same_worker(new):
                 self._supervisor.set_child(child)
@@ -183,10 +189,12 @@ class ProcessTree:
             str(self._directory / "control.sock"),
             self._admin.fileno(),
             self._notices_out.fileno(),
+            self._memory.fds,
             # At its birth it has the newest configuration already.
             msgspec.structs.replace(self._notice, config_file=None),
+            self._state_lost,
         )
-        fds = (settings.admin_fd, settings.notices_fd)
+        fds = (settings.admin_fd, settings.notices_fd, *settings.memory_fds)
         return Child(
             "control",
             "gateway.app.control",
@@ -215,9 +223,10 @@ class ProcessTree:
         return [self._worker_child(settings) for settings in self._worker_settings(config)]
 
     def _worker_settings(self, config: GatewayConfig) -> list[WorkerSettings]:
-        path = str(self._directory / "control.sock")
+        path, digest = str(self._directory / "control.sock"), sha256_of(self._text)
         return [
-            worker_settings(config, index, listener.fileno(), path) for index, listener in enumerate(self._listeners)
+            worker_settings(config, digest, index, listener.fileno(), path, self._memory.fds)
+            for index, listener in enumerate(self._listeners)
         ]
 
     def _worker_child(self, settings: WorkerSettings) -> Child:
@@ -225,7 +234,7 @@ class ProcessTree:
             f"worker {settings.index}",
             "gateway.proxy.server",
             msgspec.json.encode(settings),
-            (settings.listen_fd,),
+            (settings.listen_fd, *self._memory.fds),
             stop_timeout_s=settings.limits.drain_timeout_s + 5.0,
             says_ready=True,
             silence_s_max=settings.limits.hang_timeout_s or None,

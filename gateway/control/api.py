@@ -107,9 +107,20 @@ class ControlPlane(Protocol):
     def alarms(self) -> list[AlarmView]:
         """What is wrong right now, in the order in which it came up."""
 
-    async def reconfigure(self, config: GatewayConfig, table: RoutingTable, by: str = "the configuration") -> None:
+    async def must_keep(self) -> None:
+        """Raise JournalError when the state directory would not keep what is changed now."""
+
+    async def reconfigure(
+        self,
+        config: GatewayConfig,
+        table: RoutingTable,
+        by: str = "the configuration",
+        *,
+        file_sha256: str | None = None,
+    ) -> None:
         """Serve by another configuration; ``table`` is made of it, its weights count for new routes only.
 
+        ``file_sha256`` names the text of the configuration file, where that has changed.
         Raises ConflictError (nothing was changed) when a rollout under way would lose its backends.
         """
 

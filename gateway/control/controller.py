@@ -38,6 +38,8 @@ from gateway.control.records import Record, Records
 from gateway.control.recovery import Recovery
 from gateway.control.routes import RouteState
 from gateway.control.scribe import Scribe
+from gateway.control.state_watch import StateGuard, StateWatch
+from gateway.control.table_keeper import TableKeeper
 from gateway.control.views import (
     AlarmView,
     BackendView,
@@ -81,15 +83,23 @@ class Controller(Wishes):
         table: RoutingTable,
         journal: Journal | JournalError,
         clock: Clock | None = None,
+        *,
+        keeper: TableKeeper | None = None,
+        state_watch: StateWatch | None = None,
     ) -> None:
         self._config = config
         self._clock = clock or SystemClock()
         self._events = EventLog(self._clock)
         self._alarms = Alarms(self._events)
-        self._scribe = Scribe(journal, self._clock, self._alarms)
+        self._keeper = keeper or TableKeeper()
+        self._keeper.alarms = self._alarms
+        look = (lambda: "") if state_watch is None else state_watch.look
+        self._scribe = Scribe(journal, self._clock, self._alarms, look)
+        self._state = None if state_watch is None else StateGuard(state_watch, self._scribe, self._alarms, self._keeper)
+        self.table_source = ""
         self._observer = Observer()
         self.hub = WorkerHub(self._observer, self._clock, self._worker_changed)
-        self._executor = Executor(table, self.hub, self._events)
+        self._executor = Executor(table, self.hub, self._events, self._remember)
         self.prober = Prober(config.backends, self._endpoint_turned, self._publish_health, self._clock)
         self._health = EndpointHealth(self.prober, self._observer, self._alarms)
         self._ready: bool | None = None
@@ -120,6 +130,8 @@ class Controller(Wishes):
             tasks = [group.create_task(self.prober.run()), group.create_task(self._ticks())]
             if self.inspection is not None:
                 tasks.append(group.create_task(self.inspection.run()))
+            if self._state is not None:
+                tasks.append(group.create_task(self._state.run()))
             await self._scribe.mended()
             _log.warning("the journal's disk has room again: the control plane starts anew")
             for task in tasks:
@@ -129,6 +141,19 @@ class Controller(Wishes):
         while True:
             await asyncio.sleep(min(route.config.analysis.interval_s for route in self._routes.values()))
             self.tick()
+
+    async def must_keep(self) -> None:
+        """Raise JournalError when what is changed now could not be kept."""
+        if self._state is not None:
+            await self._state.must_keep()
+
+    def _remember(self, table: RoutingTable) -> None:
+        """A table is about to be published."""
+        found = self._keeper.found
+        # A journal that cannot be read has a newest event all the same.
+        unread = 0 if found is None or self._scribe.readable else found.journal_seq
+        configured = {state.name: state.configured for state in self._routes.values()}
+        self._keeper.remember(table, configured, max(unread, self._scribe.last_seq))
 
     async def recover(self) -> None:
         """Hear the workers and the journal, and publish the first table."""
@@ -141,6 +166,7 @@ class Controller(Wishes):
             self._executor,
             self._decisions,
             self._clock,
+            self._keeper,
         )
         try:
             async with asyncio.timeout(_WORKERS_WAIT_S):
@@ -148,7 +174,9 @@ class Controller(Wishes):
                     await asyncio.sleep(0.01)
         except TimeoutError:
             pass
-        recovery.take_over(await recovery.read())
+        memory = await recovery.read()
+        self.table_source = recovery.source
+        recovery.take_over(memory)
         self.recovered.set()
         await self._executor.settled()
 
@@ -157,6 +185,7 @@ class Controller(Wishes):
         for route in self._routes.values():
             self._snapshot(route)
         await self._scribe.close()
+        await self._keeper.close()
         await self.hub.stop()
 
     # for hooks: the journal's order, without waiting for its disk
@@ -278,9 +307,16 @@ class Controller(Wishes):
 
     # answers and labels
 
-    async def reconfigure(self, config: GatewayConfig, table: RoutingTable, by: str = "the configuration") -> None:
+    async def reconfigure(
+        self,
+        config: GatewayConfig,
+        table: RoutingTable,
+        by: str = "the configuration",
+        *,
+        file_sha256: str | None = None,
+    ) -> None:
         """As in `Wishes`; the inspector is told, too."""
-        await super().reconfigure(config, table, by)
+        await super().reconfigure(config, table, by, file_sha256=file_sha256)
         if self.inspection is not None:
             self.inspection.watch(watched(config))
 

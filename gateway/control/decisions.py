@@ -88,7 +88,7 @@ class Decisions:
             heard = AbortWished(event.at_s, AUTOMATION, event.reason)
         if self._at_once(route, heard, look) or route.turn.locked():
             return
-        if self._scribe.refusal is None and not self._scribe.hangs:
+        if self._scribe.takes_more:
             self._spawn(self._in_turn(route, lambda: heard, look, self._pending(route)))
 
     def pass_time(self, route: RouteState, now_s: float) -> None:
@@ -140,10 +140,12 @@ class Decisions:
         self._journal(route.configured, event, new, None)
         return next((c.kind for c in commands if isinstance(c, Notify)), None)
 
-    def keep_weight(self, route: RouteState, weight_bp: int, by: str) -> asyncio.Future[Any]:
-        """Journal a weight set by hand."""
+    def keep_weight(self, route: RouteState, weight_bp: int, by: str, *, first: bool = False) -> asyncio.Future[Any]:
+        """Journal a weight set by hand; ``first``: before it is in force."""
         stable, canary, wall_s = route.stable, route.canary or "", self._clock.wall_s()
-        return self._scribe.write(lambda journal: journal.set_weight(route.name, stable, canary, weight_bp, by, wall_s))
+        return self._scribe.write(
+            lambda journal: journal.set_weight(route.name, stable, canary, weight_bp, by, wall_s), first=first
+        )
 
     def withdraw(self, route: RouteState, by: str, reason: str) -> None:
         """End the route's rollout, whose object is gone. Never waits."""
@@ -201,7 +203,7 @@ class Decisions:
             analysis = None if look is None else look.analysis
             before, route.decided = route.rollout, new
             try:
-                written = self._append(route.configured, event, new, analysis)
+                written = self._append(route.configured, event, new, analysis, first=True)
                 await _answer(written, pending)
             except _GivenUpError:
                 if route.decided is new:
@@ -252,7 +254,7 @@ class Decisions:
             if route.deciding:
                 raise ConflictError(f"a rollout was started on route {route.name} meanwhile: {route.decided.reason}")
             try:
-                await _answer(self.keep_weight(route, weight_bp, by), pending)
+                await _answer(self.keep_weight(route, weight_bp, by, first=True), pending)
             except _GivenUpError:
                 self.keep_weight(route, self._executor.weight_bp(route.name), AUTOMATION)
                 raise
@@ -263,11 +265,17 @@ class Decisions:
             self._executor.set_weight(route.name, weight_bp)
 
     def _append(
-        self, configured: str | None, event: Event, new: Rollout, analysis: Analysis | None
+        self,
+        configured: str | None,
+        event: Event,
+        new: Rollout,
+        analysis: Analysis | None,
+        *,
+        first: bool = False,
     ) -> asyncio.Future[Any]:
         wall_s = self._clock.wall_s()
         written = self._scribe.write(
-            lambda journal: journal.append(new.rollout_id, event, new, analysis, wall_s, configured)
+            lambda journal: journal.append(new.rollout_id, event, new, analysis, wall_s, configured), first=first
         )
         if new.revision % DECISIONS_KEPT == 0:
             self._scribe.write(lambda journal: journal.shorten(new.rollout_id, DECISIONS_KEPT))

@@ -3,6 +3,9 @@
 It holds the table in force and publishes each change under a new epoch. Publishing never waits; whoever wants to know
 that the workers route by it asks `settled`.
 
+Every table goes into the table memory before it is published (runtime/table_memory.py): who starts without control must
+not find an older one there.
+
 Epochs only grow, also across restarts: the first table is numbered above everything that a worker was found routing by
 and everything that the restored evidence remembers, at the next full thousand. The gap is for a worker that hung while
 its fellows were asked: no epoch of its old life is ever taken for one of ours.
@@ -10,6 +13,7 @@ its fellows were asked: no epoch of its old life is ever taken for one of ours.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
@@ -33,22 +37,28 @@ class Served(NamedTuple):
 class Executor:
     """Publishes tables."""
 
-    def __init__(self, table: RoutingTable, hub: WorkerHub, events: EventLog) -> None:
+    def __init__(
+        self, table: RoutingTable, hub: WorkerHub, events: EventLog, remember: Callable[[RoutingTable], None]
+    ) -> None:
         self.table = table
         self._hub = hub
+        self._remember = remember
         self._events = events
 
     def publish_first(self, served: dict[str, Served], remembered_epoch: int) -> None:
         """Publish the first table of this control plane's life, above every epoch that is live or remembered."""
         newest = max([remembered_epoch, *(session.hello.epoch for session in self._hub.sessions)])
         epoch = (newest // _LIFE + 1) * _LIFE if newest else 1
-        self.table = _serving(msgspec.structs.replace(self.table, epoch=epoch), served)
-        self._hub.send_table(self.table)
+        self._publish(_serving(msgspec.structs.replace(self.table, epoch=epoch), served))
+
+    def _publish(self, table: RoutingTable) -> None:
+        self.table = table
+        self._remember(table)
+        self._hub.send_table(table)
 
     def replace(self, table: RoutingTable, served: dict[str, Served]) -> None:
         """Publish another configuration's table, in which the routes are served so."""
-        self.table = _serving(msgspec.structs.replace(table, epoch=self.table.epoch + 1), served)
-        self._hub.send_table(self.table)
+        self._publish(_serving(msgspec.structs.replace(table, epoch=self.table.epoch + 1), served))
         for route in self.table.routes:
             self._tell(route.name)
 
@@ -63,14 +73,12 @@ class Executor:
 
     def set_weight(self, route: str, weight_bp: int) -> None:
         """Publish a weight."""
-        self.table = self.table.with_weight(route, weight_bp)
-        self._hub.send_table(self.table)
+        self._publish(self.table.with_weight(route, weight_bp))
         self._tell(route)
 
     def swap_roles(self, route: str, served: Served) -> None:
         """Publish who is stable and who is canary on a route, with the weight."""
-        self.table = _serving(msgspec.structs.replace(self.table, epoch=self.table.epoch + 1), {route: served})
-        self._hub.send_table(self.table)
+        self._publish(_serving(msgspec.structs.replace(self.table, epoch=self.table.epoch + 1), {route: served}))
         data = {"stable": served.stable or None, "canary": served.canary, "epoch": self.table.epoch}
         self._events.publish("roles", data, route=route)
         if served.weight_bp:
@@ -86,8 +94,7 @@ class Executor:
 
     def outbid(self, epoch: int) -> None:
         """A worker turned up with a newer epoch than ours (a life we do not remember): number above it."""
-        self.table = msgspec.structs.replace(self.table, epoch=(epoch // _LIFE + 1) * _LIFE)
-        self._hub.send_table(self.table)
+        self._publish(msgspec.structs.replace(self.table, epoch=(epoch // _LIFE + 1) * _LIFE))
 
 
 def _serving(table: RoutingTable, served: dict[str, Served]) -> RoutingTable:

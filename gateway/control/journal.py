@@ -131,6 +131,11 @@ class Journal:
             else:
                 self._insert("roles", ROLES_COLUMNS, (state.route, configured, state.stable, "", wall_time_s))
 
+    def keep_roles(self, roles: Roles) -> None:
+        """Keep whom a promotion made stable that this journal does not know of."""
+        with self._transaction(f"the roles of route {roles.route}"):
+            self._insert("roles", ROLES_COLUMNS, tuple(msgspec.structs.astuple(roles)))
+
     def drop_roles(self, route: str) -> None:
         """Forget whom a promotion made stable: the configuration has spoken since."""
         with self._transaction(f"the roles of route {route}"):

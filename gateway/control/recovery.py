@@ -9,10 +9,19 @@ Rules:
 4. A rollout about backends or a route that the configuration no longer names is over.
 5. What was promoted is a route's stable backend as long as the configuration names the stable backend that it was
    promoted over, and has it among its backends. Another stable backend in the file is a newer word: it counts. Without
-   a journal, what the workers were found serving as stable goes on, if it is one of the route's two.
+   a journal, what the workers were found serving as stable goes on, if it is one of the route's two, or what the table
+   memory says.
+6. The table memory (runtime/table_memory.py) speaks like one more worker that survived, where it knows at least as much
+   as the journal: always when it is of this gateway's own life; when it was read from the state directory, where the
+   journal ends before the event at which it was written, or does not go on after it. It never speaks of weights under
+   another text of the configuration file.
+7. A journal that ends before the event at which the memory was written has lost decisions. Then promotions are the
+   memory's, whatever the journal says, and are journaled anew; an alarm says that the rest is lost.
 """
 
 from __future__ import annotations
+
+import logging
 
 import msgspec
 
@@ -25,12 +34,15 @@ from gateway.control.journal_rows import HandWeight, Roles
 from gateway.control.records import Record, Records, read_records
 from gateway.control.routes import RouteState, Saved, read_route
 from gateway.control.scribe import Scribe
+from gateway.control.table_keeper import TableKeeper
 from gateway.core.errors import JournalError
 from gateway.core.rollout import Event, Phase, Restarted, Withdrawn
+from gateway.core.traffic.table import RoutingTable
 from gateway.core.types import WEIGHT_BP_MAX
 from gateway.runtime import wire
 from gateway.runtime.clock import Clock
 
+_log = logging.getLogger("gateway.control")
 BY = "the configuration"
 
 
@@ -64,6 +76,7 @@ class Recovery:
         executor: Executor,
         decisions: Decisions,
         clock: Clock,
+        keeper: TableKeeper,
     ) -> None:
         self._routes = route_states
         self._hub = hub
@@ -73,6 +86,23 @@ class Recovery:
         self._executor = executor
         self._decisions = decisions
         self._clock = clock
+        self._kept = keeper.found
+        self._same_file = self._kept is not None and self._kept.config_sha256 == keeper.config_sha256
+        self._hand_weights: dict[str, HandWeight] = {}
+
+    @property
+    def _lost(self) -> bool:
+        """Whether the journal has lost decisions (rule 7)."""
+        return self._kept is not None and self._scribe.readable and self._scribe.last_seq < self._kept.journal_seq
+
+    @property
+    def source(self) -> str:
+        """Where the first table comes from, in one word."""
+        if self._scribe.readable and not self._lost:
+            return "journal"
+        if self._kept is not None:
+            return "memory"
+        return "workers" if any(session.hello.epoch > 0 for session in self._hub.sessions) else "configuration"
 
     async def read(self) -> Memory | None:
         """What the journal knows; None when it cannot be believed (the scribe has raised the alarm)."""
@@ -91,8 +121,11 @@ class Recovery:
             announcements: list[tuple[RouteState, str]] = []
         else:
             self._records.adopt(memory.records)
+            self._hand_weights = memory.hand_weights
             for route in self._routes.values():
                 self._adopt_roles(route, memory.routes[route.name].roles)
+            if self._lost:
+                self._adopt_kept_roles()
             restarted = [(route, self._restart(route, memory.routes[route.name])) for route in self._routes.values()]
             announcements = [(route, kind) for route, kind in restarted if kind is not None]
             served = {
@@ -101,6 +134,8 @@ class Recovery:
             }
             self._retire_strangers()
         remembered = max(route.remembered_epoch for route in self._routes.values())
+        if self._kept is not None:
+            remembered = max(remembered, self._kept.table.epoch)
         self._executor.publish_first(served, remembered)
         for route in self._routes.values():
             route.first_epoch = self._executor.table.epoch
@@ -113,7 +148,39 @@ class Recovery:
         live = {session.hello.stables.get(route.name) for session in self._hub.sessions if session.hello.epoch > 0}
         if live == {route.config.canary} and route.config.canary is not None:
             return route.config.canary, None
+        promoted = self._kept_promotion(route) if not live else None
+        if promoted is not None:
+            return promoted, None if promoted == route.config.canary else route.config.canary
+        if not live and self._kept is None:
+            _log.error(
+                "route %s serves %s, which the configuration names: whether another version was promoted is not known",
+                *(route.name, route.configured or "nothing"),
+            )
         return pair
+
+    def _kept_promotion(self, route: RouteState) -> str | None:
+        """Whom the table memory knows as promoted on a route."""
+        if self._kept is None:
+            return None
+        return self._kept.promoted(route.name, route.configured, self._executor.table)
+
+    def _adopt_kept_roles(self) -> None:
+        """Rule 7."""
+        assert self._kept is not None  # or nothing could be missed
+        for route in self._routes.values():
+            promoted = self._kept_promotion(route)
+            if promoted is None:
+                route.promoted = None
+                continue
+            roles = Roles(route.name, route.configured, promoted, "", self._clock.wall_s())
+            route.promoted = roles
+            self._scribe.write(lambda journal, roles=roles: journal.keep_roles(roles))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+        why = (
+            f"the journal has lost decisions: it ends at event {self._scribe.last_seq}, and there were"
+            f" {self._kept.journal_seq}. What was promoted stays, and no canary has more than before; which versions"
+            " were rolled back is not known any more: restore the journal, or go on without its history"
+        )
+        self._alarms.sound("journal lost", why, mild=True)
 
     def _adopt_roles(self, route: RouteState, roles: Roles | None) -> None:
         if roles is None:
@@ -159,6 +226,8 @@ class Recovery:
         """The least that a surviving worker gives the canary; None when none remembers a table."""
         canary = route.canary if route.rollout.phase is Phase.IDLE else route.rollout.canary
         remembering = [session.hello for session in self._hub.sessions if session.hello.epoch > 0]
+        if self._kept is not None and self._speaks_of(route):
+            remembering.append(_as_worker(self._kept.table))
         if route.rollout.swapped and remembering:
             # It was in force when the newest table was published; a worker that hung since then does not undo it.
             newest = max(remembering, key=lambda hello: hello.epoch)
@@ -167,12 +236,36 @@ class Recovery:
         live = [_weight_of(canary, route.name, hello) for hello in remembering]
         return min(live, default=None)
 
+    def _speaks_of(self, route: RouteState) -> bool:
+        """Whether the table memory knows a weight at least as well as the journal (rule 6)."""
+        kept = self._kept
+        if kept is None or not self._same_file:
+            return False
+        if not kept.from_file or self._lost:
+            return True
+        # Weights that were set by hand have no number to compare.
+        decided = route.rollout.phase is not Phase.IDLE and route.name not in self._hand_weights
+        return decided and kept.journal_seq == self._scribe.last_seq
+
     def _retire_strangers(self) -> None:
         for record in self._records.all():
             if record.rollout.route in self._routes or record.rollout.phase.terminal:
                 continue
             event = Withdrawn(self._clock.monotonic_s(), BY, "its route was removed")
             self._decisions.retire(record.rollout, event)
+
+
+def _as_worker(table: RoutingTable) -> wire.Hello:
+    """A table as a worker that routes by it would introduce itself."""
+    return wire.Hello(
+        "memory",
+        -1,
+        0,
+        table.epoch,
+        {route.name: route.weight_bp for route in table.routes},
+        {route.name: route.stable for route in table.routes},
+        {route.name: route.canary for route in table.routes if route.canary is not None},
+    )
 
 
 def _weight_of(canary: str | None, route: str, hello: wire.Hello) -> int:

@@ -7,7 +7,10 @@ Rules:
 2. The order of the calls is the order in the file, also when the disk answers a minute late.
 3. A write that fails ends it: no later one is tried (the file is in doubt), and the alarm stands until control is
    started again. A disk that only hangs is an alarm until it answers.
-4. Where a write was refused for want of room and nothing else is in doubt, `mended` says when there is room again:
+4. What must be on the disk first (more exposure) is not even tried while the state directory cannot keep it
+   (state_watch.py): it was deleted, replaced or emptied under us, or has become read-only. What need not be there first
+   is written all the same, to the file that is open.
+5. Where a write was refused for want of room and nothing else is in doubt, `mended` says when there is room again:
    then control starts anew by itself, from what is journaled and what the workers do (recovery.py).
 """
 
@@ -16,16 +19,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import queue
 import sqlite3
 import tempfile
-import threading
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from gateway.control.alarms import Alarms
+from gateway.control.disk_thread import DiskThread, settle
 from gateway.control.journal import Journal
 from gateway.core.errors import JournalError
 from gateway.runtime.clock import Clock
@@ -40,46 +42,10 @@ _CLOSE_TIMEOUT_S = 2.0
 _MENDED_LOOK_S = 2.0
 # So much room must be there again: many decisions' worth.
 _ROOM_BYTES = 256 * 1024
-_NO_ROOM = ("SQLITE_FULL", "SQLITE_IOERR_WRITE")
+_NO_ROOM = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_READONLY", "SQLITE_CANTOPEN")
 # A gateway that was killed a moment ago may still have a control process that holds the file.
 _BUSY_TRIES = 20
 _BUSY_PAUSE_S = 0.25
-
-
-class DiskThread:
-    """Runs what blocks, one after the other. A daemon: a disk that hangs must not keep the process from ending."""
-
-    def __init__(self) -> None:
-        self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]]] = queue.SimpleQueue()
-        threading.Thread(target=self._run, name="journal", daemon=True).start()
-
-    def do(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        """Queue ``work``; its future may be dropped."""
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._jobs.put((work, future))
-        return future
-
-    def _run(self) -> None:
-        while True:
-            work, future = self._jobs.get()
-            try:
-                done, error = work(), None
-            except Exception as raised:  # noqa: BLE001  # it is handed to whoever asked
-                done, error = None, raised
-            try:
-                future.get_loop().call_soon_threadsafe(_settle, future, done, error)
-            except RuntimeError:
-                return  # the loop is closed: nobody is left to be told
-
-
-def _settle(future: asyncio.Future[Any], done: Any, error: Exception | None) -> None:
-    if future.done():
-        return
-    if error is None:
-        future.set_result(done)
-    else:
-        future.set_exception(error)
-        future.exception()  # whoever awaits it gets it all the same; whoever dropped it is not to be nagged
 
 
 async def open_journal(path: Path) -> Journal | JournalError:
@@ -105,7 +71,10 @@ def _busy(error: JournalError) -> bool:
 
 
 def _for_want_of_room(error: Exception) -> bool:
-    """Whether the disk (or a limit on files) had no room. A failed sync is no such case: it may have lost something."""
+    """Whether the disk (or a limit on files) had no room, or was read-only: then nothing was written.
+
+    A failed sync is no such case: it may have lost something.
+    """
     cause = error.__cause__
     return isinstance(cause, sqlite3.Error) and getattr(cause, "sqlite_errorname", "") in _NO_ROOM
 
@@ -122,12 +91,21 @@ def _make_sure_of_room(path: Path) -> None:
 class Scribe:
     """The journal, as a control plane that must not wait for it sees it."""
 
-    def __init__(self, journal: Journal | JournalError, clock: Clock, alarms: Alarms) -> None:
+    def __init__(
+        self,
+        journal: Journal | JournalError,
+        clock: Clock,
+        alarms: Alarms,
+        look: Callable[[], str] = lambda: "",
+    ) -> None:
+        """``look`` says why the state directory cannot keep anything, the empty text while it can; it blocks."""
         self._journal = journal if isinstance(journal, Journal) else None
         self._clock = clock
         self._alarms = alarms
         self._thread = DiskThread()
         self._given_s: deque[float] = deque()
+        self._look = look
+        self.unkept = ""
         self.refusal: str | None = None
         self._wants_room = False
         if isinstance(journal, JournalError):
@@ -148,6 +126,16 @@ class Scribe:
         """Whether the disk has not answered for longer than one takes that is merely busy."""
         return bool(self._given_s) and self._clock.monotonic_s() - self._given_s[0] > _SLOW_S
 
+    @property
+    def last_seq(self) -> int:
+        """The seq of the newest event on the disk; 0 without one, or without a journal."""
+        return 0 if self._journal is None else self._journal.last_seq
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether it is worth while to ask for more exposure."""
+        return self.refusal is None and not self.hangs and not self.unkept
+
     def distrust(self, error: JournalError) -> None:
         """The journal cannot be read, or not be believed: stable only, and no rollout until it is mended."""
         self._journal = None
@@ -162,21 +150,24 @@ class Scribe:
         except TimeoutError:
             raise JournalError(f"the disk did not answer in {_READ_TIMEOUT_S:g} s; mend it, then restart") from None
 
-    def write(self, work: Callable[[Journal], object]) -> asyncio.Future[Any]:
+    def write(self, work: Callable[[Journal], object], *, first: bool = False) -> asyncio.Future[Any]:
         """Write something after everything before it; the future raises JournalError when it is not on the disk.
 
-        The alarm has been raised by then: a caller who need not wait may drop the future.
+        The alarm has been raised by then: a caller who need not wait may drop the future. ``first``: it must be kept
+        before it is in force (rule 4).
         """
         if self.refusal is not None:
             future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-            _settle(future, None, JournalError(self.refusal))
+            settle(future, None, JournalError(self.refusal))
             return future
-        return self._do(lambda journal: self._written(work, journal))
+        return self._do(lambda journal: self._written(work, journal, first=first))
 
-    def _written(self, work: Callable[[Journal], object], journal: Journal) -> None:
+    def _written(self, work: Callable[[Journal], object], journal: Journal, *, first: bool) -> None:
         """On the disk's thread."""
         if self.refusal is not None:
             raise JournalError(self.refusal)
+        if first and (why := self._look()):
+            raise JournalError(f"it could not be kept, nothing was changed: {why}")
         try:
             work(journal)
         except Exception as error:

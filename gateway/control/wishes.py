@@ -16,6 +16,7 @@ from gateway.control.records import Records
 from gateway.control.routes import RouteState
 from gateway.control.scribe import Scribe
 from gateway.control.story import Decision, story
+from gateway.control.table_keeper import TableKeeper
 from gateway.control.views import RolloutView, RouteView
 from gateway.control.world import canary_endpoints_up
 from gateway.core.errors import ConflictError
@@ -52,6 +53,7 @@ class Wishes(ABC):
     _scribe: Scribe
     _alarms: Alarms
     _clock: Clock
+    _keeper: TableKeeper
     prober: Prober
 
     @abstractmethod
@@ -172,8 +174,17 @@ class Wishes(ABC):
 
     # another configuration
 
-    async def reconfigure(self, config: GatewayConfig, table: RoutingTable, by: str = "the configuration") -> None:
+    async def reconfigure(
+        self,
+        config: GatewayConfig,
+        table: RoutingTable,
+        by: str = "the configuration",
+        *,
+        file_sha256: str | None = None,
+    ) -> None:
         """Serve by another configuration; ``table`` is made of it, its weights count for new routes only.
+
+        ``file_sha256`` names the text of the configuration file, where that has changed.
 
         A rollout goes on when its route still names its backends, by the plan that it was started with. Raises
         ConflictError (nothing was changed) when a rollout under way would lose its backends and its plan refuses that.
@@ -199,6 +210,8 @@ class Wishes(ABC):
         for state in lost:
             self._decisions.withdraw(state, by, "superseded: the route's stable or canary backend was changed")
         self._config = config
+        if file_sha256 is not None:
+            self._keeper.config_sha256 = file_sha256
         served = self._adopt(wanted, config)
         self.prober.guard(table.backends)
         self.prober.watch(config.backends)

@@ -16,6 +16,7 @@ import sys
 
 import msgspec
 
+from gateway.core.traffic.table import RoutingTable
 from gateway.proxy import memory
 from gateway.proxy.link import ControlLink
 from gateway.proxy.listener import Listener
@@ -24,10 +25,13 @@ from gateway.proxy.tap import SampleLink
 from gateway.proxy.tls import ServerTls
 from gateway.runtime.child import beat, orphaned, say_ready, say_retiring
 from gateway.runtime.settings import WorkerSettings
+from gateway.runtime.table_memory import SharedTable, first_table
 
 # How long a newborn worker waits for control's table before it serves by the one it was born with (stable only).
 _FIRST_TABLE_WAIT_S = 2.0
 _TLS_LOOK_S = 1.0
+_ROUTES_NAMED = 10
+_log = logging.getLogger("gateway.worker")
 
 
 def run(settings: WorkerSettings) -> None:
@@ -49,9 +53,10 @@ async def _serve(settings: WorkerSettings, sock: socket.socket) -> None:
     told_to_stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told_to_stop.set)
+    table, remembers = _own_table(settings)
     worker = WorkerState(
         loop,
-        settings.table,
+        table,
         settings.limits,
         boot=f"{settings.index}-{os.getpid()}-{secrets.token_hex(4)}",
         trusted_proxies=settings.trusted_proxies,
@@ -66,6 +71,8 @@ async def _serve(settings: WorkerSettings, sock: socket.socket) -> None:
     tasks.append(asyncio.create_task(SampleLink(worker.samples, settings.control_path).run()))
     _sweep(worker)
     await _first_table(link, told_to_stop)
+    if not link.table_received.is_set():
+        _log.warning("worker %d has not heard from control: it serves %s, stable only", settings.index, remembers)
     listener = Listener(worker, sock, tls=tls, proxy_protocol=settings.proxy_protocol)
     if not told_to_stop.is_set():
         memory.settle()
@@ -82,8 +89,21 @@ async def _serve(settings: WorkerSettings, sock: socket.socket) -> None:
         worker.access.close()
 
 
+def _own_table(settings: WorkerSettings) -> tuple[RoutingTable, str]:
+    """What to serve by until control speaks, and in words where it comes from."""
+    remembered = None
+    if settings.memory_fds is not None:
+        shared = SharedTable(settings.memory_fds)
+        remembered = shared.read()
+        shared.close()
+    table = first_table(settings.table, settings.config_sha256, remembered)
+    serving = ", ".join(f"{route.name}: {route.stable or 'nothing'}" for route in table.routes[:_ROUTES_NAMED])
+    known = "what the configuration file says" if remembered is None else f"table {remembered.table.epoch} from memory"
+    return table, f"{known} ({serving})"
+
+
 async def _first_table(link: ControlLink, told_to_stop: asyncio.Event) -> None:
-    """Wait for control's table, a while: when control is away, stable only is the safe table to begin with."""
+    """Wait for control's table, a while: when control is away, memory and stable only are safe to begin with."""
     waiters = [asyncio.create_task(event.wait()) for event in (link.table_received, told_to_stop)]
     await asyncio.wait(waiters, timeout=_FIRST_TABLE_WAIT_S, return_when=asyncio.FIRST_COMPLETED)
     for waiter in waiters:

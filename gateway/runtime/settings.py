@@ -72,7 +72,11 @@ class AccessLogSettings(msgspec.Struct, frozen=True):
 
 
 class WorkerSettings(msgspec.Struct, frozen=True):
-    """A worker's birth certificate. ``table`` is what it routes by until control speaks: stable only."""
+    """A worker's birth certificate.
+
+    ``table`` is what the configuration file says, stable only. Until control speaks the worker routes by it, or by what
+    it finds in the memory behind ``memory_fds`` (table_memory.py); ``config_sha256`` names the file's text.
+    """
 
     index: int
     listen_fd: int
@@ -86,7 +90,9 @@ class WorkerSettings(msgspec.Struct, frozen=True):
     proxy_protocol: ProxyProtocolSettings | None = None
     headers: HeaderPolicy = HeaderPolicy()
     access_log: AccessLogSettings = AccessLogSettings()
+    config_sha256: str = ""
+    memory_fds: tuple[int, int] | None = None
 
     def same_worker(self, other: WorkerSettings) -> bool:
         """Whether a worker born with these need not be replaced by one born with ``other``."""
-        return msgspec.structs.replace(self, table=other.table) == other
+        return msgspec.structs.replace(self, table=other.table, config_sha256=other.config_sha256) == other

@@ -227,7 +227,12 @@ class ControlDouble:
     def alarms(self) -> list[AlarmView]:
         return [] if self.ready else [AlarmView("disk", "the disk does not answer")]
 
-    async def reconfigure(self, config: GatewayConfig, table: RoutingTable, by: str = "") -> None:
+    async def must_keep(self) -> None:
+        pass
+
+    async def reconfigure(
+        self, config: GatewayConfig, table: RoutingTable, by: str = "", *, file_sha256: str | None = None
+    ) -> None:
         if self.journal_fails:
             raise ConflictError("a rollout is under way on route digits")
         assert {route.name for route in table.routes} == {route.name for route in config.routes}

@@ -131,7 +131,7 @@ def test_the_actor_is_named_and_harmless(given: str, by: str) -> None:
 def test_health_readiness_and_metrics(served: Any, client: httpx.Client, double: Any) -> None:
     assert client.get("/healthz").json() == {"alive": True}
     ready = client.get("/readyz")
-    assert (ready.status_code, ready.json()) == (200, {"ready": True, "workers": 2, "reasons": []})
+    assert (ready.status_code, ready.json()) == (200, {"ready": True, "workers": 2, "reasons": [], "warnings": []})
     served.control.ready = False
     unready = client.get("/readyz")
     assert (unready.status_code, unready.json()["reasons"]) == (503, ["1 of 2 workers are connected"])

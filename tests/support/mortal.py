@@ -23,6 +23,7 @@ import msgspec
 from gateway.app import control
 from gateway.app.told import ControlSettings
 from gateway.control import decisions
+from gateway.runtime.table_memory import SharedTable
 
 _TABLES = ("events", "snapshots", "weights", "roles", "pruned", "deliveries")
 
@@ -87,6 +88,7 @@ def main() -> None:
         str(directory / "control.sock"),
         admin.fileno(),
         controls.fileno(),
+        SharedTable.create().fds,
     )
     _say(admin.getsockname()[1])
     for _ in sys.stdin:

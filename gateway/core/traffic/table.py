@@ -203,6 +203,11 @@ class RoutingTable(msgspec.Struct, frozen=True):
         known = ", ".join(sorted(r.name for r in self.routes)) or "none"
         raise NotFoundError(f"no route is named {name!r}; there are: {known}")
 
+    def stable_only(self) -> RoutingTable:
+        """The same table (and epoch) in which no canary gets anything."""
+        routes = tuple(msgspec.structs.replace(route, weight_bp=0) for route in self.routes)
+        return msgspec.structs.replace(self, routes=routes)
+
     def with_weight(self, name: str, weight_bp: int) -> RoutingTable:
         """The next table, in which route ``name`` has ``weight_bp``."""
         self.route(name)
