@@ -28,6 +28,7 @@ COMPILED = (
         f"gateway/proxy/{name}.py"
         for name in (
             *(
+                "body_store",
                 "client",
                 "clientend",
                 "exchange",
@@ -43,6 +44,7 @@ COMPILED = (
                 "plan",
                 "pool",
                 "probed",
+                "request_body",
                 "requesthead",
                 "responsehead",
                 "settlement",

@@ -55,7 +55,7 @@ def worker_settings(
         table=routing_table(config, epoch=0).stable_only(),
         config_sha256=config_sha256,
         memory_fds=memory_fds,
-        limits=Limits(**config.limits.model_dump()),
+        limits=Limits(**config.limits.model_dump(mode="json")),
         trusted_proxies=tuple(str(network) for network in config.trusted_proxies),
         headers=HeaderPolicy(**config.headers.model_dump(mode="json")),
         access_log=AccessLogSettings(**config.access_log.model_dump()),

@@ -92,5 +92,6 @@ def _route(route: RouteConfig) -> Route:
         rescue=Rescue(**route.rescue.model_dump()),
         tap=tap(route),
         upgrades=tuple(route.upgrades),
+        streams_requests=route.stream_requests,
         serves_half_closed=route.on_half_close == OnHalfClose.SERVE,
     )

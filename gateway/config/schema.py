@@ -98,9 +98,12 @@ class LimitsConfig(Section):
     keepalive_s: Seconds = 75.0
     drain_timeout_s: Seconds = 30.0
     connections_per_client_max: Count | None = None
-    body_rate_min: Annotated[int, Field(ge=0, le=_GIB), Noun("a number of bytes")] = 0
+    body_rate_min: Annotated[int, Field(ge=0, le=_GIB), Noun("a number of bytes")] = 500
     drain_grace_s: Annotated[float, Field(ge=0, le=YEAR_S), Noun("a number of seconds")] = 0.0
     hang_timeout_s: Annotated[float, Field(ge=0, le=YEAR_S), Noun("a number of seconds")] = 10.0
+    body_memory_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 40), Noun("a number of bytes")] = 64 << 20
+    body_disk_bytes: Annotated[int, Field(ge=0, le=1 << 40), Noun("a number of bytes")] = 256 << 20
+    body_directory: FilePath | None = None
 
 
 class ProbeConfig(Section):
@@ -159,6 +162,7 @@ class RescueConfig(Section):
 
     replayable: bool = _RESCUE.replayable
     body_bytes_max: Annotated[int, Field(ge=0, le=_GIB), Noun("a number of bytes")] = _RESCUE.body_bytes_max
+    file_bytes_max: Annotated[int, Field(ge=0, le=1 << 40), Noun("a number of bytes")] = _RESCUE.file_bytes_max
     budget_percent: Annotated[float, Field(ge=0, le=100), Noun("a percentage")] = _RESCUE.budget_percent
     budget_burst: CountOrNone = _RESCUE.budget_burst
 
@@ -175,6 +179,7 @@ class RouteConfig(Section):
     sticky: StickyConfig | None = None
     upgrades: list[Protocol] = list(_ROUTE.upgrades)
     on_half_close: Annotated[OnHalfClose, Field(strict=False)] = OnHalfClose.SERVE
+    stream_requests: bool = _ROUTE.streams_requests
     timeouts: TimeoutsConfig = TimeoutsConfig()
     rescue: RescueConfig = RescueConfig()
     analysis: AnalysisConfig = AnalysisConfig()

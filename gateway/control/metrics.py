@@ -44,7 +44,7 @@ from gateway.core.rollout.types import Phase
 from gateway.core.stats.histogram import bucket_of
 from gateway.core.types import Variant
 from gateway.runtime.build import data_plane
-from gateway.runtime.wire import RouteTotals
+from gateway.runtime.wire import BODY_NOT_KEPT, RouteTotals
 
 BOUNDS_US: Final = (
     *(500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000),
@@ -58,6 +58,7 @@ REASONS: Final = (
     "nothing_deployed",
     *("loop", "connect_failed", "connect_timeout", "reset", "truncated", "bad_response", "first_byte_timeout"),
     *("idle_timeout", "no_healthy_endpoint", "stale_connection", "queue_full", "total_timeout", "try_timeout"),
+    *("queue_timeout", "body_buffers_full", "body_lost"),
     *("last_recipient", "no_continue"),
     *("too_many_connections", "too_many_from_client", "body_too_slow", "bad_proxy_header", "tls_handshake"),
 )
@@ -243,6 +244,21 @@ def _notes(traffic: TrafficTotals) -> Iterator[Metric]:
         "Lines of the access log that were not written: the queue was full, or the file could not be written.",
         (),
         [((), notes.get("log_dropped", 0))],
+    )
+    yield _counter(
+        "gateway_request_bodies_not_kept_total",
+        "Request bodies that could not be kept for another try, by reason.",
+        ("reason",),
+        (((reason,), notes.get(f"body_not_kept:{reason}", 0)) for reason in BODY_NOT_KEPT),
+    )
+    yield _gauge(
+        "gateway_request_body_bytes",
+        "What is held of request bodies, in memory and in temporary files.",
+        ("place",),
+        [
+            (("memory",), sum(report.body_memory_bytes for report in traffic.reports)),
+            (("disk",), sum(report.body_disk_bytes for report in traffic.reports)),
+        ],
     )
 
 

@@ -1,11 +1,14 @@
-"""One request and what becomes of it, as named phases in file order: admit, choose, lease, send, relay.
+"""One request and what becomes of it, as named phases in file order: admit, gather, choose, lease, send, relay.
 
 Rules:
 
 1. An exchange reads the routing table once, in `choose`; whatever happens is counted under that table's epoch.
 2. A reset on a kept connection before any response byte is the keep-alive race, not a failure: one free retry on a
    fresh connection. A refused connection moves on to the backend's next endpoint.
-3. Every end, good or bad, is `settlement`'s.
+3. A request is chosen for and given a connection when its body is whole, or flows: 64 KiB have come, at 64 KiB/s at
+   least. Until then it is held here (request_body.py), so that slow clients occupy no backend. One that asks for leave
+   to send its body (Expect), and those of a route with ``stream_requests``, go at once.
+4. Every end, good or bad, is `settlement`'s.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from gateway.core.traffic.split import bucket_of_key, variant_for
 from gateway.core.types import WEIGHT_BP_MAX, Variant
 from gateway.proxy import faults, headers
 from gateway.proxy.accesslog import Record
+from gateway.proxy.body_store import TOO_LARGE
 from gateway.proxy.extras import Extras
 from gateway.proxy.faults import Fault
 from gateway.proxy.headers import RawHeaders
@@ -36,8 +40,9 @@ if TYPE_CHECKING:
     from gateway.proxy.tap import RouteTap, Specimen
     from gateway.proxy.upstream import UpstreamConnection
 
-# What is held of a body while no upstream is there to take it; beyond, the client is made to wait.
-_UNSENT_BYTES_MAX: Final = 64 * 1024
+# A body that is not whole yet is sent on when so much of it has come, and no more slowly than so (bytes per second).
+_STREAM_BYTES_MIN: Final = 64 * 1024
+_STREAM_RATE_MIN: Final = 64 * 1024
 # A larger body is not copied once more to be in one piece with its head.
 _JOINED_BYTES_MAX: Final = 16 * 1024
 _VARIANT_LINES: Final = (
@@ -62,7 +67,6 @@ class Exchange(Extras):
         self._head: RequestHead = None  # type: ignore[assignment]  # set by admit; without it the exchange has a fault
         self._target = self._path = b""
         self._line: First | None = None
-        self._kept_bytes = 0
         self._rescue_kind: str | None = None
         self._extra = None
         self._blocked = False
@@ -118,7 +122,7 @@ class Exchange(Extras):
         """Its turn has come: act on all that has arrived so far."""
         self.started = True
         now_s = self._worker.now_s()
-        self._duration_from_s = now_s
+        self._duration_from_s = self._asked_s = now_s
         self._worker.active[self] = None
         if self.fault is not None:
             self._answer(self.fault)
@@ -129,10 +133,15 @@ class Exchange(Extras):
             self._answer(faults.NO_ROUTE)
             return
         self.route = found
-        tally = self.tally = self._worker.tallies[found.name]
-        self._plan = tally.plan
-        self.total_at_s = now_s + tally.plan.total_s
-        self.choose(tally)
+        tally = self._worker.tallies[found.name]
+        plan = self._plan = tally.plan
+        self.total_at_s = now_s + plan.total_s
+        body = self.request_body
+        body.limit(plan.kept_bytes_max, plan.file_bytes_max)
+        if body.complete or plan.streams_requests or (self._head.expects_continue and not body.received):
+            self.choose(tally)
+        else:
+            self._gather(now_s)
 
     def _matched(self) -> Route | None:
         """The route; of a first line that came before with the same host, it is known."""
@@ -144,11 +153,39 @@ class Exchange(Extras):
             line.route = router.match(host, self._path)
         return line.route
 
+    # gather: a body that is still coming, until it is whole or flows
+
+    def _gather(self, now_s: float) -> None:
+        """Hold what has come of the body; no variant is chosen and no connection taken before it is of use."""
+        body = self.request_body
+        since_s = now_s - self._duration_from_s
+        flows = body.received >= _STREAM_BYTES_MIN and body.received >= _STREAM_RATE_MIN * since_s
+        body.slow = not flows
+        if flows or (body.full and body.not_kept == TOO_LARGE):
+            self._gathered()
+        elif body.full:
+            self._refuse(faults.BODY_BUFFERS_FULL)
+        else:
+            self._downstream.resume_reading()
+            self._set_deadline_at(now_s + self._plan.idle_s, faults.BODY_TIMEOUT)
+
+    def _gathered(self) -> None:
+        """The body is whole or flows: by the table that is in force now, as any request."""
+        found = self._matched()
+        if found is None:
+            self._answer(faults.NO_ROUTE)
+            return
+        self.route = found
+        tally = self._worker.tallies[found.name]
+        self._plan = tally.plan
+        self.choose(tally)
+
     # choose: which variant?
 
     def choose(self, tally: RouteTally) -> None:
         """Assign a variant: forced by header, by sticky key, or by an independent draw."""
         plan = self._plan
+        self.tally = tally
         tally.open += 1
         plan.budget.deposit()
         if plan.has_canary:
@@ -166,7 +203,8 @@ class Exchange(Extras):
             tally.hot[1 if self.assigned is CANARY else 0].assigned()
             if tally.tap is not None:
                 self._specimen = self._tapped(tally.tap)
-        self._keeps_body = plan.replayable
+        if not plan.replayable:
+            self.request_body.give_up("")
         self.lease()
 
     def _tapped(self, tap: RouteTap) -> Specimen | None:
@@ -208,16 +246,43 @@ class Exchange(Extras):
     def _lease_from(self, pool: EndpointPool, *, fresh: bool) -> None:
         if self._record is not None:
             self._record.tries += 1
-        got = pool.lease_fresh(self) if fresh else pool.lease(self)
+        if self.upload_pool is not None and self.upload_pool is not pool:
+            self._end_upload()
+        self._take(pool, pool.lease_fresh(self) if fresh else pool.lease(self))
+
+    def lease_again(self) -> None:
+        """Ask the pool that is waited for once more: there is room for an upload, or this one is whole now."""
+        pool, self._waiting_for = self._waiting_for, None
+        assert pool is not None  # who asks has looked
+        self._take(pool, pool.lease(self))
+
+    def _take(self, pool: EndpointPool, got: UpstreamConnection | Fault | None) -> None:
+        """Go on with what the pool has given."""
         if got is None:
             self._waiting_for = pool
-            self._set_deadline(self.route.timeouts.connect_s + self.route.timeouts.first_byte_s, faults.CONNECT_TIMEOUT)
-            if self._kept_bytes > _UNSENT_BYTES_MAX:
-                self._downstream.pause_reading()
+            self._await_connection(self._worker.now_s())
         elif isinstance(got, Fault):
             self._failed(got)
         else:
             self.send(got)
+
+    def _await_connection(self, now_s: float) -> None:
+        """Wait for a connection: by a clock of its own; a body that may still grow is its client's to bring."""
+        body = self.request_body
+        timeouts = self.route.timeouts
+        if body.complete or body.full:
+            # Uploads wait for other uploads, which says nothing about the backend.
+            fault = faults.QUEUE_TIMEOUT if body.complete else faults.BODY_BUFFERS_FULL
+            self._set_deadline_at(now_s + timeouts.connect_s + timeouts.first_byte_s, fault)
+            if not body.complete:
+                self._downstream.pause_reading()
+        else:
+            self._downstream.resume_reading()
+            self._set_deadline_at(now_s + timeouts.idle_s, faults.BODY_TIMEOUT)
+            extra = self._extra
+            if extra is not None and self._head.expects_continue and not body.received:
+                extra.awaits_continue = True
+                self._await_continue(now_s)
 
     def waits_for(self, pool: EndpointPool) -> bool:
         """Whether the exchange still wants a connection from that pool."""
@@ -253,103 +318,142 @@ class Exchange(Extras):
         self._connection = connection
         connection.attach(self)
         head = self._head
+        body = self.request_body
+        pieces = body.begin_attempt()
         line = self._line
         parts = [line.opening if line is not None else b"%b %b HTTP/1.1\r\nhost: " % (self.method, self._target)]
         parts.append(connection.pool.host or head.host or connection.pool.endpoint.authority.encode())
         parts.append(b"\r\n")
         parts += head.lines
         if self._extra is not None:
-            parts.append(self._extra_lines(self._extra, body_here=self._body_done or self._kept_bytes > 0))
+            parts.append(self._extra_lines(self._extra, body_here=body.complete or body.received > 0))
         if head.content_length is not None:
             parts.append(head.length_line)
             parts.append(b"\r\n")
-            if self._kept_bytes > _JOINED_BYTES_MAX:
+            if body.held_bytes > _JOINED_BYTES_MAX:
                 parts = [b"".join(parts)]
-            parts += self._kept
+            parts += pieces
         elif head.chunked:
-            self._add_chunks(parts)
+            parts.append(b"transfer-encoding: chunked\r\n\r\n")
+            parts += [_chunk(piece) for piece in pieces]
+            if body.sent_whole:
+                parts.append(self._end_of_chunks())
         else:
             parts.append(b"\r\n")
         plan = self._plan
-        if not self._keeps_body or self._kept_bytes > plan.kept_bytes_max:
-            self._drop_kept()
         now_s = self._worker.now_s()
         if self._record is not None:
             self._record.lease_us = int((now_s - self._try_since_s) * 1e6)
         self._try_since_s = now_s
         self._set_deadlines_of_try(now_s, plan)
         self._blocked = False
-        self._downstream.resume_reading()
+        if not body.behind:
+            self._downstream.resume_reading()
         if self._stalled:
             connection.transport.pause_reading()
-        if self._kept_bytes > _JOINED_BYTES_MAX:
+        if body.held_bytes > _JOINED_BYTES_MAX:
             connection.write_all(parts)
         else:
             connection.write(b"".join(parts))
+        body.sent()
+        if body.behind:
+            self._send_rest()
 
     def _set_deadlines_of_try(self, now_s: float, plan: RoutePlan) -> None:
         if plan.try_s:
             self.total_at_s = min(now_s + plan.try_s, self._duration_from_s + plan.total_s)
-        if self._body_done:
+        if self.request_body.sent_whole:
             self._set_deadline_at(now_s + plan.first_byte_s, faults.FIRST_BYTE_TIMEOUT)
         else:
             self._set_deadline_at(now_s + plan.idle_s, faults.BODY_TIMEOUT)
             if self._extra is not None and self._extra.awaits_continue:
                 self._await_continue(now_s)
 
-    def _add_chunks(self, parts: list[bytes]) -> None:
-        parts.append(b"transfer-encoding: chunked\r\n\r\n")
-        parts += [_chunk(piece) for piece in self._kept]
-        if self._body_done:
-            parts.append(_LAST if self._extra is None else self._last_chunk(self._extra.trailers_in))
+    def _end_of_chunks(self) -> bytes:
+        return _LAST if self._extra is None else self._last_chunk(self._extra.trailers_in)
+
+    def _send_rest(self) -> None:
+        """Send what was held elsewhere than in memory, as fast as the backend takes it."""
+        connection, body = self._connection, self.request_body
+        assert connection is not None
+        while body.behind and not self._blocked:
+            piece = body.next()
+            if piece:
+                connection.write(_chunk(piece) if self._head.chunked else piece)
+            elif body.lost:
+                self._release(drain=False)
+                self._failed(faults.BODY_LOST)
+                return
+        if body.behind:
+            return
+        if body.complete:
+            self._sent_whole(connection)
+        else:
+            self._downstream.resume_reading()
+            self._set_deadline(self._plan.idle_s, faults.BODY_TIMEOUT)
 
     def body(self, piece: bytes) -> None:
         """A piece of the request's body."""
         if self.fault is not None or self._settled:
             return
-        self._kept_bytes += len(piece)
+        body, connection = self.request_body, self._connection
         limit = self._worker.limits.body_bytes_max
-        if limit is not None and self._kept_bytes > limit:
+        if limit is not None and body.received + len(piece) > limit:
             self.malformed(faults.BODY_TOO_LARGE)
-            return
-        sent = self._connection is not None
-        if self._keeps_body or not sent:
-            self._kept.append(piece)
-        if not sent:
-            if self.started and self._kept_bytes > _UNSENT_BYTES_MAX:
+        elif connection is None or body.behind:
+            body.hold(piece)
+            if not self.started:
+                return
+            if self.tally is None:
+                self._gather(self._worker.now_s())
+            elif self._waiting_for is not None:
+                self._await_connection(self._worker.now_s())
+            elif body.full:
                 self._downstream.pause_reading()
-            return
-        assert self._connection is not None
-        if self._keeps_body and self._kept_bytes > self._plan.kept_bytes_max:
-            self._drop_kept()
-        self._connection.write(_chunk(piece) if self._head.chunked else piece)
-        if not self._blocked:
-            self._set_deadline(self._plan.idle_s, faults.BODY_TIMEOUT)
+        else:
+            connection.write(_chunk(piece) if self._head.chunked else piece)
+            body.keep(piece)
+            if not self._blocked:
+                self._set_deadline(self._plan.idle_s, faults.BODY_TIMEOUT)
 
     def awaited_body_bytes(self) -> int:
         """How much of the request's body has come while it is the client's turn to send more; -1 otherwise."""
-        if self._body_done or self._blocked or self._waiting_for is not None or not self.started:
+        body = self.request_body
+        if body.complete or body.full or body.behind or self._blocked or self._first_byte_s or not self.started:
             return -1
-        return self._kept_bytes
+        return body.received
 
     def body_complete(self) -> None:
         """The request's body is whole."""
-        self._body_done = True
-        connection = self._connection
-        if connection is None or self._settled:
+        body = self.request_body
+        body.complete = True
+        if self._settled or not self.started or self.fault is not None:
             return
+        self._asked_s = self._worker.now_s()
+        if self.upload_pool is not None:
+            self._end_upload()
+        connection = self._connection
+        if connection is not None:
+            if not body.behind:
+                self._sent_whole(connection)
+        elif self.tally is None:
+            self._gathered()
+        elif self._waiting_for is not None:
+            if self._waiting_for.leave_uploads(self):
+                self.lease_again()
+            else:
+                self._await_connection(self._asked_s)
+
+    def _sent_whole(self, connection: UpstreamConnection) -> None:
+        """All of the request is on its way: from now on it is the backend's turn."""
         if self._head.chunked:
-            connection.write(_LAST if self._extra is None else self._last_chunk(self._extra.trailers_in))
+            connection.write(self._end_of_chunks())
         if self._first_byte_s:
             self._set_deadline(self._plan.idle_s, faults.IDLE_TIMEOUT)
         else:
             now_s = self._worker.now_s()
             self._try_since_s = now_s
             self._set_deadline_at(now_s + self._plan.first_byte_s, faults.FIRST_BYTE_TIMEOUT)
-
-    def _drop_kept(self) -> None:
-        self._kept.clear()
-        self._keeps_body = False
 
     # relay: the response, as it comes
 
@@ -392,7 +496,7 @@ class Exchange(Extras):
                     out += [b"trailer: %b\r\n" % value for value in head.trailer]
             else:
                 self._keep_alive = False
-        if not self._body_done or self._downstream.last:
+        if not self.request_body.complete or self._downstream.last:
             self._keep_alive = False
         if not self._keep_alive:
             out.append(b"connection: close\r\n")
@@ -434,7 +538,7 @@ class Exchange(Extras):
         elif self._out:
             self._flush()
             # As long as the body is not whole, it is the client's turn as much as the backend's.
-            fault = faults.IDLE_TIMEOUT if self._body_done or self._blocked else faults.BODY_TIMEOUT
+            fault = faults.IDLE_TIMEOUT if self.request_body.complete or self._blocked else faults.BODY_TIMEOUT
             now_s = self._worker.now_s()
             self._waited(now_s)
             self._set_deadline_at(now_s + self._plan.idle_s, fault)
@@ -484,15 +588,18 @@ class Exchange(Extras):
         """The backend takes the body slowly: so does the gateway, and the wait is the backend's."""
         self._blocked = True
         self._downstream.pause_reading()
-        if not self._body_done:
+        if not self.request_body.sent_whole:
             fault = faults.IDLE_TIMEOUT if self._first_byte_s else faults.FIRST_BYTE_TIMEOUT
             self._set_deadline(self._plan.idle_s, fault)
 
     def resume_downstream(self) -> None:
         """The backend takes more."""
         self._blocked = False
+        if self.request_body.behind:
+            self._send_rest()
+            return
         self._downstream.resume_reading()
-        if not self._body_done:
+        if not self.request_body.complete:
             self._set_deadline(self._plan.idle_s, faults.BODY_TIMEOUT)
 
     def pause_upstream(self) -> None:
@@ -509,7 +616,7 @@ class Exchange(Extras):
             if self._piece_s:  # what the client made us wait is not the backend's pause
                 self._piece_s = self._worker.now_s()
             # As in upstream_progress: a client that has not sent all owes its body, however well it reads.
-            fault = faults.IDLE_TIMEOUT if self._body_done or self._blocked else faults.BODY_TIMEOUT
+            fault = faults.IDLE_TIMEOUT if self.request_body.complete or self._blocked else faults.BODY_TIMEOUT
             self._set_deadline(self._plan.idle_s, fault)
 
 

@@ -169,7 +169,7 @@ class Extras(Logged):
         if extra is not None and extra.awaits_continue:
             extra.awaits_continue = False
             self._head.expects_continue = False
-            if self._body_done or self._kept_bytes:
+            if self.request_body.received or self.request_body.complete:
                 return  # it did not wait
             self._downstream.write(_CONTINUE)
             self._set_deadline(self.route.timeouts.idle_s, faults.BODY_TIMEOUT)

@@ -57,7 +57,7 @@ HEAD_TOO_LARGE: Final = _downstream("head_too_large", 431, "the request head is 
 TARGET_TOO_LONG: Final = _downstream("target_too_long", 414, "the request target is over the limit")
 BODY_TOO_LARGE: Final = _downstream("body_too_large", 413, "the request body is over the limit")
 HEAD_TIMEOUT: Final = _downstream("head_timeout", 408, "the request head did not arrive in time")
-BODY_TIMEOUT: Final = _downstream("body_timeout", 408, "the request body stalled")
+BODY_TIMEOUT: Final = _downstream("body_timeout", 408, "the request body did not arrive in time")
 METHOD_NOT_ALLOWED: Final = _downstream("method_not_allowed", 405, "CONNECT and TRACE are not served")
 METHOD_UNKNOWN: Final = _downstream("method_unknown", 501, "the request's method is not known here")
 EXPECTATION_FAILED: Final = _downstream("expectation_failed", 417, "only 100-continue can be expected", close=False)
@@ -87,6 +87,11 @@ NOTHING_DEPLOYED: Final = Fault("nothing_deployed", 503, Blame.NONE, "nothing is
 LAST_RECIPIENT: Final = Fault("last_recipient", 200, Blame.NONE, "the request was to be forwarded no further")
 STALE: Final = Fault("stale_connection", 502, Blame.INTERNAL, "a kept connection was closed under the request")
 QUEUE_FULL: Final = Fault("queue_full", 503, Blame.INTERNAL, "too many requests wait for the backend")
+QUEUE_TIMEOUT: Final = Fault("queue_timeout", 503, Blame.INTERNAL, "no connection to the backend became free in time")
+BODY_BUFFERS_FULL: Final = Fault(
+    "body_buffers_full", 503, Blame.INTERNAL, "too many slow request bodies are being received", close=True
+)
+BODY_LOST: Final = Fault("body_lost", 500, Blame.INTERNAL, "the request body's temporary file could not be read")
 TOTAL_TIMEOUT: Final = Fault("total_timeout", 504, Blame.INTERNAL, "the exchange took longer than the route allows")
 TOO_MANY_CONNECTIONS: Final = Fault("too_many_connections", 503, Blame.INTERNAL, "too many connections", close=True)
 
@@ -94,7 +99,7 @@ TOO_MANY_CONNECTIONS: Final = Fault("too_many_connections", 503, Blame.INTERNAL,
 NO_CONTINUE: Final = Fault("no_continue", 100, Blame.NONE, "the backend gives no leave to send the body")
 
 # What says that a backend is short of room, though it never saw the request.
-OF_OVERLOAD: Final = (QUEUE_FULL,)
+OF_OVERLOAD: Final = (QUEUE_FULL, QUEUE_TIMEOUT)
 
 # What an endpoint did to a try that it had accepted (a connection that never came about is its pool's to count).
 OF_AN_ENDPOINT: Final = (RESET, TRUNCATED, BAD_RESPONSE, FIRST_BYTE_TIMEOUT, IDLE_TIMEOUT, TRY_TIMEOUT)
@@ -146,6 +151,7 @@ _REASONS: Final = {
     417: b"Expectation Failed",
     429: b"Too Many Requests",
     431: b"Request Header Fields Too Large",
+    500: b"Internal Server Error",
     501: b"Not Implemented",
     502: b"Bad Gateway",
     503: b"Service Unavailable",

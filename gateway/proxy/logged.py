@@ -21,12 +21,11 @@ _SHOWN_MAX: Final = 200
 class Logged(Settlement):
     """The part of an exchange that writes its line."""
 
-    __slots__ = ("_head", "_kept_bytes", "_path", "_target")
+    __slots__ = ("_head", "_path", "_target")
 
     _head: RequestHead
     _target: bytes
     _path: bytes
-    _kept_bytes: int
 
     def _log(self, record: Record, status: int, *, failed: bool) -> None:
         """Write the request's line. Called once, at its end."""
@@ -41,6 +40,8 @@ class Logged(Settlement):
         line.path = path_text(self._target if access.query else self._target.partition(b"?")[0])
         if self.tally is not None:
             self._log_choice(line)
+        elif self.route is not None:  # refused before it was sent anywhere
+            line.route = self.route.name
         fault = self.fault
         if status == STATUS_ABORTED:
             line.blame = Blame.DOWNSTREAM.value
@@ -56,8 +57,8 @@ class Logged(Settlement):
         if self._first_byte_s:
             line.first_byte_ms = round((self._first_byte_s - self._duration_from_s) * 1000, 3)
         if self._duration_from_s:
-            line.total_ms = self._duration_us() / 1000
-        line.in_bytes = self._kept_bytes + record.in_tunnel_bytes
+            line.total_ms = round((self._worker.now_s() - self._duration_from_s) * 1000, 3)
+        line.in_bytes = self.request_body.received + record.in_tunnel_bytes
         line.out_bytes = record.out_bytes
         line.tries = record.tries
         line.rescued, line.forced = self.rescued, self.forced

@@ -5,7 +5,8 @@ Rules:
 1. Bodies pass as objects of 64 to 256 KiB, which live for microseconds. glibc by default gives such memory back to the
    kernel each time and fetches it anew, a page at a time: 14 page faults for an upload of 64 KiB, 96 for a download of
    1 MiB, a third of their CPU. So up to `_KEPT_BYTES` of free memory are kept, and larger pieces alone are mapped.
-2. What exists when the worker begins to serve stays until it ends: the garbage collector need not walk it again. It
+2. Of what a burst of bodies took, the pieces that are free are given back when it is over (`give_back`).
+3. What exists when the worker begins to serve stays until it ends: the garbage collector need not walk it again. It
    runs for cycles only, which requests do not make, so that it need not run often either.
 """
 
@@ -34,3 +35,9 @@ def settle() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_COLLECT_EVERY, 20, 20)
+
+
+def give_back() -> None:
+    """Return free memory to the operating system. It takes milliseconds: for moments after much was freed."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library: it has habits of its own
+        ctypes.CDLL(None).malloc_trim(_KEPT_BYTES)

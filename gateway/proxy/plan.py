@@ -24,6 +24,7 @@ class RoutePlan:
     __slots__ = (
         "budget",
         "canary_pool",
+        "file_bytes_max",
         "first_byte_s",
         "forced",
         "has_canary",
@@ -34,6 +35,7 @@ class RoutePlan:
         "stable_pool",
         "sticky_cookie",
         "sticky_header",
+        "streams_requests",
         "total_s",
         "try_s",
         "weight_bp",
@@ -57,3 +59,5 @@ class RoutePlan:
         self.idle_s = float(timeouts.idle_s)
         self.replayable = route.rescue.replayable
         self.kept_bytes_max = route.rescue.body_bytes_max
+        self.file_bytes_max = route.rescue.file_bytes_max
+        self.streams_requests = route.streams_requests

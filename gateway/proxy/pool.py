@@ -6,6 +6,8 @@ Rules:
 2. At most ``connections_max`` are open per endpoint; further exchanges wait in a bounded queue, first come first
    served. A full queue is refused at once.
    One who gives up leaves the queue.
+   Requests whose body is still coming (*uploads*) may have half of the connections at most, so that clients that send
+   slowly never take them all; further ones wait in a queue of their own, and join the others when their body is whole.
 3. A connection whose exchange was cut short is closed, never kept: its bytes could belong to somebody else.
 4. An endpoint that fails again and again is ejected for a while (passive.py); it comes back by itself. Stable is never
    left without an endpoint by ejection alone.
@@ -64,6 +66,8 @@ class EndpointPool:
         self.leased = 0
         self.waiting: deque[Exchange] = deque()
         self.probed = ProbedHealth()
+        self.uploads = 0
+        self.waiting_uploads: deque[Exchange] = deque()
         self.retired = False
         self._draining: list[UpstreamConnection] = []
         self.passive = PassiveHealth(backend.passive)
@@ -88,6 +92,11 @@ class EndpointPool:
 
     def lease(self, exchange: Exchange) -> UpstreamConnection | Fault | None:
         """A connection now, a fault now, or None: then the exchange's `leased` or `lease_failed` is called later."""
+        if not exchange.request_body.complete and not self._upload_begins(exchange):
+            if len(self.waiting_uploads) >= self.backend.queue_max:
+                return faults.BODY_BUFFERS_FULL
+            self.waiting_uploads.append(exchange)
+            return None
         while self.idle:
             connection = self.idle.pop()
             if connection.usable and (exchange.may_be_resent or not connection.readable):
@@ -110,8 +119,42 @@ class EndpointPool:
 
     def leave(self, exchange: Exchange) -> None:
         """An exchange waits no longer."""
-        with contextlib.suppress(ValueError):  # it had a connection in the making, which goes to another
-            self.waiting.remove(exchange)
+        if not self.leave_uploads(exchange):
+            with contextlib.suppress(ValueError):  # it had a connection in the making, which goes to another
+                self.waiting.remove(exchange)
+
+    # uploads (rule 2)
+
+    def _upload_begins(self, exchange: Exchange) -> bool:
+        """Give an exchange whose body is still coming a share of the connections; False when there is none left."""
+        if exchange.upload_pool is self:  # another connection for the same try
+            return True
+        if self.uploads >= max(1, self.backend.connections_max // 2):
+            return False
+        self.uploads += 1
+        exchange.upload_pool = self
+        return True
+
+    def upload_ended(self) -> None:
+        """A request's body is whole now, or needs no connection any more."""
+        self.uploads -= 1
+        if self.waiting_uploads:
+            self.loop.call_soon(self._next_upload)  # not from here: it may lead back to here
+
+    def _next_upload(self) -> None:
+        while self.waiting_uploads and self.uploads < max(1, self.backend.connections_max // 2):
+            exchange = self.waiting_uploads.popleft()
+            if exchange.waits_for(self):
+                exchange.lease_again()
+
+    def leave_uploads(self, exchange: Exchange) -> bool:
+        """Take an exchange out of the uploads' queue; False when it is not in there."""
+        if not self.waiting_uploads:
+            return False
+        with contextlib.suppress(ValueError):
+            self.waiting_uploads.remove(exchange)
+            return True
+        return False
 
     def drain(self, connection: UpstreamConnection) -> None:
         """A connection reads the rest of an unwanted answer, for a while."""

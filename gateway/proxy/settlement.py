@@ -22,6 +22,7 @@ from gateway.proxy import faults
 from gateway.proxy.accesslog import STATUS_ABORTED, Record
 from gateway.proxy.faults import Fault
 from gateway.proxy.plan import RoutePlan
+from gateway.proxy.request_body import RequestBody
 from gateway.proxy.tally import RouteTally
 
 if TYPE_CHECKING:
@@ -57,7 +58,6 @@ class Settlement:
     """The part of an exchange that its ends need: who takes part, what was tried, what was counted."""
 
     __slots__ = (
-        "_body_done",
         "_chunk_out",
         "_connection",
         "_counted",
@@ -67,8 +67,6 @@ class Settlement:
         "_first_byte_s",
         "_fresh_tried",
         "_keep_alive",
-        "_keeps_body",
-        "_kept",
         "_gap_s",
         "_out",
         "_piece_s",
@@ -81,6 +79,7 @@ class Settlement:
         "_status",
         "_tried",
         "_try_since_s",
+        "_asked_s",
         "_version",
         "_waiting_for",
         "_worker",
@@ -89,12 +88,14 @@ class Settlement:
         "fault",
         "forced",
         "method",
+        "request_body",
         "rescued",
         "route",
         "started",
         "tally",
         "total_at_s",
         "unit",
+        "upload_pool",
         "variant",
     )
 
@@ -120,9 +121,9 @@ class Settlement:
         self._waiting_for: EndpointPool | None = None
         self._tried: tuple[EndpointPool, ...] = ()
         self._fresh_tried = False
-        self._kept: list[bytes] = []
-        self._keeps_body = True
-        self._body_done = False
+        self.request_body = RequestBody(worker.bodies)
+        # Whose connections this request takes a part of while its body is still coming.
+        self.upload_pool: EndpointPool | None = None
         self._out: list[bytes] = []
         self._chunk_out = False
         self._relayed = False
@@ -137,6 +138,8 @@ class Settlement:
         self._piece_s = self._gap_s = 0.0
         self._status = 0
         self._duration_from_s = 0.0
+        # Since when an answer is waited for: the request's turn, or the end of its body.
+        self._asked_s = 0.0
         self._try_since_s = 0.0
         self._first_byte_s = 0.0
         self.deadline_s = 0.0
@@ -175,8 +178,10 @@ class Settlement:
             return
         if now_s >= self.total_at_s:
             fault = faults.TOTAL_TIMEOUT
-            if now_s < self._duration_from_s + self._plan.total_s:  # then it is a try's end (`try_s`)
-                fault = faults.TRY_TIMEOUT if self._body_done else faults.BODY_TIMEOUT
+            if self.tally is None:  # its body is not there yet
+                fault = faults.BODY_TIMEOUT
+            elif now_s < self._duration_from_s + self._plan.total_s:  # then it is a try's end (`try_s`)
+                fault = faults.TRY_TIMEOUT if self.request_body.complete else faults.BODY_TIMEOUT
         elif self.deadline_s and now_s >= self.deadline_s:
             fault = self._deadline_fault
         else:
@@ -188,7 +193,7 @@ class Settlement:
             self._refuse(faults.BODY_TIMEOUT)
             return
         # A try that was sent whole and outlasted all of the exchange's time came to nothing by the backend's doing.
-        outlasted = fault is faults.TOTAL_TIMEOUT and self._connection is not None and self._body_done
+        outlasted = fault is faults.TOTAL_TIMEOUT and self._connection is not None and self.request_body.complete
         self._wait_no_longer()
         self._release(drain=False)
         if outlasted:
@@ -239,7 +244,7 @@ class Settlement:
         raise NotImplementedError
 
     def _replayable(self) -> bool:
-        return not self._relayed and self._keeps_body
+        return not self._relayed and self.request_body.kept
 
     def _may_rescue(self) -> bool:
         if not self._replayable() or self._plan.stable_pool is None:
@@ -293,7 +298,7 @@ class Settlement:
             self._keep_alive
             and self._version == "1.1"
             and not fault.close
-            and self._body_done
+            and self.request_body.complete
             and not self._downstream.last
         )
         if self.tally is not None:
@@ -319,13 +324,13 @@ class Settlement:
             passive.well()
         now_s = self._worker.now_s()
         first_byte_us = max(0, int(((self._first_byte_s or now_s) - self._try_since_s) * 1e6))
-        duration_us = max(0, int((now_s - self._duration_from_s) * 1e6))
+        duration_us = max(0, int((now_s - self._asked_s) * 1e6))
         arm.tried(kind, first_byte_us, duration_us)
         if not self._counted:
             self._enter(kind, first_byte_us, duration_us)
         if self._specimen is not None:
             self._specimen.finish()
-        self._settle(keep=self._keep_alive and self._body_done)
+        self._settle(keep=self._keep_alive and self.request_body.complete)
 
     def downstream_lost(self) -> None:
         """The client is gone: stop at once, blame nobody's variant."""
@@ -335,7 +340,8 @@ class Settlement:
             self._worker.counts.aborted += 1
             if self.tally is not None:
                 self._tried_result("aborted")
-                if not (self._counted or self.forced or self._first_byte_s):
+                # One that left while its own body was still coming has not waited for anybody.
+                if not (self._counted or self.forced or self._first_byte_s) and self.request_body.complete:
                     self.tally.abandoned(self.assigned, self._duration_us())
         self._wait_no_longer()
         self._release(drain=False)
@@ -349,7 +355,8 @@ class Settlement:
             self.tally.open -= 1
         if self.started:
             del self._worker.active[self]
-        self._kept.clear()
+        self._end_upload()
+        self.request_body.close()
         if self._record is not None:
             answered = self._relayed or self.fault is None or self._status == STATUS_ABORTED
             status = self._status if answered or self.fault is None else self.fault.status
@@ -366,7 +373,13 @@ class Settlement:
         if connection is not None:
             if self._stalled and not connection.closing:
                 connection.transport.resume_reading()
-            connection.detach(sent=self._body_done, drain=drain)
+            connection.detach(sent=self.request_body.sent_whole, drain=drain)
+
+    def _end_upload(self) -> None:
+        """The request takes no part of an endpoint's connections for uploads any more."""
+        pool, self.upload_pool = self.upload_pool, None
+        if pool is not None:
+            pool.upload_ended()
 
     def _tried_result(self, kind: str) -> None:
         assert self.tally is not None
@@ -394,4 +407,4 @@ class Settlement:
         return max(0, int((end_s - self._try_since_s) * 1e6))
 
     def _duration_us(self) -> int:
-        return max(0, int((self._worker.now_s() - self._duration_from_s) * 1e6))
+        return max(0, int((self._worker.now_s() - self._asked_s) * 1e6))

@@ -17,6 +17,7 @@ from gateway.core.traffic.router import Router
 from gateway.core.traffic.table import Rescue, RoutingTable
 from gateway.proxy import faults
 from gateway.proxy.accesslog import AccessLog
+from gateway.proxy.body_store import BodyStore
 from gateway.proxy.guard import DeathWatch, Patience
 from gateway.proxy.headers import field_policy
 from gateway.proxy.plain import BYTES_MAX, PlainReader
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 SWEEP_S: Final = 0.025
 # A loop that was away for longer than this has missed answers that were already there: deadlines are moved by as much.
 _STALL_S: Final = 0.25
-_BODY_WINDOW_S: Final = 5.0
+# A request body may fall behind its least rate by so much: a network that pauses is no attack.
+BODY_GRACE_S: Final = 20.0
 # A scrape comes every 5 to 15 s: a lag stays visible for one to two windows of 15 s.
 _LAG_WINDOW_SWEEPS: Final = 600
 
@@ -93,7 +95,8 @@ class WorkerState:
         self.plain_bytes_max = min(BYTES_MAX, limits.head_bytes_max, limits.line_bytes_max)
         self.header_fields_max = limits.header_fields_max
         self.boot = boot
-        self.counts = Tally(boot, place)
+        self.bodies = BodyStore(limits.body_memory_bytes, limits.body_disk_bytes, limits.body_directory)
+        self.counts = Tally(boot, place, self.bodies)
         self.samples = SampleQueue()
         self.pools = Pools(loop, self.plain)
         self.active: dict[Settlement, None] = {}
@@ -101,8 +104,8 @@ class WorkerState:
         self._trusted = tuple(plain_network(cidr) for cidr in trusted_proxies)
         self._budgets: dict[str, RescueBudget] = {}
         self.deaths = DeathWatch(loop)
-        # Bytes that had arrived, and when: of request bodies that are under way.
-        self._bodies: dict[Settlement, tuple[int, float]] = {}
+        # Of request bodies that are under way: the bytes that had arrived, when, and by how much they are behind.
+        self._arrivals: dict[Settlement, tuple[int, float, float]] = {}
         self._patience = Patience()
         self._stalled_s = self._swept_s = monotonic()
         self._sweeps = 0
@@ -165,23 +168,23 @@ class WorkerState:
                 connection.sweep(now_s)
             self.pools.each(lambda pool: pool.sweep(now_s))
             if self.limits.body_rate_min:
-                self._sweep_bodies(now_s)
+                self.sweep_bodies(now_s)
+            self.bodies.sweep(now_s)
 
-    def _sweep_bodies(self, now_s: float) -> None:
-        """Refuse request bodies that come too slowly, each measured over a window of its own."""
-        windows: dict[Settlement, tuple[int, float]] = {}
+    def sweep_bodies(self, now_s: float) -> None:
+        """Refuse request bodies that have fallen behind ``body_rate_min`` by more than the grace."""
+        arrivals: dict[Settlement, tuple[int, float, float]] = {}
         for exchange in list(self.active):
             arrived = exchange.awaited_body_bytes()
             if arrived < 0:
                 continue
-            before, since_s = self._bodies.get(exchange, (arrived, now_s))
-            if now_s - since_s < _BODY_WINDOW_S:
-                windows[exchange] = (before, since_s)
-            elif arrived - before < self.limits.body_rate_min * (now_s - since_s):
+            before, since_s, behind_s = self._arrivals.get(exchange, (arrived, now_s, 0.0))
+            behind_s = max(0.0, behind_s + now_s - since_s - (arrived - before) / self.limits.body_rate_min)
+            if behind_s > BODY_GRACE_S:
                 exchange.malformed(faults.BODY_TOO_SLOW)
             else:
-                windows[exchange] = (arrived, now_s)
-        self._bodies = windows
+                arrivals[exchange] = (arrived, now_s, behind_s)
+        self._arrivals = arrivals
 
     def _stalled(self, late_s: float, now_s: float) -> bool:
         """The loop stood still. True when all of it is forgiven: then no deadline is looked at before the next turn."""
@@ -197,4 +200,5 @@ class WorkerState:
             exchange.total_at_s += late_s
         for connection in self.connections:
             connection.forgive(late_s)
+        self._arrivals = {e: (n, since_s + late_s, behind_s) for e, (n, since_s, behind_s) in self._arrivals.items()}
         self.pools.each(lambda pool: pool.forgive(late_s))

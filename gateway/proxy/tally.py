@@ -16,6 +16,7 @@ from gateway.core.stats.counts import Counts, EpochCounts
 from gateway.core.stats.histogram import bucket_of
 from gateway.core.traffic.table import Route
 from gateway.core.types import Variant
+from gateway.proxy.body_store import BodyStore
 from gateway.proxy.units import Units
 from gateway.runtime.wire import Report, RouteTotals
 
@@ -147,7 +148,8 @@ class RouteTally:
 class Tally:
     """All counters of one worker."""
 
-    def __init__(self, boot: str, place: tuple[int, int] = (0, 1)) -> None:
+    def __init__(self, boot: str, place: tuple[int, int] = (0, 1), bodies: BodyStore | None = None) -> None:
+        self.bodies = bodies or BodyStore(0, 0, None)
         self.boot = boot
         self._place = place
         self.seq = 0
@@ -223,10 +225,13 @@ class Tally:
                 "trailers_dropped": self.trailers_dropped,
                 "log_lines": self.log_lines,
                 "log_dropped": self.log_dropped,
+                **{f"body_not_kept:{reason}": n for reason, n in self.bodies.not_kept.items()},
             },
             stalls=self.stalls,
             accept_pauses=self.accept_pauses,
             tls_not_after_s=self.tls_not_after_s,
+            body_memory_bytes=self.bodies.memory_bytes,
+            body_disk_bytes=self.bodies.disk_bytes,
         )
 
     def acknowledged(self, seq: int) -> None:

@@ -23,12 +23,16 @@ class Limits(msgspec.Struct, frozen=True):
     drain_timeout_s: float = 30.0
     # Of one address (of a proxy's client, with PROXY protocol); those of trusted proxies are not counted.
     connections_per_client_max: int | None = None
-    # A request body slower than this, averaged since its head after a grace, is refused. 0: no such bound.
-    body_rate_min: int = 0
+    # A request body may fall behind this rate (bytes per second) by a grace, and is refused then. 0: no such bound.
+    body_rate_min: int = 500
     # Accepting goes on for so long after the wish to stop, while readiness already says no.
     drain_grace_s: float = 0.0
     # A worker that has not told the supervisor for so long that its loop turns is killed and replaced. 0: never.
     hang_timeout_s: float = 10.0
+    # What a worker holds of request bodies: in memory, and in temporary files there (None: where the system has them).
+    body_memory_bytes: int = 64 << 20
+    body_disk_bytes: int = 256 << 20
+    body_directory: str | None = None
 
 
 class TlsSettings(msgspec.Struct, frozen=True):

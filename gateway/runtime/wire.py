@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from typing import Final
 
 import msgspec
 
@@ -66,6 +67,10 @@ class RouteTotals(msgspec.Struct):
     samples: dict[str, int] = msgspec.field(default_factory=dict)
 
 
+# Why a request's body was not kept for another try (proxy/body_store.py).
+BODY_NOT_KEPT: Final = ("too_large", "memory_limit", "disk_limit", "disk_full", "disk_failed", "disk_slow")
+
+
 class Report(msgspec.Struct, tag=True):
     """All a worker has counted since its boot, and how it is doing now.
 
@@ -84,7 +89,8 @@ class Report(msgspec.Struct, tag=True):
     aborted: int = 0
     loop_lag_us_max: int = 0
     tunnels_open: int = 0
-    # Further totals by name: tunnels, trailer fields passed and dropped, lines of the access log written and dropped.
+    # Further totals by name: tunnels, trailer fields passed and dropped, lines of the access log written and dropped,
+    # request bodies that were not kept (``body_not_kept:REASON``).
     notes: dict[str, int] = msgspec.field(default_factory=dict)
     # The loop stood still for longer than deadlines can bear; accepting paused for want of descriptors; when the first
     # of the TLS certificates in use ends, in seconds since the epoch (0: no TLS).
@@ -95,6 +101,9 @@ class Report(msgspec.Struct, tag=True):
     # are used although probes get no answer, because they answer requests.
     panics: tuple[str, ...] = ()
     kept: dict[str, list[str]] = msgspec.field(default_factory=dict)
+    # What is held of request bodies at this moment, in memory and in files.
+    body_memory_bytes: int = 0
+    body_disk_bytes: int = 0
 
 
 class SetTable(msgspec.Struct, frozen=True, tag=True):

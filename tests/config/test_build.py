@@ -106,7 +106,7 @@ def test_every_value_arrives_in_its_unit(tmp_path: Path) -> None:
         "    canary_percent: 0.29\n"
         "    forced_variant_header: X-Variant\n"
         "    sticky: {cookie: Session}\n"
-        "    rescue: {replayable: false, body_bytes_max: 0, budget_percent: 12.5, budget_burst: 3}\n"
+        "    rescue: {replayable: false, body_bytes_max: 0, file_bytes_max: 5, budget_percent: 12.5, budget_burst: 3}\n"
         "    analysis: {latency: {tolerance_ms: 0.25, margin_ms: 7, quantiles: [0.9]}}\n"
         "    plan: {steps: [{percent: 0.07, min_time_s: 0, min_requests: 7}, {percent: 99}], deadline_s: 9, "
         "on_deadline: rollback}\n"
@@ -124,7 +124,7 @@ def test_every_value_arrives_in_its_unit(tmp_path: Path) -> None:
         forced_header="x-variant",
         sticky=Sticky(cookie="Session"),
         salt="model",
-        rescue=Rescue(replayable=False, body_bytes_max=0, budget_percent=12.5, budget_burst=3),
+        rescue=Rescue(replayable=False, body_bytes_max=0, file_bytes_max=5, budget_percent=12.5, budget_burst=3),
     )
     assert Router(table).match(b"A.EXAMPLE:8080", b"/v2/x") == table.route("model")
     assert analysis_spec(config.routes[0]).latency == LatencySpec(tolerance_us=250, margin_us=7000, quantiles=(0.9,))
@@ -134,12 +134,14 @@ def test_every_value_arrives_in_its_unit(tmp_path: Path) -> None:
 
 def test_what_is_said_of_exchanges_arrives(tmp_path: Path) -> None:
     text = MINIMAL + (
-        "    upgrades: [WebSocket, raw]\n    on_half_close: abort\n    timeouts: {try_s: 2, tunnel_idle_s: 9}\n"
+        "    upgrades: [WebSocket, raw]\n    on_half_close: abort\n    stream_requests: true\n"
+        "    timeouts: {try_s: 2, tunnel_idle_s: 9}\n"
         "headers: {via: null, forwarded: true, underscores: drop, request_id: X-Id, traceparent: pass}\n"
         "access_log: {path: log/access, sample: 0.5}\n"
     )
     config = config_of(tmp_path, text)
     route = routing_table(config).route("model")
+    assert route.streams_requests
     assert (route.upgrades, route.serves_half_closed) == (("websocket", "raw"), False)
     assert route.timeouts == Timeouts(try_s=2.0, tunnel_idle_s=9.0)
     assert HeaderPolicy(**config.headers.model_dump(mode="json")) == HeaderPolicy(None, True, "drop", "x-id", "pass")

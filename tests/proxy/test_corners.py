@@ -31,6 +31,7 @@ from tests.support.worker import RunningWorker, eventually, table
 
 pytestmark = pytest.mark.anyio
 ROUTE = Route("r", "/", stable="a")
+STREAMS = msgspec.structs.replace(ROUTE, streams_requests=True)
 CANARY = Route("r", "/", stable="a", canary="b", weight_bp=10_000)
 GET = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
 ASKS = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
@@ -140,7 +141,7 @@ async def test_an_answer_that_came_early_is_for_a_slow_reader_as_well() -> None:
         await wire.send(b"HTTP/1.1 403 X\r\ncontent-length: 1000\r\n\r\n" + bytes(1000))
         await wire.rest()
 
-    async with Unread(early) as a, RunningWorker(table(ROUTE, a=a.port)) as w:
+    async with Unread(early) as a, RunningWorker(table(STREAMS, a=a.port)) as w:
         fit = await a.fit(w)
         held = [(answers, *await a.hold(w, answers)) for answers in (fit - 2, fit - 1)]
         for _, _, writer in held:
@@ -157,7 +158,7 @@ async def test_an_answer_that_came_early_is_for_a_slow_reader_as_well() -> None:
 
 async def test_a_client_that_read_slowly_and_then_stalls_its_body_is_to_blame() -> None:
     """When the client takes it, all that the backend has to say is there: only the client's body is missing."""
-    route = msgspec.structs.replace(ROUTE, timeouts=Timeouts(first_byte_s=20, idle_s=1, total_s=60))
+    route = msgspec.structs.replace(STREAMS, timeouts=Timeouts(first_byte_s=20, idle_s=1, total_s=60))
 
     async def half(wire: Wire) -> None:
         await wire.send(b"HTTP/1.1 200 OK\r\ncontent-length: 50001\r\n\r\n" + bytes(50000))

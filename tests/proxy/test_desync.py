@@ -31,8 +31,13 @@ def _answers_after_the_head(status: bytes, body: bytes = b"early") -> RawBackend
     return RawBackend(talk)
 
 
+def _streams(route: Route) -> Route:
+    """The same, for backends that answer before a request is whole."""
+    return msgspec.structs.replace(route, streams_requests=True)
+
+
 async def test_a_backend_that_answered_before_the_body_was_whole_is_not_sent_another_request() -> None:
-    async with _answers_after_the_head(b"200 OK") as a, RunningWorker(table(ROUTE, a=a.port)) as w:
+    async with _answers_after_the_head(b"200 OK") as a, RunningWorker(table(_streams(ROUTE), a=a.port)) as w:
         reader, writer = await asyncio.open_connection("127.0.0.1", w.port)
         writer.write(b"POST /one HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\nabc")
         got = await reader.read()
@@ -46,7 +51,7 @@ async def test_a_backend_that_answered_before_the_body_was_whole_is_not_sent_ano
 
 async def test_a_rescue_while_the_client_still_sends_replays_exactly_and_drops_the_torn_connection() -> None:
     async with Backend(answer(body=b"saved")) as a, _answers_after_the_head(b"500 X") as b:
-        async with RunningWorker(table(ALL_CANARY, a=a.port, b=b.port)) as w:
+        async with RunningWorker(table(_streams(ALL_CANARY), a=a.port, b=b.port)) as w:
             for head, pieces, tail in (
                 (b"Transfer-Encoding: chunked", [b"5\r\nhello\r\n", b"6\r\n world\r\n"], b"1\r\n!\r\n0\r\n\r\n"),
                 (b"Content-Length: 12", [b"hello", b" world"], b"!"),

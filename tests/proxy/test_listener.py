@@ -16,6 +16,7 @@ import pytest
 from gateway.core.traffic.table import Route, Timeouts
 from gateway.runtime.settings import Limits
 from tests.support.backend import Backend, Peer, Seen, answer
+from tests.support.downstream import in_hand
 from tests.support.rawbackend import RawBackend, Wire, reset_on_close
 from tests.support.worker import RunningWorker, eventually, table
 
@@ -141,27 +142,37 @@ async def test_slow_readers_of_endless_streams_cost_little_memory() -> None:
             await gone(w, a)
 
 
-async def test_a_request_body_that_drips_is_refused_and_one_that_flows_is_not() -> None:
-    limits = Limits(body_rate_min=1000)
-    head = b"POST / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 60000\r\n\r\n"
-    async with Backend() as a, RunningWorker(table(ROUTE, a=a.port), limits=limits) as w:
-
-        async def send(bytes_per_piece: int) -> bytes:
-            reader, writer = await asyncio.open_connection("127.0.0.1", w.port)
-            writer.write(head)
-            reading = asyncio.create_task(reader.read())
-            for _ in range(60000 // bytes_per_piece):
-                if reading.done():
-                    break
-                writer.write(bytes(bytes_per_piece))
-                await asyncio.sleep(0.1)
-            got = await asyncio.wait_for(reading, 20)
-            writer.close()
-            return got
-
-        slow, steady = await asyncio.gather(send(10), send(750))
-        assert slow.startswith(b"HTTP/1.1 408 ") and b"body_too_slow" in slow
-        assert steady.startswith(b"HTTP/1.1 200 ")
+async def test_a_request_body_that_drips_is_refused_and_one_that_flows_or_pauses_is_not() -> None:
+    head = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 600000\r\n\r\n"
+    async with Backend() as a, in_hand() as hand:
+        hand.worker.enter_table(table(ROUTE, epoch=2, a=a.port))
+        now_s = hand.worker.now_s()
+        hand.worker.now_s = lambda: now_s  # the clock at which tests stand
+        clients = []
+        for count in (1, 2, 3):
+            clients.append(await asyncio.open_connection(*hand.address))
+            clients[-1][1].write(head)
+            await eventually(lambda count=count: len(hand.worker.active) == count, "the exchange has begun")
+        drips, flows, pauses = hand.worker.active
+        arrived = {drips: 0, flows: 0, pauses: 0}
+        ended = []
+        for second in range(110):
+            sends = {drips: 400, flows: 600, pauses: 0 if 20 <= second < 35 else 600}
+            for (_, writer), exchange in zip(clients, arrived, strict=True):
+                if exchange in hand.worker.active and sends[exchange]:
+                    writer.write(bytes(sends[exchange]))
+                    arrived[exchange] += sends[exchange]
+            await eventually(
+                lambda: all(e.awaited_body_bytes() == arrived[e] for e in hand.worker.active), "it is here"
+            )
+            now_s += 1.0
+            hand.worker.sweep_bodies(now_s)
+            ended += [second] if len(hand.worker.active) == 2 and not ended else []
+        assert set(hand.worker.active) == {flows, pauses}
+        assert 98 <= ended[0] <= 102, "a fifth too slow, it was 20 s behind after 100"
+        assert hand.worker.counts.faults == {"body_too_slow": 1}
+        for _, writer in clients:
+            writer.transport.abort()
 
 
 # gone

@@ -97,7 +97,7 @@ async def test_a_spent_budget_bounds_the_load_on_stable() -> None:
 
 
 async def test_a_body_over_the_limit_is_streamed_and_cannot_be_rescued() -> None:
-    route = msgspec.structs.replace(ALL_CANARY, rescue=Rescue(body_bytes_max=1000))
+    route = msgspec.structs.replace(ALL_CANARY, rescue=Rescue(body_bytes_max=1000, file_bytes_max=0))
     async with Backend() as a, Backend(answer(500, b"boom")) as b:
         async with RunningWorker(table(route, a=a.port, b=b.port)) as w:
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{w.port}", timeout=20) as client:

@@ -112,13 +112,15 @@ class Timeouts(msgspec.Struct, frozen=True):
 class Rescue(msgspec.Struct, frozen=True):
     """Whether and how much stable may answer for a failing canary.
 
-    ``replayable`` says that sending a request twice does no harm (inference is a pure function). Only requests whose
-    body fits into ``body_bytes_max`` are kept for a replay. The budget is a token bucket per worker: each request on
-    the route adds ``budget_percent`` hundredths of a token, a rescue takes one, at most ``budget_burst`` are saved up.
+    ``replayable`` says that sending a request twice does no harm (inference is a pure function). A request's body is
+    kept for it: up to ``body_bytes_max`` in memory, up to ``file_bytes_max`` more in a temporary file. The budget is
+    a token bucket per worker: each request on the route adds ``budget_percent`` hundredths of a token, a rescue takes
+    one, at most ``budget_burst`` are saved up.
     """
 
     replayable: bool = True
     body_bytes_max: int = 1 << 20
+    file_bytes_max: int = 64 << 20
     budget_percent: float = 20.0
     budget_burst: int = 1000
 
@@ -177,6 +179,8 @@ class Route(msgspec.Struct, frozen=True):
     upgrades: tuple[str, ...] = ("websocket",)
     # Whether a client that ends its sending side still gets its answers (True), or has given up.
     serves_half_closed: bool = True
+    # Whether requests go to the backend as they come in, for dialogues in one exchange; otherwise once they flow.
+    streams_requests: bool = False
 
     def __post_init__(self) -> None:
         """Reject a weight that is out of range or that has no canary to go to."""
