@@ -59,6 +59,7 @@ REASONS: Final = (
     *("loop", "connect_failed", "connect_timeout", "reset", "truncated", "bad_response", "first_byte_timeout"),
     *("idle_timeout", "no_healthy_endpoint", "stale_connection", "queue_full", "total_timeout", "try_timeout"),
     *("queue_timeout", "body_buffers_full", "body_lost"),
+    *("bad_field_name", "method_unknown", "version_unsupported"),
     *("last_recipient", "no_continue"),
     *("too_many_connections", "too_many_from_client", "body_too_slow", "bad_proxy_header", "tls_handshake"),
 )

@@ -155,7 +155,7 @@ async def test_a_request_body_that_drips_is_refused_and_one_that_flows_or_pauses
             await eventually(lambda count=count: len(hand.worker.active) == count, "the exchange has begun")
         drips, flows, pauses = hand.worker.active
         arrived = {drips: 0, flows: 0, pauses: 0}
-        ended = []
+        ended: list[int] = []
         for second in range(110):
             sends = {drips: 400, flows: 600, pauses: 0 if 20 <= second < 35 else 600}
             for (_, writer), exchange in zip(clients, arrived, strict=True):
