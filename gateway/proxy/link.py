@@ -1,6 +1,7 @@
 """The worker's end of the conversation with control: tables and health in, reports out, for ever reconnecting.
 
 A dead control plane changes nothing for traffic: the worker keeps its last table, goes on counting, and tries again.
+What probes said is forgotten after a while: nobody would say that an endpoint is back.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
+from time import monotonic
 
 from gateway.proxy.state import WorkerState
 from gateway.runtime import wire
@@ -18,6 +20,7 @@ _RETRY_S = 0.05
 # Short, so that a control plane that came back hears from every worker before it publishes.
 _RETRY_S_MAX = 0.25
 _SILENCE_S_MAX = 10.0
+_HEALTH_AGE_S_MAX = 30.0
 
 
 class ControlLink:
@@ -29,11 +32,15 @@ class ControlLink:
         self._path = path
         self._interval_s = report_interval_s
         self.table_received = asyncio.Event()
+        # When control was last heard of.
+        self._heard_s = monotonic()
 
     async def run(self) -> None:
         """Connect, talk until the connection ends, and again."""
         retry_s = _RETRY_S
         while True:
+            if monotonic() - self._heard_s > _HEALTH_AGE_S_MAX:
+                self._worker.pools.enter_health({})
             try:
                 reader, writer = await asyncio.open_unix_connection(self._path)
             except OSError:
@@ -71,6 +78,7 @@ class ControlLink:
             reports.cancel()
 
     def _take(self, message: wire.Down, writer: asyncio.StreamWriter) -> None:
+        self._heard_s = monotonic()
         match message:
             case wire.SetTable(table):
                 self._worker.enter_table(table)

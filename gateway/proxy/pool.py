@@ -36,7 +36,7 @@ from gateway.proxy.plain import PlainReader
 from gateway.proxy.probed import ProbedHealth
 from gateway.proxy.upstream import UpstreamConnection
 from gateway.runtime.clienttls import ClientTls
-from gateway.runtime.resolver import Name
+from gateway.runtime.resolver import Name, look_up
 
 _Key = tuple[str, Endpoint, BackendTls | None]
 
@@ -74,7 +74,7 @@ class EndpointPool:
         self.siblings: list[EndpointPool] = [self]
         self._tasks: set[asyncio.Task[None]] = set()
         self._connecting: set[asyncio.Timeout] = set()
-        self._name = Name(endpoint.host, endpoint.port, backend.resolve_s, backend.resolve_max_age_s)
+        self._name = Name(endpoint.host, endpoint.port, backend.resolve_s, backend.resolve_max_age_s, look_up)
         self._tls = ClientTls(backend.tls, backend.name) if endpoint.tls else None
 
     def adopt(self, backend: Backend) -> None:
@@ -164,7 +164,7 @@ class EndpointPool:
     def release(self, connection: UpstreamConnection, *, reusable: bool) -> None:
         """An exchange is done with its connection: keep it, hand it to the next in the queue, or close it."""
         self.leased -= 1
-        if not reusable:
+        if not reusable or not (self._name.literal or self._name.leads_to(connection.address)):
             connection.close()
             return
         waiter = self._next_waiter()
@@ -190,9 +190,12 @@ class EndpointPool:
         self._connect_next()
 
     def sweep(self, now_s: float) -> None:
-        """Close connections that have idled for too long."""
+        """Close connections that have idled for too long, or whose address the name no longer leads to."""
         expired = now_s - self.backend.keepalive_s
-        for connection in [c for c in self.idle if c.idle_since_s < expired]:
+        name = self._name
+        if not self.retired:
+            name.refresh()  # kept connections alone would never ask where the name leads by now
+        for connection in [c for c in self.idle if c.idle_since_s < expired or not name.leads_to(c.address)]:
             self.idle.remove(connection)
             connection.close()
         if self._draining:
@@ -292,6 +295,7 @@ class EndpointPool:
                     self.open += 1
                 raise
             else:
+                connection.address = address
                 return connection
         raise OSError(0, "no address took the connection")
 

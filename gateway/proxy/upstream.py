@@ -63,6 +63,7 @@ class UpstreamConnection:
         "_recall",
         "_sips",
         "_until_close",
+        "address",
         "closing",
         "draining",
         "exchange",
@@ -74,6 +75,8 @@ class UpstreamConnection:
 
     def __init__(self, pool: EndpointPool) -> None:
         self.pool = pool
+        # What the endpoint's name led to when the connection was made.
+        self.address = ""
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set by connection_made, before any use
         self.exchange: Exchange | None = None
         self.reused = False

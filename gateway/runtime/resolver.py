@@ -168,8 +168,8 @@ class Name:
             self._ask()
 
     def leads_to(self, address: str) -> bool:
-        """Whether the name's newest answer holds that address."""
-        return address in self._addresses
+        """Whether the newest answer that is known holds that address; without any, nothing speaks against it."""
+        return address in self._addresses or not (self._addresses or self._refused)
 
     def failed(self, address: str) -> None:
         """No connection to that address: the others come first."""

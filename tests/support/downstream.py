@@ -17,8 +17,9 @@ from tests.support.worker import eventually
 class InHand:
     """``address`` to connect to; ``made`` are the connections so far, each with the state of its worker."""
 
-    def __init__(self) -> None:
-        self.worker = WorkerState(asyncio.get_running_loop(), RoutingTable(1, (), {}), Limits(), boot="b")
+    def __init__(self, table: RoutingTable | None = None) -> None:
+        first = table or RoutingTable(1, (), {})
+        self.worker = WorkerState(asyncio.get_running_loop(), first, Limits(), boot="b")
         self.made: list[DownstreamConnection] = []
         self.address: tuple[str, int] = ("", 0)
 
@@ -34,9 +35,9 @@ class InHand:
 
 
 @contextlib.asynccontextmanager
-async def in_hand() -> AsyncIterator[InHand]:
-    """No route leads anywhere: what is whole is answered with 404."""
-    hand = InHand()
+async def in_hand(table: RoutingTable | None = None) -> AsyncIterator[InHand]:
+    """Without a table no route leads anywhere: what is whole is answered with 404."""
+    hand = InHand(table)
     server = await asyncio.get_running_loop().create_server(hand.connection, "127.0.0.1", 0)
     async with server:
         hand.address = server.sockets[0].getsockname()[:2]
