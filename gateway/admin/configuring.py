@@ -25,9 +25,10 @@ from gateway.admin.addresses import AddressRules, refusals
 from gateway.admin.preconditions import tag
 from gateway.admin.problems import ProblemError
 from gateway.config import ConfigError, GatewayConfig, Mistake, endpoints_of, guarded, load, read, reload, routing_table
+from gateway.config.load import check_text
 from gateway.config.mistakes import place_of
 from gateway.config.plain import differences, plain, redacted, restored
-from gateway.config.stored import Stored, read_stored, sha256_of, write_stored
+from gateway.config.stored import Stored, effective, sha256_of, write_stored
 from gateway.config.watching import watched
 from gateway.control.api import ControlPlane
 from gateway.core.errors import ConflictError, InvalidValueError, JournalError, NotFoundError
@@ -92,8 +93,14 @@ class Configuring:
         text: bytes,
         config: GatewayConfig,
         own: tuple[tuple[str, int], ...] = (),
+        *,
+        on_kept: Callable[[], None] = lambda: None,
     ) -> None:
-        """``text`` is what the file held at the start; ``config`` is in force, which may be what replaced it."""
+        """``text`` is what the file held at the start; ``config`` is in force, which may be what replaced it.
+
+        ``on_kept`` is called whenever another configuration was kept: what was kept before it does not matter then.
+        """
+        self._on_kept = on_kept
         self._control = control
         self._clock = clock
         self._path = path
@@ -105,7 +112,7 @@ class Configuring:
         told = reload(path, text)
         self._told: dict[str, Any] = plain(told)
         self._trusted = endpoints_of(told)
-        self._stored = read_stored(config.state_dir)
+        self._stored = effective(text, config.state_dir, lambda kept: check_text(path, kept)).stored
 
     @property
     def tree(self) -> dict[str, Any]:
@@ -146,7 +153,7 @@ class Configuring:
         async with self._turn:
             expect()
             tree = restored(tree, plain(self.config))
-            new = self._checked(_written(tree) if text is None else text)
+            new = await self._checked(_written(tree) if text is None else text)
             change = self._change(new)
             self._refuse_restarts(new, (*CHANGEABLE, *IN_THE_FILE) if from_file else CHANGEABLE)
             self._refuse_amid_rollouts(new)
@@ -170,13 +177,22 @@ class Configuring:
         except ConfigError as error:
             raise MistakesError(error.mistakes) from None
         # The file is the operator's own word: what it names is trusted.
-        config = self._checked(text)
+        config = await self._checked(text)
         self._trusted |= endpoints_of(config)
         return await self.replace(plain(config), by, expect=expect, dry_run=dry_run, text=text, from_file=True)
 
-    def _checked(self, text: bytes) -> GatewayConfig:
+    async def _checked(self, text: bytes) -> GatewayConfig:
+        """The configuration in the text; the TLS files that it newly names are looked at, the others work or are told.
+
+        Raises MistakesError.
+        """
         try:
-            return load(self._path, text=text)
+            new = load(self._path, text=text)
+            before = self.config.backends
+            fresh = [n for n, b in new.backends.items() if b.tls and (n not in before or b.tls != before[n].tls)]
+            if fresh:
+                await asyncio.to_thread(load, self._path, text=text, tls_of=fresh)
+            return new
         except ConfigError as error:
             raise MistakesError(error.mistakes) from None
 
@@ -243,6 +259,7 @@ class Configuring:
                 " free space or permit it, then try again"
             ) from None
         self._stored = stored
+        self._on_kept()
 
     async def follow(self, text: bytes, by: str) -> None:
         """Go by what the file holds now, which the supervisor has read and checked: the file wins over the API."""

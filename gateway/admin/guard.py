@@ -2,6 +2,8 @@
 
 Rules:
 
+0. A request without exactly one ``Host``, or with two of another field that is asked here (`_ONCE`), is answered 400
+   before anything else: two readers of it could disagree about what it says.
 1. With a token, every path needs it, but for those that say whether the gateway works and how it is doing
    (`OPEN_PATHS`): probes and scrapers carry no secrets, and those answers hold none. Nothing below applies to them.
 2. Without one the listener is bound to loopback, and then the danger is a browser on this machine: a request whose
@@ -13,7 +15,7 @@ Rules:
 
 What a principal may do is asked at the operation (`app`), which knows the scope that it needs.
 
-Source: RFC 6750 (bearer tokens), Fetch standard (``Origin``, ``Sec-Fetch-Site``).
+Source: RFC 9112, 3.2 (``Host``), RFC 6750 (bearer tokens), Fetch standard (``Origin``, ``Sec-Fetch-Site``).
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from gateway.admin.principals import ANYBODY, Keyring, Refused
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 _WISHES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_ONCE = (b"host", b"origin", b"sec-fetch-site", b"content-type")
 _CHALLENGE = 'Bearer realm="canary-gateway"'
 _PATH_CHARS_MAX = 500
 _log = logging.getLogger("gateway.audit")
@@ -66,6 +69,9 @@ class Guard:
 
     def _refusal(self, scope: Scope, headers: Headers) -> ASGIApp | None:
         path = scope["path"]
+        if why := _ambiguity(scope):
+            scope["audit"]["problem"] = "malformed-request"
+            return problems.response("malformed-request", why, path)
         if path in OPEN_PATHS:
             return None
         try:
@@ -109,6 +115,17 @@ class Guard:
             _log.info(
                 "%s %s by %s from %s: %d%s", entry.method, entry.path, entry.actor, entry.address, entry.status, said
             )
+
+
+def _ambiguity(scope: Scope) -> str:
+    """What makes the request say two things; the empty text when nothing does."""
+    names = [name for name, _ in scope["headers"]]
+    for name in _ONCE:
+        if names.count(name) > 1:
+            return f"the header field {name.decode()} is given {names.count(name)} times; send it once"
+    if b"host" not in names and scope.get("http_version") != "1.0":
+        return "the header field host is missing; send it"
+    return ""
 
 
 def _names_this_machine(host: str) -> bool:

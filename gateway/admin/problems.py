@@ -30,6 +30,7 @@ MEDIA_TYPE = "application/problem+json"
 
 # slug: (status, title). The slug is the stable name that programs test for.
 KINDS: Mapping[str, tuple[int, str]] = {
+    "malformed-request": (400, "The request is not HTTP as it should be"),
     "malformed-body": (400, "The body is not JSON"),
     "unauthorized": (401, "A valid bearer token is required"),
     "cross-origin": (403, "Web pages of other origins may not use this API"),

@@ -22,6 +22,7 @@ from gateway.admin.server import AdminServer, server_config
 from gateway.app.state import JOURNAL
 from gateway.app.told import ControlSettings
 from gateway.config import endpoints_of, guarded, reload, routing_table, stored
+from gateway.config.load import check_text
 from gateway.control.controller import Controller
 from gateway.control.metrics import render
 from gateway.control.scribe import open_journal
@@ -50,7 +51,7 @@ def main() -> None:
 async def _serve(settings: ControlSettings) -> None:
     path = Path(settings.config_path)
     told = reload(path, settings.config_text)
-    in_force, _ = stored.effective(settings.config_text, told.state_dir)
+    in_force, _, trouble = stored.effective(settings.config_text, told.state_dir, lambda kept: check_text(path, kept))
     config = reload(path, in_force)
     # Until here a signal simply ends the process: the disk may take its time.
     journal = await open_journal(config.state_dir / JOURNAL)
@@ -64,8 +65,12 @@ async def _serve(settings: ControlSettings) -> None:
         state_watch=StateWatch(config.state_dir, config.state_dir / JOURNAL),
     )
     controller.tell_alarm("state lost", settings.state_lost)
+    controller.tell_alarm("stored configuration", trouble)
     own = settings.own_addresses
-    configuring = Configuring(controller, SystemClock(), path, settings.config_text, config, own)
+    configuring = Configuring(
+        *(controller, SystemClock(), path, settings.config_text, config, own),
+        on_kept=lambda: controller.tell_alarm("stored configuration", ""),
+    )
     _heed(controller, configuring, settings)
     controller.inspect(Path(settings.control_path).with_name(SOCKET_NAME))
     await controller.hub.start(Path(settings.control_path))

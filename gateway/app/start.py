@@ -19,6 +19,7 @@ from gateway.app.tree import ProcessTree
 from gateway.config import admin_keys, load, read, stored
 from gateway.config.admin import AdminConfig
 from gateway.config.grammar import UnixSocket
+from gateway.config.load import check_text
 from gateway.runtime import listening
 from gateway.runtime.logs import log_to_stderr
 from gateway.runtime.table_memory import SharedTable, encode
@@ -116,15 +117,13 @@ def _memory(state_dir: Path) -> tuple[SharedTable, str]:
 
 
 def _check_stored(path: Path, text: bytes, state_dir: Path) -> None:
-    """Whether what was given at run time can be served; what the file has overtaken is set aside, and people are told.
-
-    Raises ConfigError.
-    """
+    """Set aside what the file has overtaken, and tell people what is served in the file's place, or is not any more."""
     if told := stored.set_aside(text, state_dir):
         _log.warning("%s", told)
-    in_force, replaced = stored.effective(text, state_dir)
+    _, replaced, trouble = stored.effective(text, state_dir, lambda kept: check_text(path, kept))
+    if trouble:
+        _log.error("%s", trouble)
     if replaced is not None:
-        load(path, text=in_force)
         _log.warning(
             "serving the configuration that %s gave at %s, as %s has not changed since; see GET /api/v1/config/source",
             *(replaced.by, replaced.at, path),

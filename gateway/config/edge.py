@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import enum
 import ssl
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -93,8 +93,13 @@ def edge_flaws(config: GatewayConfig) -> Iterator[Flaw]:
     if tls is not None and tls.client_ca_file is not None:
         ca = tls.client_ca_file
         yield from flaws_in(("tls", "client_ca_file"), lambda: _authorities(ca))
-    for name, backend in config.backends.items():
-        yield from _backend_flaws(("backends", name, "tls"), backend.tls)
+    yield from backend_flaws(config, config.backends)
+
+
+def backend_flaws(config: GatewayConfig, names: Collection[str]) -> Iterator[Flaw]:
+    """Whether the files that these backends name can be used."""
+    for name in names:
+        yield from _backend_flaws(("backends", name, "tls"), config.backends[name].tls)
 
 
 def _backend_flaws(path: TreePath, tls: BackendTlsConfig | None) -> Iterator[Flaw]:

@@ -7,7 +7,7 @@ the order of the file. Nothing is returned from a file with a mistake in it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from gateway.config import world
 from gateway.config.document import Document, Place, YamlSyntaxError, read_document
-from gateway.config.edge import edge_flaws
+from gateway.config.edge import backend_flaws, edge_flaws
 from gateway.config.explain import flaws_of
 from gateway.config.hooks import hook_flaws
 from gateway.config.mistakes import ConfigError, Flaw, Mistake, one_line, place_of
@@ -26,14 +26,20 @@ FILE_BYTES_MAX = 1 << 20
 
 
 def load(
-    path: Path, *, text: bytes | None = None, environ: Mapping[str, str] | None = None, for_serving: bool = False
+    path: Path,
+    *,
+    text: bytes | None = None,
+    environ: Mapping[str, str] | None = None,
+    for_serving: bool = False,
+    tls_of: Collection[str] = (),
 ) -> GatewayConfig:
     """The configuration in the file at ``path``, or in ``text`` as if it were there.
 
     Relative paths in it are relative to it. ``environ`` (default: the process's) is where ``admin.token_env`` is looked
-    up. ``for_serving`` also asks whether the state directory can be used. Raises ConfigError with every mistake.
+    up. ``for_serving`` also asks whether the state directory can be used, and all TLS files; ``tls_of`` asks for those
+    of these backends alone. Raises ConfigError with every mistake.
     """
-    return _load(path, text, os.environ if environ is None else environ, for_serving=for_serving)
+    return _load(path, text, os.environ if environ is None else environ, for_serving=for_serving, tls_of=tls_of)
 
 
 def load_elsewhere(path: Path) -> GatewayConfig:
@@ -44,7 +50,19 @@ def load_elsewhere(path: Path) -> GatewayConfig:
     return _load(path, None, None, for_serving=False)
 
 
-def _load(path: Path, text: bytes | None, environ: Mapping[str, str] | None, *, for_serving: bool) -> GatewayConfig:
+def check_text(path: Path, text: bytes) -> None:
+    """Raise ConfigError unless ``text`` would be a configuration at ``path``; the machine is not asked for anything."""
+    _load(path, text, None, for_serving=False)
+
+
+def _load(
+    path: Path,
+    text: bytes | None,
+    environ: Mapping[str, str] | None,
+    *,
+    for_serving: bool,
+    tls_of: Collection[str] = (),
+) -> GatewayConfig:
     base = Path(os.path.abspath(path)).parent
     document = _parse(read(path) if text is None else text, str(path))
     flaws = [*document.flaws]
@@ -63,6 +81,8 @@ def _load(path: Path, text: bytes | None, environ: Mapping[str, str] | None, *, 
         flaws += world.state_dir_flaws(config.state_dir)
         flaws += world.tls_flaws(config.admin)
         flaws += edge_flaws(config)
+    if config and tls_of:
+        flaws += backend_flaws(config, tls_of)
     if config is None or flaws:
         raise ConfigError(_mistakes(flaws, document, str(path)))
     return config

@@ -6,22 +6,28 @@ Rules:
    after a restart. So nothing that was set at run time is lost.
 2. When the file was changed since, the file wins: what was replaced is set aside as ``config.superseded.json``, and the
    log says so. So nothing old comes back behind the back of whoever edited the file.
-3. It is written whole or not at all, and is on the disk before it is in force.
+3. It is written whole or not at all, and is on the disk before it is in force. A second copy is written after it,
+   ``config.last-good.json``.
+4. What cannot be read or used (damaged, not permitted, a text that is no configuration any more) stops no start: the
+   last good copy is served in its place, without one the file is, and either is said (``trouble``). What was damaged
+   stays where it is until the next change or until somebody deletes it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
-from gateway.config.mistakes import ConfigError, Mistake
+from gateway.config.files import sync_folder, write_whole
+from gateway.config.mistakes import ConfigError
 
 NAME = "config.json"
+LAST_GOOD = "config.last-good.json"
 SUPERSEDED = "config.superseded.json"
 
 
@@ -39,23 +45,66 @@ def sha256_of(text: bytes) -> str:
     return hashlib.sha256(text).hexdigest()
 
 
-def effective(text: bytes, state_dir: Path) -> tuple[bytes, Stored | None]:
+class Effective(NamedTuple):
+    """The text to serve, what has replaced the file's (None: nothing), and what is wrong with what was kept."""
+
+    text: bytes
+    stored: Stored | None = None
+    trouble: str = ""
+
+
+def effective(text: bytes, state_dir: Path, sound: Callable[[bytes], object] = lambda _: None) -> Effective:
     """What is to be served when the file holds ``text``: that, or what has replaced it. Changes nothing.
 
-    Raises ConfigError when there is something that has replaced it, and it cannot be read.
+    ``sound`` raises ConfigError for a text that cannot be used.
     """
-    stored = read_stored(state_dir)
-    if stored is None or stored.replaces_sha256 != sha256_of(text):
-        return text, None
-    return stored.text.encode(), stored
+    path = state_dir / NAME
+    kept = _usable(path, text, sound)
+    if kept is None:
+        return Effective(text)
+    if isinstance(kept, Stored):
+        return Effective(kept.text.encode(), kept)
+    spare = _usable(state_dir / LAST_GOOD, text, sound)
+    if isinstance(spare, Stored):
+        why = f"{path} {kept}: the last good copy is served, which {spare.by} gave at {spare.at}"
+        return Effective(spare.text.encode(), spare, f"{why}; give the configuration anew, or delete both")
+    why = f"{path} {kept}, and there is no good copy: what the configuration file says is served"
+    return Effective(text, None, f"{why}; give the configuration anew, or delete it")
+
+
+def _usable(path: Path, text: bytes, sound: Callable[[bytes], object]) -> Stored | str | None:
+    """What has replaced ``text``, why it cannot be used, or None when nothing has."""
+    try:
+        found = _read(path)
+        if found is None or found.replaces_sha256 != sha256_of(text):
+            return None
+        sound(found.text.encode())
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    except ConfigError as error:
+        return f"cannot be used ({str(error).partition(chr(10))[0]})"
+    except (ValueError, RecursionError):
+        return "is damaged"
+    return found
+
+
+def _read(path: Path) -> Stored | None:
+    try:
+        return msgspec.convert(json.loads(path.read_bytes()), Stored)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def set_aside(text: bytes, state_dir: Path) -> str:
     """Put away what replaced another text than this one; returns what to tell people, empty when there is nothing."""
-    stored = read_stored(state_dir)
+    try:
+        stored = _read(state_dir / NAME)
+    except (OSError, ValueError, RecursionError):
+        return ""  # `effective` says so
     if stored is None or stored.replaces_sha256 == sha256_of(text):
         return ""
     (state_dir / NAME).replace(state_dir / SUPERSEDED)
+    (state_dir / LAST_GOOD).unlink(missing_ok=True)
     if stored.text.encode() == text:
         return ""
     return (
@@ -64,42 +113,16 @@ def set_aside(text: bytes, state_dir: Path) -> str:
     )
 
 
-def read_stored(state_dir: Path) -> Stored | None:
-    """What has replaced a file's text; None without such a thing. Raises ConfigError when it cannot be read."""
-    path = state_dir / NAME
-    try:
-        return msgspec.convert(json.loads(path.read_bytes()), Stored)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError, RecursionError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is damaged"
-        mend = "mend it, or delete it to serve what the file says"
-        raise ConfigError([Mistake(str(path), "", None, None, f"cannot be read: {why}", mend)]) from None
-
-
 def write_stored(state_dir: Path, stored: Stored | None) -> None:
     """Keep it, or None to serve what the file says again. On return it is on the disk; raises OSError when it is not.
 
     Blocks.
     """
-    path = state_dir / NAME
     if stored is None:
-        path.unlink(missing_ok=True)
-    else:
-        fresh = path.with_suffix(".new")
-        try:
-            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(msgspec.json.format(msgspec.json.encode(stored)))
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                fresh.unlink(missing_ok=True)
-            raise
-    folder = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        for name in (NAME, LAST_GOOD):
+            (state_dir / name).unlink(missing_ok=True)
+        sync_folder(state_dir)
+        return
+    data = msgspec.json.format(msgspec.json.encode(stored))
+    for name in (NAME, LAST_GOOD):
+        write_whole(state_dir / name, data)

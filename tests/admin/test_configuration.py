@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,25 @@ def test_a_replacement_that_cannot_be_kept_is_not_put_in_force(served: Any, clie
     (served.path.parent / "state" / "config.json" / "in the way").mkdir(parents=True)
     before = served.control.state()
     assert problem(client.put("/api/v1/backends/x", json=BACKEND)) == (503, "journal-unavailable")
+    assert served.control.state() == before
+
+
+@pytest.mark.parametrize("kind", ["missing", "a directory", "a pipe", "not PEM"])
+@pytest.mark.parametrize("key", ["ca_file", "cert_file"])
+def test_a_tls_file_that_cannot_be_used_is_refused(served: Any, client: httpx.Client, kind: str, key: str) -> None:
+    file = served.path.parent / "tls.pem"
+    match kind:
+        case "a directory":
+            file.mkdir()
+        case "a pipe":
+            os.mkfifo(file)
+        case "not PEM":
+            file.write_text("nothing of the kind")
+    tls = {key: str(file)} | ({"key_file": str(file)} if key == "cert_file" else {})
+    before = served.control.state()
+    answer = client.put("/api/v1/backends/x", json=BACKEND | {"endpoints": ["https://127.0.0.1:8003"], "tls": tls})
+    assert problem(answer) == (422, "invalid-configuration"), answer.text
+    assert f"tls.{key}: cannot use {file}" in answer.json()["detail"]
     assert served.control.state() == before
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import httpx
@@ -14,6 +15,26 @@ PATHS = ["/api/v1/routes", "/api/v1/events", "/openapi.json", "/nowhere", "/", "
 def test_health_and_metrics_are_open(guarded: Any) -> None:
     for path in ("/healthz", "/readyz", "/metrics"):
         assert httpx.get(guarded.url + path).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/api/v1/routes", "/metrics", "/healthz"])
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        (["Host: localhost", "Host: localhost"], "host"),
+        (["Host: localhost", "host: evil.example"], "host"),
+        ([], "host"),
+        (["Host: localhost", "Origin: http://localhost", "Origin: http://evil.example"], "origin"),
+        (["Host: localhost", "Sec-Fetch-Site: none", "Sec-Fetch-Site: cross-site"], "sec-fetch-site"),
+    ],
+)
+def test_what_says_two_things_is_malformed(served: Any, path: str, fields: list[str], named: str) -> None:
+    with socket.create_connection(("127.0.0.1", served.port), timeout=20) as client:
+        head = "\r\n".join([f"GET {path} HTTP/1.1", *fields, "Connection: close", "", ""])
+        client.sendall(head.encode())
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 400 "), answer
+    assert b"malformed-request" in answer and b"field " + named.encode() in answer
 
 
 @pytest.mark.parametrize("path", PATHS)
