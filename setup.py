@@ -47,6 +47,7 @@ COMPILED = (
                 "request_body",
                 "requesthead",
                 "responsehead",
+                "retry",
                 "settlement",
             ),
             *("state", "tally", "tracing", "upstream"),

@@ -11,9 +11,10 @@ Rules:
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+import msgspec
+from pydantic import Field, model_validator
 
 from gateway.config.admin import AdminConfig
 from gateway.config.analysis import AnalysisConfig, LatencyConfig, RateConfig
@@ -45,14 +46,17 @@ from gateway.config.section import (
 from gateway.config.shape import Noun
 from gateway.config.traffic import (
     HOST_HEADER,
+    LLM_TIMEOUTS,
     AccessLogConfig,
+    FailedStatus,
     HeadersConfig,
     HostHeader,
     OnHalfClose,
     Protocol,
+    TimeoutsProfile,
 )
 from gateway.core.rollout.types import Plan, Step
-from gateway.core.traffic.table import Backend, Rescue, Route, Timeouts
+from gateway.core.traffic.table import Backend, Rescue, Retry, Route, Timeouts
 
 __all__ = [
     "DEFAULT_ADMIN",
@@ -71,6 +75,7 @@ __all__ = [
     "ProbeConfig",
     "RateConfig",
     "RescueConfig",
+    "RetryConfig",
     "RouteConfig",
     "Section",
     "StickyConfig",
@@ -81,6 +86,7 @@ _GIB = 1 << 30
 _BACKEND = Backend(name="", endpoints=())
 _TIMEOUTS = Timeouts()
 _RESCUE = Rescue()
+_RETRY = Retry()
 _ROUTE = Route(name="", path_prefix="/", stable="")
 _STEP = Step(weight_bp=1)
 _PLAN = Plan(steps=())
@@ -149,12 +155,21 @@ class StickyConfig(Section):
 class TimeoutsConfig(Section):
     """The deadlines of an exchange."""
 
+    profile: Annotated[TimeoutsProfile, Field(strict=False)] = TimeoutsProfile.STANDARD
     connect_s: Seconds = _TIMEOUTS.connect_s
     first_byte_s: Seconds = _TIMEOUTS.first_byte_s
     idle_s: Seconds = _TIMEOUTS.idle_s
     total_s: Seconds = _TIMEOUTS.total_s
     try_s: Seconds | None = _TIMEOUTS.try_s
     tunnel_idle_s: Seconds = _TIMEOUTS.tunnel_idle_s
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_profile(cls, given: Any) -> Any:
+        """Where the profile is another, its values are the defaults."""
+        if isinstance(given, dict) and given.get("profile") == TimeoutsProfile.LLM:
+            return msgspec.structs.asdict(LLM_TIMEOUTS) | given
+        return given
 
 
 class RescueConfig(Section):
@@ -165,6 +180,16 @@ class RescueConfig(Section):
     file_bytes_max: Annotated[int, Field(ge=0, le=1 << 40), Noun("a number of bytes")] = _RESCUE.file_bytes_max
     budget_percent: Annotated[float, Field(ge=0, le=100), Noun("a percentage")] = _RESCUE.budget_percent
     budget_burst: CountOrNone = _RESCUE.budget_burst
+    statuses: list[FailedStatus] = list(_RESCUE.statuses)
+    unlike_stable: bool = _RESCUE.unlike_stable
+
+
+class RetryConfig(Section):
+    """How much may be tried again on another endpoint of the same backend."""
+
+    budget_percent: Annotated[float, Field(ge=0, le=100), Noun("a percentage")] = _RETRY.budget_percent
+    budget_burst: CountOrNone = _RETRY.budget_burst
+    statuses: list[FailedStatus] = list(_RETRY.statuses)
 
 
 class RouteConfig(Section):
@@ -182,6 +207,7 @@ class RouteConfig(Section):
     stream_requests: bool = _ROUTE.streams_requests
     timeouts: TimeoutsConfig = TimeoutsConfig()
     rescue: RescueConfig = RescueConfig()
+    retry: RetryConfig = RetryConfig()
     analysis: AnalysisConfig = AnalysisConfig()
     plan: PlanConfig = PlanConfig()
 

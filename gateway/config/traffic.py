@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -12,9 +13,10 @@ from gateway.config import grammar
 from gateway.config.mistakes import BadValue, show
 from gateway.config.section import HeaderName, Section, Share
 from gateway.config.shape import Noun
-from gateway.core.traffic.table import Backend
+from gateway.core.traffic.table import Backend, Timeouts
 
 _STDOUT = "-"
+_STATUS = re.compile(r"[45](?:[0-9]{2}|xx)")
 # These have a meaning of their own, or are the protocol's.
 _NEVER_UPGRADED = frozenset({"h2c", "h2", "http", "http/1.1", "http/2.0", "tls", "tls/1.0"})
 HOST_HEADER: str = Backend(name="", endpoints=()).host_header
@@ -67,10 +69,30 @@ def _log_path(value: object, info: ValidationInfo) -> str:
     return value if value == _STDOUT else str(Path(info.context or "") / grammar.file_path(value))
 
 
+def _status(value: object) -> str:
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(text, str) or _STATUS.fullmatch(text) is None:
+        raise BadValue(f"{show(value)} is no status of a failure", "give a number from 400 to 599, or 4xx or 5xx")
+    return text
+
+
 Pseudonym = Annotated[str, AfterValidator(_pseudonym), Noun("a name")]
 Protocol = Annotated[str, AfterValidator(_upgrade), Noun("a protocol's name")]
 HostHeader = Annotated[str, AfterValidator(_host_header), Noun("client, endpoint or a host name")]
+FailedStatus = Annotated[str, BeforeValidator(_status), Noun("a status from 400 to 599, or 4xx or 5xx")]
 LogPath = Annotated[str, BeforeValidator(_log_path), Noun("a path, or '-'")]
+
+
+class TimeoutsProfile(enum.StrEnum):
+    """Which defaults a route's timeouts have."""
+
+    STANDARD = "standard"
+    LLM = "llm"
+
+
+# A language model may queue a request and read a long prompt before its first token; then tokens come steadily, and an
+# answer may go on for as long as it likes.
+LLM_TIMEOUTS = Timeouts(connect_s=2.0, first_byte_s=120.0, idle_s=60.0, total_s=1800.0)
 
 
 class HeadersConfig(Section):

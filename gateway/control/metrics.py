@@ -50,7 +50,20 @@ BOUNDS_US: Final = (
     *(500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000),
     *(250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000),
 )
-RESULTS: Final = ("ok", "errors", "client_errors", "overload", "aborted", "stale")
+RESULTS: Final = ("ok", "errors", "client_errors", "overload", "aborted", "stale", "trial")
+# Of proxy.retry, which this plane may not import either.
+RETRY_REFUSALS: Final = ("answer_begun", "body_not_kept", "budget", "no_endpoint", "no_time", "not_replayable")
+RESCUE_REFUSALS: Final = (*RETRY_REFUSALS, "no_stable")
+RETRIED: Final = (
+    "bad_response",
+    "connect_failed",
+    "connect_timeout",
+    "first_byte_timeout",
+    "reset",
+    "status",
+    "truncated",
+)
+UNSERVED: Final = ("body_buffers_full", "no_healthy_endpoint", "queue_full", "queue_timeout", "too_many_connections")
 # The data plane's reasons (proxy.faults), which this plane may not import; a test holds the two together.
 REASONS: Final = (
     *("bad_request", "bad_host", "bad_framing", "bad_target", "head_too_large", "target_too_long", "body_too_large"),
@@ -181,10 +194,8 @@ def _latencies(totals: list[RouteTotals]) -> Iterator[Metric]:
 
 def _rescues(totals: list[RouteTotals]) -> Iterator[Metric]:
     rescued: dict[str, int] = {}
-    denied: dict[str, int] = {}
     for t in totals:
         rescued[t.route] = rescued.get(t.route, 0) + t.rescued
-        denied[t.route] = denied.get(t.route, 0) + t.rescue_denied
     yield _counter(
         "gateway_rescues_total",
         "Requests that the canary failed and that were given to stable in the same exchange.",
@@ -193,9 +204,37 @@ def _rescues(totals: list[RouteTotals]) -> Iterator[Metric]:
     )
     yield _counter(
         "gateway_rescues_denied_total",
-        "Failed canary requests that were not rescued because the rescue budget was spent.",
-        ("route",),
-        (((route,), n) for route, n in denied.items()),
+        "Failed canary requests that stable did not answer, by why it did not.",
+        ("route", "reason"),
+        (
+            ((t.route, reason), n)
+            for t in totals
+            if t.variant == Variant.CANARY
+            for reason, n in _with_zeros(t.rescues_refused, RESCUE_REFUSALS)
+        ),
+    )
+    yield _counter(
+        "gateway_retries_total",
+        "Failed tries that another endpoint of the same backend was given, or the same one once more, by the failure.",
+        ("route", "variant", "reason"),
+        (((*_arm(t), reason), n) for t in totals for reason, n in _with_zeros(t.retries, RETRIED)),
+    )
+    yield _counter(
+        "gateway_retries_denied_total",
+        "Failed tries of stable's that were not tried again, by why.",
+        ("route", "reason"),
+        (
+            ((t.route, reason), n)
+            for t in totals
+            if t.variant == Variant.STABLE
+            for reason, n in _with_zeros(t.retries_refused, RETRY_REFUSALS)
+        ),
+    )
+    yield _counter(
+        "gateway_unserved_requests_total",
+        "Requests that no endpoint was tried for, by what the gateway had no more of; nobody's errors.",
+        ("route", "variant", "reason"),
+        (((*_arm(t), reason), n) for t in totals for reason, n in _with_zeros(t.unserved, UNSERVED)),
     )
 
 

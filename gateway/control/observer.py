@@ -221,7 +221,10 @@ def _add_totals(into: RouteTotals, part: RouteTotals) -> None:
     into.duration_us_sum += part.duration_us_sum
     into.first_byte_us_sum += part.first_byte_us_sum
     into.rescued += part.rescued
-    into.rescue_denied += part.rescue_denied
+    _add(into.rescues_refused, part.rescues_refused)
+    _add(into.retries, part.retries)
+    _add(into.retries_refused, part.retries_refused)
+    _add(into.unserved, part.unserved)
     into.forced += part.forced
     _add(into.samples, part.samples)
 

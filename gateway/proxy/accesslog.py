@@ -75,6 +75,7 @@ class Line(msgspec.Struct):
     out_bytes: int = 0
     tries: int = 0
     rescued: bool = False
+    rescue_refused: str | None = None
     forced: bool = False
     sticky: bool = False
     tunnel: bool = False
@@ -84,13 +85,23 @@ class Line(msgspec.Struct):
 class Record:
     """What only the access log wants to know of an exchange: made for each one where there is a log."""
 
-    __slots__ = ("counted", "counted_us", "fault", "in_tunnel_bytes", "lease_us", "out_bytes", "tries")
+    __slots__ = (
+        "counted",
+        "counted_us",
+        "fault",
+        "in_tunnel_bytes",
+        "lease_us",
+        "out_bytes",
+        "rescue_refused",
+        "tries",
+    )
 
     def __init__(self) -> None:
         self.lease_us = -1
         self.counted = ""
         self.counted_us = 0
         self.fault: str | None = None
+        self.rescue_refused: str | None = None
         self.in_tunnel_bytes = 0
         self.out_bytes = 0
         self.tries = 0

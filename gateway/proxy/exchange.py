@@ -3,8 +3,8 @@
 Rules:
 
 1. An exchange reads the routing table once, in `choose`; whatever happens is counted under that table's epoch.
-2. A reset on a kept connection before any response byte is the keep-alive race, not a failure: one free retry on a
-   fresh connection. A refused connection moves on to the backend's next endpoint.
+2. A refused connection moves on to the backend's next endpoint: nothing was sent. What becomes of a try that failed
+   after that is retry.py's decision.
 3. A request is chosen for and given a connection when its body is whole, or flows: 64 KiB have come, at 64 KiB/s at
    least. Until then it is held here (request_body.py), so that slow clients occupy no backend. One that asks for leave
    to send its body (Expect), and those of a route with ``stream_requests``, go at once.
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.core.traffic.split import bucket_of_key, variant_for
 from gateway.core.types import WEIGHT_BP_MAX, Variant
-from gateway.proxy import faults, headers
+from gateway.proxy import faults, headers, retry
 from gateway.proxy.accesslog import Record
 from gateway.proxy.body_store import TOO_LARGE
 from gateway.proxy.extras import Extras
@@ -25,7 +25,7 @@ from gateway.proxy.faults import Fault
 from gateway.proxy.headers import RawHeaders
 from gateway.proxy.requesthead import RequestHead, cookie_value, read_request, read_target
 from gateway.proxy.responsehead import ResponseHead, read_response
-from gateway.proxy.settlement import CANARY, ERRORS, OVERLOAD, STABLE, failure_class
+from gateway.proxy.settlement import CANARY, ERRORS, STABLE, failure_class
 from gateway.proxy.sips import UNSENT_BYTES_MAX
 
 if TYPE_CHECKING:
@@ -51,6 +51,9 @@ _VARIANT_LINES: Final = (
 )
 _RESCUED_LINE: Final = b"%b: true\r\n" % headers.RESCUED_HEADER
 _LAST: Final = b"0\r\n\r\n"
+# The trial of an endpoint that was ejected, as long as others can answer: so many times what is usual, and at least.
+_TRIAL_USUAL: Final = 10.0
+_TRIAL_S_MIN: Final = 0.5
 _STATUS_OK: Final = b"HTTP/1.1 200 OK\r\n"
 _LABELS: Final = {b"stable": Variant.STABLE, b"canary": Variant.CANARY}
 
@@ -58,7 +61,7 @@ _LABELS: Final = {b"stable": Variant.STABLE, b"canary": Variant.CANARY}
 class Exchange(Extras):
     """A request from its head to its settlement."""
 
-    __slots__ = ("_blocked", "_line", "_rescue_kind")
+    __slots__ = ("_blocked", "_line", "_next_action")
 
     def __init__(
         self, worker: WorkerState, downstream: DownstreamConnection, method: bytes, version: str, *, keep_alive: bool
@@ -67,7 +70,8 @@ class Exchange(Extras):
         self._head: RequestHead = None  # type: ignore[assignment]  # set by admit; without it the exchange has a fault
         self._target = self._path = b""
         self._line: First | None = None
-        self._rescue_kind: str | None = None
+        # What becomes of an answer whose head is there: RELAY, or it gives way to another's.
+        self._next_action = retry.RELAY
         self._extra = None
         self._blocked = False
 
@@ -227,21 +231,46 @@ class Exchange(Extras):
     # lease: a connection to one of the variant's endpoints
 
     def lease(self) -> None:
-        """Ask the next untried endpoint of the variant's backend for a connection."""
+        """Ask an untried endpoint of the variant's backend for a connection."""
+        self._lease_next(faults.NO_ENDPOINT)
+
+    def _lease_next(self, otherwise: Fault) -> None:
+        """The same; ``otherwise`` is what is the matter when there is none."""
         pools = self._pools
         if pools is None:
             self._answer(faults.NOTHING_DEPLOYED)
             return
         now_s = self._worker.now_s()
-        pool = pools.pick(self._tried, now_s, insist=self.variant is STABLE)
-        self._try_since_s = now_s
-        if pool is None and self.variant is STABLE:
-            pool = pools.pick_despite_probes(self._tried)
+        insist = self.variant is STABLE or self._plan.stable_pool is None
+        pool = pools.pick(self._tried, now_s, insist=insist)
+        self.try_since_s = now_s
         if pool is None:
-            self._failed(faults.NO_ENDPOINT)
+            self._failed(otherwise)
             return
         self._tried = (*self._tried, pool) if self._tried else (pool,)
+        self._limit_s = self._plan.first_byte_s
+        self._hurried = False
+        if pool.passive.out or self._plan.tight:
+            self._limit(pool, pools, now_s)
         self._lease_from(pool, fresh=False)
+
+    def _limit(self, pool: EndpointPool, pools: BackendPool, now_s: float) -> None:
+        """Give a try less than the route's time where somebody else can answer in what is left of it."""
+        plan = self._plan
+        stable = plan.stable_pool
+        if self.variant is CANARY and stable is not None and plan.replayable:
+            # Stable's own time is kept for it, unless the canary would not have half of all.
+            usual_s = stable.usual.seconds
+            if usual_s and 2 * usual_s < plan.total_s:
+                self._limit_s = min(self._limit_s, plan.total_s - 2 * usual_s)
+        passive = pool.passive
+        if passive.wants_trial(now_s):
+            if plan.replayable and len(pools.pools) > 1:
+                hurried_s = max(_TRIAL_S_MIN, _TRIAL_USUAL * pools.usual.seconds)
+                if hurried_s < self._limit_s:
+                    self._limit_s = hurried_s
+                    self._hurried = True
+            passive.begin_trial(now_s + self.route.timeouts.connect_s + self._limit_s)
 
     def _lease_from(self, pool: EndpointPool, *, fresh: bool) -> None:
         if self._record is not None:
@@ -298,24 +327,16 @@ class Exchange(Extras):
         self._waiting_for = None
         pools = self._pools
         if pools is not None and len(self._tried) < len(pools.pools):
-            self.lease()
+            self._lease_next(fault)
         else:
             self._failed(fault)
-
-    def _may_try_another(self) -> bool:
-        pools = self._pools
-        return pools is not None and len(self._tried) < len(pools.pools) and self._plan.budget.take()
-
-    @property
-    def _pools(self) -> BackendPool | None:
-        """The endpoints of the present variant's backend; None where nothing is deployed."""
-        return self._plan.canary_pool if self.variant is CANARY else self._plan.stable_pool
 
     # send: the request, with fresh framing
 
     def send(self, connection: UpstreamConnection) -> None:
         """Write the head and all of the body that is here; the rest follows as it comes."""
         self._connection = connection
+        self._sent = True
         connection.attach(self)
         head = self._head
         body = self.request_body
@@ -343,8 +364,8 @@ class Exchange(Extras):
         plan = self._plan
         now_s = self._worker.now_s()
         if self._record is not None:
-            self._record.lease_us = int((now_s - self._try_since_s) * 1e6)
-        self._try_since_s = now_s
+            self._record.lease_us = int((now_s - self.try_since_s) * 1e6)
+        self.try_since_s = now_s
         self._set_deadlines_of_try(now_s, plan)
         self._blocked = False
         if not body.behind:
@@ -363,7 +384,7 @@ class Exchange(Extras):
         if plan.try_s:
             self.total_at_s = min(now_s + plan.try_s, self._duration_from_s + plan.total_s)
         if self.request_body.sent_whole:
-            self._set_deadline_at(now_s + plan.first_byte_s, faults.FIRST_BYTE_TIMEOUT)
+            self._set_deadline_at(now_s + self._limit_s, faults.FIRST_BYTE_TIMEOUT)
         else:
             self._set_deadline_at(now_s + plan.idle_s, faults.BODY_TIMEOUT)
             if self._extra is not None and self._extra.awaits_continue:
@@ -452,8 +473,8 @@ class Exchange(Extras):
             self._set_deadline(self._plan.idle_s, faults.IDLE_TIMEOUT)
         else:
             now_s = self._worker.now_s()
-            self._try_since_s = now_s
-            self._set_deadline_at(now_s + self._plan.first_byte_s, faults.FIRST_BYTE_TIMEOUT)
+            self.try_since_s = now_s
+            self._set_deadline_at(now_s + self._limit_s, faults.FIRST_BYTE_TIMEOUT)
 
     # relay: the response, as it comes
 
@@ -471,10 +492,8 @@ class Exchange(Extras):
         """The response's head is whole and sound; nothing is written before `upstream_progress`."""
         self._first_byte_s = self._worker.now_s()
         self._status = status
-        kind = failure_class(status)
         self._tried[-1].probed.answered(status, self._first_byte_s)
-        if self.variant is CANARY and kind in (ERRORS, OVERLOAD) and self._may_rescue():
-            self._rescue_kind = kind
+        if status >= 400 and self._answered_badly(status):
             return
         out = self._out
         out.append(_STATUS_OK if status == 200 and reason == b"OK" else b"HTTP/1.1 %d %b\r\n" % (status, reason))
@@ -504,9 +523,28 @@ class Exchange(Extras):
             out.append(b"connection: keep-alive\r\n")
         out.append(b"\r\n")
 
+    def _answered_badly(self, status: int) -> bool:
+        """Whether the answer is one that goes to nobody, because another takes its place."""
+        plan = self._plan
+        if self.variant is CANARY and plan.stable_pool is not None:
+            if status not in plan.rescue_statuses and not self._unlike_stable(status):
+                return False
+        elif status not in plan.retry_statuses:
+            return False
+        self._next_action = self._decided(retry.STATUS)
+        return self._next_action != retry.RELAY
+
+    def _unlike_stable(self, status: int) -> bool:
+        """Whether the canary's answer is one that stable hardly ever gives."""
+        plan = self._plan
+        if not plan.rescues_unlike or plan.budget.half_spent or (self._extra is not None and self._extra.upgrade):
+            return False
+        assert self.tally is not None
+        return self.tally.rare(STABLE, status)
+
     def upstream_body(self, piece: bytes) -> None:
         """A piece of the response's body."""
-        if self._rescue_kind is None:
+        if self._next_action == retry.RELAY:
             if self._specimen is not None:
                 self._specimen.body(piece)
             if self._chunk_out:
@@ -516,12 +554,8 @@ class Exchange(Extras):
 
     def upstream_progress(self, connection: UpstreamConnection, fault: Fault | None, *, complete: bool) -> None:
         """A chunk from upstream has been parsed: write what it brought, and act on its end."""
-        if self._rescue_kind is not None:  # also when the failed answer turned out to be malformed
-            kind, self._rescue_kind = self._rescue_kind, None
-            if kind == ERRORS:
-                self._tried[-1].try_failed()
-            self._release(drain=True)
-            self._rescue(kind)
+        if self._next_action != retry.RELAY:  # also when the failed answer turned out to be malformed
+            self._answer_dropped()
             return
         if fault is not None:
             self._release(drain=False)
@@ -543,6 +577,20 @@ class Exchange(Extras):
             self._waited(now_s)
             self._set_deadline_at(now_s + self._plan.idle_s, fault)
 
+    def _answer_dropped(self) -> None:
+        """The answer's head was enough: the canary's gives way to stable's, or an endpoint's to another's."""
+        action, self._next_action = self._next_action, retry.RELAY
+        kind = failure_class(self._status)
+        if kind == ERRORS:
+            self._tried[-1].try_failed("status", self.try_since_s)
+        self._release(drain=True)
+        if action == retry.RESCUE:
+            self._rescue(kind)
+        else:
+            self._tried_result(kind)
+            self._count(kind)
+            self._try_another("status", counted=True)
+
     def answer_is_long(self) -> None:
         """What the client does not take is kept in small measure from now on (sips.py)."""
         self._downstream.transport.set_write_buffer_limits(high=UNSENT_BYTES_MAX)
@@ -558,7 +606,7 @@ class Exchange(Extras):
     def upstream_failed(self, fault: Fault) -> None:
         """The upstream connection is gone before the response was whole."""
         connection, self._connection = self._connection, None
-        if fault is faults.STALE and connection is not None and not self._fresh_tried and self._replayable():
+        if fault is faults.STALE and connection is not None and self._may_have_fresh():
             self._fresh_tried = True
             if self._extra is not None:
                 self._extra.awaits_continue = False
@@ -566,6 +614,9 @@ class Exchange(Extras):
             self._lease_from(connection.pool, fresh=True)
         else:
             self._failed(fault)
+
+    def _may_have_fresh(self) -> bool:
+        return retry.decide(self._failed_try(retry.STALE)).action == retry.FRESH
 
     def _flush(self) -> None:
         if self._out:

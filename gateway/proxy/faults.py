@@ -80,11 +80,11 @@ BAD_RESPONSE: Final = _upstream("bad_response", 502, "the backend's answer is ma
 FIRST_BYTE_TIMEOUT: Final = _upstream("first_byte_timeout", 504, "the backend did not begin to answer in time")
 TRY_TIMEOUT: Final = _upstream("try_timeout", 504, "the backend took longer than a try may take")
 IDLE_TIMEOUT: Final = _upstream("idle_timeout", 504, "the backend's answer stalled")
-NO_ENDPOINT: Final = _upstream("no_healthy_endpoint", 503, "the backend has no healthy endpoint")
 
 # Nobody's variant is to blame.
 NOTHING_DEPLOYED: Final = Fault("nothing_deployed", 503, Blame.NONE, "nothing is deployed on this route yet")
 LAST_RECIPIENT: Final = Fault("last_recipient", 200, Blame.NONE, "the request was to be forwarded no further")
+NO_ENDPOINT: Final = Fault("no_healthy_endpoint", 503, Blame.NONE, "the backend has no healthy endpoint")
 STALE: Final = Fault("stale_connection", 502, Blame.INTERNAL, "a kept connection was closed under the request")
 QUEUE_FULL: Final = Fault("queue_full", 503, Blame.INTERNAL, "too many requests wait for the backend")
 QUEUE_TIMEOUT: Final = Fault("queue_timeout", 503, Blame.INTERNAL, "no connection to the backend became free in time")
@@ -103,6 +103,12 @@ OF_OVERLOAD: Final = (QUEUE_FULL, QUEUE_TIMEOUT)
 
 # What an endpoint did to a try that it had accepted (a connection that never came about is its pool's to count).
 OF_AN_ENDPOINT: Final = (RESET, TRUNCATED, BAD_RESPONSE, FIRST_BYTE_TIMEOUT, IDLE_TIMEOUT, TRY_TIMEOUT)
+
+# What took too long.
+OF_TIME: Final = (CONNECT_TIMEOUT, FIRST_BYTE_TIMEOUT, IDLE_TIMEOUT, TRY_TIMEOUT, TOTAL_TIMEOUT)
+
+# The gateway had nothing to send the request with or to: the request was never tried.
+OF_THE_GATEWAY: Final = (NO_ENDPOINT, QUEUE_FULL, QUEUE_TIMEOUT, BODY_BUFFERS_FULL, TOO_MANY_CONNECTIONS)
 
 
 def problem(fault: Fault, detail: str = "") -> bytes:

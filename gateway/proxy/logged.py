@@ -62,6 +62,7 @@ class Logged(Settlement):
         line.out_bytes = record.out_bytes
         line.tries = record.tries
         line.rescued, line.forced = self.rescued, self.forced
+        line.rescue_refused = record.rescue_refused
         line.tunnel = status == 101
         access.write(line, failed=failed or self.rescued)
 

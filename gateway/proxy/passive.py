@@ -1,14 +1,15 @@
-"""Passive health: live traffic takes a failing endpoint out of its backend's rotation, for a while.
+"""Outlier ejection: live traffic takes a failing endpoint out of its backend's rotation, and one trial brings it back.
 
 Rules:
 
 1. A try that the endpoint failed (refused, timed out, reset, malformed, or a 5xx that is no shedding) adds to its
-   streak; any other answer ends the streak. ``failures`` in a row eject it.
-2. The first ejection lasts ``base_s``, and each that follows within the time after its predecessor's end twice as long,
-   up to ``max_s``. A good answer after the return makes the next one short again.
-3. At most ``ejected_percent_max`` of a backend's endpoints are out at once, but one may always be, if others are left.
-   A backend's only endpoint is ejected when it cannot even be connected to, never for its answers: what those are
-   worth is for the verdict to say. Stable's ejected endpoints are still tried when no other is left (pool.py).
+   streak; any other answer ends the streak. A time-out has cost its user more than a 5xx, and weighs half of
+   ``failures``. A streak of ``failures`` ejects.
+2. An ejection lasts ``base_s``, and each that follows soon twice as long, up to ``max_s``. Then exactly one request
+   goes to the endpoint, a trial: an answer brings it back, a failure ejects it anew. What was sent before the ejection
+   says nothing any more. An endpoint that has stayed in for longer than it was last out begins again with ``base_s``.
+3. At most ``ejected_percent_max`` of a backend's endpoints are out at once, but one may always be. The last one that
+   nothing speaks against is never ejected, and when all are out they are all tried (pool.py).
 4. An endpoint that comes back, or that probes find up again, takes a growing share of its turns for ``slow_start_s``.
 
 It is about endpoints, not versions: the verdict sees every failed try all the same.
@@ -22,40 +23,89 @@ from gateway.core.traffic.table import Passive
 
 # Of its turns, one that comes back takes at least this share, or it could never prove itself.
 _SHARE_MIN: Final = 0.1
+_DOUBLINGS_MAX: Final = 30
+# How fast `Usual` follows: with these steps it comes to rest where nine in ten values are below it.
+_UP: Final = 1.5
+_DOWN: Final = 0.95
 
 
 class PassiveHealth:
-    """What live traffic says of one endpoint."""
+    """What live traffic says of one endpoint; while it is ``out`` it gets trials, from ``ejected_until_s`` on."""
 
-    __slots__ = ("_ejections", "_since_s", "_turns", "ejected_until_s", "spec", "streak")
+    __slots__ = (
+        "_back_s",
+        "_ejected_s",
+        "_repeats",
+        "_since_s",
+        "_turns",
+        "ejected_until_s",
+        "ejections",
+        "lasts_s",
+        "out",
+        "reason",
+        "spec",
+        "streak",
+        "trial_until_s",
+    )
 
     def __init__(self, spec: Passive) -> None:
         self.spec = spec
         self.streak = 0
-        self.ejected_until_s = 0.0
-        self._ejections = 0
+        self.out = False
+        self.ejected_until_s = self.trial_until_s = 0.0
+        # Of the newest ejection: why, and for how long; and how many there were, by reason.
+        self.reason = ""
+        self.lasts_s = 0.0
+        self.ejections: dict[str, int] = {}
+        self._repeats = 0
+        self._ejected_s = self._back_s = 0.0
         self._since_s = 0.0
         self._turns = 0.0
 
-    def well(self) -> None:
-        """The endpoint has answered."""
-        self.streak = self._ejections = 0
-
-    def failed(self, now_s: float, may_eject: bool) -> bool:
-        """The endpoint has failed a try; True when that ejects it."""
-        self.streak += 1
-        if self.streak < self.spec.failures or not may_eject or self.ejected_until_s > now_s:
+    def answered(self, now_s: float, since_s: float) -> bool:
+        """The endpoint has answered a request that was sent at ``since_s``; True when that brings it back."""
+        self.streak = 0
+        if not self.out or since_s < self._ejected_s:
             return False
-        self.ejected_until_s = now_s + min(self.spec.base_s * 2.0 ** min(self._ejections, 30), self.spec.max_s)
-        self._ejections += 1
-        # After its return one more failure is enough: it has not proved to be any better.
-        self.streak = max(1, self.spec.failures - 1)
-        self.begin_slowly(self.ejected_until_s)
+        self.out = False
+        self._back_s = now_s
+        self.begin_slowly(now_s)
         return True
 
-    def ejected(self, now_s: float) -> bool:
-        """Whether it is out at this moment."""
-        return self.ejected_until_s > now_s
+    def failed(self, reason: str, now_s: float, since_s: float, *, timed_out: bool, may_eject: bool) -> bool:
+        """The endpoint has failed a try that was sent at ``since_s``; True when that ejects it."""
+        if since_s < self._ejected_s:
+            return False
+        failures = self.spec.failures
+        self.streak += (failures + 1) // 2 if timed_out else 1
+        if self.out:
+            if now_s < self.ejected_until_s:
+                return False  # it was a last resort
+        elif self.streak < failures or not may_eject:
+            return False
+        self._eject(reason, now_s)
+        return True
+
+    def _eject(self, reason: str, now_s: float) -> None:
+        if not self.out and now_s - self._back_s > self.lasts_s:
+            self._repeats = 0
+        self.lasts_s = min(self.spec.base_s * 2.0 ** min(self._repeats, _DOUBLINGS_MAX), self.spec.max_s)
+        self._repeats += 1
+        self.out = True
+        self.streak = 0
+        self.reason = reason
+        self.ejections[reason] = self.ejections.get(reason, 0) + 1
+        self._ejected_s = now_s
+        self.ejected_until_s = now_s + self.lasts_s
+        self.trial_until_s = 0.0
+
+    def wants_trial(self, now_s: float) -> bool:
+        """Whether its time is over, and no trial is under way."""
+        return self.out and now_s >= self.ejected_until_s and now_s >= self.trial_until_s
+
+    def begin_trial(self, until_s: float) -> None:
+        """A request is its trial, and will have come to something by ``until_s``."""
+        self.trial_until_s = until_s
 
     def begin_slowly(self, from_s: float) -> None:
         """It comes (back) into the rotation at ``from_s``."""
@@ -64,11 +114,36 @@ class PassiveHealth:
 
     def takes_turn(self, now_s: float) -> bool:
         """Whether it takes this turn: always, except while it starts slowly (rule 4)."""
+        if not self._since_s:
+            return True
         slow_s = self.spec.slow_start_s
-        if not self._since_s or now_s >= self._since_s + slow_s:
+        if now_s >= self._since_s + slow_s:
+            self._since_s = 0.0
             return True
         self._turns += max(_SHARE_MIN, (now_s - self._since_s) / slow_s)
         if self._turns < 1.0:
             return False
         self._turns -= 1.0
         return True
+
+
+class Usual:
+    """How long a backend's answers take to begin, nine in ten of them: a running estimate in two multiplications."""
+
+    __slots__ = ("answered_s", "seconds")
+
+    def __init__(self) -> None:
+        # 0 as long as nothing is known.
+        self.seconds = 0.0
+        # When the last answer began.
+        self.answered_s = 0.0
+
+    def add(self, first_byte_s: float) -> None:
+        """An answer began after so long; or, of one that never did, it had not after so long."""
+        known = self.seconds
+        if not known:
+            self.seconds = first_byte_s
+        elif first_byte_s > known:
+            self.seconds = min(first_byte_s, known * _UP)
+        else:
+            self.seconds = max(first_byte_s, known * _DOWN)

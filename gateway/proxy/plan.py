@@ -12,7 +12,7 @@ from gateway.core.traffic.table import Route
 
 if TYPE_CHECKING:
     from gateway.proxy.pool import BackendPool
-    from gateway.proxy.state import RescueBudget
+    from gateway.proxy.state import Budget
 
 
 class RoutePlan:
@@ -31,19 +31,28 @@ class RoutePlan:
         "idle_s",
         "kept_bytes_max",
         "replayable",
+        "rescue_statuses",
+        "rescues_unlike",
+        "retry_budget",
+        "retry_statuses",
         "route",
         "stable_pool",
         "sticky_cookie",
         "sticky_header",
         "streams_requests",
+        "tight",
         "total_s",
         "try_s",
         "weight_bp",
     )
 
-    def __init__(self, route: Route, backends: dict[str, BackendPool], budget: RescueBudget) -> None:
+    def __init__(self, route: Route, backends: dict[str, BackendPool], budget: Budget, retry_budget: Budget) -> None:
         self.route = route
         self.budget = budget
+        self.retry_budget = retry_budget
+        self.rescue_statuses = _statuses(route.rescue.statuses)
+        self.rescues_unlike = route.rescue.unlike_stable
+        self.retry_statuses = _statuses(route.retry.statuses)
         self.stable_pool = backends.get(route.stable)
         self.canary_pool = None if route.canary is None else backends.get(route.canary)
         self.has_canary = route.canary is not None
@@ -57,7 +66,20 @@ class RoutePlan:
         self.try_s = 0.0 if timeouts.try_s is None else float(timeouts.try_s)
         self.first_byte_s = float(timeouts.first_byte_s)
         self.idle_s = float(timeouts.idle_s)
+        # Whether a canary that hangs could use up the time that stable needs after it.
+        self.tight = self.has_canary and 2 * self.first_byte_s > self.total_s
         self.replayable = route.rescue.replayable
         self.kept_bytes_max = route.rescue.body_bytes_max
         self.file_bytes_max = route.rescue.file_bytes_max
         self.streams_requests = route.streams_requests
+
+
+def _statuses(named: tuple[str, ...]) -> frozenset[int]:
+    """The numbers of statuses as the configuration names them: ``429``, or ``5xx`` for a whole class."""
+    found: set[int] = set()
+    for name in named:
+        if name.endswith("xx"):
+            found.update(range(100 * int(name[0]), 100 * int(name[0]) + 100))
+        else:
+            found.add(int(name))
+    return frozenset(found)

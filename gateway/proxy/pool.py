@@ -9,12 +9,14 @@ Rules:
    Requests whose body is still coming (*uploads*) may have half of the connections at most, so that clients that send
    slowly never take them all; further ones wait in a queue of their own, and join the others when their body is whole.
 3. A connection whose exchange was cut short is closed, never kept: its bytes could belong to somebody else.
-4. An endpoint that fails again and again is ejected for a while (passive.py); it comes back by itself. Stable is never
-   left without an endpoint by ejection alone.
-5. A name with several addresses takes them in turn, and tries the next when one cannot be connected to
+4. Of a backend's endpoints the one with the fewest requests under way is next; where several have as few, in turn. So
+   an endpoint that hangs holds no more requests than its siblings have in hand.
+5. An endpoint that fails again and again is ejected for a while (passive.py); one trial brings it back.
+6. A name with several addresses takes them in turn, and tries the next when one cannot be connected to
    (runtime/resolver.py). A connection to an address that the name no longer leads to is closed as soon as it is idle.
-6. What probes say of an endpoint is weighed against what its requests have shown (probed.py). It can take an endpoint
-   out of rotation, never a whole backend: when no other is left, those that are down are used as well.
+7. What probes say of an endpoint is weighed against what its requests have shown (probed.py). Neither probes nor
+   ejections take a whole backend away: when no other endpoint is left, those that are out or down are used as well. A
+   canary's are then tried by one request at a time, since stable answers the others.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from typing import TYPE_CHECKING, Final, cast
 from gateway.core.traffic.table import Backend, BackendTls, Endpoint
 from gateway.proxy import faults
 from gateway.proxy.faults import Fault
-from gateway.proxy.passive import PassiveHealth
+from gateway.proxy.passive import PassiveHealth, Usual
 from gateway.proxy.plain import PlainReader
 from gateway.proxy.probed import ProbedHealth
 from gateway.proxy.upstream import UpstreamConnection
@@ -72,6 +74,7 @@ class EndpointPool:
         self._draining: list[UpstreamConnection] = []
         self.passive = PassiveHealth(backend.passive)
         self.siblings: list[EndpointPool] = [self]
+        self.usual = Usual()  # of the whole backend: its pools share one
         self._tasks: set[asyncio.Task[None]] = set()
         self._connecting: set[asyncio.Timeout] = set()
         self._name = Name(endpoint.host, endpoint.port, backend.resolve_s, backend.resolve_max_age_s, look_up)
@@ -302,7 +305,7 @@ class EndpointPool:
     def _failed(self, exchange: Exchange, fault: Fault) -> None:
         self.open -= 1
         if fault is not faults.TOO_MANY_CONNECTIONS:
-            self.try_failed(unreachable=True)
+            self.try_failed(fault.reason, exchange.try_since_s, timed_out=fault is faults.CONNECT_TIMEOUT)
         if exchange.waits_for(self):
             exchange.lease_failed(fault)
         # Those that queued for this endpoint need an answer as well; each tries on its own.
@@ -316,15 +319,30 @@ class EndpointPool:
         """Whether one request may find out if it works after all; True begins that trial."""
         return self.leased == 0 and self.probed.takes_trial(now_s, failing=self.passive.streak > 0)
 
-    def try_failed(self, *, unreachable: bool = False) -> None:
+    @property
+    def load(self) -> int:
+        """How many requests are under way here: on a connection, waiting for one, or having one made."""
+        return self.open - len(self.idle) + len(self.waiting)
+
+    def answered(self, since_s: float, first_byte_s: float) -> None:
+        """The endpoint has answered a request that was sent at ``since_s``, and took ``first_byte_s`` for it."""
+        self.usual.answered_s = since_s + first_byte_s
+        self.usual.add(first_byte_s)
+        passive = self.passive
+        if (passive.streak or passive.out) and passive.answered(monotonic(), since_s):
+            _log.warning("endpoint %s of %s is back in rotation", self.endpoint.url, self.backend.name)
+
+    def try_failed(self, reason: str, since_s: float, *, timed_out: bool = False) -> None:
         """The endpoint has failed a try, by its own doing."""
-        now_s = monotonic()
-        count = len(self.siblings)
-        out = sum(pool.passive.ejected(now_s) for pool in self.siblings if pool is not self)
-        few = not out or 100 * (out + 1) <= self.backend.passive.ejected_percent_max * count
-        may_eject = few if count > 1 else unreachable
-        if self.passive.failed(now_s, may_eject):
-            _log.warning("endpoint %s of %s is ejected for a while", self.endpoint.url, self.backend.name)
+        out = sum(pool.passive.out for pool in self.siblings if pool is not self)
+        others = any(not (pool.passive.out or pool.probed.down) for pool in self.siblings if pool is not self)
+        few = not out or 100 * (out + 1) <= self.backend.passive.ejected_percent_max * len(self.siblings)
+        passive = self.passive
+        if passive.failed(reason, monotonic(), since_s, timed_out=timed_out, may_eject=few and others):
+            _log.warning(
+                "endpoint %s of %s is ejected for %g s: %s",
+                *(self.endpoint.url, self.backend.name, passive.lasts_s, reason),
+            )
 
 
 def _host(wish: str, endpoint: Endpoint) -> bytes:
@@ -337,51 +355,88 @@ def _host(wish: str, endpoint: Endpoint) -> bytes:
 class BackendPool:
     """The endpoints of one backend and the turn among them."""
 
-    def __init__(self, pools: list[EndpointPool], panic_percent: float) -> None:
+    def __init__(self, pools: list[EndpointPool], panic_percent: float, usual: Usual) -> None:
         self.pools = pools
+        self.usual = usual
         for pool in pools:
             pool.siblings = pools
+            pool.usual = usual
         self.downs = 0
         self.panic_percent = panic_percent
         self._turn = 0
 
     def pick(self, tried: tuple[EndpointPool, ...], now_s: float, *, insist: bool) -> EndpointPool | None:
-        """The next healthy endpoint that was not tried, in turn; with ``insist`` ejected ones as a last resort.
+        """The healthy endpoint that was not tried and has the fewest requests under way; in turn among equals.
 
-        One that starts slowly takes the turns that nobody else could. None when active probes found all endpoints down,
-        or none is left to try.
+        One whose ejection is over takes a first try as its trial. One that starts slowly takes the turns that nobody
+        else could. Those that are ejected or down are the last resort; ``insist``: for each request, and not for one at
+        a time. None when none is left to try.
         """
         pools = self.pools
         count = len(pools)
+        if count == 1:
+            return None if tried else self._only(pools[0], now_s, insist=insist)
+        best: EndpointPool | None = None
         slow: EndpointPool | None = None
-        last_resort: EndpointPool | None = None
+        least = place = 0
         heeds_probes = not self.downs or not insist or not self.panics(now_s)
         for i in range(count):
-            pool = pools[(self._turn + i) % count]
+            at = (self._turn + i) % count
+            pool = pools[at]
+            passive = pool.passive
             if pool in tried or (pool.probed.down and heeds_probes and not self._uses_despite_probes(pool, now_s)):
                 continue
-            if pool.passive.ejected_until_s > now_s:
-                last_resort = last_resort or pool
+            if passive.out:
+                if tried or not passive.wants_trial(now_s):
+                    continue
+                best, place = pool, at
+                break
+            load = pool.load
+            if best is not None and load >= least:
                 continue
-            if not pool.passive.takes_turn(now_s):
+            if not passive.takes_turn(now_s):
                 slow = slow or pool
                 continue
-            self._turn = (self._turn + i + 1) % count
-            return pool
-        if slow is not None:
-            self._turn = (self._turn + 1) % count
-            return slow
-        return last_resort if insist else None
+            best, least, place = pool, load, at
+            if not load:
+                break
+        if best is None:
+            best, place = slow or self._last_resort(tried, insist=insist), self._turn
+        self._turn = (place + 1) % count
+        return best
 
-    def pick_despite_probes(self, tried: tuple[EndpointPool, ...]) -> EndpointPool | None:
-        """When `pick` found none, and there is no other way to an answer: the next that was not tried, in turn."""
-        count = len(self.pools)
-        for i in range(count):
-            pool = self.pools[(self._turn + i) % count]
-            if pool not in tried:
-                self._turn = (self._turn + i + 1) % count
-                return pool
-        return None
+    def _only(self, pool: EndpointPool, now_s: float, *, insist: bool) -> EndpointPool | None:
+        if not pool.probed.down or insist or self._uses_despite_probes(pool, now_s):
+            return pool
+        return self._last_resort((), insist=False)
+
+    def _last_resort(self, tried: tuple[EndpointPool, ...], *, insist: bool) -> EndpointPool | None:
+        """Of those that are ejected or down the one with the fewest requests under way, the ejected first.
+
+        Without ``insist`` none that has any: one request at a time finds out that an endpoint is dead, at once, or is
+        the only one to wait for it. Probes' silence makes trials rarer (probed.py, rule 3).
+        """
+        best: EndpointPool | None = None
+        for pool in self.pools:
+            if pool in tried or (not insist and (pool.load or (pool.probed.down and not pool.probed.refused))):
+                continue
+            if best is None or (pool.down, pool.load) < (best.down, best.load):
+                best = pool
+        return best
+
+    def untried(self, tried: tuple[EndpointPool, ...]) -> bool:
+        """Whether there is an endpoint that was not tried."""
+        return len(tried) < len(self.pools)
+
+    @property
+    def short(self) -> bool:
+        """Whether probes or ejections keep some of the endpoints out."""
+        return any(pool.down or pool.passive.out for pool in self.pools)
+
+    @property
+    def load(self) -> int:
+        """How many requests are under way."""
+        return sum([pool.load for pool in self.pools])
 
     def _uses_despite_probes(self, pool: EndpointPool, now_s: float) -> bool:
         """Whether requests have proven it well; or one is to find out, where probes find no endpoint up."""
@@ -414,7 +469,7 @@ class Pools:
     def enter_table(self, backends: dict[str, Backend]) -> None:
         """Make the pools of a new table, keeping those whose endpoints are still in use."""
         wanted: dict[_Key, EndpointPool] = {}
-        self.backends = {}
+        known, self.backends = self.backends, {}
         for backend in backends.values():
             pools = []
             for endpoint in backend.endpoints:
@@ -424,7 +479,9 @@ class Pools:
                 pool.adopt(backend)
                 wanted[key] = pool
                 pools.append(pool)
-            self.backends[backend.name] = BackendPool(pools, backend.panic_percent)
+            before = known.get(backend.name)
+            usual = Usual() if before is None else before.usual
+            self.backends[backend.name] = BackendPool(pools, backend.panic_percent, usual)
         for key, pool in self._endpoints.items():
             if key not in wanted:
                 pool.close()

@@ -4,11 +4,13 @@ Rules:
 
 1. `settle` runs exactly once, also when the client vanishes or an upstream fails: it gives back the connection, counts
    what is still uncounted, and tells the downstream connection that it may go on.
-2. A failed try on the canary is answered by stable in the same exchange (a *rescue*) as long as no byte of a response
-   has reached the client, the route allows replays, the body was kept and the budget has room. It counts as the
-   canary's failure all the same, with the latency at which it failed.
+2. What becomes of a failed try is retry.py's decision: stable answers for the canary in the same exchange (a *rescue*),
+   another endpoint of the backend is tried, or the client is told. The first failure counts as its variant's all the
+   same, with the latency at which it failed.
 3. Only an assigned try is evidence: forced variants and the rescue's own answer never are, nor is what the client or
-   the gateway itself broke.
+   the gateway itself broke. Where the gateway has no endpoint to try, no room or no descriptors, that is nobody's
+   failure and counted apart (`unserved`); a full queue is its backend's overload, unless ejections or probes keep some
+   of the backend's endpoints out. So is a trial of an ejected endpoint that was given less than the route's time.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 from gateway.core.errors import Blame
 from gateway.core.traffic.table import Route
 from gateway.core.types import Variant
-from gateway.proxy import faults
+from gateway.proxy import faults, retry
 from gateway.proxy.accesslog import STATUS_ABORTED, Record
 from gateway.proxy.faults import Fault
 from gateway.proxy.plan import RoutePlan
@@ -27,7 +29,7 @@ from gateway.proxy.tally import RouteTally
 
 if TYPE_CHECKING:
     from gateway.proxy.http1 import DownstreamConnection
-    from gateway.proxy.pool import EndpointPool
+    from gateway.proxy.pool import BackendPool, EndpointPool
     from gateway.proxy.state import WorkerState
     from gateway.proxy.tap import Specimen
     from gateway.proxy.tunnel import Tunnel
@@ -37,6 +39,13 @@ OK: Final = "ok"
 ERRORS: Final = "errors"
 CLIENT_ERRORS: Final = "client_errors"
 OVERLOAD: Final = "overload"
+# Never an answer: the end of the moment after which the only endpoint is asked once more.
+_RETRY_PAUSE: Final = Fault("retry_pause", 502, Blame.NONE, "the backend will be asked again")
+_RETRY_PAUSE_S: Final = 0.05
+# Why an endpoint is ejected that answers with 5xx.
+_STATUS: Final = "status"
+# What a try that timed out would have taken is not known: more than its limit.
+_NEVER: Final = 1.25
 # A look at an enumeration's member costs a search through its classes; these are looked at for every request.
 STABLE: Final = Variant.STABLE
 CANARY: Final = Variant.CANARY
@@ -66,19 +75,23 @@ class Settlement:
         "_duration_from_s",
         "_first_byte_s",
         "_fresh_tried",
+        "_hurried",
         "_keep_alive",
         "_gap_s",
+        "_limit_s",
         "_out",
+        "_paused",
         "_piece_s",
         "_plan",
         "_record",
         "_relayed",
+        "_sent",
         "_settled",
         "_specimen",
         "_stalled",
         "_status",
         "_tried",
-        "_try_since_s",
+        "try_since_s",
         "_asked_s",
         "_version",
         "_waiting_for",
@@ -120,6 +133,11 @@ class Settlement:
         self._connection: UpstreamConnection | None = None
         self._waiting_for: EndpointPool | None = None
         self._tried: tuple[EndpointPool, ...] = ()
+        # Whether any of the request was ever sent, and whether its only endpoint was given a moment already.
+        self._sent = self._paused = False
+        # How long this try may take to begin its answer, and whether that is less because it is a trial.
+        self._limit_s = 0.0
+        self._hurried = False
         self._fresh_tried = False
         self.request_body = RequestBody(worker.bodies)
         # Whose connections this request takes a part of while its body is still coming.
@@ -140,7 +158,7 @@ class Settlement:
         self._duration_from_s = 0.0
         # Since when an answer is waited for: the request's turn, or the end of its body.
         self._asked_s = 0.0
-        self._try_since_s = 0.0
+        self.try_since_s = 0.0
         self._first_byte_s = 0.0
         self.deadline_s = 0.0
         self._deadline_fault = faults.BODY_TIMEOUT
@@ -150,13 +168,18 @@ class Settlement:
         """Try (again): a rescue leads back here."""
         raise NotImplementedError
 
+    def _lease_from(self, pool: EndpointPool, *, fresh: bool) -> None:
+        """Ask this endpoint for a connection."""
+        raise NotImplementedError
+
     def tunnel_ended(self, tunnel: Tunnel) -> None:
         """The tunnel that this exchange became is over."""
         raise NotImplementedError
 
-    def _may_try_another(self) -> bool:
-        """Whether the backend has an endpoint that was not tried, and the budget a try."""
-        raise NotImplementedError
+    @property
+    def _pools(self) -> BackendPool | None:
+        """The endpoints of the present variant's backend; None where nothing is deployed."""
+        return self._plan.canary_pool if self.variant is CANARY else self._plan.stable_pool
 
     def give_leave(self) -> None:
         """Let the client send its body, although the backend has not said so."""
@@ -189,6 +212,10 @@ class Settlement:
         if fault is faults.NO_CONTINUE:
             self.give_leave()
             return
+        if fault is _RETRY_PAUSE:
+            self._tried = ()
+            self.lease()
+            return
         if fault.blame is Blame.DOWNSTREAM or self._stalled:
             self._refuse(faults.BODY_TIMEOUT)
             return
@@ -197,6 +224,8 @@ class Settlement:
         self._wait_no_longer()
         self._release(drain=False)
         if outlasted:
+            if not self._relayed:
+                self._tried[-1].try_failed(fault.reason, self.try_since_s, timed_out=True)
             self._tried_result(ERRORS)
             self._count(ERRORS)
         self._failed(fault)
@@ -213,27 +242,77 @@ class Settlement:
         self._out.clear()
         if self._record is not None:
             self._record.fault = fault.reason
-        if fault.blame is Blame.UPSTREAM:
-            if self._tried and fault in faults.OF_AN_ENDPOINT:
-                self._tried[-1].try_failed()
-            if self.variant is CANARY and self._may_rescue():
-                self._rescue(ERRORS)
-                return
-            self._tried_result(ERRORS)
-            self._count(ERRORS)
-            if fault is faults.RESET and self._replayable() and self._may_try_another():
-                self.lease()
-                return
+        timed_out = fault in faults.OF_TIME
+        if self._tried and fault in faults.OF_AN_ENDPOINT:
+            self._tried[-1].try_failed(fault.reason, self.try_since_s, timed_out=timed_out)
+        kind = self._kind_of(fault)
+        if fault is faults.FIRST_BYTE_TIMEOUT and kind is not None and (pools := self._pools) is not None:
+            pools.usual.add(_NEVER * self._limit_s)
+        if fault in faults.OF_THE_GATEWAY:
+            cause = retry.UNSERVED
         else:
-            # A queue is full because its backend is slow: that is its overload, on either arm.
-            kind = OVERLOAD if fault in faults.OF_OVERLOAD else None
-            if self.variant is CANARY and fault is not faults.TOTAL_TIMEOUT and self._may_rescue():
-                self._rescue(kind)
-                return
-            if kind is not None:
-                self._tried_result(kind)
-                self._count(kind)
-        self._answer(fault)
+            cause = retry.TIMED_OUT if timed_out else retry.STALE if fault is faults.STALE else retry.BROKEN
+        action = self._decided(cause)
+        if action == retry.RESCUE:
+            self._rescue(kind)
+            return
+        if kind is not None:
+            self._tried_result(kind)
+            self._count(kind)
+        if action in (retry.NEXT, retry.AGAIN):
+            self._try_another(fault.reason, counted=kind is not None, again=action == retry.AGAIN)
+        else:
+            self._answer(fault)
+
+    def _kind_of(self, fault: Fault) -> str | None:
+        """The class that a fault counts in; None where it is nobody's, which is counted apart."""
+        if fault.blame is Blame.UPSTREAM:
+            if fault is faults.FIRST_BYTE_TIMEOUT and self._hurried:
+                # It had less than the route's time: what the next try comes to is what counts.
+                self._tried_result("trial")
+                return None
+            return ERRORS
+        pools = self._pools
+        if fault in faults.OF_OVERLOAD and not (pools is not None and pools.short):
+            return OVERLOAD
+        if self.tally is not None and fault in faults.OF_THE_GATEWAY:
+            self.tally.unserved(self.variant, fault.reason)
+        return None
+
+    def _try_another(self, reason: str, *, counted: bool, again: bool = False) -> None:
+        """Another endpoint of the same backend is asked, or the only one after a moment."""
+        assert self.tally is not None
+        self.tally.retried(self.variant, reason)
+        if counted:
+            self._specimen = None
+        self._begin_anew()
+        if again:
+            self._paused = True
+            self._set_deadline(_RETRY_PAUSE_S, _RETRY_PAUSE)
+        else:
+            self.lease()
+
+    def _begin_anew(self) -> None:
+        self._fresh_tried = False
+        self._first_byte_s = self._piece_s = self._gap_s = 0.0
+        self._chunk_out = False
+
+    def _decided(self, cause: int) -> int:
+        """What becomes of the present try (retry.py); takes the token that this costs, and counts a refusal."""
+        decision = retry.decide(self._failed_try(cause))
+        plan, action, refused = self._plan, decision.action, decision.refused
+        if action == retry.RESCUE:
+            plan.budget.take()
+        elif action in (retry.NEXT, retry.AGAIN):
+            plan.retry_budget.take()
+        elif refused and self.tally is not None:
+            if self.variant is CANARY:
+                self.tally.rescue_refused(refused)
+                if self._record is not None:
+                    self._record.rescue_refused = refused
+            else:
+                self.tally.retry_refused(refused)
+        return action
 
     def _detail(self, fault: Fault) -> str:
         """What a problem document says of this request beyond its title."""
@@ -243,17 +322,28 @@ class Settlement:
         """The response's lines that name the request."""
         raise NotImplementedError
 
-    def _replayable(self) -> bool:
-        return not self._relayed and self.request_body.kept
-
-    def _may_rescue(self) -> bool:
-        if not self._replayable() or self._plan.stable_pool is None:
-            return False
-        if not self._plan.budget.take():
-            assert self.tally is not None
-            self.tally.totals[CANARY].rescue_denied += 1
-            return False
-        return True
+    def _failed_try(self, cause: int) -> retry.Failed:
+        """The present try as `retry.decide` reads it."""
+        plan, now_s = self._plan, self._worker.now_s()
+        stable, own = plan.stable_pool, self._pools
+        failed = retry.Failed(cause, canary=self.variant is CANARY, has_stable=stable is not None)
+        failed.sent = self._sent
+        failed.replayable = plan.replayable
+        body = self.request_body
+        failed.kept = (body.kept or not self._sent) and not body.lost
+        failed.begun = self._relayed
+        failed.fresh, failed.paused = self._fresh_tried, self._paused
+        failed.untried = own is not None and own.untried(self._tried)
+        failed.rescue_budget = plan.budget.tokens >= 1
+        failed.retry_budget = plan.retry_budget.tokens >= 1
+        failed.spent_s = now_s - self.try_since_s
+        failed.first_byte_s = plan.first_byte_s
+        failed.left_s = self._duration_from_s + plan.total_s - now_s
+        asked = stable if failed.canary and stable is not None else own
+        if asked is not None:
+            failed.usual_s = asked.usual.seconds
+            failed.silent = asked.usual.answered_s < self.try_since_s and asked.load > 0
+        return failed
 
     def _rescue(self, kind: str | None) -> None:
         """Let stable answer; the canary's failure is counted first (``kind`` None: it was not the canary's)."""
@@ -268,9 +358,7 @@ class Settlement:
         self._specimen = None
         self.variant = STABLE
         self._tried = ()
-        self._fresh_tried = False
-        self._first_byte_s = self._piece_s = self._gap_s = 0.0
-        self._chunk_out = False
+        self._begin_anew()
         self.lease()
 
     def malformed(self, fault: Fault) -> None:
@@ -317,13 +405,13 @@ class Settlement:
         arm = self.tally.hot[self.variant]
         arm.answered(self._status)
         kind = failure_class(self._status)
-        passive = self._tried[-1].passive
-        if kind == ERRORS:
-            self._tried[-1].try_failed()
-        elif passive.streak and kind != OVERLOAD:
-            passive.well()
         now_s = self._worker.now_s()
-        first_byte_us = max(0, int(((self._first_byte_s or now_s) - self._try_since_s) * 1e6))
+        first_byte_s = max(0.0, (self._first_byte_s or now_s) - self.try_since_s)
+        if kind == ERRORS:
+            self._tried[-1].try_failed(_STATUS, self.try_since_s)
+        elif kind != OVERLOAD:
+            self._tried[-1].answered(self.try_since_s, first_byte_s)
+        first_byte_us = int(first_byte_s * 1e6)
         duration_us = max(0, int((now_s - self._asked_s) * 1e6))
         arm.tried(kind, first_byte_us, duration_us)
         if not self._counted:
@@ -404,7 +492,7 @@ class Settlement:
 
     def _first_byte_us(self) -> int:
         end_s = self._first_byte_s or self._worker.now_s()
-        return max(0, int((end_s - self._try_since_s) * 1e6))
+        return max(0, int((end_s - self.try_since_s) * 1e6))
 
     def _duration_us(self) -> int:
         return max(0, int((self._worker.now_s() - self._asked_s) * 1e6))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.core.traffic.addresses import plain_network
 from gateway.core.traffic.router import Router
-from gateway.core.traffic.table import Rescue, RoutingTable
+from gateway.core.traffic.table import Route, RoutingTable
 from gateway.proxy import faults
 from gateway.proxy.accesslog import AccessLog
 from gateway.proxy.body_store import BodyStore
@@ -40,32 +40,33 @@ BODY_GRACE_S: Final = 20.0
 _LAG_WINDOW_SWEEPS: Final = 600
 
 
-class RescueBudget:
-    """A token bucket in requests: every request on the route adds a share, a rescue takes one."""
+class Budget:
+    """A token bucket in requests: every request on the route adds a share, a rescue (or a retry) takes one."""
 
     __slots__ = ("_max", "_share", "tokens")
 
-    def __init__(self, rescue: Rescue) -> None:
-        self._share = rescue.budget_percent / 100
-        self._max = float(rescue.budget_burst)
-        self.tokens = self._max
+    def __init__(self, percent: float, burst: int) -> None:
+        self._share = percent / 100
+        self._max = self.tokens = float(burst)
 
-    def adopt(self, rescue: Rescue) -> None:
+    def adopt(self, percent: float, burst: int) -> None:
         """Take over new limits, keeping what was saved up."""
-        self._share = rescue.budget_percent / 100
-        self._max = float(rescue.budget_burst)
+        self._share = percent / 100
+        self._max = float(burst)
         self.tokens = min(self.tokens, self._max)
+
+    @property
+    def half_spent(self) -> bool:
+        """Whether no more than half of what may be saved up is left."""
+        return 2 * self.tokens <= self._max
 
     def deposit(self) -> None:
         """One request came along the route."""
         self.tokens = min(self._max, self.tokens + self._share)
 
-    def take(self) -> bool:
-        """Take a token for a rescue; False when there is none."""
-        if self.tokens < 1:
-            return False
+    def take(self) -> None:
+        """Take the token that was seen to be there."""
         self.tokens -= 1
-        return True
 
 
 class WorkerState:
@@ -102,7 +103,7 @@ class WorkerState:
         self.active: dict[Settlement, None] = {}
         self.connections: set[DownstreamConnection] = set()
         self._trusted = tuple(plain_network(cidr) for cidr in trusted_proxies)
-        self._budgets: dict[str, RescueBudget] = {}
+        self._budgets: dict[str, tuple[Budget, Budget]] = {}
         self.deaths = DeathWatch(loop)
         # Of request bodies that are under way: the bytes that had arrived, when, and by how much they are behind.
         self._arrivals: dict[Settlement, tuple[int, float, float]] = {}
@@ -124,13 +125,10 @@ class WorkerState:
     def _enter(self, table: RoutingTable) -> None:
         self.pools.enter_table(table.backends)
         self.tallies = self.counts.enter_table(table.epoch, table.routes)
-        for route in table.routes:
-            if route.name in self._budgets:
-                self._budgets[route.name].adopt(route.rescue)
-        self._budgets = {r.name: self._budgets.get(r.name) or RescueBudget(r.rescue) for r in table.routes}
+        self._budgets = {route.name: _budgets(route, self._budgets.get(route.name)) for route in table.routes}
         for tally in self.tallies.values():
             tally.tap = tap_of(tally.route, tally, self.samples)
-            tally.plan = RoutePlan(tally.route, self.pools.backends, self._budgets[tally.route.name])
+            tally.plan = RoutePlan(tally.route, self.pools.backends, *self._budgets[tally.route.name])
         self.samples.wanted = any(tally.tap is not None for tally in self.tallies.values())
         self.router = Router(table)
         self.table = table
@@ -202,3 +200,16 @@ class WorkerState:
             connection.forgive(late_s)
         self._arrivals = {e: (n, since_s + late_s, behind_s) for e, (n, since_s, behind_s) in self._arrivals.items()}
         self.pools.each(lambda pool: pool.forgive(late_s))
+
+
+def _budgets(route: Route, known: tuple[Budget, Budget] | None) -> tuple[Budget, Budget]:
+    """A route's budgets for rescues and for retries; what is saved up outlives the table."""
+    limits = (
+        (route.rescue.budget_percent, route.rescue.budget_burst),
+        (route.retry.budget_percent, route.retry.budget_burst),
+    )
+    if known is None:
+        return Budget(*limits[0]), Budget(*limits[1])
+    known[0].adopt(*limits[0])
+    known[1].adopt(*limits[1])
+    return known

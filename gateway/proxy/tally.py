@@ -10,7 +10,7 @@ through an `Arm`: into the structures' own histograms, and into numbers that are
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.core.stats.counts import Counts, EpochCounts
 from gateway.core.stats.histogram import bucket_of
@@ -23,6 +23,15 @@ from gateway.runtime.wire import Report, RouteTotals
 if TYPE_CHECKING:
     from gateway.proxy.plan import RoutePlan
     from gateway.proxy.tap import RouteTap
+
+
+# So many answers must be known before one in so many of them counts as rare.
+_KNOWN_MIN: Final = 100
+_RARE: Final = 100
+
+
+def _add_one(counts: dict[str, int], key: str) -> None:
+    counts[key] = counts.get(key, 0) + 1
 
 
 class Arm:
@@ -131,6 +140,28 @@ class RouteTally:
         self.plan: RoutePlan = None  # type: ignore[assignment]  # set by the worker, which has the pools
         # The sessions of a sticky route during an experiment.
         self.units: Units | None = None
+
+    def rescue_refused(self, reason: str) -> None:
+        """Count a failure of the canary that stable did not answer."""
+        _add_one(self.totals[Variant.CANARY].rescues_refused, reason)
+
+    def retried(self, variant: Variant, reason: str) -> None:
+        """Count a failed try (by its reason) that the same backend was given once more."""
+        _add_one(self.totals[variant].retries, reason)
+
+    def retry_refused(self, reason: str) -> None:
+        """Count a failed try of stable's that nobody was given once more."""
+        _add_one(self.totals[Variant.STABLE].retries_refused, reason)
+
+    def unserved(self, variant: Variant, reason: str) -> None:
+        """Count a request that could not be tried for a want of the gateway's: nobody's failure."""
+        _add_one(self.totals[variant].unserved, reason)
+
+    def rare(self, variant: Variant, status: int) -> bool:
+        """Whether a variant is known to answer hardly anything with this status."""
+        answered = self.totals[variant].answered
+        total = sum(answered.values())
+        return total >= _KNOWN_MIN and _RARE * answered.get(status, 0) < total
 
     def paused(self, variant: Variant, gap_us: int) -> None:
         """Enter the longest pause between two pieces of a counted request's answer."""

@@ -48,7 +48,11 @@ class RouteTotals(msgspec.Struct):
     """What one variant did on one route since the worker's boot, for metrics only (never for verdicts).
 
     ``answered`` counts responses to clients by status and the variant that produced them; ``tries`` counts what came
-    of each upstream try by result (``ok``, ``errors``, ``client_errors``, ``overload``, ``aborted``, ``stale``).
+    of each upstream try by result (``ok``, ``errors``, ``client_errors``, ``overload``, ``aborted``, ``stale``,
+    ``trial``).
+    ``rescues_refused`` counts failures of the canary that stable did not answer, ``retries`` failed tries that the same
+    backend was given once more, ``retries_refused`` those that it was not, and ``unserved`` requests that could not be
+    tried for a want of the gateway's: each by reason.
     Latencies are histograms as in core.stats. ``samples`` counts the answers that the tap chose, by what became of them
     (see proxy.tap).
     """
@@ -62,7 +66,10 @@ class RouteTotals(msgspec.Struct):
     duration_us_sum: int = 0
     first_byte_us_sum: int = 0
     rescued: int = 0
-    rescue_denied: int = 0
+    rescues_refused: dict[str, int] = msgspec.field(default_factory=dict)
+    retries: dict[str, int] = msgspec.field(default_factory=dict)
+    retries_refused: dict[str, int] = msgspec.field(default_factory=dict)
+    unserved: dict[str, int] = msgspec.field(default_factory=dict)
     forced: int = 0
     samples: dict[str, int] = msgspec.field(default_factory=dict)
 

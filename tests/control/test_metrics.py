@@ -176,7 +176,7 @@ def busy() -> Plane:
     plane = Plane()
     stable = RouteTotals("digits", Variant.STABLE, answered={200: 90, 404: 2}, tries={"ok": 90, "client_errors": 2})
     canary = RouteTotals("digits", Variant.CANARY, answered={200: 8}, tries={"ok": 8, "errors": 3}, rescued=3)
-    canary.rescue_denied, canary.forced = 1, 2
+    canary.rescues_refused, canary.forced = {"budget": 1}, 2
     for latency_us in (400, 700, 3_000_000):
         canary.duration[bucket_of(latency_us)] = 1
         canary.duration_us_sum += latency_us
@@ -202,7 +202,8 @@ def test_workers_counts_are_merged_and_labelled() -> None:
     assert value(samples, "gateway_requests_total", route="digits", variant="canary", code="200") == 8
     assert value(samples, "gateway_upstream_tries_total", route="digits", variant="canary", result="errors") == 3
     assert value(samples, "gateway_rescues_total", route="digits") == 3
-    assert value(samples, "gateway_rescues_denied_total", route="digits") == 1
+    assert value(samples, "gateway_rescues_denied_total", route="digits", reason="budget") == 1
+    assert value(samples, "gateway_rescues_denied_total", route="digits", reason="no_time") == 0
     assert value(samples, "gateway_forced_requests_total", route="digits", variant="canary") == 2
     assert value(samples, "gateway_errors_total", reason="no_route") == 4
     assert value(samples, "gateway_aborted_requests_total") == 6

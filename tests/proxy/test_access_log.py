@@ -122,7 +122,10 @@ async def test_forced_sticky_cut_and_failed_requests_say_so(tmp_path: Path) -> N
 
     path = tmp_path / "log"
     route = msgspec.structs.replace(
-        CANARY, forced_header="x-v", sticky=Sticky(header="x-user"), rescue=Rescue(replayable=False)
+        CANARY,
+        forced_header="x-v",
+        sticky=Sticky(header="x-user"),
+        rescue=Rescue(replayable=False, budget_percent=0, budget_burst=0),
     )
     async with Backend() as a, RawBackend(torn) as b:
         async with RunningWorker(table(route, a=a.port, b=b.port), access_log=settings(path)) as w:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.core.traffic.table import Passive, Route, RoutingTable, Timeouts
 from gateway.proxy.guard import Patience
-from gateway.proxy.passive import PassiveHealth
+from gateway.proxy.passive import PassiveHealth, Usual
 from gateway.runtime.resolver import Name
 from tests.support.backend import Backend, answer, hang
 from tests.support.worker import RunningWorker, eventually, table
@@ -82,34 +82,96 @@ async def test_no_more_than_the_share_of_endpoints_is_ejected() -> None:
             assert tried[0] == 1 and tried[1] > 3, "one is out, the others go on"
 
 
-async def test_probes_that_find_a_canary_down_send_its_requests_to_stable() -> None:
-    route = msgspec.structs.replace(ROUTE, canary="b", weight_bp=10_000)
-    async with Backend() as a, Backend() as b, RunningWorker(table(route, a=a.port, b=b.port)) as w:
-        await w.publish_health(b.url)
-        got = await w.raw(GET)
-        assert got.startswith(b"HTTP/1.1 200 ") and b"rescued" in got
-        await w.publish_health()
-        assert b"variant: canary" in await w.raw(GET)
+async def test_probes_that_find_all_of_a_backend_down_do_not_take_it_away() -> None:
+    """What answers requests is not dead, whatever its probes say; with a sibling that is up it is left alone."""
+    for variant, weight_bp in ((b"stable", 0), (b"canary", 10_000)):
+        route = msgspec.structs.replace(ROUTE, canary="b", weight_bp=weight_bp)
+        async with Backend() as one, Backend() as two:
+            ports = (one.port, two.port)
+            async with RunningWorker(table(route, a=ports, b=ports)) as w:
+                await w.publish_health(one.url)
+                assert await statuses(w, 4) == [b"200"] * 4
+                assert (len(one.seen), len(two.seen)) == (0, 4)
+                await w.publish_health(one.url, two.url)
+                for _ in range(4):
+                    got = await w.raw(GET)
+                    assert got.startswith(b"HTTP/1.1 200 ") and b"variant: " + variant in got
 
 
 # passive health as a value
 
 
+def failed(health: PassiveHealth, now_s: float, *, since_s: float | None = None, **changes: bool) -> bool:
+    given_ = {"timed_out": False, "may_eject": True} | changes
+    return health.failed("reset", now_s, now_s if since_s is None else since_s, **given_)
+
+
 @given(st.lists(st.booleans(), max_size=60), st.integers(1, 5))
-def test_a_streak_ejects_for_ever_longer_up_to_the_limit_and_a_good_answer_ends_it(
-    answers: list[bool], failures: int
-) -> None:
+def test_each_trial_that_fails_ejects_for_longer_and_staying_in_begins_anew(trials: list[bool], failures: int) -> None:
     health = PassiveHealth(Passive(failures=failures, base_s=1.0, max_s=8.0))
     now_s, expected_s = 100.0, 1.0
-    for good in answers:
-        now_s = max(now_s + 0.1, health.ejected_until_s + 0.1)
-        if good:
-            health.well()
+    for _ in range(failures):
+        failed(health, now_s)
+    for well in trials:
+        assert health.out
+        assert health.ejected_until_s == pytest.approx(now_s + expected_s)
+        assert not health.wants_trial(health.ejected_until_s - 0.01)
+        now_s = health.ejected_until_s
+        assert health.wants_trial(now_s)
+        health.begin_trial(now_s + 0.5)
+        assert not health.wants_trial(now_s + 0.4), "one at a time"
+        assert health.wants_trial(now_s + 0.5), "it came to nothing: the next"
+        if well:
+            assert health.answered(now_s + 0.1, since_s=now_s)
+            assert not health.out
+            # It stays in for longer than it was out, and fails again.
+            now_s += 10.0
+            for _ in range(failures - 1):
+                assert not failed(health, now_s)
             expected_s = 1.0
-        elif health.failed(now_s, may_eject=True):
-            assert health.ejected_until_s == pytest.approx(now_s + expected_s)
+        else:
             expected_s = min(expected_s * 2, 8.0)
-        assert not health.failed(now_s, may_eject=False) or good is None
+        assert failed(health, now_s)
+
+
+def test_what_was_sent_before_an_ejection_says_nothing_after_it() -> None:
+    health = PassiveHealth(Passive(failures=1, base_s=1.0))
+    assert failed(health, 100.0)
+    assert not health.answered(100.5, since_s=99.0), "a late answer"
+    assert health.out
+    assert not failed(health, 101.5, since_s=99.0), "a late failure, while the trial is due"
+    assert health.lasts_s == 1.0
+    assert health.answered(101.7, since_s=101.5)
+    assert not failed(health, 102.0, since_s=99.5), "another of those"
+
+
+def test_a_time_out_weighs_half_of_what_ejects() -> None:
+    health = PassiveHealth(Passive(failures=5))
+    assert not failed(health, 100.0, timed_out=True)
+    assert failed(health, 101.0, timed_out=True)
+    health = PassiveHealth(Passive(failures=5))
+    assert not failed(health, 100.0, timed_out=True)
+    assert not health.answered(100.5, since_s=100.4)
+    assert not failed(health, 101.0, timed_out=True), "an answer ends the streak"
+
+
+def test_an_endpoint_that_fails_soon_after_its_return_is_out_for_longer() -> None:
+    health = PassiveHealth(Passive(failures=1, base_s=4.0, max_s=30.0))
+    failed(health, 100.0)
+    health.answered(104.1, since_s=104.0)
+    assert failed(health, 105.0)
+    assert health.lasts_s == 8.0
+    assert health.ejections == {"reset": 2}
+
+
+def test_what_is_usual_follows_nine_in_ten() -> None:
+    usual = Usual()
+    for i in range(3000):
+        usual.add(1.0 if i % 20 == 0 else 0.01)
+    assert 0.01 <= usual.seconds < 0.5, "one in twenty is unusual"
+    for i in range(3000):
+        usual.add(1.0 if i % 4 == 0 else 0.01)
+    assert usual.seconds > 0.5, "one in four is not"
 
 
 def test_an_endpoint_that_is_back_takes_a_growing_share_of_turns() -> None:

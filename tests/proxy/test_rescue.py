@@ -11,12 +11,14 @@ import msgspec
 import pytest
 
 from gateway.core.stats.histogram import lower_us
-from gateway.core.traffic.table import Endpoint, Rescue, Route, Timeouts
+from gateway.core.traffic.table import Endpoint, Rescue, Retry, Route, Timeouts
 from tests.support.backend import Backend, Script, answer, hang, raw
 from tests.support.worker import RunningWorker, eventually, table
 
 pytestmark = pytest.mark.anyio
 ALL_CANARY = Route("r", "/", stable="a", canary="b", weight_bp=10_000, timeouts=Timeouts(connect_s=20, first_byte_s=20))
+
+GET = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 
 FAILURES: dict[str, Script] = {
     "status 500": answer(500, b"boom"),
@@ -66,12 +68,22 @@ async def test_a_dead_canary_is_rescued() -> None:
             await eventually(lambda: w.counts() == (0, 0, 20, 20), f"20 failures of the canary, not {w.counts()}")
 
 
-async def test_a_canary_that_is_probed_down_is_rescued_and_counted() -> None:
+async def test_a_canary_that_was_never_tried_is_rescued_and_has_failed_nothing() -> None:
     async with Backend(answer(body=b"saved")) as a, Backend() as b:
         async with RunningWorker(table(ALL_CANARY, a=a.port, b=b.port)) as w:
             await w.publish_health(b.url)
-            assert (await w.raw(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")).endswith(b"saved")
-            await eventually(lambda: w.counts() == (0, 0, 1, 1), "the refusal counts against the canary")
+            b.script = hang
+            first = asyncio.create_task(w.raw(GET, timeout_s=60))
+            await eventually(lambda: b.seen, "one request at a time finds out")
+            assert (await w.raw(GET)).endswith(b"saved")
+            await eventually(lambda: w.totals(1).unserved == {"no_healthy_endpoint": 1}, "it is counted apart")
+            assert w.counts() == (0, 0, 0, 0), "what was not tried is nobody's failure"
+            await b.stop()
+            assert (await first).endswith(b"saved")
+            await eventually(lambda: w.counts() == (0, 0, 1, 1), "what was tried is")
+            for _ in range(9):
+                assert (await w.raw(GET)).endswith(b"saved")
+            await eventually(lambda: w.counts() == (0, 0, 10, 10), "and so is a refusal, which takes no time")
 
 
 async def test_without_replays_the_canarys_failure_reaches_the_client() -> None:
@@ -91,7 +103,7 @@ async def test_a_spent_budget_bounds_the_load_on_stable() -> None:
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{w.port}", timeout=20) as client:
                 statuses = [(await client.get("/")).status_code for _ in range(100)]
             await eventually(lambda: w.counts()[3] == 100, "every failure is counted, rescued or not")
-            assert w.totals(1).rescue_denied == statuses.count(500)
+            assert w.totals(1).rescues_refused == {"budget": statuses.count(500)}
     assert len(a.seen) == statuses.count(200)
     assert 5 <= statuses.count(200) <= 5 + 100 * 0.10 + 1
 
@@ -288,7 +300,7 @@ async def test_a_reset_of_one_of_stables_endpoints_is_retried_on_another_and_cou
             await eventually(lambda: w.counts()[0] == 4, "each is counted once")
             assert w.counts()[1] == len(bad.seen) > 0, "a try that failed is a failure, although nobody saw it"
             assert all(seen.body == b"body" for seen in good.seen)
-            spent = msgspec.structs.replace(route, rescue=Rescue(budget_percent=0, budget_burst=0))
+            spent = msgspec.structs.replace(route, retry=Retry(budget_percent=0, budget_burst=0))
             await w.publish(table(spent, a=(good.port, bad.port), epoch=2))
             bad.seen.clear()
             replies = [await w.raw(post) for _ in range(4)]

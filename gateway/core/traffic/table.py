@@ -116,6 +116,8 @@ class Rescue(msgspec.Struct, frozen=True):
     kept for it: up to ``body_bytes_max`` in memory, up to ``file_bytes_max`` more in a temporary file. The budget is
     a token bucket per worker: each request on the route adds ``budget_percent`` hundredths of a token, a rescue takes
     one, at most ``budget_burst`` are saved up.
+    An answer of the canary's is rescued by its status: one of ``statuses`` (``429``, or ``5xx`` for a class), and with
+    ``unlike_stable`` also a 4xx that stable hardly ever gives.
     """
 
     replayable: bool = True
@@ -123,6 +125,19 @@ class Rescue(msgspec.Struct, frozen=True):
     file_bytes_max: int = 64 << 20
     budget_percent: float = 20.0
     budget_burst: int = 1000
+    statuses: tuple[str, ...] = ("5xx", "429")
+    unlike_stable: bool = True
+
+
+class Retry(msgspec.Struct, frozen=True):
+    """How much may be tried again on another endpoint of the same backend: a budget as a rescue's.
+
+    ``statuses`` are answers that are tried again as a broken connection is (as in `Rescue`).
+    """
+
+    budget_percent: float = 20.0
+    budget_burst: int = 100
+    statuses: tuple[str, ...] = ()
 
 
 class Sticky(msgspec.Struct, frozen=True):
@@ -174,6 +189,7 @@ class Route(msgspec.Struct, frozen=True):
     salt: str = ""
     timeouts: Timeouts = Timeouts()
     rescue: Rescue = Rescue()
+    retry: Retry = Retry()
     tap: Tap | None = None
     # Protocols (lower case) that a client may switch to; a wish for any other is answered as an ordinary request.
     upgrades: tuple[str, ...] = ("websocket",)
