@@ -87,11 +87,16 @@ async def test_of_a_canary_that_hangs_and_is_silent_only_one_request_is_a_trial(
 
 
 async def test_what_probes_say_of_one_backend_is_not_said_of_another_at_the_same_address() -> None:
-    async with Backend() as a, RunningWorker(table(ALL_CANARY, a=a.port, b=a.port)) as w:
-        w.hub.publish_health((EndpointDown("b", a.url),))
-        await w.publish(msgspec.structs.replace(w.table, epoch=w.table.epoch + 1))
-        assert b"rescued" in (await answers(w, 1))[0], "b is down"
-        assert w.observer.despite_probes()[1] <= {"b"}, "a is not"
+    async with Backend() as a, Backend() as other:
+        async with RunningWorker(table(ALL_CANARY, a=a.port, b=(a.port, other.port))) as w:
+            w.hub.publish_health((EndpointDown("b", a.url),))
+            await w.publish(msgspec.structs.replace(w.table, epoch=w.table.epoch + 1))
+            await answers(w, 4)
+            assert (len(a.seen), len(other.seen)) == (0, 4), "b's is down"
+            assert w.observer.despite_probes()[1] <= {"b"}, "a is not"
+            await w.publish(msgspec.structs.replace(w.table.with_weight("r", 0), epoch=w.table.epoch + 1))
+            await answers(w, 2)
+            assert len(a.seen) == 2, "a's is not"
 
 
 async def test_a_share_of_endpoints_can_be_the_least_for_heeding_probes() -> None:
