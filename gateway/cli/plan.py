@@ -36,7 +36,7 @@ from gateway.core.analysis.planning import (
     forecast,
 )
 from gateway.core.analysis.proposals import Proposal, proposals
-from gateway.core.analysis.rates import RATE_METRICS
+from gateway.core.analysis.spec import RATE_METRICS
 from gateway.core.analysis.types import AnalysisSpec, Mode
 from gateway.core.errors import InvalidValueError
 from gateway.core.rollout.types import Plan

@@ -6,7 +6,7 @@ microseconds inside.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -17,6 +17,7 @@ from gateway.config.shape import Noun
 from gateway.core.analysis.spec import (
     EVENTS_MAX,
     LATENCY_METRICS,
+    RATE_METRICS,
     AnalysisSpec,
     EventSpec,
     GuardrailSpec,
@@ -28,7 +29,12 @@ from gateway.core.analysis.spec import (
     Worse,
 )
 from gateway.core.errors import InvalidValueError
+from gateway.core.stats.outcomes import PLAIN, STATUS_MAX
 
+# The least that an answer can end with (a tunnel).
+STATUS_MIN = 101
+_OWN_MARGINS = ("errors", "client_errors", "overload")
+_MARGINS = ("margin_ratio", "margin_delta")
 _ANALYSIS = AnalysisSpec()
 _RATE = RateSpec()
 _LATENCY = LatencySpec()
@@ -54,7 +60,20 @@ def _guarded_metric(text: str) -> str:
     try:
         return GuardrailSpec(text, 0.5, 1 if text in LATENCY_METRICS else None).metric
     except InvalidValueError as error:
-        raise BadValue(str(error), "name a failure class, a latency, or an event of this route") from None
+        raise BadValue(str(error), "name a class of outcomes, a latency, or an event of this route") from None
+
+
+def _exempt(status: int) -> int:
+    if status == PLAIN:
+        raise BadValue(f"{status} is compared in no class", "leave it out, or name a status such as 404")
+    return status
+
+
+def _different(statuses: list[int]) -> list[int]:
+    twice = next((one for one in statuses if statuses.count(one) > 1), None)
+    if twice is not None:
+        raise BadValue(f"{twice} is there twice", "name each status once")
+    return statuses
 
 
 ModeKey = Annotated[Mode, Field(strict=False), BeforeValidator(_mode)]
@@ -67,11 +86,13 @@ Slo = Annotated[float, Field(ge=0.001, le=10_000_000), Noun("a number of millise
 SmallProbability = Annotated[float, Field(ge=0, le=0.5), Noun("a probability")]
 Quantile = Annotated[float, Field(ge=0.01, le=0.9999), Noun("a probability")]
 Quantiles = Annotated[list[Quantile], Field(min_length=1, max_length=16)]
+ExemptStatus = Annotated[int, Field(ge=STATUS_MIN, le=STATUS_MAX), AfterValidator(_exempt), Noun("a status of HTTP")]
+ExemptStatuses = Annotated[list[ExemptStatus], Field(max_length=100), AfterValidator(_different)]
 Slos = Annotated[list[Slo], Field(max_length=16)]
 
 
 class RateConfig(Section):
-    """How one class of failures is judged."""
+    """How one class of outcomes is judged."""
 
     mode: ModeKey = _RATE.mode
     tolerance_ratio: Ratio = _RATE.tolerance_ratio
@@ -162,6 +183,13 @@ class SharesConfig(Section):
     errors: PartOfAlpha = _SHARES.errors
     client_errors: PartOfAlpha = _SHARES.client_errors
     overload: PartOfAlpha = _SHARES.overload
+    unauthorized: PartOfAlpha = _SHARES.unauthorized
+    not_found: PartOfAlpha = _SHARES.not_found
+    redirects: PartOfAlpha = _SHARES.redirects
+    empty_body: PartOfAlpha = _SHARES.empty_body
+    abandoned: PartOfAlpha = _SHARES.abandoned
+    no_content: PartOfAlpha = _SHARES.no_content
+    other_success: PartOfAlpha = _SHARES.other_success
     latency: PartOfAlpha = _SHARES.latency
     duration: PartOfAlpha = _SHARES.duration
     gap: PartOfAlpha = _SHARES.gap
@@ -182,6 +210,14 @@ class AnalysisConfig(Section):
     errors: RateConfig = RateConfig()
     client_errors: RateConfig = RateConfig()
     overload: RateConfig = RateConfig()
+    unauthorized: RateConfig = RateConfig()
+    not_found: RateConfig = RateConfig()
+    redirects: RateConfig = RateConfig()
+    empty_body: RateConfig = RateConfig()
+    abandoned: RateConfig = RateConfig()
+    no_content: RateConfig = RateConfig()
+    other_success: RateConfig = RateConfig()
+    exempt_statuses: ExemptStatuses = []
     latency: LatencyConfig = LatencyConfig()
     duration: OtherLatencyConfig = OtherLatencyConfig()
     gap: OtherLatencyConfig = OtherLatencyConfig()
@@ -196,9 +232,7 @@ class AnalysisConfig(Section):
         return AnalysisSpec(
             alpha_rollback=self.alpha_rollback,
             alpha_promote=self.alpha_promote,
-            errors=self.errors.spec(),
-            client_errors=self.client_errors.spec(),
-            overload=self.overload.spec(),
+            **self._rates(),
             latency=self.latency.spec(),
             shares=self.shares.spec(),
             duration=self.duration.spec(),
@@ -209,3 +243,18 @@ class AnalysisConfig(Section):
             burst_s=self.burst_s,
             sticky=not one_by_one,
         )
+
+    def _rates(self) -> dict[str, Any]:
+        return {name: self._rate(name) for name in RATE_METRICS}
+
+    def _rate(self, name: str) -> RateSpec:
+        """How an outcome class is judged.
+
+        Rare classes take margins that are not given from `errors`: a plan that is content with a wider one there would
+        otherwise wait for the proof of a class that never occurs.
+        """
+        section: RateConfig = getattr(self, name)
+        if name in _OWN_MARGINS:
+            return section.spec()
+        margins = {key: getattr(self.errors, key) for key in _MARGINS if key not in section.model_fields_set}
+        return section.model_copy(update=margins).spec()

@@ -95,5 +95,6 @@ def _route(route: RouteConfig) -> Route:
         tap=tap(route),
         upgrades=tuple(route.upgrades),
         streams_requests=route.stream_requests,
+        exempt_statuses=tuple(sorted(route.analysis.exempt_statuses)),
         serves_half_closed=route.on_half_close == OnHalfClose.SERVE,
     )

@@ -42,6 +42,7 @@ from gateway.control.views import Readiness, RolloutView, RouteView
 from gateway.core.analysis.types import Analysis, Verdict
 from gateway.core.rollout.types import Phase
 from gateway.core.stats.histogram import bucket_of
+from gateway.core.stats.outcomes import NAMES, OK
 from gateway.core.types import Variant
 from gateway.runtime.build import data_plane
 from gateway.runtime.wire import BODY_NOT_KEPT, RouteTotals
@@ -50,7 +51,7 @@ BOUNDS_US: Final = (
     *(500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000),
     *(250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000),
 )
-RESULTS: Final = ("ok", "errors", "client_errors", "overload", "aborted", "stale", "trial")
+RESULTS: Final = (OK, *NAMES, "stale", "trial")
 # Of proxy.retry, which this plane may not import either.
 RETRY_REFUSALS: Final = ("answer_begun", "body_not_kept", "budget", "no_endpoint", "no_time", "not_replayable")
 RESCUE_REFUSALS: Final = (*RETRY_REFUSALS, "no_stable")

@@ -23,6 +23,7 @@ from gateway.core.analysis.types import Evidence
 from gateway.core.errors import EvidenceError
 from gateway.core.stats import counts as arithmetic
 from gateway.core.stats.counts import Counts, EpochCounts
+from gateway.core.stats.outcomes import ANSWERED, UNAVAILABLE
 from gateway.core.types import Variant
 from gateway.runtime.wire import Report, RouteTotals
 
@@ -178,8 +179,9 @@ class Observer:
         reported = (t for report in self._newest.values() for t in report.totals if t.route == route)
         for totals in (*reported, *(t for (name, _), t in self._departed_totals.items() if name == route)):
             if totals.variant == variant:
-                well += totals.tries.get("ok", 0) + totals.tries.get("client_errors", 0)
-                ill += totals.tries.get("errors", 0) + totals.tries.get("overload", 0)
+                failed = sum(totals.tries.get(name, 0) for name in UNAVAILABLE)
+                well += sum(totals.tries.get(name, 0) for name in ANSWERED) - failed
+                ill += failed
         return well, ill
 
     def despite_probes(self) -> tuple[frozenset[tuple[str, str]], frozenset[str]]:

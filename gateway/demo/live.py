@@ -18,6 +18,7 @@ from rich.text import Text
 from gateway.admin.bodies import AnalysisBody, FindingBody, RolloutBody
 from gateway.config.predictions import PREDICTED
 from gateway.core.analysis.report import times
+from gateway.core.analysis.spec import RATE_METRICS
 from gateway.core.analysis.types import Verdict
 from gateway.demo.replay import Report, VariantReport
 from gateway.demo.story import Story, Told, needed
@@ -26,7 +27,7 @@ from gateway.demo.summary import Summary, page
 _WIDTH_MAX = 120
 _STABLE, _CANARY, _RESCUED = "cyan", "yellow", "magenta"
 _GOOD, _BAD, _DIM = "green", "red", "bright_black"
-_METRICS = ("errors", "client_errors", "overload", "latency")
+_METRICS = (*RATE_METRICS, "latency")
 _ENDS = {
     "PROMOTED": ("promoted", _GOOD, "The canary has taken over: it gets all requests."),
     "ROLLED_BACK": ("rolled back", _BAD, "The canary gets no request any more; stable serves alone."),

@@ -48,7 +48,8 @@ class Line(msgspec.Struct):
     """One line. Durations in milliseconds; ``counted`` is the class under which the request became evidence.
 
     ``status`` is 499 for a client that went away. ``variant`` answered, ``assigned`` was drawn; ``counted_ms`` is the
-    latency that entered the evidence, of the try that was counted.
+    latency that entered the evidence, of the try that was counted, or how long a client that gave up (``abandoned``)
+    had waited for the first byte; null when that had come.
     """
 
     ts: str
@@ -99,7 +100,7 @@ class Record:
     def __init__(self) -> None:
         self.lease_us = -1
         self.counted = ""
-        self.counted_us = 0
+        self.counted_us = 0  # -1: none
         self.fault: str | None = None
         self.rescue_refused: str | None = None
         self.in_tunnel_bytes = 0

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from gateway.core.stats.outcomes import ERRORS
 from gateway.core.traffic.split import bucket_of_key, variant_for
 from gateway.core.types import WEIGHT_BP_MAX, Variant
 from gateway.proxy import faults, headers, retry
@@ -25,7 +26,7 @@ from gateway.proxy.faults import Fault
 from gateway.proxy.headers import RawHeaders
 from gateway.proxy.requesthead import RequestHead, cookie_value, read_request, read_target
 from gateway.proxy.responsehead import ResponseHead, read_response
-from gateway.proxy.settlement import CANARY, ERRORS, STABLE, failure_class
+from gateway.proxy.settlement import CANARY, STABLE
 from gateway.proxy.sips import UNSENT_BYTES_MAX
 
 if TYPE_CHECKING:
@@ -544,6 +545,7 @@ class Exchange(Extras):
 
     def upstream_body(self, piece: bytes) -> None:
         """A piece of the response's body."""
+        self._has_content = True
         if self._next_action == retry.RELAY:
             if self._specimen is not None:
                 self._specimen.body(piece)
@@ -580,7 +582,7 @@ class Exchange(Extras):
     def _answer_dropped(self) -> None:
         """The answer's head was enough: the canary's gives way to stable's, or an endpoint's to another's."""
         action, self._next_action = self._next_action, retry.RELAY
-        kind = failure_class(self._status)
+        kind = self._plan.outcomes[self._status]
         if kind == ERRORS:
             self._tried[-1].try_failed("status", self.try_since_s)
         self._release(drain=True)

@@ -113,6 +113,7 @@ class Listener:
             task.cancel()
         if unfinished := sum(connection.busy for connection in self.registry):
             _log.warning("%d connection(s) were not finished in %g s and are cut", unfinished, timeout_s)
+        self._worker.cutting = True
         for connection in list(self.registry):
             connection.transport.abort()
         await asyncio.sleep(0)

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 _SHOWN_MAX: Final = 200
 
 
+def milliseconds(us: int) -> float | None:
+    """A time of a record; -1: there is none."""
+    return us / 1000 if us >= 0 else None
+
+
 class Logged(Settlement):
     """The part of an exchange that writes its line."""
 
@@ -51,9 +56,8 @@ class Logged(Settlement):
         if fault is not None:
             line.detail = fault.detail or None
         if record.counted:
-            line.counted, line.counted_ms = record.counted, record.counted_us / 1000
-        if record.lease_us >= 0:
-            line.connect_ms = record.lease_us / 1000
+            line.counted, line.counted_ms = record.counted, milliseconds(record.counted_us)
+        line.connect_ms = milliseconds(record.lease_us)
         if self._first_byte_s:
             line.first_byte_ms = round((self._first_byte_s - self._duration_from_s) * 1000, 3)
         if self._duration_from_s:

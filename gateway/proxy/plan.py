@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gateway.core.stats.outcomes import by_status
 from gateway.core.traffic.table import Route
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 class RoutePlan:
     """What a route says. ``forced`` and ``sticky_*`` are names, empty where there is none; ``try_s`` is 0 for no limit.
+
+    ``outcomes`` has the class of each status.
 
     The pools are None for a backend that there is none of.
     """
@@ -30,6 +33,7 @@ class RoutePlan:
         "has_canary",
         "idle_s",
         "kept_bytes_max",
+        "outcomes",
         "replayable",
         "rescue_statuses",
         "rescues_unlike",
@@ -72,6 +76,7 @@ class RoutePlan:
         self.kept_bytes_max = route.rescue.body_bytes_max
         self.file_bytes_max = route.rescue.file_bytes_max
         self.streams_requests = route.streams_requests
+        self.outcomes = by_status(route.exempt_statuses)
 
 
 def _statuses(named: tuple[str, ...]) -> frozenset[int]:

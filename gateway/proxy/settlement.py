@@ -7,10 +7,12 @@ Rules:
 2. What becomes of a failed try is retry.py's decision: stable answers for the canary in the same exchange (a *rescue*),
    another endpoint of the backend is tried, or the client is told. The first failure counts as its variant's all the
    same, with the latency at which it failed.
-3. Only an assigned try is evidence: forced variants and the rescue's own answer never are, nor is what the client or
-   the gateway itself broke. Where the gateway has no endpoint to try, no room or no descriptors, that is nobody's
-   failure and counted apart (`unserved`); a full queue is its backend's overload, unless ejections or probes keep some
-   of the backend's endpoints out. So is a trial of an ejected endpoint that was given less than the route's time.
+3. Only an assigned try is evidence: forced variants and the rescue's own answer never are, nor is what the client (a
+   malformed request, a body that it sends too slowly) or the gateway itself broke. A client that leaves before its
+   answer is whole has an outcome: ``abandoned``, or the failure that the head told it of. Where the gateway has no
+   endpoint to try, no room or no descriptors, that is nobody's failure and counted apart (`unserved`); a full queue is
+   its backend's overload, unless ejections or probes keep some of the backend's endpoints out. So is a trial of an
+   ejected endpoint that was given less than the route's time.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from gateway.core.errors import Blame
+from gateway.core.stats.outcomes import ABANDONED, EMPTY, ERRORS, FAILURES, OK, OVERLOAD, PLAIN
 from gateway.core.traffic.table import Route
 from gateway.core.types import Variant
 from gateway.proxy import faults, retry
@@ -35,10 +38,6 @@ if TYPE_CHECKING:
     from gateway.proxy.tunnel import Tunnel
     from gateway.proxy.upstream import UpstreamConnection
 
-OK: Final = "ok"
-ERRORS: Final = "errors"
-CLIENT_ERRORS: Final = "client_errors"
-OVERLOAD: Final = "overload"
 # Never an answer: the end of the moment after which the only endpoint is asked once more.
 _RETRY_PAUSE: Final = Fault("retry_pause", 502, Blame.NONE, "the backend will be asked again")
 _RETRY_PAUSE_S: Final = 0.05
@@ -49,18 +48,6 @@ _NEVER: Final = 1.25
 # A look at an enumeration's member costs a search through its classes; these are looked at for every request.
 STABLE: Final = Variant.STABLE
 CANARY: Final = Variant.CANARY
-
-
-def failure_class(status: int) -> str:
-    """The class of a response by its status: ``ok``, ``errors``, ``client_errors`` or ``overload``.
-
-    401, 403, 404 and 429 say more about the client than about the model, hence the exceptions.
-    """
-    if status < 400 or status in (401, 403, 404):
-        return OK
-    if status in (429, 503):
-        return OVERLOAD
-    return ERRORS if status >= 500 else CLIENT_ERRORS
 
 
 class Settlement:
@@ -78,6 +65,7 @@ class Settlement:
         "_hurried",
         "_keep_alive",
         "_gap_s",
+        "_has_content",
         "_limit_s",
         "_out",
         "_paused",
@@ -145,6 +133,7 @@ class Settlement:
         self._out: list[bytes] = []
         self._chunk_out = False
         self._relayed = False
+        self._has_content = False
         self._stalled = False
         self._counted = False
         self._settled = False
@@ -404,7 +393,9 @@ class Settlement:
         assert self.tally is not None
         arm = self.tally.hot[self.variant]
         arm.answered(self._status)
-        kind = failure_class(self._status)
+        kind = self._plan.outcomes[self._status]
+        if kind == OK and not self._has_content and self._status == PLAIN and self.method != b"HEAD":
+            kind = EMPTY
         now_s = self._worker.now_s()
         first_byte_s = max(0.0, (self._first_byte_s or now_s) - self.try_since_s)
         if kind == ERRORS:
@@ -427,14 +418,32 @@ class Settlement:
         if self.started:
             self._worker.counts.aborted += 1
             if self.tally is not None:
-                self._tried_result("aborted")
-                # One that left while its own body was still coming has not waited for anybody.
-                if not (self._counted or self.forced or self._first_byte_s) and self.request_body.complete:
-                    self.tally.abandoned(self.assigned, self._duration_us())
+                self._abandoned()
         self._wait_no_longer()
         self._release(drain=False)
         self._status = STATUS_ABORTED
         self._settle(keep=False)
+
+    def _abandoned(self) -> None:
+        """The client left before the answer was whole: that is its outcome, or the failure that the head told it of."""
+        assert self.tally is not None
+        kind = self._plan.outcomes[self._status] if self._relayed else OK
+        if kind in FAILURES:
+            self._tried_result(kind)
+            self._count(kind)
+            return
+        self._tried_result(ABANDONED)
+        if self._counted or self.forced or self._worker.cutting:
+            return
+        if not (self._first_byte_s or self.request_body.complete):
+            return  # it left while its own body was still coming, and has not waited for anybody
+        self._counted = True
+        waited_us = -1 if self._first_byte_s else self._duration_us()
+        self.tally.abandoned(self.assigned, waited_us)
+        if self.unit >= 0.0 and self.tally.units is not None:
+            self.tally.units.outcome(self.unit, self.tally, self.assigned, ABANDONED, self._worker.now_s())
+        if self._record is not None:
+            self._record.counted, self._record.counted_us = ABANDONED, waited_us
 
     def _settle(self, *, keep: bool, cut: bool = False) -> None:
         assert not self._settled, "an exchange settles once"

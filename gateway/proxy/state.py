@@ -105,6 +105,8 @@ class WorkerState:
         self._trusted = tuple(plain_network(cidr) for cidr in trusted_proxies)
         self._budgets: dict[str, tuple[Budget, Budget]] = {}
         self.deaths = DeathWatch(loop)
+        # The drain's time is over: connections that end from now on were cut here, their clients did not leave.
+        self.cutting = False
         # Of request bodies that are under way: the bytes that had arrived, when, and by how much they are behind.
         self._arrivals: dict[Settlement, tuple[int, float, float]] = {}
         self._patience = Patience()

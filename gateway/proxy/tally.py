@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.core.stats.counts import Counts, EpochCounts
 from gateway.core.stats.histogram import bucket_of
+from gateway.core.stats.outcomes import ABANDONED, OK
 from gateway.core.traffic.table import Route
 from gateway.core.types import Variant
 from gateway.proxy.body_store import BodyStore
@@ -86,27 +87,18 @@ class Arm:
         self._duration_us += duration_us
 
     def count(self, kind: str, first_byte_us: int, duration_us: int) -> None:
-        """Enter one outcome of an assigned (not forced) request into the evidence: ``ok`` or the failure class."""
-        if kind == "ok":
+        """Enter one outcome of an assigned (not forced) request into the evidence: its class."""
+        if kind == OK:
             self._ok += 1
         else:
-            self._failed(kind)
+            self._counts.requests += 1
+            self._counts.enter(kind)
         bucket = bucket_of(first_byte_us)
         histogram = self._latency
         histogram[bucket] = histogram.get(bucket, 0) + 1
         bucket = bucket_of(duration_us)
         histogram = self._counts_duration
         histogram[bucket] = histogram.get(bucket, 0) + 1
-
-    def _failed(self, kind: str) -> None:
-        counts = self._counts
-        counts.requests += 1
-        if kind == "errors":
-            counts.errors += 1
-        elif kind == "client_errors":
-            counts.client_errors += 1
-        elif kind == "overload":
-            counts.overload += 1
 
     def settle(self) -> None:
         """Add what was entered here to the structures: they are about to be sent."""
@@ -170,10 +162,16 @@ class RouteTally:
         gap[bucket] = gap.get(bucket, 0) + 1
 
     def abandoned(self, variant: Variant, waited_us: int) -> None:
-        """Enter a request whose client left before the first byte: no outcome, but how long it had waited."""
-        bucket = bucket_of(waited_us)
-        aborted = self.arms[variant].aborted
-        aborted[bucket] = aborted.get(bucket, 0) + 1
+        """Enter a request whose client left before the answer was whole.
+
+        ``waited_us`` is how long it had waited for the first byte (-1: that had come).
+        """
+        counts = self.arms[variant]
+        counts.requests += 1
+        counts.enter(ABANDONED)
+        if waited_us >= 0:
+            bucket = bucket_of(waited_us)
+            counts.aborted[bucket] = counts.aborted.get(bucket, 0) + 1
 
 
 class Tally:

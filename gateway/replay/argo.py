@@ -20,6 +20,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from gateway.core.stats.outcomes import ERRORS
 from gateway.replay.interval import Decision, Interval, Kind, windows
 from gateway.replay.parameters import Count, Positive, PositiveCount, Share
 
@@ -48,7 +49,7 @@ def decide(intervals: Iterable[Interval], params: ArgoParams) -> Decision:
             continue
         errors_in_succession = 0
         measured += 1
-        rate = (canary.requests - canary.errors) / canary.requests
+        rate = (canary.requests - canary.of(ERRORS)) / canary.requests
         failed += rate < params.success_rate_min
         if failed > params.failure_limit:
             reason = f"{failed} failed measurements (failureLimit {params.failure_limit}), the last: success rate"

@@ -48,7 +48,8 @@ def replay(
     """Show what would have been decided on the traffic recorded in FILE, and when.
 
     FILE is the gateway's access log (JSON lines), or counts per interval as CSV: at_s,variant,requests,errors
-    [,client_errors,overload,weight_percent,latency_ms], one row of stable and one of canary for each interval.
+    [,weight_percent,latency_ms and other classes of outcomes such as not_found], one row of stable and one of canary
+    for each interval.
     """
     from gateway.config.mistakes import one_line
     from gateway.core.errors import GatewayError

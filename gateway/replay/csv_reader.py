@@ -3,9 +3,9 @@
 Rules:
 
 1. UTF-8 (a byte order mark is fine), a header line, commas, columns in any order, blank lines ignored, CRLF or LF.
-2. `at_s,variant,requests,errors` are required; `client_errors`, `overload`, `weight_percent` and `latency_ms` may
-   follow. An unknown column is a mistake: it might be a misspelt one.
-3. Counts are whole numbers of the interval alone, not running totals; each class is at most `requests`.
+2. `at_s,variant,requests,errors` are required; the other classes of outcomes (`client_errors`, `not_found`, ...),
+   `weight_percent` and `latency_ms` may follow. An unknown column is a mistake: it might be a misspelt one.
+3. Counts are whole numbers of the interval alone, not running totals; all classes together are at most `requests`.
 4. `latency_ms` is a histogram, `ms:count;ms:count`, with at most `requests` entries; an empty cell is none.
 5. `weight_percent` is the canary's share that the router was set to, the same in both rows. Without the column each
    interval's own share of requests stands for it.
@@ -23,12 +23,13 @@ from gateway.config.mistakes import show
 from gateway.core.errors import InvalidValueError
 from gateway.core.stats.counts import Counts
 from gateway.core.stats.histogram import bucket_of
+from gateway.core.stats.outcomes import NAMES
 from gateway.core.types import WEIGHT_BP_MAX, weight_bp_from_percent
 from gateway.replay.interval import Interval
 from gateway.replay.readers import RecordingError
 
 REQUIRED = ("at_s", "variant", "requests", "errors")
-OPTIONAL = ("client_errors", "overload", "weight_percent", "latency_ms")
+OPTIONAL = (*(name for name in NAMES if name not in REQUIRED), "weight_percent", "latency_ms")
 VARIANTS = ("stable", "canary")
 LINE_BYTES_MAX = 1 << 20
 COUNT_MAX = 10**12
@@ -59,7 +60,7 @@ class CsvRecording:
     @property
     def metrics(self) -> frozenset[str]:
         """The judge's metrics that have a column."""
-        found = self._columns.keys() & {"errors", "client_errors", "overload"}
+        found = self._columns.keys() & set(NAMES)
         return frozenset(found | ({"latency"} if "latency_ms" in self._columns else set()))
 
     @property
@@ -188,16 +189,16 @@ class CsvRecording:
             self._fail(line, "variant", f"{show(variant)} is no variant", "write stable or canary")
         counts = Counts(
             self._count(line, "requests", cell["requests"]),
-            self._count(line, "errors", cell["errors"]),
-            self._count(line, "client_errors", cell.get("client_errors", "0")),
-            self._count(line, "overload", cell.get("overload", "0")),
+            {name: events for name in NAMES if name in cell and (events := self._count(line, name, cell[name]))},
             self._histogram(line, cell.get("latency_ms", "")),
         )
-        for name in ("errors", "client_errors", "overload"):
-            events = getattr(counts, name)
-            if events > counts.requests:
-                problem = f"{events} of {counts.requests} requests"
-                self._fail(line, name, problem, "count every failed request among the requests too")
+        classed = 0
+        for name, events in counts.outcomes.items():
+            classed += events
+            if classed > counts.requests:
+                whole = "" if events == classed else f", {classed} with the classes before it,"
+                problem = f"{events}{whole} of {counts.requests} requests"
+                self._fail(line, name, problem, "count each request once, in one class, and among the requests")
         entries = sum(counts.latency.values())
         if entries > counts.requests:
             problem = f"the histogram holds {entries} of {counts.requests} requests"

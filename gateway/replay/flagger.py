@@ -21,6 +21,7 @@ from collections.abc import Iterable
 import msgspec
 
 from gateway.core.stats.histogram import quantile_us
+from gateway.core.stats.outcomes import ERRORS
 from gateway.replay.interval import Decision, Interval, Kind, windows
 from gateway.replay.parameters import Percent, Positive, PositiveCount
 
@@ -60,7 +61,7 @@ def _fault(window: Interval, params: FlaggerParams) -> str | None:
     canary = window.canary
     if not canary.requests:
         return "no canary request in the interval"
-    success_percent = 100.0 * (canary.requests - canary.errors) / canary.requests
+    success_percent = 100.0 * (canary.requests - canary.of(ERRORS)) / canary.requests
     if success_percent < params.success_percent_min:
         return f"success rate {success_percent:.2f} % < {params.success_percent_min:g} %"
     p99_us = quantile_us(canary.latency, 0.99)

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from gateway.core.stats.counts import Counts, merge
+from gateway.core.stats.outcomes import ERRORS
 
 # A scrape that comes this share of a window early is on time: clocks and decimal fractions are not exact.
 _EARLY = 1e-6
@@ -75,8 +76,8 @@ class Meter:
         self.at_s = interval.at_s
         self.stable_requests += interval.stable.requests
         self.canary_requests += interval.canary.requests
-        self.stable_errors += interval.stable.errors
-        self.canary_errors += interval.canary.errors
+        self.stable_errors += interval.stable.of(ERRORS)
+        self.canary_errors += interval.canary.of(ERRORS)
         return interval
 
 

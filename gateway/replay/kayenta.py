@@ -26,6 +26,7 @@ import msgspec
 
 from gateway.core.stats.counts import Counts
 from gateway.core.stats.histogram import quantile_us
+from gateway.core.stats.outcomes import ERRORS
 from gateway.replay.interval import Decision, Interval, Kind, windows
 from gateway.replay.mann_whitney import shift
 from gateway.replay.parameters import Confidence, Count, Factor, Positive
@@ -120,4 +121,4 @@ def is_high(metric: Series, params: KayentaParams) -> bool:
 
 
 def _error_rate(counts: Counts) -> float | None:
-    return counts.errors / counts.requests if counts.requests else None
+    return counts.of(ERRORS) / counts.requests if counts.requests else None

@@ -2,7 +2,7 @@
 
 Rules:
 
-1. Only what the gateway counted is evidence (``counted`` is not null): forced, aborted and gateway-made answers are
+1. Only what the gateway counted is evidence (``counted`` is not null): forced variants and gateway-made answers are
    skipped here as they were there, and so are lines that are in the log for their failure alone (``sampled: false``),
    which would make the canary look worse than it was.
 2. A line stands for the moment at which its request ended (``ts``). Several workers write into one log, so lines may be
@@ -25,6 +25,7 @@ from gateway.config.mistakes import show
 from gateway.core.errors import InvalidValueError
 from gateway.core.stats.counts import Counts
 from gateway.core.stats.histogram import bucket_of
+from gateway.core.stats.outcomes import ABANDONED, NAMES, OK
 from gateway.core.types import weight_bp_from_percent
 from gateway.replay.interval import Interval
 from gateway.replay.readers import RecordingError
@@ -35,7 +36,7 @@ INTERVAL_S = 0.25
 LATE_S = 10.0
 LINE_BYTES_MAX = 1 << 20
 _MILLISECONDS_MAX = 1e12
-KINDS = ("ok", "errors", "client_errors", "overload")
+KINDS = (OK, *NAMES)
 _MEND = "give a log that `access_log` wrote (docs/data-plane.md)"
 
 
@@ -64,7 +65,7 @@ class _Slot:
 class LogRecording:
     """A recording in an access log; ``route`` chooses one where the log holds several."""
 
-    metrics = frozenset({"errors", "client_errors", "overload", "latency"})
+    metrics = frozenset((*NAMES, "latency"))
     weighted = True
 
     def __init__(self, path: Path, route: str | None = None) -> None:
@@ -162,6 +163,8 @@ class LogRecording:
             problem = f"{show(line.weight_percent)} is not a canary share"
             self._fail(number, "weight_percent", problem, "write a percentage from 0 to 100 in steps of 0.01")
         latency_ms = line.counted_ms
+        if latency_ms is None and line.counted == ABANDONED:  # the client left after the first byte
+            return weight_bp
         if latency_ms is None or not 0 <= latency_ms <= _MILLISECONDS_MAX:
             self._fail(number, "counted_ms", f"{show(latency_ms)} is no latency", "write milliseconds from 0 up")
         return weight_bp
@@ -173,15 +176,14 @@ class LogRecording:
 def _enter(slot: _Slot, line: _Line) -> None:
     counts = slot.canary if line.assigned == "canary" else slot.stable
     counts.requests += 1
-    if line.counted == "errors":
-        counts.errors += 1
-    elif line.counted == "client_errors":
-        counts.client_errors += 1
-    elif line.counted == "overload":
-        counts.overload += 1
-    assert line.counted_ms is not None  # `_weight_bp` has looked
+    assert line.counted is not None  # `_counted` has looked
+    if line.counted != OK:
+        counts.enter(line.counted)
+    if line.counted_ms is None:
+        return
     bucket = bucket_of(round(line.counted_ms * 1000))
-    counts.latency[bucket] = counts.latency.get(bucket, 0) + 1
+    histogram = counts.aborted if line.counted == ABANDONED else counts.latency
+    histogram[bucket] = histogram.get(bucket, 0) + 1
 
 
 def _closed(tick: int, slots: dict[int, _Slot]) -> Iterator[Interval]:

@@ -21,13 +21,14 @@ from typing import NamedTuple
 import msgspec
 
 from gateway.core.analysis import AnalysisSpec, AnalysisState, Evidence, Mode, Verdict, bake, budget, look
+from gateway.core.analysis.spec import RATE_METRICS
 from gateway.core.rollout import Analysed, Notify, Phase, Plan, Rollout, Started, step
 from gateway.core.rollout.ladder import waiting_for
 from gateway.core.stats.counts import Counts, EpochCounts, merge
 from gateway.core.types import WEIGHT_BP_MAX, percent_from_weight_bp
 from gateway.replay.interval import Decision, Interval, Kind
 
-METRICS = ("errors", "client_errors", "overload", "latency")
+METRICS = (*RATE_METRICS, "latency")
 ROUTE = "recorded"
 EPOCHS_KEPT = 64
 # Looks at a time without traffic: so many, so far apart, see the end of a burst (`analysis.burst_s`).

@@ -40,7 +40,7 @@ class Recording(Protocol):
 
     @property
     def metrics(self) -> frozenset[str]:
-        """Of ``errors``, ``client_errors``, ``overload``, ``latency``: those that were recorded."""
+        """Of the classes of outcomes and ``latency``: those that were recorded."""
 
     @property
     def weighted(self) -> bool:

@@ -48,7 +48,7 @@ class RouteTotals(msgspec.Struct):
     """What one variant did on one route since the worker's boot, for metrics only (never for verdicts).
 
     ``answered`` counts responses to clients by status and the variant that produced them; ``tries`` counts what came
-    of each upstream try by result (``ok``, ``errors``, ``client_errors``, ``overload``, ``aborted``, ``stale``,
+    of each upstream try by result (its class of core.stats.outcomes, ``stale`` or
     ``trial``).
     ``rescues_refused`` counts failures of the canary that stable did not answer, ``retries`` failed tries that the same
     backend was given once more, ``retries_refused`` those that it was not, and ``unserved`` requests that could not be

@@ -65,7 +65,7 @@ def example(seed: int) -> list[Look]:
             arm.requests += n
             arm.assigned += n
             rate = 0.05 if arm is arms[1] and at_s >= TURN_S else 0.005
-            arm.errors += int(rng.binomial(n, rate))
+            arm.enter("errors", int(rng.binomial(n, rate)))
             for latency_us in rng.lognormal(10.6, 0.3, n):
                 bucket = bucket_of(int(latency_us))
                 arm.latency[bucket] = arm.latency.get(bucket, 0) + 1

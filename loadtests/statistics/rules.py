@@ -111,7 +111,7 @@ def recording(scenario: Scenario, rng: np.random.Generator) -> Iterator[Interval
             for bucket, n in zip(buckets[arm], counts.tolist(), strict=True):
                 if n:
                     latency[bucket] = latency.get(bucket, 0) + n
-            arms.append(Counts(requests, errors, latency=latency))
+            arms.append(Counts(requests, {"errors": errors}, latency=latency))
         yield Interval(at_s - INTERVAL_S, at_s, round(10_000 * WEIGHT), *arms)
 
 

@@ -61,7 +61,7 @@ def measure(metrics: int, ticks: int) -> dict[str, float]:
             bucket = bucket_of(int(20_000 * math.exp(0.8 * rng.gauss(0, 1))))
             counts.assigned += 1
             counts.requests += 1
-            counts.errors += rng.random() < 0.01
+            counts.enter("errors", rng.random() < 0.01)
             for histogram in (counts.latency, counts.duration):
                 histogram[bucket] = histogram.get(bucket, 0) + 1
             for event in spec.events:

@@ -70,8 +70,8 @@ def add(counts: Counts, requests: int, paused: bool, rng: np.random.Generator) -
     counts.assigned += requests
     counts.requests += requests
     overload = int((fails & (rng.random(requests) < 0.5)).sum())
-    counts.overload += overload
-    counts.errors += int(fails.sum()) - overload
+    counts.enter("overload", overload)
+    counts.enter("errors", int(fails.sum()) - overload)
     for latency_us in latencies_us.tolist():
         bucket = bucket_of(int(latency_us))
         counts.latency[bucket] = counts.latency.get(bucket, 0) + 1

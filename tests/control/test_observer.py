@@ -181,7 +181,7 @@ def test_a_report_that_cannot_be_true_is_rejected_and_counted() -> None:
     worker.serve(Variant.CANARY, "ok")
     assert observer.take(worker.report(), 0.0)
     poisoned = worker.report()
-    poisoned.evidence[0].canary = Counts(requests=5, errors=9)
+    poisoned.evidence[0].canary = Counts(outcomes={"errors": 9}, requests=5)
     assert not observer.take(poisoned, 1.0)
     assert _requests(observer.evidence("r", 0, 9, 1.0)) == {1: [0, 1]}, "the last good report stands"
     assert observer.merged().rejected_reports == 1

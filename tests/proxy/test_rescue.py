@@ -52,7 +52,7 @@ async def test_stable_answers_in_the_same_exchange(subtests: pytest.Subtests) ->
                     assert [seen.body for seen in a.seen] == [b"body 0", b"body 1", b"body 2"]
                     expected = 3 * round_
                     await eventually(lambda expected=expected: w.counts()[2] == expected, "canary requests are counted")
-                    failures = sum(e.canary.errors + e.canary.overload for e in w.evidence())
+                    failures = sum(e.canary.of("errors") + e.canary.of("overload") for e in w.evidence())
                     assert failures == expected
                     assert w.counts()[0] == 0, "a rescue's own answer is not evidence"
                     assert w.totals(1).rescued == expected
@@ -141,7 +141,7 @@ async def test_a_clients_own_400_is_not_rescued_and_is_a_class_of_its_own() -> N
             assert got.startswith(b"HTTP/1.1 422 ")
             await eventually(lambda: w.counts()[2] == 1, "it is counted")
             (entry,) = [e for e in w.evidence() if e.canary.requests]
-            assert (entry.canary.errors, entry.canary.client_errors) == (0, 1)
+            assert (entry.canary.of("errors"), entry.canary.of("client_errors")) == (0, 1)
     assert not a.seen
 
 
@@ -211,7 +211,7 @@ async def test_a_full_queue_is_the_backends_overload_on_either_arm() -> None:
 
             await eventually(lambda: assigned() >= 40, "all have come")
             await eventually(lambda: w.observer.merged().faults.get("queue_full", 0) >= 30, "the queues are full")
-            overload = [sum(getattr(e, arm).overload for e in w.evidence()) for arm in ("stable", "canary")]
+            overload = [sum(getattr(e, arm).of("overload") for e in w.evidence()) for arm in ("stable", "canary")]
             assert min(overload) > 0, overload
             assert w.counts()[1] == w.counts()[3] == 0, "it is no error"
             assert assigned() == 40, "the coin fell 40 times"

@@ -196,7 +196,7 @@ async def test_a_canary_that_fails_sheds_hangs_resets_or_is_dead_gives_the_hands
                     writer.close()
             await eventually(lambda: w.totals(1).rescued == len(scripts), f"all are rescued, not {w.totals(1).rescued}")
             entries = w.evidence()
-            assert sum(e.canary.errors + e.canary.overload for e in entries) == len(scripts), "and counted"
+            assert sum(e.canary.of("errors") + e.canary.of("overload") for e in entries) == len(scripts), "and counted"
 
 
 async def test_an_upgrade_without_a_101_ends_as_the_answer_that_it_got(subtests: pytest.Subtests) -> None:
@@ -209,7 +209,7 @@ async def test_an_upgrade_without_a_101_ends_as_the_answer_that_it_got(subtests:
                 assert got.startswith(b"HTTP/1.1 %d " % status) and got.endswith(b"no"), got
                 assert b"\r\nconnection: close\r\n" in got and b"variant: canary" in got
         await eventually(lambda: w.counts() == (0, 0, 2, 0), "they are counted")
-        assert sum(e.canary.client_errors for e in w.evidence()) == 1
+        assert sum(e.canary.of("client_errors") for e in w.evidence()) == 1
         assert a.wires == [], "stable is not asked"
 
 

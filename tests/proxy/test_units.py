@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.core.stats.counts import UNIT_EVENTS, check
+from gateway.core.stats.outcomes import NAMES
 from gateway.core.traffic import Route, Sticky, bucket_of_key
 from gateway.core.types import Variant
 from gateway.proxy import units as module
@@ -64,13 +65,32 @@ def test_a_failure_is_entered_at_once_and_a_success_when_the_window_ends() -> No
     assert entered(tally, Variant.STABLE) == (3, 1) and tally.open == 0
 
 
-def test_classes_are_told_apart() -> None:
-    _, tally = tally_of()
+def test_a_success_in_another_form_waits_for_a_failure_that_says_more() -> None:
+    whole, tally = tally_of()
     assert tally.units is not None
-    for unit, kind in zip(points(3), ("errors", "client_errors", "overload"), strict=True):
+    created, failing, plain = points(3)
+    for unit, kinds in (
+        (created, ("ok", "other_success", "ok")),
+        (failing, ("other_success", "errors")),
+        (plain, ("ok",)),
+    ):
+        for kind in kinds:
+            tally.units.outcome(unit, tally, Variant.STABLE, kind, 0.0)
+    assert entered(tally, Variant.STABLE) == (1, 1), "what fails is entered at once"
+    whole.sweep_units(WINDOW_S)
+    counts = tally.arms[Variant.STABLE]
+    assert counts.trials == dict.fromkeys(UNIT_EVENTS.values(), 3) and tally.open == 0
+    assert counts.events == {UNIT_EVENTS["errors"]: 1, UNIT_EVENTS["other_success"]: 1}
+
+
+def test_classes_are_told_apart() -> None:
+    whole, tally = tally_of()
+    assert tally.units is not None
+    for unit, kind in zip(points(len(NAMES)), NAMES, strict=True):
         tally.units.outcome(unit, tally, Variant.CANARY, kind, 0.0)
+    whole.sweep_units(WINDOW_S)
     counts = tally.arms[Variant.CANARY]
-    assert counts.trials == dict.fromkeys(UNIT_EVENTS.values(), 3)
+    assert counts.trials == dict.fromkeys(UNIT_EVENTS.values(), len(NAMES))
     assert counts.events == dict.fromkeys(UNIT_EVENTS.values(), 1)
 
 
@@ -134,6 +154,6 @@ async def test_a_worker_counts_its_sessions_over_real_connections() -> None:
         await eventually(lambda: sum(w.counts()[::2]) == 30, "all requests are reported")
         await eventually(lambda: w.evidence()[-1].canary.events.get(ERRORS) == expected, "the sessions are reported")
         entry = w.evidence()[-1]
-    assert entry.canary.errors == 3 * expected and entry.canary.trials[ERRORS] == expected
+    assert entry.canary.of("errors") == 3 * expected and entry.canary.trials[ERRORS] == expected
     # Stable's sessions are still in their first seconds.
     assert entry.stable.trials == {}

@@ -182,7 +182,8 @@ async def test_a_request_that_finds_no_free_connection_is_refused_by_its_own_clo
         await w.publish(msgspec.structs.replace(_few(a.port, 1, timeouts=timeouts), epoch=2))
         got = await w.raw(QUICK)
         assert got.startswith(b"HTTP/1.1 503 ") and b"queue_timeout" in got
-        await eventually(lambda: sum(e.stable.overload for e in w.evidence()) == 1, "the backend is short of room")
+        short = "the backend is short of room"
+        await eventually(lambda: sum(e.stable.of("overload") for e in w.evidence()) == 1, short)
         assert w.counts()[1] == 0
         held.cancel()
 

@@ -43,7 +43,7 @@ def rows(*lines: str, head: str = HEAD) -> str:
         (rows("1,stable,9,"), "2: errors", "'' is not a count"),
         (rows("1,stable,9,²"), "2: errors", "is not a count"),
         (rows("1,stable,9999999999999,0"), "2: requests", "is over 1000000000000"),
-        (rows("1,stable,10,11"), "2: errors", "11 of 10 requests; count every failed request"),
+        (rows("1,stable,10,11"), "2: errors", "11 of 10 requests; count each request once"),
         (rows("nan,stable,10,1"), "2: at_s", "'nan' is not a finite number"),
         (rows("1e999,stable,10,1"), "2: at_s", "is not a finite number"),
         (rows("1_0,stable,10,1"), "2: at_s", "is not a finite number"),
@@ -57,7 +57,11 @@ def rows(*lines: str, head: str = HEAD) -> str:
         (rows("1,stable,9,1", "1,canary,9,1", "1,canary,9,1"), "4: at_s", "has a third row"),
         (rows("2,stable,9,1", "2,canary,9,1", "1,canary,9,1"), "4: at_s", "time goes backwards, from 2 to 1; sort"),
         (rows("2,stable,9,1", "1,canary,9,1"), "3: at_s", "time goes backwards"),
-        (rows("1,stable,9,1,5", head=HEAD + ",overload")[:-2] + "10\n", "2: overload", "10 of 9 requests"),
+        (
+            rows("1,stable,9,1,5", head=HEAD + ",overload")[:-2] + "10\n",
+            "2: overload",
+            "10, 11 with the classes before it, of 9 requests",
+        ),
         (rows("1,stable,9,1,101", head=HEAD + ",weight_percent"), "2: weight_percent", "is not a canary share"),
         (rows("1,stable,9,1,0.001", head=HEAD + ",weight_percent"), "2: weight_percent", "steps of 0.01"),
         (rows("1,stable,9,1,5", "1,canary,9,1,6", head=HEAD + ",weight_percent"), "3: weight_percent", "rows differ"),
@@ -158,5 +162,5 @@ def test_any_bytes_give_intervals_or_a_recording_error(data: bytes) -> None:
     for interval in found:
         assert interval.since_s <= interval.at_s and 0 <= interval.weight_bp <= 10_000
         for counts in (interval.stable, interval.canary):
-            assert 0 <= counts.errors <= counts.requests and sum(counts.latency.values()) <= counts.requests
+            assert 0 <= counts.of("errors") <= counts.requests and sum(counts.latency.values()) <= counts.requests
     assert all(a.at_s < b.at_s for a, b in itertools.pairwise(found))

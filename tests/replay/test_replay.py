@@ -86,7 +86,7 @@ def directly(intervals: Iterable[Interval], spec: AnalysisSpec) -> list[tuple[fl
         )
         for total, part in ((epoch.stable, interval.stable), (epoch.canary, interval.canary)):
             total.requests += part.requests
-            total.errors += part.errors
+            total.enter("errors", part.of("errors"))
             for bucket, many in part.latency.items():
                 total.latency[bucket] = total.latency.get(bucket, 0) + many
         state, analysis = judge(spec, state, Evidence(interval.at_s, tuple(epochs.values())))
@@ -111,7 +111,7 @@ def test_the_decision_is_the_judges_own(tmp_path: Path, name: str) -> None:
 
 def test_a_metric_that_was_not_recorded_does_not_decide() -> None:
     spec = own.spec_for(AnalysisSpec(), frozenset({"errors", "overload"}))
-    assert [getattr(spec, name).decides for name in own.METRICS] == [True, False, True, False]
+    assert [name for name in own.METRICS if getattr(spec, name).decides] == ["errors", "overload"]
 
 
 def test_at_the_deadline_the_policy_of_the_plan_acts(tmp_path: Path) -> None:
@@ -132,19 +132,22 @@ def test_at_the_deadline_the_policy_of_the_plan_acts(tmp_path: Path) -> None:
 
 def test_a_rollback_is_decided_when_it_begins_and_a_closed_gate_holds() -> None:
     spec = own.spec_for(AnalysisSpec(), frozenset({"errors"}))
-    dying = [Interval(at_s - 1.0, at_s, 1000, Counts(900, 2), Counts(100, 60)) for at_s in range(1, 20)]
+    dying = [
+        Interval(at_s - 1.0, at_s, 1000, Counts(900, {"errors": 2}), Counts(100, {"errors": 60}))
+        for at_s in range(1, 20)
+    ]
     entries: list[Entry] = []
     slowly = Plan((Step(1000),), rollback_ramp_s=600.0)
     decision = own.decide(dying, Policy(spec, slowly), entries.append)
     assert (decision.kind, [entry.what for entry in entries].count("rollout")) == (Kind.ROLLBACK, 1)
-    good = [Interval(at_s - 1.0, at_s, 1000, Counts(900, 2), Counts(100, 0)) for at_s in range(1, 90)]
+    good = [Interval(at_s - 1.0, at_s, 1000, Counts(900, {"errors": 2}), Counts(100)) for at_s in range(1, 90)]
     held = own.decide(good, Policy(spec, Plan((Step(1000),), promotion_gate="manual")))
     assert held.kind is Kind.HOLD and "the gate 'manual' before the promotion is closed" in held.reason
 
 
 def test_between_requests_the_gateway_looks_too() -> None:
     def at(*ends: float) -> list[Interval]:
-        return [Interval(end - 0.25, end, 1000, Counts(9, 0), Counts(1, 1)) for end in ends]
+        return [Interval(end - 0.25, end, 1000, Counts(9), Counts(1, {"errors": 1})) for end in ends]
 
     seen = list(own.looks(at(1.0, 1.25, 2.0, 9.0)))
     assert [look.at_s for look in seen] == [1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 2.75, 3.0, 8.75, 9.0]
@@ -161,7 +164,7 @@ def test_between_requests_the_gateway_looks_too() -> None:
 
 def test_what_a_warm_up_served_is_no_evidence() -> None:
     spec = own.spec_for(AnalysisSpec(), frozenset({"errors"}))
-    good = [Interval(at_s - 1.0, at_s, 1000, Counts(900, 2), Counts(100, 0)) for at_s in range(1, 90)]
+    good = [Interval(at_s - 1.0, at_s, 1000, Counts(900, {"errors": 2}), Counts(100)) for at_s in range(1, 90)]
     plain, warmed = (Plan((Step(1000, 10.0, 100),), warmup_s=warmup_s) for warmup_s in (0.0, 30.0))
     at_s = [own.decide(good, Policy(spec, one)).at_s for one in (plain, warmed)]
     # The first interval after the warm-up is evidence for the step, whose floor begins with the step.
@@ -201,7 +204,7 @@ def test_json_holds_what_the_text_shows(replay: Run) -> None:
         row = next(line for line in text.splitlines() if re.match(rf"{outcome['rule']} +\w+ ", line)).split()
         assert row[1] == outcome["decision"]["kind"]
         assert row[-3:] == [f"{outcome[key]:,}" for key in ("requests", "canary_requests", "canary_errors")]
-    assert body["judged"] == ["errors"] and body["not_recorded"] == ["client_errors", "overload", "latency"]
+    assert body["judged"] == ["errors"] and body["not_recorded"] == list(own.METRICS[1:])
 
 
 def test_a_configured_route_brings_its_analysis_and_plan(replay: Run, tmp_path: Path) -> None:
@@ -245,7 +248,9 @@ def test_a_sticky_route_is_not_judged_by_requests(replay: Run, tmp_path: Path) -
 def test_a_bake_has_its_part_of_alpha_and_tests_of_its_own() -> None:
     def interval(at_s: int, canary_errors: int, weight_bp: int) -> Interval:
         canary = 1000 * weight_bp // 10_000
-        return Interval(at_s - 1.0, at_s, weight_bp, Counts(1000 - canary, 5), Counts(canary, canary_errors))
+        return Interval(
+            at_s - 1.0, at_s, weight_bp, Counts(1000 - canary, {"errors": 5}), Counts(canary, {"errors": canary_errors})
+        )
 
     # Proven at 10 %, long healthy in the bake at 90 %, then a third of the canary's requests fails.
     intervals = [interval(at_s, 0 if at_s % 2 else 1, 1000) for at_s in range(1, 200)]

@@ -24,9 +24,9 @@ def recorded(errors: list[int | None], *, every_s: float = 60.0, stable: int = 0
     """One interval for each number of canary errors of 1000; None has no canary request."""
     for index, many in enumerate(errors):
         requests = 0 if many is None else 1000
-        canary = Counts(requests, many or 0, latency={bucket_of(ms * 1000): requests} if requests else {})
+        canary = Counts(requests, {"errors": many or 0}, latency={bucket_of(ms * 1000): requests} if requests else {})
         since_s = 7.0 + index * every_s
-        yield Interval(since_s, since_s + every_s, 1000, Counts(9000, stable), canary)
+        yield Interval(since_s, since_s + every_s, 1000, Counts(9000, {"errors": stable}), canary)
 
 
 def at(check: int, every_s: float = 60.0) -> float:
@@ -172,7 +172,7 @@ def test_by_hand_the_shift_of_two_small_samples() -> None:
 
 def test_windows_fall_on_the_first_interval_at_or_after_each_multiple() -> None:
     assert [w.at_s - 7 for w in windows(recorded([0] * 12, every_s=25.0), 60.0)] == [75.0, 125.0, 200.0, 250.0, 300.0]
-    sums = [(w.canary.requests, w.canary.errors) for w in windows(recorded([1, 2, 3, 4, 5]), 120.0)]
+    sums = [(w.canary.requests, w.canary.of("errors")) for w in windows(recorded([1, 2, 3, 4, 5]), 120.0)]
     assert sums == [(2000, 3), (2000, 7)]
     assert len(list(windows(recorded([0] * 1000, every_s=0.1), 1.0))) == 100
 

@@ -149,7 +149,7 @@ class Worker(SpokenWorker):
                     arm.requests += served
                     arm.assigned += served
                     errors = _binomial(dice, served, failing.get(backend, 0.0))
-                    arm.errors += errors
+                    arm.enter("errors", errors)
                     tries = tally.totals[arm is tally.arms[1]].tries
                     for kind, n in (("ok", served - errors), ("errors", errors)):
                         tries[kind] = tries.get(kind, 0) + n

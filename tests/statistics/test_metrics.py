@@ -41,7 +41,7 @@ def test_labelled_events_over_arrays(direction: str, needed: float) -> None:
         for i, (xs, ns, xc, nc) in enumerate(counts.tolist()):
             arms = (Counts(trials={"click": n}, events={"click": x}) for x, n in ((xs, ns), (xc, nc)))
             states[i] = rates.take_event(states[i], spec, [Arrival(1, *arms)], [1], needed)
-            assert tests.log_e[i] == pytest.approx(rates.log_e_bad(states[i]), rel=1e-9, abs=1e-9)
+            assert tests.log_e[i] == pytest.approx(rates.log_e_bad(states[i].metrics), rel=1e-9, abs=1e-9)
 
 
 def test_bakes_over_arrays() -> None:
@@ -57,7 +57,7 @@ def test_bakes_over_arrays() -> None:
         closed = tick if may_close else closed
         tests.take(counts.astype(float), may_close)
         for i, (xs, ns, xc, nc) in enumerate(counts.tolist()):
-            new = [Arrival(1, Counts(ns, xs), Counts(nc, xc))]
+            new = [Arrival(1, Counts(ns, {"errors": xs}), Counts(nc, {"errors": xc}))]
             limits = (needed, math.inf, math.inf)
             states[i] = rates.take(states[i], (RateSpec(), off, off), new, [1], limits, 1.0 * tick, 10.0)
             assert tests.log_e[i] == pytest.approx(wealth.log_e(states[i].metrics[0].bad), rel=1e-9, abs=1e-9)
@@ -81,7 +81,7 @@ def test_votes_guardrails_and_the_split_over_arrays() -> None:
     arrays = metrics.Wealths(1, guardrails.PRIORS, wealth.HELD_BACK)
     state, spec, which = guardrails.fresh(), GuardrailSpec("errors", 0.05), np.array([0])
     for tick, (trials, seen) in enumerate([(5, 0), (3, 1), (40, 6), (1, 1)]):
-        state = guardrails.take(state, spec, [Arrival(1, Counts(), Counts(trials, seen))], float(tick))
+        state = guardrails.take(state, spec, [Arrival(1, Counts(), Counts(trials, {"errors": seen}))], float(tick))
         gains = metrics.guard_gains(0.05, np.array([seen]), np.array([trials]))
         assert arrays.grow(which, gains)[0] == pytest.approx(wealth.log_e(state.bad), rel=1e-12)
     shares = np.array([0.1]), np.array([0.4])

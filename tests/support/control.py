@@ -184,8 +184,8 @@ class SpokenWorker:
                 bucket = bucket_of(1000)
                 arm.latency[bucket] = arm.latency.get(bucket, 0) + requests
                 arm.duration[bucket] = arm.duration.get(bucket, 0) + requests
-        tally.arms[0].errors += stable_errors
-        tally.arms[1].errors += canary_errors
+        tally.arms[0].enter("errors", stable_errors)
+        tally.arms[1].enter("errors", canary_errors)
 
     async def report(self) -> None:
         """Send what was counted, and wait until it was taken in."""

@@ -153,9 +153,9 @@ class RunningWorker:
         entries = self.evidence(route)
         return (
             sum(e.stable.requests for e in entries),
-            sum(e.stable.errors for e in entries),
+            sum(e.stable.of("errors") for e in entries),
             sum(e.canary.requests for e in entries),
-            sum(e.canary.errors for e in entries),
+            sum(e.canary.of("errors") for e in entries),
         )
 
     def totals(self, variant: int, route: str = "r") -> RouteTotals:

@@ -23,7 +23,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from gateway.core.analysis.spec import FAILURE_METRICS, LATENCY_METRICS, AnalysisSpec, EventSpec, GuardrailSpec, Mode
+from gateway.core.analysis.spec import LATENCY_METRICS, RATE_METRICS, AnalysisSpec, EventSpec, GuardrailSpec, Mode
 
 BAKE_SHARE = 0.2
 
@@ -70,7 +70,7 @@ def blamed(weighted: Mapping[str, float], alpha: float) -> tuple[str, ...]:
 def _parts(spec: AnalysisSpec) -> dict[str, tuple[float, bool]]:
     """The configured share of everything that is looked at, and whether it decides."""
     parts: dict[str, tuple[float, bool]] = {}
-    for name in (*FAILURE_METRICS, *LATENCY_METRICS):
+    for name in (*RATE_METRICS, *LATENCY_METRICS):
         metric = getattr(spec, name)
         if metric.mode is not Mode.OFF:
             parts[name] = (getattr(spec.shares, name), metric.decides)

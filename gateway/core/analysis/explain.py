@@ -18,13 +18,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway.core.analysis import bursts, intervals
+from gateway.core.analysis import bursts, intervals, rates
 from gateway.core.analysis.eprocess import Null, Rates, within_tolerance, worse_by_margin
 from gateway.core.analysis.intervals import Interval
 from gateway.core.analysis.limit import information
-from gateway.core.analysis.rates import RATE_METRICS
 from gateway.core.analysis.slices import LatencyState
-from gateway.core.analysis.spec import EventSpec, LatencySpec, RateSpec, Unit, Worse
+from gateway.core.analysis.spec import RATE_METRICS, EventSpec, LatencySpec, RateSpec, Unit, Worse
 from gateway.core.analysis.types import Finding, Verdict
 from gateway.core.stats.histogram import quantile_us
 from gateway.core.types import WEIGHT_BP_MAX
@@ -122,7 +121,7 @@ def _believed(state: AnalysisState, metric: str) -> float:
     """How much of a nat of E_ok counts where failures clump (bursts.py)."""
     if metric not in RATE_METRICS:
         return 1.0
-    return bursts.guarded_ok(1.0, state.rates.metrics[RATE_METRICS.index(metric)].bursts)
+    return bursts.guarded_ok(1.0, rates.of_class(state.rates, metric)[0].bursts)
 
 
 def likely(finding: Finding) -> Rates:
@@ -162,7 +161,8 @@ def _nats(truth: Rates, nulls: tuple[Null, ...], weight: float, *, mirrored: boo
 def _rate_spec(state: AnalysisState, metric: str) -> tuple[RateSpec, Worse] | None:
     """How a rate is judged by request; None for what is judged by slice."""
     if metric in RATE_METRICS:
-        return getattr(state.spec, metric), Worse.HIGHER
+        directions = len(rates.tests_of(metric))
+        return getattr(state.spec, metric), Worse.HIGHER if directions == 1 else Worse.DIFFERENT
     event: EventSpec | None = next((one for one in state.spec.events if one.name == metric), None)
     return None if event is None or event.unit is Unit.SLICE else (event.rate, event.worse)
 

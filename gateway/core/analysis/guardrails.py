@@ -26,7 +26,7 @@ from gateway.core.analysis import wealth
 from gateway.core.analysis.eprocess import from_log_odds, log_odds
 from gateway.core.analysis.intake import Arrival
 from gateway.core.analysis.slices import beyond
-from gateway.core.analysis.spec import FAILURE_METRICS, LATENCY_METRICS, GuardrailSpec
+from gateway.core.analysis.spec import LATENCY_METRICS, RATE_METRICS, GuardrailSpec
 from gateway.core.analysis.wealth import Wealth
 from gateway.core.stats.counts import Counts
 from gateway.core.stats.ranks import Ranks
@@ -95,8 +95,8 @@ def slice_gains(limit: float, events: int, trials: int) -> list[float]:
 def seen(spec: GuardrailSpec, counts: Counts) -> tuple[int, int]:
     """The guarded events and trials among counts."""
     if spec.threshold_us is None:
-        if spec.metric in FAILURE_METRICS:
-            return getattr(counts, spec.metric), counts.requests
+        if spec.metric in RATE_METRICS:
+            return counts.of(spec.metric), counts.requests
         return counts.events.get(spec.metric, 0), counts.trials.get(spec.metric, 0)
     bucket, answered = beyond(spec.threshold_us), Ranks(getattr(counts, spec.metric))
     left = Ranks({} if spec.metric == "gap" else counts.aborted)

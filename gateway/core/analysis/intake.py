@@ -21,7 +21,7 @@ from gateway.core.stats.counts import HISTOGRAMS, NUMBERS, Counts, EpochCounts, 
 from gateway.core.stats.growth import COUNT_MAX, gained
 from gateway.core.types import WEIGHT_BP_MAX
 
-LABELLED = ("trials", "events")
+LABELLED = ("outcomes", "trials", "events")
 _NOTHING = Counts()
 
 

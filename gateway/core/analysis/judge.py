@@ -30,15 +30,16 @@ import msgspec
 from gateway.core.analysis import budget, explain, guardrails, intake, rates, report, slices, split, votes, wealth
 from gateway.core.analysis.guardrails import GuardState
 from gateway.core.analysis.intake import Arrival, Intake
-from gateway.core.analysis.rates import RATE_METRICS, RatesState
+from gateway.core.analysis.rates import RatesState
 from gateway.core.analysis.slices import LatencyState
 from gateway.core.analysis.spec import LATENCY_METRICS, Mode, Unit
 from gateway.core.analysis.split import SplitState
+from gateway.core.analysis.trials import CLASS_TESTS
 from gateway.core.analysis.types import Analysis, AnalysisSpec, Evidence, Finding, Verdict
 from gateway.core.analysis.votes import VotesState
 from gateway.core.errors import EvidenceError, InvalidValueError
 
-STATE_VERSION = 4
+STATE_VERSION = 5
 # The bet of a rate in a bake: what happens in a second is one.
 TICK_S = 1.0
 # An epoch may close its last batch beside the newest one's.
@@ -233,17 +234,17 @@ def _take(state: AnalysisState, evidence: Evidence) -> AnalysisState:
     live = sorted(memory.epochs)
     needed = budget.bad_needed(spec, baking=state.baking)
     every_s = TICK_S if state.baking else 0.0
-    failures = [needed.get(name, math.inf) for name in RATE_METRICS]
+    by_test = [needed.get(test.name, math.inf) for test in CLASS_TESTS]
     latency_specs = spec.latencies
     return AnalysisState(
         spec=spec,
         intake=memory,
         rates=rates.take(
             state.rates,
-            spec.rates,
+            tuple(getattr(spec, test.name) for test in CLASS_TESTS),
             arrivals,
             live,
-            failures,
+            by_test,
             at_s,
             every_s,
             spec.burst_s,

@@ -15,7 +15,7 @@ Rules:
    bake keeps its part of alpha for itself (budget.py). Of a regression counts what lies beyond the metric's tolerances.
 3. Promotion needs every metric. The asked rate is computed; latency takes log(1 / alpha) / log(1 + margin_delta)
    slices however much traffic there is, for a canary whose requests are beyond the margin no more often than stable's
-   are beyond its quantile (slices.py). The other failure classes are taken to be no slower than these two.
+   are beyond its quantile (slices.py). The other outcome classes are taken to be no slower than these two.
 4. A slice closes after ``slice_s`` as soon as both arms have answered in it: on average slice_s + exp(-r slice_s) / r,
    with r the scarcer arm's requests per second (Poisson arrivals).
 5. The guard against bursts (bursts.py) holds a conviction back: by cells of ``burst_s``, not by requests (delays.py).
@@ -32,7 +32,8 @@ import msgspec
 from gateway.core.analysis import budget, delays, slices
 from gateway.core.analysis.eprocess import Null, Rates, within_tolerance, worse_by_margin
 from gateway.core.analysis.limit import information
-from gateway.core.analysis.rates import RATE_METRICS, tolerance_of
+from gateway.core.analysis.rates import tolerance_of
+from gateway.core.analysis.spec import RATE_METRICS
 from gateway.core.analysis.types import AnalysisSpec, LatencySpec, RateSpec
 from gateway.core.analysis.wealth import HELD_BACK
 from gateway.core.errors import InvalidValueError

@@ -1,6 +1,6 @@
 """Yes/no rates with the request as unit: how requests become batches, what is guessed, what two e-processes learn.
 
-Failure classes (all of the same requests) and labelled events (each of its own trials) come here alike.
+Outcome classes (all of the same requests) and labelled events (each of its own trials) come here alike.
 
 Rules:
 
@@ -25,11 +25,15 @@ Rules:
    stable rate, in log-odds. It never starts late: to be passed, the whole history must be good enough.
 5. Where FEWER events are worse the same tests see the arms exchanged ("p_s <= max(ratio * p_c, p_c + delta)"); the
    guesses still start from stable's past. A two-sided metric has both tests: E_bad is their average (each is
-   valid under the smaller common null), E_ok the lesser (both must be proven).
+   valid under the smaller common null), E_ok the lesser (both must be proven). Of a success class (trials.py) each
+   direction is a test of its own events.
 6. In a bake (wealth.py, rule 3) batches close at most once in ``every_s``: that bounds the number of bets.
 7. Failures of one arm that come together count as one misfortune (bursts.py): what is believed of E_bad is `log_bad`,
    of E_ok `log_ok`. Labelled events are not guarded so: where they come in bursts, their unit is the slice (votes.py).
-8. On a sticky route the unit is the session (proxy/units.py): its trials and events come as labels, and E_bad is
+   Nor are successes, which no pause or restart brings about.
+8. Tests in the same state that see the same batch are asked once: classes that never occur are all alike and cost what
+   one of them costs.
+9. On a sticky route the unit is the session (proxy/units.py): its trials and events come as labels, and E_bad is
    conditional on each batch's totals (hypergeometric.py), the odds ratios being the guesses. A tolerance is no odds
    ratio: with one, E_bad is that of rule 3, of sessions.
 """
@@ -57,11 +61,9 @@ from gateway.core.analysis.eprocess import (
     worse_by_margin,
 )
 from gateway.core.analysis.intake import Arrival
-from gateway.core.analysis.spec import FAILURE_METRICS, EventSpec, Mode, RateSpec, Worse
-from gateway.core.analysis.trials import Pending, labelled, pooled, requests, sessions, summed
+from gateway.core.analysis.spec import EventSpec, Mode, RateSpec, Worse
+from gateway.core.analysis.trials import CLASS_TESTS, Pending, labelled, pooled, requests, sessions, summed
 from gateway.core.analysis.wealth import Wealth
-
-RATE_METRICS = FAILURE_METRICS
 
 ODDS_RATIOS = (1.55, 2.4, 4.3, 9.0, 20.0, 55.0, 300.0)
 BAD_PRIORS = (0.165, 0.135, 0.125, 0.14, 0.165, 0.195, 0.075)
@@ -82,7 +84,7 @@ _DEFAULT = RateSpec()
 class PairSpec(NamedTuple):
     """One pair of e-processes: tolerances and margins, which of a batch's events, and how they are tested.
 
-    ``mirrored``: arms are exchanged (rule 5); ``conditional``: given the batch's totals (rule 8).
+    ``mirrored``: arms are exchanged (rule 5); ``conditional``: given the batch's totals (rule 9).
     """
 
     spec: RateSpec
@@ -128,7 +130,7 @@ class RatesState(msgspec.Struct, frozen=True):
     canary: int = 0
 
 
-def fresh(tests: int = len(RATE_METRICS), prior: Prior = FAILURES_PRIOR) -> RatesState:
+def fresh(tests: int = len(CLASS_TESTS), prior: Prior = FAILURES_PRIOR) -> RatesState:
     """Nothing seen, one unit of wealth in every test."""
     one = RateState(wealth.fresh(BAD_PRIORS, wealth.HELD_BACK), wealth.fresh(OK_PRIORS), prior=prior)
     return RatesState(tuple(one for _ in range(tests)), {})
@@ -162,22 +164,29 @@ def take(
     *,
     sticky: bool = False,
 ) -> RatesState:
-    """The failure classes' state after one tick's arrivals.
+    """The outcome classes' state after one tick's arrivals.
 
-    ``live`` are the experiment's epochs still in evidence, ascending; ``needed`` the log E_bad at which each metric
-    convicts by itself; ``every_s`` the least time between two bets of a bake (0: it is none); ``burst_s`` how long
-    failures of one arm may come together (0: they are independent); ``sticky`` that sessions are the units.
+    ``specs`` and ``needed`` are by test (`CLASS_TESTS`): ``needed`` the log E_bad at which each metric convicts by
+    itself. ``live`` are the experiment's epochs still in evidence, ascending; ``every_s`` the least time between two
+    bets of a bake (0: it is none); ``burst_s`` how long failures of one arm may come together (0: they are
+    independent); ``sticky`` that sessions are the units.
     """
     parts = {arrival.epoch: sessions(arrival) if sticky else requests(arrival) for arrival in arrivals}
-    tests = [PairSpec(spec, i, conditional=sticky) for i, spec in enumerate(specs)]
+    tests = [PairSpec(spec, i, CLASS_TESTS[i].fewer, conditional=sticky) for i, spec in enumerate(specs)]
     after = advance(state, tests, parts, live, needed, at_s, every_s)
     if not burst_s:
         return after
-    metrics = tuple(
-        msgspec.structs.replace(m, bursts=bursts.take(m.bursts, summed(parts, i), at_s, burst_s, tolerance_of(spec)))
-        for i, (m, spec) in enumerate(zip(after.metrics, specs, strict=True))
-    )
-    return msgspec.structs.replace(after, metrics=metrics)
+    metrics: list[RateState] = []
+    last: tuple[BurstState, Batch, Tolerance] | None = None
+    for i, (metric, spec) in enumerate(zip(after.metrics, specs, strict=True)):
+        if not CLASS_TESTS[i].success:
+            asking = (metric.bursts, summed(parts, i), tolerance_of(spec))
+            if asking != last:
+                last, answer = asking, bursts.take(asking[0], asking[1], at_s, burst_s, asking[2])
+            metrics.append(msgspec.structs.replace(metric, bursts=answer))
+        else:
+            metrics.append(metric)
+    return msgspec.structs.replace(after, metrics=tuple(metrics))
 
 
 def tolerance_of(spec: RateSpec) -> Tolerance:
@@ -254,17 +263,19 @@ def bet(state: RateState, spec: RateSpec, batch: Batch, mirrored: bool = False, 
 
 
 def _bet_on(metrics: tuple[RateState, ...], tests: Sequence[PairSpec], part: Pending) -> tuple[RateState, ...]:
-    """Every test's state after this batch; twins stay twins, as failure classes without a failure do."""
+    """Every test's state after this batch; twins stay twins, as classes without an event do (rule 8)."""
     after: list[RateState] = []
-    asked: tuple[RateState, PairSpec, Batch] | None = None
+    asked: list[tuple[tuple[RateState, PairSpec, Batch], RateState]] = []
     for state, (spec, event, mirrored, conditional) in zip(metrics, tests, strict=True):
         if spec.mode is Mode.OFF:
             after.append(state)
             continue
         batch = Batch(part.stable_events[event], part.stable, part.canary_events[event], part.canary)
         asking = (state, PairSpec(spec, 0, mirrored, conditional), batch)
-        if asking != asked:
-            asked, answer = asking, bet(state, spec, batch, mirrored, conditional)
+        answer = next((told for known, told in asked if known == asking), None)
+        if answer is None:
+            answer = bet(state, spec, batch, mirrored, conditional)
+            asked.append((asking, answer))
         after.append(answer)
     return tuple(after)
 
@@ -310,9 +321,23 @@ def ok_guesses(stable: float, spec: RateSpec, mirrored: bool = False) -> list[Pa
     return [(stable, canary) for canary in rates_at([edge - share * gap for share in OK_GAPS])]
 
 
-def log_e_bad(state: RatesState) -> float:
-    """log of E against "not worse" in any direction that counts: the average over the tests."""
-    return wealth.mean_logs([log_bad(metric) for metric in state.metrics])
+@functools.cache
+def tests_of(name: str) -> tuple[int, ...]:
+    """Where an outcome class has its tests."""
+    return tuple(i for i, test in enumerate(CLASS_TESTS) if test.name == name)
+
+
+def of_class(state: RatesState, name: str) -> tuple[RateState, ...]:
+    """An outcome class's tests: one, or one for each direction.
+
+    The first counts the canary's own events (and excuses some of stable's), the last stable's own.
+    """
+    return tuple(state.metrics[i] for i in tests_of(name))
+
+
+def log_e_bad(tests: Sequence[RateState]) -> float:
+    """log of E of one metric against "not worse" in any direction that counts: the average over its tests."""
+    return wealth.mean_logs([log_bad(test) for test in tests])
 
 
 def log_bad(state: RateState) -> float:
@@ -320,9 +345,9 @@ def log_bad(state: RateState) -> float:
     return bursts.guarded(wealth.log_e(state.bad), state.bursts)
 
 
-def log_e_ok(state: RatesState) -> float:
-    """log of E against "worse by the margin": the least of the tests."""
-    return min(log_ok(metric) for metric in state.metrics)
+def log_e_ok(tests: Sequence[RateState]) -> float:
+    """log of E of one metric against "worse by the margin": the least of its tests."""
+    return min(log_ok(test) for test in tests)
 
 
 def log_ok(state: RateState) -> float:
@@ -351,11 +376,16 @@ def _due(
     scarce = min(part.stable, part.canary)
     if not scarce or not newest or scarce >= SCARCE_MAX:
         return scarce > 0
-    return any(
-        could_convict(m, part.stable, part.canary, need, test.spec, test.mirrored, test.conditional)
-        for m, test, need in zip(metrics, tests, needed, strict=True)
-        if test.spec.mode is not Mode.OFF
-    )
+    # Twins are asked once, for the least that convicts one of them (rule 8).
+    asked: list[tuple[tuple[RateState, RateSpec, bool, bool], float]] = []
+    for metric, test, need in zip(metrics, tests, needed, strict=True):
+        asking = (metric, test.spec, test.mirrored, test.conditional)
+        if test.spec.mode is Mode.OFF or any(known == asking and least <= need for known, least in asked):
+            continue
+        if could_convict(metric, part.stable, part.canary, need, *asking[1:]):
+            return True
+        asked.append((asking, need))
+    return False
 
 
 def _count(metric: RateState, event: int, parts: Mapping[int, Pending]) -> RateState:

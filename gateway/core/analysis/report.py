@@ -21,9 +21,18 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.core.analysis import bursts, rates, votes, wealth
 from gateway.core.analysis.guardrails import GuardState
-from gateway.core.analysis.rates import RATE_METRICS, RateState, stable_guess
+from gateway.core.analysis.rates import RateState, stable_guess
 from gateway.core.analysis.slices import PAST_MIN, LatencyState
-from gateway.core.analysis.spec import EventSpec, GuardrailSpec, LatencySpec, Mode, RateSpec, Unit, Worse
+from gateway.core.analysis.spec import (
+    RATE_METRICS,
+    EventSpec,
+    GuardrailSpec,
+    LatencySpec,
+    Mode,
+    RateSpec,
+    Unit,
+    Worse,
+)
 from gateway.core.analysis.split import SplitState
 from gateway.core.analysis.types import GUARDRAIL, Finding, Verdict
 from gateway.core.stats.histogram import lower_us, total
@@ -78,9 +87,9 @@ def answers(state: AnalysisState, bad_needed: Mapping[str, float], ok_needed: fl
     """Everything that is looked at, in the order of ``bad_needed``, and the check of the split when there is one."""
     spec = state.spec
     made: dict[str, Answer] = {}
-    for name, rate, metric in zip(RATE_METRICS, spec.rates, state.rates.metrics, strict=True):
+    for name, rate in zip(RATE_METRICS, spec.rates, strict=True):
         if name in bad_needed:
-            made[name] = _failure(name, rate, metric, state, Needed(bad_needed[name], ok_needed))
+            made[name] = _outcome(name, rate, state, Needed(bad_needed[name], ok_needed))
     for name, latency in state.latencies.items():
         made[name] = _latency(spec.latencies[name], latency, Needed(bad_needed[name], ok_needed), name, state)
     for event in spec.events:
@@ -93,13 +102,14 @@ def answers(state: AnalysisState, bad_needed: Mapping[str, float], ok_needed: fl
     return (*[made[name] for name in bad_needed], *checked)
 
 
-def _failure(name: str, spec: RateSpec, state: RateState, whole: AnalysisState, needed: Needed) -> Answer:
+def _outcome(name: str, spec: RateSpec, whole: AnalysisState, needed: Needed) -> Answer:
     stable, canary, unit = whole.stable_requests, whole.canary_requests, "canary requests"
     if whole.spec.sticky:
         stable, canary, unit = whole.rates.stable, whole.rates.canary, "canary sessions"
-    seen = _Seen((state.stable_events, stable), (state.canary_events, canary), canary, unit)
-    evidence = (rates.log_bad(state), rates.log_ok(state))
-    return _rate(name, spec, Worse.HIGHER, seen, evidence, needed, state)
+    tests = rates.of_class(whole.rates, name)
+    seen = _Seen((tests[-1].stable_events, stable), (tests[0].canary_events, canary), canary, unit)
+    worse = Worse.DIFFERENT if len(tests) > 1 else Worse.HIGHER
+    return _rate(name, spec, worse, seen, (rates.log_e_bad(tests), rates.log_e_ok(tests)), needed, tests[0])
 
 
 def _event(spec: EventSpec, whole: AnalysisState, needed: Needed) -> Answer:
@@ -113,7 +123,7 @@ def _event(spec: EventSpec, whole: AnalysisState, needed: Needed) -> Answer:
         stable, canary = (one.stable_events, state.stable), (one.canary_events, state.canary)
         seen, evidence = (
             _Seen(stable, canary, state.canary, "canary trials"),
-            (rates.log_e_bad(state), rates.log_e_ok(state)),
+            (rates.log_e_bad(state.metrics), rates.log_e_ok(state.metrics)),
         )
     return _rate(spec.name, spec.rate, spec.worse, seen, evidence, needed)
 
@@ -291,10 +301,10 @@ def _latency_words(spec: LatencySpec, index: int) -> tuple[str, str, str]:
 
 
 def _believed(spec: GuardrailSpec, log_e: float, whole: AnalysisState) -> float:
-    """A limit on a failure class believes no more of a burst than the class itself does."""
+    """A limit on an outcome class believes no more of a burst than the class itself does."""
     if spec.metric not in RATE_METRICS:
         return log_e
-    return bursts.guarded(log_e, whole.rates.metrics[RATE_METRICS.index(spec.metric)].bursts)
+    return bursts.guarded(log_e, rates.of_class(whole.rates, spec.metric)[0].bursts)
 
 
 def _guardrail(spec: GuardrailSpec, whole: AnalysisState, bad_needed: float) -> Answer:

@@ -17,13 +17,15 @@ from typing import Any
 import msgspec
 
 from gateway.core.errors import InvalidValueError
+from gateway.core.stats import outcomes
 
 QUANTILES_MAX = 16
 EVENTS_MAX = 64
-FAILURE_METRICS = ("errors", "client_errors", "overload")
+RATE_METRICS = outcomes.NAMES
+"""The outcome classes, as metrics: each is a rate of the same requests."""
 LATENCY_METRICS = ("latency", "duration", "gap")
 _EVENT_NAME = re.compile(r"[a-z][a-z0-9_.:-]{0,63}")
-_RESERVED = frozenset((*FAILURE_METRICS, *LATENCY_METRICS, "evidence", "sample_ratio", "guardrails"))
+_RESERVED = frozenset((*RATE_METRICS, *LATENCY_METRICS, "evidence", "sample_ratio", "guardrails"))
 
 
 def _within(name: str, value: Any, low: float, high: float) -> None:
@@ -67,7 +69,7 @@ class Unit(enum.StrEnum):
 
 
 class RateSpec(msgspec.Struct, frozen=True, cache_hash=True):
-    """How a failure class is judged.
+    """How an outcome class is judged.
 
     Rolled back on proof that the canary's rate lies above ``max(tolerance_ratio * p_s, p_s + tolerance_delta)``; passed
     on proof that it lies below ``max(margin_ratio * p_s, p_s + margin_delta)``.
@@ -129,7 +131,7 @@ class EventSpec(msgspec.Struct, frozen=True, cache_hash=True):
 
     @property
     def rate(self) -> RateSpec:
-        """The same tolerances and margins, as a failure class has them."""
+        """The same tolerances and margins, as an outcome class has them."""
         return _rate_of(self)
 
 
@@ -189,7 +191,7 @@ class LatencySpec(msgspec.Struct, frozen=True, cache_hash=True):
 class GuardrailSpec(msgspec.Struct, frozen=True, cache_hash=True):
     """An absolute limit on the canary, whatever stable does: rolled back on proof that its rate lies above ``limit``.
 
-    ``metric`` is a failure class or a labelled event; with ``threshold_us`` it is a latency, and the event is "slower
+    ``metric`` is an outcome class or a labelled event; with ``threshold_us`` it is a latency, and the event is "slower
     than this": a p99 of at most 200 ms is ``metric="latency", threshold_us=200_000, limit=0.01``. ``share`` is its
     part of alpha_rollback, relative to the others'.
     """
@@ -213,8 +215,8 @@ class GuardrailSpec(msgspec.Struct, frozen=True, cache_hash=True):
             )
         if self.threshold_us is not None:
             _within("threshold_us", self.threshold_us, 1, 10**11)
-        elif self.metric not in FAILURE_METRICS and not _EVENT_NAME.fullmatch(self.metric):
-            raise InvalidValueError(f"{self.metric!r} is neither a failure class nor the name of an event")
+        elif self.metric not in RATE_METRICS and not _EVENT_NAME.fullmatch(self.metric):
+            raise InvalidValueError(f"{self.metric!r} is neither an outcome class nor the name of an event")
 
     @property
     def name(self) -> str:
@@ -237,15 +239,23 @@ class MetricShares(msgspec.Struct, frozen=True, cache_hash=True):
     """How the metrics share ``alpha_rollback``: positive, renormalised over those that decide (budget.py).
 
     A metric's E counts with its share v, so that alone it must reach 1 / (alpha v). Failures come first because they
-    hurt at once and are the commonest regression: `errors` pays log 2 where four equal shares would cost log 4.
+    hurt at once and are the commonest regression: `errors` has half of all by default, and pays log 2. A canary of the
+    wrong name or key fails all its requests: to be found with a small share takes it one or two requests more.
     """
 
-    errors: float = 0.5
+    errors: float = 0.6
     client_errors: float = 0.125
     overload: float = 0.125
     latency: float = 0.25
     duration: float = 0.125
     gap: float = 0.125
+    unauthorized: float = 0.01
+    not_found: float = 0.01
+    redirects: float = 0.01
+    empty_body: float = 0.01
+    abandoned: float = 0.04
+    no_content: float = 0.01
+    other_success: float = 0.01
 
     def __post_init__(self) -> None:
         """Raise InvalidValueError for a share that is none."""
@@ -260,7 +270,7 @@ class AnalysisSpec(msgspec.Struct, frozen=True, cache_hash=True):
     ``alpha_sample_ratio`` bounds the probability that the check of the split ever stops a sound experiment; 0 turns
     it off, as it must be where requests are not assigned one by one (sticky sessions).
     ``burst_s`` is how long a pause or restart makes failures of one arm come together (bursts.py; 0: never).
-    ``sticky``: failures are counted by session, not by request.
+    ``sticky``: outcomes are counted by session, not by request.
     """
 
     alpha_rollback: float = 0.01
@@ -272,6 +282,13 @@ class AnalysisSpec(msgspec.Struct, frozen=True, cache_hash=True):
     shares: MetricShares = MetricShares()
     duration: LatencySpec = LatencySpec(mode=Mode.OFF)
     gap: LatencySpec = LatencySpec(mode=Mode.OFF)
+    unauthorized: RateSpec = RateSpec()
+    not_found: RateSpec = RateSpec()
+    redirects: RateSpec = RateSpec()
+    empty_body: RateSpec = RateSpec()
+    abandoned: RateSpec = RateSpec()
+    no_content: RateSpec = RateSpec()
+    other_success: RateSpec = RateSpec()
     events: tuple[EventSpec, ...] = ()
     guardrails: tuple[GuardrailSpec, ...] = ()
     alpha_sample_ratio: float = 0.0001
@@ -281,8 +298,8 @@ class AnalysisSpec(msgspec.Struct, frozen=True, cache_hash=True):
 
     @property
     def rates(self) -> tuple[RateSpec, ...]:
-        """The failure classes, in the order of `FAILURE_METRICS`."""
-        return (self.errors, self.client_errors, self.overload)
+        """How the outcome classes are judged, in the order of `RATE_METRICS`."""
+        return _rates(self)
 
     @property
     def latencies(self) -> Mapping[str, LatencySpec]:
@@ -302,6 +319,11 @@ class AnalysisSpec(msgspec.Struct, frozen=True, cache_hash=True):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise InvalidValueError(f"{twice[0]!r} occurs twice among the events and guardrails")
+
+
+@functools.lru_cache(maxsize=64)
+def _rates(spec: AnalysisSpec) -> tuple[RateSpec, ...]:
+    return tuple(getattr(spec, name) for name in RATE_METRICS)
 
 
 @functools.lru_cache(maxsize=64)

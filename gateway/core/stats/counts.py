@@ -4,10 +4,10 @@ Rules:
 
 1. Cumulative, never deltas: a lost, repeated or reordered message harms nothing, the newest one says it all.
 2. A request is counted exactly once, under the epoch of the table that assigned it.
-3. Failures are told apart by class (see docs: `errors`, `client_errors`, `overload`); every class is a subset of
-   ``requests`` and is compared with stable on the same traffic.
+3. Outcomes are told apart by class (outcomes.py). A request is in one class at most, so that together they are never
+   more than ``requests``; what is in none was answered as asked.
 4. Requests that the experiment must not see (forced variants, the gateway's own faults) never enter. A request whose
-   client left before the first byte has no outcome; it enters ``aborted`` alone, with the time that it had waited.
+   client left before the first byte is ``abandoned``; how long it had waited enters ``aborted`` and no other histogram.
 5. ``trials`` and ``events`` are labelled yes/no events by name. A trial enters once, when its answer is known, and its
    event (if it was one) in the same step: between two snapshots there are never more new events than new trials.
 """
@@ -21,13 +21,13 @@ import msgspec
 
 from gateway.core.errors import EvidenceError
 from gateway.core.stats.histogram import BUCKET_MAX
+from gateway.core.stats.outcomes import NAMES
 
 Key = TypeVar("Key", int, str)
 
-NUMBERS = ("requests", "errors", "client_errors", "overload", "assigned")
-FAILURES = ("errors", "client_errors", "overload")
-# The labels under which a sticky route's sessions are counted, by failure class (proxy/units.py).
-UNIT_EVENTS = {failure: f"session:{failure}" for failure in FAILURES}
+NUMBERS = ("requests", "assigned")
+# The labels under which a sticky route's sessions are counted, by class (proxy/units.py).
+UNIT_EVENTS = {name: f"session:{name}" for name in NAMES}
 HISTOGRAMS = ("latency", "duration", "gap", "aborted")
 # Of these a request has one entry at most.
 PER_REQUEST = ("latency", "duration", "gap")
@@ -46,9 +46,7 @@ class Counts(msgspec.Struct):
     """
 
     requests: int = 0
-    errors: int = 0
-    client_errors: int = 0
-    overload: int = 0
+    outcomes: dict[str, int] = msgspec.field(default_factory=dict)
     latency: dict[int, int] = msgspec.field(default_factory=dict)
     duration: dict[int, int] = msgspec.field(default_factory=dict)
     assigned: int = 0
@@ -61,9 +59,7 @@ class Counts(msgspec.Struct):
         """A snapshot that later increments do not touch."""
         return Counts(
             self.requests,
-            self.errors,
-            self.client_errors,
-            self.overload,
+            dict(self.outcomes),
             dict(self.latency),
             dict(self.duration),
             self.assigned,
@@ -72,6 +68,14 @@ class Counts(msgspec.Struct):
             dict(self.trials),
             dict(self.events),
         )
+
+    def of(self, outcome: str) -> int:
+        """How many requests were in this class."""
+        return self.outcomes.get(outcome, 0)
+
+    def enter(self, outcome: str, requests: int = 1) -> None:
+        """Put so many of the requests into this class; ``requests`` itself is not touched."""
+        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + requests
 
     def label(self, name: str, happened: bool) -> None:
         """One labelled trial whose answer is known: ``happened`` or not."""
@@ -95,10 +99,8 @@ def merge(parts: Iterable[Counts]) -> Counts:
     out = Counts()
     for part in parts:
         out.requests += part.requests
-        out.errors += part.errors
-        out.client_errors += part.client_errors
-        out.overload += part.overload
         out.assigned += part.assigned
+        _add(out.outcomes, part.outcomes)
         _add(out.latency, part.latency)
         _add(out.duration, part.duration)
         _add(out.gap, part.gap)
@@ -115,9 +117,7 @@ def delta(new: Counts, old: Counts) -> Counts:
     """
     out = Counts(
         new.requests - old.requests,
-        new.errors - old.errors,
-        new.client_errors - old.client_errors,
-        new.overload - old.overload,
+        _minus("outcomes", new.outcomes, old.outcomes),
         _minus("latency", new.latency, old.latency),
         _minus("duration", new.duration, old.duration),
         new.assigned - old.assigned,
@@ -126,17 +126,20 @@ def delta(new: Counts, old: Counts) -> Counts:
         _minus("trials", new.trials, old.trials),
         _minus("events", new.events, old.events),
     )
-    if min(out.requests, out.errors, out.client_errors, out.overload, out.assigned) < 0:
+    if min(out.requests, out.assigned) < 0:
         raise EvidenceError(f"counts went backwards: {old.requests} requests before, {new.requests} now")
     return out
 
 
 def check(counts: Counts) -> None:
     """Raise EvidenceError for counts that cannot be true: negative, more events than trials, alien buckets or names."""
-    for name in FAILURES:
-        value = getattr(counts, name)
+    for name, value in counts.outcomes.items():
+        if name not in NAMES:
+            raise EvidenceError(f"{name[:LABEL_LENGTH_MAX]!r} is no class of outcomes")
         if value < 0 or value > counts.requests:
             raise EvidenceError(f"{name} is {value} of {counts.requests} requests")
+    if (classed := sum(counts.outcomes.values())) > counts.requests:
+        raise EvidenceError(f"the classes of outcomes hold {classed} of {counts.requests} requests")
     if counts.requests < 0 or counts.assigned < 0:
         raise EvidenceError(f"{counts.requests} requests of {counts.assigned} assigned")
     for name in HISTOGRAMS:

@@ -3,7 +3,7 @@
 Rules:
 
 1. What was seen before was checked then. So what is true of the new part alone is true of the whole: every condition of
-   `counts.check` is a sum's (no negative ones, no more failures, entries or events than requests or trials).
+   `counts.check` is a sum's (no negative ones, no more classed, entries or events than requests or trials).
 2. Only names that were not known have to be looked at one by one.
 3. Whatever is not plainly true is None here: then `counts.check` and `counts.delta` look closer, and say what is wrong.
 """
@@ -23,6 +23,7 @@ from gateway.core.stats.counts import (
     Key,
 )
 from gateway.core.stats.histogram import BUCKET_MAX
+from gateway.core.stats.outcomes import NAMES
 
 # Beyond this, floats no longer tell neighbouring counts apart.
 COUNT_MAX = 1 << 53
@@ -35,21 +36,30 @@ def gained(new: Counts, old: Counts, unread: Collection[str] = ()) -> Counts | N
     """
     try:
         out = _numbers(new, old)
-        return out if out is not None and _histograms(out, new, old, unread) and _labels(out, new, old) else None
+        if out is None or not _outcomes(out, new, old) or not _histograms(out, new, old, unread):
+            return None
+        return out if _labels(out, new, old) else None
     except TypeError:
         # Something that is no number, or that cannot be a name.
         return None
 
 
 def _numbers(new: Counts, old: Counts) -> Counts | None:
-    numbers = (new.requests, new.errors, new.client_errors, new.overload, new.assigned)
+    numbers = (new.requests, new.assigned)
     if {*map(type, numbers)} != {int} or max(numbers) > COUNT_MAX or 0 < new.assigned < new.requests:
         return None
     requests, assigned = new.requests - old.requests, new.assigned - old.assigned
-    failures = (new.errors - old.errors, new.client_errors - old.client_errors, new.overload - old.overload)
-    if assigned < 0 or min(failures) < 0 or max(failures) > requests:
-        return None
-    return Counts(requests, *failures, assigned=assigned)
+    return None if min(requests, assigned) < 0 else Counts(requests, assigned=assigned)
+
+
+def _outcomes(out: Counts, new: Counts, old: Counts) -> bool:
+    if not new.outcomes and not old.outcomes:
+        return type(new.outcomes) is dict
+    more = _more(new.outcomes, old.outcomes)
+    if more is None or any(name not in NAMES for name in more[1]):
+        return False
+    out.outcomes = more[0]
+    return sum(more[0].values()) <= out.requests
 
 
 def _histograms(out: Counts, new: Counts, old: Counts, unread: Collection[str]) -> bool:

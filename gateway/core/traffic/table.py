@@ -193,6 +193,8 @@ class Route(msgspec.Struct, frozen=True):
     tap: Tap | None = None
     # Protocols (lower case) that a client may switch to; a wish for any other is answered as an ordinary request.
     upgrades: tuple[str, ...] = ("websocket",)
+    # Statuses that are ordinary answers here: they count as ``ok`` (core/stats/outcomes.py).
+    exempt_statuses: tuple[int, ...] = ()
     # Whether a client that ends its sending side still gets its answers (True), or has given up.
     serves_half_closed: bool = True
     # Whether requests go to the backend as they come in, for dialogues in one exchange; otherwise once they flow.

@@ -53,7 +53,7 @@ class World:
     def answer(self, counts: Counts, error: bool, latency_us: float) -> None:
         bucket = bucket_of(int(latency_us))
         counts.requests += 1
-        counts.errors += error
+        counts.enter("errors", error)
         counts.latency[bucket] = counts.latency.get(bucket, 0) + 1
         counts.duration[bucket] = counts.duration.get(bucket, 0) + 1
 

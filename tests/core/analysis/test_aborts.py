@@ -10,9 +10,10 @@ import pytest
 from gateway.core.analysis import AnalysisSpec, AnalysisState, Evidence, LatencySpec, Mode, RateSpec, judge
 from gateway.core.analysis.types import Analysis
 from gateway.core.stats import EpochCounts, bucket_of
+from tests.support.specs import silent
 
 SILENT = RateSpec(mode=Mode.OFF)
-SPEC = AnalysisSpec(errors=SILENT, client_errors=SILENT, overload=SILENT, latency=LatencySpec(slice_s=0.3))
+SPEC = AnalysisSpec(**silent(), latency=LatencySpec(slice_s=0.3))
 
 
 def run(

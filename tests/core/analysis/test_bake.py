@@ -104,7 +104,7 @@ class Holdout:
                 bucket = bucket_of(int(2_000 * math.exp(0.4 * self.random.gauss(0, 1))) + added_us * canary)
                 counts.assigned += 1
                 counts.requests += 1
-                counts.errors += event
+                counts.enter("errors", event)
                 counts.label("by_request", event)
                 counts.label("by_slice", event)
                 counts.latency[bucket] = counts.latency.get(bucket, 0) + 1
@@ -170,7 +170,9 @@ def test_a_time_that_is_none_is_refused(bake_s: float) -> None:
 
 
 def test_what_was_learnt_about_stable_stays() -> None:
-    entry = EpochCounts("r", 1, 500, Counts(900, 90, latency={300: 900}), Counts(100, 10, latency={300: 100}))
+    entry = EpochCounts(
+        "r", 1, 500, Counts(900, {"errors": 90}, latency={300: 900}), Counts(100, {"errors": 10}, latency={300: 100})
+    )
     state, _ = judge(AnalysisSpec(), AnalysisState.fresh(AnalysisSpec()), Evidence(0.0, (entry,)))
     baked = bake(state, 10.0)
     assert baked.latency.past == state.latency.past and baked.intake == state.intake

@@ -8,6 +8,7 @@ import pytest
 
 from gateway.core.analysis import AnalysisSpec, EventSpec, GuardrailSpec, LatencySpec, Mode, RateSpec
 from gateway.core.analysis.budget import bad_needed, blamed, log_shares
+from gateway.core.analysis.spec import RATE_METRICS
 
 FULL = AnalysisSpec(
     duration=LatencySpec(),
@@ -30,8 +31,7 @@ def test_the_parts_of_alpha_add_up(spec: AnalysisSpec, baking: bool) -> None:
 
 def test_what_is_off_has_no_share_and_the_order_is_the_reports() -> None:
     assert list(log_shares(FULL)) == [
-        "errors",
-        "client_errors",
+        *(name for name in RATE_METRICS if name != "overload"),
         "latency",
         "duration",
         "gap",

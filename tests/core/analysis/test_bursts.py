@@ -153,9 +153,11 @@ def test_a_pause_while_nobody_looks_is_a_pause_all_the_same(weight: float) -> No
         ours = round(20 * weight)
         for look in range(1, 701):
             # Both arms fail now and then; for 300 ms all of the canary's requests do.
-            stable.requests, stable.errors = stable.requests + 20 - ours, stable.errors + (look % 25 == 0)
+            stable.requests += 20 - ours
+            stable.enter("errors", look % 25 == 0)
             failing = ours if 600 <= look < 603 else look % 100 == 50
-            canary.requests, canary.errors = canary.requests + ours, canary.errors + failing
+            canary.requests += ours
+            canary.enter("errors", failing)
             if look not in late:
                 entry = EpochCounts("r", 1, round(10_000 * weight), stable.copy(), canary.copy())
                 state, analysis = judge(spec, state, Evidence(look / 10, (entry,)))
@@ -241,7 +243,7 @@ def test_the_judge_forgives_pauses_and_not_death(burst_s: float, pauses_harm: bo
             (canary, 10, 5 <= second % 30 < 5.3 or second >= 60),
         ):
             arm.requests += n
-            arm.errors += n if paused else int(rng.binomial(n, 0.001))
+            arm.enter("errors", n if paused else int(rng.binomial(n, 0.001)))
             arm.latency[100] = arm.latency.get(100, 0) + n
         entry = EpochCounts("r", 1, 500, stable.copy(), canary.copy())
         state, analysis = judge(spec, state, Evidence(second, (entry,)))

@@ -16,6 +16,7 @@ from gateway.core.analysis.rates import bad_guesses, directions_of, ok_guesses
 from gateway.core.analysis.spec import Unit, Worse
 from gateway.core.errors import InvalidValueError
 from gateway.core.stats import Counts, EpochCounts
+from tests.support.specs import silent
 
 TOLERANCES = [(1.0, 0.0), (1.5, 0.0), (1.0, 0.02), (1.5, 0.02), (3.0, 0.3)]
 GRID = [0.0, 1e-4, 0.01, 0.03, 0.06, 0.3, 0.7, 0.98, 1.0]
@@ -25,9 +26,7 @@ SILENT = RateSpec(mode=Mode.OFF)
 def only(*events: EventSpec, **changes: Any) -> AnalysisSpec:
     """A spec in which these events alone decide."""
     return AnalysisSpec(
-        errors=SILENT,
-        client_errors=SILENT,
-        overload=SILENT,
+        **silent(),
         latency=LatencySpec(mode=Mode.OFF),
         events=events,
         **changes,

@@ -23,7 +23,7 @@ from gateway.core.analysis import (
 from gateway.core.analysis.eprocess import worse_by_margin
 from gateway.core.analysis.explain import likely
 from gateway.core.analysis.limit import information, requests_at_limit
-from gateway.core.analysis.spec import Unit, Worse
+from gateway.core.analysis.spec import RATE_METRICS, Unit, Worse
 from gateway.core.analysis.types import Analysis, Finding, Verdict
 from gateway.core.stats import Counts, EpochCounts
 from gateway.core.stats.counts import UNIT_EVENTS
@@ -110,7 +110,8 @@ def test_where_failures_clump_more_is_needed_by_as_much(make_world: Make) -> Non
         # Each arm pauses for 300 ms, every four seconds, never both.
         paused = look % 40 < 3, look % 40 in (20, 21, 22)
         for counts, requests, failing in ((entry.stable, 16, paused[0]), (entry.canary, 4, paused[1])):
-            counts.requests, counts.errors = counts.requests + requests, counts.errors + requests * failing
+            counts.requests += requests
+            counts.enter("errors", requests * failing)
         analysis = world.judge()
     found = shown(world, analysis)["errors"]
     assert "to be proven" in found.reason, found.reason
@@ -136,7 +137,8 @@ def test_what_is_needed_is_told_in_the_metrics_own_unit() -> None:
 
 def test_every_kind_of_metric_can_be_shown_and_sent(findings: dict[str, Finding]) -> None:
     assert set(findings) == {
-        *("errors", "client_errors", "overload", "latency", "duration", "clicked", "bought", "voted", "never"),
+        *RATE_METRICS,
+        *("latency", "duration", "clicked", "bought", "voted", "never"),
         *("guardrail:errors", "guardrail:latency>100ms", "sample_ratio"),
     }
     assert findings["never"].verdict is Verdict.NODATA and "no canary trials yet" in findings["never"].reason

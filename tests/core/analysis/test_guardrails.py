@@ -15,21 +15,19 @@ from gateway.core.analysis import (
     GuardrailSpec,
     LatencySpec,
     Mode,
-    RateSpec,
     judge,
 )
 from gateway.core.analysis.guardrails import ODDS_RATIOS, request_gains, seen, slice_gains
 from gateway.core.analysis.types import Analysis
 from gateway.core.errors import InvalidValueError
 from gateway.core.stats import Counts, EpochCounts, bucket_of
-
-SILENT = RateSpec(mode=Mode.OFF)
+from tests.support.specs import silent
 
 
 def only(*guardrails: GuardrailSpec) -> AnalysisSpec:
     """A spec in which these guardrails alone decide."""
     off = LatencySpec(mode=Mode.OFF)
-    return AnalysisSpec(errors=SILENT, client_errors=SILENT, overload=SILENT, latency=off, guardrails=guardrails)
+    return AnalysisSpec(**silent(), latency=off, guardrails=guardrails)
 
 
 @pytest.mark.parametrize("limit", [1e-6, 0.001, 0.01, 0.3, 0.99])
@@ -61,7 +59,7 @@ def run(spec: AnalysisSpec, seed: int, rate: float, ticks: int = 200, stable: fl
             for _ in range(n):
                 event = rng.random() < p
                 counts.requests += 1
-                counts.errors += event
+                counts.enter("errors", event)
                 counts.label("nan", event)
                 bucket = bucket_of(900_000 if event else 1_000)
                 counts.latency[bucket] = counts.latency.get(bucket, 0) + 1
@@ -94,15 +92,8 @@ def test_a_canary_below_the_limit_is_left_alone(guardrail: GuardrailSpec) -> Non
 
 
 def test_watched_at_every_tick_a_canary_on_the_limit_is_convicted_less_often_than_alpha() -> None:
-    spec = AnalysisSpec(alpha_rollback=0.1, guardrails=(GuardrailSpec("errors", 0.05),), errors=SILENT)
-    spec = AnalysisSpec(
-        alpha_rollback=0.1,
-        errors=SILENT,
-        client_errors=SILENT,
-        overload=SILENT,
-        latency=LatencySpec(mode=Mode.OFF),
-        guardrails=spec.guardrails,
-    )
+    off = LatencySpec(mode=Mode.OFF)
+    spec = AnalysisSpec(alpha_rollback=0.1, **silent(), latency=off, guardrails=(GuardrailSpec("errors", 0.05),))
     alarms = sum(run(spec, seed, 0.05, 100).verdict == "FAIL" for seed in range(60))
     # 10 % of 60 is 6; more than 13 would happen less than once in 200.
     assert alarms <= 13, f"{alarms} false alarms of 60, seeds 0..59"
@@ -121,8 +112,7 @@ def test_a_guardrail_never_passes_and_does_not_hold_a_pass_back() -> None:
     assert (alone.verdict, alone.findings[0].verdict) == ("UNDECIDED", "UNDECIDED")
     assert "prove nothing" in alone.reason
     spec = AnalysisSpec(
-        client_errors=SILENT,
-        overload=SILENT,
+        **silent("errors"),
         latency=LatencySpec(mode=Mode.OFF),
         guardrails=(GuardrailSpec("errors", 0.5),),
     )

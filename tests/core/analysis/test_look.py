@@ -70,7 +70,7 @@ def test_twins_stay_twins_whatever_lies_between_them() -> None:
     rng = random.Random(5)
     off = RateSpec(mode=Mode.OFF)
     for middle in (RateSpec(), off, RateSpec(margin_ratio=3.0)):
-        state, specs = rates.fresh(), (RateSpec(), middle, RateSpec())
+        state, specs = rates.fresh(3), (RateSpec(), middle, RateSpec())
         tests = [rates.PairSpec(spec, event) for event, spec in enumerate(specs)]
         for epoch in range(1, 40):
             same, own = rng.randrange(3), rng.randrange(3)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from gateway.core.analysis import AnalysisSpec, LatencySpec, Mode, RateSpec, budget
+from gateway.core.analysis import AnalysisSpec, LatencySpec, MetricShares, Mode, RateSpec, budget
 from gateway.core.analysis.planning import (
     PRICE_DETECT_NATS,
     PRICE_PROVE_NATS,
@@ -24,13 +24,12 @@ from gateway.core.analysis.planning import (
 )
 from gateway.core.analysis.proposals import asked, proposals
 from gateway.core.errors import InvalidValueError
+from tests.support.specs import silent
 
 LADDER = (Rung(100), Rung(500), Rung(2500), Rung(5000))
 NO_LATENCY = LatencySpec(mode=Mode.ADVISE)
 # One metric, failures taken as they come: what can be computed by hand.
-ONLY_ERRORS = AnalysisSpec(
-    client_errors=RateSpec(mode=Mode.ADVISE), overload=RateSpec(mode=Mode.ADVISE), latency=NO_LATENCY, burst_s=0.0
-)
+ONLY_ERRORS = AnalysisSpec(**silent("errors", mode=Mode.ADVISE), latency=NO_LATENCY, burst_s=0.0)
 GUARDED = msgspec.structs.replace(ONLY_ERRORS, burst_s=0.3)
 RESULTS = Path(__file__).parents[3] / "loadtests" / "statistics" / "results"
 WEIGHTS_BP = (100, 500, 1000, 2500, 5000)
@@ -77,8 +76,9 @@ def test_one_deciding_metric_at_one_percent_costs_the_measured_factor() -> None:
 
 
 def test_a_metric_pays_for_its_share_of_alpha() -> None:
-    # All four decide: errors has half of alpha_rollback, which costs log 2 more.
-    step = forecast(question(spec=AnalysisSpec(burst_s=0.0))).steps[0]
+    # Half of alpha_rollback costs log 2 more.
+    spec = AnalysisSpec(**silent("errors", "overload"), shares=MetricShares(errors=0.5, overload=0.25, latency=0.25))
+    step = forecast(question(spec=msgspec.structs.replace(spec, burst_s=0.0))).steps[0]
     wanted = (math.log(100) + PRICE_DETECT_NATS + math.log(2)) / math.log(100)
     assert step.detect.engine.time_s == pytest.approx(wanted * step.detect.limit.time_s)
 

@@ -26,7 +26,7 @@ def highest(
     rng: random.Random, weight_at: Callable[[int], float], rate_at: Callable[[int], tuple[float, float]], requests: int
 ) -> tuple[RateState, float, int]:
     """The test watched after every batch: its state, the highest log E_bad, and the request at which 1/alpha fell."""
-    state, needed, top, when = rates.fresh().metrics[0], math.log(1 / ALPHA), 0.0, requests
+    state, needed, top, when = rates.fresh(len(SPECS)).metrics[0], math.log(1 / ALPHA), 0.0, requests
     part = [0, 0, 0, 0]
     for i in range(requests):
         arm = rng.random() < weight_at(i)
@@ -68,7 +68,7 @@ def test_watched_at_every_moment_an_equal_canary_is_convicted_less_often_than_al
 def test_a_canary_at_the_margin_is_passed_less_often_than_alpha() -> None:
     runs, passed = 100, 0
     for seed in range(runs):
-        rng, state, best = random.Random(seed), rates.fresh().metrics[0], 0.0
+        rng, state, best = random.Random(seed), rates.fresh(len(SPECS)).metrics[0], 0.0
         for _ in range(100):
             batch = Batch(
                 sum(rng.random() < 0.02 for _ in range(30)), 30, sum(rng.random() < 0.03 for _ in range(10)), 10
@@ -90,7 +90,7 @@ def test_conviction_comes_near_the_information_limit(p_s: float, p_c: float, w: 
 
 
 def test_a_canary_that_breaks_after_a_long_healthy_life_is_convicted_within_twenty_failures() -> None:
-    state = rates.fresh().metrics[0]
+    state = rates.fresh(len(SPECS)).metrics[0]
     for _ in range(5_000):
         state = rates.bet(state, SPEC, Batch(0, 95, 0, 5))
     failures = 0
@@ -108,7 +108,7 @@ def take(state: RatesState, arrivals: list[Arrival], live: list[int]) -> RatesSt
 
 
 def test_a_batch_waits_for_both_arms_and_until_it_could_convict() -> None:
-    state = take(rates.fresh(), [arrival(500, 0)], [1])
+    state = take(rates.fresh(len(SPECS)), [arrival(500, 0)], [1])
     assert state.batches == 0
     assert wealth.log_e(state.metrics[0].bad) == pytest.approx(0.0, abs=1e-12)
     # One failure in 501 answers is no proof yet (about 60 of 200), two are.
@@ -122,13 +122,13 @@ def test_closing_never_looks_at_the_outcomes_of_its_own_batch() -> None:
     rng = random.Random(1)
     for _ in range(200):
         stable, canary = rng.randrange(1, 60), rng.randrange(1, 10)
-        failing = Arrival(1, Counts(stable, stable), Counts(canary, rng.randrange(canary + 1)))
-        closed = [take(rates.fresh(), [one], [1]).batches for one in (arrival(stable, canary), failing)]
+        failing = Arrival(1, Counts(stable, {"errors": stable}), Counts(canary, {"errors": rng.randrange(canary + 1)}))
+        closed = [take(rates.fresh(len(SPECS)), [one], [1]).batches for one in (arrival(stable, canary), failing)]
         assert closed[0] == closed[1], (stable, canary)
 
 
 def test_a_batch_that_cannot_convict_closes_at_its_largest_and_an_older_epoch_closes_its_last() -> None:
-    state = rates.fresh()
+    state = rates.fresh(len(SPECS))
     for _ in range(100):
         state = take(state, [arrival(200, rates.SCARCE_MAX)], [1])
     assert state.batches == 100
@@ -139,7 +139,7 @@ def test_a_batch_that_cannot_convict_closes_at_its_largest_and_an_older_epoch_cl
 
 
 def test_pending_batches_of_epochs_that_left_are_forgotten() -> None:
-    state = take(rates.fresh(), [arrival(5, 0)], [1])
+    state = take(rates.fresh(len(SPECS)), [arrival(5, 0)], [1])
     assert take(state, [], []).pending == {}
 
 
@@ -160,17 +160,17 @@ def test_stopped_wherever_it_stands_highest_the_mean_of_e_is_at_most_one(arms: s
             return
         for event, odds in ((1, rate), (0, 1.0 - rate)):
             if odds:
-                one = Counts(1, event)
+                one = Counts(1, {"errors": event})
                 new = Arrival(1, one, Counts()) if left[0] == "s" else Arrival(1, Counts(), one)
                 after = rates.take(state, SPECS, [new], [1], (math.log(3.0),) * 3)
                 walk(after, left[1:], chance * odds, wait)
 
-    walk(rates.fresh(), arms, 1.0, levels)
+    walk(rates.fresh(len(SPECS)), arms, 1.0, levels)
     assert all(value <= 1 + 1e-12 for value in mean.values()), mean
 
 
 def test_the_stable_guess_follows_the_last_traffic() -> None:
-    state = rates.fresh().metrics[0]
+    state = rates.fresh(len(SPECS)).metrics[0]
     for _ in range(50):
         state = rates.bet(state, SPEC, Batch(0, 1000, 0, 10))
     for _ in range(50):

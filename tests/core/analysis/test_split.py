@@ -72,6 +72,6 @@ def test_a_failing_canary_is_rolled_back_even_if_the_split_is_broken() -> None:
         for counts, n in ((entry.stable, 50), (entry.canary, 50)):
             counts.assigned += n
             counts.requests += n
-        entry.canary.errors += 50
+        entry.canary.enter("errors", 50)
         state, analysis = judge(spec, state, Evidence(0.1 * tick, (entry,)))
     assert analysis.verdict == "FAIL" and "errors" in analysis.causes

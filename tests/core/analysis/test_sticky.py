@@ -13,7 +13,7 @@ def counts(requests: int, errors: int, sessions: int, failed: int) -> Counts:
     labels = UNIT_EVENTS.values()
     return Counts(
         requests,
-        errors,
+        {"errors": errors},
         trials=dict.fromkeys(labels, sessions),
         events={UNIT_EVENTS["errors"]: failed} if failed else {},
     )

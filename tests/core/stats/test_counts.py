@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from gateway.core.errors import EvidenceError
 from gateway.core.stats.counts import Counts, check, delta, merge
 from gateway.core.stats.histogram import BUCKET_MAX
+from gateway.core.stats.outcomes import NAMES
 
 histograms = st.dictionaries(st.integers(0, BUCKET_MAX), st.integers(1, 1000), max_size=6)
 
@@ -18,13 +19,12 @@ def counts(draw: st.DrawFn) -> Counts:
     """Counts that can be true."""
     latency, duration, gap, aborted = (draw(histograms) for _ in range(4))
     requests = draw(st.integers(0, 1000)) + max(sum(part.values()) for part in (latency, duration, gap))
-    events = st.integers(0, requests)
+    classes = draw(st.dictionaries(st.sampled_from(NAMES), st.integers(1, 100), max_size=4))
+    requests += sum(classes.values())
     trials = draw(st.dictionaries(st.sampled_from("abc"), st.integers(1, 1000), max_size=3))
     labelled = {name: draw(st.integers(1, n)) for name, n in trials.items() if draw(st.booleans())}
     assigned = draw(st.integers(0, 5000))
-    return Counts(
-        requests, draw(events), draw(events), draw(events), latency, duration, assigned, gap, aborted, trials, labelled
-    )
+    return Counts(requests, classes, latency, duration, assigned, gap, aborted, trials, labelled)
 
 
 @given(st.lists(counts(), max_size=5), st.randoms())
@@ -62,9 +62,11 @@ def test_deltas_add_up_whatever_was_skipped(a: Counts, b: Counts, c: Counts) -> 
 def test_a_copy_is_not_touched_by_later_increments(original: Counts) -> None:
     copy = original.copy()
     original.requests += 1
+    original.enter("redirects")
     original.latency[0] = original.latency.get(0, 0) + 1
     original.label("a", True)
     assert copy.requests == original.requests - 1
+    assert copy.of("redirects") == original.of("redirects") - 1
     assert copy.events.get("a", 0) == original.events["a"] - 1
     assert copy.latency.get(0, 0) == original.latency[0] - 1
 
@@ -78,8 +80,8 @@ def test_counts_that_can_be_true_pass_the_check(true: Counts) -> None:
     ("new", "old"),
     [
         (Counts(4), Counts(5)),
-        (Counts(5, 1), Counts(5, 2)),
-        (Counts(5, overload=0), Counts(5, overload=1)),
+        (Counts(5, {"errors": 1}), Counts(5, {"errors": 2})),
+        (Counts(5, {"overload": 0}), Counts(5, {"overload": 1})),
         (Counts(5, latency={3: 1}), Counts(5, latency={3: 2})),
         (Counts(5), Counts(5, latency={3: 2})),
         (Counts(5), Counts(5, duration={3: 2})),
@@ -99,8 +101,11 @@ def test_counts_that_went_backwards_are_refused(new: Counts, old: Counts) -> Non
     "false",
     [
         Counts(-1),
-        Counts(2, errors=3),
-        Counts(2, client_errors=-1),
+        Counts(2, {"errors": 3}),
+        Counts(2, {"client_errors": -1}),
+        Counts(2, {"errors": 1, "not_found": 2}),
+        Counts(2, {"ok": 1}),
+        Counts(2, {"": 0}),
         Counts(2, latency={5: 3}),
         Counts(2, latency={5: -1, 6: 2}),
         Counts(2, duration={BUCKET_MAX + 1: 1}),

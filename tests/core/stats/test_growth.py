@@ -23,7 +23,7 @@ def answered(counts: Counts, rng: random.Random, requests: int) -> Counts:
     more.assigned += requests
     for _ in range(requests):
         more.requests += 1
-        more.errors += rng.random() < 0.2
+        more.enter("errors", rng.random() < 0.2)
         for name in HISTOGRAMS:
             histogram = getattr(more, name)
             bucket = rng.randrange(40)
@@ -80,7 +80,7 @@ FAULTS = {
     "a bucket that is none": lambda c: c.aborted.update({"x": 1}),
     "a known bucket as a float": lambda c: c.gap.update({float(b := next(iter(c.gap))): c.gap.pop(b)}),
     "more latencies than requests": lambda c: c.latency.update({1: 10**6}),
-    "more errors than requests": lambda c: setattr(c, "errors", c.requests + 1),
+    "more errors than requests": lambda c: c.enter("errors", c.requests),
     "requests went backwards": lambda c: setattr(c, "requests", 1),
     "fewer assigned than answered": lambda c: setattr(c, "assigned", 1),
     "no whole requests": lambda c: setattr(c, "requests", float(c.requests)),
@@ -116,7 +116,7 @@ def test_nothing_untrue_passes_that_a_closer_look_refuses() -> None:
         if histogram:
             name = rng.choice(list(histogram))
             histogram[name] += rng.choice((-2, -1, 1, 2))
-        new.errors += rng.choice((-1, 0, 0, 1, 3))
+        new.enter("errors", rng.choice((-1, 0, 0, 1, 3)))
         try:
             check(new)
             expected = delta(new, old)
