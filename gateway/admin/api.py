@@ -13,14 +13,14 @@ from starlette.types import ASGIApp
 from gateway.admin import bodies, intake, preconditions, stream
 from gateway.admin.audit import AuditTrail
 from gateway.admin.decode import one_line
+from gateway.admin.exposition import Exposition, takes_gzip
 from gateway.admin.plans import plan_of
 from gateway.admin.waits import WAIT_S_MAX, Waits
 from gateway.control.api import ControlPlane
+from gateway.control.metrics import takes_openmetrics
 from gateway.control.views import RolloutView
 from gateway.core.rollout.types import Phase
 
-# The exposition and its content type, in the format that an Accept header asks for.
-Metrics = Callable[[str], tuple[bytes, str]]
 Handler = Callable[[Request], Awaitable[Any]]
 PAGE_DEFAULT = 50
 PAGE_MAX = 200
@@ -33,7 +33,7 @@ class Api:
     def __init__(
         self,
         control: ControlPlane,
-        metrics: Metrics,
+        metrics: Exposition,
         streams: stream.Streams,
         trail: AuditTrail,
         route_tag: Callable[[str], str],
@@ -190,8 +190,12 @@ class Api:
 
     async def show_metrics(self, request: Request) -> Response:
         """The metrics, in OpenMetrics' format when that is asked for, else in Prometheus's own."""
-        content, content_type = self._metrics(request.headers.get("accept", ""))
-        return Response(content, headers={"content-type": content_type, "vary": "accept"})
+        accept = ", ".join(request.headers.getlist("accept"))
+        answer = await self._metrics.answer(openmetrics=takes_openmetrics(accept))
+        headers = {"content-type": answer.content_type, "vary": "accept, accept-encoding"}
+        if takes_gzip(", ".join(request.headers.getlist("accept-encoding"))):
+            return Response(answer.zipped, headers=headers | {"content-encoding": "gzip"})
+        return Response(answer.body, headers=headers)
 
     async def show_health(self, _: Request) -> Response:
         """Whether the process lives; asks nothing of anyone."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway.admin import problems
-from gateway.admin.api import Api, Handler, Metrics, constant
+from gateway.admin.api import Api, Handler, constant
+from gateway.admin.attempts import Attempts
 from gateway.admin.audit import AuditTrail
 from gateway.admin.config_api import ConfigApi
 from gateway.admin.configuring import Configuring
+from gateway.admin.exposition import Exposition, Scraped
 from gateway.admin.guard import Guard
 from gateway.admin.openapi import description
 from gateway.admin.operations import OPERATIONS, Operation
@@ -35,18 +37,19 @@ def build_admin(
     control: ControlPlane,
     configuring: Configuring,
     *,
-    metrics: Metrics,
+    metrics: Callable[[], Scraped],
     keys: Sequence[Key] = (),
     clients: Sequence[ClientConfig] = (),
     keyring: Keyring | None = None,
     state_dir: Path | None = None,
     clock: Clock | None = None,
+    attempts: Attempts | None = None,
 ) -> Starlette:
     """The application for the admin listener.
 
     ``keys`` and ``clients`` say who is let in, or a ``keyring`` made of them does; without any the listener must be on
     loopback or a file, and nobody is asked.
-    ``metrics`` gives the exposition and its content type for an Accept header. The audit trail and the remembered
+    ``metrics`` collects the values of one moment, for the exposition. The audit trail and the remembered
     idempotency keys are kept in ``state_dir``, in memory alone without one. Serve it with `server.AdminServer`, or call
     ``app.state.streams.end()`` when the server is told to stop: event streams do not end by themselves.
     """
@@ -55,14 +58,16 @@ def build_admin(
     trail = AuditTrail(clock, None if state_dir is None else state_dir / "audit.jsonl")
     replays = Replays(clock, None if state_dir is None else state_dir / "idempotency.jsonl")
     config_api = ConfigApi(control, configuring)
-    api = Api(control, metrics, streams, trail, config_api.route_tag)
+    api = Api(control, Exposition(metrics, clock), streams, trail, config_api.route_tag)
     app = Starlette(
         routes=[
             Route(operation.path, _endpoint(operation, replays, config_api, api), methods=[operation.method])
             for operation in OPERATIONS
         ],
         middleware=[
-            Middleware(Guard, keyring=keyring or Keyring(keys, clients), trail=trail),
+            Middleware(
+                Guard, keyring=keyring or Keyring(keys, clients), trail=trail, attempts=attempts or Attempts(clock)
+            ),
             Middleware(problems.Faults),
         ],
         exception_handlers={

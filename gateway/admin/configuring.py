@@ -33,6 +33,7 @@ from gateway.config.watching import watched
 from gateway.control.api import ControlPlane
 from gateway.core.errors import ConflictError, InvalidValueError, JournalError, NotFoundError
 from gateway.core.rollout.types import Phase
+from gateway.core.traffic.table import RoutingTable
 from gateway.runtime.clock import Clock, iso
 
 CHANGEABLE = ("backends", "routes")
@@ -106,6 +107,7 @@ class Configuring:
         self._path = path
         self._text = text
         self.config = config
+        self._etag = config, tag(plain(config))
         self._rules = AddressRules(config.admin.backend_allow, own)
         self._turn = asyncio.Lock()
         # Where those that the file names are is the file's business.
@@ -123,7 +125,10 @@ class Configuring:
     @property
     def etag(self) -> str:
         """What names the configuration in force."""
-        return tag(plain(self.config))
+        named, etag = self._etag
+        if named is not self.config:
+            self._etag = named, etag = self.config, tag(plain(self.config))
+        return etag
 
     @property
     def source(self) -> Source:
@@ -152,10 +157,8 @@ class Configuring:
         """
         async with self._turn:
             expect()
-            tree = restored(tree, plain(self.config))
-            new = await self._checked(_written(tree) if text is None else text)
-            change = self._change(new)
-            self._refuse_restarts(new, (*CHANGEABLE, *IN_THE_FILE) if from_file else CHANGEABLE)
+            changeable = (*CHANGEABLE, *IN_THE_FILE) if from_file else CHANGEABLE
+            new, change = await asyncio.to_thread(self._understood, tree, text, changeable)
             self._refuse_amid_rollouts(new)
             if why := await refusals(self._rules, endpoints_of(new) - endpoints_of(self.config) - self._trusted):
                 raise ProblemError("address-not-allowed", "; ".join(why))
@@ -177,11 +180,18 @@ class Configuring:
         except ConfigError as error:
             raise MistakesError(error.mistakes) from None
         # The file is the operator's own word: what it names is trusted.
-        config = await self._checked(text)
+        config = await asyncio.to_thread(self._checked, text)
         self._trusted |= endpoints_of(config)
         return await self.replace(plain(config), by, expect=expect, dry_run=dry_run, text=text, from_file=True)
 
-    async def _checked(self, text: bytes) -> GatewayConfig:
+    def _understood(self, tree: Any, text: bytes | None, changeable: tuple[str, ...]) -> tuple[GatewayConfig, Change]:
+        """What is asked for, and what it changes. On a thread: a large configuration takes seconds."""
+        new = self._checked(_written(restored(tree, plain(self.config))) if text is None else text)
+        change = self._change(new)
+        self._refuse_restarts(new, changeable)
+        return new, change
+
+    def _checked(self, text: bytes) -> GatewayConfig:
         """The configuration in the text; the TLS files that it newly names are looked at, the others work or are told.
 
         Raises MistakesError.
@@ -191,7 +201,7 @@ class Configuring:
             before = self.config.backends
             fresh = [n for n, b in new.backends.items() if b.tls and (n not in before or b.tls != before[n].tls)]
             if fresh:
-                await asyncio.to_thread(load, self._path, text=text, tls_of=fresh)
+                load(self._path, text=text, tls_of=fresh)
             return new
         except ConfigError as error:
             raise MistakesError(error.mistakes) from None
@@ -237,18 +247,26 @@ class Configuring:
                 )
 
     async def _swap(self, new: GatewayConfig, by: str) -> None:
-        before, stored = self._stored, None
-        if plain(new) != self._told:
-            text = yaml.safe_dump(plain(new), allow_unicode=True, sort_keys=False)
-            stored = Stored(sha256_of(self._text), text, by, iso(self._clock.wall_s()))
-        await self._keep(stored)
+        before = self._stored
+        await self._keep(await asyncio.to_thread(self._stored_form, new, by))
         try:
-            table = guarded(routing_table(new, epoch=0), self._trusted, new.admin.backend_allow)
+            table = await asyncio.to_thread(self._table, new)
             await self._control.reconfigure(new, table, by)
         except BaseException:
             await self._keep(before)
             raise
         self.config = new
+
+    def _stored_form(self, new: GatewayConfig, by: str) -> Stored | None:
+        """How it is kept; None where it is what the file says."""
+        tree = plain(new)
+        if tree == self._told:
+            return None
+        text = yaml.safe_dump(tree, allow_unicode=True, sort_keys=False)
+        return Stored(sha256_of(self._text), text, by, iso(self._clock.wall_s()))
+
+    def _table(self, new: GatewayConfig) -> RoutingTable:
+        return guarded(routing_table(new, epoch=0), self._trusted, new.admin.backend_allow)
 
     async def _keep(self, stored: Stored | None) -> None:
         try:
@@ -264,8 +282,8 @@ class Configuring:
     async def follow(self, text: bytes, by: str) -> None:
         """Go by what the file holds now, which the supervisor has read and checked: the file wins over the API."""
         async with self._turn:
-            new = reload(self._path, text)
-            table = routing_table(new, epoch=0)
+            new = await asyncio.to_thread(reload, self._path, text)
+            table = await asyncio.to_thread(routing_table, new, epoch=0)
             await self._control.reconfigure(new, table, by, file_sha256=sha256_of(text))
             self.config, self._text, self._told = new, text, plain(new)
             self._trusted = endpoints_of(new)

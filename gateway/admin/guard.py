@@ -12,6 +12,7 @@ Rules:
 4. Every wish is told to the audit trail and to the log ``gateway.audit``, also a refused one; so is whoever was not let
    in.
 5. Nothing that is answered may be stored.
+6. Who is not let in too often is told so (429), counted, and not recorded one by one (attempts.py).
 
 What a principal may do is asked at the operation (`app`), which knows the scope that it needs.
 
@@ -21,6 +22,7 @@ Source: RFC 9112, 3.2 (``Host``), RFC 6750 (bearer tokens), Fetch standard (``Or
 from __future__ import annotations
 
 import logging
+import math
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
@@ -29,6 +31,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.admin import intake, problems
+from gateway.admin.attempts import PER_MINUTE, Attempts
 from gateway.admin.audit import AuditEntry, AuditTrail
 from gateway.admin.principals import ANYBODY, Keyring, Refused
 
@@ -44,10 +47,11 @@ _log.setLevel(logging.INFO)  # who wished for what is on record however quiet th
 class Guard:
     """Let through what may pass; answer the rest."""
 
-    def __init__(self, app: ASGIApp, keyring: Keyring, trail: AuditTrail) -> None:
+    def __init__(self, app: ASGIApp, keyring: Keyring, trail: AuditTrail, attempts: Attempts) -> None:
         self._app = app
         self._keyring = keyring
         self._trail = trail
+        self._attempts = attempts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -78,6 +82,8 @@ class Guard:
             scope["principal"] = self._keyring.find(headers, scope.get("client_certificate"))
         except Refused as refused:
             scope["audit"]["problem"] = "unauthorized"
+            if not self._attempts.fail(_address(scope), "invalid" if "authorization" in headers else "missing"):
+                return self._limited(scope)
             error = ', error="invalid_token"' if "authorization" in headers else ""
             return problems.response("unauthorized", str(refused), path, {"www-authenticate": _CHALLENGE + error})
         if self._keyring.open and not _names_this_machine(headers.get("host", "")):
@@ -87,7 +93,16 @@ class Guard:
         else:
             return None
         scope["audit"]["problem"] = "cross-origin"
+        if not self._attempts.fail(_address(scope), "cross_origin"):
+            return self._limited(scope)
         return problems.response("cross-origin", why, path)
+
+    @staticmethod
+    def _limited(scope: Scope) -> ASGIApp:
+        scope["audit"]["limited"] = True
+        why = "too many requests from this address were not let in; requests with a valid token are answered as usual"
+        retry = {"retry-after": str(math.ceil(60 / PER_MINUTE))}
+        return problems.response("too-many-failures", why, scope["path"], retry)
 
     def _record(self, scope: Scope, headers: Headers, status: int) -> None:
         about: dict[str, Any] = scope["audit"]
@@ -95,13 +110,17 @@ class Guard:
         stranger = problem in ("unauthorized", "cross-origin")
         if scope["path"] in OPEN_PATHS or not (stranger or status == 403 or scope["method"] in _WISHES):
             return
+        if status == 403 and not stranger:
+            self._attempts.fail(_address(scope), "forbidden")
+        if "limited" in about:
+            return
         principal = scope["principal"]
         entry = AuditEntry(
             id=0,
             at="",
             principal=principal.name,
             actor=intake.actor(headers) if stranger else principal.actor(headers),
-            address=(scope.get("client") or ("unknown", 0))[0],
+            address=_address(scope),
             method=scope["method"],
             # The raw path is still percent-encoded, so that nobody can write log lines of their own.
             path=scope.get("raw_path", b"").decode("latin-1")[:_PATH_CHARS_MAX],
@@ -126,6 +145,11 @@ def _ambiguity(scope: Scope) -> str:
     if b"host" not in names and scope.get("http_version") != "1.0":
         return "the header field host is missing; send it"
     return ""
+
+
+def _address(scope: Scope) -> str:
+    found: str = (scope.get("client") or ("unknown", 0))[0]
+    return found
 
 
 def _names_this_machine(host: str) -> bool:

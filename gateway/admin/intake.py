@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -50,19 +51,22 @@ async def section(request: Request) -> dict[str, Any]:
 
 
 async def document(request: Request) -> dict[str, Any]:
-    """The request's body as a whole configuration, in JSON or in YAML."""
+    """The request's body as a whole configuration, in JSON or in YAML. Read on a thread: it may be large."""
     content = await body(request, CONFIG_BYTES_MAX)
-    given = request.headers.get("content-type", "")
-    if _YAML_TYPE.fullmatch(given.strip()):
-        try:
-            return _mapping(read_document(content.decode()))
-        except UnicodeDecodeError as error:
-            raise MalformedError(f"the body is not UTF-8 text: byte {error.start} begins no character") from None
-        except YamlSyntaxError as error:
-            at = f"line {error.place.line}, column {error.place.column}: " if error.place else ""
-            raise MalformedError(f"{at}{error.problem}; {error.mend}") from None
+    if _YAML_TYPE.fullmatch(request.headers.get("content-type", "").strip()):
+        return await asyncio.to_thread(_yaml, content)
     _check_content_type(request.headers, " or application/yaml")
-    return _mapping(parse(content))
+    return _mapping(await asyncio.to_thread(parse, content))
+
+
+def _yaml(content: bytes) -> dict[str, Any]:
+    try:
+        return _mapping(read_document(content.decode()))
+    except UnicodeDecodeError as error:
+        raise MalformedError(f"the body is not UTF-8 text: byte {error.start} begins no character") from None
+    except YamlSyntaxError as error:
+        at = f"line {error.place.line}, column {error.place.column}: " if error.place else ""
+        raise MalformedError(f"{at}{error.problem}; {error.mend}") from None
 
 
 def _mapping(tree: Any) -> dict[str, Any]:

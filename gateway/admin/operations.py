@@ -41,7 +41,7 @@ class Operation(NamedTuple):
     def slugs(self) -> tuple[str, ...]:
         """The names of all problems that it may be answered with, in the order of their statuses."""
         found = [*self.problems, "internal"]
-        found += [] if self.open else ["unauthorized", "cross-origin", "forbidden"]
+        found += [] if self.open else ["unauthorized", "cross-origin", "forbidden", "too-many-failures"]
         found += ["precondition-failed", "invalid-value"] if self.conditional else []
         found += ["invalid-value"] if self.query or self.tagged else []
         found += ["idempotency-key-reused", "body-too-large", "invalid-value"] if self.method == "POST" else []

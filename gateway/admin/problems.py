@@ -47,6 +47,7 @@ KINDS: Mapping[str, tuple[int, str]] = {
     "address-not-allowed": (422, "A backend may not be there"),
     "idempotency-key-reused": (422, "The idempotency key belongs to another request"),
     "too-many-waits": (429, "Too many clients are waiting"),
+    "too-many-failures": (429, "Too many requests from this address were not let in"),
     "internal": (500, "The gateway has a fault"),
     "journal-unavailable": (503, "The journal cannot be written or read"),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import signal
@@ -16,15 +17,17 @@ import msgspec
 import uvicorn
 
 from gateway.admin.app import build_admin
+from gateway.admin.attempts import Attempts, attempt_metrics
 from gateway.admin.configuring import Configuring
+from gateway.admin.connections import Connections, connection_metrics, raise_descriptor_limit
 from gateway.admin.credentials import Credentials
-from gateway.admin.server import AdminServer, server_config
+from gateway.admin.server import AdminServer, AdminServerConfig, server_config
 from gateway.app.state import JOURNAL
 from gateway.app.told import ControlSettings
 from gateway.config import endpoints_of, guarded, reload, routing_table, stored
 from gateway.config.load import check_text
 from gateway.control.controller import Controller
-from gateway.control.metrics import render
+from gateway.control.metrics import Scrape
 from gateway.control.scribe import open_journal
 from gateway.control.state_watch import StateWatch
 from gateway.control.table_keeper import TableKeeper
@@ -39,6 +42,7 @@ from gateway.runtime.samples import SOCKET_NAME
 from gateway.runtime.table_memory import SharedTable
 
 _CERTIFICATE_LOOK_S = 1.0
+_ATTEMPTS_LOOK_S = 5.0
 
 
 def main() -> None:
@@ -80,7 +84,9 @@ async def _serve(settings: ControlSettings) -> None:
     # Not cancelled with the others: it ends its streams and answers what it has in hand.
     credentials = Credentials(config.admin, settings.keys, os.environ, _alarm(controller))
     tasks.append(asyncio.create_task(credentials.run()))
-    server = AdminServer(_admin_config(controller, configuring, credentials, tallies))
+    attempts = Attempts(SystemClock(), controller.tell_alarm)
+    tasks.append(asyncio.create_task(_look_at(attempts)))
+    server = AdminServer(_admin_config(controller, configuring, credentials, tallies, attempts))
     serving = asyncio.create_task(_serve_admin(server, (controller.recovered, credentials.read), settings.admin_fd))
     await asyncio.wait({*tasks, serving}, return_when=asyncio.FIRST_COMPLETED)
     server.should_exit = True
@@ -152,17 +158,32 @@ def _alarm(controller: Controller) -> Callable[[str, str], None]:
     return tell
 
 
+async def _look_at(attempts: Attempts) -> None:
+    """An alarm about who was not let in is over when there are few such, also when nobody comes any more."""
+    while True:
+        await asyncio.sleep(_ATTEMPTS_LOOK_S)
+        attempts.look()
+
+
 def _admin_config(
-    controller: Controller, configuring: Configuring, credentials: Credentials, tallies: Tallies
-) -> uvicorn.Config:
+    controller: Controller, configuring: Configuring, credentials: Credentials, tallies: Tallies, attempts: Attempts
+) -> AdminServerConfig:
+    raise_descriptor_limit()
+    connections = Connections(configuring.config.admin.connections_max)
+
+    def scrape() -> Scrape:
+        more = (hook_metrics(tallies), connection_metrics(connections), attempt_metrics(attempts))
+        return Scrape(controller, itertools.chain(*more))
+
     app = build_admin(
         controller,
         configuring,
-        metrics=lambda accept: render(controller, accept, hook_metrics(tallies)),
+        metrics=scrape,
         keyring=credentials.keyring,
         state_dir=configuring.config.state_dir,
+        attempts=attempts,
     )
-    return server_config(app, credentials.context)
+    return server_config(app, credentials.context, connections)
 
 
 if __name__ == "__main__":

@@ -118,3 +118,4 @@ class AdminConfig(Section):
     tls: AdminTlsConfig | None = None
     backend_allow: Annotated[list[AllowedBackendText], Field(max_length=1000)] = []
     unready_without_stable: bool = False
+    connections_max: Annotated[int, Field(ge=4, le=10_000)] = 256

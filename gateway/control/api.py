@@ -6,7 +6,7 @@ without the process tree.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 from gateway.config.schema import GatewayConfig
@@ -92,8 +92,8 @@ class ControlPlane(Protocol):
     def events(self, after_id: int | None = None) -> AsyncIterator[ControlEvent]:
         """The stream of events from now on, or from those still remembered after ``after_id``."""
 
-    def traffic(self) -> TrafficTotals:
-        """The merged totals."""
+    def traffic_later(self) -> Callable[[], TrafficTotals]:
+        """What gives the merged totals of this moment: merging may take long, and be done on another thread."""
 
     def verdict_counts(self) -> dict[tuple[str, str], int]:
         """How many analyses ended in each verdict: (route, verdict) -> count."""

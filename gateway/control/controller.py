@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -44,6 +44,7 @@ from gateway.control.views import (
     AlarmView,
     BackendView,
     ControlEvent,
+    EndpointView,
     ProbeCounts,
     Readiness,
     RolloutView,
@@ -55,7 +56,7 @@ from gateway.control.world import no_verdict, world
 from gateway.core.analysis import Evidence, Look, Verdict, look
 from gateway.core.errors import ConflictError, JournalError, NotFoundError
 from gateway.core.rollout import Analysed, Phase, World
-from gateway.core.traffic.table import RoutingTable
+from gateway.core.traffic.table import Route, RoutingTable
 from gateway.core.types import WEIGHT_BP_MAX, Variant, percent_from_weight_bp
 from gateway.runtime import samples, wire
 from gateway.runtime.clock import Clock, SystemClock
@@ -331,25 +332,30 @@ class Controller(Wishes):
 
     def routes(self) -> list[RouteView]:
         """All routes, in the order of the configuration."""
-        return [self.route(name) for name in self._routes]
+        endpoints = _endpoints_by_backend(self.prober.health)
+        served = {route.name: route for route in self._executor.table.routes}
+        return [self._route_view(state, served[name], endpoints) for name, state in self._routes.items()]
 
     def route(self, name: str) -> RouteView:
         """One route, or NotFoundError."""
-        state = self._route(name)
-        table = self._executor.table
-        served = table.route(name)
-        names = {served.stable, served.canary}
+        served = self._executor.table.route
+        return self._route_view(self._route(name), served(name), _endpoints_by_backend(self.prober.health))
+
+    def _route_view(
+        self, state: RouteState, served: Route, endpoints: Mapping[str, tuple[EndpointView, ...]]
+    ) -> RouteView:
+        epoch = self._executor.table.epoch
         return RouteView(
-            name=name,
+            name=served.name,
             path_prefix=served.path_prefix,
             hosts=served.hosts,
             stable=served.stable or None,
             canary=served.canary,
             canary_percent=percent_from_weight_bp(served.weight_bp),
-            epoch=table.epoch,
+            epoch=epoch,
             workers=len(self.hub.sessions),
-            workers_applied=self.hub.applied(table.epoch),
-            endpoints=tuple(view(h) for h in self.prober.health if h.backend in names),
+            workers_applied=self.hub.applied(epoch),
+            endpoints=endpoints.get(served.stable, ()) + endpoints.get(served.canary or "", ()),
             rollout_id=state.rollout.rollout_id or None,
             phase=state.rollout.phase.value,
             configured_stable=state.config.stable,
@@ -377,6 +383,10 @@ class Controller(Wishes):
     def traffic(self) -> Merged:
         """The merged totals, for metrics."""
         return self._observer.merged()
+
+    def traffic_later(self) -> Callable[[], Merged]:
+        """What merges the totals of this moment, on any thread."""
+        return self._observer.merged_later()
 
     def verdict_counts(self) -> dict[tuple[str, str], int]:
         """How many analyses ended in each verdict."""
@@ -473,7 +483,7 @@ class Controller(Wishes):
 
     def watch_certificates(self) -> None:
         """Sound the alarm of certificates that clients will no longer accept, or that end soon."""
-        ends_s = min((r.tls_not_after_s for r in self.traffic().reports if r.tls_not_after_s), default=None)
+        ends_s = min((r.tls_not_after_s for r in self._observer.present if r.tls_not_after_s), default=None)
         left_s = None if ends_s is None else ends_s - self._clock.wall_s()
         if left_s is None or left_s > _CERTIFICATE_ALARM_S:
             self._alarms.clear("certificate")
@@ -490,3 +500,10 @@ class Controller(Wishes):
     def _publish_health(self) -> None:
         down = (wire.EndpointDown(one.backend, one.endpoint.url, one.refused) for one in self.prober.down)
         self.hub.publish_health(tuple(down))
+
+
+def _endpoints_by_backend(health: Iterable[Health]) -> dict[str, tuple[EndpointView, ...]]:
+    found: dict[str, list[EndpointView]] = {}
+    for one in health:
+        found.setdefault(one.backend, []).append(view(one))
+    return {backend: tuple(views) for backend, views in found.items()}

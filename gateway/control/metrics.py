@@ -89,8 +89,7 @@ def render(control: ControlPlane, accept: str = "", more: Iterable[Metric] = ())
 
     ``more`` are families that others tell.
     """
-    encode, content_type = choose_encoder(f"{_OPENMETRICS}; version=1.0.0" if _takes_openmetrics(accept) else "")
-    return encode(_Scrape(control, more)), content_type
+    return Scrape(control, more).render(openmetrics=takes_openmetrics(accept))
 
 
 def cumulative(histogram: Mapping[int, int]) -> list[tuple[str, float]]:
@@ -100,7 +99,8 @@ def cumulative(histogram: Mapping[int, int]) -> list[tuple[str, float]]:
     return [*out, ("+Inf", float(sum(histogram.values())))]
 
 
-def _takes_openmetrics(accept: str) -> bool:
+def takes_openmetrics(accept: str) -> bool:
+    """Whether an Accept header asks for OpenMetrics in a version that is spoken here."""
     for offer in accept.lower().split(","):
         kind, *parameters = (part.strip() for part in offer.split(";"))
         versions = [p for p in parameters if p.startswith("version=")]
@@ -109,31 +109,45 @@ def _takes_openmetrics(accept: str) -> bool:
     return False
 
 
-class _Scrape:
-    """The control plane as a prometheus_client collector, for one scrape."""
+class Scrape:
+    """The control plane at one moment, as a prometheus_client collector.
 
-    def __init__(self, control: ControlPlane, more: Iterable[Metric]) -> None:
-        self._control = control
-        self._more = more
+    Made on the control plane's event loop, which takes a few milliseconds for a thousand routes. What takes long,
+    merging the workers' counts and rendering, is in `render`, which may run on another thread.
+    """
+
+    def __init__(self, control: ControlPlane, more: Iterable[Metric] = ()) -> None:
+        self._traffic = control.traffic_later()
+        self._routes = control.routes()
+        self._newest = {route.name: _newest(control, route.name) for route in self._routes}
+        self._inspected = control.inspected()
+        self._verdicts = control.verdict_counts()
+        self._readiness = control.readiness()
+        self._probes = control.probes()
+        self._notice = control.notice
+        self._more = list(more)
+
+    def render(self, *, openmetrics: bool) -> tuple[bytes, str]:
+        """The body and the content type."""
+        encode, content_type = choose_encoder(f"{_OPENMETRICS}; version=1.0.0" if openmetrics else "")
+        return encode(self), content_type
 
     def collect(self) -> Iterator[Metric]:
         """All families, each read from one set of values."""
-        control = self._control
-        traffic, routes = control.traffic(), control.routes()
+        traffic, routes, newest = self._traffic(), self._routes, self._newest
         totals = _complete(traffic.totals, routes)
-        newest = {route.name: _newest(control, route.name) for route in routes}
         yield from _answers(totals)
         yield from _latencies(totals)
         yield from _rescues(totals)
-        yield from observed(totals, *control.inspected())
+        yield from observed(totals, *self._inspected)
         yield from _gateway_made(traffic)
         yield from _notes(traffic)
         yield from _exposure(routes, newest)
-        yield from _verdicts(control.verdict_counts(), routes)
+        yield from _verdicts(self._verdicts, routes)
         yield from _evidence(newest)
-        yield from health_metrics(routes, control.probes())
-        yield from _process_tree(traffic, routes, control.readiness())
-        yield from process_metrics(traffic.reports, control.notice)
+        yield from health_metrics(routes, self._probes)
+        yield from _process_tree(traffic, routes, self._readiness)
+        yield from process_metrics(traffic.reports, self._notice)
         yield from self._more
 
 

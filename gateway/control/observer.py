@@ -15,6 +15,7 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import msgspec
@@ -129,14 +130,11 @@ class Observer:
         self._see(report, at_s)
         for entry in report.evidence:
             self._depart(entry)
-        for totals in report.totals:
-            into = self._departed_totals.setdefault(
-                (totals.route, totals.variant), RouteTotals(totals.route, totals.variant)
-            )
-            _add_totals(into, totals)
-        _add(self._departed_faults, report.faults)
+        # Made anew, not added to: what `merged_later` gave out is read on other threads.
+        self._departed_totals = _summed([*self._departed_totals.values(), *report.totals])
+        self._departed_faults = _sum_of(self._departed_faults, report.faults)
         self._departed_aborted += report.aborted
-        _add(self._departed_notes, report.notes)
+        self._departed_notes = _sum_of(self._departed_notes, report.notes)
 
     def _retire(self, before: Report, now: Report) -> None:
         """A worker stops reporting an epoch when its counts are final; other workers may still be counting under it."""
@@ -186,26 +184,38 @@ class Observer:
 
     def despite_probes(self) -> tuple[frozenset[tuple[str, str]], frozenset[str]]:
         """What the present workers use although probes find it down: endpoints (backend, URL), and whole backends."""
-        present = [report for boot, report in self._newest.items() if boot not in self._away]
+        present = self.present
         kept = frozenset((name, url) for report in present for name, urls in report.kept.items() for url in urls)
         return kept, frozenset(name for report in present for name in report.panics)
 
+    @property
+    def present(self) -> list[Report]:
+        """The newest report of each worker that is connected."""
+        return [report for boot, report in self._newest.items() if boot not in self._away]
+
     def merged(self) -> Merged:
         """All totals, for metrics."""
-        totals: dict[tuple[str, int], RouteTotals] = {}
-        faults = dict(self._departed_faults)
-        aborted = self._departed_aborted
-        notes = dict(self._departed_notes)
-        parts = [*self._departed_totals.values(), *(t for r in self._newest.values() for t in r.totals)]
-        for part in parts:
-            into = totals.setdefault((part.route, part.variant), RouteTotals(part.route, part.variant))
-            _add_totals(into, part)
-        for report in self._newest.values():
-            _add(faults, report.faults)
-            aborted += report.aborted
-            _add(notes, report.notes)
-        present = [report for boot, report in self._newest.items() if boot not in self._away]
-        return Merged(list(totals.values()), faults, aborted, present, self._starts, self._rejected, notes)
+        return self.merged_later()()
+
+    def merged_later(self) -> Callable[[], Merged]:
+        """What merges the totals of this moment. It reads nothing that changes later, so any thread may call it."""
+        reports = list(self._newest.values())
+        present = self.present
+        departed, faults, notes = self._departed_totals, self._departed_faults, self._departed_notes
+        aborted, starts, rejected = self._departed_aborted, self._starts, self._rejected
+
+        def merge() -> Merged:
+            return Merged(
+                list(_summed([*departed.values(), *(t for report in reports for t in report.totals)]).values()),
+                _sum_of(faults, *(report.faults for report in reports)),
+                aborted + sum(report.aborted for report in reports),
+                present,
+                starts,
+                rejected,
+                _sum_of(notes, *(report.notes for report in reports)),
+            )
+
+        return merge
 
 
 def _merged_entry(parts: list[EpochCounts]) -> EpochCounts:
@@ -229,6 +239,21 @@ def _add_totals(into: RouteTotals, part: RouteTotals) -> None:
     _add(into.unserved, part.unserved)
     into.forced += part.forced
     _add(into.samples, part.samples)
+
+
+def _summed(parts: Iterable[RouteTotals]) -> dict[tuple[str, int], RouteTotals]:
+    """Totals by route and variant; the parts stay as they are."""
+    sums: dict[tuple[str, int], RouteTotals] = {}
+    for part in parts:
+        _add_totals(sums.setdefault((part.route, part.variant), RouteTotals(part.route, part.variant)), part)
+    return sums
+
+
+def _sum_of(*parts: dict[K, int]) -> dict[K, int]:
+    sums: dict[K, int] = {}
+    for part in parts:
+        _add(sums, part)
+    return sums
 
 
 def _add(into: dict[K, int], part: dict[K, int]) -> None:

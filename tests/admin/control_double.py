@@ -24,7 +24,9 @@ from typing import Any, Self, cast
 import msgspec
 
 from gateway.admin.app import build_admin
+from gateway.admin.attempts import Attempts
 from gateway.admin.configuring import Configuring
+from gateway.admin.connections import Connections
 from gateway.admin.server import AdminServer, server_config
 from gateway.config import GatewayConfig, Key, load
 from gateway.config.admin import ClientConfig, Scope
@@ -72,6 +74,16 @@ from gateway.runtime.notices import Notice
 PLAN = Plan((Step(100, 1.0, 10), Step(5_000, 1.0, 10)), deadline_s=60.0)
 METRICS = b"# TYPE gateway_up gauge\ngateway_up 1\n"
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Scraped:
+    """What a scrape finds."""
+
+    def render(self, *, openmetrics: bool) -> tuple[bytes, str]:
+        """The same in every format."""
+        return METRICS, METRICS_TYPE
+
+
 CONFIG = """\
 state_dir: state
 admin:
@@ -209,7 +221,7 @@ class ControlDouble:
         finally:
             self.listeners -= 1
 
-    def traffic(self) -> TrafficTotals:
+    def traffic_later(self) -> Callable[[], TrafficTotals]:
         raise NotImplementedError
 
     def verdict_counts(self) -> dict[tuple[str, str], int]:
@@ -300,6 +312,8 @@ class Served:
         clients: tuple[ClientConfig, ...] = (),
         tls: ssl.SSLContext | None = None,
         directory: Path | None = None,
+        attempts: Attempts | None = None,
+        connections: Connections | None = None,
     ) -> None:
         self._held = tempfile.TemporaryDirectory()
         directory = directory or Path(self._held.name)
@@ -319,12 +333,13 @@ class Served:
         self.app = build_admin(
             self.control,
             self.configuring,
-            metrics=lambda _: (METRICS, METRICS_TYPE),
+            metrics=Scraped,
             keys=keys if token is None else (*keys, Key("", (Scope.ADMIN,), sha256_of(token))),
             clients=clients,
             state_dir=config.state_dir,
+            attempts=attempts or Attempts(SystemClock(), burst=10_000),
         )
-        self.server = AdminServer(server_config(self.app, tls))
+        self.server = AdminServer(server_config(self.app, tls, connections))
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         self.loop: asyncio.AbstractEventLoop = cast("asyncio.AbstractEventLoop", None)
         self._started = threading.Event()

@@ -81,7 +81,7 @@ def test_a_plan_of_ones_own_is_followed(client: httpx.Client) -> None:
 def test_a_plan_survives_the_way_out_and_in() -> None:
     gated = Step(3333, deadline_s=60.0, on_deadline=OnDeadline.PROCEED, gate="manual")
     plan = Plan(
-        (Step(1, 0.0, 0), gated, Step(10_000, 5.5, 7)),
+        (Step(1, 0.0, 0), gated, Step(9_999, 5.5, 7)),
         12.0,
         OnDeadline.PROMOTE,
         windows=(Window((0, 4), 540, 1020),),

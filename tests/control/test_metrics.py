@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -124,8 +124,8 @@ class Plane:
     verdicts: dict[tuple[str, str], int] = field(default_factory=dict)
     inspection: Inspected | None = None
 
-    def traffic(self) -> TrafficTotals:
-        return self.observer.merged()
+    def traffic_later(self) -> Callable[[], TrafficTotals]:
+        return self.observer.merged_later()
 
     def routes(self) -> list[RouteView]:
         return self.views
