@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -19,6 +20,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 import gateway
+from gateway.admin.attempts import Attempts, attempt_metrics
+from gateway.admin.connections import Connections, connection_metrics
 from gateway.control import metrics
 from gateway.control.api import ControlPlane, TrafficTotals
 from gateway.control.observer import Observer
@@ -33,6 +36,7 @@ from gateway.runtime.build import data_plane
 from gateway.runtime.notices import Notice
 from gateway.runtime.samples import Inspected
 from gateway.runtime.wire import Report, RouteTotals
+from tests.support.control import ManualClock
 
 ROOT = Path(__file__).resolve().parents[2]
 DASHBOARD = ROOT / "config/grafana/dashboards/canary-gateway.json"
@@ -148,7 +152,8 @@ class Plane:
 
 
 def rendered(plane: Plane, accept: str = "") -> str:
-    return metrics.render(cast(ControlPlane, plane), accept, hook_metrics(HOOKS))[0].decode()
+    more = (hook_metrics(HOOKS), connection_metrics(Connections(4)), attempt_metrics(Attempts(ManualClock())))
+    return metrics.render(cast(ControlPlane, plane), accept, itertools.chain(*more))[0].decode()
 
 
 def parsed(text: str, *, openmetrics: bool = False) -> Samples:
