@@ -170,13 +170,22 @@ class Prober:
                 if thread is None or not thread.alive:
                     if thread is not None:
                         _log.error("the thread of the probes has ended and is started anew")
-                    self._thread = thread = _ProbeThread(report)
-                    self._aim()
+                    thread = self._start(report)
                 await asyncio.sleep(_THREAD_LOOK_S)
         finally:
             self._thread = None
             if thread is not None:
                 await asyncio.to_thread(thread.stop)
+
+    def _start(self, report: Callable[[Health, ProbeResult], None]) -> _ProbeThread | None:
+        """A thread that probes; None where the machine has none to give just now, or no descriptors for its loop."""
+        try:
+            self._thread = _ProbeThread(report)
+        except (OSError, RuntimeError) as error:
+            _log.error("probes cannot be started, endpoints keep their state: %s", error)  # no fault of ours
+            return None
+        self._aim()
+        return self._thread
 
     def _aim(self) -> None:
         if self._thread is not None:
