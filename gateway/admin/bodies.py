@@ -177,6 +177,7 @@ class RolloutBody(msgspec.Struct, frozen=True):
 
     ``stable`` is null for a route's first version. ``revision`` counts its decisions. ``gate`` is what a WAITING one
     waits for; ``waiting_for`` says in one sentence why the weight does not rise just now.
+    ``warnings`` name deciding metrics that cannot have data as things are, with what was seen and what would help.
     """
 
     id: str
@@ -198,6 +199,7 @@ class RolloutBody(msgspec.Struct, frozen=True):
     revision: int = 0
     gate: str = ""
     waiting_for: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 class RouteList(msgspec.Struct, frozen=True):

@@ -145,6 +145,8 @@ def _answer(view: RolloutBody, as_json: bool) -> None:
         print_json(view)
     else:
         click.echo(shown(f"{view.id}: {view.phase} at {view.canary_percent:g} %: {view.reason}"))
+        for warning in view.warnings:
+            click.echo(shown(f"warning: {warning}"), err=True)
 
 
 def _plan(path: Path) -> PlanWish:

@@ -87,6 +87,7 @@ def rollout_view(rollout: RolloutBody) -> RenderableType:
         _line("step", f"{rollout.step} of {rollout.steps} ({ladder} %), {rollout.canary_requests} canary requests"),
         _line("why", f"{rollout.reason} (by {rollout.by}, {rollout.updated_at})"),
     ]
+    lines += [_line("warning", warning) for warning in rollout.warnings]
     if rollout.causes:
         lines.append(_line("causes", ", ".join(rollout.causes)))
     if rollout.analysis is None:

@@ -114,6 +114,7 @@ class PredictionsConfig(Section):
                 margin_ratio=1.0,
                 margin_delta=self.margin,
                 share=_MIX_SHARE / len(mix),
+                group="answers",
             )
             for name in mix
         ]

@@ -23,7 +23,7 @@ import msgspec
 
 from gateway.config.schema import GatewayConfig
 from gateway.config.watching import watched
-from gateway.control import insight
+from gateway.control import insight, silent_sources
 from gateway.control.alarms import Alarms
 from gateway.control.decisions import Decisions
 from gateway.control.endpoint_health import EndpointHealth, unserved, view
@@ -54,10 +54,11 @@ from gateway.control.views import (
 from gateway.control.wishes import Wishes
 from gateway.control.world import no_verdict, world
 from gateway.core.analysis import Evidence, Look, Verdict, look
+from gateway.core.analysis.silence import sentence
 from gateway.core.errors import ConflictError, JournalError, NotFoundError
 from gateway.core.rollout import Analysed, Phase, World
 from gateway.core.traffic.table import Route, RoutingTable
-from gateway.core.types import WEIGHT_BP_MAX, Variant, percent_from_weight_bp
+from gateway.core.types import WEIGHT_BP_MAX, Unjudged, Variant, percent_from_weight_bp
 from gateway.runtime import samples, wire
 from gateway.runtime.clock import Clock, SystemClock
 from gateway.runtime.notices import Notice
@@ -73,6 +74,7 @@ _CERTIFICATE_ALARM_S = 7 * 86_400.0
 # A worker reports every 50 ms; evidence in which the newest report is older than this decides nothing.
 _STALE_S = 2.0
 _HEALTH_LOOK_S = 1.0
+_SOURCES_EVERY_S = 0.5
 
 
 class Controller(Wishes):
@@ -112,6 +114,7 @@ class Controller(Wishes):
         self._verdicts: dict[tuple[str, str], int] = {}
         self.inspection: Inspection | None = None
         self.notice = Notice()
+        self._began_s = self._clock.monotonic_s()
         # Set once the first table is out: before that there is nothing to show and no wish can be granted.
         self.recovered = asyncio.Event()
 
@@ -208,6 +211,7 @@ class Controller(Wishes):
         fresh = any(now_s - session.reported_s < _STALE_S for session in self.hub.sessions)
         for route in self._routes.values():
             self._decisions.give_up(route, now_s)
+            self._look_at_sources(route, now_s)
             if route.active and fresh:
                 self._judge_safely(route, now_s)
             elif route.active:
@@ -296,7 +300,39 @@ class Controller(Wishes):
             return Evidence(now_s, ())
         found = self._observer.evidence(route.name, route.first_epoch, self._executor.table.epoch, now_s)
         split = tuple(e for e in found.epochs if 0 < e.weight_bp < WEIGHT_BP_MAX)
-        return Evidence(now_s, split, self._executor.table.epoch)
+        outside = 0
+        if not route.canary_requests:
+            # For the sentence that says why there is no verdict.
+            forced = self._observer.forced(route.name, Variant.CANARY)
+            if route.look is None:
+                route.forced_before = forced
+            outside = sum(e.canary.requests for e in found.epochs if e not in split) + forced - route.forced_before
+        return Evidence(now_s, split, self._executor.table.epoch, route.unjudged, outside)
+
+    def _look_at_sources(self, route: RouteState, now_s: float) -> None:
+        """Which of the route's metrics have nothing to compare; and the alarm where one that decides never can."""
+        if now_s - route.unjudged_s >= _SOURCES_EVERY_S:
+            route.unjudged_s = now_s
+            route.unjudged = self._unjudged(route, now_s)
+        # The numbers in the sentence grow; the alarm is another one only when other metrics are concerned.
+        silent = tuple(sorted(route.silent)) if route.active else ()
+        if silent != route.silent_told:
+            route.silent_told = silent
+            why = f"route {route.name} cannot promote: {sentence(route.silent)}" if silent else ""
+            self.tell_alarm(f"no data on {route.name}", why)
+
+    def _unjudged(self, route: RouteState, now_s: float) -> dict[str, Unjudged]:
+        inspection, name = self.inspection, route.name
+        if route.config.analysis.predictions is None and not route.config.analysis.events:
+            return {}
+        seen = silent_sources.reported(
+            self._observer.samples(name),
+            frozenset() if inspection is None else inspection.posted(name),
+            self._observer.tries(name, Variant.STABLE)[0],
+            now_s - self._began_s,
+        )
+        watched = None if inspection is None else inspection.watched(name)
+        return silent_sources.unjudged(route.config, watched, seen)
 
     def _snapshot(self, route: RouteState) -> None:
         state = route.analysis_state

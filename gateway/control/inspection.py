@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 import msgspec
@@ -27,6 +28,8 @@ _log = logging.getLogger("gateway.control")
 # Workers count from 0.
 INSPECTOR_INDEX = -1
 _RETRY_S = 0.1
+# What a label of a request that was known, or may be yet, became.
+_POSTED = ("matched", "pending", "late", "duplicate")
 _ABSENT_S = 3.0
 _BACKLOG_BYTES_MAX = 4 << 20
 
@@ -43,6 +46,8 @@ class Inspection:
         self._heard_s = clock.monotonic_s()
         self._missed = False
         self.newest: samples.Inspected | None = None
+        # The events of each route for which a label has come, in this life or an earlier one of the inspector.
+        self._posted: dict[str, set[str]] = {}
 
     def watch(self, routes: dict[str, RouteWatch]) -> None:
         """Look at these routes from now on."""
@@ -78,6 +83,10 @@ class Inspection:
     def watched(self, route: str) -> Watched | None:
         """What the inspector said last of a route's answers."""
         return None if self.newest is None else self.newest.watched.get(route)
+
+    def posted(self, route: str) -> AbstractSet[str]:
+        """The events for which a label has come."""
+        return self._posted.get(route, frozenset())
 
     def _known(self) -> dict[str, Known]:
         """What the last inspector had learnt, for the next one."""
@@ -129,6 +138,9 @@ class Inspection:
         self._observer.arrived(report.boot, INSPECTOR_INDEX, now_s)
         self._observer.take(report, now_s)
         self.newest = message
+        for route, events in message.labels.items():
+            posted = {name for name, results in events.items() if any(results.get(one) for one in _POSTED)}
+            self._posted.setdefault(route, set()).update(posted)
         self._heard_s = now_s
         self._missed = False
         self._send(samples.Heard(report.seq))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from gateway.core.types import Variant
-from gateway.runtime.samples import Inspected
+from gateway.runtime.samples import HEADER_SEEN, Inspected
 from gateway.runtime.wire import RouteTotals
 
 TAPPED = ("taken", "dropped", "away", "too_large", "streamed", "without_id", "ids_dropped")
@@ -50,4 +50,5 @@ def observed(totals: Iterable[RouteTotals], inspected: Inspected | None, present
 
 
 def _zeros(known: tuple[str, ...], counts: Mapping[str, int]) -> list[tuple[str, int]]:
-    return sorted({**dict.fromkeys(known, 0), **counts}.items())
+    found = {result: n for result, n in counts.items() if not result.startswith(HEADER_SEEN)}
+    return sorted({**dict.fromkeys(known, 0), **found}.items())

@@ -193,6 +193,20 @@ class Observer:
         """The newest report of each worker that is connected."""
         return [report for boot, report in self._newest.items() if boot not in self._away]
 
+    def forced(self, route: str, variant: Variant) -> int:
+        """How many requests were forced to this variant so far."""
+        reported = (t for report in self._newest.values() for t in report.totals if t.route == route)
+        parts = (*reported, *(t for (name, _), t in self._departed_totals.items() if name == route))
+        return sum(totals.forced for totals in parts if totals.variant == variant)
+
+    def samples(self, route: str) -> tuple[dict[str, int], dict[str, int]]:
+        """What became of stable's and the canary's answers at the tap."""
+        found: tuple[dict[str, int], dict[str, int]] = ({}, {})
+        reported = (t for report in self._newest.values() for t in report.totals if t.route == route)
+        for totals in (*reported, *(t for (name, _), t in self._departed_totals.items() if name == route)):
+            _add(found[totals.variant], totals.samples)
+        return found
+
     def merged(self) -> Merged:
         """All totals, for metrics."""
         return self.merged_later()()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Container
+import math
+from collections.abc import Container, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -17,9 +18,10 @@ from gateway.control.pulse import Pulse
 from gateway.control.records import Record
 from gateway.control.views import RolloutView
 from gateway.core.analysis import Analysis, AnalysisState, Evidence, Look, Verdict, bake, budget, explained, judge
+from gateway.core.analysis.silence import sentence
 from gateway.core.errors import JournalError
 from gateway.core.rollout import Analysed, Phase, Rollout, waiting_for
-from gateway.core.types import weight_bp_from_percent
+from gateway.core.types import Unjudged, Why, weight_bp_from_percent
 
 _log = logging.getLogger("gateway.control")
 
@@ -58,6 +60,12 @@ class RouteState:
         self.first_epoch = 0
         self.announced_s = 0.0
         self.snapshot_s = 0.0
+        # Which metrics have nothing to compare, and when that was looked up.
+        self.unjudged: dict[str, Unjudged] = {}
+        self.unjudged_s = -math.inf
+        self.silent_told: tuple[str, ...] = ()
+        # Canary requests that were forced before the rollout began.
+        self.forced_before = 0
 
     @property
     def analysis(self) -> Analysis | None:
@@ -190,8 +198,22 @@ class RouteState:
         waiting = waiting_for(self.rollout, self.heard) if self.heard is not None and self.active else ""
         analysis = self.analysis or record.analysis
         if analysis is not None and self.analysis_state is not None:
-            analysis = explained(self.analysis_state, analysis)
-        return record.view(self.rollout, analysis, self.canary_requests, waiting)
+            analysis = explained(self.analysis_state, analysis, forecast=self.active)
+        view = record.view(self.rollout, analysis, self.canary_requests, waiting)
+        return msgspec.structs.replace(view, warnings=self.warnings()) if self.active else view
+
+    @property
+    def silent(self) -> Mapping[str, Unjudged]:
+        """The deciding metrics that cannot have data as things are, and why."""
+        if self.look is not None:
+            return self.look.silent
+        deciding = {event.name for event in self.spec.events if event.decides}
+        return {name: one for name, one in self.unjudged.items() if name in deciding and one.why is Why.NEVER}
+
+    def warnings(self) -> tuple[str, ...]:
+        """What keeps the rollout from ever being promoted, a sentence each."""
+        said = sentence(self.silent)
+        return (said,) if said else ()
 
 
 class Saved(msgspec.Struct):

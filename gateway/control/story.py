@@ -13,7 +13,7 @@ import msgspec
 
 from gateway.control.journal_rows import JournalEntry
 from gateway.core.analysis.report import times
-from gateway.core.analysis.types import Finding
+from gateway.core.analysis.types import Finding, Verdict
 from gateway.core.rollout import AUTOMATION, Event, Rollout
 from gateway.core.types import percent_from_weight_bp
 from gateway.runtime.clock import iso
@@ -144,6 +144,7 @@ def _numbers_line(numbers: Numbers) -> str:
         f"{numbers.metric}: {numbers.verdict}, stable {numbers.stable_events} of {numbers.stable_trials},"
         f" canary {numbers.canary_events} of {numbers.canary_trials}, evidence {_shown(numbers.log_e_bad)} worse,"
         f" {_shown(numbers.log_e_ok)} good enough"
+        f"{f': {numbers.reason}' if numbers.verdict == Verdict.NODATA else ''}"
     )
 
 

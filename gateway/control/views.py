@@ -109,6 +109,8 @@ class RolloutView(msgspec.Struct, frozen=True):
     # What a WAITING rollout waits for, and in one sentence why the rollout does not go up just now.
     gate: str = ""
     waiting_for: str = ""
+    # Deciding metrics that cannot have data as things are: what was seen, and the configuration that would help.
+    warnings: tuple[str, ...] = ()
 
 
 class ControlEvent(msgspec.Struct, frozen=True):

@@ -104,7 +104,7 @@ class _Budget:
 class RouteTap:
     """The tap of one route under one table."""
 
-    __slots__ = ("_budgets", "_queue", "_tally", "marks", "tap")
+    __slots__ = ("_budgets", "_queue", "_tally", "header_keys", "marks", "tap")
 
     def __init__(self, tally: RouteTally, tap: Tap, queue: SampleQueue) -> None:
         self._tally = tally
@@ -115,6 +115,8 @@ class RouteTap:
             (mark.event, mark.header.encode(), None if mark.value is None else mark.value.encode())
             for mark in tap.marks
         )
+        # What is counted of each mark when its header comes, whatever it says: then somebody reports the event.
+        self.header_keys: tuple[str, ...] = tuple(samples.HEADER_SEEN + mark.event for mark in tap.marks)
         self._budgets = (_Budget(tap.samples_per_s), _Budget(tap.samples_per_s))
 
     def begin(self, variant: Variant, method: bytes, request_id: bytes, draw: float, now_s: float) -> Specimen | None:
@@ -211,8 +213,10 @@ class Specimen:
 
     def _mark(self, name: bytes, value: bytes) -> None:
         for index, (_, header, wanted) in enumerate(self._route_tap.marks):
-            if name == header and (wanted is None or wanted in [part.strip() for part in value.split(b",")]):
-                self.marked |= 1 << index
+            if name == header:
+                self._route_tap.count(self.variant, self._route_tap.header_keys[index])
+                if wanted is None or wanted in [part.strip() for part in value.split(b",")]:
+                    self.marked |= 1 << index
 
     def body(self, piece: bytes) -> None:
         """A piece of the body."""

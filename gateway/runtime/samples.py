@@ -19,6 +19,8 @@ from gateway.runtime.wire import Report, frame, read_frame
 BATCH_BYTES_MAX = 1 << 20
 LABELS_MAX = 1000
 SOCKET_NAME = "inspector.sock"
+# With an event's name behind it: the tap's count of answers that had the event's header, whatever its value.
+HEADER_SEEN = "header:"
 
 
 class Sample(msgspec.Struct, frozen=True, array_like=True):

@@ -8,7 +8,7 @@ Rules:
 2. What is still needed is computed at the information limit (limit.py) from the rates as they look now: the nats that
    are missing, over the nats that a request brings under the weight in force, less what the guard against bursts takes
    of a proof. It is an average, not a promise.
-3. Nothing here decides, and a tick does not need it.
+3. Nothing here decides, and a tick does not need it. A rollout that is over, or baking, has no forecast.
 """
 
 from __future__ import annotations
@@ -38,19 +38,21 @@ _NATS_MIN = 1e-11
 _REQUESTS_MAX = 1e9
 
 
-def explained(state: AnalysisState, finding: Finding) -> Finding:
-    """The finding with its effect, intervals and need."""
+def explained(state: AnalysisState, finding: Finding, *, forecast: bool = True) -> Finding:
+    """The finding with its effect, intervals and, with ``forecast``, need."""
+    forecast = forecast and not state.baking
     details = dict(finding.details)
     reason = finding.reason
     if finding.metric in state.latencies:
         details |= _quantiles(state.latencies[finding.metric])
-        reason += _slices_needed(getattr(state.spec, finding.metric), finding)
+        if forecast:
+            reason += _slices_needed(getattr(state.spec, finding.metric), finding)
     elif finding.guardrail:
         seen = intervals.rate_interval(finding.canary_events, finding.canary_trials, ALPHA)
         details |= _ends("canary_rate", finding.canary_rate, seen)
     elif finding.metric != "sample_ratio":
         details |= _effect(finding)
-        if finding.verdict is Verdict.UNDECIDED and not state.baking:
+        if finding.verdict is Verdict.UNDECIDED and forecast:
             reason += _need(state, finding, details)
     return msgspec.structs.replace(finding, reason=reason, details=details)
 

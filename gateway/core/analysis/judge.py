@@ -5,11 +5,13 @@ Rules:
 1. FAIL when the average of E_bad over everything that decides, weighted by the shares of budget.py, reaches 1 / alpha
    (values of this moment, never running maxima). The causes are what e-BH blames.
 2. PASS when EVERY deciding metric's E_ok is at 1 / alpha_promote now. "Now" and not "ever": a canary that has become
-   worse must prove itself again. A deciding metric without data keeps PASS away; one in mode ``auto`` decides as soon
+   worse must prove itself again. A deciding metric without data, or with nothing to compare (silence.py), keeps PASS
+   away; one in mode ``auto`` decides as soon
    as either version has data for it (report.py, rule 5).
 3. A split of the traffic that contradicts the weights is ERROR with the cause ``sample_ratio``: the experiment is at
    fault. FAIL goes before it, because a rollback is safe whatever the split.
-4. NODATA until the canary has answered a request of the experiment; otherwise UNDECIDED.
+4. NODATA until the canary has answered a request of the experiment; otherwise UNDECIDED. Requests that were forced, or
+   assigned at 0 or 100 %, are no part of it: ``outside`` says how many there were.
 5. Evidence that cannot be true, or a state made for another question, is ERROR without a cause; the state stays as it
    was and no exception leaves this module.
 6. After promotion a small holdout stays with stable and the judge goes on with the state that `bake` makes: CUSUMs
@@ -23,7 +25,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -31,6 +33,7 @@ from gateway.core.analysis import budget, explain, guardrails, intake, rates, re
 from gateway.core.analysis.guardrails import GuardState
 from gateway.core.analysis.intake import Arrival, Intake
 from gateway.core.analysis.rates import RatesState
+from gateway.core.analysis.silence import sentence, some
 from gateway.core.analysis.slices import LatencyState
 from gateway.core.analysis.spec import LATENCY_METRICS, Mode, Unit
 from gateway.core.analysis.split import SplitState
@@ -38,14 +41,13 @@ from gateway.core.analysis.trials import CLASS_TESTS
 from gateway.core.analysis.types import Analysis, AnalysisSpec, Evidence, Finding, Verdict
 from gateway.core.analysis.votes import VotesState
 from gateway.core.errors import EvidenceError, InvalidValueError
+from gateway.core.types import Unjudged, Why
 
 STATE_VERSION = 5
 # The bet of a rate in a bake: what happens in a second is one.
 TICK_S = 1.0
 # An epoch may close its last batch beside the newest one's.
 _SPARE_BETS = 8
-# A sentence that names more metrics than this names the first few.
-_NAMES_MAX, _NAMES_SAID = 6, 4
 
 
 class Pace(msgspec.Struct, frozen=True):
@@ -74,8 +76,10 @@ class AnalysisState(msgspec.Struct, frozen=True):
     votes: dict[str, VotesState]
     guardrails: dict[str, GuardState]
     split: SplitState
+    unjudged: dict[str, Unjudged] = {}
     stable_requests: int = 0
     canary_requests: int = 0
+    outside: int = 0
     pace: Pace = Pace()
     bake_s: float = 0.0
     version: int = STATE_VERSION
@@ -140,15 +144,25 @@ def _bets(bake_s: float, tick_s: float) -> int:
 
 
 class Look:
-    """What one look says: the verdict, its reason and causes. The whole analysis is made when it is asked for."""
+    """What one look says: the verdict, its reason and causes. The whole analysis is made when it is asked for.
+
+    ``silent``: the deciding metrics that cannot have data as things are, and why.
+    """
 
     def __init__(
-        self, verdict: Verdict, reason: str, causes: tuple[str, ...], canary_requests: int, tell: Callable[[], Analysis]
+        self,
+        verdict: Verdict,
+        reason: str,
+        causes: tuple[str, ...],
+        canary_requests: int,
+        tell: Callable[[], Analysis],
+        silent: Mapping[str, Unjudged] | None = None,
     ) -> None:
         self.verdict = verdict
         self.reason = reason
         self.causes = causes
         self.canary_requests = canary_requests
+        self.silent = silent or {}
         self._tell = tell
 
     @classmethod
@@ -185,15 +199,16 @@ def look(spec: AnalysisSpec, state: AnalysisState, evidence: Evidence) -> tuple[
         return state, Look.of(_error(f"the evidence cannot be read: {type(error).__name__}: {error}"))
 
 
-def explained(state: AnalysisState, analysis: Analysis) -> Analysis:
+def explained(state: AnalysisState, analysis: Analysis, *, forecast: bool = True) -> Analysis:
     """The analysis with what people want to see: effects with their intervals, quantiles, and what is still needed.
 
-    ``analysis`` is what `judge` said together with ``state``. Costs some milliseconds: for showing, not for ticks.
+    ``analysis`` is what `judge` said together with ``state``; without ``forecast``, as when a rollout is over, nothing
+    is said of what would still be needed. Costs some milliseconds: for showing, not for ticks.
     """
     if analysis.verdict is Verdict.ERROR and not analysis.causes:
         return analysis
     return msgspec.structs.replace(
-        analysis, findings=tuple(explain.explained(state, finding) for finding in analysis.findings)
+        analysis, findings=tuple(explain.explained(state, finding, forecast=forecast) for finding in analysis.findings)
     )
 
 
@@ -272,8 +287,10 @@ def _take(state: AnalysisState, evidence: Evidence) -> AnalysisState:
             if one.name in state.guardrails
         },
         split=split.take(state.split, arrivals, memory) if spec.alpha_sample_ratio else state.split,
+        unjudged=dict(evidence.unjudged),
         stable_requests=state.stable_requests + _requests(arrivals, "stable"),
         canary_requests=state.canary_requests + _requests(arrivals, "canary"),
+        outside=evidence.outside,
         pace=_pace(state, live, at_s),
         bake_s=state.bake_s,
     )
@@ -310,21 +327,25 @@ def _decide(state: AnalysisState) -> Look:
     elif "sample_ratio" in by_name and by_name["sample_ratio"].verdict is Verdict.ERROR:
         verdict, causes, reason = Verdict.ERROR, ("sample_ratio",), by_name["sample_ratio"].tell().reason
     elif not state.canary_requests:
-        verdict, reason = Verdict.NODATA, "no canary request has been answered under an experiment's weight"
+        verdict, reason = Verdict.NODATA, _nothing_yet(state)
     elif not weighted:
         verdict, reason = Verdict.UNDECIDED, "no metric decides"
     elif state.baking:
-        names = _some([answer.metric for answer in answers if answer.decides])
+        names = some([answer.metric for answer in answers if answer.decides])
         verdict, reason = Verdict.UNDECIDED, f"nothing has turned bad since promotion: {names} are watched"
     elif not missing and proving:
-        names = _some([answer.metric for answer in proving])
+        names = some([answer.metric for answer in proving])
         verdict, reason = Verdict.PASS, f"proven within the margin: {names}, {state.canary_requests} canary requests"
     elif not proving:
         verdict, reason = Verdict.UNDECIDED, "only guardrails decide: they can roll back, but prove nothing"
     else:
-        furthest = min(missing, key=lambda answer: answer.log_e_ok)
-        names = _some([answer.metric for answer in missing])
-        verdict, reason = Verdict.UNDECIDED, f"not proven yet: {names}; furthest: {furthest.tell().reason}"
+        names = some([answer.metric for answer in missing])
+        silent = {one.metric: one.unjudged for one in missing if one.unjudged is not None}
+        if silent:
+            verdict, reason = Verdict.UNDECIDED, f"not proven yet: {names}; {sentence(silent)}"
+        else:
+            furthest = min(missing, key=lambda answer: answer.log_e_ok)
+            verdict, reason = Verdict.UNDECIDED, f"not proven yet: {names}; furthest: {furthest.tell().reason}"
 
     def tell() -> Analysis:
         return Analysis(
@@ -339,18 +360,19 @@ def _decide(state: AnalysisState) -> Look:
             canary_requests=state.canary_requests,
         )
 
-    return Look(verdict, reason, causes, state.canary_requests, tell)
+    silent = {one.metric: one.unjudged for one in proving if one.unjudged is not None}
+    never = {name: one for name, one in silent.items() if one.why is Why.NEVER}
+    return Look(verdict, reason, causes, state.canary_requests, tell, never)
 
 
-def _some(names: list[str]) -> str:
-    """Names in a sentence, the first few of many: the findings name them all.
-
-    >>> _some(["errors", "overload"]), _some([f"class_{n}" for n in range(9)])
-    ('errors, overload', 'class_0, class_1, class_2, class_3 and 5 more')
-    """
-    if len(names) <= _NAMES_MAX:
-        return ", ".join(names)
-    return f"{', '.join(names[:_NAMES_SAID])} and {len(names) - _NAMES_SAID} more"
+def _nothing_yet(state: AnalysisState) -> str:
+    """Why there is no verdict at all."""
+    if not state.outside:
+        return "no canary request of the experiment has been answered yet"
+    return (
+        f"no canary request of the experiment has been answered yet; {state.outside:,} others were, forced ones or at a"
+        " weight of 0 or 100 %: those have nothing to be compared with"
+    )
 
 
 def _blame(guilty: list[Finding]) -> str:

@@ -19,7 +19,9 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from gateway.core.analysis import bursts, rates, votes, wealth
+import msgspec
+
+from gateway.core.analysis import bursts, rates, silence, votes, wealth
 from gateway.core.analysis.guardrails import GuardState
 from gateway.core.analysis.rates import RateState, stable_guess
 from gateway.core.analysis.slices import PAST_MIN, LatencyState
@@ -36,6 +38,7 @@ from gateway.core.analysis.spec import (
 from gateway.core.analysis.split import SplitState
 from gateway.core.analysis.types import GUARDRAIL, Finding, Verdict
 from gateway.core.stats.histogram import lower_us, total
+from gateway.core.types import Unjudged, Why
 
 if TYPE_CHECKING:
     from gateway.core.analysis.judge import AnalysisState
@@ -76,6 +79,7 @@ class Answer(NamedTuple):
     log_e_bad: float
     log_e_ok: float
     tell: Callable[[], Finding]
+    unjudged: Unjudged | None = None
 
     @property
     def must_pass(self) -> bool:
@@ -98,8 +102,29 @@ def answers(state: AnalysisState, bad_needed: Mapping[str, float], ok_needed: fl
     for one in spec.guardrails:
         if one.name in bad_needed:
             made[one.name] = _guardrail(one, state, bad_needed[one.name])
+    for name, silent in silence.unjudged(state).items():
+        if name in made:
+            made[name] = _silenced(made[name], silent)
     checked = _split(state.split, spec.alpha_sample_ratio)
     return (*[made[name] for name in bad_needed], *checked)
+
+
+def _silenced(answer: Answer, unjudged: Unjudged) -> Answer:
+    """The answer of a metric that has nothing to compare."""
+    decides = answer.decides and unjudged.why is not Why.ABSENT
+    bad, ok = min(answer.log_e_bad, 0.0), min(answer.log_e_ok, 0.0)
+
+    def tell() -> Finding:
+        return msgspec.structs.replace(
+            answer.tell(),
+            verdict=Verdict.NODATA,
+            reason=f"{answer.metric} cannot be judged: {unjudged.reason}",
+            decides=decides,
+            log_e_bad=bad,
+            log_e_ok=ok,
+        )
+
+    return Answer(answer.metric, Verdict.NODATA, answer.convicts, decides, bad, ok, tell, unjudged)
 
 
 def _outcome(name: str, spec: RateSpec, whole: AnalysisState, needed: Needed) -> Answer:
@@ -168,7 +193,9 @@ def _rate_finding(
     return Finding(
         metric=name,
         verdict=verdict,
-        reason=_sentence(verdict, numbers, evidence, needed, (_within(spec, worse), _beyond(spec, worse)), seen.unit),
+        reason=_sentence(
+            verdict, numbers, evidence, needed, (_within(spec, worse), _beyond(spec, worse)), _missing(seen)
+        ),
         decides=decides,
         log_e_bad=evidence[0],
         log_e_ok=evidence[1],
@@ -401,13 +428,21 @@ def _share(events: int, trials: int) -> str:
     return f"{events} of {trials} ({100 * events / trials:.3g} %)" if trials else "0 of 0"
 
 
+def _missing(seen: _Seen) -> str:
+    """What there is none of: both versions' units, or those of the one that is missing."""
+    unit = seen.unit.removeprefix("canary ")
+    if bool(seen.stable[1]) == bool(seen.canary[1]):
+        return unit if seen.stable[1] else f"{unit} of either version"
+    return f"{'canary' if seen.stable[1] else 'stable'} {unit}"
+
+
 def _sentence(
     verdict: Verdict,
     seen: str,
     evidence: tuple[float, float],
     needed: Needed,
     nulls: tuple[str, str],
-    unit: str,
+    missing: str,
 ) -> str:
     bad, ok = evidence
     against = f"evidence {times(bad)} of the {_known(needed.bad)} needed against '{nulls[0]}'"
@@ -415,7 +450,7 @@ def _sentence(
         return f"{seen}: {against}"
     passing = f"{times(ok)} of the {_known(needed.ok)} needed against '{nulls[1]}'"
     if verdict is Verdict.NODATA:
-        return f"{seen}: no {unit} yet"
+        return f"{seen}: no {missing} yet"
     if verdict is Verdict.PASS:
         return f"{seen}: evidence {passing}; {times(bad)} of {_known(needed.bad)} against '{nulls[0]}'"
     return f"{seen}: {against}, {passing}"

@@ -99,6 +99,7 @@ class EventSpec(msgspec.Struct, frozen=True, cache_hash=True):
     the same with the arms exchanged (``p_s`` above ``max(ratio * p_c, p_c + delta)``). "different" convicts either
     way, and passes on proof of both. ``share`` is the metric's part of alpha_rollback, relative to the others'
     (MetricShares). ``unit`` "slice" takes ``slice_s`` seconds as one vote, for events that come in bursts.
+    Events of one ``group`` share the answers out among them (silence.py).
     """
 
     name: str
@@ -111,6 +112,7 @@ class EventSpec(msgspec.Struct, frozen=True, cache_hash=True):
     share: float = 0.125
     unit: Unit = Unit.REQUEST
     slice_s: float = 1.0
+    group: str = ""
 
     def __post_init__(self) -> None:
         """Raise InvalidValueError for a name that is none (or taken), or numbers outside their domain."""

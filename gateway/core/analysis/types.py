@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 
 import msgspec
 
@@ -18,6 +19,7 @@ from gateway.core.analysis.spec import (
     Worse,
 )
 from gateway.core.stats.counts import EpochCounts
+from gateway.core.types import Unjudged
 
 __all__ = [
     "Analysis",
@@ -54,12 +56,15 @@ class Evidence(msgspec.Struct, frozen=True):
     """All counts of one rollout at one moment: cumulative, merged over workers, one entry per epoch.
 
     ``at_s`` is monotonic time in seconds of the deciding process; ``newest`` the epoch in force (None: not known),
-    beyond which there can be no counts yet.
+    beyond which there can be no counts yet. ``unjudged``: metrics that have nothing to compare, and why;
+    ``outside``: how many canary requests were answered that are no part of the experiment.
     """
 
     at_s: float
     epochs: tuple[EpochCounts, ...]
     newest: int | None = None
+    unjudged: Mapping[str, Unjudged] = {}
+    outside: int = 0
 
 
 class Finding(msgspec.Struct, frozen=True):

@@ -141,7 +141,7 @@ def test_every_kind_of_metric_can_be_shown_and_sent(findings: dict[str, Finding]
         *("latency", "duration", "clicked", "bought", "voted", "never"),
         *("guardrail:errors", "guardrail:latency>100ms", "sample_ratio"),
     }
-    assert findings["never"].verdict is Verdict.NODATA and "no canary trials yet" in findings["never"].reason
+    assert findings["never"].verdict is Verdict.NODATA and "no trials of either version yet" in findings["never"].reason
     for finding in findings.values():
         assert all(math.isfinite(value) for value in finding.details.values()), finding.metric
         assert msgspec.json.decode(msgspec.json.encode(finding), type=Finding) == finding

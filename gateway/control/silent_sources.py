@@ -1,0 +1,82 @@
+"""Events that nobody reports: which of a route's metrics cannot have data as things are, and what would help.
+
+Rules:
+
+1. An event that a header tells has a source once any answer had that header, whatever its value; an event that labels
+   tell, once any label of its name came, whatever it said. Before that a rate of zero proves nothing.
+2. With fewer than `ANSWERS_MIN` answers of stable, or before the labels' window is over, it may only be early
+   (``Why.WAITS``); after that it is said that there will never be any (``Why.NEVER``).
+3. Answers that never get as far as the inspector (too large, event streams, unknown codings) are said here too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from typing import NamedTuple
+
+from gateway.config.predictions import PREDICTED
+from gateway.config.schema import RouteConfig
+from gateway.core.predictions.events import Watched
+from gateway.core.types import Unjudged, Why
+from gateway.runtime.samples import HEADER_SEEN
+
+ANSWERS_MIN = 100
+_NOT_READ = {
+    "too_large": "larger than is looked at: raise the limit, for example `predictions: {body_bytes_max: 4194304}`",
+    "streamed": "event streams, which are not read as predictions: `predictions: null` where all are",
+}
+
+
+class Reported(NamedTuple):
+    """What has been seen of a route's sources: headers and labels by their event, stable's answers at the tap."""
+
+    headers: AbstractSet[str]
+    labels: AbstractSet[str]
+    sampled: Mapping[str, int]
+    answers: int
+    for_s: float
+
+
+def reported(
+    samples: tuple[Mapping[str, int], Mapping[str, int]], labels: AbstractSet[str], answers: int, for_s: float
+) -> Reported:
+    """``samples``: what became of each version's answers at the tap; ``answers``: how many stable gave in ``for_s``."""
+    keys = {key for part in samples for key in part if key.startswith(HEADER_SEEN)}
+    return Reported({key.removeprefix(HEADER_SEEN) for key in keys}, labels, samples[0], answers, for_s)
+
+
+def unjudged(route: RouteConfig, watched: Watched | None, seen: Reported) -> dict[str, Unjudged]:
+    """The route's metrics that have nothing to compare."""
+    found = {} if watched is None else dict(watched.unjudged)
+    if route.analysis.predictions is not None and watched is not None:
+        found |= _not_read(watched, seen.sampled)
+    answers = seen.answers
+    early = answers < ANSWERS_MIN
+    for event in route.analysis.events:
+        if event.header is not None and event.name not in seen.headers:
+            wanted = "" if event.header_value is None else f" (awaited: `{event.header_value}`)"
+            reason = (
+                f"no answer of either version had the header `{event.header}`{wanted} so far, {answers:,} of stable;"
+                f" let the model send it, or let it advise: `events: [{{name: {event.name}, header: {event.header},"
+                " mode: advise}]`"
+            )
+            found[event.name] = Unjudged(reason, Why.WAITS if early else Why.NEVER)
+        elif event.trial is not None and event.name not in seen.labels:
+            waits = early or seen.for_s < route.analysis.labels.window_s
+            reason = (
+                f"no label `{event.name}` has been posted; post them to /api/v1/routes/{route.name}/events with the"
+                f" X-Request-ID of {answers:,} answers so far, or let it advise:"
+                f" `events: [{{name: {event.name}, trial: {event.trial.value}, mode: advise}}]`"
+            )
+            found[event.name] = Unjudged(reason, Why.WAITS if waits else Why.NEVER)
+    return found
+
+
+def _not_read(watched: Watched, samples: Mapping[str, int]) -> dict[str, Unjudged]:
+    """Where the answers themselves never come to be read."""
+    lost, why = max((samples.get(result, 0), result) for result in _NOT_READ)
+    if lost < ANSWERS_MIN or 2 * lost < lost + samples.get("taken", 0):
+        return {}
+    reason = f"{lost:,} of {lost + samples.get('taken', 0):,} sampled answers of stable are {_NOT_READ[why]}"
+    return dict.fromkeys((name for name in watched.unjudged if name in PREDICTED), Unjudged(reason, Why.NEVER))

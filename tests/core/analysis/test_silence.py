@@ -1,0 +1,138 @@
+"""Nothing to compare is no proof: such metrics neither pass nor convict, and say what was seen and what would help."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from gateway.core.analysis import AnalysisSpec, AnalysisState, EventSpec, Evidence, LatencySpec, Look, Mode, look
+from gateway.core.analysis.types import Finding, Worse
+from gateway.core.stats import EpochCounts
+from gateway.core.types import Unjudged, Why
+
+MIX = tuple(
+    EventSpec(name, worse=Worse.DIFFERENT, tolerance_delta=0.05, margin_ratio=1.0, margin_delta=0.1, group="answers")
+    for name in ("class_0", "class_1", "class_other")
+)
+SPEC = AnalysisSpec(latency=LatencySpec(mode=Mode.OFF), events=(*MIX, EventSpec("odd")))
+UNREADABLE = Unjudged("2,000 of 2,000 answers could not be read; `predictions: {protocol: json-path}`", Why.NEVER)
+Draw = Callable[[random.Random], str]
+
+
+def always(name: str) -> Draw:
+    return lambda _: name
+
+
+def mostly(_: random.Random) -> str:
+    return _.choice(("class_0", "class_0", "class_1"))
+
+
+def run(
+    stable: Draw, canary: Draw, unjudged: dict[str, Unjudged] | None = None, *, odd: bool = False, ticks: int = 120
+) -> Look:
+    """The last look, or the first one that is a FAIL; ``odd`` canary answers have the other event."""
+    draw = random.Random(20_261)
+    state, entry = AnalysisState.fresh(SPEC), EpochCounts("r", 1, 3_333)
+    seen: Look | None = None
+    for tick in range(1, ticks + 1):
+        for i in range(60):
+            arm, of = (entry.canary, canary) if i % 3 == 0 else (entry.stable, stable)
+            arm.requests += 1
+            arm.label("odd", odd and arm is entry.canary)
+            label = of(draw)
+            for event in MIX:
+                arm.label(event.name, event.name == label)
+        evidence = Evidence(0.1 * tick, (entry,), unjudged=unjudged or {})
+        state, seen = look(SPEC, state, evidence)
+        if seen.verdict == "FAIL":
+            break
+    assert seen is not None
+    return seen
+
+
+def finding(seen: Look, metric: str) -> Finding:
+    (one,) = [one for one in seen.analysis.findings if one.metric == metric]
+    return one
+
+
+def test_classes_that_vary_alike_are_proven() -> None:
+    seen = run(mostly, mostly)
+    assert seen.verdict == "PASS" and not seen.silent, seen.reason
+
+
+@pytest.mark.parametrize("name", ["class_1", "class_other", "none"])
+def test_one_class_on_both_sides_is_no_proof(name: str) -> None:
+    seen = run(always(name), always(name))
+    assert seen.verdict == "UNDECIDED"
+    assert set(seen.silent) == {event.name for event in MIX}
+    one = finding(seen, "class_1")
+    assert one.verdict == "NODATA" and one.decides
+    what = "all say the same" if name == "none" else f"all answers of both versions are {name}"
+    assert what in one.reason and "(4,800 of stable, 2,400 of canary)" in one.reason, one.reason
+    assert "no proof" in one.reason and "`predictions: {mode: advise}`" in one.reason
+    assert one.reason in seen.reason.replace("class_0, class_1, class_other", "class_1")
+
+
+def test_before_many_answers_it_may_be_chance() -> None:
+    seen = run(always("class_1"), always("class_1"), ticks=2)
+    assert finding(seen, "class_1").verdict == "NODATA" and not seen.silent
+
+
+@pytest.mark.parametrize("stable", [mostly, always("class_1")])
+def test_a_canary_that_alone_falls_to_one_class_is_convicted(stable: Draw) -> None:
+    seen = run(stable, always("class_0"))
+    assert seen.verdict == "FAIL" and set(seen.causes) & {"class_0", "class_1"}
+
+
+def test_a_canary_that_varies_beside_a_constant_stable_is_convicted() -> None:
+    assert run(always("class_0"), mostly).verdict == "FAIL"
+
+
+def test_what_cannot_be_judged_neither_passes_nor_convicts() -> None:
+    names = ("class_0", "class_1", "class_other", "odd")
+    for seen in (
+        run(mostly, mostly, dict.fromkeys(names, UNREADABLE)),
+        run(mostly, always("class_0"), dict.fromkeys(names, UNREADABLE), odd=True),
+    ):
+        assert seen.verdict == "UNDECIDED", seen.reason
+        assert set(seen.silent) == set(names)
+        assert f"class_0, class_1, class_other, odd cannot be judged: {UNREADABLE.reason}" in seen.reason
+        one = finding(seen, "odd")
+        assert (one.verdict, one.log_e_bad <= 0.0, one.log_e_ok <= 0.0) == ("NODATA", True, True)
+
+
+def test_other_metrics_convict_beside_it() -> None:
+    seen = run(mostly, always("class_0"), {"odd": UNREADABLE})
+    assert seen.verdict == "FAIL" and "odd" not in seen.causes
+
+
+def test_what_a_route_has_nothing_of_holds_no_promotion_up() -> None:
+    seen = run(mostly, mostly, {"odd": Unjudged("the answers hold no confidence", Why.ABSENT)})
+    assert seen.verdict == "PASS" and not seen.silent
+    assert not finding(seen, "odd").decides and "no confidence" in finding(seen, "odd").reason
+
+
+def test_what_may_come_yet_holds_and_is_no_alarm() -> None:
+    seen = run(mostly, mostly, {"odd": Unjudged("no label so far", Why.WAITS)})
+    assert seen.verdict == "UNDECIDED" and not seen.silent and "odd cannot be judged: no label so far" in seen.reason
+
+
+def test_requests_outside_of_the_experiment_are_named() -> None:
+    _, seen = look(SPEC, AnalysisState.fresh(SPEC), Evidence(1.0, (), outside=1_222))
+    assert seen.verdict == "NODATA"
+    assert "1,222 others were, forced ones or at a weight of 0 or 100 %" in seen.reason
+    _, seen = look(SPEC, AnalysisState.fresh(SPEC), Evidence(1.0, ()))
+    assert seen.reason == "no canary request of the experiment has been answered yet"
+
+
+def test_the_version_that_is_missing_is_named() -> None:
+    for variant, missing in (("stable", "no canary"), ("canary", "no stable")):
+        entry = EpochCounts("r", 1, 3_333)
+        arm = getattr(entry, variant)
+        arm.requests += 1
+        arm.label("odd", happened=False)
+        _, seen = look(SPEC, AnalysisState.fresh(SPEC), Evidence(1.0, (entry,)))
+        assert finding(seen, "errors").reason.endswith(f"{missing} requests yet")
+        assert finding(seen, "odd").reason.endswith(f"{missing} trials yet")
