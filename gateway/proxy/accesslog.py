@@ -47,7 +47,8 @@ _FILE_MODE = 0o640
 class Line(msgspec.Struct):
     """One line. Durations in milliseconds; ``counted`` is the class under which the request became evidence.
 
-    ``status`` is 499 for a client that went away. ``variant`` answered, ``assigned`` was drawn; ``counted_ms`` is the
+    ``status`` is 499 for a client that went away. ``variant`` answered, ``assigned`` was drawn, of the backends
+    ``stable`` and ``canary`` (null: there was none); ``backend`` is the one that answered. ``counted_ms`` is the
     latency that entered the evidence, of the try that was counted, or how long a client that gave up (``abandoned``)
     had waited for the first byte; null when that had come.
     """
@@ -64,6 +65,9 @@ class Line(msgspec.Struct):
     variant: str | None = None
     epoch: int | None = None
     weight_percent: float | None = None
+    stable: str | None = None
+    canary: str | None = None
+    backend: str | None = None
     counted: str | None = None
     counted_ms: float | None = None
     blame: str = "none"

@@ -92,4 +92,6 @@ class Logged(Settlement):
         line.assigned, line.variant = self.assigned.label, self.variant.label
         line.epoch = tally.evidence.epoch
         line.weight_percent = percent_from_weight_bp(tally.evidence.weight_bp)
+        line.stable, line.canary = route.stable, route.canary
+        line.backend = route.canary if self.variant else route.stable
         line.sticky = route.sticky is not None

@@ -64,7 +64,8 @@ def replay(
         params = rules.parameters(settings)
         recording = open_recording(file, route)
         policy = _policy(config, route, alpha, alpha_promote, route_of_log=isinstance(recording, LogRecording))
-        found = run(one_line(str(file)), recording, policy, {name: params[name] for name in chosen})
+        beside_it = {name: params[name] for name in chosen}
+        found = [run(one_line(str(file)), one, policy, beside_it) for one in recording.versions()]
     except GatewayError as error:
         click.echo(str(error), err=True)
         raise click.exceptions.Exit(2) from None

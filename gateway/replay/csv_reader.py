@@ -5,16 +5,21 @@ Rules:
 1. UTF-8 (a byte order mark is fine), a header line, commas, columns in any order, blank lines ignored, CRLF or LF.
 2. `at_s,variant,requests,errors` are required; the other classes of outcomes (`client_errors`, `not_found`, ...),
    `weight_percent` and `latency_ms` may follow. An unknown column is a mistake: it might be a misspelt one.
-3. Counts are whole numbers of the interval alone, not running totals; all classes together are at most `requests`.
+   A header that comes again (files put together) is skipped.
+3. Counts are whole numbers (``500.0`` is one) of the interval alone, not running totals; all classes together are at
+   most `requests`.
 4. `latency_ms` is a histogram, `ms:count;ms:count`, with at most `requests` entries; an empty cell is none.
-5. `weight_percent` is the canary's share that the router was set to, the same in both rows. Without the column each
-   interval's own share of requests stands for it.
+5. `weight_percent` is the canary's share that the router was set to, the same in both rows. Without the column it is
+   inferred from the shares of requests (split.py).
+6. A last line that is torn, and a last interval of one row alone, are skipped. Where time steps back (a clock that was
+   set), it goes on from where it was, an interval later.
 """
 
 from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -24,17 +29,22 @@ from gateway.core.errors import InvalidValueError
 from gateway.core.stats.counts import Counts
 from gateway.core.stats.histogram import bucket_of
 from gateway.core.stats.outcomes import NAMES
-from gateway.core.types import WEIGHT_BP_MAX, weight_bp_from_percent
+from gateway.core.types import weight_bp_from_percent
 from gateway.replay.interval import Interval
+from gateway.replay.lines import LINE_BYTES_MAX, Notes, lines
 from gateway.replay.readers import RecordingError
+from gateway.replay.split import UNKNOWN_BP, inferred
 
 REQUIRED = ("at_s", "variant", "requests", "errors")
 OPTIONAL = (*(name for name in NAMES if name not in REQUIRED), "weight_percent", "latency_ms")
 VARIANTS = ("stable", "canary")
-LINE_BYTES_MAX = 1 << 20
 COUNT_MAX = 10**12
 _COUNT_DIGITS_MAX = len(str(COUNT_MAX))
 _NUMBER_MAX = 1e15
+# As programs write a whole number that they hold as a float.
+_WHOLE = re.compile(r"[0-9]+\.0*")
+# A clock that was set goes back by less; more is another order of rows.
+CLOCK_BACK_S_MAX = 3600.0
 _HEADER = f"begin the file with a header such as {','.join(REQUIRED)}"
 
 
@@ -51,8 +61,9 @@ class CsvRecording:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._notes = Notes()
         try:
-            self._header_line, cells = next(self._lines())
+            self._header_line, cells, _ = next(self._lines(Notes()))
         except StopIteration:
             self._fail(1, "", "the file is empty", _HEADER)
         self._columns = self._header([cell.strip() for cell in cells])
@@ -68,11 +79,29 @@ class CsvRecording:
         """Whether there is a column ``weight_percent``."""
         return "weight_percent" in self._columns
 
+    @property
+    def title(self) -> str:
+        """Counts do not say whose they are."""
+        return ""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the last reading skipped or adjusted."""
+        return self._notes.said
+
+    def versions(self) -> list[CsvRecording]:
+        """Itself: counts do not tell versions apart."""
+        return [self]
+
     def intervals(self) -> Iterator[Interval]:
         """The intervals, with times rising strictly. Raises RecordingError."""
+        self._notes = Notes()
+        return inferred(lambda counts: self._read(self._notes if counts else Notes()))
+
+    def _read(self, notes: Notes) -> Iterator[Interval]:
         first: Interval | None = None
         count, since_s = 0, 0.0
-        for stable, canary in self._pairs():
+        for stable, canary in self._pairs(notes):
             interval = Interval(since_s, stable.at_s, self._weight_bp(stable, canary), stable.counts, canary.counts)
             count, since_s = count + 1, interval.at_s
             if count == 1:
@@ -90,23 +119,21 @@ class CsvRecording:
 
     # lines
 
-    def _lines(self) -> Iterator[tuple[int, list[str]]]:
-        """Line numbers and cells of every line that is not blank, however large the file."""
+    def _lines(self, notes: Notes) -> Iterator[tuple[int, list[str], bool]]:
+        """Line number and cells of every line that is not blank, and whether it may be torn."""
         try:
-            with self._path.open("rb") as file:
-                number = 0
-                while data := file.readline(LINE_BYTES_MAX + 1):
-                    number += 1
-                    if cells := self._cells(number, data):
-                        yield number, cells
+            for line in lines(self._path, notes):
+                if line.too_long:
+                    problem = f"this line is longer than {LINE_BYTES_MAX} bytes"
+                    self._fail(line.number, "", problem, "is this the right file?")
+                if cells := self._cells(line.number, line.data):
+                    yield line.number, cells, line.torn
         except OSError as error:
             raise RecordingError(
                 str(self._path), None, "", f"cannot be read: {error.strerror}", "give a file this user may read"
             ) from None
 
     def _cells(self, number: int, data: bytes) -> list[str]:
-        if len(data) > LINE_BYTES_MAX:
-            self._fail(number, "", f"this line is longer than {LINE_BYTES_MAX} bytes", "is this the right file?")
         try:
             text = data.decode("utf-8")
         except UnicodeDecodeError:
@@ -136,12 +163,20 @@ class CsvRecording:
 
     # rows
 
-    def _pairs(self) -> Iterator[tuple[_Row, _Row]]:
+    def _pairs(self, notes: Notes) -> Iterator[tuple[_Row, _Row]]:
         """The rows of each interval as (stable, canary)."""
-        last_s = -math.inf
+        last_s = step_s = -math.inf
+        shift_s = 0.0
+        pairs = 0
         waiting: _Row | None = None
-        for row in self._rows():
+        for read in self._rows(notes):
+            row = read._replace(at_s=read.at_s + shift_s) if shift_s else read
             if waiting is None:
+                back_s = last_s - row.at_s
+                if pairs > 1 and back_s > 0.0 and back_s + step_s <= CLOCK_BACK_S_MAX:
+                    notes.add(f"step of the clock back, by {back_s + step_s:g} s: later times were moved on", row.line)
+                    shift_s += back_s + step_s
+                    row = row._replace(at_s=read.at_s + shift_s)
                 if row.at_s <= last_s:
                     self._out_of_order(row, last_s)
                 waiting = row
@@ -153,11 +188,15 @@ class CsvRecording:
             if row.variant == waiting.variant:
                 problem = f"the interval {row.at_s:g} has two rows of {row.variant}"
                 self._fail(row.line, "variant", problem, "give one row of stable and one of canary")
+            step_s = row.at_s - last_s
             last_s = row.at_s
+            pairs += 1
             yield (waiting, row) if waiting.variant == "stable" else (row, waiting)
             waiting = None
         if waiting is not None:
-            self._missing(waiting)
+            if not pairs:
+                self._missing(waiting)
+            notes.add("last interval that has one row alone, skipped", waiting.line)
 
     def _missing(self, row: _Row) -> NoReturn:
         other = "canary" if row.variant == "stable" else "stable"
@@ -173,14 +212,29 @@ class CsvRecording:
             problem, mend = f"time goes backwards, from {last_s:.10g} to {row.at_s:.10g}", "sort the rows by at_s"
         self._fail(row.line, "at_s", problem, mend)
 
-    def _rows(self) -> Iterator[_Row]:
-        lines = self._lines()
-        next(lines, None)
-        for line, cells in lines:
-            if len(cells) != len(self._columns):
-                problem = f"{len(cells)} cells under {len(self._columns)} columns"
-                self._fail(line, "", problem, "give every column a cell, separated by commas")
-            yield self._row(line, cells)
+    def _rows(self, notes: Notes) -> Iterator[_Row]:
+        found = self._lines(notes)
+        next(found, None)
+        rows = 0
+        for line, cells, torn in found:
+            if self._is_header(cells):
+                notes.add("header that came again, skipped", line)
+                continue
+            try:
+                if len(cells) != len(self._columns):
+                    problem = f"{len(cells)} cells under {len(self._columns)} columns"
+                    self._fail(line, "", problem, "give every column a cell, separated by commas")
+                row = self._row(line, cells)
+            except RecordingError:
+                if not torn or not rows:
+                    raise
+                notes.add("torn last line, skipped", line, ",".join(cells))
+                return
+            rows += 1
+            yield row
+
+    def _is_header(self, cells: list[str]) -> bool:
+        return [cell.strip() for cell in cells] == list(self._columns)
 
     def _row(self, line: int, cells: list[str]) -> _Row:
         cell = {name: cells[index].strip() for name, index in self._columns.items()}
@@ -223,6 +277,8 @@ class CsvRecording:
         return value
 
     def _count(self, line: int, column: str, text: str) -> int:
+        if _WHOLE.fullmatch(text):
+            text = text.partition(".")[0]
         if not (text.isascii() and text.isdigit()):
             self._fail(line, column, f"{show(text)} is not a count", "write a whole number from 0 up")
         if len(text) > _COUNT_DIGITS_MAX or int(text) > COUNT_MAX:
@@ -257,10 +313,7 @@ class CsvRecording:
                 problem = f"the interval's rows differ: {stable.weight_bp / 100:g} and {canary.weight_bp / 100:g}"
                 self._fail(line, "weight_percent", problem, "give the canary's share in both rows")
             return stable.weight_bp
-        ours, all_ = canary.counts.requests, stable.counts.requests + canary.counts.requests
-        if not ours or ours == all_:
-            return WEIGHT_BP_MAX if ours else 0
-        return min(max(round(WEIGHT_BP_MAX * ours / all_), 1), WEIGHT_BP_MAX - 1)
+        return UNKNOWN_BP
 
     def _fail(self, line: int, column: str, problem: str, mend: str) -> NoReturn:
         raise RecordingError(str(self._path), line, column, problem, mend)

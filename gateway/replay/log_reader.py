@@ -7,12 +7,19 @@ Rules:
    which would make the canary look worse than it was.
 2. A line stands for the moment at which its request ended (``ts``). Several workers write into one log, so lines may be
    a little out of order: an interval stays open until the log is ``LATE_S`` past its end.
-3. Requests of different weights are never mixed: an interval in which the weight changed becomes several.
-4. Other keys are ignored, so that a log that was enriched on its way can be read; so are blank lines.
+3. Requests of different weights are never mixed: an interval in which the weight changed becomes several. A line
+   without a weight gets one that is inferred from the shares of requests (split.py).
+4. Each version (``canary`` against ``stable``) is a recording of its own, and so is one that was tried again after
+   another: `versions`. Lines of a time without a canary are left out.
+5. Where ``ts`` steps back by more than `LATE_S` and less than `CLOCK_BACK_S_MAX`, a clock was set: time goes on from
+   where it was.
+6. Other keys are ignored, so that a log that was enriched on its way can be read; so are blank lines. Lines that are
+   torn or broken are skipped and counted, unless there are many or none before them was whole.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from datetime import datetime
@@ -28,13 +35,20 @@ from gateway.core.stats.histogram import bucket_of
 from gateway.core.stats.outcomes import ABANDONED, NAMES, OK
 from gateway.core.types import weight_bp_from_percent
 from gateway.replay.interval import Interval
+from gateway.replay.lines import LINE_BYTES_MAX, Notes, lines
 from gateway.replay.readers import RecordingError
+from gateway.replay.split import UNKNOWN_BP, inferred
 
 # Shorter than a burst (`analysis.burst_s`, 0.3 s), whose clumps would be lost in longer ones. A binary fraction.
 INTERVAL_S = 0.25
 # Workers hand their lines over within a fraction of a second; a collector may mix files a little more.
 LATE_S = 10.0
-LINE_BYTES_MAX = 1 << 20
+# A clock that was set goes back by less; more is another order of lines.
+CLOCK_BACK_S_MAX = 3600.0
+_TORN, _BROKEN = "torn last line, skipped", "lines that are none of an access log, skipped"
+# More broken lines than these few and this share of the whole ones: it is another file.
+_BROKEN_MIN, _BROKEN_SHARE = 3, 0.1
+_SHOWN = 120
 _MILLISECONDS_MAX = 1e12
 KINDS = (OK, *NAMES)
 _MEND = "give a log that `access_log` wrote (docs/data-plane.md)"
@@ -45,11 +59,51 @@ class _Line(msgspec.Struct):
 
     ts: str
     route: str | None = None
+    stable: str | None = None
+    canary: str | None = None
     assigned: str | None = None
     counted: str | None = None
     counted_ms: float | None = None
     weight_percent: float | None = None
     sampled: bool = True
+
+
+class _Version(msgspec.Struct):
+    """One trial of one version: who is compared with whom (empty names where the log does not say), and when last."""
+
+    stable: str
+    canary: str
+    first_line: int
+    last_s: float
+    requests: int = 0
+    unweighted: int = 0
+
+    @property
+    def title(self) -> str:
+        return f"canary {show(self.canary)} against stable {show(self.stable)}" if self.canary else ""
+
+
+class _Clock:
+    """Times that do not go back by more than lines of several workers do: what is behind a clock's step is moved on."""
+
+    def __init__(self, notes: Notes) -> None:
+        self._notes = notes
+        self._newest_s = -math.inf
+        self._shift_s = 0.0
+
+    def at_s(self, number: int, read_s: float) -> float | None:
+        """The time of a line; None where it goes back further than a clock is set."""
+        at_s = read_s + self._shift_s
+        back_s = self._newest_s - at_s
+        if back_s > LATE_S:
+            if back_s > CLOCK_BACK_S_MAX:
+                return None
+            what = f"step of the clock back, by {back_s:.0f} s: later times were moved on"
+            self._notes.add(what, number)
+            self._shift_s += back_s
+            at_s = self._newest_s
+        self._newest_s = max(self._newest_s, at_s)
+        return at_s
 
 
 class _Slot:
@@ -63,35 +117,73 @@ class _Slot:
 
 
 class LogRecording:
-    """A recording in an access log; ``route`` chooses one where the log holds several."""
+    """A recording in an access log; ``route`` chooses one of several in it, ``version`` one of its trials."""
 
     metrics = frozenset((*NAMES, "latency"))
-    weighted = True
 
-    def __init__(self, path: Path, route: str | None = None) -> None:
+    def __init__(self, path: Path, route: str | None = None, version: int | None = None) -> None:
         self._path = path
         self._route = route
+        self._version = version
+        self._notes = Notes()
         self._decode = msgspec.json.Decoder(_Line).decode
+
+    @functools.cached_property
+    def _trials(self) -> list[_Version]:
+        """The trials in the log, in their order. Raises RecordingError."""
+        found: list[_Version] = []
+        for number, line, at_s in self._counted(Notes()):
+            index = _version_of(found, line, number, at_s)
+            found[index].requests += 1
+            found[index].unweighted += line.weight_percent is None
+        return found
+
+    @property
+    def weighted(self) -> bool:
+        """Whether its lines have the weights that were set."""
+        chosen = self._trials if self._version is None else [self._trials[self._version]]
+        return not any(trial.unweighted for trial in chosen)
+
+    @property
+    def title(self) -> str:
+        """Which versions it compares, where its lines say so."""
+        trials = self._trials
+        return trials[self._version or 0].title if len(trials) == 1 or self._version is not None else ""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the last reading skipped or adjusted."""
+        return self._notes.said
+
+    def versions(self) -> list[LogRecording]:
+        """A recording for each trial of a version, in their order."""
+        trials = self._trials
+        if not trials:
+            self._nothing()
+        return [LogRecording(self._path, self._route, index) for index in range(len(trials))]
 
     def intervals(self) -> Iterator[Interval]:
         """The intervals, with times rising strictly, from 0 at the first. Raises RecordingError."""
+        self._notes = Notes()
+        return inferred(lambda counts: self._read(self._notes if counts else Notes()))
+
+    def _read(self, notes: Notes) -> Iterator[Interval]:
         open_slots: dict[int, dict[int, _Slot]] = {}
         late = round(LATE_S / INTERVAL_S)
         # The tick that is time 0: the oldest of those that are known when the first is closed.
         first: int | None = None
-        newest = closed = -(1 << 60)
-        for number, line, at_s in self._counted():
+        newest = -(1 << 60)
+        trials: list[_Version] = []
+        for number, line, at_s in self._counted(notes):
+            if self._version not in (None, _version_of(trials, line, number, at_s)):
+                continue
             tick = math.floor(at_s / INTERVAL_S)
-            if tick <= closed:
-                problem = f"{show(line.ts)} is more than {LATE_S:g} s before a line above it"
-                self._fail(number, "ts", problem, "sort the lines by ts")
             if tick > newest:
                 newest = tick
                 due = newest - late - 1
                 for ready in sorted(one for one in open_slots if one <= due):
                     first = ready if first is None else first
                     yield from _closed(ready - first, open_slots.pop(ready))
-                closed = due
             weight_bp = self._weight_bp(number, line)
             _enter(open_slots.setdefault(tick, {}).setdefault(weight_bp, _Slot()), line)
         if not open_slots:
@@ -104,11 +196,12 @@ class LogRecording:
         of = "" if self._route is None else f" of route {show(self._route)}"
         self._fail(None, "", f"no line{of} is evidence", "log a route with a canary, and every request of it")
 
-    def _counted(self) -> Iterator[tuple[int, _Line, float]]:
+    def _counted(self, notes: Notes) -> Iterator[tuple[int, _Line, float]]:
         """Line number, line and time of each that is evidence."""
         route = self._route
-        for number, line in self._lines():
-            at_s = self._time(number, line.ts)
+        clock = _Clock(notes)
+        for number, line in self._lines(notes):
+            read_s = self._time(number, line.ts)
             if line.counted is None or not line.sampled:
                 continue
             if line.route is None or line.assigned not in ("stable", "canary"):
@@ -118,24 +211,41 @@ class LogRecording:
                 self._fail(number, "counted", f"{show(line.counted)} is no class of outcomes", _MEND)
             if route is None:
                 route = line.route
-            if line.route == route:
-                yield number, line, at_s
-            elif self._route is None:
+            if line.route != route:
+                if self._route is not None:
+                    continue
                 problem = f"the log holds the routes {show(route)} and {show(line.route)}"
                 self._fail(number, "route", problem, "choose one with --route")
+            if line.stable and not line.canary:
+                notes.add("requests at a time without a canary, left out", number)
+                continue
+            at_s = clock.at_s(number, read_s)
+            if at_s is None:
+                problem = f"{show(line.ts)} is more than {CLOCK_BACK_S_MAX:g} s before a line above it"
+                self._fail(number, "ts", problem, "sort the lines by ts")
+            yield number, line, at_s
 
-    def _lines(self) -> Iterator[tuple[int, _Line]]:
+    def _lines(self, notes: Notes) -> Iterator[tuple[int, _Line]]:
+        whole = 0
         try:
-            with self._path.open("rb") as file:
-                number = 0
-                while data := file.readline(LINE_BYTES_MAX + 1):
-                    number += 1
-                    if len(data) > LINE_BYTES_MAX:
+            for number, data, torn, too_long in lines(self._path, notes):
+                if number == 1:
+                    data = data.removeprefix(b"\xef\xbb\xbf")  # noqa: PLW2901  # the file's mark, not the line's
+                if not data.strip():
+                    continue
+                try:
+                    if too_long:
                         self._fail(number, "", f"this line is longer than {LINE_BYTES_MAX} bytes", "is it a log?")
-                    if number == 1:
-                        data = data.removeprefix(b"\xef\xbb\xbf")
-                    if data.strip():
-                        yield number, self._line(number, data)
+                    line = self._line(number, data)
+                except RecordingError as error:
+                    # A log that was written to is torn somewhere in the end; a file that is none is so from the start.
+                    broken = notes.count(_TORN) + notes.count(_BROKEN)
+                    if not whole or broken > _BROKEN_MIN + _BROKEN_SHARE * whole:
+                        raise
+                    notes.add(_TORN if torn else _BROKEN, number, error.problem[:_SHOWN])
+                    continue
+                whole += 1
+                yield number, line
         except OSError as error:
             why = f"cannot be read: {error.strerror}"
             raise RecordingError(str(self._path), None, "", why, "give a file this user may read") from None
@@ -157,8 +267,10 @@ class LogRecording:
         return at_s
 
     def _weight_bp(self, number: int, line: _Line) -> int:
+        weight_bp = UNKNOWN_BP
         try:
-            weight_bp = weight_bp_from_percent(line.weight_percent)
+            if line.weight_percent is not None:
+                weight_bp = weight_bp_from_percent(line.weight_percent)
         except InvalidValueError:
             problem = f"{show(line.weight_percent)} is not a canary share"
             self._fail(number, "weight_percent", problem, "write a percentage from 0 to 100 in steps of 0.01")
@@ -171,6 +283,25 @@ class LogRecording:
 
     def _fail(self, line: int | None, column: str, problem: str, mend: str) -> NoReturn:
         raise RecordingError(str(self._path), line, column, problem, mend)
+
+
+def _version_of(trials: list[_Version], line: _Line, number: int, at_s: float) -> int:
+    """The index of the line's trial, a new one where it is of none that goes on.
+
+    Lines of several workers mix where one trial follows another; a version that comes back after that is tried anew.
+    """
+    stable, canary = line.stable or "", line.canary or ""
+    newest_s = max((trial.last_s for trial in trials), default=at_s)
+    for index in range(len(trials) - 1, -1, -1):
+        trial = trials[index]
+        if (trial.stable, trial.canary) != (stable, canary):
+            continue
+        if trial is trials[-1] or newest_s - trial.last_s <= LATE_S:
+            trial.last_s = max(trial.last_s, at_s)
+            return index
+        break
+    trials.append(_Version(stable, canary, number, at_s))
+    return len(trials) - 1
 
 
 def _enter(slot: _Slot, line: _Line) -> None:

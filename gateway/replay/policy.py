@@ -131,6 +131,7 @@ class Book:
         self._epochs: list[EpochCounts] = []
         self._epoch = 0
         self._weight_bp = -1
+        self._outside = 0
 
     def add(self, interval: Interval) -> None:
         """Count one interval under its weight."""
@@ -144,7 +145,9 @@ class Book:
             entry = self._epochs[-1]
             entry.stable = merge((entry.stable, interval.stable))
             entry.canary = merge((entry.canary, interval.canary))
+        else:
+            self._outside += interval.canary.requests
 
     def at(self, at_s: float) -> Evidence:
         """The evidence of this moment: only weights under which a coin was flipped."""
-        return Evidence(at_s, tuple(self._epochs))
+        return Evidence(at_s, tuple(self._epochs), outside=self._outside)

@@ -9,6 +9,7 @@ import msgspec
 
 from gateway.config.mistakes import one_line
 from gateway.core.analysis.bursts import COARSE
+from gateway.core.analysis.silence import some
 from gateway.core.types import percent_from_weight_bp
 from gateway.replay.interval import Decision
 from gateway.replay.run import Outcome, Replay
@@ -16,7 +17,17 @@ from gateway.replay.run import Outcome, Replay
 _HEADINGS = ("rule", "decision", "after", "requests", "canary", "bad let through")
 
 
-def text(replay: Replay, width: int | None = None) -> str:
+def text(replays: Sequence[Replay], width: int | None = None) -> str:
+    """Each version's replay, one after the other, with what was split before them."""
+    said = []
+    if len(replays) > 1:
+        titles = "; ".join(replay.title or "lines without a version" for replay in replays)
+        split = f"{replays[0].file} holds {len(replays)} trials, each is judged by itself: {titles}"
+        said.append("\n".join(_folded([split], width, 2)))
+    return "\n\n".join([*said, *(_one(replay, width) for replay in replays)])
+
+
+def _one(replay: Replay, width: int | None) -> str:
     """The recording in a line or two, the timeline, the table of rules, and each rule's reason.
 
     Sentences are folded between words to ``width`` columns; None leaves them on one line each.
@@ -38,11 +49,19 @@ def _folded(lines: Iterable[str], width: int | None, indent: int) -> Iterable[st
             )
 
 
-def json(replay: Replay) -> str:
-    """The same with all its numbers, as one JSON object."""
+def json(replays: Sequence[Replay]) -> str:
+    """The same with all its numbers, as one JSON object; of several, each is one of its ``versions``."""
+    bodies = [_body(replay) for replay in replays]
+    body = bodies[0] if len(bodies) == 1 else {"file": replays[0].file, "split": bodies}
+    return msgspec.json.format(msgspec.json.encode(body), indent=2).decode()
+
+
+def _body(replay: Replay) -> dict[str, object]:
     totals = msgspec.to_builtins(replay.totals)
-    body = {
+    return {
         "file": replay.file,
+        "versions": replay.title,
+        "notes": replay.notes,
         "recording": totals | {"weights_recorded": replay.weighted},
         "judged": replay.judged,
         "not_recorded": replay.not_recorded,
@@ -54,28 +73,30 @@ def json(replay: Replay) -> str:
         "timeline_omitted": replay.timeline_omitted,
         "outcomes": [msgspec.to_builtins(outcome) for outcome in replay.outcomes],
     }
-    return msgspec.json.format(msgspec.json.encode(body), indent=2).decode()
 
 
 def _head(replay: Replay) -> Iterable[str]:
     totals, spec, plan = replay.totals, replay.policy.spec, replay.policy.plan
+    titled = f"{replay.file}, {replay.title}" if replay.title else replay.file
     yield (
-        f"{replay.file}: {totals.intervals} intervals over {totals.at_s - totals.since_s:g} s;"
+        f"{titled}: {totals.intervals} intervals over {totals.at_s - totals.since_s:g} s;"
         f" stable {_share(totals.stable_errors, totals.stable_requests)},"
         f" canary {_share(totals.canary_errors, totals.canary_requests)}"
     )
     judged = ", ".join(replay.judged) or "nothing"
     yield f"judged: {judged} (alpha_rollback {spec.alpha_rollback:g}, alpha_promote {spec.alpha_promote:g})" + (
-        f"; not recorded: {', '.join(replay.not_recorded)}" if replay.not_recorded else ""
+        f"; not recorded: {some(replay.not_recorded)}" if replay.not_recorded else ""
     )
     ladder = ", ".join(f"{percent_from_weight_bp(rung.weight_bp):g}" for rung in plan.steps)
-    weights = "as recorded" if replay.weighted else "not recorded, each interval's own share of requests"
+    weights = "as recorded" if replay.weighted else "not recorded, inferred from each version's share of requests"
     yield f"plan: {ladder} %, then 100 %; weights: {weights}"
     if replay.bursts_hidden:
         yield (
             f"bursts: not seen, the intervals are longer than {COARSE * spec.burst_s:g} s; failures that came together"
             " count one by one"
         )
+    for note in replay.notes:
+        yield f"read: {note}"
 
 
 def _timeline(replay: Replay) -> Iterable[str]:
@@ -110,7 +131,17 @@ def _row(outcome: Outcome) -> tuple[str, ...]:
 
 def _reasons(replay: Replay) -> Iterable[str]:
     for outcome in replay.outcomes:
-        yield f"{outcome.rule}: {_when(outcome.decision)}{one_line(outcome.decision.reason)}"
+        yield f"{outcome.rule}: {_when(outcome.decision)}{one_line(outcome.decision.reason)}{_unread(replay, outcome)}"
+
+
+def _unread(replay: Replay, outcome: Outcome) -> str:
+    """What came after the decision, and so was no part of it."""
+    totals = replay.totals
+    after = totals.stable_requests + totals.canary_requests - outcome.requests
+    if outcome.decision.at_s is None or after <= 0:
+        return ""
+    rest_s = totals.at_s - outcome.decision.at_s
+    return f"; the {after:,} requests of the {_time(rest_s)} s after that were not looked at"
 
 
 def _when(decision: Decision) -> str:

@@ -44,10 +44,13 @@ class Totals(msgspec.Struct, frozen=True):
 class Replay(msgspec.Struct, frozen=True):
     """Everything that a replay says.
 
+    ``title`` names the versions where the recording does; ``notes`` is what was skipped or adjusted in reading it.
     ``bursts_hidden``: the intervals are too long to see whether failures came together within ``burst_s``.
     """
 
     file: str
+    title: str
+    notes: tuple[str, ...]
     totals: Totals
     weighted: bool
     judged: tuple[str, ...]
@@ -66,14 +69,13 @@ def run(file: str, recording: Recording, policy: Policy, beside: Mapping[str, ms
     The recording is read to its end once, so that every mistake in it is found, and once more for each rule until it
     decides. Raises RecordingError.
     """
+    unseen = tuple(event.name for event in policy.spec.events if event.decides)
     policy = Policy(own.spec_for(policy.spec, recording.metrics), policy.plan)
     entries: list[Entry] = []
     omitted = 0
 
     def note(entry: Entry) -> None:
         nonlocal omitted
-        if entry.what == "weight" and not recording.weighted:
-            return
         if len(entries) < ENTRIES_MAX or entry.what == "rollout":
             entries.append(entry)
         else:
@@ -91,17 +93,19 @@ def run(file: str, recording: Recording, policy: Policy, beside: Mapping[str, ms
         meter.canary_requests,
         meter.canary_errors,
     )
-    covered_s = meter.covered_s
+    covered_s, notes = meter.covered_s, recording.notes
     for name, params in beside.items():
         meter = Meter(recording.intervals())
         outcomes.append(_outcome(name, RULES[name].decide(meter, params), meter))
     deciding = [name for name in own.METRICS if getattr(policy.spec, name).decides]
     return Replay(
         file=file,
+        title=recording.title,
+        notes=notes,
         totals=totals,
         weighted=recording.weighted,
         judged=tuple(deciding),
-        not_recorded=tuple(name for name in own.METRICS if name not in recording.metrics),
+        not_recorded=(*(name for name in own.METRICS if name not in recording.metrics), *unseen),
         bursts_hidden=0.0 < COARSE * policy.spec.burst_s < covered_s / totals.intervals,
         policy=policy,
         timeline=tuple(entries),

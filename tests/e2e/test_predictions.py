@@ -120,7 +120,7 @@ async def settle(gateway: RunningGateway, paths: dict[str, str]) -> dict[str, An
     ids = {name: (await start(gateway, name))["id"] for name in paths}
     views: dict[str, Any] = {}
     async with Users(gateway, dict(paths)) as users:
-        deadline_s = asyncio.get_running_loop().time() + 2 * EVENTUALLY_S
+        deadline_s = asyncio.get_running_loop().time() + 6 * EVENTUALLY_S
         while users.paths:
             for name in list(users.paths):
                 views[name] = await gateway.rollout(ids[name])

@@ -181,7 +181,7 @@ def test_weights_that_change_all_the_time_take_bounded_evidence() -> None:
     assert all(0 < epoch.weight_bp < 10_000 for epoch in book.at(1000).epochs)
 
 
-def test_without_weights_each_interval_has_its_own_share_and_the_decision_stays(replay: Run) -> None:
+def test_without_weights_they_are_inferred_and_the_decision_stays(replay: Run) -> None:
     with_weights = lines(traffic.sparse())
     without = re.sub(r",(weight_percent|10)$", "", with_weights, flags=re.MULTILINE)
     result = replay(without, "--beside", "none", "--json")
@@ -189,7 +189,8 @@ def test_without_weights_each_interval_has_its_own_share_and_the_decision_stays(
     assert body["recording"]["weights_recorded"] is False
     assert [outcome["rule"] for outcome in body["outcomes"]] == ["gateway"]
     assert body["outcomes"][0]["decision"]["kind"] == "rollback"
-    assert not any(entry["what"] == "weight" for entry in body["timeline"])
+    weights = [entry["text"] for entry in body["timeline"] if entry["what"] == "weight"]
+    assert weights == ["9.99 %"], "one weight, though no two intervals have the same share"
 
 
 # what is printed
