@@ -20,7 +20,7 @@ from gateway.config import admin_keys, load, read, stored
 from gateway.config.admin import AdminConfig
 from gateway.config.grammar import UnixSocket
 from gateway.config.load import check_text
-from gateway.runtime import listening
+from gateway.runtime import listening, orphans
 from gateway.runtime.logs import log_to_stderr
 from gateway.runtime.table_memory import SharedTable, encode
 
@@ -47,6 +47,8 @@ def serve(config_path: Path, *, fd: int | None = None, admin_fd: int | None = No
         try:
             held.callback(os.close, _own(config.state_dir))
             memory, state_lost = _memory(config.state_dir)
+            if (before := state.runtime_directory(config.state_dir)) is not None:
+                orphans.clear(before)
             _check_stored(config_path, text, config.state_dir)
             if fd is None:
                 listeners = listening.listen(config.listen.host, config.listen.port, config.workers)
@@ -54,6 +56,7 @@ def serve(config_path: Path, *, fd: int | None = None, admin_fd: int | None = No
                 listeners = [listening.inherited(fd)] * config.workers
             admin = held.enter_context(_admin_listener(config.admin, admin_fd, bool(keys)))
             directory = Path(held.enter_context(_private_directory()))
+            state.keep_runtime_directory(config.state_dir, directory)
         except OSError as error:
             print(f"gateway: {error.strerror}: {error.filename}", file=sys.stderr)
             return 1
@@ -132,7 +135,7 @@ def _check_stored(path: Path, text: bytes, state_dir: Path) -> None:
 
 def _private_directory() -> tempfile.TemporaryDirectory[str]:
     """Where the control socket lives. Raises OSError where sockets' names would become too long for the system."""
-    directory = tempfile.TemporaryDirectory(prefix="gateway-", ignore_cleanup_errors=True)
+    directory = tempfile.TemporaryDirectory(prefix=state.RUNTIME_PREFIX, ignore_cleanup_errors=True)
     if len(os.fsencode(directory.name)) > _SOCKET_DIRECTORY_BYTES_MAX:
         directory.cleanup()
         raise OSError(errno.ENAMETOOLONG, "the directory for temporary files has too long a name", directory.name)

@@ -7,15 +7,21 @@ configuration's stable backends are served then, and an alarm says so.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from gateway.config import stored
+from gateway.config.files import write_whole
 from gateway.runtime import table_memory
 from gateway.runtime.table_memory import Remembered
 
 JOURNAL = "journal.sqlite3"
 RUNTIME = "runtime.json"
+RUNTIME_PREFIX = "gateway-"
+_log = logging.getLogger("gateway.supervisor")
 # What a gateway leaves; a journal that is empty has been emptied.
 _TRACES = (JOURNAL, "audit.jsonl", "idempotency.jsonl", stored.NAME, stored.SUPERSEDED, RUNTIME)
 
@@ -42,6 +48,28 @@ def look(state_dir: Path) -> Found:
         " that the configuration names the right version and start the gateway anew"
     )
     return Found(None, why)
+
+
+class _Runtime(msgspec.Struct):
+    directory: str
+
+
+def runtime_directory(state_dir: Path) -> Path | None:
+    """Where the processes of the gateway before this one met, if it has left that; None when it cannot be known."""
+    try:
+        found = Path(msgspec.json.decode((state_dir / RUNTIME).read_bytes(), type=_Runtime).directory)
+    except (OSError, ValueError):
+        return None
+    # It is going to be removed: nothing but what `start` makes.
+    return found if found.name.startswith(RUNTIME_PREFIX) and not found.is_symlink() else None
+
+
+def keep_runtime_directory(state_dir: Path, directory: Path) -> None:
+    """Remember where this gateway's processes meet, for the next one to tidy up if this one is killed."""
+    try:
+        write_whole(state_dir / RUNTIME, msgspec.json.encode(_Runtime(str(directory))))
+    except OSError as error:
+        _log.warning("%s cannot be written: %s", state_dir / RUNTIME, error.strerror)
 
 
 def _has_content(path: Path) -> bool:

@@ -25,11 +25,13 @@ from gateway.config.watching import watched
 from gateway.inspector.server import InspectorSettings
 from gateway.runtime import listening, notices, sdnotify
 from gateway.runtime.build import data_plane
+from gateway.runtime.child import DIRECTORY_VARIABLE
 from gateway.runtime.notices import Notice
 from gateway.runtime.samples import SOCKET_NAME
 from gateway.runtime.settings import WorkerSettings
 from gateway.runtime.supervisor import HUNG, Child, Supervisor
 from gateway.runtime.table_memory import SharedTable
+from gateway.runtime.terminal import LOOK_S, Terminal
 
 _log = logging.getLogger("gateway.supervisor")
 # A worker's successor has to accept requests by then; it waits two seconds for control's table.
@@ -73,16 +75,19 @@ class ProcessTree:
             [self._control_child(), *self._inspector_children(config), *self._worker_children(config)],
             before_stop=self._before_stop,
             on_restart=self._restarting,
+            environ={DIRECTORY_VARIABLE: str(directory)},
         )
         self._reload_wished = asyncio.Event()
+        self._terminal = Terminal()
 
     async def run(self) -> int:
         """Serve until told to stop; returns the exit status."""
-        self._supervisor.watch_signals(self._reload_wished.set)
+        self._supervisor.watch_signals(self._hung_up)
         serving = _url(self._listeners[0], self._config.tls is not None)
         where = f"serving on {serving}, admin on {_url(self._admin, self._config.admin.tls is not None)}"
         print(f"gateway: {where}, {_workers(self._config.workers)}, data plane {data_plane()}", flush=True)
-        tasks = [asyncio.create_task(work) for work in (self._reloads(), self._tell_systemd())]
+        works = (self._reloads(), self._tell_systemd(), self._watch_terminal())
+        tasks = [asyncio.create_task(work) for work in works]
         status = await self._supervisor.run()
         for task in tasks:
             task.cancel()
@@ -119,6 +124,18 @@ class ProcessTree:
         self._tell(restarts=restarts, **hung)
 
     # SIGHUP
+
+    def _hung_up(self) -> None:
+        if self._terminal.closed():
+            _log.warning("the terminal was closed: draining (start it under nohup, or as a service, to outlive one)")
+            self._supervisor.stop()
+        else:
+            self._reload_wished.set()
+
+    async def _watch_terminal(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            self._terminal.look()
 
     async def _reloads(self) -> None:
         while True:

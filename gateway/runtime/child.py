@@ -18,11 +18,14 @@ import contextlib
 import ctypes
 import os
 import runpy
+import shutil
 import signal
 import sys
 
 _PR_SET_PDEATHSIG = 1
 READY_FD_VARIABLE = "GATEWAY_READY_FD"
+# Where the gateway's processes meet; an orphan takes it away when it ends.
+DIRECTORY_VARIABLE = "GATEWAY_RUNTIME_DIRECTORY"
 READY = b"1"
 RETIRING = b"0"
 ALIVE = b"."
@@ -41,7 +44,12 @@ def main() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
     if os.getppid() != parent:
         sys.exit(1)  # it died before the kernel knew of our wish
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    finally:
+        directory = os.environ.get(DIRECTORY_VARIABLE)
+        if directory is not None and os.getppid() != parent:
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def say_ready() -> None:

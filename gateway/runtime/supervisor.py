@@ -28,7 +28,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -166,7 +166,7 @@ class Supervisor:
     """Runs the children until told to stop.
 
     ``before_stop`` is awaited between the wish to stop and the first child's being told. ``on_restart`` is called with
-    a child's name and `EXITED` or `HUNG` when it is about to be started again.
+    a child's name and `EXITED` or `HUNG` when it is about to be started again. ``environ`` is added to the children's.
     """
 
     def __init__(
@@ -175,10 +175,12 @@ class Supervisor:
         *,
         before_stop: Callable[[], Awaitable[None]] | None = None,
         on_restart: Callable[[str, str], None] | None = None,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         self._slots = [_Slot(child) for child in children]
         self._before_stop = before_stop
         self._on_restart = on_restart
+        self._environ = environ or {}
         self._stopping = asyncio.Event()
         self._killing = asyncio.Event()
         self._status = 0
@@ -212,6 +214,10 @@ class Supervisor:
         for slot in self._slots:
             while slot.child.says_ready and not (slot.life is not None and slot.life.ready.is_set()):
                 await asyncio.sleep(_LOOK_S)
+
+    def stop(self) -> None:
+        """Drain and end, as after SIGTERM."""
+        self._stopping.set()
 
     @property
     def stopping(self) -> bool:
@@ -334,7 +340,7 @@ class Supervisor:
                 *(sys.executable, "-m", "gateway.runtime.child", str(os.getpid()), child.module),
                 stdin=asyncio.subprocess.PIPE,
                 pass_fds=(*child.pass_fds, say_fd),
-                env=os.environ | {READY_FD_VARIABLE: str(say_fd)},
+                env={**os.environ, **self._environ, READY_FD_VARIABLE: str(say_fd)},
                 # A terminal's Ctrl-C is for the supervisor, who then stops the children in order.
                 start_new_session=True,
             )

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
+import pty
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import termios
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -29,6 +33,11 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def within(directory: str) -> list[Path]:
+    """What is in a directory."""
+    return list(Path(directory).iterdir())
 
 
 @pytest.mark.parametrize("harm", ["removed", "garbled", "changed"])
@@ -73,6 +82,47 @@ async def test_a_killed_supervisor_leaves_nothing_and_its_successor_goes_on_at_o
                 assert route["canary_percent"] == 20
                 assert (await second.client.get("/")).status_code == 200
             await eventually(lambda: not any(alive(pid) for pid in children), "the first one's children are gone")
+
+
+async def test_children_that_stand_still_do_not_keep_the_port_from_a_successor(tmp_path: Path) -> None:
+    ports = {"listen": f"127.0.0.1:{free_port()}", "admin": {"listen": f"127.0.0.1:{free_port()}"}}
+    # Sockets have short names, so their directory must, too.
+    with tempfile.TemporaryDirectory(prefix="gw") as temporary:
+        environ = {"TMPDIR": temporary}
+        async with Backend() as s, RunningGateway(tmp_path, config(s.url, None) | ports, environ=environ) as first:
+            children = first.children()
+            stopped = [children["worker"][0], *children["control"]]
+            for pid in stopped:
+                os.kill(pid, signal.SIGSTOP)
+            # They hold its pipes open, and so it is not waited for as usual.
+            first.process.kill()
+            await eventually(lambda: not alive(first.process.pid), "the supervisor is dead")
+            async with RunningGateway(tmp_path, config(s.url, None) | ports, environ=environ) as second:
+                assert not any(map(alive, stopped))
+                assert (await second.client.post("/infer", content=b"{}")).status_code == 200
+                assert len(within(temporary)) == 1
+            assert within(temporary) == []
+
+
+async def test_a_gateway_ends_with_its_terminal_and_drains(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.yaml"
+    path.write_text(yaml.safe_dump(config("http://127.0.0.1:9", None)))
+    ours, theirs = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gateway", "serve", str(path)),
+        stdin=theirs,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(theirs, termios.TIOCSCTTY, 0),
+    )
+    os.close(theirs)
+    assert process.stdout is not None
+    assert b"serving on" in await asyncio.wait_for(process.stdout.readline(), 60)
+    os.close(ours)
+    out, log = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 0, log.decode()
+    assert b"draining" in out and b"the terminal was closed" in log
 
 
 async def test_a_rollout_is_judged_on_after_a_full_restart(tmp_path: Path) -> None:

@@ -1,0 +1,82 @@
+"""What a gateway that was killed has left: children that have not ended yet, and the directory of their sockets.
+
+Children hear of their parent's death (child.py), close their listening sockets at once, and finish what they have in
+hand. One that stands still cannot. So the next gateway on the same state directory looks for them: whoever still
+listens after `_GRACE_S` is killed, whoever only finishes its requests is left alone. A child is known by the directory
+in its environment, whose name is random, and is an orphan only when its parent is not the one that it was born to.
+Linux only; elsewhere nobody is found.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from gateway.runtime.child import DIRECTORY_VARIABLE
+
+_log = logging.getLogger("gateway.supervisor")
+_GRACE_S = 2.0
+_LOOK_S = 0.02
+_LISTENS_TCP = "0A"
+_LISTENS_UNIX = 0x10000
+
+
+def clear(directory: Path) -> None:
+    """Wait until no child of a dead gateway listens any more, end those that still do, and remove its directory."""
+    orphans = list(_orphans(directory))
+    deadline_s = time.monotonic() + _GRACE_S
+    while (listening := [pid for pid in orphans if _listens(pid)]) and time.monotonic() < deadline_s:
+        time.sleep(_LOOK_S)
+    for pid in listening:
+        _log.error("process %d of a gateway that was killed still listens: killed", pid)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+    while any(_listens(pid) for pid in listening) and time.monotonic() < deadline_s + _GRACE_S:
+        time.sleep(_LOOK_S)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def _orphans(directory: Path) -> Iterator[int]:
+    mark = f"{DIRECTORY_VARIABLE}={directory}".encode()
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            if mark not in (place / "environ").read_bytes().split(b"\0"):
+                continue
+            command = (place / "cmdline").read_bytes().split(b"\0")
+            born_to = command[command.index(b"gateway.runtime.child") + 1]
+            if int(born_to) != _parent(place):
+                yield int(place.name)
+
+
+def _parent(place: Path) -> int:
+    return int((place / "stat").read_text().rpartition(")")[2].split()[1])
+
+
+def _listens(pid: int) -> bool:
+    """Whether a process holds a listening socket."""
+    sockets = _listening_sockets()
+    with contextlib.suppress(OSError):
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                if str(descriptor.readlink()) in sockets:
+                    return True
+    return False
+
+
+def _listening_sockets() -> set[str]:
+    """All of this machine, as the links of descriptors name them."""
+    found = set()
+    for table in ("tcp", "tcp6"):
+        with contextlib.suppress(OSError):
+            rows = [line.split() for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]]
+            found |= {f"socket:[{row[9]}]" for row in rows if row[3] == _LISTENS_TCP}
+    with contextlib.suppress(OSError):
+        rows = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+        found |= {f"socket:[{row[6]}]" for row in rows if int(row[3], 16) & _LISTENS_UNIX}
+    return found
