@@ -26,6 +26,7 @@ from gateway.config.watching import watched
 from gateway.control import insight, silent_sources
 from gateway.control.alarms import Alarms
 from gateway.control.decisions import Decisions
+from gateway.control.ejections import Ejections
 from gateway.control.endpoint_health import EndpointHealth, unserved, view
 from gateway.control.events import EventLog
 from gateway.control.executor import Executor
@@ -105,6 +106,7 @@ class Controller(Wishes):
         self._executor = Executor(table, self.hub, self._events, self._remember)
         self.prober = Prober(config.backends, self._endpoint_turned, self._publish_health, self._clock)
         self._health = EndpointHealth(self.prober, self._observer, self._alarms)
+        self._ejections = Ejections(self._observer, self._events, self._alarms)
         self._ready: bool | None = None
         self._health_looked_s = 0.0
         self.prober.guard(table.backends)
@@ -208,6 +210,7 @@ class Controller(Wishes):
         """Judge every route's evidence once, and act on it."""
         now_s = self._clock.monotonic_s()
         self._health.take_reports()
+        self._ejections.take_reports()
         fresh = any(now_s - session.reported_s < _STALE_S for session in self.hub.sessions)
         for route in self._routes.values():
             self._decisions.give_up(route, now_s)

@@ -35,6 +35,7 @@ from prometheus_client.exposition import choose_encoder
 
 import gateway
 from gateway.control.api import ControlPlane, TrafficTotals
+from gateway.control.ejections import ejection_metrics
 from gateway.control.health_metrics import health_metrics
 from gateway.control.inspection_metrics import observed
 from gateway.control.process_metrics import process_metrics
@@ -146,6 +147,7 @@ class Scrape:
         yield from _verdicts(self._verdicts, routes)
         yield from _evidence(newest)
         yield from health_metrics(routes, self._probes)
+        yield from ejection_metrics(routes, traffic.reports, traffic.notes)
         yield from _process_tree(traffic, routes, self._readiness)
         yield from process_metrics(traffic.reports, self._notice)
         yield from self._more

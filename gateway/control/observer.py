@@ -26,7 +26,7 @@ from gateway.core.stats import counts as arithmetic
 from gateway.core.stats.counts import Counts, EpochCounts
 from gateway.core.stats.outcomes import ANSWERED, UNAVAILABLE
 from gateway.core.types import Variant
-from gateway.runtime.wire import Report, RouteTotals
+from gateway.runtime.wire import Ejected, Report, RouteTotals
 
 # An epoch that no worker reports any more is kept this long: many ticks.
 _GRACE_S = 5.0
@@ -205,6 +205,14 @@ class Observer:
         reported = (t for report in self._newest.values() for t in report.totals if t.route == route)
         for totals in (*reported, *(t for (name, _), t in self._departed_totals.items() if name == route)):
             _add(found[totals.variant], totals.samples)
+        return found
+
+    def ejected(self) -> dict[tuple[str, str], list[Ejected]]:
+        """By backend and URL, what the present workers say that keep an endpoint out of rotation."""
+        found: dict[tuple[str, str], list[Ejected]] = {}
+        for report in self.present:
+            for one in report.ejected:
+                found.setdefault((one.backend, one.url), []).append(one)
         return found
 
     def merged(self) -> Merged:

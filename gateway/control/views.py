@@ -127,8 +127,9 @@ class ControlEvent(msgspec.Struct, frozen=True):
 # The machine's kinds are a rollout's transitions (data: RolloutView). Besides: analysis, what the evidence says now
 # (data: RolloutView); weight, a published weight (data: canary_percent, epoch); roles, who is stable and who is canary
 # since a promotion or its end (data: stable, canary, epoch); health, an endpoint went up or down (data: EndpointView);
+# ejection, live traffic took an endpoint out of rotation, or it is back (data: backend, url, ejected, reason, lasts_s);
 # readiness, /readyz changed its answer (data: Readiness); worker, one came or went; alarm (data: what, reason).
-EVENT_KINDS = (*NOTIFY_KINDS, "analysis", "weight", "roles", "health", "readiness", "worker", "alarm")
+EVENT_KINDS = (*NOTIFY_KINDS, "analysis", "weight", "roles", "health", "ejection", "readiness", "worker", "alarm")
 
 
 class Readiness(msgspec.Struct, frozen=True):

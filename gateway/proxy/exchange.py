@@ -52,6 +52,8 @@ _VARIANT_LINES: Final = (
 )
 _RESCUED_LINE: Final = b"%b: true\r\n" % headers.RESCUED_HEADER
 _LAST: Final = b"0\r\n\r\n"
+# Of a total that is too short for both this much is stable's at least.
+_STABLE_SHARE: Final = 0.1
 # The trial of an endpoint that was ejected, as long as others can answer: so many times what is usual, and at least.
 _TRIAL_USUAL: Final = 10.0
 _TRIAL_S_MIN: Final = 0.5
@@ -262,8 +264,8 @@ class Exchange(Extras):
         if self.variant is CANARY and stable is not None and plan.replayable:
             # Stable's own time is kept for it, unless the canary would not have half of all.
             usual_s = stable.usual.seconds
-            if usual_s and 2 * usual_s < plan.total_s:
-                self._limit_s = min(self._limit_s, plan.total_s - 2 * usual_s)
+            if usual_s and 4 * usual_s < plan.total_s:
+                self._limit_s = min(self._limit_s, plan.total_s - max(2 * usual_s, _STABLE_SHARE * plan.total_s))
         passive = pool.passive
         if passive.wants_trial(now_s):
             if plan.replayable and len(pools.pools) > 1:

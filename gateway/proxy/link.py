@@ -101,4 +101,6 @@ class ControlLink:
         worker = self._worker
         report = worker.counts.report(self._epoch, len(worker.active), len(worker.connections), worker.pools.open_count)
         report.panics, report.kept = worker.pools.panicking(), worker.pools.kept()
+        report.ejected = worker.pools.ejected()
+        report.notes.update(worker.pools.ejections)
         writer.write(wire.encode(report))

@@ -39,7 +39,6 @@ class PassiveHealth:
         "_since_s",
         "_turns",
         "ejected_until_s",
-        "ejections",
         "lasts_s",
         "out",
         "reason",
@@ -53,10 +52,9 @@ class PassiveHealth:
         self.streak = 0
         self.out = False
         self.ejected_until_s = self.trial_until_s = 0.0
-        # Of the newest ejection: why, and for how long; and how many there were, by reason.
+        # Of the newest ejection: why, and for how long.
         self.reason = ""
         self.lasts_s = 0.0
-        self.ejections: dict[str, int] = {}
         self._repeats = 0
         self._ejected_s = self._back_s = 0.0
         self._since_s = 0.0
@@ -94,7 +92,6 @@ class PassiveHealth:
         self.out = True
         self.streak = 0
         self.reason = reason
-        self.ejections[reason] = self.ejections.get(reason, 0) + 1
         self._ejected_s = now_s
         self.ejected_until_s = now_s + self.lasts_s
         self.trial_until_s = 0.0

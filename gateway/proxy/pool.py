@@ -39,6 +39,7 @@ from gateway.proxy.probed import ProbedHealth
 from gateway.proxy.upstream import UpstreamConnection
 from gateway.runtime.clienttls import ClientTls
 from gateway.runtime.resolver import Name, look_up
+from gateway.runtime.wire import Ejected
 
 _Key = tuple[str, Endpoint, BackendTls | None]
 
@@ -75,6 +76,7 @@ class EndpointPool:
         self.passive = PassiveHealth(backend.passive)
         self.siblings: list[EndpointPool] = [self]
         self.usual = Usual()  # of the whole backend: its pools share one
+        self.ejections: dict[str, int] = {}  # of the whole worker, as its report counts them
         self._tasks: set[asyncio.Task[None]] = set()
         self._connecting: set[asyncio.Timeout] = set()
         self._name = Name(endpoint.host, endpoint.port, backend.resolve_s, backend.resolve_max_age_s, look_up)
@@ -339,6 +341,8 @@ class EndpointPool:
         few = not out or 100 * (out + 1) <= self.backend.passive.ejected_percent_max * len(self.siblings)
         passive = self.passive
         if passive.failed(reason, monotonic(), since_s, timed_out=timed_out, may_eject=few and others):
+            key = f"ejected {self.backend.name} {self.endpoint.url} {reason}"
+            self.ejections[key] = self.ejections.get(key, 0) + 1
             _log.warning(
                 "endpoint %s of %s is ejected for %g s: %s",
                 *(self.endpoint.url, self.backend.name, passive.lasts_s, reason),
@@ -464,6 +468,7 @@ class Pools:
         # Endpoints of no table any more, until the last of their connections is closed.
         self._retired: list[EndpointPool] = []
         self.backends: dict[str, BackendPool] = {}
+        self.ejections: dict[str, int] = {}
         self._down: dict[tuple[str, str], bool] = {}
 
     def enter_table(self, backends: dict[str, Backend]) -> None:
@@ -477,6 +482,7 @@ class Pools:
                 key = (backend.name, endpoint, backend.tls)
                 pool = self._endpoints.get(key) or EndpointPool(endpoint, backend, self._loop, self._plain)
                 pool.adopt(backend)
+                pool.ejections = self.ejections
                 wanted[key] = pool
                 pools.append(pool)
             before = known.get(backend.name)
@@ -501,6 +507,11 @@ class Pools:
         if pool.probed.down and refused is None:
             pool.passive.begin_slowly(monotonic())
         pool.probed.enter(refused is not None, bool(refused))
+
+    def ejected(self) -> tuple[Ejected, ...]:
+        """The endpoints that live traffic keeps out of rotation."""
+        out = [(name, pool) for name, backend in self.backends.items() for pool in backend.pools if pool.passive.out]
+        return tuple([Ejected(name, p.endpoint.url, p.passive.reason, p.passive.lasts_s) for name, p in out])
 
     def panicking(self) -> tuple[str, ...]:
         """The backends of which too few endpoints look well."""

@@ -78,6 +78,15 @@ class RouteTotals(msgspec.Struct):
 BODY_NOT_KEPT: Final = ("too_large", "memory_limit", "disk_limit", "disk_full", "disk_failed", "disk_slow")
 
 
+class Ejected(msgspec.Struct, frozen=True):
+    """An endpoint that a worker's own traffic keeps out of rotation: why, and for how long until its next trial."""
+
+    backend: str
+    url: str
+    reason: str
+    lasts_s: float
+
+
 class Report(msgspec.Struct, tag=True):
     """All a worker has counted since its boot, and how it is doing now.
 
@@ -97,7 +106,7 @@ class Report(msgspec.Struct, tag=True):
     loop_lag_us_max: int = 0
     tunnels_open: int = 0
     # Further totals by name: tunnels, trailer fields passed and dropped, lines of the access log written and dropped,
-    # request bodies that were not kept (``body_not_kept:REASON``).
+    # request bodies that were not kept (``body_not_kept:REASON``), ejections (``ejected BACKEND URL REASON``).
     notes: dict[str, int] = msgspec.field(default_factory=dict)
     # The loop stood still for longer than deadlines can bear; accepting paused for want of descriptors; when the first
     # of the TLS certificates in use ends, in seconds since the epoch (0: no TLS).
@@ -108,6 +117,8 @@ class Report(msgspec.Struct, tag=True):
     # are used although probes get no answer, because they answer requests.
     panics: tuple[str, ...] = ()
     kept: dict[str, list[str]] = msgspec.field(default_factory=dict)
+    # The endpoints that are ejected at this moment, or whose trial has not succeeded yet.
+    ejected: tuple[Ejected, ...] = ()
     # What is held of request bodies at this moment, in memory and in files.
     body_memory_bytes: int = 0
     body_disk_bytes: int = 0

@@ -161,7 +161,7 @@ def test_an_endpoint_that_fails_soon_after_its_return_is_out_for_longer() -> Non
     health.answered(104.1, since_s=104.0)
     assert failed(health, 105.0)
     assert health.lasts_s == 8.0
-    assert health.ejections == {"reset": 2}
+    assert health.reason == "reset"
 
 
 def test_what_is_usual_follows_nine_in_ten() -> None:
