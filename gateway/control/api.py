@@ -44,6 +44,11 @@ class ControlPlane(Protocol):
     """Read the state, wish for changes. Wishes raise TransitionError, ConflictError, NotFoundError, JournalError."""
 
     notice: Notice  # the newest of the supervisor
+    table_source: str  # of `process_metrics.TABLE_SOURCES`; empty before the first table
+
+    @property
+    def state_kept(self) -> bool:
+        """Whether the state directory keeps what is decided."""
 
     def routes(self) -> list[RouteView]:
         """All routes, in the order of the configuration."""

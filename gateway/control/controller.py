@@ -148,6 +148,11 @@ class Controller(Wishes):
             await asyncio.sleep(min(route.config.analysis.interval_s for route in self._routes.values()))
             self.tick()
 
+    @property
+    def state_kept(self) -> bool:
+        """Whether the state directory keeps what is decided."""
+        return self._scribe.refusal is None and not self._scribe.unkept
+
     async def must_keep(self) -> None:
         """Raise JournalError when what is changed now could not be kept."""
         if self._state is not None:

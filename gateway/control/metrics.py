@@ -38,7 +38,7 @@ from gateway.control.api import ControlPlane, TrafficTotals
 from gateway.control.ejections import ejection_metrics
 from gateway.control.health_metrics import health_metrics
 from gateway.control.inspection_metrics import observed
-from gateway.control.process_metrics import process_metrics
+from gateway.control.process_metrics import process_metrics, state_metrics
 from gateway.control.views import Readiness, RolloutView, RouteView
 from gateway.core.analysis.types import Analysis, Verdict
 from gateway.core.rollout.types import Phase
@@ -126,6 +126,7 @@ class Scrape:
         self._readiness = control.readiness()
         self._probes = control.probes()
         self._notice = control.notice
+        self._table_source, self._state_kept = control.table_source, control.state_kept
         self._more = list(more)
 
     def render(self, *, openmetrics: bool) -> tuple[bytes, str]:
@@ -150,6 +151,7 @@ class Scrape:
         yield from ejection_metrics(routes, traffic.reports, traffic.notes)
         yield from _process_tree(traffic, routes, self._readiness)
         yield from process_metrics(traffic.reports, self._notice)
+        yield from state_metrics(self._table_source, kept=self._state_kept)
         yield from self._more
 
 

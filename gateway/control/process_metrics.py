@@ -12,6 +12,21 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from gateway.runtime.notices import Notice
 from gateway.runtime.wire import Report
 
+TABLE_SOURCES = ("journal", "memory", "workers", "configuration")
+
+
+def state_metrics(source: str, *, kept: bool) -> Iterator[Metric]:
+    """Whether what is decided is kept, and where the first table of this control process came from."""
+    yield GaugeMetricFamily("gateway_state_kept", "1 while the state directory keeps what is decided.", value=kept)
+    family = GaugeMetricFamily(
+        "gateway_table_source",
+        "1 for what told this control process which versions are stable when it began.",
+        labels=["source"],
+    )
+    for one in TABLE_SOURCES:
+        family.add_metric([one], one == source)
+    yield family
+
 
 def process_metrics(reports: Sequence[Report], notice: Notice) -> Iterator[Metric]:
     """One family each, from the newest report of each live worker and the supervisor's newest notice."""

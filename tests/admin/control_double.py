@@ -113,6 +113,8 @@ class ControlDouble:
     """Two routes: ``digits`` with a canary, ``plain`` without. ``journal_fails`` refuses every wish."""
 
     notice = Notice()
+    table_source = "journal"
+    state_kept = True
 
     def __init__(self, config: GatewayConfig) -> None:
         self.log = EventLog(SystemClock())

@@ -121,6 +121,8 @@ class Plane:
     """A control plane that stands still: what `render` may read, with a real observer's totals."""
 
     notice: ClassVar[Notice] = Notice()
+    table_source = "journal"
+    state_kept = True
 
     observer: Observer = field(default_factory=Observer)
     views: list[RouteView] = field(default_factory=lambda: [route_view()])

@@ -14,6 +14,8 @@ of `parts`. After every event, and whenever a table is published, the promises a
    stable in both.
 6. Nothing grows without bound: journal lines are decisions, and what is remembered is bounded.
 7. No wish waits longer than its limit for the disk.
+8. Whoever starts without control finds in the table memory the stable backends that are being published, no older ones,
+   and gives no canary anything.
 """
 
 from __future__ import annotations
@@ -30,16 +32,19 @@ from gateway.config import GatewayConfig, load, routing_table
 from gateway.control.controller import Controller
 from gateway.control.decisions import JOURNAL_WAIT_S
 from gateway.control.journal import Journal
+from gateway.control.table_keeper import TableKeeper
 from gateway.core.analysis import Verdict
 from gateway.core.errors import ConflictError, GatewayError, InvalidValueError, JournalError, TransitionError
 from gateway.core.rollout import Phase, Rollout
 from gateway.core.traffic.table import Route, RoutingTable
+from gateway.runtime.table_memory import SharedTable, decode, encode, first_table
 from tests.sim.parts import Disk, LoopClock, Worker
 
 REFUSALS = (TransitionError, ConflictError, JournalError, InvalidValueError)
 ROUTES = ("a", "b")
 WISHES = ("Started", "ResumeWished", "PromoteWished", "ApproveWished", "GateAnswered", "WeightWished")
 WORKERS = 2
+FILE = "the text of the configuration file"
 
 
 def configuration(dice: random.Random, canary: str = "v2", empty: str = "") -> str:
@@ -110,6 +115,10 @@ class World:
         self.config = self.configured()
         self.births = self.crashes = 0
         self.workers = [self.born(index) for index in range(WORKERS)]
+        self.shared = SharedTable.create()
+        # What the state directory has of it: it may have missed the newest.
+        self.kept: bytes | None = None
+        self.luck = random.Random(seed)
         self.failing = {"v1": 0.01, "v2": 0.01, "v3": 0.01}
         self.log: list[str] = []
         self.faults: list[BaseException] = []
@@ -138,7 +147,8 @@ class World:
         self.journal = Journal.open(self.path)
         # Durability has tests with real kills; here order counts, and speed.
         self.journal._connection.execute("PRAGMA synchronous = OFF")
-        self.control = Controller(self.config, routing_table(self.config, epoch=0), self.journal, self.clock)
+        table, keeper = routing_table(self.config, epoch=0), TableKeeper(self.shared, config_sha256=FILE)
+        self.control = Controller(self.config, table, self.journal, self.clock, keeper=keeper)
         hub = self.control.hub
         send = hub.send_table
 
@@ -173,8 +183,19 @@ class World:
         for index in range(WORKERS):
             if self.dice.random() < 0.3:
                 self.workers[index] = self.born(index)
+        if self.luck.random() < 0.3:
+            self.all_ends()
         self.log.append(f"restart, workers remember {[worker.epoch for worker in self.workers]}")
         await self.begin()
+
+    def all_ends(self) -> None:
+        """Not control alone: all workers end, too, and the memory that they share."""
+        self.workers = [self.born(index) for index in range(WORKERS)]
+        self.shared.close()
+        self.shared = SharedTable.create()
+        remembered = None if self.kept is None else decode(self.kept)
+        if remembered is not None:
+            self.shared.write(encode(msgspec.structs.replace(remembered, from_file=True)))
 
     # what is checked when a table is published
 
@@ -184,12 +205,24 @@ class World:
         newest = max(worker.epoch for worker in self.workers) if self.recovering else self.epochs
         assert table.epoch > newest, f"epoch {table.epoch} after {newest}"
         self.epochs = table.epoch
+        self.remembers(table)
         for route in table.routes:
             before, self.served[route.name] = self.served.get(route.name), route
             if self.recovering:
                 self.recovers(route)
             elif before is not None and self.more(before, route):
                 self.rises(before, route)
+
+    def remembers(self, table: RoutingTable) -> None:
+        """Promise 8."""
+        remembered = self.shared.read()
+        assert remembered is not None and remembered.table == table, "what is published is remembered first"
+        own = routing_table(self.config, epoch=0).stable_only()
+        found = first_table(own, FILE, remembered)
+        assert [route.stable for route in found.routes] == [route.stable for route in table.routes]
+        assert all(route.weight_bp == 0 for route in found.routes) and found.epoch == 0
+        if self.luck.random() < 0.7:
+            self.kept = encode(remembered)
 
     def recovers(self, route: Route) -> None:
         """The first table: not more than the journal says, nor than a living worker gives."""

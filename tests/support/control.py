@@ -16,9 +16,11 @@ import msgspec
 import pytest
 
 from gateway.config import load, routing_table
+from gateway.config.stored import sha256_of
 from gateway.control.controller import Controller
 from gateway.control.journal import Journal
 from gateway.control.routes import RouteState
+from gateway.control.table_keeper import TableKeeper
 from gateway.control.views import ControlEvent
 from gateway.core.analysis import Analysis, Look
 from gateway.core.errors import JournalError
@@ -27,6 +29,7 @@ from gateway.core.stats.histogram import bucket_of
 from gateway.core.traffic.table import RoutingTable
 from gateway.proxy.tally import RouteTally, Tally
 from gateway.runtime import wire
+from gateway.runtime.table_memory import SharedTable, encode
 from tests.support.worker import eventually
 
 
@@ -213,6 +216,7 @@ class Plane:
         self.config_path.write_text(text)
         self.clock = ManualClock()
         self.disk = Disk()
+        self.shared = SharedTable.create()
         self.workers = [SpokenWorker(index, f"w{index}-0") for index in range(workers)]
         self._births = workers
         self.controller: Controller
@@ -227,6 +231,15 @@ class Plane:
         for worker in self.workers:
             await worker.close()
         await self.controller.stop()
+        self.shared.close()
+
+    def forget(self, *, kept: bool) -> None:
+        """All processes end, and the shared memory with them; ``kept``: the state directory has what was in it."""
+        remembered = self.shared.read()
+        self.shared.close()
+        self.shared = SharedTable.create()
+        if kept and remembered is not None:
+            self.shared.write(encode(msgspec.structs.replace(remembered, from_file=True)))
 
     @property
     def socket(self) -> Path:
@@ -249,7 +262,8 @@ class Plane:
         except JournalError as error:
             journal = error
         config = config.model_copy(update={"workers": len(self.workers)})
-        self.controller = Controller(config, routing_table(config, epoch=0), journal, self.clock)
+        keeper = TableKeeper(self.shared, config_sha256=sha256_of(self.config_path.read_bytes()))
+        self.controller = Controller(config, routing_table(config, epoch=0), journal, self.clock, keeper=keeper)
         self.events = self.controller.events()
         await self.controller.hub.start(self.socket)
         for worker in self.workers:
