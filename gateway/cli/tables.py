@@ -39,7 +39,12 @@ def console() -> Console:
 def status_view(routes: Sequence[RouteView], rollouts: Sequence[RolloutBody]) -> RenderableType:
     """All there is to see: the routes, then each rollout with its evidence."""
     warnings = [_line("warning", f"{route.name}: {route.warning}") for route in routes if route.warning]
-    return Group(routes_table(routes, rollouts), *warnings, *(rollout_view(rollout) for rollout in rollouts))
+    exempt = [
+        _line("exempt", f"{route.name}: {', '.join(map(str, route.exempt_statuses))} count as 200 does")
+        for route in routes
+        if route.exempt_statuses
+    ]
+    return Group(routes_table(routes, rollouts), *warnings, *exempt, *(rollout_view(rollout) for rollout in rollouts))
 
 
 def routes_table(routes: Iterable[RouteView], rollouts: Iterable[RolloutBody]) -> Table:

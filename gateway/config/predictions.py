@@ -1,9 +1,12 @@
 """What is looked for in answers (`routes[].analysis.predictions`), and where labelled events come from.
 
-The tolerances here have one reason each. Two versions that disagree on a share d of all inputs differ in no class's
-share by more than d, since every answer that changes leaves one class and enters another; so `tolerance` is the
-disagreement that a new version may have with the old one before it is held against it. `margin` is the disagreement
-that would still be promoted. Confidences shift with every calibration, hence the wider bounds of `low_confidence`.
+By default an event decides when it is harm by itself. Unreadable answers, NaN and empty ones are. A shifted mix of
+classes is not: a better version moves it. But two versions that disagree on a share d of all inputs differ in no
+class's share by more than d, since every answer that changes leaves one class and enters another. So a difference
+beyond `tolerance` proves that they disagree on more than that share of all requests. By default that is a quarter: no
+improvement, but a swapped label file, a scaling applied twice, a model that says the same to everything. `margin` is
+the disagreement that would still be promoted. Confidences shift with every calibration and every kind of model:
+`low_confidence` advises, unless `events` lists it.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ from gateway.core.traffic.table import Tap
 __all__ = ["PREDICTED", "TOLERANCE", "LabelsConfig", "PredictionsConfig", "Trials"]
 
 CLASSES_MAX = 24
-TOLERANCE = 0.05
+TOLERANCE = 0.25
 PREDICTED = frozenset(
     (*FAULTS, LOW_CONFIDENCE, CLASS_OTHER, *QUANTILE_NAMES, *(f"class_{index}" for index in range(CLASSES_MAX)))
 )
@@ -45,6 +48,8 @@ _LABELS = LabelSettings({})
 _OUTPUT_CHARS_MAX = 200
 _MIX_SHARE = 0.25
 _OTHER_SHARE = 0.05
+# Of low confidence: tolerance and margin, each as ratio and difference.
+_LOW_BOUNDS = (1.5, 0.05, 2.0, 0.1)
 
 
 def _protocol(name: str) -> str:
@@ -84,7 +89,7 @@ class PredictionsConfig(Section):
     classes_max: Annotated[int, Field(ge=2, le=CLASSES_MAX)] = _WATCH.classes_max
     low_confidence: Annotated[float, Field(gt=0, lt=1), Noun("a probability")] | None = None
     tolerance: Delta = TOLERANCE
-    margin: Delta = 0.1
+    margin: Delta = 0.35
     fault_margin: Delta = 0.01
 
     @property
@@ -118,7 +123,8 @@ class PredictionsConfig(Section):
             )
             for name in mix
         ]
-        low = EventSpec(LOW_CONFIDENCE, self.mode, Worse.HIGHER, 1.5, self.tolerance, 2.0, self.margin, _OTHER_SHARE)
+        advises = Mode.OFF if self.mode is Mode.OFF else Mode.ADVISE
+        low = EventSpec(LOW_CONFIDENCE, advises, Worse.HIGHER, *_LOW_BOUNDS, _OTHER_SHARE)
         return (*faults, *mixed, *([low] if self.kind is Kind.CLASSES else []))
 
 

@@ -404,6 +404,7 @@ class Controller(Wishes):
             phase=state.rollout.phase.value,
             configured_stable=state.config.stable,
             warning=insight.weight_warning(served),
+            exempt_statuses=served.exempt_statuses,
         )
 
     def rollouts(self, route: str | None = None, limit: int = 50, before: str | None = None) -> list[RolloutView]:

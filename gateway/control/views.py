@@ -80,6 +80,8 @@ class RouteView(msgspec.Struct, frozen=True):
     configured_stable: str | None = None
     # What an operator should know about the weight as it is, in one sentence; empty where there is nothing to say.
     warning: str = ""
+    # Statuses that count as 200 does here (`analysis.exempt_statuses`).
+    exempt_statuses: tuple[int, ...] = ()
 
 
 class RolloutView(msgspec.Struct, frozen=True):

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from gateway.core.stats.outcomes import ERRORS
+from gateway.core.stats.outcomes import ERRORS, OK
 from gateway.core.traffic.split import bucket_of_key, variant_for
 from gateway.core.types import WEIGHT_BP_MAX, Variant
 from gateway.proxy import faults, headers, retry
@@ -529,6 +529,8 @@ class Exchange(Extras):
     def _answered_badly(self, status: int) -> bool:
         """Whether the answer is one that goes to nobody, because another takes its place."""
         plan = self._plan
+        if plan.outcomes[status] == OK:  # exempt: an ordinary answer of this route
+            return False
         if self.variant is CANARY and plan.stable_pool is not None:
             if status not in plan.rescue_statuses and not self._unlike_stable(status):
                 return False
