@@ -50,7 +50,7 @@ COMPILED = (
                 "retry",
                 "settlement",
             ),
-            *("state", "tally", "tracing", "upstream"),
+            *("state", "streamtimes", "tally", "tracing", "upstream"),
         )
     ),
 )

@@ -18,6 +18,7 @@ from gateway.core.analysis.spec import (
     EVENTS_MAX,
     LATENCY_METRICS,
     RATE_METRICS,
+    ROUTE_DEFAULT,
     AnalysisSpec,
     EventSpec,
     GuardrailSpec,
@@ -35,10 +36,11 @@ from gateway.core.stats.outcomes import PLAIN, STATUS_MAX
 STATUS_MIN = 101
 _OWN_MARGINS = ("errors", "client_errors", "overload")
 _MARGINS = ("margin_ratio", "margin_delta")
-_ANALYSIS = AnalysisSpec()
+_ANALYSIS = ROUTE_DEFAULT
 _RATE = RateSpec()
 _LATENCY = LatencySpec()
-_OTHER_LATENCY = _ANALYSIS.duration
+_DURATION = _ANALYSIS.duration
+_STREAM = _ANALYSIS.gap
 _EVENT = EventSpec("event")
 _GUARDRAIL = GuardrailSpec("errors", 0.5)
 _SHARES = MetricShares()
@@ -133,10 +135,16 @@ class LatencyConfig(Section):
         )
 
 
-class OtherLatencyConfig(LatencyConfig):
-    """A latency beside the first byte's; it is not looked at unless it is switched on."""
+class DurationConfig(LatencyConfig):
+    """The time to the last byte, which depends on how fast clients read: not looked at unless it is switched on."""
 
-    mode: ModeKey = _OTHER_LATENCY.mode
+    mode: ModeKey = _DURATION.mode
+
+
+class StreamConfig(LatencyConfig):
+    """A latency that only event streams have."""
+
+    mode: ModeKey = _STREAM.mode
 
 
 class EventConfig(Section):
@@ -193,6 +201,7 @@ class SharesConfig(Section):
     latency: PartOfAlpha = _SHARES.latency
     duration: PartOfAlpha = _SHARES.duration
     gap: PartOfAlpha = _SHARES.gap
+    time_per_event: PartOfAlpha = _SHARES.time_per_event
 
     def spec(self) -> MetricShares:
         """The same, as the judge wants it."""
@@ -219,8 +228,9 @@ class AnalysisConfig(Section):
     other_success: RateConfig = RateConfig()
     exempt_statuses: ExemptStatuses = []
     latency: LatencyConfig = LatencyConfig()
-    duration: OtherLatencyConfig = OtherLatencyConfig()
-    gap: OtherLatencyConfig = OtherLatencyConfig()
+    duration: DurationConfig = DurationConfig()
+    gap: StreamConfig = StreamConfig()
+    time_per_event: StreamConfig = StreamConfig()
     events: Annotated[list[EventConfig], Field(max_length=EVENTS_MAX // 2)] = []
     guardrails: Annotated[list[GuardrailConfig], Field(max_length=EVENTS_MAX // 2)] = []
     predictions: PredictionsConfig | None = None
@@ -237,6 +247,7 @@ class AnalysisConfig(Section):
             shares=self.shares.spec(),
             duration=self.duration.spec(),
             gap=self.gap.spec(),
+            time_per_event=self.time_per_event.spec(),
             events=tuple(event.spec() for event in self.events),
             guardrails=tuple(guardrail.spec() for guardrail in self.guardrails),
             alpha_sample_ratio=self.alpha_sample_ratio if one_by_one else 0.0,

@@ -13,6 +13,7 @@ from gateway.core.analysis.types import AnalysisSpec
 from gateway.core.rollout.types import Plan
 from gateway.core.traffic.addresses import AllowedBackend
 from gateway.core.traffic.table import (
+    HALF_CLOSE_S,
     AddressGuard,
     Backend,
     Endpoint,
@@ -25,6 +26,9 @@ from gateway.core.traffic.table import (
     Timeouts,
 )
 from gateway.core.types import weight_bp_from_percent
+
+# How late after its request a client may end its sending side and still want its answer; no request lasts 30 years.
+_HALF_CLOSE_S = {OnHalfClose.AUTO: HALF_CLOSE_S, OnHalfClose.SERVE: 1e9, OnHalfClose.ABORT: 0.0}
 
 
 def routing_table(config: GatewayConfig, epoch: int = 1) -> RoutingTable:
@@ -96,5 +100,5 @@ def _route(route: RouteConfig) -> Route:
         upgrades=tuple(route.upgrades),
         streams_requests=route.stream_requests,
         exempt_statuses=tuple(sorted(route.analysis.exempt_statuses)),
-        serves_half_closed=route.on_half_close == OnHalfClose.SERVE,
+        half_close_s=_HALF_CLOSE_S[route.on_half_close],
     )

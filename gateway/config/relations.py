@@ -167,7 +167,7 @@ def _ladders_rise(tree: Any) -> Iterator[Flaw]:
         steps = at(route, "plan", "steps")
         percents = [at(step, "percent") for step in steps] if isinstance(steps, list) else []
         yield from _rising(percents, lambda index, path=path: (*path, "plan", "steps", index, "percent"))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
-        for metric, key in itertools.product(("latency", "duration", "gap"), ("quantiles", "slo_ms")):
+        for metric, key in itertools.product(LATENCY_METRICS, ("quantiles", "slo_ms")):
             rungs = at(route, "analysis", metric, key)
             below: TreePath = (*path, "analysis", metric, key)
             if isinstance(rungs, list):

@@ -203,7 +203,7 @@ class RouteConfig(Section):
     forced_variant_header: HeaderName | None = None
     sticky: StickyConfig | None = None
     upgrades: list[Protocol] = list(_ROUTE.upgrades)
-    on_half_close: Annotated[OnHalfClose, Field(strict=False)] = OnHalfClose.SERVE
+    on_half_close: Annotated[OnHalfClose, Field(strict=False)] = OnHalfClose.AUTO
     stream_requests: bool = _ROUTE.streams_requests
     timeouts: TimeoutsConfig = TimeoutsConfig()
     rescue: RescueConfig = RescueConfig()

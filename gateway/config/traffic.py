@@ -38,8 +38,9 @@ class Traceparent(enum.StrEnum):
 
 
 class OnHalfClose(enum.StrEnum):
-    """What a client means that ends its sending side."""
+    """What a client means that ends its sending side; ``auto``: with its request a half-close, later that it left."""
 
+    AUTO = "auto"
     SERVE = "serve"
     ABORT = "abort"
 

@@ -49,8 +49,8 @@ class Line(msgspec.Struct):
 
     ``status`` is 499 for a client that went away. ``variant`` answered, ``assigned`` was drawn, of the backends
     ``stable`` and ``canary`` (null: there was none); ``backend`` is the one that answered. ``counted_ms`` is the
-    latency that entered the evidence, of the try that was counted, or how long a client that gave up (``abandoned``)
-    had waited for the first byte; null when that had come.
+    latency that entered the evidence, of the try that was counted. With ``counted_left`` it is how long the client had
+    waited in vain for the end of that latency when it left.
     """
 
     ts: str
@@ -70,6 +70,7 @@ class Line(msgspec.Struct):
     backend: str | None = None
     counted: str | None = None
     counted_ms: float | None = None
+    counted_left: bool = False
     blame: str = "none"
     fault: str | None = None
     detail: str | None = None
@@ -96,6 +97,7 @@ class Record:
         "fault",
         "in_tunnel_bytes",
         "lease_us",
+        "left",
         "out_bytes",
         "rescue_refused",
         "tries",
@@ -104,7 +106,8 @@ class Record:
     def __init__(self) -> None:
         self.lease_us = -1
         self.counted = ""
-        self.counted_us = 0  # -1: none
+        self.counted_us = 0
+        self.left = False
         self.fault: str | None = None
         self.rescue_refused: str | None = None
         self.in_tunnel_bytes = 0

@@ -28,6 +28,7 @@ from gateway.proxy.requesthead import RequestHead, cookie_value, read_request, r
 from gateway.proxy.responsehead import ResponseHead, read_response
 from gateway.proxy.settlement import CANARY, STABLE
 from gateway.proxy.sips import UNSENT_BYTES_MAX
+from gateway.proxy.streamtimes import StreamTimes
 
 if TYPE_CHECKING:
     from gateway.core.traffic.table import Route
@@ -511,6 +512,7 @@ class Exchange(Extras):
             if status != 204:
                 out.append(head.length_line)
         elif not bodyless:
+            self._stream = StreamTimes(head.lines)
             if self._version == "1.1":
                 out.append(b"transfer-encoding: chunked\r\n")
                 self._chunk_out = True
@@ -551,6 +553,8 @@ class Exchange(Extras):
         """A piece of the response's body."""
         self._has_content = True
         if self._next_action == retry.RELAY:
+            if self._stream is not None:
+                self._stream.piece(piece, self._worker.now_s())
             if self._specimen is not None:
                 self._specimen.body(piece)
             if self._chunk_out:
@@ -570,8 +574,6 @@ class Exchange(Extras):
         if complete:
             if self._chunk_out:
                 self._out.append(_LAST if self._extra is None else self._last_chunk(self._extra.trailers_out))
-            if self._piece_s:
-                self._waited(self._worker.now_s())
             self._release(drain=False)
             self._flush()
             self._completed()
@@ -579,9 +581,7 @@ class Exchange(Extras):
             self._flush()
             # As long as the body is not whole, it is the client's turn as much as the backend's.
             fault = faults.IDLE_TIMEOUT if self.request_body.complete or self._blocked else faults.BODY_TIMEOUT
-            now_s = self._worker.now_s()
-            self._waited(now_s)
-            self._set_deadline_at(now_s + self._plan.idle_s, fault)
+            self._set_deadline(self._plan.idle_s, fault)
 
     def _answer_dropped(self) -> None:
         """The answer's head was enough: the canary's gives way to stable's, or an endpoint's to another's."""
@@ -633,12 +633,6 @@ class Exchange(Extras):
             self._downstream.write(data)
             self._out.clear()
 
-    def _waited(self, now_s: float) -> None:
-        """A piece of the answer has come: was it waited for longer than any before?"""
-        if self._piece_s and now_s - self._piece_s > self._gap_s:
-            self._gap_s = now_s - self._piece_s
-        self._piece_s = now_s
-
     # backpressure
 
     def pause_downstream(self) -> None:
@@ -662,16 +656,18 @@ class Exchange(Extras):
     def pause_upstream(self) -> None:
         """The client takes the response slowly: so does the gateway."""
         self._stalled = True
+        if self._stream is not None:
+            self._stream.stopped(self._worker.now_s())
         if self._connection is not None and not self._connection.closing:
             self._connection.transport.pause_reading()
 
     def resume_upstream(self) -> None:
         """The client takes more."""
         self._stalled = False
+        if self._stream is not None:
+            self._stream.resumed(self._worker.now_s())
         if self._connection is not None and not self._connection.closing:
             self._connection.transport.resume_reading()
-            if self._piece_s:  # what the client made us wait is not the backend's pause
-                self._piece_s = self._worker.now_s()
             # As in upstream_progress: a client that has not sent all owes its body, however well it reads.
             fault = faults.IDLE_TIMEOUT if self.request_body.complete or self._blocked else faults.BODY_TIMEOUT
             self._set_deadline(self._plan.idle_s, fault)

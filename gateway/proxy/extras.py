@@ -106,7 +106,10 @@ class Extras(Logged):
     @property
     def ends_with_half_close(self) -> bool:
         """Whether a client that ends its sending side has given up this request."""
-        return self.tally is not None and not self.route.serves_half_closed
+        if self.tally is None:
+            return False
+        whole_for_s = self._worker.now_s() - self._asked_s if self.request_body.complete else 0.0
+        return whole_for_s >= self.route.half_close_s
 
     @property
     def may_be_resent(self) -> bool:

@@ -57,6 +57,7 @@ class Logged(Settlement):
             line.detail = fault.detail or None
         if record.counted:
             line.counted, line.counted_ms = record.counted, milliseconds(record.counted_us)
+            line.counted_left = record.left
         line.connect_ms = milliseconds(record.lease_us)
         if self._first_byte_s:
             line.first_byte_ms = round((self._first_byte_s - self._duration_from_s) * 1000, 3)

@@ -13,6 +13,8 @@ Rules:
    endpoint to try, no room or no descriptors, that is nobody's failure and counted apart (`unserved`); a full queue is
    its backend's overload, unless ejections or probes keep some of the backend's endpoints out. So is a trial of an
    ejected endpoint that was given less than the route's time.
+4. What was whole when the client left is a latency like others, and what was not has lasted at least so long
+   (slices.py says what that proves). One that leaves while it is still sending says nothing: no answer was due.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from gateway.proxy.http1 import DownstreamConnection
     from gateway.proxy.pool import BackendPool, EndpointPool
     from gateway.proxy.state import WorkerState
+    from gateway.proxy.streamtimes import StreamTimes
     from gateway.proxy.tap import Specimen
     from gateway.proxy.tunnel import Tunnel
     from gateway.proxy.upstream import UpstreamConnection
@@ -64,12 +67,10 @@ class Settlement:
         "_fresh_tried",
         "_hurried",
         "_keep_alive",
-        "_gap_s",
         "_has_content",
         "_limit_s",
         "_out",
         "_paused",
-        "_piece_s",
         "_plan",
         "_record",
         "_relayed",
@@ -78,6 +79,7 @@ class Settlement:
         "_specimen",
         "_stalled",
         "_status",
+        "_stream",
         "_tried",
         "try_since_s",
         "_asked_s",
@@ -141,8 +143,8 @@ class Settlement:
         self._specimen: Specimen | None = None
         # What the access log wants to know; None where there is none.
         self._record: Record | None = None
-        # When the newest piece of the answer came, and the longest that one was waited for.
-        self._piece_s = self._gap_s = 0.0
+        # When the answer's events came; None before its head, and for one whose length the head gave.
+        self._stream: StreamTimes | None = None
         self._status = 0
         self._duration_from_s = 0.0
         # Since when an answer is waited for: the request's turn, or the end of its body.
@@ -283,7 +285,8 @@ class Settlement:
 
     def _begin_anew(self) -> None:
         self._fresh_tried = False
-        self._first_byte_s = self._piece_s = self._gap_s = 0.0
+        self._first_byte_s = 0.0
+        self._stream = None
         self._chunk_out = False
 
     def _decided(self, cause: int) -> int:
@@ -406,7 +409,7 @@ class Settlement:
         duration_us = max(0, int((now_s - self._asked_s) * 1e6))
         arm.tried(kind, first_byte_us, duration_us)
         if not self._counted:
-            self._enter(kind, first_byte_us, duration_us)
+            self._enter(kind, first_byte_us if self._stream is None else self._latency_us(), duration_us)
         if self._specimen is not None:
             self._specimen.finish()
         self._settle(keep=self._keep_alive and self.request_body.complete)
@@ -438,12 +441,20 @@ class Settlement:
         if not (self._first_byte_s or self.request_body.complete):
             return  # it left while its own body was still coming, and has not waited for anybody
         self._counted = True
-        waited_us = -1 if self._first_byte_s else self._duration_us()
-        self.tally.abandoned(self.assigned, waited_us)
+        self._enter_abandoned(self.tally)
         if self.unit >= 0.0 and self.tally.units is not None:
             self.tally.units.outcome(self.unit, self.tally, self.assigned, ABANDONED, self._worker.now_s())
+
+    def _enter_abandoned(self, tally: RouteTally) -> None:
+        """What had come to its end when the client left, and how long the rest had lasted (rule 4)."""
+        stream, latency_us = self._stream, self._latency_us()
+        waited = not self._first_byte_s if stream is None else not stream.first_s
+        tally.abandoned(self.assigned, latency_us, -1 if waited else self._duration_us())
+        if stream is not None and stream.events:
+            stream.ended(self._worker.now_s())
+            tally.streamed(self.assigned, stream.gap_s, stream.time_per_event_s, left=True)
         if self._record is not None:
-            self._record.counted, self._record.counted_us = ABANDONED, waited_us
+            self._record.counted, self._record.counted_us, self._record.left = ABANDONED, latency_us, waited
 
     def _settle(self, *, keep: bool, cut: bool = False) -> None:
         assert not self._settled, "an exchange settles once"
@@ -484,23 +495,31 @@ class Settlement:
 
     def _count(self, kind: str) -> None:
         if not self._counted:
-            self._enter(kind, self._first_byte_us(), self._duration_us())
+            self._enter(kind, self._latency_us(), self._duration_us())
 
-    def _enter(self, kind: str, first_byte_us: int, duration_us: int) -> None:
+    def _enter(self, kind: str, latency_us: int, duration_us: int) -> None:
         """The outcome, as evidence: once in an exchange."""
         self._counted = True
         if not self.forced:
             assert self.tally is not None
-            self.tally.hot[self.assigned].count(kind, first_byte_us, duration_us)
+            self.tally.hot[self.assigned].count(kind, latency_us, duration_us)
             if self.unit >= 0.0 and self.tally.units is not None:
                 self.tally.units.outcome(self.unit, self.tally, self.assigned, kind, self._worker.now_s())
-            if self._gap_s:
-                self.tally.paused(self.assigned, int(self._gap_s * 1e6))
+            if self._stream is not None and self._stream.events:
+                self._stream.ended(self._worker.now_s())
+                self.tally.streamed(self.assigned, self._stream.gap_s, self._stream.time_per_event_s, left=False)
             if self._record is not None:
-                self._record.counted, self._record.counted_us = kind, first_byte_us
+                self._record.counted, self._record.counted_us = kind, latency_us
 
     def _first_byte_us(self) -> int:
         end_s = self._first_byte_s or self._worker.now_s()
+        return max(0, int((end_s - self.try_since_s) * 1e6))
+
+    def _latency_us(self) -> int:
+        """The latency that is judged: to the head, of a stream to its first event; until now while that is to come."""
+        if self._stream is None:
+            return self._first_byte_us()
+        end_s = self._stream.first_s or self._worker.now_s()
         return max(0, int((end_s - self.try_since_s) * 1e6))
 
     def _duration_us(self) -> int:

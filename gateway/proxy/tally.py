@@ -155,23 +155,32 @@ class RouteTally:
         total = sum(answered.values())
         return total >= _KNOWN_MIN and _RARE * answered.get(status, 0) < total
 
-    def paused(self, variant: Variant, gap_us: int) -> None:
-        """Enter the longest pause between two pieces of a counted request's answer."""
-        bucket = bucket_of(gap_us)
-        gap = self.arms[variant].gap
-        gap[bucket] = gap.get(bucket, 0) + 1
+    def streamed(self, variant: Variant, gap_s: float, time_per_event_s: float, *, left: bool) -> None:
+        """Enter the pauses of a counted event stream; ``left``: its client did not wait for its end."""
+        counts = self.arms[variant]
+        if gap_s:
+            _enter(counts.gap_left if left else counts.gap, int(gap_s * 1e6))
+        if time_per_event_s:
+            _enter(counts.time_per_event, int(time_per_event_s * 1e6))
 
-    def abandoned(self, variant: Variant, waited_us: int) -> None:
+    def abandoned(self, variant: Variant, latency_us: int, lasted_us: int) -> None:
         """Enter a request whose client left before the answer was whole.
 
-        ``waited_us`` is how long it had waited for the first byte (-1: that had come).
+        ``lasted_us`` is how long the answer had lasted by then; -1: so far ``latency_us`` had passed, and was not over.
         """
         counts = self.arms[variant]
         counts.requests += 1
         counts.enter(ABANDONED)
-        if waited_us >= 0:
-            bucket = bucket_of(waited_us)
-            counts.aborted[bucket] = counts.aborted.get(bucket, 0) + 1
+        if lasted_us < 0:
+            _enter(counts.aborted, latency_us)
+        else:
+            _enter(counts.latency, latency_us)
+            _enter(counts.duration_left, lasted_us)
+
+
+def _enter(histogram: dict[int, int], time_us: int) -> None:
+    bucket = bucket_of(time_us)
+    histogram[bucket] = histogram.get(bucket, 0) + 1
 
 
 class Tally:

@@ -4,7 +4,8 @@ Rules:
 
 1. Only what the gateway counted is evidence (``counted`` is not null): forced variants and gateway-made answers are
    skipped here as they were there, and so are lines that are in the log for their failure alone (``sampled: false``),
-   which would make the canary look worse than it was.
+   which would make the canary look worse than it was. What a client left (``abandoned``) has a latency or, with
+   ``counted_left``, a wait that had lasted at least so long.
 2. A line stands for the moment at which its request ended (``ts``). Several workers write into one log, so lines may be
    a little out of order: an interval stays open until the log is ``LATE_S`` past its end.
 3. Requests of different weights are never mixed: an interval in which the weight changed becomes several. A line
@@ -64,6 +65,7 @@ class _Line(msgspec.Struct):
     assigned: str | None = None
     counted: str | None = None
     counted_ms: float | None = None
+    counted_left: bool = False
     weight_percent: float | None = None
     sampled: bool = True
 
@@ -313,7 +315,7 @@ def _enter(slot: _Slot, line: _Line) -> None:
     if line.counted_ms is None:
         return
     bucket = bucket_of(round(line.counted_ms * 1000))
-    histogram = counts.aborted if line.counted == ABANDONED else counts.latency
+    histogram = counts.aborted if line.counted_left else counts.latency
     histogram[bucket] = histogram.get(bucket, 0) + 1
 
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import msgspec
 
 from gateway.core.analysis import AnalysisSpec, AnalysisState, Evidence, Mode, Verdict, bake, budget, look
-from gateway.core.analysis.spec import RATE_METRICS
+from gateway.core.analysis.spec import LATENCY_METRICS, RATE_METRICS
 from gateway.core.rollout import Analysed, Notify, Phase, Plan, Rollout, Started, step
 from gateway.core.rollout.ladder import waiting_for
 from gateway.core.stats.counts import Counts, EpochCounts, merge
@@ -54,7 +54,8 @@ class Entry(NamedTuple):
 def spec_for(spec: AnalysisSpec, metrics: frozenset[str]) -> AnalysisSpec:
     """The spec, in which only recorded metrics decide; what recordings never hold is not looked at."""
     silent = {name: msgspec.structs.replace(getattr(spec, name), mode=Mode.ADVISE) for name in METRICS}
-    absent = {name: msgspec.structs.replace(getattr(spec, name), mode=Mode.OFF) for name in ("duration", "gap")}
+    unknown = [name for name in LATENCY_METRICS if name not in METRICS]
+    absent = {name: msgspec.structs.replace(getattr(spec, name), mode=Mode.OFF) for name in unknown}
     return msgspec.structs.replace(
         spec,
         **{name: part for name, part in silent.items() if name not in metrics},

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from gateway.config import GatewayConfig, analysis_spec, load, plan, routing_table
 from gateway.config.shape import keys
+from gateway.core.analysis.spec import ROUTE_DEFAULT
 from gateway.core.analysis.types import (
-    AnalysisSpec,
     EventSpec,
     GuardrailSpec,
     LatencySpec,
@@ -60,15 +61,18 @@ def test_defaults_are_those_of_the_core(tmp_path: Path) -> None:
             "v2": Backend("v2", (Endpoint("h", 443, tls=True), Endpoint("::1", 8002))),
         },
     )
-    assert analysis_spec(config.routes[0]) == AnalysisSpec()
+    assert analysis_spec(config.routes[0]) == ROUTE_DEFAULT
     assert plan(config.routes[0]) == Plan(tuple(Step(weight_bp) for weight_bp in (100, 500, 2500, 5000)))
 
 
 def test_partial_sections_keep_the_cores_other_defaults(tmp_path: Path) -> None:
     analysis = "{errors: {mode: advise}, client_errors: {margin_ratio: 2}, overload: {}, latency: {slice_s: 2}}"
     config = config_of(tmp_path, f"{MINIMAL}    analysis: {analysis}\n    timeouts: {{idle_s: 5}}\n")
-    assert analysis_spec(config.routes[0]) == AnalysisSpec(
-        errors=RateSpec(mode=Mode.ADVISE), client_errors=RateSpec(margin_ratio=2.0), latency=LatencySpec(slice_s=2.0)
+    assert analysis_spec(config.routes[0]) == msgspec.structs.replace(
+        ROUTE_DEFAULT,
+        errors=RateSpec(mode=Mode.ADVISE),
+        client_errors=RateSpec(margin_ratio=2.0),
+        latency=LatencySpec(slice_s=2.0),
     )
     assert routing_table(config).route("model").timeouts == Timeouts(idle_s=5.0)
 
@@ -84,7 +88,8 @@ def test_every_key_of_the_analysis_arrives(tmp_path: Path) -> None:
         " shares: {errors: 0.25}}"
     )
     config = config_of(tmp_path, f"{MINIMAL}    analysis: {analysis}\n")
-    assert analysis_spec(config.routes[0]) == AnalysisSpec(
+    assert analysis_spec(config.routes[0]) == msgspec.structs.replace(
+        ROUTE_DEFAULT,
         alpha_sample_ratio=0.001,
         burst_s=0.0,
         overload=RateSpec(mode=Mode.OFF),
@@ -142,7 +147,7 @@ def test_what_is_said_of_exchanges_arrives(tmp_path: Path) -> None:
     config = config_of(tmp_path, text)
     route = routing_table(config).route("model")
     assert route.streams_requests
-    assert (route.upgrades, route.serves_half_closed) == (("websocket", "raw"), False)
+    assert (route.upgrades, route.half_close_s) == (("websocket", "raw"), 0.0)
     assert route.timeouts == Timeouts(try_s=2.0, tunnel_idle_s=9.0)
     assert HeaderPolicy(**config.headers.model_dump(mode="json")) == HeaderPolicy(None, True, "drop", "x-id", "pass")
     assert AccessLogSettings(**config.access_log.model_dump()) == AccessLogSettings(str(tmp_path / "log/access"), 0.5)

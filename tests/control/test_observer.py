@@ -210,7 +210,7 @@ def test_labels_gaps_aborts_and_assignments_are_merged_over_workers_lives() -> N
         arm.assigned += 3
         arm.label("clicked", True)
         arm.label("clicked", False)
-        worker.route.abandoned(Variant.CANARY, 5_000)
+        worker.route.abandoned(Variant.CANARY, 5_000, -1)
         assert observer.take(worker.report(), 0.0)
     observer.arrived("three", 1, 1.0)
     canary = observer.evidence("r", 1, 1, 1.0).epochs[0].canary

@@ -212,7 +212,7 @@ async def test_a_half_closed_client_has_given_up_where_the_route_says_so() -> No
     async def wait(_: object, peer: object) -> None:
         await never.wait()
 
-    route = msgspec.structs.replace(ROUTE, serves_half_closed=False)
+    route = msgspec.structs.replace(ROUTE, half_close_s=0.0)
     async with Backend(wait) as a, RunningWorker(table(route, a=a.port)) as w:
         reader, writer = await asyncio.open_connection("127.0.0.1", w.port)
         writer.write(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")

@@ -9,7 +9,7 @@ needs only that S has a mean of at most L, so a pause is one vote (slices.py say
 Rules:
 
 1. One bet for each tick with news, and in a bake at most one in ``every_s`` (wealth.py, rule 3).
-2. A client that left before the first byte is a trial of a latency, and slow if it had waited beyond the threshold.
+2. What a client left before it was over is a trial of a latency, and slow if it had lasted beyond the threshold.
 3. A crossing is FAIL with the guardrail's name as its cause: E counts with the guardrail's share of alpha_rollback like
    any metric's E_bad (budget.py). A guardrail proves nothing good: PASS does not wait for it.
 4. It is absolute: a fault that hits both versions alike crosses it too. That is what it is for.
@@ -25,10 +25,10 @@ import msgspec
 from gateway.core.analysis import wealth
 from gateway.core.analysis.eprocess import from_log_odds, log_odds
 from gateway.core.analysis.intake import Arrival
-from gateway.core.analysis.slices import beyond
+from gateway.core.analysis.slices import beyond, left_of
 from gateway.core.analysis.spec import LATENCY_METRICS, RATE_METRICS, GuardrailSpec
 from gateway.core.analysis.wealth import Wealth
-from gateway.core.stats.counts import Counts
+from gateway.core.stats.counts import LEFT, Counts
 from gateway.core.stats.ranks import Ranks
 
 ODDS_RATIOS = (1.2, 1.6, 2.5, 5.0, 20.0, 300.0)
@@ -99,5 +99,5 @@ def seen(spec: GuardrailSpec, counts: Counts) -> tuple[int, int]:
             return counts.of(spec.metric), counts.requests
         return counts.events.get(spec.metric, 0), counts.trials.get(spec.metric, 0)
     bucket, answered = beyond(spec.threshold_us), Ranks(getattr(counts, spec.metric))
-    left = Ranks({} if spec.metric == "gap" else counts.aborted)
+    left = Ranks(left_of(counts, LEFT[spec.metric]))
     return answered.at_or_above(bucket) + left.at_or_above(bucket), answered.total + left.total

@@ -243,9 +243,7 @@ def _shape_of(spec: AnalysisSpec) -> list[object]:
 def _take(state: AnalysisState, evidence: Evidence) -> AnalysisState:
     """The state with everything new in the evidence consumed. Raises EvidenceError, having changed nothing."""
     spec, at_s = state.spec, evidence.at_s
-    unread = tuple(name for name in LATENCY_METRICS if name not in state.latencies)
-    guarded = {one.metric for one in spec.guardrails}
-    memory, arrivals = intake.take(state.intake, evidence, tuple(name for name in unread if name not in guarded))
+    memory, arrivals = intake.take(state.intake, evidence, _unread(spec))
     live = sorted(memory.epochs)
     needed = budget.bad_needed(spec, baking=state.baking)
     every_s = TICK_S if state.baking else 0.0
@@ -296,6 +294,13 @@ def _take(state: AnalysisState, evidence: Evidence) -> AnalysisState:
     )
 
 
+@functools.lru_cache(maxsize=64)
+def _unread(spec: AnalysisSpec) -> tuple[str, ...]:
+    """The latencies that nothing is judged by; of the histograms of those that left, what they need is always kept."""
+    read = {*spec.latencies, *(one.metric for one in spec.guardrails)}
+    return tuple(name for name in LATENCY_METRICS if name not in read)
+
+
 def _pace(state: AnalysisState, live: list[int], at_s: float) -> Pace:
     if not live:
         return state.pace
@@ -328,7 +333,7 @@ def _decide(state: AnalysisState) -> Look:
         verdict, causes, reason = Verdict.ERROR, ("sample_ratio",), by_name["sample_ratio"].tell().reason
     elif not state.canary_requests:
         verdict, reason = Verdict.NODATA, _nothing_yet(state)
-    elif not weighted:
+    elif not any(answer.decides for answer in answers):
         verdict, reason = Verdict.UNDECIDED, "no metric decides"
     elif state.baking:
         names = some([answer.metric for answer in answers if answer.decides])

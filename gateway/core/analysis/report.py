@@ -265,7 +265,8 @@ def _latency(spec: LatencySpec, state: LatencyState, needed: Needed, name: str, 
 
 def _material(state: LatencyState, whole: AnalysisState) -> bool:
     """Whether enough of either version's requests have this latency."""
-    pairs = ((total(state.stable_seen), whole.stable_requests), (total(state.canary_seen), whole.canary_requests))
+    stable, canary = total(state.stable_seen) + state.stable_left, total(state.canary_seen) + state.canary_left
+    pairs = ((stable, whole.stable_requests), (canary, whole.canary_requests))
     return any(seen and seen >= AUTO_SHARE_MIN * requests for seen, requests in pairs)
 
 
@@ -287,7 +288,7 @@ def _latency_finding(
         tolerance, edge, margin = _latency_words(spec, index)
         seen = (
             f"canary {name} beyond {tolerance} in {_share(worst.canary_bad, state.canary)} requests against stable"
-            f" beyond {edge} in {_share(worst.stable_slow, state.stable)}, {state.slices} slices"
+            f" beyond {edge} in {_share(worst.stable_slow, state.stable)}, {state.slices} slices{_left(state)}"
         )
         reason = _sentence(verdict, seen, evidence, needed, ("not slower", margin), "slices")
     else:
@@ -315,6 +316,13 @@ def _latency_finding(
             **_thresholds(spec, state),
         },
     )
+
+
+def _left(state: LatencyState) -> str:
+    """How many of the requests were not seen to their end."""
+    if not state.stable_left and not state.canary_left:
+        return ""
+    return f" (clients left before its end: {state.canary_left} on canary, {state.stable_left} on stable)"
 
 
 def _latency_words(spec: LatencySpec, index: int) -> tuple[str, str, str]:
@@ -457,7 +465,7 @@ def _sentence(
 
 
 def _waiting(spec: LatencySpec, state: LatencyState, name: str) -> str:
-    past, canary = total(state.past), total(state.canary_seen)
+    past, canary = total(state.past) + total(state.past_left), total(state.canary_seen) + state.canary_left
     if canary and not past:
         return f"{name}: {canary} canary requests have one and no stable request has: nothing to compare with"
     if past < PAST_MIN:

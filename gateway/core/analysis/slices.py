@@ -14,7 +14,8 @@ Rules:
    D >= margin_delta; each averaged over a grid of lambda with which every factor stays positive (Waudby-Smith and
    Ramdas, betting, 2023).
 2. Thresholds are the quantile buckets of stable's own past, frozen when the slice opens, after `PAST_MIN` stable
-   requests. Every request of the slice is answered after that.
+   requests. Every request of the slice is answered after that. The past is of what was seen to its end; only where
+   there is too little of that (event streams that end when their clients leave) it takes in what was left, too.
 3. A slice closes on time, at the first tick past ``slice_s`` at which some epoch has requests of both arms; never on
    outcomes. Inside a slice the arms are compared per epoch (under one weight) and the epochs' differences averaged with
    weights n_c n_s / (n_c + n_s): a ramp inside a slice cannot mix a slow minute into one arm only.
@@ -26,12 +27,20 @@ Rules:
 5. E_bad is the average over the quantiles, E_ok their minimum: every quantile must be proven (intersection-union).
 6. Fixed objectives (``slo_us``) are thresholds like the others, the same for both arms: the first bucket that lies
    wholly at or beyond the objective.
-7. Clients that left before the first byte are informative: they leave a hanging version early. How long they had
-   waited is known, so an abort is a trial, and
-   - for E_bad it is slow exactly when it had passed the threshold. With T the latency and C the client's patience (the
-     same whichever arm it was sent to), Y = 1{min(T, C) beyond x}: it can only fall when T falls;
-   - for E_ok it is slow always: Y = 1 - 1{T <= x, T <= C}, which can only rise when T rises.
-   So both nulls keep their direction, whatever the patience, and a version that hangs is convicted by those who left.
+7. Clients that left are informative: they leave a version that hangs early, and take its slowest answers out of every
+   latency. What a client did not see the end of has lasted at least until it left (`counts.LEFT`: the wait for the
+   first byte or event, the whole answer, the largest pause of a stream with the one that was open). It is a trial, and
+   - for E_bad it is slow exactly when it had passed the threshold: Y = 1{min(T, C) beyond x}, with T the latency and C
+     the time at which the client would leave. Y can only fall when T falls;
+   - for E_ok it is slow always, and so speaks for no promotion: Y = 1 - 1{T <= x, T <= C}, which can only rise when T
+     rises.
+   Assumed of the censoring: C has the same law whichever arm a request went to (assignment is a coin that the client
+   does not see). C may depend on the request, and on T through the request. Then equal arms are never convicted
+   beyond alpha, nor is a canary that is not slower to any client. If C is independent of T within the arms, nor is one
+   that is only stochastically not slower. Not covered: patience that looks at the version itself (a client that knows
+   the canary by its answers, or is made impatient by what it says). A version whose first words make clients leave
+   sooner (or stay longer) has other minima min(T, C) without being slower: it can be convicted here for being left
+   early only if those who leave had already waited beyond the threshold, and it can be held back.
 8. A clock that went backwards (a restart) restarts the open slice's time; the slice only becomes longer.
 """
 
@@ -46,6 +55,7 @@ from gateway.core.analysis import wealth
 from gateway.core.analysis.intake import Arrival
 from gateway.core.analysis.types import LatencySpec
 from gateway.core.analysis.wealth import Wealth
+from gateway.core.stats.counts import LEFT, Counts
 from gateway.core.stats.histogram import bucket_of, lower_us, total, upper_us
 from gateway.core.stats.ranks import Ranks
 
@@ -101,7 +111,8 @@ class LatencyState(msgspec.Struct, frozen=True):
     """Stable's past, the open slice and the evidence of closed ones; ``stable``/``canary`` count closed requests.
 
     ``quantiles`` are the tests: one for each of the spec's quantiles, then one for each objective. ``stable_seen`` and
-    ``canary_seen`` are all latencies of the rollout, for the report.
+    ``canary_seen`` are all latencies of the rollout that were seen to their end, for the report, ``stable_left`` and
+    ``canary_left`` how many clients left before. ``past_left`` is what stable's past has of those.
     """
 
     quantiles: tuple[QuantileState, ...]
@@ -112,6 +123,9 @@ class LatencyState(msgspec.Struct, frozen=True):
     canary: int = 0
     stable_seen: dict[int, int] = msgspec.field(default_factory=dict)
     canary_seen: dict[int, int] = msgspec.field(default_factory=dict)
+    stable_left: int = 0
+    canary_left: int = 0
+    past_left: dict[int, int] = msgspec.field(default_factory=dict)
 
 
 def fresh(spec: LatencySpec) -> LatencyState:
@@ -149,7 +163,7 @@ def take(
 ) -> LatencyState:
     """The state after one tick's arrivals. ``live`` are the experiment's epochs still in evidence.
 
-    ``source`` is the histogram of the counts: ``latency``, ``duration`` or ``gap``.
+    ``source`` is the latency's name, which is that of its histogram.
     """
     seen = [_seen(arrival, source) for arrival in arrivals]
     opened = state.open
@@ -161,14 +175,31 @@ def take(
         opened = Slice(min(opened.since_s, at_s), opened.thresholds, parts)
         if at_s - opened.since_s >= spec.slice_s and any(p.stable and p.canary for p in parts.values()):
             state, opened = _close(state, spec, opened), None
-    past, stable, canary = state.past, state.stable_seen, state.canary_seen
     if any(arrival.trials for arrival in seen):
-        past = _learn(past, [arrival.stable for arrival in seen])
-        stable = _sum(stable, *(arrival.stable for arrival in seen))
-        canary = _sum(canary, *(arrival.canary for arrival in seen))
-    if opened is None and total(past) >= PAST_MIN:
+        state = _learnt(state, seen)
+    if opened is None and (past := past_of(state)):
         opened = Slice(at_s, thresholds(past, spec))
-    return LatencyState(state.quantiles, past, opened, state.slices, state.stable, state.canary, stable, canary)
+    return state if opened is state.open else msgspec.structs.replace(state, open=opened)
+
+
+def past_of(state: LatencyState) -> dict[int, int]:
+    """Stable's past as thresholds are made from it (rule 2); empty while there is too little."""
+    if total(state.past) >= PAST_MIN:
+        return state.past
+    both = _sum(state.past, state.past_left)
+    return both if total(both) >= PAST_MIN else {}
+
+
+def _learnt(state: LatencyState, seen: list[_Seen]) -> LatencyState:
+    return msgspec.structs.replace(
+        state,
+        past=_learn(state.past, [one.stable for one in seen]),
+        past_left=_learn(state.past_left, [one.stable_left for one in seen]),
+        stable_seen=_sum(state.stable_seen, *(one.stable for one in seen)),
+        canary_seen=_sum(state.canary_seen, *(one.canary for one in seen)),
+        stable_left=state.stable_left + sum(total(one.stable_left) for one in seen),
+        canary_left=state.canary_left + sum(total(one.canary_left) for one in seen),
+    )
 
 
 def thresholds(past: dict[int, int], spec: LatencySpec) -> tuple[Threshold, ...]:
@@ -235,7 +266,7 @@ def _difference(parts: list[Slow], slow: list[tuple[int, int]]) -> float:
 
 
 class _Seen(NamedTuple):
-    """One epoch's new latencies per arm, and how long those had waited who left."""
+    """One epoch's new latencies per arm, and how long those had lasted that clients left."""
 
     epoch: int
     stable: dict[int, int]
@@ -249,13 +280,16 @@ class _Seen(NamedTuple):
 
 
 def _seen(arrival: Arrival, source: str) -> _Seen:
-    stable, canary = arrival.stable, arrival.canary
-    if source == "gap":
-        # Who left before the first byte saw no stream.
-        return _Seen(arrival.epoch, stable.gap, canary.gap, {}, {})
-    if source == "duration":
-        return _Seen(arrival.epoch, stable.duration, canary.duration, stable.aborted, canary.aborted)
-    return _Seen(arrival.epoch, stable.latency, canary.latency, stable.aborted, canary.aborted)
+    stable, canary, left = arrival.stable, arrival.canary, LEFT[source]
+    return _Seen(
+        arrival.epoch, getattr(stable, source), getattr(canary, source), left_of(stable, left), left_of(canary, left)
+    )
+
+
+def left_of(counts: Counts, names: tuple[str, ...]) -> dict[int, int]:
+    """How long what was not over had lasted when clients left: these histograms together."""
+    found = [getattr(counts, name) for name in names if getattr(counts, name)]
+    return _sum(*found) if found else {}
 
 
 def _slow(limits: tuple[Threshold, ...], new: _Seen) -> Slow:

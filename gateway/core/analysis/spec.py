@@ -18,12 +18,13 @@ import msgspec
 
 from gateway.core.errors import InvalidValueError
 from gateway.core.stats import outcomes
+from gateway.core.stats.counts import PER_REQUEST
 
 QUANTILES_MAX = 16
 EVENTS_MAX = 64
 RATE_METRICS = outcomes.NAMES
 """The outcome classes, as metrics: each is a rate of the same requests."""
-LATENCY_METRICS = ("latency", "duration", "gap")
+LATENCY_METRICS = PER_REQUEST
 _EVENT_NAME = re.compile(r"[a-z][a-z0-9_.:-]{0,63}")
 _RESERVED = frozenset((*RATE_METRICS, *LATENCY_METRICS, "evidence", "sample_ratio", "guardrails"))
 
@@ -250,7 +251,8 @@ class MetricShares(msgspec.Struct, frozen=True, cache_hash=True):
     overload: float = 0.125
     latency: float = 0.25
     duration: float = 0.125
-    gap: float = 0.125
+    gap: float = 0.0625
+    time_per_event: float = 0.0625
     unauthorized: float = 0.01
     not_found: float = 0.01
     redirects: float = 0.01
@@ -284,6 +286,7 @@ class AnalysisSpec(msgspec.Struct, frozen=True, cache_hash=True):
     shares: MetricShares = MetricShares()
     duration: LatencySpec = LatencySpec(mode=Mode.OFF)
     gap: LatencySpec = LatencySpec(mode=Mode.OFF)
+    time_per_event: LatencySpec = LatencySpec(mode=Mode.OFF)
     unauthorized: RateSpec = RateSpec()
     not_found: RateSpec = RateSpec()
     redirects: RateSpec = RateSpec()
@@ -332,3 +335,10 @@ def _rates(spec: AnalysisSpec) -> tuple[RateSpec, ...]:
 def _latencies(spec: AnalysisSpec) -> Mapping[str, LatencySpec]:
     named = ((name, getattr(spec, name)) for name in LATENCY_METRICS)
     return {name: latency for name, latency in named if latency.mode is not Mode.OFF}
+
+
+ROUTE_DEFAULT = AnalysisSpec(gap=LatencySpec(mode=Mode.AUTO), time_per_event=LatencySpec(mode=Mode.AUTO))
+"""What a route is judged by unless its configuration says otherwise: what every answer has, and what only streams have.
+
+`AnalysisSpec` alone leaves out the latter, whose share of alpha_rollback is reserved even where no stream ever comes.
+"""

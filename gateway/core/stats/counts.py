@@ -7,7 +7,8 @@ Rules:
 3. Outcomes are told apart by class (outcomes.py). A request is in one class at most, so that together they are never
    more than ``requests``; what is in none was answered as asked.
 4. Requests that the experiment must not see (forced variants, the gateway's own faults) never enter. A request whose
-   client left before the first byte is ``abandoned``; how long it had waited enters ``aborted`` and no other histogram.
+   client left before its answer was whole is ``abandoned``. What is known of it enters all the same (`LEFT`): what was
+   whole when the client left, and of what was not whole how long it had lasted.
 5. ``trials`` and ``events`` are labelled yes/no events by name. A trial enters once, when its answer is known, and its
    event (if it was one) in the same step: between two snapshots there are never more new events than new trials.
 """
@@ -28,9 +29,16 @@ Key = TypeVar("Key", int, str)
 NUMBERS = ("requests", "assigned")
 # The labels under which a sticky route's sessions are counted, by class (proxy/units.py).
 UNIT_EVENTS = {name: f"session:{name}" for name in NAMES}
-HISTOGRAMS = ("latency", "duration", "gap", "aborted")
+LEFT = {
+    "latency": ("aborted",),
+    "duration": ("aborted", "duration_left"),
+    "gap": ("gap_left",),
+    "time_per_event": (),
+}
+"""The latencies, and the histograms of those that were not over when the client left: they lasted at least so long."""
 # Of these a request has one entry at most.
-PER_REQUEST = ("latency", "duration", "gap")
+PER_REQUEST = tuple(LEFT)
+HISTOGRAMS = (*PER_REQUEST, "aborted", "duration_left", "gap_left")
 # Names are few and known beforehand; a report that grows them is broken (or hostile), not news.
 LABELS_MAX = 256
 LABEL_LENGTH_MAX = 64
@@ -39,9 +47,11 @@ LABEL_LENGTH_MAX = 64
 class Counts(msgspec.Struct):
     """Counts of one variant under one epoch. All fields are events since the counter's birth.
 
-    Histograms are in microseconds (see histogram.py): ``latency`` from dispatch to the response's first byte, or to the
-    failure; ``duration`` to its last byte; ``gap`` the largest pause between two chunks of a streamed response;
-    ``aborted`` how long clients had waited for a first byte when they left. ``assigned`` counts requests when the coin
+    Histograms are in microseconds (see histogram.py): ``latency`` from dispatch to the response's head, of a stream to
+    its first event, or to the failure; ``duration`` to its last byte; of event streams ``gap`` the largest pause
+    between two events, ``time_per_event`` the mean one. Of clients that left: ``aborted`` how long they had waited for
+    the end of ``latency``, ``duration_left`` how long the answer had lasted that they left in the middle, ``gap_left``
+    the largest pause until then, the one that was still open included. ``assigned`` counts requests when the coin
     falls; ``requests`` when their outcome is known.
     """
 
@@ -52,6 +62,9 @@ class Counts(msgspec.Struct):
     assigned: int = 0
     gap: dict[int, int] = msgspec.field(default_factory=dict)
     aborted: dict[int, int] = msgspec.field(default_factory=dict)
+    time_per_event: dict[int, int] = msgspec.field(default_factory=dict)
+    duration_left: dict[int, int] = msgspec.field(default_factory=dict)
+    gap_left: dict[int, int] = msgspec.field(default_factory=dict)
     trials: dict[str, int] = msgspec.field(default_factory=dict)
     events: dict[str, int] = msgspec.field(default_factory=dict)
 
@@ -65,6 +78,9 @@ class Counts(msgspec.Struct):
             self.assigned,
             dict(self.gap),
             dict(self.aborted),
+            dict(self.time_per_event),
+            dict(self.duration_left),
+            dict(self.gap_left),
             dict(self.trials),
             dict(self.events),
         )
@@ -101,10 +117,8 @@ def merge(parts: Iterable[Counts]) -> Counts:
         out.requests += part.requests
         out.assigned += part.assigned
         _add(out.outcomes, part.outcomes)
-        _add(out.latency, part.latency)
-        _add(out.duration, part.duration)
-        _add(out.gap, part.gap)
-        _add(out.aborted, part.aborted)
+        for name in HISTOGRAMS:
+            _add(getattr(out, name), getattr(part, name))
         _add(out.trials, part.trials)
         _add(out.events, part.events)
     return out
@@ -123,6 +137,9 @@ def delta(new: Counts, old: Counts) -> Counts:
         new.assigned - old.assigned,
         _minus("gap", new.gap, old.gap),
         _minus("aborted", new.aborted, old.aborted),
+        _minus("time_per_event", new.time_per_event, old.time_per_event),
+        _minus("duration_left", new.duration_left, old.duration_left),
+        _minus("gap_left", new.gap_left, old.gap_left),
         _minus("trials", new.trials, old.trials),
         _minus("events", new.events, old.events),
     )

@@ -77,10 +77,8 @@ def _histograms(out: Counts, new: Counts, old: Counts, unread: Collection[str]) 
         # 3.0 equals the 3 that is known, and is no bucket; a sum is a whole number only when all its parts are.
         if more is None or type(sum(now)) is not int or not _buckets(more[1]):
             return False
-        if name in PER_REQUEST and sum(more[0].values()) > out.requests:
-            return False
         setattr(out, name, more[0])
-    return True
+    return all(sum(getattr(out, name).values()) <= out.requests for name in PER_REQUEST)
 
 
 def _stands_alone(name: str, histogram: dict[int, int], requests: int) -> bool:

@@ -172,6 +172,10 @@ class Tap(msgspec.Struct, frozen=True):
     marks: tuple[Mark, ...] = ()
 
 
+# A client that half-closes does so as it sends; one that leaves, when it has waited. Long enough for a lost packet.
+HALF_CLOSE_S = 0.25
+
+
 class Route(msgspec.Struct, frozen=True):
     """Which requests, to which stable and canary backend, at which weight.
 
@@ -195,8 +199,8 @@ class Route(msgspec.Struct, frozen=True):
     upgrades: tuple[str, ...] = ("websocket",)
     # Statuses that are ordinary answers here: they count as ``ok`` (core/stats/outcomes.py).
     exempt_statuses: tuple[int, ...] = ()
-    # Whether a client that ends its sending side still gets its answers (True), or has given up.
-    serves_half_closed: bool = True
+    # A client that ends its sending side later than this after its request was whole has left (0: whenever it does).
+    half_close_s: float = HALF_CLOSE_S
     # Whether requests go to the backend as they come in, for dialogues in one exchange; otherwise once they flow.
     streams_requests: bool = False
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.errors import EvidenceError
-from gateway.core.stats.counts import Counts, check, delta, merge
+from gateway.core.stats.counts import HISTOGRAMS, PER_REQUEST, Counts, check, delta, merge
 from gateway.core.stats.histogram import BUCKET_MAX
 from gateway.core.stats.outcomes import NAMES
 
@@ -17,14 +17,13 @@ histograms = st.dictionaries(st.integers(0, BUCKET_MAX), st.integers(1, 1000), m
 @st.composite
 def counts(draw: st.DrawFn) -> Counts:
     """Counts that can be true."""
-    latency, duration, gap, aborted = (draw(histograms) for _ in range(4))
-    requests = draw(st.integers(0, 1000)) + max(sum(part.values()) for part in (latency, duration, gap))
+    found = {name: draw(histograms) for name in HISTOGRAMS}
+    requests = draw(st.integers(0, 1000)) + max(sum(found[name].values()) for name in PER_REQUEST)
     classes = draw(st.dictionaries(st.sampled_from(NAMES), st.integers(1, 100), max_size=4))
     requests += sum(classes.values())
     trials = draw(st.dictionaries(st.sampled_from("abc"), st.integers(1, 1000), max_size=3))
     labelled = {name: draw(st.integers(1, n)) for name, n in trials.items() if draw(st.booleans())}
-    assigned = draw(st.integers(0, 5000))
-    return Counts(requests, classes, latency, duration, assigned, gap, aborted, trials, labelled)
+    return Counts(requests, classes, assigned=draw(st.integers(0, 5000)), trials=trials, events=labelled, **found)
 
 
 @given(st.lists(counts(), max_size=5), st.randoms())

@@ -1,0 +1,128 @@
+"""The times of an answer whose length its head does not give: when its first event came, and how the others followed.
+
+Rules:
+
+1. An answer with a Content-Length has none of this: its latency ends with its head. Of any other the head says nothing
+   about when the model had something to say, so its latency ends with the first piece of the body.
+2. Pauses are kept of event streams alone: of the content types below. Other answers of unknown length (a JSON document
+   in chunks) come in pieces by their size, not by their model.
+3. A comment of text/event-stream (a line that begins with a colon) and blank lines are how servers keep a silent stream
+   open. They are no events and end no pause.
+4. Events are counted where their end can be seen (a blank line, in JSON lines a line's end), because a network joins
+   and cuts pieces as it likes; elsewhere, and in a coded body, a piece is an event.
+5. What the client makes the stream wait (backpressure) is no pause of the backend.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_TYPE: Final = re.compile(rb"(?:^|\n)content-type:[ \t]*([^;\r\n]*)", re.IGNORECASE)
+_CODED: Final = re.compile(rb"(?:^|\n)content-encoding:", re.IGNORECASE)
+_SSE: Final = b"text/event-stream"
+# Other streams of events; generated text and speech are streams by habit, and come without a type from some frameworks.
+_LINES: Final = (
+    b"application/x-ndjson",
+    b"application/ndjson",
+    b"application/jsonl",
+    b"application/x-jsonl",
+    b"application/jsonlines",
+    b"application/x-jsonlines",
+    b"application/json-lines",
+    b"application/stream+json",
+    b"application/x-json-stream",
+    b"application/json-seq",
+)
+_PIECES: Final = (
+    b"",
+    b"text/plain",
+    b"multipart/x-mixed-replace",
+    b"application/vnd.amazon.eventstream",
+    b"application/grpc-web",
+    b"application/grpc-web+proto",
+    b"application/grpc-web-text",
+)
+_AUDIO: Final = b"audio/"
+
+
+class StreamTimes:
+    """When the pieces of one answer came. ``first_s`` is 0 before the first; ``gap_s`` is the longest pause so far."""
+
+    __slots__ = (
+        "_end",
+        "_events",
+        "_idle_s",
+        "_last_s",
+        "_pieces",
+        "_rest_s",
+        "_sse",
+        "_stopped_s",
+        "events",
+        "first_s",
+        "gap_s",
+    )
+
+    def __init__(self, lines: list[bytes]) -> None:
+        """``lines`` together are the fields of the answer's head."""
+        fields = b"".join(lines)
+        found = _TYPE.search(fields)
+        content_type = b"" if found is None else found.group(1).strip().lower()
+        self._sse = content_type == _SSE
+        by_line = content_type in _LINES
+        self.events = self._sse or by_line or content_type in _PIECES or content_type.startswith(_AUDIO)
+        coded = _CODED.search(fields) is not None
+        self._end = b"" if coded else b"\n\n" if self._sse else b"\n" if by_line else b""
+        self.first_s = self.gap_s = 0.0
+        self._last_s = self._rest_s = self._stopped_s = self._idle_s = 0.0
+        self._pieces = self._events = 0
+
+    def piece(self, data: bytes, now_s: float) -> None:
+        """A piece of the body has come."""
+        if self._sse and data[:1] in (b":", b"\n", b"\r") and _keeps_open(data):
+            return
+        if not self.first_s:
+            self.first_s = self._last_s = now_s
+            return
+        if self.events:
+            self._pieces += 1
+            if self._end:
+                self._events += data.count(self._end) + (data.count(b"\r\n\r\n") if self._sse else 0)
+            self._paused(now_s)
+            self._last_s = now_s
+
+    def ended(self, now_s: float) -> None:
+        """The answer is over, or broke off: what came since the last event was a pause too."""
+        if self.first_s and self.events:
+            self._paused(now_s)
+
+    def _paused(self, now_s: float) -> None:
+        pause_s = now_s - max(self._last_s, self._rest_s)
+        if pause_s > self.gap_s and not self._stopped_s:
+            self.gap_s = pause_s
+
+    def stopped(self, now_s: float) -> None:
+        """The client takes no more for now."""
+        self._stopped_s = now_s
+
+    def resumed(self, now_s: float) -> None:
+        """The client takes more: pauses begin anew, and the mean leaves out what it took."""
+        if self._stopped_s:
+            self._idle_s += now_s - max(self._stopped_s, self._last_s)
+            self._stopped_s = 0.0
+        self._rest_s = now_s
+
+    @property
+    def time_per_event_s(self) -> float:
+        """The mean time between two events so far; 0 before the second."""
+        events = self._events or self._pieces
+        return (self._last_s - self.first_s - self._idle_s) / events if events else 0.0
+
+
+def _keeps_open(data: bytes) -> bool:
+    r"""Whether there is nothing in it but comments and blank lines.
+
+    >>> _keeps_open(b": ping\n\n"), _keeps_open(b"\n"), _keeps_open(b": ping\n\ndata: x\n\n")
+    (True, True, False)
+    """
+    return all(line[:1] in (b"", b":") for line in data.splitlines())
