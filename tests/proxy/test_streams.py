@@ -7,6 +7,7 @@ import socket
 import struct
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from gateway.core.stats import Counts
@@ -47,7 +48,7 @@ def stream(*steps: float | bytes, content_type: bytes = b"text/event-stream") ->
 
 
 async def counted(
-    script: Script, client: Callable[[RunningWorker], object], ready: Callable[[Counts], object]
+    script: Script, client: Callable[[RunningWorker], object], ready: Callable[[Counts], object], route: Route = ROUTE
 ) -> Counts:
     """What the canary's counts are after one client, once they are ready."""
     found = Counts()
@@ -57,7 +58,7 @@ async def counted(
         (found,) = [e.canary for e in w.evidence() if e.canary.assigned] or [Counts()]
         return ready(found)
 
-    async with Backend() as a, Backend(script) as b, RunningWorker(table(ROUTE, a=a.port, b=b.port)) as w:
+    async with Backend() as a, Backend(script) as b, RunningWorker(table(route, a=a.port, b=b.port)) as w:
         await client(w)  # type: ignore[misc]  # a coroutine function
         await eventually(seen, "it is counted")
     return found
@@ -148,7 +149,8 @@ async def test_a_client_that_leaves_while_it_sends_says_nothing() -> None:
         await peer.reader.read(1)
         peer.close()
 
-    seen = await counted(reads, sending, lambda c: c.assigned)
+    route = msgspec.structs.replace(ROUTE, streams_requests=True)
+    seen = await counted(reads, sending, lambda c: c.assigned, route)
     assert not seen.aborted and not seen.latency and not seen.requests
 
 
