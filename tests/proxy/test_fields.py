@@ -221,7 +221,7 @@ async def test_a_half_closed_client_has_given_up_where_the_route_says_so() -> No
         writer.close()
         while not w.observer.merged().aborted:
             await asyncio.sleep(0.01)
-        assert w.counts() == (0, 0, 0, 0)
+        assert w.counts() == (1, 0, 0, 0)
         assert sum(sum(e.stable.aborted.values()) for e in w.evidence()) == 1, "how long it waited is known"
 
 
