@@ -13,7 +13,7 @@ import httpx
 import msgspec
 
 from gateway.admin.bodies import RolloutBody, RolloutList, RouteList, StoryBody, encode
-from gateway.control.views import RouteView
+from gateway.control.views import Readiness, RouteView
 from gateway.runtime.loopback import is_loopback
 
 T = TypeVar("T")
@@ -100,6 +100,10 @@ class Client:
         """What was decided on a rollout, and why, from the journal."""
         return self._ask("GET", f"/rollouts/{rollout_id}/story", StoryBody)
 
+    def readiness(self) -> Readiness:
+        """Whether the gateway can do its work, and why not."""
+        return self._read(self.send("GET", "/readyz", accepted=(503,)), Readiness)
+
     def call(self, method: str, path: str, wish: Any = None, params: Any = None) -> Any:
         """Whatever the API has at ``path`` (below /api/v1), as plain values."""
         return self._ask(method, path, Any, wish, params)
@@ -152,8 +156,11 @@ class Client:
         params: Any = None,
         headers: dict[str, str] | None = None,
         more_s: float = 0.0,
+        accepted: tuple[int, ...] = (304,),
     ) -> httpx.Response:
-        """One request; ``more_s`` is how much longer than usual the answer may take. Refusals are raised.
+        """One request; ``more_s`` is how much longer than usual the answer may take.
+
+        Refusals are raised, but for the statuses that are ``accepted`` as answers.
 
         ``path`` is below /api/v1, or one of the few that are not: metrics, probes, the API's own description.
         """
@@ -172,7 +179,7 @@ class Client:
             raise Refused(f"the gateway at {self._url} does not answer in time") from None
         except httpx.TransportError as error:
             raise self._unreachable(error) from None
-        if not answer.is_success and answer.status_code != 304:
+        if not answer.is_success and answer.status_code not in accepted:
             raise self._refusal(answer)
         return answer
 

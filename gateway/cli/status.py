@@ -22,10 +22,11 @@ INTERVAL_S = 1.0
 
 
 class Status(msgspec.Struct, frozen=True):
-    """Routes, and the latest rollout of each that had one."""
+    """Routes, the latest rollout of each that had one, and why the gateway is not ready (empty when it is)."""
 
     routes: tuple[RouteView, ...]
     rollouts: tuple[RolloutBody, ...]
+    not_ready: tuple[str, ...] = ()
 
 
 @click.command()
@@ -35,7 +36,8 @@ class Status(msgspec.Struct, frozen=True):
 def status(client: Client, route: str | None, watch: bool, as_json: bool) -> None:
     """Show all routes, or ROUTE, with their rollouts and the evidence.
 
-    With --json, an object with "routes" and "rollouts"; with --watch as well, one line whenever it changes.
+    With --json, an object with "routes", "rollouts" and "not_ready"; with --watch as well, one line whenever it
+    changes.
     """
     now = _read(client, route)
     if not watch:
@@ -48,14 +50,15 @@ def status(client: Client, route: str | None, watch: bool, as_json: bool) -> Non
 
 def _read(client: Client, name: str | None) -> Status:
     routes = client.routes() if name is None else (client.route(name),)
-    return Status(routes, tuple(client.rollout(route.rollout_id) for route in routes if route.rollout_id))
+    rollouts = tuple(client.rollout(route.rollout_id) for route in routes if route.rollout_id)
+    return Status(routes, rollouts, client.readiness().reasons)
 
 
 def _show(now: Status, as_json: bool) -> None:
     if as_json:
         print_json(now)
     else:
-        tables.console().print(tables.status_view(now.routes, now.rollouts))
+        tables.console().print(_view(now))
 
 
 def _follow(client: Client, route: str | None, now: Status, as_json: bool) -> None:
@@ -84,7 +87,7 @@ def _live(client: Client, route: str | None, now: Status) -> None:
 
 
 def _view(now: Status) -> RenderableType:
-    return tables.status_view(now.routes, now.rollouts)
+    return tables.status_view(now.routes, now.rollouts, now.not_ready)
 
 
 def _polled(client: Client, route: str | None) -> Iterator[Status | Refused]:

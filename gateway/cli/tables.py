@@ -36,15 +36,19 @@ def console() -> Console:
     return Console(width=_PIPE_COLUMNS if wide else None, highlight=False)
 
 
-def status_view(routes: Sequence[RouteView], rollouts: Sequence[RolloutBody]) -> RenderableType:
-    """All there is to see: the routes, then each rollout with its evidence."""
+def status_view(
+    routes: Sequence[RouteView], rollouts: Sequence[RolloutBody], not_ready: Sequence[str] = ()
+) -> RenderableType:
+    """All there is to see: why the gateway is not ready, the routes, then each rollout with its evidence."""
+    unready = [Text(f"NOT READY: {one_line(reason)}", "bold red") for reason in not_ready]
     warnings = [_line("warning", f"{route.name}: {route.warning}") for route in routes if route.warning]
     exempt = [
         _line("exempt", f"{route.name}: {', '.join(map(str, route.exempt_statuses))} count as 200 does")
         for route in routes
         if route.exempt_statuses
     ]
-    return Group(routes_table(routes, rollouts), *warnings, *exempt, *(rollout_view(rollout) for rollout in rollouts))
+    shown = (rollout_view(rollout) for rollout in rollouts)
+    return Group(*unready, routes_table(routes, rollouts), *warnings, *exempt, *shown)
 
 
 def routes_table(routes: Iterable[RouteView], rollouts: Iterable[RolloutBody]) -> Table:

@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 
 from gateway.admin.bodies import AnalysisBody, FindingBody, PlanBody, RolloutBody, StepBody
-from gateway.cli.tables import rollout_view
+from gateway.cli.tables import rollout_view, status_view
+from gateway.control.views import EndpointView, RouteView
 from gateway.core.analysis.types import Verdict
 
 REASON = (
@@ -87,3 +88,17 @@ def test_what_is_proven_needs_no_sentence() -> None:
     lines = drawn(80, finding("errors", Verdict.PASS), finding("latency", Verdict.FAIL))
     assert [len([line for line in lines if line.startswith(name)]) for name in ("errors", "latency")] == [1, 2]
     assert not [line for line in drawn(80, finding("errors", Verdict.PASS)) if "finding" in line]
+
+
+def test_the_status_says_why_an_endpoint_is_down_and_that_the_gateway_is_not_ready() -> None:
+    endpoints = (
+        EndpointView("a", "http://a:1", False, "answered 404 to /ready"),
+        EndpointView("a", "http://b:1", False, "no answer to /ready in 1 s", kept=True),
+        EndpointView("a", "http://c:1", True, "answered 200 to /ready"),
+    )
+    route = RouteView("r", "/", (), "a", None, 0.0, 1, 1, 1, endpoints, None, "IDLE")
+    out = io.StringIO()
+    Console(file=out, width=200).print(status_view([route], [], ["0 of 1 workers are connected"]))
+    shown = out.getvalue()
+    assert shown.startswith("NOT READY: 0 of 1 workers are connected")
+    assert "1/3 up; down: http://a:1 answered 404 to /ready; http://b:1 no answer to /ready in 1 s, kept in" in shown
