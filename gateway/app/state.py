@@ -22,8 +22,9 @@ JOURNAL = "journal.sqlite3"
 RUNTIME = "runtime.json"
 RUNTIME_PREFIX = "gateway-"
 _log = logging.getLogger("gateway.supervisor")
-# What a gateway leaves; a journal that is empty has been emptied.
-_TRACES = (JOURNAL, "audit.jsonl", "idempotency.jsonl", stored.NAME, stored.SUPERSEDED, RUNTIME)
+# What is left where something was decided: nothing is without a wish over the API. A journal that is empty has been
+# emptied. (`RUNTIME` is there after a start that came to nothing, too.)
+_TRACES = (JOURNAL, "audit.jsonl", "idempotency.jsonl", stored.NAME, stored.SUPERSEDED)
 
 
 class Found(NamedTuple):

@@ -212,7 +212,8 @@ class Recovery:
     def _weight_bp(self, route: RouteState, memory: Memory) -> int:
         damage = memory.routes[route.name].damage
         if damage:
-            self._alarms.sound(f"route {route.name}", f"route {route.name} serves stable only: {damage}")
+            why = f"route {route.name} serves stable only: {damage}"
+            self._alarms.sound(f"route {route.name}", why, mild=True)
             return 0
         live_bp = self._live_weight_bp(route)
         wished_bp = route.first_weight_bp(memory.hand_weights.get(route.name), None)

@@ -152,7 +152,9 @@ async def test_a_disk_that_hangs_is_an_alarm_until_it_answers(tmp_path: Path) ->
         await plane.good()
         plane.tick(3.0)
         assert any("does not answer" in reason for reason in plane.alarms())
-        assert not plane.controller.readiness().ready
+        readiness = plane.controller.readiness()
+        assert any("does not answer" in warning for warning in readiness.warnings), "traffic does not suffer from it"
+        assert not any("disk" in reason for reason in readiness.reasons)
         plane.disk.release()
         await plane.quiet()
         plane.tick()
@@ -261,7 +263,7 @@ async def test_a_failing_journal_freezes_what_rises_and_lets_fall(tmp_path: Path
             await plane.controller.start("r", "bob")
         assert (await plane.controller.abort(rollout, "bob")).phase == "ROLLED_BACK"
         assert plane.weight_bp() == 0
-        assert any("disk I/O error" in reason for reason in plane.controller.readiness().reasons)
+        assert any("disk I/O error" in reason for reason in plane.controller.readiness().warnings)
     assert plane.state().phase is Phase.ROLLED_BACK
 
 
