@@ -177,7 +177,8 @@ class RolloutBody(msgspec.Struct, frozen=True):
 
     ``stable`` is null for a route's first version. ``revision`` counts its decisions. ``gate`` is what a WAITING one
     waits for; ``waiting_for`` says in one sentence why the weight does not rise just now.
-    ``warnings`` name deciding metrics that cannot have data as things are, with what was seen and what would help.
+    ``warnings`` name deciding metrics that cannot have data as things are, with what was seen and what would help;
+    ``compared`` says which outputs of the models are compared and why, ``meanings`` what each event stands for.
     """
 
     id: str
@@ -200,6 +201,8 @@ class RolloutBody(msgspec.Struct, frozen=True):
     gate: str = ""
     waiting_for: str = ""
     warnings: tuple[str, ...] = ()
+    compared: str = ""
+    meanings: dict[str, str] = {}
 
 
 class RouteList(msgspec.Struct, frozen=True):

@@ -97,6 +97,10 @@ def rollout_view(rollout: RolloutBody) -> RenderableType:
         _line("why", f"{rollout.reason} (by {rollout.by}, {rollout.updated_at})"),
     ]
     lines += [_line("warning", warning) for warning in rollout.warnings]
+    if rollout.compared:
+        lines.append(_line("answers", rollout.compared))
+    if rollout.meanings:
+        lines.append(_line("events", ", ".join(f"{name}: {meaning}" for name, meaning in rollout.meanings.items())))
     if rollout.causes:
         lines.append(_line("causes", ", ".join(rollout.causes)))
     if rollout.analysis is None:

@@ -19,7 +19,7 @@ from pydantic import AfterValidator, Field
 from gateway.config.mistakes import BadValue, show
 from gateway.config.section import Count, HeaderName, Seconds, Section
 from gateway.config.shape import Noun
-from gateway.core.analysis.spec import EventSpec, Mode, Worse
+from gateway.core.analysis.spec import ANSWERS, EventSpec, Mode, Worse
 from gateway.core.predictions.events import (
     CLASS_OTHER,
     FAULTS,
@@ -119,7 +119,7 @@ class PredictionsConfig(Section):
                 margin_ratio=1.0,
                 margin_delta=self.margin,
                 share=_MIX_SHARE / len(mix),
-                group="answers",
+                group=ANSWERS,
             )
             for name in mix
         ]

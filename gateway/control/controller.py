@@ -54,8 +54,9 @@ from gateway.control.views import (
 )
 from gateway.control.wishes import Wishes
 from gateway.control.world import no_verdict, world
-from gateway.core.analysis import Evidence, Look, Verdict, look
+from gateway.core.analysis import Evidence, Look, Verdict, asked_anew, look
 from gateway.core.analysis.silence import sentence
+from gateway.core.analysis.spec import ANSWERS
 from gateway.core.errors import ConflictError, JournalError, NotFoundError
 from gateway.core.rollout import Analysed, Phase, World
 from gateway.core.traffic.table import Route, RoutingTable
@@ -340,6 +341,12 @@ class Controller(Wishes):
             now_s - self._began_s,
         )
         watched = None if inspection is None else inspection.watched(name)
+        if inspection is not None and watched is not None:
+            route.compared, route.meanings = watched.chosen, inspection.meanings(name)
+            if route.generation is not None and route.generation < watched.generation and route.analysis_state:
+                _log.warning("route %s: what is compared of the answers was chosen anew: %s", name, watched.chosen)
+                route.analysis_state = asked_anew(route.analysis_state, ANSWERS)
+            route.generation = watched.generation
         return silent_sources.unjudged(route.config, watched, seen)
 
     def _snapshot(self, route: RouteState) -> None:

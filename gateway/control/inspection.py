@@ -84,6 +84,10 @@ class Inspection:
         """What the inspector said last of a route's answers."""
         return None if self.newest is None else self.newest.watched.get(route)
 
+    def meanings(self, route: str) -> dict[str, str]:
+        """What the events of a route's answers stand for."""
+        return {} if self.newest is None else self.newest.meanings.get(route, {})
+
     def posted(self, route: str) -> AbstractSet[str]:
         """The events for which a label has come."""
         return self._posted.get(route, frozenset())

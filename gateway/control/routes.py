@@ -63,6 +63,10 @@ class RouteState:
         # Which metrics have nothing to compare, and when that was looked up.
         self.unjudged: dict[str, Unjudged] = {}
         self.unjudged_s = -math.inf
+        # Which outputs of the models are compared, what the events stand for, and how often that was chosen anew.
+        self.compared = ""
+        self.meanings: dict[str, str] = {}
+        self.generation: int | None = None
         self.silent_told: tuple[str, ...] = ()
         # Canary requests that were forced before the rollout began.
         self.forced_before = 0
@@ -200,7 +204,9 @@ class RouteState:
         if analysis is not None and self.analysis_state is not None:
             analysis = explained(self.analysis_state, analysis, forecast=self.active)
         view = record.view(self.rollout, analysis, self.canary_requests, waiting)
-        return msgspec.structs.replace(view, warnings=self.warnings()) if self.active else view
+        if not self.active:
+            return view
+        return msgspec.structs.replace(view, warnings=self.warnings(), compared=self.compared, meanings=self.meanings)
 
     @property
     def silent(self) -> Mapping[str, Unjudged]:

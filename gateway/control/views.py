@@ -113,6 +113,9 @@ class RolloutView(msgspec.Struct, frozen=True):
     waiting_for: str = ""
     # Deciding metrics that cannot have data as things are: what was seen, and the configuration that would help.
     warnings: tuple[str, ...] = ()
+    # Which outputs of the models are compared and why, and what the events stand for; empty without predictions.
+    compared: str = ""
+    meanings: dict[str, str] = {}
 
 
 class ControlEvent(msgspec.Struct, frozen=True):

@@ -85,8 +85,9 @@ class Desk:
         results = self._results[sample.route]
         try:
             body = decoded(sample.encoding, sample.body, desk.settings.decoded_bytes_max)
-        except UnreadError:
+        except UnreadError as error:
             results["skipped"] += 1
+            desk.watch.skip(Variant(sample.variant), str(error))
             return
         outputs: list[Output] | None = None
         unreadable = ""

@@ -180,3 +180,11 @@ async def assert_silence_is_shown(gateway: RunningGateway, views: dict[str, Any]
                 assert part in text, (name, part, text)
     assert (await gateway.admin.get("/readyz")).status_code == 200, "traffic does not suffer from it"
     assert views["seq-first-good"]["warnings"] == []
+    assert views["captions"]["compared"].startswith("not judged: `label` hardly repeats")
+    assert views["one-class"]["compared"].startswith("label from `class` (class-like name, text, 1 different")
+    assert views["one-class"]["meanings"] == {"class_0": "class cat"}
+    # The next one says so at its start.
+    aborted = await gateway.admin.post(f"/api/v1/rollouts/{views['no-header']['id']}/abort")
+    assert aborted.status_code == 200, aborted.text
+    again = await gateway.admin.post("/api/v1/routes/no-header/rollouts", json={"retry": True})
+    assert again.status_code == 201 and "the header `x-fallback`" in again.json()["warnings"][0], again.text

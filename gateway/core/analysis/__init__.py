@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.core.analysis import budget
-from gateway.core.analysis.judge import AnalysisState, Look, bake, explained, judge, look
+from gateway.core.analysis.judge import AnalysisState, Look, asked_anew, bake, explained, judge, look
 from gateway.core.analysis.types import (
     Analysis,
     AnalysisSpec,
@@ -36,6 +36,7 @@ __all__ = [
     "Unit",
     "Verdict",
     "Worse",
+    "asked_anew",
     "bake",
     "budget",
     "explained",

@@ -138,6 +138,13 @@ def bake(state: AnalysisState, bake_s: float) -> AnalysisState:
     )
 
 
+def asked_anew(state: AnalysisState, group: str) -> AnalysisState:
+    """The state when the events of a group have come to mean something else (what is compared was chosen anew)."""
+    names = {event.name for event in state.spec.events if event.group == group}
+    events = {name: rates.asked_anew(one) if name in names else one for name, one in state.events.items()}
+    return msgspec.structs.replace(state, events=events)
+
+
 def _bets(bake_s: float, tick_s: float) -> int:
     """How many bets the bake has room for."""
     return math.ceil(bake_s / tick_s) + _SPARE_BETS

@@ -136,6 +136,15 @@ def fresh(tests: int = len(CLASS_TESTS), prior: Prior = FAILURES_PRIOR) -> Rates
     return RatesState(tuple(one for _ in range(tests)), {})
 
 
+def asked_anew(state: RatesState) -> RatesState:
+    """The state when an event has come to mean something else: nothing is proven of it and nothing seen.
+
+    What speaks against the canary stays: another beginning at full wealth would be another chance of a false alarm.
+    """
+    metrics = tuple(RateState(m.bad, wealth.fresh(OK_PRIORS), bursts=m.bursts, prior=m.prior) for m in state.metrics)
+    return RatesState(metrics, {}, state.batches, state.closed_s)
+
+
 def baked(state: RatesState, horizon: int) -> RatesState:
     """The state at promotion: what was learnt about stable stays, the tests begin anew as CUSUMs."""
     metrics = tuple(

@@ -92,6 +92,10 @@ class RateSpec(msgspec.Struct, frozen=True, cache_hash=True):
         return self.mode.may_decide
 
 
+# The group of the events that say how a model's answers are distributed.
+ANSWERS = "answers"
+
+
 class EventSpec(msgspec.Struct, frozen=True, cache_hash=True):
     """How a labelled yes/no event (``Counts.trials`` and ``Counts.events`` under ``name``) is judged.
 

@@ -91,11 +91,15 @@ class Known(msgspec.Struct, frozen=True):
 
 
 class Watched(msgspec.Struct, frozen=True):
-    """What is to be said of one route's answers: what is compared and why, and which events cannot be judged."""
+    """What is to be said of one route's answers: what is compared and why, and which events cannot be judged.
+
+    ``generation`` counts how often it was chosen anew: the events mean something else since then.
+    """
 
     chosen: str = ""
     unjudged: dict[str, Unjudged] = {}
     known: Known | None = None
+    generation: int = 0
 
 
 class _Arm:
@@ -169,11 +173,12 @@ class Watch:
         """What is compared and why, and what cannot be judged."""
         choice = self._choice
         if choice is None:
-            return Watched("", self._unjudged())
-        anew = f"; chosen anew {self._generation} times" if self._generation else ""
+            return Watched("", self._unjudged(), generation=self._generation)
+        times = f"{self._generation} time{'s' * (self._generation > 1)}"
+        anew = f"; chosen anew {times}, stable's answers had no longer what was compared" if self._generation else ""
         bounds, low = self._bounds, self._low
         known = Known(choice.layout, choice.reason, choice.problem, self._classes, low, bounds, self._generation)
-        return Watched(choice.reason + anew, self._unjudged(), known)
+        return Watched(choice.reason + anew, self._unjudged(), known, self._generation)
 
     def take(
         self,
@@ -210,6 +215,12 @@ class Watch:
             self._learn(outputs, reading)
         return tried, happened
 
+    def skip(self, variant: Variant, why: str) -> None:
+        """An answer whose content coding cannot be undone: no trial of anything, but one that was not read."""
+        arm = self._arms[variant]
+        arm.take(readable=False)
+        arm.example = arm.example or excerpt(why, 200)
+
     def _compared(self) -> tuple[str, ...]:
         """The events that answers are compared by, besides the faults."""
         if self._choice is None or self._choice.problem:
@@ -237,10 +248,10 @@ class Watch:
             for variant, arm in zip(Variant, self._arms, strict=True)
             if arm.unreadable
         ]
-        protocols = "`predictions: {protocol: json-path, label: predictions.0.class}`"
+        where = "`predictions: {protocol: json-path, label: predictions.0.class}`"
         return (
             f"{' and '.join(parts)} could not be read: {self._arms[Variant.STABLE].example};"
-            f" say where the class is, for example {protocols}"
+            f" where it is JSON of another form, say where the class is, for example {where}"
         )
 
     def _mixed(self, reading: Reading) -> list[str]:

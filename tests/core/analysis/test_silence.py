@@ -7,7 +7,17 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.core.analysis import AnalysisSpec, AnalysisState, EventSpec, Evidence, LatencySpec, Look, Mode, look
+from gateway.core.analysis import (
+    AnalysisSpec,
+    AnalysisState,
+    EventSpec,
+    Evidence,
+    LatencySpec,
+    Look,
+    Mode,
+    asked_anew,
+    look,
+)
 from gateway.core.analysis.types import Finding, Worse
 from gateway.core.stats import EpochCounts
 from gateway.core.types import Unjudged, Why
@@ -136,3 +146,25 @@ def test_the_version_that_is_missing_is_named() -> None:
         _, seen = look(SPEC, AnalysisState.fresh(SPEC), Evidence(1.0, (entry,)))
         assert finding(seen, "errors").reason.endswith(f"{missing} requests yet")
         assert finding(seen, "odd").reason.endswith(f"{missing} trials yet")
+
+
+def test_events_that_mean_something_else_are_proven_anew_and_what_speaks_against_the_canary_stays() -> None:
+    draw = random.Random(20_261)
+    state, entry = AnalysisState.fresh(SPEC), EpochCounts("r", 1, 3_333)
+    for i in range(6_000):
+        arm = entry.canary if i % 3 == 0 else entry.stable
+        arm.requests += 1
+        arm.label("odd", happened=False)
+        label = mostly(draw)
+        for event in MIX:
+            arm.label(event.name, event.name == label)
+        if i % 60 == 59:
+            state, _ = look(SPEC, state, Evidence(i / 600, (entry,)))
+    before = state.events["class_0"].metrics[0]
+    anew = asked_anew(state, "answers")
+    after = anew.events["class_0"].metrics[0]
+    assert after.bad == before.bad and after.ok != before.ok
+    assert anew.events["odd"] == state.events["odd"]
+    _, seen = look(SPEC, anew, Evidence(10.0, (entry,)))
+    assert seen.verdict == "UNDECIDED" and finding(seen, "class_0").stable_trials == 0
+    assert finding(seen, "odd").verdict == "PASS"

@@ -203,9 +203,8 @@ def test_the_choice_stays_until_stable_has_nothing_of_it() -> None:
     assert watch.watched.known is not None and first is not None
     assert watch.watched.known.layout == first.layout
     watched(*({"class": n % 2} for n in range(3 * WARM_UP)), watch=watch)
-    assert watch.watched.chosen.startswith("label from `class`") and watch.watched.chosen.endswith(
-        "chosen anew 1 times"
-    )
+    assert watch.watched.chosen.startswith("label from `class`")
+    assert "; chosen anew 1 time, stable's answers" in watch.watched.chosen
 
 
 def test_another_process_goes_on_with_what_was_chosen() -> None:
@@ -269,3 +268,12 @@ def test_a_wide_frame_keeps_its_class() -> None:
     wide = {f"feature_{n}": 0 for n in range(300)} | {"class": "hen"}
     outputs = decode(Answer(json.dumps([wide]).encode()))
     assert len(outputs) == OUTPUTS_MAX and outputs[0].name == "class"
+
+
+def test_answers_whose_coding_cannot_be_undone_are_said() -> None:
+    watch = Watch(WatchSettings())
+    for _ in range(50):
+        watch.skip(Variant.STABLE, "content-encoding br: install the package brotli to have it read")
+    said = watch.watched.unjudged["class_0"]
+    assert said.why is Why.NEVER
+    assert "50 of 50 answers of stable could not be read: content-encoding br: install the package" in said.reason
