@@ -36,17 +36,28 @@ class ClientConnection(DownstreamConnection):
         self._unwatch()
         super().connection_lost(exc)
 
+    def eof_received(self) -> bool:
+        """The client sends no more; a reset is still noticed."""
+        stays = super().eof_received()
+        if stays:
+            self._watch()
+        return stays
+
     def pause_reading(self) -> None:
         """Read no more; but a reset is still heard, so that upstream is not busy for nobody."""
         super().pause_reading()
-        if self._paused and self._watched_fd < 0 and not self.transport.is_closing():
+        if self._paused:
+            self._watch()
+
+    def _watch(self) -> None:
+        if self._watched_fd < 0 and not self.transport.is_closing():
             self._watched_fd = self.transport.get_extra_info("socket").fileno()
             self._worker.deaths.add(self._watched_fd, self.transport.abort)
 
     def resume_reading(self) -> None:
         """Read on: what happens to the connection is heard that way again."""
         super().resume_reading()
-        if not self._paused:
+        if not self._paused and not self.eof:
             self._unwatch()
 
     def _unwatch(self) -> None:

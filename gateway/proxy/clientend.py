@@ -2,18 +2,22 @@
 
 Rules:
 
-1. A closed connection is read from for a while, so that no reset overtakes the answer (RFC 9112, 9.6).
+1. A closed connection is read from as long as its client sends, and a moment longer, up to half a minute: so that no
+   reset overtakes the answer (RFC 9112, 9.6).
 2. A client that takes nothing of what is left for it is dropped.
-3. What cannot be completed ends in a reset: no client takes it for whole.
+3. Of an answer that cannot be completed the client gets all that there is. That it was cut shows in its framing; where
+   it has none, in a reset once everything has arrived, since a FIN would be a clean end.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import select
 import socket
 import struct
+import termios
 from typing import Final
 
 from gateway.proxy import faults
@@ -22,6 +26,7 @@ from gateway.proxy.state import WorkerState
 
 # How long a closed-for-writing connection is read from, so that a reset does not overtake the answer.
 _LINGER_S: Final = 1.0
+_LINGER_MAX_S: Final = 30.0
 _LINGER_ZERO: Final = struct.pack("ii", 1, 0)
 
 
@@ -29,7 +34,7 @@ class ClientEnd:
     """What a client's connection is, whatever is spoken on it."""
 
     __slots__ = (
-        *("_ended", "_linger_until_s", "_paused", "_since_s", "_unread", "_worker"),
+        *("_ended", "_linger_end_s", "_linger_until_s", "_paused", "_resets", "_since_s", "_unread", "_worker"),
         *("closing", "eof", "transport"),
     )
 
@@ -37,7 +42,8 @@ class ClientEnd:
         self._worker = worker
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set by connection_made, before any use
         self._since_s = worker.now_s()
-        self._linger_until_s = 0.0
+        self._linger_until_s = self._linger_end_s = 0.0
+        self._resets = False
         self._paused = False
         self._unread = 0
         self._ended = False
@@ -79,6 +85,10 @@ class ClientEnd:
         if self.transport.get_write_buffer_size():  # a slow reader is not done with the answer yet
             self._linger_until_s = now_s + _LINGER_S
             self._sweep_unread(now_s)
+        elif self._resets and (self._delivered() or now_s >= self._linger_end_s):
+            self._reset()
+        elif self._resets:
+            return
         elif now_s >= self._linger_until_s:
             self.transport.abort()
 
@@ -96,8 +106,7 @@ class ClientEnd:
         if self.eof or not more_comes or self.transport.is_closing():
             self._end()
             return
-        self.closing = self._ended = True
-        self._linger_until_s = self._worker.now_s() + _LINGER_S
+        self._linger_on()
         self.resume_reading()
         if self.transport.can_write_eof():  # over TLS there is no such thing, but a time to read all the same
             self.transport.write_eof()
@@ -107,8 +116,33 @@ class ClientEnd:
         self.closing = self._ended = True
         self.transport.close()
 
-    def _cut(self) -> None:
-        """End a response that cannot be completed, so that no client takes it for whole."""
+    def _linger_on(self) -> None:
+        """Wait a moment (more) for the client; what it still sends is dropped."""
+        self.closing = self._ended = True
+        now_s = self._worker.now_s()
+        if not self._linger_end_s:
+            self._linger_end_s = now_s + _LINGER_MAX_S
+        self._linger_until_s = min(now_s + _LINGER_S, self._linger_end_s)
+
+    def _cut(self, *, unframed: bool) -> None:
+        """End a response that cannot be completed, so that no client takes it for whole (rule 3)."""
+        if not unframed:
+            self._leave(more_comes=True)
+        elif not self.transport.get_write_buffer_size() and self._delivered():
+            self._reset()
+        else:
+            self._resets = True
+            self._linger_on()
+
+    def _delivered(self) -> bool:
+        """Whether the client's side has confirmed everything that was sent to it."""
+        if self.transport.is_closing():
+            return True
+        unsent = bytearray(4)
+        fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, unsent)
+        return not any(unsent)
+
+    def _reset(self) -> None:
         self.closing = self._ended = True
         peer = self.transport.get_extra_info("socket")
         if peer is not None:

@@ -520,6 +520,7 @@ class Exchange(Extras):
                     out += [b"trailer: %b\r\n" % value for value in head.trailer]
             else:
                 self._keep_alive = False
+                self.unframed = True
         if not self.request_body.complete or self._downstream.last:
             self._keep_alive = False
         if not self._keep_alive:
@@ -568,6 +569,8 @@ class Exchange(Extras):
             self._answer_dropped()
             return
         if fault is not None:
+            if self._relayed:  # what was sound goes out before the answer is cut
+                self._flush()
             self._release(drain=False)
             self._failed(fault)
             return

@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from gateway.core.traffic.table import HALF_CLOSE_S
 from gateway.proxy import faults, headers, trailers
 from gateway.proxy.accesslog import Record
 from gateway.proxy.faults import Fault
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 _CONTINUE_S: Final = 0.5
 _NO_WEIGHT: Final = re.compile(rb"q=0(?:\.0{0,3})?")
 _NUMBER: Final = re.compile(rb"[0-9]{1,9}\Z")
-_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Extra:
@@ -112,6 +113,17 @@ class Extras(Logged):
         return whole_for_s >= self.route.half_close_s
 
     @property
+    def may_be_asked(self) -> bool:
+        """Whether an interim answer may be sent to find out if the client is still there."""
+        begun = self.tally is None or self._relayed
+        return not begun and self._version == "1.1" and self.route.half_close_s <= HALF_CLOSE_S
+
+    @property
+    def refused_unread(self) -> bool:
+        """Whether the backend has answered with a refusal, and may not have read the request's body."""
+        return self._status >= 400 and self.request_body.received > 0
+
+    @property
     def may_be_resent(self) -> bool:
         """Whether the request can be sent again, should a kept connection turn out to be stale."""
         return self.route.rescue.replayable
@@ -174,7 +186,7 @@ class Extras(Logged):
             self._head.expects_continue = False
             if self.request_body.received or self.request_body.complete:
                 return  # it did not wait
-            self._downstream.write(_CONTINUE)
+            self._downstream.write(CONTINUE)
             self._set_deadline(self.route.timeouts.idle_s, faults.BODY_TIMEOUT)
 
     # trailers

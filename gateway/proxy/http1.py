@@ -7,7 +7,9 @@ Rules:
 2. Pipelined requests are answered in order, one exchange at a time; reading stops while others wait.
 3. A request whose framing is in doubt is answered with the smallest honest status, and the connection is closed; what
    llhttp cannot read because it is of another version or has an unknown method is told so (first_line.py).
-4. A client that has shut down its sending half still gets its answers; one that resets is gone.
+4. A client that has shut down its sending half with its request still gets its answers; one that does so later, or
+   resets, is gone. The former is asked after a second: to an interim answer, which every client has to take (RFC 9110,
+   15.2), the kernel of one that closed its socket replies with a reset.
 5. A response that ends before its request did closes the connection, after the client had time to read it.
 6. A client that does not read is sent nothing new: its next request waits, and in the end the connection is dropped.
 7. A server that drains answers all that has begun, and what still comes on a connection within a moment; a client that
@@ -26,6 +28,7 @@ from gateway.core.traffic.addresses import plain_address
 from gateway.proxy import faults, first_line
 from gateway.proxy.clientend import ClientEnd
 from gateway.proxy.exchange import Exchange
+from gateway.proxy.extras import CONTINUE
 from gateway.proxy.faults import Fault
 from gateway.proxy.foreign import foreign_lines, holds_foreign
 from gateway.proxy.plain import PlainHead
@@ -39,6 +42,8 @@ from gateway.runtime.settings import Limits
 # How long a kept connection may stand idle once the server drains: a request may be on its way already, and one that
 # was lost on it once is sent again after a second (RFC 6298, 2.4).
 _DRAIN_IDLE_S: Final = 3.0
+# So long after its FIN a client that stays without an answer is asked whether it is still there.
+_ASK_S: Final = 1.0
 # Of the name of a field that is over a limit so much is shown to who sent it.
 _SHOWN_MAX: Final = 100
 
@@ -127,6 +132,8 @@ class DownstreamConnection(ClientEnd):
     def data_received(self, data: bytes) -> None:
         """Parse; exchanges act after the whole chunk has been looked at, so that their writes coalesce."""
         if self._ended or self._refusal is not None:
+            if self._linger_until_s:
+                self._linger_on()
             return
         if self._left or self._between:
             data = self._plainly(data)
@@ -212,7 +219,15 @@ class DownstreamConnection(ClientEnd):
         if incomplete is not None and incomplete in self._queue:
             return False
         # TLS knows no half-close: uvloop ends the connection whatever is said here, and complains if told otherwise.
-        return bool(self._queue) and not self._ended and not self.tls
+        stays = bool(self._queue) and not self._ended and not self.tls
+        if stays:
+            self._worker.loop.call_later(_ASK_S, self._ask)
+        return stays
+
+    def _ask(self) -> None:
+        """Find out whether a client that sends no more is still there; an answer that has begun does so by itself."""
+        if not self._ended and self._tunnel is None and self._queue and self._queue[0].may_be_asked:
+            self.write(CONTINUE)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone: every exchange of it ends now."""
@@ -442,7 +457,9 @@ class DownstreamConnection(ClientEnd):
         self._queue.popleft()
         self._since_s = self._head_since_s = self._worker.now_s()
         if cut:
-            self._cut()
+            self._queue.clear()
+            self._body_of = None
+            self._cut(unframed=exchange.unframed)
         elif self._held is not None and keep:
             self._worker.loop.call_soon(self._parse_on)
         elif not keep or (self.eof and not self._queue):

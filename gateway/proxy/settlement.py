@@ -97,6 +97,7 @@ class Settlement:
         "started",
         "tally",
         "total_at_s",
+        "unframed",
         "unit",
         "upload_pool",
         "variant",
@@ -137,6 +138,8 @@ class Settlement:
         self._relayed = False
         self._has_content = False
         self._stalled = False
+        # Only the end of the client's connection says where its answer ends.
+        self.unframed = False
         self._counted = False
         self._settled = False
         # What the tap keeps of the answer; None for routes without one, and for what is no evidence.

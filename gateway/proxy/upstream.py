@@ -10,11 +10,15 @@ Rules:
 3. Interim responses (1xx, known ones or not) are messages of their own without a body; 101 is right only where an
    upgrade was asked for.
 4. A HEAD response has no body whatever its head says; llhttp cannot be told, so it gets a fresh parser afterwards.
-5. Backpressure is passed on both ways by pausing the other side's reads.
+5. A backend may answer before it has read the whole request, and close: what it said is read before the connection
+   counts as lost, also when it was a write that failed.
+6. Backpressure is passed on both ways by pausing the other side's reads.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import select
 from typing import TYPE_CHECKING, Final
@@ -244,10 +248,15 @@ class UpstreamConnection:
     def connection_lost(self, exc: Exception | None) -> None:
         """The backend went away: clean end of a close-delimited body, a stale connection, or a failure."""
         self.closing = True
+        asks = self.exchange
+        if exc is not None and asks is not None:
+            self._read_rest()
+            # Who closes without having read all that was sent to him sends a reset where a FIN would be.
+            self._ended = self._ended or asks.refused_unread
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             self.pool.leased -= 1
-            if self._head_done and not self._complete and self._until_close and self._ended and exc is None:
+            if self._head_done and not self._complete and self._until_close and self._ended:
                 exchange.upstream_ended()
             else:
                 stale = self.reused and not self._head_bytes
@@ -256,6 +265,17 @@ class UpstreamConnection:
             self.draining = False
             self.pool.leased -= 1
         self.pool.closed(self)
+
+    def _read_rest(self) -> None:
+        """Take what had come before the connection was lost: an answer may be there although a write has failed."""
+        if self.transport.get_extra_info("ssl_object") is not None:
+            return  # what is there is not decrypted
+        fd = self.transport.get_extra_info("socket").fileno()
+        with contextlib.suppress(OSError):
+            while data := os.read(fd, SIP_BYTES):
+                self.data_received(data)
+                if self.exchange is None:
+                    return
 
     def pause_writing(self) -> None:
         """The backend reads slowly: stop reading the client's body."""

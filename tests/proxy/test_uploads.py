@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import hashlib
+import socket
+import termios
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -252,3 +255,147 @@ async def test_slow_bodies_beyond_all_bounds_are_refused_and_flowing_ones_served
             assert got.startswith(b"HTTP/1.1 200 ")
             assert (await w.raw(QUICK)).startswith(b"HTTP/1.1 200 ")
             assert {bytes(seen.target) for seen in a.seen} == {b"/large", b"/quick"}
+
+
+# answers before the request is whole, and answers that break off
+
+
+def _send_all(port: int, data: bytes, piece: int = 65536) -> bytes:
+    """A client that sends all of its request before it reads, as most libraries do; returns what it then read."""
+    got = b""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        for at in range(0, len(data), piece):
+            client.sendall(data[at : at + piece])
+        while more := client.recv(65536):
+            got += more
+    return got
+
+
+@pytest.mark.parametrize("framing", [b"content-length: 8\r\n", b"connection: close\r\n"])
+async def test_an_early_answer_of_a_backend_that_closes_reaches_a_client_that_still_sends(framing: bytes) -> None:
+    async def refuse(wire: Wire) -> None:
+        await wire.until(b"\r\n\r\n")
+        await wire.send(b"HTTP/1.1 413 Too Large\r\n%b\r\ntoo much" % framing)
+        # Closing with unread data in its buffer: the kernel sends a reset behind the answer.
+
+    size = 12_000_000
+    data = HEAD % (b"", size) + bytes(size)
+    async with RawBackend(refuse) as a, RunningWorker(table(ROUTE, a=a.port)) as w:
+        for round_ in range(10):
+            got = await asyncio.to_thread(_send_all, w.port, data)
+            assert got.startswith(b"HTTP/1.1 413 ") and b"too much" in got, (round_, got[:300])
+        await eventually(
+            lambda: w.totals(0).tries.get("client_errors") == 10,
+            f"each is the backend's own answer: {w.totals(0).tries} {w.observer.merged().faults}",
+        )
+        assert w.totals(0).tries == {"client_errors": 10} and w.observer.merged().faults == {}
+
+
+@pytest.mark.parametrize("version", [b"1.1", b"1.0"])
+@pytest.mark.parametrize("framing", [b"content-length: 9000000\r\n", b"transfer-encoding: chunked\r\n", b""])
+@pytest.mark.parametrize("resets", [False, True])
+async def test_what_came_before_an_answer_broke_off_is_delivered_and_the_cut_is_seen(
+    version: bytes, framing: bytes, resets: bool
+) -> None:
+    """The client begins to read when the backend is gone."""
+    size = 200_000 if resets else 3_000_000
+    begun, gone = asyncio.Event(), asyncio.Event()
+
+    async def tear(wire: Wire) -> None:
+        await wire.until(b"\r\n\r\n")
+        body = bytes(size)
+        if b"chunked" in framing:
+            body = b"%x\r\n%b\r\n" % (size, body)
+        await wire.send(b"HTTP/1.1 200 OK\r\n%b\r\n" % framing)
+        await begun.wait()
+        wire.writer.write(body)
+        if not resets:
+            gone.set()
+            return
+        unsent = bytearray(b"x")  # a reset drops what has not arrived
+        while any(unsent) or wire.writer.transport.get_write_buffer_size():
+            await asyncio.sleep(0.01)
+            unsent = bytearray(4)
+            fcntl.ioctl(wire.writer.get_extra_info("socket").fileno(), termios.TIOCOUTQ, unsent)
+        wire.reset()
+        gone.set()
+
+    async with RawBackend(tear) as a, RunningWorker(table(ROUTE, a=a.port)) as w:
+        reader, writer = await asyncio.open_connection("127.0.0.1", w.port, limit=4096)
+        writer.write(b"GET / HTTP/%b\r\nHost: h\r\nConnection: close\r\n\r\n" % version)
+        head = await reader.readuntil(b"\r\n\r\n")
+        writer.transport.pause_reading()  # type: ignore[attr-defined]  # a socket's transport has it
+        begun.set()
+        await gone.wait()
+        await asyncio.sleep(0.1)
+        writer.transport.resume_reading()  # type: ignore[attr-defined]  # as above
+        got, clean = 0, True
+        try:
+            while more := await reader.read(65536):
+                got += more.count(b"\0")
+        except ConnectionResetError:
+            clean = False
+        writer.close()
+        framed = b"content-length" in head or b"chunked" in head
+        whole = not framing and not resets
+        assert got == size, "all of it has arrived"
+        assert clean == (framed or whole), "its framing says that it is cut, or a reset does"
+
+
+# clients that are gone, or only send no more
+
+
+@pytest.mark.parametrize("pause_s", [0.0, 0.4])
+async def test_a_client_that_closed_its_socket_frees_the_backend(pause_s: float) -> None:
+    """What libraries do at a time-out: a plain close, which is a FIN. At once it looks like a half-close, later not."""
+
+    async def computes(wire: Wire) -> None:
+        await wire.rest()
+
+    async with RawBackend(computes) as a, RunningWorker(table(ROUTE, a=a.port)) as w:
+        with socket.create_connection(("127.0.0.1", w.port)) as client:
+            client.sendall(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nhi")
+            await eventually(lambda: a.open == 1 and a.wires[0].got.endswith(b"hi"), "the backend computes")
+            await asyncio.sleep(pause_s)
+        await eventually(lambda: a.open == 0, "and does not any more")
+        await eventually(lambda: w.observer.merged().aborted == 1 and _in_flight(w) == 0, "it is counted")
+        assert w.counts() == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(("half_close_s", "version", "asked"), [(0.25, b"1.1", 1), (0.25, b"1.0", 0), (1e9, b"1.1", 0)])
+async def test_a_client_that_only_sends_no_more_is_answered(half_close_s: float, version: bytes, asked: int) -> None:
+    route = msgspec.structs.replace(ROUTE, half_close_s=half_close_s)
+
+    async def slow(seen: Seen, peer: Peer) -> None:
+        await asyncio.sleep(1.3)
+        await answer(body=b"late")(seen, peer)
+
+    async with Backend(slow) as a, RunningWorker(table(route, a=a.port)) as w:
+        reader, writer = await asyncio.open_connection("127.0.0.1", w.port)
+        writer.write(b"GET / HTTP/%b\r\nHost: h\r\n\r\n" % version)
+        writer.write_eof()
+        got = await asyncio.wait_for(reader.read(), 20)
+        writer.close()
+        assert got.endswith(b"late")
+        assert got.count(b"HTTP/1.1 100 Continue\r\n\r\n") == asked and got.count(b"HTTP/1.1 200 ") == 1
+
+
+async def test_a_stream_whose_client_closed_ends_with_its_next_piece() -> None:
+    go_on = asyncio.Event()
+
+    async def stream(wire: Wire) -> None:
+        await wire.until(b"\r\n\r\n")
+        await wire.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+        await wire.send(b"3\r\none\r\n")
+        await go_on.wait()
+        while True:
+            await wire.send(b"3\r\ntwo\r\n")
+            await asyncio.sleep(0.02)
+
+    async with RawBackend(stream) as a, RunningWorker(table(ROUTE, a=a.port)) as w:
+        with socket.create_connection(("127.0.0.1", w.port)) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+            await eventually(lambda: w.observer.merged().reports[0].in_flight == 1, "it has begun")
+            await asyncio.to_thread(client.recv, 65536)
+        go_on.set()
+        await eventually(lambda: a.open == 0 and w.observer.merged().aborted == 1, "the backend is let go")
