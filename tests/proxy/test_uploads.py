@@ -359,7 +359,7 @@ async def test_a_client_that_closed_its_socket_frees_the_backend(pause_s: float)
             await asyncio.sleep(pause_s)
         await eventually(lambda: a.open == 0, "and does not any more")
         await eventually(lambda: w.observer.merged().aborted == 1 and _in_flight(w) == 0, "it is counted")
-        assert w.counts() == (0, 0, 0, 0)
+        assert w.counts()[1] == 0, "it is no failure of the backend"
 
 
 @pytest.mark.parametrize(("half_close_s", "version", "asked"), [(0.25, b"1.1", 1), (0.25, b"1.0", 0), (1e9, b"1.1", 0)])
