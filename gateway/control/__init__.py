@@ -1,7 +1,7 @@
 """The control plane: sees, decides, keeps, acts and shows.
 
-Sees: observer, prober. Decides: controller (ticks and wishes), decisions (one event, in the safe order), recovery (the
-first table), each over routes. Keeps: journal, behind scribe (the only one who waits for the disk), and records.
+Sees: observer, prober (by probe), endpoint_health, readiness. Decides: controller (ticks and wishes), decisions (one
+event, in the safe order), recovery (the first table), each over routes. Keeps: journal, behind scribe (the only one who waits for the disk), and records.
 Acts: executor, hub. Shows: views, events, alarms, metrics.
 """
 

@@ -35,6 +35,7 @@ from gateway.control.inspection import Inspection
 from gateway.control.journal import Journal
 from gateway.control.observer import Merged, Observer
 from gateway.control.prober import Health, Prober
+from gateway.control.readiness import SILENT_S, ReadinessWatch, instance_readiness
 from gateway.control.records import Record, Records
 from gateway.control.recovery import Recovery
 from gateway.control.routes import RouteState
@@ -73,8 +74,6 @@ _SNAPSHOT_EVERY_S = 1.0
 _ANALYSIS_EVENT_EVERY_S = 0.25
 _HUNG_ALARM_S = 300.0
 _CERTIFICATE_ALARM_S = 7 * 86_400.0
-# A worker reports every 50 ms; evidence in which the newest report is older than this decides nothing.
-_STALE_S = 2.0
 _HEALTH_LOOK_S = 1.0
 _SOURCES_EVERY_S = 0.5
 
@@ -108,7 +107,7 @@ class Controller(Wishes):
         self.prober = Prober(config.backends, self._endpoint_turned, self._publish_health, self._clock)
         self._health = EndpointHealth(self.prober, self._observer, self._alarms)
         self._ejections = Ejections(self._observer, self._events, self._alarms)
-        self._ready: bool | None = None
+        self._readiness = ReadinessWatch(self._events)
         self._health_looked_s = 0.0
         self.prober.guard(table.backends)
         self._routes = {route.name: RouteState(route) for route in config.routes}
@@ -217,7 +216,7 @@ class Controller(Wishes):
         now_s = self._clock.monotonic_s()
         self._health.take_reports()
         self._ejections.take_reports()
-        fresh = any(now_s - session.reported_s < _STALE_S for session in self.hub.sessions)
+        fresh = any(now_s - session.reported_s < SILENT_S for session in self.hub.sessions)
         for route in self._routes.values():
             self._decisions.give_up(route, now_s)
             self._look_at_sources(route, now_s)
@@ -233,15 +232,7 @@ class Controller(Wishes):
         if now_s - self._health_looked_s >= _HEALTH_LOOK_S:
             self._health_looked_s = now_s
             self._health.sound_alarms(self._clock.wall_s())
-            self._watch_readiness()
-
-    def _watch_readiness(self) -> None:
-        """Say it when `/readyz` changes its answer."""
-        now = self.readiness()
-        if self._ready is not None and now.ready != self._ready:
-            _log.warning("ready again" if now.ready else f"not ready any more: {'; '.join(now.reasons)}")
-            self._events.publish("readiness", msgspec.to_builtins(now))
-        self._ready = now.ready
+            self._readiness.look(self.readiness())
 
     def _judge_safely(self, route: RouteState, now_s: float) -> None:
         alarm = f"analysis of {route.name}"
@@ -466,23 +457,17 @@ class Controller(Wishes):
         return (None, None) if inspection is None or not inspection.wanted else (inspection.newest, inspection.present)
 
     def readiness(self) -> Readiness:
-        """Ready when all workers are heard of and route by the table in force, and no alarm stands."""
-        sessions, now_s = self.hub.sessions, self._clock.monotonic_s()
+        """Whether the instance can do its work, and what is wrong beside it."""
         reasons, warnings = self._alarms.reasons, self._alarms.warnings
-        (reasons if self._config.admin.unready_without_stable else warnings).extend(
-            unserved(self._executor.table, self.prober.health)
+        routes = unserved(self._executor.table, self.prober.health)
+        (reasons if self._config.admin.unready_without_stable else warnings).extend(routes)
+        return instance_readiness(
+            *(reasons, warnings, self.hub),
+            epoch=self._executor.table.epoch,
+            workers=self._config.workers,
+            draining=self.notice.draining,
+            now_s=self._clock.monotonic_s(),
         )
-        epoch = self._executor.table.epoch
-        if self.notice.draining:
-            reasons.append("the gateway stops")
-        if len(sessions) < self._config.workers:
-            reasons.append(f"{len(sessions)} of {self._config.workers} workers are connected")
-        elif self.hub.applied(epoch) < len(sessions):
-            reasons.append(f"{self.hub.applied(epoch)} of {len(sessions)} workers route by table {epoch}")
-        silent = [str(s.hello.index) for s in sessions if now_s - s.heard_s > _STALE_S]
-        if silent:
-            reasons.append(f"nothing has been heard from worker {', '.join(sorted(silent))} for {_STALE_S:g} s")
-        return Readiness(not reasons, len(sessions), tuple(reasons), tuple(warnings))
 
     def _route(self, name: str) -> RouteState:
         try:
