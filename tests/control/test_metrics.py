@@ -196,7 +196,7 @@ def busy() -> Plane:
         analysis(findings=(finding("errors", 2.0, -math.inf), finding("latency", math.nan, 0.5, decides=False)))
     )
     plane.verdicts = {("digits", "UNDECIDED"): 41, ("digits", "PASS"): 2}
-    canary.samples = {"taken": 7, "dropped": 1}
+    canary.samples = {"taken": 7, "dropped": 1, "header:fallback": 5}
     plane.inspection = Inspected(
         report("inspector", 1), {"digits": {"decoded": 6, "nan": 1}}, {"digits": {"click": {"matched": 3}}}, {}
     )
@@ -226,6 +226,8 @@ def test_what_answers_and_labels_came_to_is_told() -> None:
     samples = scraped(busy())
     assert value(samples, "gateway_samples_total", route="digits", variant="canary", result="taken") == 7
     assert value(samples, "gateway_samples_total", route="digits", variant="stable", result="taken") == 0
+    results = by_label(samples, "gateway_samples_total", "result")
+    assert "header:fallback" not in results, "that a header came is no sample's end"
     assert value(samples, "gateway_inspected_answers_total", route="digits", result="nan") == 1
     assert value(samples, "gateway_labels_total", route="digits", event="click", result="matched") == 3
     assert value(samples, "gateway_inspector_up") == 1

@@ -33,7 +33,7 @@ _CHANGES_MIN, _UPWARDS_MIN = 6, 0.9
 _CLOCKS = tuple((10**9 * unit, 42 * 10**8 * unit) for unit in (1, 10**3, 10**6, 10**9))
 _PROBABILITY_SLACK = 0.01
 _RANKED = re.compile(r"[+-]?(?:[0-9]{1,40}\.[0-9]{1,40}|nan|inf):([0-9]{1,18})(?::(.*))?\Z", re.DOTALL)
-_OUTPUTS_SAID = 4
+_OUTPUTS_SAID, _FIELDS_SAID = 4, 10
 NAME_ANOTHER = "name an output that repeats, for example `predictions: {label: class}`"
 
 
@@ -90,6 +90,11 @@ def choose(answers: Sequence[Sequence[Output]], named: Mapping[str, str], *, val
     """
     seen = _seen(answers, named)
     wanted = ("value",) if values else ("label", "scores")
+    absent = [named[role] for role in wanted if role in named and named[role] not in {one.name for one in seen}]
+    if absent:
+        there = ", ".join(f"`{excerpt(one.name, 60)}`" for one in seen[:_FIELDS_SAID]) or "none"
+        what = f"stable's answers have no output `{excerpt(absent[0], 60)}`, which the configuration names"
+        return Choice(Layout(), "", f"{what}; there are: {there}; name one of these, or none to have it chosen")
     layout, reasons = Layout(), []
     for role in wanted:
         found = named.get(role) or _best(role, seen)

@@ -149,6 +149,17 @@ def test_every_kind_of_metric_can_be_shown_and_sent(findings: dict[str, Finding]
     assert limit["canary_rate_low"] <= 0.03 <= limit["canary_rate_high"]
 
 
+def test_a_rollout_that_is_over_has_no_forecast(make_world: Make) -> None:
+    world = make_world(3)
+    for _ in range(60):
+        analysis = world.tick()
+    both = (explained(world.state, analysis, forecast=one).findings for one in (True, False))
+    said = [" ".join(f"{found.reason} {sorted(found.details)}" for found in findings) for findings in both]
+    assert " more at this " in said[0] and "canary_needed" in said[0]
+    assert " more at this " not in said[1] and "needed_s" not in said[1] and "canary_needed" not in said[1]
+    assert "difference_low" in said[1], "what was seen is shown all the same"
+
+
 def test_showing_changes_no_verdict_and_a_refusal_is_shown_as_it_is(make_world: Make) -> None:
     world = make_world(2)
     analysis = world.tick()

@@ -64,7 +64,7 @@ def test_outputs_are_known_by_what_stable_sends() -> None:
     )
     assert choose([valued(1.5)] * 5, {}, values=True).layout == Layout(value="price")
     assert choose([[]] * 5, {}).layout == Layout()
-    assert choose([classified(3, 0.25, 0.75)] * 5, {"label": "other"}).layout.label == "other"
+    assert choose([classified(3, 0.25, 0.75)] * 5, {"label": "probabilities"}).layout.label == "probabilities"
 
 
 def test_an_output_that_comes_and_goes_is_no_part_of_the_layout() -> None:

@@ -277,3 +277,13 @@ def test_answers_whose_coding_cannot_be_undone_are_said() -> None:
     said = watch.watched.unjudged["class_0"]
     assert said.why is Why.NEVER
     assert "50 of 50 answers of stable could not be read: content-encoding br: install the package" in said.reason
+
+
+def test_a_configured_output_that_is_not_there_is_said_with_those_that_are() -> None:
+    watch = Watch(WatchSettings(named={"label": "clas"}))
+    watched(*({"class": n % 2, "score": 0.5} for n in range(5 * WARM_UP)), watch=watch)
+    said = watch.watched.unjudged["class_0"].reason
+    assert said.startswith(
+        "stable's answers have no output `clas`, which the configuration names; there are: `class`, `score`"
+    )
+    assert watch.watched.generation == 0
