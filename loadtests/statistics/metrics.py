@@ -8,7 +8,8 @@ errors, which take longest:
 
 events      labelled events with the request as unit, each direction that can be worse: 1,000 looks at 20 requests
 votes       labelled events with the slice as unit: 300 slices of a second, each arm pausing for 300 ms now and then
-latency     quantiles of stable's past, without the default tolerance: 120 slices, the same pauses
+latency     quantiles of stable's past, without the default tolerance: 120 slices, the same pauses; and latencies of
+            requests and of event streams whose clients leave (impatience.py)
 guardrail   of failures (1,000 looks at 5 canary requests) and of a latency (300 slices)
 split       requests that are routed as the weight says, while that rises: 1,000 looks at 20 requests
 bake        CUSUMs in the minutes after promotion, 95 % of traffic with the canary: errors (independent, drifting, and
@@ -20,6 +21,7 @@ rollout; tests/statistics proves that both agree. Latency is the engine's own co
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 import time
@@ -35,7 +37,7 @@ from gateway.core.analysis.intake import Arrival
 from gateway.core.analysis.judge import TICK_S
 from gateway.core.analysis.rates import Prior
 from gateway.core.stats import Counts, bucket_of
-from loadtests.statistics import bursts, detection
+from loadtests.statistics import bursts, detection, impatience
 from loadtests.statistics.detection import LOG_RATIOS, grown
 from loadtests.statistics.lines import beyond, options, upper_bound, write
 
@@ -350,6 +352,9 @@ def all_rows(runs: int, seed: int) -> Iterator[Alarms]:
     for i, (metric, world, simulate) in enumerate(shared):
         highest = simulate(rng(1, i))
         yield from (_row(metric, world, alpha, highest) for alpha in ALPHAS)
+    for i, (metric, world) in enumerate(itertools.product(("latency", "gap"), impatience.WORLDS)):
+        highest = impatience.equal(metric, world, few, rng(3, i))
+        yield from (_row(f"{metric}, clients leave", f"patience: {world}", alpha, highest) for alpha in ALPHAS)
     for i, world in enumerate(("independent", "drift", "pauses")):
         for a, alpha in enumerate(ALPHAS):
             yield _row("bake: errors", world, alpha, baked(world, alpha, few, rng(2, i, a)))
