@@ -65,12 +65,12 @@ class StateGuard:
         self._scribe = scribe
         self._alarms = alarms
         self._keeper = keeper
+        self._thread = DiskThread()
 
     async def run(self) -> None:
         """Look for ever."""
-        thread = DiskThread()
         while True:
-            self._scribe.unkept = why = await thread.do(self._watch.look)
+            self._scribe.unkept = why = await self._thread.do(self._watch.look)
             if why:
                 self._alarms.sound("state", f"nothing is kept: no rollout begins or climbs: {why}", mild=True)
             else:
@@ -82,7 +82,7 @@ class StateGuard:
         """Raise JournalError when what is changed now could not be kept."""
         try:
             async with asyncio.timeout(_ANSWER_S_MAX):
-                why = await DiskThread().do(self._watch.look)
+                why = await self._thread.do(self._watch.look)
         except TimeoutError:
             why = "the state directory's disk does not answer"
         if why:

@@ -3,8 +3,9 @@
 Children hear of their parent's death (child.py), close their listening sockets at once, and finish what they have in
 hand. One that stands still cannot. So the next gateway on the same state directory looks for them: whoever still
 listens after `_GRACE_S` is killed, whoever only finishes its requests is left alone. A child is known by the directory
-in its environment, whose name is random, and is an orphan only when its parent is not the one that it was born to.
-Linux only; elsewhere nobody is found.
+in its environment, whose name is random, and is an orphan only when its parent is not the one that it was born to. A
+directory whose gateway lives (the state directory is a copy of another's) is left as it is. Linux only: elsewhere
+nothing can be known of the processes, and nothing is done.
 """
 
 from __future__ import annotations
@@ -29,7 +30,12 @@ _LISTENS_UNIX = 0x10000
 
 def clear(directory: Path) -> None:
     """Wait until no child of a dead gateway listens any more, end those that still do, and remove its directory."""
-    orphans = list(_orphans(directory))
+    if not Path("/proc/self/environ").exists():
+        return
+    children = list(_children(directory))
+    if not all(orphan for _, orphan in children):
+        return
+    orphans = [pid for pid, _ in children]
     deadline_s = time.monotonic() + _GRACE_S
     while (listening := [pid for pid in orphans if _listens(pid)]) and time.monotonic() < deadline_s:
         time.sleep(_LOOK_S)
@@ -42,7 +48,8 @@ def clear(directory: Path) -> None:
     shutil.rmtree(directory, ignore_errors=True)
 
 
-def _orphans(directory: Path) -> Iterator[int]:
+def _children(directory: Path) -> Iterator[tuple[int, bool]]:
+    """Processes of the gateway that met in this directory, and whether their supervisor is gone."""
     mark = f"{DIRECTORY_VARIABLE}={directory}".encode()
     for place in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, ValueError, IndexError):
@@ -50,8 +57,7 @@ def _orphans(directory: Path) -> Iterator[int]:
                 continue
             command = (place / "cmdline").read_bytes().split(b"\0")
             born_to = command[command.index(b"gateway.runtime.child") + 1]
-            if int(born_to) != _parent(place):
-                yield int(place.name)
+            yield int(place.name), int(born_to) != _parent(place)
 
 
 def _parent(place: Path) -> int:

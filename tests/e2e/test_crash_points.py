@@ -62,6 +62,8 @@ CASES = (
 class Life:
     """One control process after the other, the worker that outlives them, and an operator."""
 
+    remembers = True
+
     def __init__(self, directory: Path, hook: str) -> None:
         self.directory = directory
         self.armed = directory / "armed"
@@ -117,7 +119,8 @@ class Life:
     async def begin(self) -> None:
         """A control process is born, and takes over."""
         assert self.host.stdin is not None
-        self.host.stdin.write(b"\n")
+        self.host.stdin.write(b"remembers\n" if self.remembers else b"forgets\n")
+        self.remembers = True
         self.pid = await self.said()
         deadline_s = asyncio.get_running_loop().time() + EVENTUALLY_S
         while self.worker.task is None:
@@ -136,7 +139,8 @@ class Life:
         await self.worker.close()
 
     def forget(self) -> None:
-        """The worker dies too, and its successor knows of nothing."""
+        """The worker dies too, its successor knows of nothing, and what the processes shared is gone."""
+        self.remembers = False
         self.births += 1
         self.worker = SpokenWorker(0, f"w0-{self.births}")
 

@@ -23,6 +23,7 @@ import msgspec
 from gateway.app import control
 from gateway.app.told import ControlSettings
 from gateway.control import decisions
+from gateway.runtime import table_memory
 from gateway.runtime.table_memory import SharedTable
 
 _TABLES = ("events", "snapshots", "weights", "roles", "pruned", "deliveries")
@@ -91,7 +92,10 @@ def main() -> None:
         SharedTable.create().fds,
     )
     _say(admin.getsockname()[1])
-    for _ in sys.stdin:
+    for line in sys.stdin:
+        if line == "forgets\n":
+            settings = msgspec.structs.replace(settings, memory_fds=SharedTable.create().fds)
+            (directory / "state" / table_memory.NAME).unlink(missing_ok=True)
         pid = os.fork()
         if not pid:
             _become(settings, directory / "armed")
