@@ -18,6 +18,7 @@ from gateway.app import state
 from gateway.app.tree import ProcessTree
 from gateway.config import admin_keys, load, read, stored
 from gateway.config.admin import AdminConfig
+from gateway.config.cautions import warnings
 from gateway.config.grammar import UnixSocket
 from gateway.config.load import check_text
 from gateway.runtime import listening, orphans
@@ -39,6 +40,8 @@ def serve(config_path: Path, *, fd: int | None = None, admin_fd: int | None = No
     config = load(config_path, text=text, for_serving=True)
     keys = admin_keys(config.admin, os.environ)
     log_to_stderr("supervisor")
+    for warning in warnings(config):
+        _log.warning("%s: %s", config_path, warning)
     if fd is None:
         given = listening.from_systemd(os.environ)
         fd = given[0] if given else None

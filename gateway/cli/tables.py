@@ -47,8 +47,15 @@ def status_view(
         for route in routes
         if route.exempt_statuses
     ]
+    rescues = [_line("rescues", _rescues(route)) for route in routes if route.rescued or route.rescues_refused]
     shown = (rollout_view(rollout) for rollout in rollouts)
-    return Group(*unready, routes_table(routes, rollouts), *warnings, *exempt, *shown)
+    return Group(*unready, routes_table(routes, rollouts), *warnings, *exempt, *rescues, *shown)
+
+
+def _rescues(route: RouteView) -> str:
+    refused = ", ".join(f"{reason} {count}" for reason, count in sorted(route.rescues_refused.items()))
+    text = f"{route.name}: stable answered {route.rescued} of the canary's failures"
+    return f"{text}, and {sum(route.rescues_refused.values())} it did not ({refused})" if refused else text
 
 
 def routes_table(routes: Iterable[RouteView], rollouts: Iterable[RolloutBody]) -> Table:

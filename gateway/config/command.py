@@ -1,7 +1,7 @@
 """``gateway check CONFIG``: all that serving would refuse, without starting anything and without binding a port.
 
-Exit status 0 with a summary on standard output, or 2 with one line for each mistake on standard error (``--json``: a
-list of objects on standard output).
+Exit status 0 with a summary on standard output and a line for each warning (`cautions`) on standard error, or 2 with
+one line for each mistake on standard error (``--json``: a list of objects on standard output).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from gateway.config.cautions import warnings
 from gateway.config.load import load
 from gateway.config.mistakes import ConfigError
 from gateway.config.schema import GatewayConfig, RouteConfig
@@ -34,6 +35,8 @@ def check(config: Path, as_json: bool) -> None:
             click.echo(str(error), err=True)
         raise click.exceptions.Exit(2) from None
     click.echo("[]" if as_json else summary(loaded))
+    for warning in warnings(loaded):
+        click.echo(f"warning: {warning}", err=True)
 
 
 def summary(config: GatewayConfig) -> str:

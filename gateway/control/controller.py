@@ -376,17 +376,24 @@ class Controller(Wishes):
         """All routes, in the order of the configuration."""
         endpoints = _endpoints_by_backend(self.prober.health)
         served = {route.name: route for route in self._executor.table.routes}
-        return [self._route_view(state, served[name], endpoints) for name, state in self._routes.items()]
+        rescues = self._observer.rescues()
+        return [self._route_view(state, served[name], endpoints, rescues) for name, state in self._routes.items()]
 
     def route(self, name: str) -> RouteView:
         """One route, or NotFoundError."""
         served = self._executor.table.route
-        return self._route_view(self._route(name), served(name), _endpoints_by_backend(self.prober.health))
+        endpoints = _endpoints_by_backend(self.prober.health)
+        return self._route_view(self._route(name), served(name), endpoints, self._observer.rescues())
 
     def _route_view(
-        self, state: RouteState, served: Route, endpoints: Mapping[str, tuple[EndpointView, ...]]
+        self,
+        state: RouteState,
+        served: Route,
+        endpoints: Mapping[str, tuple[EndpointView, ...]],
+        rescues: Mapping[str, tuple[int, dict[str, int]]],
     ) -> RouteView:
         epoch = self._executor.table.epoch
+        rescued, refused = rescues.get(served.name, (0, {}))
         return RouteView(
             name=served.name,
             path_prefix=served.path_prefix,
@@ -403,6 +410,8 @@ class Controller(Wishes):
             configured_stable=state.config.stable,
             warning=insight.weight_warning(served),
             exempt_statuses=served.exempt_statuses,
+            rescued=rescued,
+            rescues_refused=refused,
         )
 
     def rollouts(self, route: str | None = None, limit: int = 50, before: str | None = None) -> list[RolloutView]:

@@ -207,6 +207,17 @@ class Observer:
             _add(found[totals.variant], totals.samples)
         return found
 
+    def rescues(self) -> dict[str, tuple[int, dict[str, int]]]:
+        """By route: how many failures of the canary stable answered so far, and by reason those that it did not."""
+        found: dict[str, tuple[int, dict[str, int]]] = {}
+        reported = (totals for report in self._newest.values() for totals in report.totals)
+        for totals in (*reported, *self._departed_totals.values()):
+            if totals.rescued or totals.rescues_refused:
+                rescued, refused = found.get(totals.route, (0, {}))
+                _add(refused, totals.rescues_refused)
+                found[totals.route] = rescued + totals.rescued, refused
+        return found
+
     def ejected(self) -> dict[tuple[str, str], list[Ejected]]:
         """By backend and URL, what the present workers say that keep an endpoint out of rotation."""
         found: dict[tuple[str, str], list[Ejected]] = {}

@@ -82,6 +82,9 @@ class RouteView(msgspec.Struct, frozen=True):
     warning: str = ""
     # Statuses that count as 200 does here (`analysis.exempt_statuses`).
     exempt_statuses: tuple[int, ...] = ()
+    # The canary's failures that stable answered since the gateway's start, and by reason those that it did not.
+    rescued: int = 0
+    rescues_refused: dict[str, int] = {}
 
 
 class RolloutView(msgspec.Struct, frozen=True):

@@ -1,0 +1,59 @@
+"""What is allowed in a configuration and will not do what was meant: said by `gateway check` and at the start.
+
+These are warnings: a configuration is served in spite of them. What cannot be served at all is a mistake (`relations`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gateway.config.schema import GatewayConfig, RouteConfig
+from gateway.config.shape import number
+
+
+def warnings(config: GatewayConfig) -> list[str]:
+    """A line for each, with its place."""
+    return [
+        f"routes[{index}].{place}: {text}"
+        for index, route in enumerate(config.routes)
+        for place, text in (*_timeouts(route), *_rescue(route))
+    ]
+
+
+def _timeouts(route: RouteConfig) -> Iterator[tuple[str, str]]:
+    times = route.timeouts
+    total = f"total_s ({number(times.total_s)})"
+    if times.first_byte_s >= times.total_s:
+        why = "a request always ends at total_s first"
+        if _rescues(route):
+            why = "a canary that hangs may leave stable no time to answer for it"
+        mend = "give first_byte_s less than half of total_s"
+        yield "timeouts.first_byte_s", f"{number(times.first_byte_s)} is not under {total}: {why}; {mend}"
+    if times.connect_s >= times.total_s:
+        text = (
+            f"{number(times.connect_s)} is not under {total}: an endpoint that cannot be connected to uses up all time"
+        )
+        yield "timeouts.connect_s", f"{text}; give connect_s a small part of total_s"
+    if times.try_s is None:
+        return
+    if times.try_s > times.total_s:
+        yield "timeouts.try_s", f"{number(times.try_s)} is over {total} and has no effect; lower it, or leave it out"
+    if times.first_byte_s > times.try_s:
+        text = f"{number(times.first_byte_s)} is over try_s ({number(times.try_s)}), which ends each try first"
+        yield "timeouts.first_byte_s", f"{text}; give first_byte_s less than try_s"
+
+
+def _rescue(route: RouteConfig) -> Iterator[tuple[str, str]]:
+    rescue = route.rescue
+    if not _rescues(route):
+        return
+    if not rescue.body_bytes_max and not rescue.file_bytes_max:
+        text = "0, and file_bytes_max too: no request with a body can be rescued or retried"
+        yield "rescue.body_bytes_max", f"{text}; give some bytes, or say replayable: false"
+    if not rescue.budget_percent and not rescue.budget_burst:
+        text = "0, and budget_burst too: users see every failure of the canary"
+        yield "rescue.budget_percent", f"{text}; give one of them, or say replayable: false"
+
+
+def _rescues(route: RouteConfig) -> bool:
+    return route.canary is not None and route.stable is not None and route.rescue.replayable
