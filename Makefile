@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test nightly check lint stats oracles pictures soak scale format lock wheel image clean
+.PHONY: help demo test systems nightly check lint stats oracles pictures soak scale format lock wheel image clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1: \2/p' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ demo: $(READY) ## run a whole canary rollout on this machine
 
 test: $(READY) ## run the tests
 	$(BIN)/python -m pytest --ignore tests/repo/test_checks.py
+
+systems: $(READY) ## judge good and bad canaries behind real model servers, each in an environment of its own
+	.ci/systems
 
 SEEDS ?= 0:10000
 nightly: $(READY) ## live 10,000 seeds of the control plane's simulation (SEEDS=from:to)

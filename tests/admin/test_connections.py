@@ -58,7 +58,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
 
 def ended(api: Served) -> dict[str, int]:
     """What was ended so far, by reason."""
-    return {reason: n for reason, n in api.server.config.connections.ended.items() if n}  # type: ignore[attr-defined]  # ours
+    return {reason: n for reason, n in api.server.config.connections.ended.items() if n}  # type: ignore[attr-defined]  # the configuration is a subclass of uvicorn's
 
 
 def test_silent_clients_take_no_room_from_those_that_ask(connect: Connect) -> None:
