@@ -8,7 +8,7 @@ Rules:
    rest. The first `SMALL_BYTES` of a body are always taken: most requests have no more.
 3. A file has no name (O_TMPFILE, or unlinked at once): nothing is left behind by a worker that dies. Pieces are written
    by the loop itself, 256 KiB at most at a time, into the page cache; that takes microseconds, a thread's hand-over
-   takes longer. A disk that makes the loop wait is left alone for a while.
+   takes longer. On a disk that makes the loop wait no further file is begun for a while.
 4. Why a body could not be kept is counted by reason (`gateway.runtime.wire.BODY_NOT_KEPT`).
 """
 
@@ -28,8 +28,9 @@ SMALL_BYTES: Final = 16 * 1024
 TOO_LARGE, MEMORY_LIMIT, DISK_LIMIT, DISK_FULL, DISK_FAILED, DISK_SLOW = BODY_NOT_KEPT
 
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
-# A write that took longer than this held up every other request: no file is written to for a while.
-_SLOW_WRITE_S: Final = 0.05
+# A write that took longer than this held up every other request: no further file is begun for a while. (Less would
+# be met by a machine that is merely busy.)
+_SLOW_WRITE_S: Final = 0.25
 _DISK_REST_S: Final = 10.0
 # The operating system is given back what bodies took when for so long they have needed little.
 _QUIET_S: Final = 5.0
@@ -100,10 +101,6 @@ class BodyStore:
         if seconds > _SLOW_WRITE_S:
             self._disk_rests_until_s = monotonic() + _DISK_REST_S
 
-    def resting(self) -> bool:
-        """Whether the disk is left alone, because it was slow."""
-        return self._disk_rests_until_s > 0.0 and self._disk_rests_until_s > monotonic()
-
     def sweep(self, now_s: float) -> None:
         """Give memory back to the operating system when bodies took much and need little now."""
         if self.memory_bytes > _MUCH_BYTES:
@@ -133,8 +130,6 @@ class BodyFile:
         count = len(piece)
         if store.disk_bytes + count > store.disk_bytes_max:
             return DISK_LIMIT
-        if store.resting():
-            return DISK_SLOW
         begun_s = monotonic()
         try:
             at = 0

@@ -126,9 +126,9 @@ def test_a_disk_that_fails_costs_the_copy_and_not_the_request(
             assert list(tmp_path.iterdir()) == [], "a file has no name"
 
 
-def test_a_disk_that_makes_the_loop_wait_is_left_alone() -> None:
+def test_on_a_disk_that_makes_the_loop_wait_no_file_is_begun() -> None:
     store = BodyStore(1 << 20, 1 << 20, None)
-    store.took(0.2)
+    store.took(0.3)
     body = RequestBody(store)
     body.limit(0, 1 << 20)
     for _ in range(2):
