@@ -8,8 +8,10 @@ models: a label and ten probabilities, in JSON.
 
 from __future__ import annotations
 
+import itertools
 import random
 import sys
+import time
 import timeit
 from collections.abc import Callable
 
@@ -22,11 +24,11 @@ from gateway.core.types import Variant
 from gateway.inspector.desk import Desk
 from gateway.proxy.tally import RouteTally
 from gateway.proxy.tap import RouteTap, SampleQueue
-from gateway.runtime.samples import Sample
+from gateway.runtime.samples import FAILURES, Sample
 from gateway.runtime.wire import RouteTotals
 
 _HEAD = [b"content-type: application/json\r\n", b"server: model-server\r\n"]
-_RUNS = 20_000
+_RUNS = 2_000
 
 
 def main() -> int:
@@ -36,11 +38,16 @@ def main() -> int:
     rows = {
         "worker, answer that is sampled": _tapped(Tap(samples_per_s=1e9), queue),
         "worker, answer that is not": _tapped(Tap(share=1e-9), queue),
+        "worker, answer that is read for failures": _tapped(Tap(share=0.0, failures_per_s=1e9), queue),
+        "worker, answer that is not, its budget being spent": _tapped(Tap(share=0.0, failures_per_s=1e-12), queue),
         "inspector, sample": _inspected(),
+        "inspector, answer read for failures": _read("application/json", _answer(0)),
+        "inspector, event stream of 100 tokens (12 KiB)": _read("text/event-stream", _stream()),
     }
     print("| what | µs |\n|---|---|")
     for what, run in rows.items():
-        best = min(timeit.repeat(run, number=_RUNS, repeat=3))
+        # CPU time, so that a busy machine does not show.
+        best = min(timeit.repeat(run, number=_RUNS, repeat=9, timer=time.thread_time))
         print(f"| {what} | {best / _RUNS * 1e6:.1f} |")
     return 0
 
@@ -48,10 +55,10 @@ def main() -> int:
 def _tapped(tap: Tap, queue: SampleQueue) -> Callable[[], None]:
     route = Route("r", "/", "stable", "canary", weight_bp=5000, tap=tap)
     tally = RouteTally(route, 1, (RouteTotals("r", Variant.STABLE), RouteTotals("r", Variant.CANARY)))
-    route_tap, body = RouteTap(tally, tap, queue), _answer(0)
+    route_tap, body, seconds = RouteTap(tally, tap, queue), _answer(0), itertools.count(1)
 
     def run() -> None:
-        specimen = route_tap.begin(Variant.STABLE, b"POST", b"", 0.5, 1e9)
+        specimen = route_tap.begin(Variant.STABLE, b"POST", b"", 0.5, next(seconds))
         if specimen is not None:
             specimen.head(200, _HEAD)
             specimen.body(body)
@@ -66,6 +73,18 @@ def _inspected() -> Callable[[], None]:
     desk.watch({"r": RouteWatch(watch=WatchSettings())})
     samples = [Sample("r", 1, 5000, Variant.STABLE, _answer(n), "application/json", "", "") for n in range(10)]
     return lambda: desk.take(random.choice(samples), 0.0)
+
+
+def _read(media: str, body: bytes) -> Callable[[], None]:
+    desk = Desk("boot", random.Random(0).random)
+    desk.watch({"r": RouteWatch(failures=True)})
+    sample = Sample("r", 1, 5000, Variant.STABLE, body, media, "", "", FAILURES)
+    return lambda: desk.take(sample, 0.0)
+
+
+def _stream() -> bytes:
+    token = {"id": "cmpl-1", "choices": [{"index": 0, "delta": {"content": " word"}, "finish_reason": None}]}
+    return b"data: %b\n\n" % msgspec.json.encode(token) * 100 + b"data: [DONE]\n\n"
 
 
 def _answer(label: int) -> bytes:

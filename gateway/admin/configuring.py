@@ -29,7 +29,7 @@ from gateway.config.load import check_text
 from gateway.config.mistakes import place_of
 from gateway.config.plain import differences, plain, redacted, restored
 from gateway.config.stored import Stored, effective, sha256_of, write_stored
-from gateway.config.watching import watched
+from gateway.config.watching import needs_inspector
 from gateway.control.api import ControlPlane
 from gateway.core.errors import ConflictError, InvalidValueError, JournalError, NotFoundError
 from gateway.core.rollout.types import Phase
@@ -224,8 +224,8 @@ class Configuring:
         paths = [path for path in differences(old_tree, new_tree) if path[0] not in changeable]
         keys = ", ".join(dict.fromkeys(place_of(path) for path in paths))
         restart = any(path[0] in _RESTART for path in paths)
-        if watched(new) and not watched(self.config):
-            keys, restart = keys or "analysis.predictions and labels, of which there were none", True
+        if needs_inspector(new) and not needs_inspector(self.config):
+            keys, restart = keys or "analysis.model_errors, predictions and labels, of which there were none", True
         if keys:
             how = "start the gateway anew" if restart else "reload it (SIGHUP)"
             raise ProblemError(

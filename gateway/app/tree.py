@@ -21,7 +21,7 @@ from gateway.app.told import ControlSettings, worker_settings
 from gateway.config import GatewayConfig, Key, load, read
 from gateway.config.mistakes import ConfigError
 from gateway.config.stored import sha256_of
-from gateway.config.watching import watched
+from gateway.config.watching import needs_inspector
 from gateway.inspector.server import InspectorSettings
 from gateway.runtime import listening, notices, sdnotify
 from gateway.runtime.build import data_plane
@@ -223,7 +223,7 @@ class ProcessTree:
         )
 
     def _inspector_children(self, config: GatewayConfig) -> list[Child]:
-        if not watched(config):
+        if not needs_inspector(config):
             return []
         settings = InspectorSettings(str(self._directory / SOCKET_NAME))
         return [
@@ -270,7 +270,8 @@ def _check_reloadable(before: GatewayConfig, now: GatewayConfig) -> None:
         "state_dir": before.state_dir != now.state_dir,
         "admin": before.admin != now.admin,
         # There is no inspector to look at them.
-        "analysis.predictions and labels, of which there were none,": bool(watched(now)) and not watched(before),
+        "analysis.model_errors, predictions and labels, of which there were none,": needs_inspector(now)
+        and not needs_inspector(before),
     }
     changed = [name for name, differs in fixed.items() if differs]
     if changed:

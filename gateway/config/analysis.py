@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from gateway.config.mistakes import BadValue
+from gateway.config.mistakes import BadValue, show
 from gateway.config.predictions import EventHeader, EventHeaderValue, LabelsConfig, PredictionsConfig, TrialsKey
 from gateway.config.section import Milliseconds, Ratio, Seconds, Section
 from gateway.config.shape import Noun
@@ -30,6 +30,7 @@ from gateway.core.analysis.spec import (
     Worse,
 )
 from gateway.core.errors import InvalidValueError
+from gateway.core.predictions.failures import MODEL_ERRORS, UNREAD_ANSWERS
 from gateway.core.stats.outcomes import PLAIN, STATUS_MAX
 
 # The least that an answer can end with (a tunnel).
@@ -52,6 +53,8 @@ def _mode(value: object) -> object:
 
 
 def _event_name(text: str) -> str:
+    if text in (MODEL_ERRORS, UNREAD_ANSWERS):
+        raise BadValue(f"{show(text)} is a metric of the gateway's own", "choose another name")
     try:
         return EventSpec(text).name
     except InvalidValueError as error:
@@ -105,6 +108,29 @@ class RateConfig(Section):
     def spec(self) -> RateSpec:
         """The same, as the judge wants it."""
         return RateSpec(self.mode, self.margin_ratio, self.margin_delta, self.tolerance_ratio, self.tolerance_delta)
+
+
+class ModelErrorsConfig(RateConfig):
+    """How failures inside of answers are found and judged."""
+
+    mode: ModeKey = Mode.AUTO
+    share: PartOfAlpha = _EVENT.share
+    samples_per_s_max: Annotated[float, Field(ge=1, le=10_000), Noun("a number per second")] = 50.0
+
+    def event(self) -> EventSpec:
+        """The same, as the judge wants it."""
+        rate = self.spec()
+        return EventSpec(
+            MODEL_ERRORS,
+            rate.mode,
+            Worse.HIGHER,
+            rate.tolerance_ratio,
+            rate.tolerance_delta,
+            rate.margin_ratio,
+            rate.margin_delta,
+            self.share,
+            guarded=True,
+        )
 
 
 class LatencyConfig(Section):
@@ -231,6 +257,7 @@ class AnalysisConfig(Section):
     duration: DurationConfig = DurationConfig()
     gap: StreamConfig = StreamConfig()
     time_per_event: StreamConfig = StreamConfig()
+    model_errors: ModelErrorsConfig = ModelErrorsConfig()
     events: Annotated[list[EventConfig], Field(max_length=EVENTS_MAX // 2)] = []
     guardrails: Annotated[list[GuardrailConfig], Field(max_length=EVENTS_MAX // 2)] = []
     predictions: PredictionsConfig | None = None

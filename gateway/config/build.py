@@ -8,7 +8,7 @@ import msgspec
 
 from gateway.config.schema import BackendConfig, GatewayConfig, RouteConfig
 from gateway.config.traffic import OnHalfClose
-from gateway.config.watching import prediction_events, tap
+from gateway.config.watching import answer_events, prediction_events, tap
 from gateway.core.analysis.types import AnalysisSpec
 from gateway.core.rollout.types import Plan
 from gateway.core.traffic.addresses import AllowedBackend
@@ -56,7 +56,7 @@ def analysis_spec(route: RouteConfig) -> AnalysisSpec:
     """What a verdict on this route promises and looks at."""
     # With a sticky key a session is one throw of the coin, however many requests it sends.
     spec = route.analysis.spec(one_by_one=route.sticky is None)
-    return msgspec.structs.replace(spec, events=(*spec.events, *prediction_events(route)))
+    return msgspec.structs.replace(spec, events=(*spec.events, *prediction_events(route), *answer_events(route)))
 
 
 def plan(route: RouteConfig) -> Plan:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from gateway.config.predictions import Trials
 from gateway.config.schema import GatewayConfig, RouteConfig
-from gateway.core.analysis.spec import EventSpec
+from gateway.core.analysis.spec import EventSpec, Mode
+from gateway.core.predictions.failures import UNREAD_ANSWERS
 from gateway.core.predictions.labels import LabelSettings
 from gateway.core.predictions.settings import RouteWatch
 from gateway.core.traffic.table import Mark, Tap
@@ -19,6 +20,14 @@ def prediction_events(route: RouteConfig) -> tuple[EventSpec, ...]:
     return () if predictions is None else tuple(event for event in predictions.events() if event.name not in told)
 
 
+def answer_events(route: RouteConfig) -> tuple[EventSpec, ...]:
+    """What reading the answers adds by itself: failures inside of them, and how many could not be read."""
+    errors = route.analysis.model_errors
+    failures = (errors.event(),) if _reads_failures(route) else ()
+    reads = bool(failures) or route.analysis.predictions is not None
+    return (*failures, EventSpec(UNREAD_ANSWERS, Mode.ADVISE)) if reads else ()
+
+
 def tap(route: RouteConfig) -> Tap | None:
     """What workers take note of on this route; None when there is nothing."""
     analysis = route.analysis
@@ -29,15 +38,37 @@ def tap(route: RouteConfig) -> Tap | None:
     )
     ids = any(event.trial is not None for event in analysis.events)
     predictions = analysis.predictions
+    failures_per_s = analysis.model_errors.samples_per_s_max if _reads_failures(route) else 0.0
     if predictions is None:
-        return Tap(share=0.0, ids=ids, marks=marks) if ids or marks else None
-    return Tap(predictions.sample_percent / 100, predictions.samples_per_s_max, predictions.body_bytes_max, ids, marks)
+        wanted = bool(ids or marks or failures_per_s)
+        return Tap(share=0.0, ids=ids, marks=marks, failures_per_s=failures_per_s) if wanted else None
+    return Tap(
+        predictions.sample_percent / 100,
+        predictions.samples_per_s_max,
+        predictions.body_bytes_max,
+        ids,
+        marks,
+        failures_per_s,
+    )
+
+
+def needs_inspector(config: GatewayConfig) -> bool:
+    """Whether answers or labels of any route are to be looked at, now or when it has a canary."""
+    return any(_wanted(_watch(route)) for route in config.routes)
 
 
 def watched(config: GatewayConfig) -> dict[str, RouteWatch]:
     """What the inspector is to do, by route; empty when it is not needed."""
     found = {route.name: _watch(route) for route in config.routes if route.canary is not None}
-    return {name: watch for name, watch in found.items() if watch.watch is not None or watch.labels is not None}
+    return {name: watch for name, watch in found.items() if _wanted(watch)}
+
+
+def _wanted(watch: RouteWatch) -> bool:
+    return watch.failures or watch.watch is not None or watch.labels is not None
+
+
+def _reads_failures(route: RouteConfig) -> bool:
+    return route.analysis.model_errors.mode is not Mode.OFF
 
 
 def _watch(route: RouteConfig) -> RouteWatch:
@@ -46,7 +77,8 @@ def _watch(route: RouteConfig) -> RouteWatch:
     labels = LabelSettings(events, analysis.labels.window_s, analysis.labels.requests_max) if events else None
     predictions = analysis.predictions
     if predictions is None:
-        return RouteWatch(labels=labels)
+        return RouteWatch(labels=labels, failures=_reads_failures(route))
     paths = predictions.named if predictions.protocol == "json-path" else {}
     unfolded = predictions.body_bytes_max * _UNFOLDED_TIMES
-    return RouteWatch(predictions.protocol, paths, predictions.watch(), labels, unfolded)
+    failures = _reads_failures(route)
+    return RouteWatch(predictions.protocol, paths, predictions.watch(), labels, unfolded, failures)

@@ -55,7 +55,7 @@ from gateway.control.views import (
 )
 from gateway.control.wishes import Wishes
 from gateway.control.world import no_verdict, world
-from gateway.core.analysis import Evidence, Look, Verdict, asked_anew, look
+from gateway.core.analysis import Evidence, Verdict, asked_anew, look
 from gateway.core.analysis.silence import sentence
 from gateway.core.analysis.spec import ANSWERS
 from gateway.core.errors import ConflictError, JournalError, NotFoundError
@@ -257,8 +257,8 @@ class Controller(Wishes):
             return
         evidence = self._evidence(route, now_s)
         route.analysis_state, seen = look(route.analysis_state.spec, route.analysis_state, evidence)
-        if self.inspection is not None and seen.verdict is Verdict.PASS:
-            seen = Look.of(self.inspection.hold(route.name, seen.analysis))
+        if self.inspection is not None:
+            seen = self.inspection.judged(route.name, seen, route.analysis_state.spec, route.first_epoch)
         key = (route.name, seen.verdict.value)
         self._verdicts[key] = self._verdicts.get(key, 0) + 1
         changed = route.look is None or route.look.verdict is not seen.verdict

@@ -2,7 +2,7 @@
 
 The inspector's reports are a worker's in form, so the observer takes them as those of one more source of evidence. The
 connection is made again for as long as control lives. While the inspector is away for longer than a moment, requests
-are served and failures are judged as ever, but no canary passes on events of answers or labels: their proof stands
+are served and failures are judged as ever, but no canary passes where answers or labels decide: their proof stands
 still. Readiness is not held back; traffic does not depend on the inspector.
 """
 
@@ -13,13 +13,13 @@ import logging
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
-import msgspec
-
 from gateway.config.predictions import PREDICTED
+from gateway.control.answer_findings import held, unread_hold, with_examples
 from gateway.control.observer import Observer
-from gateway.core.analysis import Analysis, Verdict
+from gateway.core.analysis import Analysis, AnalysisSpec, Look, Verdict
 from gateway.core.errors import ConflictError, NotFoundError
 from gateway.core.predictions.events import Known, Watched
+from gateway.core.predictions.failures import MODEL_ERRORS
 from gateway.core.predictions.settings import RouteWatch
 from gateway.runtime import samples
 from gateway.runtime.clock import Clock
@@ -97,16 +97,28 @@ class Inspection:
         watched = {} if self.newest is None else self.newest.watched
         return {name: one.known for name, one in watched.items() if one.known is not None}
 
-    def hold(self, route: str, analysis: Analysis) -> Analysis:
-        """The analysis, but no PASS on events that only the inspector could tell, and does not."""
+    def judged(self, route: str, look: Look, spec: AnalysisSpec, first_epoch: int) -> Look:
+        """The look with what was met in answers since ``first_epoch``, and without a PASS that they do not bear."""
         watched = self._routes.get(route)
-        if analysis.verdict is not Verdict.PASS or watched is None or self.present:
-            return analysis
+        if watched is None:
+            return look
+        answers = None if self.newest is None else self.newest.answers.get(route)
+        seen = with_examples(look, answers, first_epoch)
+        if seen.verdict is not Verdict.PASS:
+            return seen
+        reason = self._hold(watched, seen.analysis, spec)
+        return Look.of(held(seen.analysis, reason)) if reason else seen
+
+    def _hold(self, watched: RouteWatch, analysis: Analysis, spec: AnalysisSpec) -> str:
+        """Why there is no PASS now: events that only the inspector could tell, and does not, or answers unread."""
+        if self.present:
+            return unread_hold(analysis)
         labels = watched.labels.events if watched.labels is not None else {}
-        if not any(f.decides and (f.metric in PREDICTED or f.metric in labels) for f in analysis.findings):
-            return analysis
-        reason = f"the inspector is away, answers and labels are not counted; before that: {analysis.reason}"
-        return msgspec.structs.replace(analysis, verdict=Verdict.UNDECIDED, reason=reason)
+        told = any(f.decides and (f.metric in PREDICTED or f.metric in labels) for f in analysis.findings)
+        # In mode auto it does not decide without data; but that there are none now is no proof that there are none.
+        if told or any(event.name == MODEL_ERRORS and event.decides for event in spec.events):
+            return "the inspector is away, answers and labels are not counted"
+        return ""
 
     async def run(self) -> None:
         """Connect, talk until the connection ends, and again."""
@@ -115,7 +127,9 @@ class Inspection:
                 await self._try()
                 if not self.present and not self._missed:
                     self._missed = True
-                    _log.error("nothing is heard of the inspector: no canary passes on predictions or labels")
+                    _log.error(
+                        "the inspector does not report: no canary passes on failures in answers, predictions or labels"
+                    )
             await asyncio.sleep(_RETRY_S)
 
     async def _try(self) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from gateway.core.predictions.failures import KINDS, UNREAD
 from gateway.core.types import Variant
-from gateway.runtime.samples import HEADER_SEEN, Inspected
+from gateway.runtime.samples import HEADER_SEEN, AnswersRead, Inspected
 from gateway.runtime.wire import RouteTotals
 
 TAPPED = ("taken", "dropped", "away", "too_large", "streamed", "without_id", "ids_dropped")
@@ -43,10 +44,40 @@ def observed(totals: Iterable[RouteTotals], inspected: Inspected | None, present
                 labels.add_metric((route, event, result), n)
     yield answers
     yield labels
+    yield from _answers({} if inspected is None else inspected.answers)
     up = GaugeMetricFamily("gateway_inspector_up", "1 while the inspector is heard of; absent where none is needed.")
     if present is not None:
         up.add_metric((), float(present))
     yield up
+
+
+def _answers(found: Mapping[str, tuple[AnswersRead, AnswersRead]]) -> Iterator[Metric]:
+    """What was found by reading answers for failures."""
+    read = CounterMetricFamily(
+        "gateway_answers_read_total",
+        "Sampled answers that were read for failures inside of them.",
+        labels=("route", "variant"),
+    )
+    failures = CounterMetricFamily(
+        "gateway_answer_failures_total",
+        "Failures found inside of answers with a 2xx status, by kind.",
+        labels=("route", "variant", "kind"),
+    )
+    unread = CounterMetricFamily(
+        "gateway_unread_answers_total",
+        "Sampled answers that could not be read, by reason; they convict nobody.",
+        labels=("route", "variant", "reason"),
+    )
+    for route, parts in sorted(found.items()):
+        for variant, part in zip(Variant, parts, strict=True):
+            read.add_metric((route, variant.label), part.read)
+            for kind, n in _zeros(KINDS, part.failures):
+                failures.add_metric((route, variant.label, kind), n)
+            for reason, n in _zeros(UNREAD, part.unread):
+                unread.add_metric((route, variant.label, reason), n)
+    yield read
+    yield failures
+    yield unread
 
 
 def _zeros(known: tuple[str, ...], counts: Mapping[str, int]) -> list[tuple[str, int]]:

@@ -6,23 +6,26 @@ Rules:
    of it may still be labelled, or a sample of it may still be on its way, and until control has taken in a report with
    its final counts.
 2. A route that is not watched (any more) counts nothing. New settings for a route begin its warm-up and window anew.
-3. A sample whose content coding cannot be undone (decoding.py) is counted as skipped and is no trial: nothing is known
-   of what it says. One that can be read and is not what its protocol says is an `unreadable` answer.
+3. A sample whose content coding cannot be undone (decoding.py) is counted as skipped and is no trial of any prediction:
+   nothing is known of what it says. One that can be read and is not what its protocol says is an `unreadable` answer.
+4. The same sample may be read for its predictions and for failures inside of it (answers.py), or for one of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from gateway.core.predictions.decoding import UnreadError, decoded
 from gateway.core.predictions.events import FAULTS, UNREADABLE, Known, Watch
+from gateway.core.predictions.failures import UNREAD_ANSWERS
 from gateway.core.predictions.labels import Join
 from gateway.core.predictions.outputs import Answer, Decoder, Output, UndecodableError
 from gateway.core.predictions.protocols import PROTOCOLS
 from gateway.core.predictions.settings import RouteWatch
 from gateway.core.stats.counts import Counts, EpochCounts
 from gateway.core.types import Variant
-from gateway.runtime.samples import Inspected, Label, Sample, Served
+from gateway.inspector.answers import Answers
+from gateway.inspector.decoding import UnreadError, decoded
+from gateway.runtime.samples import FAILURES, PREDICTIONS, Inspected, Label, Sample, Served
 from gateway.runtime.wire import Report
 
 _ON_ITS_WAY_S = 10.0
@@ -49,6 +52,7 @@ class _RouteDesk:
         self.decode: Decoder = PROTOCOLS[settings.protocol](settings.paths)
         self.watch = None if settings.watch is None else Watch(settings.watch, known)
         self.join = None if settings.labels is None else Join(settings.labels)
+        self.answers = Answers(settings.decoded_bytes_max) if settings.failures or self.watch is not None else None
 
 
 class Desk:
@@ -77,25 +81,48 @@ class Desk:
             if desk.watch is not None:
                 self._results.setdefault(name, dict.fromkeys(RESULTS, 0))
 
-    def take(self, sample: Sample, now_s: float) -> None:
-        """One sampled answer."""
+    def take(self, sample: Sample, now_s: float, source: int = 0) -> None:
+        """One sampled answer, or a part of one; ``source`` tells the workers' streams apart."""
         desk = self._routes.get(sample.route)
-        if desk is None or desk.watch is None:
+        if desk is None or desk.answers is None:
             return
+        if sample.purposes & FAILURES and desk.settings.failures:
+            self._label(sample, desk.answers.take(sample, source), now_s)
+        if sample.purposes & PREDICTIONS and desk.watch is not None:
+            self._predicted(desk, desk.watch, desk.answers, sample, now_s)
+
+    def gone(self, source: int) -> None:
+        """This source says no more."""
+        for desk in self._routes.values():
+            if desk.answers is not None:
+                desk.answers.gone(source)
+
+    def _label(self, sample: Sample, labels: list[tuple[str, bool]], now_s: float) -> None:
+        if labels:
+            arm = self._tray(sample, now_s).arm(sample.variant)
+            for event, happened in labels:
+                arm.label(event, happened)
+
+    def _predicted(self, desk: _RouteDesk, watch: Watch, answers: Answers, sample: Sample, now_s: float) -> None:
         results = self._results[sample.route]
+        alone = not (sample.purposes & FAILURES and desk.settings.failures)
         try:
             body = decoded(sample.encoding, sample.body, desk.settings.decoded_bytes_max)
         except UnreadError as error:
             results["skipped"] += 1
-            desk.watch.skip(Variant(sample.variant), str(error))
+            watch.skip(Variant(sample.variant), str(error))
+            if alone:
+                self._label(sample, answers.unread(sample, error), now_s)
             return
+        if alone:
+            self._label(sample, [(UNREAD_ANSWERS, False)], now_s)
         outputs: list[Output] | None = None
         unreadable = ""
         try:
             outputs = desk.decode(Answer(body, sample.content_type, sample.header_length))
         except UndecodableError as error:
             unreadable = str(error)
-        tried, happened = desk.watch.take(Variant(sample.variant), outputs, self._draw(), unreadable, body)
+        tried, happened = watch.take(Variant(sample.variant), outputs, self._draw(), unreadable, body)
         arm = self._tray(sample, now_s).arm(sample.variant)
         for event in tried:
             arm.label(event, event in happened)
@@ -141,7 +168,8 @@ class Desk:
                 self._labels[name] = desk.join.results
         meanings = {name: desk.watch.meanings for name, desk in self._routes.items() if desk.watch is not None}
         watched = {name: desk.watch.watched for name, desk in self._routes.items() if desk.watch is not None}
-        return Inspected(report, self._results, self._labels, meanings, watched)
+        answers = {name: desk.answers.found for name, desk in self._routes.items() if desk.answers is not None}
+        return Inspected(report, self._results, self._labels, meanings, watched, answers)
 
     def heard(self, seq: int) -> None:
         """Control has taken in report ``seq``: forget the epochs whose final counts it held."""

@@ -73,7 +73,7 @@ class Inspector:
                 message = await samples.read_message(reader)
                 if isinstance(message, samples.Watching) and reports is None:
                     reports = asyncio.create_task(self._report(writer))
-                await self._take(message)
+                await self._take(message, id(task))
         except (OSError, asyncio.IncompleteReadError):
             pass
         except asyncio.CancelledError:
@@ -82,18 +82,19 @@ class Inspector:
             _log.error("a connection spoke nonsense: %s", error)
         finally:
             self._tasks.discard(task)
+            self._desk.gone(id(task))
             if reports is not None:
                 reports.cancel()
             writer.close()
 
-    async def _take(self, message: samples.ToInspector) -> None:
+    async def _take(self, message: samples.ToInspector, source: int) -> None:
         now_s = time.monotonic()
         match message:
             case samples.Batch(taken, served):
                 for news in served:
                     self._desk.served(news, now_s)
                 for number, sample in enumerate(taken):
-                    self._desk.take(sample, now_s)
+                    self._desk.take(sample, now_s, source)
                     if number % _SAMPLES_A_TURN == 0:
                         await asyncio.sleep(0)
             case samples.Watching(routes, known):

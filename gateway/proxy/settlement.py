@@ -415,6 +415,7 @@ class Settlement:
             self._enter(kind, first_byte_us if self._stream is None else self._latency_us(), duration_us)
         if self._specimen is not None:
             self._specimen.finish()
+            self._specimen = None
         self._settle(keep=self._keep_alive and self.request_body.complete)
 
     def downstream_lost(self) -> None:
@@ -464,6 +465,8 @@ class Settlement:
         self._settled = True
         if self.tally is not None:
             self.tally.open -= 1
+        if self._specimen is not None:
+            self._specimen.leave()
         if self.started:
             del self._worker.active[self]
         self._end_upload()

@@ -1,30 +1,39 @@
-"""The tap: references to the bodies of some answers, on their way to the inspector; and events that headers tell.
+"""The tap: the bodies of some answers, on their way to the inspector; and events that headers tell.
 
 Rules:
 
-1. The choice is made with the variant, before anything is known of the answer: a coin of the route's share, then a
-   budget per second for each variant of its own, so that the canary's few answers are not crowded out by stable's
-   many. Neither looks at the answer; and the tests that the samples feed go by the share of canary samples that was
-   realised (docs/decisions/0001), so that different budgets bend nothing.
-2. What is kept are references to the very bytes that are being relayed; nothing is copied, parsed or waited for here.
-3. A bounded queue lies between the request path and the sender; what does not fit is dropped and counted.
-4. Only a whole answer with a 2xx status by the assigned variant is told of: never a forced one, and never a rescued
-   request's, which is stable's.
+1. The choice is made with the variant, before anything is known of the answer: for predictions a coin of the route's
+   share, then a budget per second for each variant of its own, so that the canary's few answers are not crowded out by
+   stable's many. Neither looks at the answer; and the tests that the samples feed go by the share of canary samples
+   that was realised (docs/decisions/0001), so that different budgets bend nothing. A sample costs its budget a random
+   amount (of the mean 1), so that no pattern in the traffic, such as endpoints in turn, meets a pattern in the choice;
+   and a budget saves up a fraction of a second only, so that both variants are looked at in the same moments.
+2. Bytes have a budget, too. It pays afterwards: an answer is begun whatever its size, and what it took delays those
+   that come later. So long answers are as likely to be looked at as short ones.
+3. What is kept are references to the very bytes that are being relayed; nothing is copied, parsed or waited for here.
+   Of a streamed answer some kilobytes are kept at most, then they are sent; of others, `body_bytes_max`.
+4. A bounded queue lies between the request path and the sender; what does not fit is dropped and counted. A stream of
+   which a part was dropped counts as dropped.
+5. For predictions only a whole answer to POST with a 2xx status is told of, and no stream. Failures are looked for in
+   every answer with a 2xx status and a body, in as much of it as was relayed: clients leave when they see an error.
+   Never a forced variant's answer, and never a rescued request's, which is stable's.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections import deque
 from pathlib import Path
 
+from gateway.core.predictions.failures import EVENTS, HTML, JSON, LINES, TEXT, family_of
 from gateway.core.stats.counts import Counts
 from gateway.core.traffic.table import Route, Tap
-from gateway.core.types import Variant
+from gateway.core.types import WEIGHT_BP_MAX, Variant
 from gateway.proxy.tally import RouteTally
 from gateway.runtime import samples
-from gateway.runtime.samples import Sample, Served
+from gateway.runtime.samples import FAILURES, PREDICTIONS, Part, Sample, Served
 
 _QUEUE_BYTES_MAX = 8 << 20
 _SERVED_MAX = 20_000
@@ -34,7 +43,20 @@ _UNREAD_BYTES_MAX = 4 << 20
 _ID_BYTES_MAX = 200
 # Short answers cost more than their bytes: a flood of tiny ones is bounded, too.
 _OVERHEAD_BYTES = 256
-_STREAMS = (b"text/event-stream", b"application/x-ndjson")
+# Saved up by a budget, as a part of a second.
+_SAVED_S = 0.25
+# For failures: bytes per second of each variant, so much of an answer that is read whole, of one that is no text, of a
+# stream; and of a stream that is kept before it is sent.
+_BYTES_PER_S = 1 << 20
+_WHOLE_BYTES_MAX = 256 * 1024
+_HEAD_BYTES = 1024
+_STREAM_BYTES_MAX = 16 << 20
+_PART_BYTES = 8 * 1024
+_MORE = (Part.FIRST, Part.MORE)
+_NO_BODY = (204, 205, 206)
+_STREAMS = (EVENTS, LINES)
+# Read whole, as far as it goes; of other answers the beginning says enough.
+_READ = (JSON, HTML, TEXT, "")
 
 
 class SampleQueue:
@@ -47,6 +69,7 @@ class SampleQueue:
         # Whether any route has a tap: without one there is nobody to be connected to.
         self.wanted = False
         self._bytes = 0
+        self._streams = 0
 
     def put(self, sample: Sample) -> bool:
         """Queue a sample; False when the queue is full."""
@@ -56,6 +79,16 @@ class SampleQueue:
         self._bytes += size
         self.samples.append(sample)
         return True
+
+    def next_stream(self) -> int:
+        """A number for a streamed answer."""
+        self._streams += 1
+        return self._streams
+
+    def lose(self, sample: Sample) -> None:
+        """Tell of a stream that it is lost, room or not: there is one such sample for each, and no body in it."""
+        self._bytes += _OVERHEAD_BYTES
+        self.samples.append(sample)
 
     def put_served(self, served: Served) -> bool:
         """Queue the news of a request; False when the queue is full."""
@@ -80,35 +113,42 @@ class SampleQueue:
 
 
 class _Budget:
-    """A token bucket of one second's samples."""
+    """A token bucket whose samples cost a random amount each (rule 1)."""
 
     __slots__ = ("_at_s", "_rate", "_tokens")
 
     def __init__(self, rate: float) -> None:
         self._rate = rate
-        self._tokens = max(1.0, rate)
+        self._tokens = max(1.0, rate * _SAVED_S)
         self._at_s = 0.0
 
-    def take(self, now_s: float) -> bool:
+    def take(self, draw: float, now_s: float) -> bool:
+        """Whether one more is sampled; ``draw`` is from [0, 1)."""
+        if not self.left(now_s):
+            return False
+        self._tokens += math.log1p(-draw)
+        return True
+
+    def left(self, now_s: float) -> bool:
+        """Whether anything is left."""
         tokens = self._tokens + (now_s - self._at_s) * self._rate
         self._at_s = now_s
-        limit = max(1.0, self._rate)
-        tokens = min(tokens, limit)
-        if tokens < 1.0:
-            self._tokens = tokens
-            return False
-        self._tokens = tokens - 1.0
-        return True
+        self._tokens = min(tokens, max(1.0, self._rate * _SAVED_S))
+        return self._tokens > 0.0
+
+    def spend(self, amount: int) -> None:
+        """Pay afterwards (rule 2)."""
+        self._tokens -= amount
 
 
 class RouteTap:
     """The tap of one route under one table."""
 
-    __slots__ = ("_budgets", "_queue", "_tally", "header_keys", "marks", "tap")
+    __slots__ = ("_budgets", "_bytes", "_failures", "_tally", "header_keys", "marks", "queue", "tap")
 
     def __init__(self, tally: RouteTally, tap: Tap, queue: SampleQueue) -> None:
         self._tally = tally
-        self._queue = queue
+        self.queue = queue
         self.tap = tap
         # Event, header and wanted value, as they are compared.
         self.marks: tuple[tuple[str, bytes, bytes | None], ...] = tuple(
@@ -118,18 +158,36 @@ class RouteTap:
         # What is counted of each mark when its header comes, whatever it says: then somebody reports the event.
         self.header_keys: tuple[str, ...] = tuple(samples.HEADER_SEEN + mark.event for mark in tap.marks)
         self._budgets = (_Budget(tap.samples_per_s), _Budget(tap.samples_per_s))
+        compared = 0 < tally.route.weight_bp < WEIGHT_BP_MAX
+        rate = tap.failures_per_s if compared else 0.0
+        self._failures = (_Budget(rate), _Budget(rate)) if rate else None
+        self._bytes = (_Budget(_BYTES_PER_S), _Budget(_BYTES_PER_S))
 
     def begin(self, variant: Variant, method: bytes, request_id: bytes, draw: float, now_s: float) -> Specimen | None:
         """A request was assigned: what will be looked at of its answer, if anything. ``draw`` is from [0, 1)."""
-        sampled = draw < self.tap.share and method == b"POST" and self._budgets[variant].take(now_s)
-        if not sampled and not self.marks and not self.tap.ids:
+        share, purposes = self.tap.share, 0
+        if draw < share and method == b"POST" and self._budgets[variant].take(draw / share, now_s):
+            purposes = PREDICTIONS
+        failures = self._failures
+        if (
+            failures is not None
+            and method != b"HEAD"
+            and self._bytes[variant].left(now_s)
+            and failures[variant].take(draw, now_s)
+        ):
+            purposes |= FAILURES
+        if not purposes and not self.marks and not self.tap.ids:
             return None
-        return Specimen(self, variant, request_id, sampled)
+        return Specimen(self, variant, request_id, purposes)
 
     def count(self, variant: Variant, what: str) -> None:
         """Count what became of a sample."""
         counts = self._tally.totals[variant].samples
         counts[what] = counts.get(what, 0) + 1
+
+    def spend(self, variant: Variant, amount: int) -> None:
+        """So many bytes were kept."""
+        self._bytes[variant].spend(amount)
 
     def finish(self, specimen: Specimen) -> None:
         """The answer is whole and relayed."""
@@ -142,58 +200,66 @@ class RouteTap:
             request_id = specimen.request_id
             if not 0 < len(request_id) <= _ID_BYTES_MAX:
                 self.count(variant, "without_id")
-            elif not self._queue.put_served(Served(route, epoch, weight_bp, variant, request_id.decode("latin-1"))):
+            elif not self.queue.put_served(Served(route, epoch, weight_bp, variant, request_id.decode("latin-1"))):
                 self.count(variant, "ids_dropped")
-        if not specimen.sampled:
-            return
-        sample = Sample(
-            route,
-            epoch,
-            weight_bp,
-            variant,
+
+    def sample(self, specimen: Specimen, part: Part) -> Sample:
+        """What is kept of the answer, as it is sent."""
+        tally = self._tally
+        return Sample(
+            tally.route.name,
+            tally.evidence.epoch,
+            tally.evidence.weight_bp,
+            specimen.variant,
             b"".join(specimen.pieces),
             specimen.content_type.decode("latin-1"),
             specimen.encoding.decode("latin-1"),
             specimen.header_length.decode("latin-1"),
+            specimen.purposes,
+            specimen.stream,
+            part,
+            specimen.cut,
         )
-        if not self._queue.connected:
-            self.count(variant, "away")
-        else:
-            self.count(variant, "taken" if self._queue.put(sample) else "dropped")
 
 
 class Specimen:
     """What is kept of one answer while it is relayed. ``marked`` has a bit for each of the route's marks."""
 
     __slots__ = (
+        "_limit",
         "_route_tap",
+        "_streamed",
         "answered",
         "body_bytes",
         "content_type",
+        "cut",
         "encoding",
         "header_length",
+        "kept_bytes",
         "marked",
         "pieces",
+        "purposes",
         "request_id",
-        "sampled",
+        "stream",
         "variant",
     )
 
-    def __init__(self, route_tap: RouteTap, variant: Variant, request_id: bytes, sampled: bool) -> None:
+    def __init__(self, route_tap: RouteTap, variant: Variant, request_id: bytes, purposes: int) -> None:
         self._route_tap = route_tap
         self.variant = variant
         self.request_id = request_id
-        self.sampled = sampled
-        self.answered = False
+        self.purposes = purposes
+        self.answered = self.cut = self._streamed = False
         self.pieces: list[bytes] = []
-        self.body_bytes = 0
+        self.body_bytes = self.kept_bytes = self._limit = self.stream = 0
         self.content_type = self.encoding = self.header_length = b""
         self.marked = 0
 
     def head(self, status: int, lines: list[bytes]) -> None:
         """The response's head; ``lines`` together are the fields as they are passed on."""
         self.answered = 200 <= status < 300
-        self.sampled = self.sampled and self.answered and status not in (204, 205)
+        if not self.answered or status in _NO_BODY:
+            self.purposes = 0
         if not self.answered:
             return
         marks = self._route_tap.marks
@@ -203,13 +269,14 @@ class Specimen:
             if name == b"content-type":
                 self.content_type = value
             elif name == b"content-encoding":
-                self.encoding = value
+                # Several lines are one list.
+                self.encoding = self.encoding + b"," + value if self.encoding else value
             elif name == b"inference-header-content-length":
                 self.header_length = value
             if marks:
                 self._mark(name, value)
-        if self.sampled and self.content_type.partition(b";")[0].strip().lower() in _STREAMS:
-            self._give_up("streamed")
+        if self.purposes:
+            self._bound(family_of(self.content_type.decode("latin-1")))
 
     def _mark(self, name: bytes, value: bytes) -> None:
         for index, (_, header, wanted) in enumerate(self._route_tap.marks):
@@ -218,29 +285,86 @@ class Specimen:
                 if wanted is None or wanted in [part.strip() for part in value.split(b",")]:
                     self.marked |= 1 << index
 
+    def _bound(self, family: str) -> None:
+        """How much of the body is kept."""
+        self._streamed = family in _STREAMS
+        if self._streamed:
+            self._limit = _STREAM_BYTES_MAX
+            if self.purposes & PREDICTIONS:
+                self._give_up(PREDICTIONS, "streamed")
+        else:
+            self._limit = _WHOLE_BYTES_MAX if family in _READ else _HEAD_BYTES
+            if self.purposes & PREDICTIONS:
+                self._limit = self._route_tap.tap.body_bytes_max
+
     def body(self, piece: bytes) -> None:
         """A piece of the body."""
-        if self.sampled:
-            self.body_bytes += len(piece)
-            if self.body_bytes > self._route_tap.tap.body_bytes_max:
-                self._give_up("too_large")
-            else:
-                self.pieces.append(piece)
+        if not self.purposes or self.cut:
+            return
+        self.body_bytes += len(piece)
+        if self.body_bytes > self._limit:
+            self._too_long(piece)
+            return
+        self.pieces.append(piece)
+        self.kept_bytes += len(piece)
+        if self.purposes & FAILURES:
+            self._route_tap.spend(self.variant, len(piece))
+        if self._streamed and self.kept_bytes >= _PART_BYTES:
+            self._send(Part.MORE)
 
-    def _give_up(self, why: str) -> None:
-        self.sampled = False
-        self.pieces.clear()
+    def _too_long(self, piece: bytes) -> None:
+        if self.purposes & PREDICTIONS:
+            self._give_up(PREDICTIONS, "too_large")
+        self.cut = True
+        if not self.purposes:
+            self.pieces.clear()
+        elif self._streamed:
+            self._send(Part.LEFT)
+        else:
+            self.pieces.append(piece[: max(0, _HEAD_BYTES - self.kept_bytes)])
+
+    def _give_up(self, purpose: int, why: str) -> None:
+        self.purposes &= ~purpose
         self._route_tap.count(self.variant, why)
+
+    def _send(self, part: Part) -> None:
+        """Send what is kept, and keep nothing of it."""
+        queue, first = self._route_tap.queue, self.stream == 0
+        if part is Part.MORE and first:
+            self.stream, part = queue.next_stream(), Part.FIRST
+        put = queue.connected and queue.put(self._route_tap.sample(self, part))
+        self.pieces.clear()
+        self.kept_bytes = 0
+        if part not in _MORE or not put:
+            result = "taken" if put else "dropped" if queue.connected else "away"
+            self._route_tap.count(self.variant, result)
+            self.purposes = 0
+        if not put and not first:
+            queue.lose(self._route_tap.sample(self, Part.LOST))
 
     def finish(self) -> None:
         """The answer is whole."""
         if self.answered:
             self._route_tap.finish(self)
+            if self.purposes:
+                self._send(Part.ENDED)
+
+    def leave(self) -> None:
+        """The answer ends before its time: its client left, or the backend broke off."""
+        if self.answered and self.purposes & FAILURES:
+            self.purposes = FAILURES
+            self._send(Part.LEFT)
 
 
 def tap_of(route: Route, tally: RouteTally, queue: SampleQueue) -> RouteTap | None:
     """The route's tap; None where there is nothing to compare."""
-    return None if route.tap is None or route.canary is None else RouteTap(tally, route.tap, queue)
+    tap = route.tap
+    if tap is None or route.canary is None:
+        return None
+    idle = not 0 < route.weight_bp < WEIGHT_BP_MAX
+    if idle and not tap.share and not tap.ids and not tap.marks:
+        return None
+    return RouteTap(tally, tap, queue)
 
 
 class SampleLink:

@@ -9,6 +9,7 @@ workers send.
 from __future__ import annotations
 
 import asyncio
+import enum
 
 import msgspec
 
@@ -23,8 +24,31 @@ SOCKET_NAME = "inspector.sock"
 HEADER_SEEN = "header:"
 
 
+# What an answer was sampled for (`Sample.purposes`): its predictions, and failures inside of it.
+PREDICTIONS, FAILURES = 1, 2
+
+
+class Part(enum.IntEnum):
+    """Which part of an answer a sample is, and how the answer ended.
+
+    ``ENDED`` ended well; ``FIRST`` and ``MORE`` are the beginning and the middle of a stream, of which more follows;
+    ``LEFT`` is as much as there was when the client left, the backend broke off, or the limit of what is read was
+    reached; ``LOST`` says that a part of the stream was dropped on the way, so that nothing can be said of it.
+    """
+
+    ENDED = 0
+    MORE = 1
+    LEFT = 2
+    LOST = 3
+    FIRST = 4
+
+
 class Sample(msgspec.Struct, frozen=True, array_like=True):
-    """A response that was relayed whole, from the variant that its request was assigned to."""
+    """An answer of the variant that its request was assigned to, or a part of one.
+
+    ``stream`` is 0, or a number that the parts of one streamed answer have in common. ``cut``: ``body`` is only the
+    beginning of what was relayed.
+    """
 
     route: str
     epoch: int
@@ -34,6 +58,10 @@ class Sample(msgspec.Struct, frozen=True, array_like=True):
     content_type: str
     encoding: str
     header_length: str
+    purposes: int = PREDICTIONS
+    stream: int = 0
+    part: Part = Part.ENDED
+    cut: bool = False
 
 
 class Served(msgspec.Struct, frozen=True, array_like=True):
@@ -84,12 +112,28 @@ class Heard(msgspec.Struct, frozen=True, tag=True):
     seq: int
 
 
+class Example(msgspec.Struct, frozen=True, array_like=True):
+    """What was met last of a kind, and under which epoch."""
+
+    epoch: int
+    text: str
+
+
+class AnswersRead(msgspec.Struct, array_like=True):
+    """What was found in one variant's answers: how many were read, failures by kind, unread ones by reason."""
+
+    read: int = 0
+    failures: dict[str, int] = msgspec.field(default_factory=dict)
+    unread: dict[str, int] = msgspec.field(default_factory=dict)
+    examples: dict[str, Example] = msgspec.field(default_factory=dict)
+
+
 class Inspected(msgspec.Struct, frozen=True, tag=True):
     """All the inspector knows.
 
     ``results`` counts samples by route and what became of them, ``labels`` business events by route, name and result;
     ``meanings`` says in words what each slot of a route's mix stands for; ``watched`` which outputs are compared, and
-    what cannot be judged.
+    what cannot be judged; ``answers`` what was found in stable's and in the canary's answers, by route.
     """
 
     report: Report
@@ -97,6 +141,7 @@ class Inspected(msgspec.Struct, frozen=True, tag=True):
     labels: dict[str, dict[str, dict[str, int]]]
     meanings: dict[str, dict[str, str]]
     watched: dict[str, Watched] = {}
+    answers: dict[str, tuple[AnswersRead, AnswersRead]] = {}
 
 
 ToInspector = Batch | Watching | Labels | Heard

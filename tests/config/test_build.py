@@ -9,6 +9,7 @@ import pytest
 
 from gateway.config import GatewayConfig, analysis_spec, load, plan, routing_table
 from gateway.config.shape import keys
+from gateway.config.watching import needs_inspector, watched
 from gateway.core.analysis.spec import ROUTE_DEFAULT
 from gateway.core.analysis.types import (
     EventSpec,
@@ -20,15 +21,18 @@ from gateway.core.analysis.types import (
     Unit,
     Worse,
 )
+from gateway.core.predictions.settings import RouteWatch
 from gateway.core.rollout.types import OnDeadline, Plan, Step
 from gateway.core.traffic.router import Router
 from gateway.core.traffic.table import (
     Backend,
     Endpoint,
+    Mark,
     Rescue,
     Route,
     RoutingTable,
     Sticky,
+    Tap,
     Timeouts,
 )
 from gateway.runtime.settings import AccessLogSettings, HeaderPolicy
@@ -43,6 +47,9 @@ routes:
     stable: v1
     canary: v2
 """
+TAP = Tap(share=0.0, failures_per_s=50.0)
+UNREAD = EventSpec("unread", Mode.ADVISE)
+DEFAULT = msgspec.structs.replace(ROUTE_DEFAULT, events=(EventSpec("model_errors", Mode.AUTO, guarded=True), UNREAD))
 
 
 def config_of(directory: Path, text: str) -> GatewayConfig:
@@ -55,13 +62,13 @@ def test_defaults_are_those_of_the_core(tmp_path: Path) -> None:
     config = config_of(tmp_path, MINIMAL)
     assert routing_table(config) == RoutingTable(
         epoch=1,
-        routes=(Route(name="model", path_prefix="/", stable="v1", canary="v2", salt="model"),),
+        routes=(Route(name="model", path_prefix="/", stable="v1", canary="v2", salt="model", tap=TAP),),
         backends={
             "v1": Backend("v1", (Endpoint("h", 80),)),
             "v2": Backend("v2", (Endpoint("h", 443, tls=True), Endpoint("::1", 8002))),
         },
     )
-    assert analysis_spec(config.routes[0]) == ROUTE_DEFAULT
+    assert analysis_spec(config.routes[0]) == DEFAULT
     assert plan(config.routes[0]) == Plan(tuple(Step(weight_bp) for weight_bp in (100, 500, 2500, 5000)))
 
 
@@ -69,7 +76,7 @@ def test_partial_sections_keep_the_cores_other_defaults(tmp_path: Path) -> None:
     analysis = "{errors: {mode: advise}, client_errors: {margin_ratio: 2}, overload: {}, latency: {slice_s: 2}}"
     config = config_of(tmp_path, f"{MINIMAL}    analysis: {analysis}\n    timeouts: {{idle_s: 5}}\n")
     assert analysis_spec(config.routes[0]) == msgspec.structs.replace(
-        ROUTE_DEFAULT,
+        DEFAULT,
         errors=RateSpec(mode=Mode.ADVISE),
         client_errors=RateSpec(margin_ratio=2.0),
         latency=LatencySpec(slice_s=2.0),
@@ -80,7 +87,7 @@ def test_partial_sections_keep_the_cores_other_defaults(tmp_path: Path) -> None:
 def test_every_key_of_the_analysis_arrives(tmp_path: Path) -> None:
     analysis = (
         "{alpha_sample_ratio: 0.001, burst_s: 0, overload: {mode: off}, latency: {slo_ms: [50, 200.5]},"
-        " duration: {mode: advise},"
+        " duration: {mode: advise}, model_errors: {mode: advise, margin_delta: 0.05, share: 0.5, samples_per_s_max: 7},"
         " events: [{name: clicked, header: X-Clicked, mode: advise, worse: different,"
         " tolerance_ratio: 1.1, tolerance_delta: 0.02, margin_ratio: 2, margin_delta: 0.1, share: 0.5,"
         " unit: slice, slice_s: 2}],"
@@ -89,16 +96,30 @@ def test_every_key_of_the_analysis_arrives(tmp_path: Path) -> None:
     )
     config = config_of(tmp_path, f"{MINIMAL}    analysis: {analysis}\n")
     assert analysis_spec(config.routes[0]) == msgspec.structs.replace(
-        ROUTE_DEFAULT,
+        DEFAULT,
         alpha_sample_ratio=0.001,
         burst_s=0.0,
         overload=RateSpec(mode=Mode.OFF),
         latency=LatencySpec(slo_us=(50_000, 200_500)),
         duration=LatencySpec(mode=Mode.ADVISE),
-        events=(EventSpec("clicked", Mode.ADVISE, Worse.DIFFERENT, 1.1, 0.02, 2.0, 0.1, 0.5, Unit.SLICE, 2.0),),
+        events=(
+            EventSpec("clicked", Mode.ADVISE, Worse.DIFFERENT, 1.1, 0.02, 2.0, 0.1, 0.5, Unit.SLICE, 2.0),
+            EventSpec("model_errors", Mode.ADVISE, margin_delta=0.05, share=0.5, guarded=True),
+            UNREAD,
+        ),
         guardrails=(GuardrailSpec("nan", 0.01), GuardrailSpec("latency", 0.02, 1_500, share=1.0)),
         shares=MetricShares(errors=0.25),
     )
+    assert routing_table(config).route("model").tap == Tap(0.0, marks=(Mark("clicked", "x-clicked"),), failures_per_s=7)
+
+
+def test_without_model_errors_no_answer_is_read(tmp_path: Path) -> None:
+    config = config_of(tmp_path, f"{MINIMAL}    analysis: {{model_errors: {{mode: off}}}}\n")
+    assert analysis_spec(config.routes[0]) == ROUTE_DEFAULT
+    assert routing_table(config).route("model").tap is None
+    assert watched(config) == {} and not needs_inspector(config)
+    assert watched(config_of(tmp_path, MINIMAL)) == {"model": RouteWatch(failures=True)}
+    assert needs_inspector(config_of(tmp_path, MINIMAL.replace("    canary: v2\n", ""))), "a canary may come later"
 
 
 def test_the_split_is_not_checked_where_sessions_stick(tmp_path: Path) -> None:
@@ -130,6 +151,7 @@ def test_every_value_arrives_in_its_unit(tmp_path: Path) -> None:
         sticky=Sticky(cookie="Session"),
         salt="model",
         rescue=Rescue(replayable=False, body_bytes_max=0, file_bytes_max=5, budget_percent=12.5, budget_burst=3),
+        tap=TAP,
     )
     assert Router(table).match(b"A.EXAMPLE:8080", b"/v2/x") == table.route("model")
     assert analysis_spec(config.routes[0]).latency == LatencySpec(tolerance_us=250, margin_us=7000, quantiles=(0.9,))

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from gateway.control.inspection import Inspection
 from gateway.control.observer import Observer
-from gateway.core.analysis import Analysis, Finding, Verdict
+from gateway.core.analysis import Analysis, AnalysisSpec, EventSpec, Finding, Look, Mode, Verdict
 from gateway.core.errors import ConflictError, NotFoundError
 from gateway.core.predictions.events import WatchSettings
 from gateway.core.predictions.labels import LabelSettings
@@ -17,12 +17,18 @@ from gateway.core.predictions.settings import RouteWatch
 from gateway.runtime.samples import Label
 from tests.support.control import ManualClock
 
+NO_EVENTS = AnalysisSpec()
+
 
 def passed(*deciding: str, advising: str = "errors") -> Analysis:
     """A pass by these metrics."""
     findings = [Finding(metric, Verdict.PASS, "", True, 0.0, 9.0, 0, 1000, 0, 100) for metric in deciding]
     advice = Finding(advising, Verdict.PASS, "", False, 0.0, 9.0, 0, 1000, 0, 100)
     return Analysis(Verdict.PASS, "proven", (), (*findings, advice), 0.0, 4.6, 3.0, 1000, 100)
+
+
+def judged(inspection: Inspection, route: str, analysis: Analysis, spec: AnalysisSpec = NO_EVENTS) -> Analysis:
+    return inspection.judged(route, Look.of(analysis), spec, 1).analysis
 
 
 PASS = passed("errors", "class_4", "click")
@@ -43,20 +49,32 @@ def inspection(clock: ManualClock) -> Inspection:
 
 
 def test_a_pass_stands_only_while_answers_are_looked_at(inspection: Inspection, clock: ManualClock) -> None:
-    assert inspection.hold("looked-at", PASS) == PASS
+    assert judged(inspection, "looked-at", PASS) == PASS
     clock.now_s += 3.5
-    held = inspection.hold("looked-at", PASS)
+    held = judged(inspection, "looked-at", PASS)
     assert held.verdict is Verdict.UNDECIDED and "the inspector is away" in held.reason
-    assert inspection.hold("labelled", passed("click")).verdict is Verdict.UNDECIDED
-    assert inspection.hold("other", PASS) == PASS
+    assert judged(inspection, "labelled", passed("click")).verdict is Verdict.UNDECIDED
+    assert judged(inspection, "other", PASS) == PASS
     for alone in (passed("errors"), passed("errors", advising="class_4")):
-        assert inspection.hold("looked-at", alone) == alone
+        assert judged(inspection, "looked-at", alone) == alone
+
+
+def test_without_an_inspector_failures_inside_of_answers_hold_a_pass(clock: ManualClock) -> None:
+    inspection = Inspection(Path("/nowhere"), {"r": RouteWatch(failures=True)}, Observer(), clock)
+    alone = passed("errors", advising="model_errors")
+    for mode, held in ((Mode.AUTO, True), (Mode.DECIDE, True), (Mode.ADVISE, False)):
+        clock.now_s = 1.0
+        spec = AnalysisSpec(events=(EventSpec("model_errors", mode),))
+        inspection._heard_s = 0.0  # noqa: SLF001  # as if it had just reported
+        assert judged(inspection, "r", alone, spec) == alone
+        clock.now_s += 3.5
+        assert (judged(inspection, "r", alone, spec).verdict is Verdict.UNDECIDED) is held
 
 
 @pytest.mark.parametrize("verdict", [verdict for verdict in Verdict if verdict is not Verdict.PASS])
 def test_every_other_verdict_stands(inspection: Inspection, clock: ManualClock, verdict: Verdict) -> None:
     clock.now_s += 3600.0
-    assert inspection.hold("looked-at", replace(PASS, verdict=verdict)).verdict is verdict
+    assert judged(inspection, "looked-at", replace(PASS, verdict=verdict)).verdict is verdict
 
 
 def test_labels_are_taken_only_for_events_that_expect_them_and_by_somebody(inspection: Inspection) -> None:

@@ -276,7 +276,7 @@ def _take(state: AnalysisState, evidence: Evidence) -> AnalysisState:
         },
         events={
             event.name: rates.take_event(
-                state.events[event.name], event, arrivals, live, needed[event.name], at_s, every_s
+                state.events[event.name], event, arrivals, live, needed[event.name], at_s, every_s, spec.burst_s
             )
             for event in spec.events
             if event.name in state.events

@@ -211,11 +211,19 @@ def take_event(
     needed: float,
     at_s: float = 0.0,
     every_s: float = 0.0,
+    burst_s: float = 0.0,
 ) -> RatesState:
     """The same for one labelled event, of its own trials."""
     parts = {arrival.epoch: labelled(arrival, spec.name) for arrival in arrivals}
     tests = directions_of(spec)
-    return advance(state, tests, parts, live, (needed,) * len(tests), at_s, every_s)
+    after = advance(state, tests, parts, live, (needed,) * len(tests), at_s, every_s)
+    if not spec.guarded or not burst_s:
+        return after
+    seen, tolerance = summed(parts, 0), tolerance_of(spec.rate)
+    guarded = [
+        msgspec.structs.replace(m, bursts=bursts.take(m.bursts, seen, at_s, burst_s, tolerance)) for m in after.metrics
+    ]
+    return msgspec.structs.replace(after, metrics=tuple(guarded))
 
 
 def advance(

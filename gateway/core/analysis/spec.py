@@ -103,7 +103,8 @@ class EventSpec(msgspec.Struct, frozen=True, cache_hash=True):
     p_s + tolerance_delta)``, passed on proof of one below ``max(margin_ratio * p_s, p_s + margin_delta)``. "lower" is
     the same with the arms exchanged (``p_s`` above ``max(ratio * p_c, p_c + delta)``). "different" convicts either
     way, and passes on proof of both. ``share`` is the metric's part of alpha_rollback, relative to the others'
-    (MetricShares). ``unit`` "slice" takes ``slice_s`` seconds as one vote, for events that come in bursts.
+    (MetricShares). ``unit`` "slice" takes ``slice_s`` seconds as one vote, for events that come in bursts; ``guarded``
+    counts those that come together as about one, as failures are counted (bursts.py).
     Events of one ``group`` share the answers out among them (silence.py).
     """
 
@@ -118,6 +119,7 @@ class EventSpec(msgspec.Struct, frozen=True, cache_hash=True):
     unit: Unit = Unit.REQUEST
     slice_s: float = 1.0
     group: str = ""
+    guarded: bool = False
 
     def __post_init__(self) -> None:
         """Raise InvalidValueError for a name that is none (or taken), or numbers outside their domain."""

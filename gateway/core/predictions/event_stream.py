@@ -9,7 +9,9 @@ Rules:
 3. An event tells of an error when it is named so (`ERROR_EVENTS`) or when its data are an error object (failures.py).
    Of a stream the first error is its example; what follows is not read.
 4. Only a stream that came to its end can lack one: *cut* is one that ends within an event or a line, *no_events* one
-   without any event, *unfinished* one without any of the signs that the model came to an end (`_is_last`).
+   without any event, *unfinished* one without any of the signs that the model came to an end (`_ENDING`).
+5. Most events of a stream say nothing of an error or an end. Where no word of those is in a window of the bytes, only
+   the events that its borders cut are taken apart.
 """
 
 from __future__ import annotations
@@ -18,7 +20,6 @@ import re
 
 from gateway.core.predictions.failures import (
     CUT,
-    EMPTY,
     ERROR,
     EVENTS,
     INVALID,
@@ -32,17 +33,29 @@ from gateway.core.predictions.failures import (
     problem,
 )
 
-LINE_BYTES_MAX = 64 * 1024
+LINE_BYTES_MAX = 16 * 1024
 ERROR_EVENTS = frozenset((b"error", b"exception", b"failed", b"response.failed", b"response.error"))
+# What is as long as this may have been cut.
+_LONG_BYTES = LINE_BYTES_MAX // 2
+_WINDOW_BYTES = 2048
 _LAST_EVENTS = frozenset((b"done", b"end", b"complete", b"completed", b"message_stop", b"response.completed", b"close"))
 _DONE = b"[DONE]"
 _BOM = b"\xef\xbb\xbf"
-# Without one of these words, data need not be parsed to know that they are no error.
-_SUSPECT = re.compile(rb"[eE]rror|xception|NaN|Infinity|failed|failure|success")
+# Without one of these words, data need not be parsed to know that they are no error. Each is looked for by itself: that
+# takes a tenth of the time of one expression for all.
+_SUSPECT = (b"rror", b"RROR", b"xception", b"NaN", b"Infinity", b"ailed", b"FAILED", b"failure", b"success")
+_ENDING = (_DONE, b'eason":"', b'eason": "', b'eason" :', b'"done', b'"is_final', b'"finished', b'"generated_text')
+_NAMED = re.compile(
+    rb"event: ?(?:error|exception|failed|response\.|done|end|complete|message_stop|close)", re.IGNORECASE
+)
 _FINISHED = re.compile(
     rb'"(?:finish_reason|stop_reason|finishReason|done_reason)"\s*:\s*"|"(?:done|is_final|finished|generated_text)"\s*:\s*(?:true|")'
 )
 _FINISHED_WRONG = re.compile(rb'"finish_?[rR]eason"\s*:\s*"error"')
+
+
+def _has(text: bytes, words: tuple[bytes, ...]) -> bool:
+    return any(word in text for word in words)
 
 
 class _Lines:
@@ -87,13 +100,13 @@ class StreamReader:
         self._units = 0
         self._finished = False
         self._kind = self._example = ""
-        self._bytes = 0
 
     def feed(self, piece: bytes) -> None:
         """The next piece."""
-        self._bytes += len(piece)
-        if self._kind == ERROR:
-            return
+        if self._kind != ERROR:
+            self._feed(piece)
+
+    def _feed(self, piece: bytes) -> None:
         for line in self._lines.feed(piece):
             self._line(line)
 
@@ -125,15 +138,14 @@ class StreamReader:
         """The data of one event, or one line."""
         if text.startswith(b"[ERROR]"):
             self._wrong(ERROR, excerpt(text))
-        elif _SUSPECT.search(text) and text[:1] in (b"{", b"["):
-            if len(text) >= LINE_BYTES_MAX:
-                if head_is_error(text):
-                    self._wrong(ERROR, excerpt(text))
-            elif found := problem(text):
+        elif text[:1] in (b"{", b"[") and _has(text, _SUSPECT):
+            cut = len(text) >= _LONG_BYTES
+            if found := problem(text):
                 self._wrong(*found)
-            elif _FINISHED_WRONG.search(text) and msgspec_json(text):
+            elif (cut and head_is_error(text)) or (_FINISHED_WRONG.search(text) and msgspec_json(text)):
                 self._wrong(ERROR, excerpt(text))
-        self._finished = self._finished or text.strip() == _DONE or _FINISHED.search(text) is not None
+        if not self._finished and _has(text, _ENDING):
+            self._finished = text.strip() == _DONE or _FINISHED.search(text) is not None
 
 
 class EventReader(StreamReader):
@@ -160,6 +172,18 @@ class EventReader(StreamReader):
         elif field == b"event":
             self._name = value.removeprefix(b" ")[:100]
 
+    def _feed(self, piece: bytes) -> None:
+        """As above; events in the middle of a window that has no notable word are passed over (rule 5)."""
+        for start in range(0, len(piece), _WINDOW_BYTES):
+            window = piece[start : start + _WINDOW_BYTES]
+            blank = b"\n\n" if b"\n\n" in window else b"\r\n\r\n"
+            first, last = window.find(blank), window.rfind(blank)
+            if first < last and not (_has(window, _SUSPECT) or _has(window, _ENDING) or _NAMED.search(window)):
+                super()._feed(window[: first + len(blank)])
+                self._units += b"\ndata" in window[first + 1 : last]
+                window = window[last + len(blank) :]
+            super()._feed(window)
+
     def _dispatch(self) -> None:
         name, data = self._name, b"\n".join(self._data)
         if self._data or name:
@@ -182,7 +206,7 @@ class EventReader(StreamReader):
             self._example = "a stream without any event"
             return {NO_EVENTS}
         if not self._finished:
-            self._example = f"a stream of {self._units} events without an end such as [DONE]"
+            self._example = "a stream of events without an end such as [DONE]"
             return {UNFINISHED}
         return set()
 
@@ -197,13 +221,13 @@ class LinesReader(StreamReader):
         if not text:
             return
         self._units += 1
-        if len(text) < LINE_BYTES_MAX and text[:1] in (b"{", b"[") and not text.endswith((b"}", b"]")):
+        if len(text) < _LONG_BYTES and text[:1] in (b"{", b"[") and not text.endswith((b"}", b"]")):
             self._wrong(INVALID, excerpt(text))
         self._look(text)
 
     def _ending(self) -> set[str]:
         rest = self._lines.rest.strip()
-        if rest and len(rest) < LINE_BYTES_MAX:
+        if rest and len(rest) < _LONG_BYTES:
             if msgspec_json(rest) is None:
                 self._example = f"it ends within a line: {excerpt(rest)}"
                 return {CUT}
@@ -212,7 +236,7 @@ class LinesReader(StreamReader):
                 return {self._kind}
         if not self._units:
             self._example = "a stream without any line"
-            return {NO_EVENTS if self._bytes else EMPTY}
+            return {NO_EVENTS}
         if not self._finished:
             self._example = f'{self._units} lines without an end such as {{"done": true}}'
             return {UNFINISHED}

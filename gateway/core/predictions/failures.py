@@ -12,7 +12,8 @@ Rules, for JSON (a whole answer, one line of JSON lines, or the data of one even
    (`_RESULTS`) has one.
 4. JSON that Python alone can read, because of NaN or Infinity, has *NaN*; other JSON that is none is *invalid*, unless
    each of its lines is JSON (JSON lines under the wrong name).
-5. An answer without a byte is *empty*; ``[]``, ``{}``, ``null`` and empty results say *nothing*.
+5. ``[]``, ``{}``, ``null`` and empty results say *nothing*. An answer without a byte is what the metric `empty_body`
+   counts, of all answers; here it is no failure.
 6. Of an answer whose beginning alone is at hand, the first members are read; what cannot be told is no failure.
 
 What is said of an answer that is no JSON: its family (`family_of`), and whether it has a byte. Which of these kinds
@@ -27,10 +28,17 @@ from typing import Any
 
 import msgspec
 
-ERROR, INVALID, NAN, EMPTY, NOTHING = "error", "invalid_json", "nan", "empty", "no_results"
+ERROR, INVALID, NAN, NOTHING = "error", "invalid_json", "nan", "no_results"
 CUT, NO_EVENTS, UNFINISHED, PAGE = "cut_stream", "no_events", "unfinished", "page"
-KINDS = (ERROR, INVALID, NAN, EMPTY, NOTHING, CUT, NO_EVENTS, UNFINISHED, PAGE)
+KINDS = (ERROR, INVALID, NAN, NOTHING, CUT, NO_EVENTS, UNFINISHED, PAGE)
 """What may be wrong with an answer, the worst first."""
+
+MODEL_ERRORS, UNREAD_ANSWERS = "model_errors", "unread"
+"""The events that sampled answers are trials of: a failure inside of it; it cannot be read."""
+
+UNKNOWN_CODING, BROKEN_CODING, TOO_LARGE = "unknown_coding", "broken_coding", "too_large"
+UNREAD = (UNKNOWN_CODING, BROKEN_CODING, TOO_LARGE)
+"""Why an answer cannot be read (inspector/decoding.py)."""
 
 JSON, LINES, EVENTS, HTML, TEXT, BINARY = "json", "json lines", "event stream", "html", "text", "binary"
 EXAMPLE_CHARS_MAX = 160
@@ -106,7 +114,7 @@ def read_answer(content_type: str, body: bytes, *, whole: bool = True, cut: bool
     """
     family = family_of(content_type)
     if not body:
-        return Seen(family, frozenset((EMPTY,)), f"an empty body ({_typed(content_type)})") if whole else Seen(family)
+        return Seen(family)
     if family == JSON:
         return _json(body, whole and not cut)
     if family in ("", TEXT):
@@ -182,7 +190,7 @@ def excerpt(body: bytes) -> str:
 def _json(body: bytes, whole: bool) -> Seen:
     text = body.removeprefix(_BOM).strip()
     if not text:
-        return Seen(JSON, frozenset((EMPTY,)), "a body of blanks")
+        return Seen(JSON, frozenset((INVALID,)), "a body of blanks")
     if not whole:
         return _failed(ERROR, body) if head_is_error(text) else Seen(JSON)
     read, nan = msgspec_json(text), False

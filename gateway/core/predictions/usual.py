@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from gateway.core.predictions.failures import (
     CUT,
-    EMPTY,
     ERROR,
     HTML,
     INVALID,
@@ -35,7 +34,7 @@ USUAL = 0.9
 RARE = 0.01
 WARM_UP = 50
 PAST_MAX = 2_000
-_UNLESS_USUAL = frozenset((INVALID, NAN, EMPTY, CUT, NO_EVENTS))
+_UNLESS_USUAL = frozenset((INVALID, NAN, CUT, NO_EVENTS))
 _IF_RARE = frozenset((NOTHING, UNFINISHED, PAGE))
 
 

@@ -163,6 +163,8 @@ class Tap(msgspec.Struct, frozen=True):
 
     An answered request is sampled by a coin of ``share`` and at most ``samples_per_s`` times a second in each variant.
     Only bodies up to ``body_bytes_max`` are looked at. ``ids`` reports the ids of requests that may be labelled later.
+    ``failures_per_s``: so many answers a second of each variant are read for failures inside of them, while both
+    variants have traffic (0: none are).
     """
 
     share: float = 1.0
@@ -170,6 +172,7 @@ class Tap(msgspec.Struct, frozen=True):
     body_bytes_max: int = 256 * 1024
     ids: bool = False
     marks: tuple[Mark, ...] = ()
+    failures_per_s: float = 0.0
 
 
 # A client that half-closes does so as it sends; one that leaves, when it has waited. Long enough for a lost packet.

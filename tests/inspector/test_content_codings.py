@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from gateway.core.predictions import decoding
-from gateway.core.predictions.decoding import BROKEN_CODING, TOO_LARGE, UNKNOWN_CODING, Decoder, UnreadError, decoded
+from gateway.core.predictions.failures import BROKEN_CODING, TOO_LARGE, UNKNOWN_CODING, UNREAD
+from gateway.inspector import decoding
+from gateway.inspector.decoding import Decoder, UnreadError, beginning, decoded
 
 TEXT = b'{"outputs": [1, 2, 3]}' * 40
 HALF = len(TEXT) // 2
@@ -101,8 +102,12 @@ def test_raw_deflate_that_looks_like_zlib_is_read() -> None:
 
 def test_a_beginning_is_read_as_far_as_it_goes() -> None:
     for codings, body in (("gzip", gzip.compress(TEXT)), ("deflate", raw_deflate(TEXT)), ("", TEXT)):
-        read = decoded(codings, body[:-9], LIMIT, cut=True)
-        assert len(read) > 20 and TEXT.startswith(read)
+        read, whole = beginning(codings, body[:-9], LIMIT, cut=True)
+        assert len(read) > 20 and TEXT.startswith(read) and not whole
+        assert beginning(codings, body, LIMIT) == (TEXT, True)
+    long = random.Random(0).randbytes(4 * LIMIT).hex().encode()
+    read, whole = beginning("gzip", gzip.compress(long, 1), LIMIT)
+    assert len(read) > LIMIT // 2 and long.startswith(read) and not whole
 
 
 def test_an_empty_body_is_empty_under_any_coding() -> None:
@@ -119,7 +124,7 @@ def test_random_bytes_never_break_out() -> None:
         try:
             decoded(draw.choice(("gzip", "deflate", "gzip, deflate")), body, 1000)
         except UnreadError as error:
-            assert error.reason in decoding.UNREAD, seed
+            assert error.reason in UNREAD, seed
 
 
 @pytest.mark.parametrize(("coding", "package"), [("br", "brotli"), ("zstd", "zstandard")])
@@ -160,4 +165,4 @@ def test_codings_of_packages_are_undone_and_bounded(monkeypatch: pytest.MonkeyPa
             assert caught.value.reason == reason, name
         with pytest.raises(UnreadError):
             decoded(coding, compress(TEXT)[:-3], LIMIT)
-        assert TEXT.startswith(decoded(coding, compress(TEXT)[:-3], LIMIT, cut=True)), name
+        assert TEXT.startswith(beginning(coding, compress(TEXT)[:-3], LIMIT, cut=True)[0]), name

@@ -21,16 +21,15 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from gateway.core.errors import GatewayError
-
-UNKNOWN_CODING, BROKEN_CODING, TOO_LARGE = "unknown_coding", "broken_coding", "too_large"
-UNREAD = (UNKNOWN_CODING, BROKEN_CODING, TOO_LARGE)
-"""Why an answer is not read."""
+from gateway.core.predictions.failures import BROKEN_CODING, TOO_LARGE, UNKNOWN_CODING
 
 _CODINGS_MAX = 4
 _GZIP_BITS, _ZLIB_BITS, _RAW_BITS = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
 _GZIP_MAGIC = b"\x1f\x8b"
 # Kept of a deflated body until it is known in which form it is.
 _PROBE_BYTES = 4096
+# So much is undone at once of a body that may unfold to more than is read.
+_STEP_BYTES = 512
 # Packages that cannot bound their output are fed so little at a time that a piece unfolds to some megabytes at most:
 # a block of zstd needs 4 bytes for 128 KiB, one of brotli as many for 16 MiB.
 _ZSTD_PIECE, _BROTLI_PIECE = 128, 4
@@ -63,6 +62,7 @@ class Decoder:
         names = [name for part in codings.lower().split(",") if (name := part.strip()) not in ("", "identity")]
         if len(names) > _CODINGS_MAX:
             raise UnreadError(UNKNOWN_CODING, f"{len(names)} content codings one upon the other")
+        self.codings = bool(names)
         self._codecs = [_codec(name) for name in reversed(names)]
         self._left = limit
 
@@ -81,13 +81,31 @@ class Decoder:
             codec.end()
 
 
-def decoded(codings: str, body: bytes, limit: int, *, cut: bool = False) -> bytes:
-    """A body with its codings undone; ``cut``: only its beginning is at hand. Raises UnreadError."""
+def decoded(codings: str, body: bytes, limit: int) -> bytes:
+    """A whole body with its codings undone. Raises UnreadError."""
     decoder = Decoder(codings, limit)
     read = decoder.feed(body)
+    decoder.end()
+    return read
+
+
+def beginning(codings: str, body: bytes, limit: int, *, cut: bool = False) -> tuple[bytes, bool]:
+    """As much of a body as can be read within ``limit``, and whether that is all of it. Raises UnreadError.
+
+    ``cut``: only the beginning of the body is at hand.
+    """
+    decoder, read = Decoder(codings, limit), []
+    step = _STEP_BYTES if decoder.codings else max(len(body), 1)
+    for start in range(0, len(body), step):
+        try:
+            read.append(decoder.feed(body[start : start + step]))
+        except UnreadError as error:
+            if error.reason != TOO_LARGE or not read:
+                raise
+            return b"".join(read), False
     if not cut:
         decoder.end()
-    return read
+    return b"".join(read), not cut
 
 
 def _too_large() -> UnreadError:

@@ -1,0 +1,91 @@
+"""What was met in sampled answers, put into the findings that are about it; and what of them keeps a PASS away.
+
+Rules:
+
+1. The finding of `model_errors` says which failures were met, with an example of each; so does the reason for a
+   rollback that it causes. Examples are of this rollout, short, and of the version that they are told of.
+2. What cannot be read convicts nobody. But no canary passes on the readable part of its answers alone: while its share
+   of unread answers is more than `UNREAD_MARGIN` above stable's, PASS is held, and says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from gateway.core.analysis import Analysis, Finding, Look, Verdict
+from gateway.core.predictions.failures import KINDS, MODEL_ERRORS, UNREAD, UNREAD_ANSWERS
+from gateway.core.types import Variant
+from gateway.runtime.samples import AnswersRead
+
+UNREAD_MARGIN = 0.1
+_KINDS_OF = {MODEL_ERRORS: KINDS, UNREAD_ANSWERS: UNREAD}
+WORDS = {
+    "error": "an error in the answer",
+    "invalid_json": "no valid JSON",
+    "nan": "NaN or infinity in JSON",
+    "no_results": "no results",
+    "cut_stream": "a stream that ends too early",
+    "no_events": "a stream without events",
+    "unfinished": "a stream without its end mark",
+    "page": "a page or plain text in the place of data",
+    "unknown_coding": "a content coding that is not known here",
+    "broken_coding": "a content coding that cannot be undone",
+    "too_large": "a body that unfolds to too much",
+}
+"""What the inspector's kinds and reasons mean."""
+
+
+def with_examples(look: Look, answers: Sequence[AnswersRead] | None, first_epoch: int) -> Look:
+    """The look, its findings with examples out of ``answers`` of epochs from ``first_epoch`` on (rule 1)."""
+    if answers is None or not any(part.examples for part in answers):
+        return look
+    # They are read now: a later look at this verdict tells what it was based on.
+    said = {metric: _examples(kinds, answers, first_epoch) for metric, kinds in _KINDS_OF.items()}
+    blamed = said[MODEL_ERRORS] if MODEL_ERRORS in look.causes else ""
+
+    def tell() -> Analysis:
+        found = look.analysis
+        findings = tuple(_with(finding, said.get(finding.metric, "")) for finding in found.findings)
+        return msgspec.structs.replace(found, findings=findings, reason=found.reason + blamed)
+
+    return Look(look.verdict, look.reason + blamed, look.causes, look.canary_requests, tell)
+
+
+def unread_hold(analysis: Analysis) -> str:
+    """Why a PASS is held for what cannot be read (rule 2); "" when it is not."""
+    finding = next((one for one in analysis.findings if one.metric == UNREAD_ANSWERS), None)
+    if finding is None or finding.canary_rate is None:
+        return ""
+    if finding.canary_rate - (finding.stable_rate or 0.0) <= UNREAD_MARGIN:
+        return ""
+    stable, canary = (f"{100 * (rate or 0.0):.3g} %" for rate in (finding.stable_rate, finding.canary_rate))
+    return (
+        f"{canary} of the canary's sampled answers cannot be read, against {stable} of stable's: the others alone prove"
+        " nothing, see the finding `unread`"
+    )
+
+
+def held(analysis: Analysis, reason: str) -> Analysis:
+    """The analysis, undecided for this reason."""
+    reason = f"{reason}; before that: {analysis.reason}"
+    return msgspec.structs.replace(analysis, verdict=Verdict.UNDECIDED, reason=reason)
+
+
+def _with(finding: Finding, said: str) -> Finding:
+    return msgspec.structs.replace(finding, reason=finding.reason + said) if said else finding
+
+
+def _examples(kinds: Sequence[str], answers: Sequence[AnswersRead], first_epoch: int) -> str:
+    parts = []
+    for variant in (Variant.CANARY, Variant.STABLE):
+        examples = answers[variant].examples
+        met = [
+            f"{WORDS[kind]} ({examples[kind].text})"
+            for kind in kinds
+            if kind in examples and examples[kind].epoch >= first_epoch
+        ]
+        if met:
+            parts.append(f"; {variant.label}: {', '.join(met)}")
+    return "".join(parts)

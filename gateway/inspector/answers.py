@@ -1,0 +1,130 @@
+"""One route's sampled answers, read for failures inside of them. No I/O; told of each part as it comes.
+
+Rules:
+
+1. Each sampled answer is read once, as far as it is at hand: it is a trial of `MODEL_ERRORS`, and it happened when the
+   answer has a failure that counts on this route (usual.py).
+2. An answer whose coding cannot be undone is unread: no trial of that, and a yes of `UNREAD_ANSWERS`, of which every
+   answer is a trial. Images and other data need no undoing: that they are there is what can be said of them.
+3. Streams are read as they come, each in bounded memory (event_stream.py), at most `OPEN_MAX` at once. Beyond that no
+   new one is begun, whatever it would say. A stream of which a part was dropped is no trial.
+"""
+
+from __future__ import annotations
+
+from gateway.core.predictions.event_stream import StreamReader, reader_of
+from gateway.core.predictions.failures import (
+    HTML,
+    JSON,
+    MODEL_ERRORS,
+    TEXT,
+    UNREAD_ANSWERS,
+    Seen,
+    family_of,
+    read_answer,
+)
+from gateway.core.predictions.usual import Usual
+from gateway.core.types import Variant
+from gateway.inspector.decoding import Decoder, UnreadError, beginning
+from gateway.runtime.samples import AnswersRead, Example, Part, Sample
+
+OPEN_MAX = 2_000
+_STREAM_BYTES_MAX = 64 << 20
+_WORDS = (JSON, HTML, TEXT, "")
+
+
+class _Stream:
+    """One stream that is under way; ``unread`` says why it cannot be read."""
+
+    def __init__(self, reader: StreamReader, codings: str) -> None:
+        self._reader = reader
+        self._decoder: Decoder | None = None
+        self.unread: UnreadError | None = None
+        try:
+            self._decoder = Decoder(codings, _STREAM_BYTES_MAX)
+        except UnreadError as error:
+            self.unread = error
+
+    def feed(self, piece: bytes) -> None:
+        """The next piece."""
+        if self._decoder is not None and self.unread is None:
+            try:
+                self._reader.feed(self._decoder.feed(piece))
+            except UnreadError as error:
+                self.unread = error
+
+    def seen(self, *, ended: bool) -> Seen:
+        """What was in it. Raises UnreadError."""
+        if self.unread is None and ended and self._decoder is not None:
+            self._decoder.end()
+        if self.unread is not None:
+            raise self.unread
+        return self._reader.seen(ended=ended)
+
+
+class Answers:
+    """One route's answers, and what was found in them: ``found`` of stable's and of the canary's."""
+
+    def __init__(self, decoded_bytes_max: int) -> None:
+        self._limit = decoded_bytes_max
+        self._usual = Usual()
+        self._open: dict[tuple[int, int], _Stream] = {}
+        self.found = (AnswersRead(), AnswersRead())
+
+    def take(self, sample: Sample, source: int) -> list[tuple[str, bool]]:
+        """A part of an answer: what is known by it, as events and whether they happened. ``source``: who tells."""
+        try:
+            seen = self._stream(sample, source) if sample.stream else self._whole(sample)
+        except UnreadError as error:
+            return self.unread(sample, error)
+        return [] if seen is None else self._read(sample, seen)
+
+    def unread(self, sample: Sample, error: UnreadError) -> list[tuple[str, bool]]:
+        """An answer that cannot be read."""
+        found = self.found[sample.variant]
+        found.unread[error.reason] = found.unread.get(error.reason, 0) + 1
+        found.examples[error.reason] = Example(sample.epoch, str(error))
+        return [(UNREAD_ANSWERS, True)]
+
+    def gone(self, source: int) -> None:
+        """No more comes of this source's streams."""
+        for key in [key for key in self._open if key[0] == source]:
+            del self._open[key]
+
+    def _read(self, sample: Sample, seen: Seen) -> list[tuple[str, bool]]:
+        found = self.found[sample.variant]
+        found.read += 1
+        failure = self._usual.failure(seen)
+        if failure is not None:
+            found.failures[failure] = found.failures.get(failure, 0) + 1
+            found.examples[failure] = Example(sample.epoch, seen.example)
+        if sample.variant == Variant.STABLE:
+            self._usual.learn(seen)
+        return [(MODEL_ERRORS, failure is not None), (UNREAD_ANSWERS, False)]
+
+    def _whole(self, sample: Sample) -> Seen:
+        family, ended = family_of(sample.content_type), sample.part is Part.ENDED and not sample.cut
+        reader = reader_of(family)
+        if reader is not None:
+            stream = _Stream(reader, sample.encoding)
+            stream.feed(sample.body)
+            return stream.seen(ended=ended)
+        if family not in _WORDS:
+            return read_answer(sample.content_type, sample.body, whole=ended)
+        body, whole = beginning(sample.encoding, sample.body, self._limit, cut=not ended)
+        return read_answer(sample.content_type, body, whole=ended, cut=not whole)
+
+    def _stream(self, sample: Sample, source: int) -> Seen | None:
+        key = (source, sample.stream)
+        if sample.part is Part.FIRST:
+            reader = reader_of(family_of(sample.content_type))
+            if reader is not None and len(self._open) < OPEN_MAX:
+                self._open[key] = _Stream(reader, sample.encoding)
+        stream = self._open.get(key)
+        if stream is None:
+            return None
+        stream.feed(sample.body)
+        if sample.part in (Part.FIRST, Part.MORE):
+            return None
+        del self._open[key]
+        return None if sample.part is Part.LOST else stream.seen(ended=sample.part is Part.ENDED)

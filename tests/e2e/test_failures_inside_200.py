@@ -1,0 +1,199 @@
+"""Answers that say 200 and mean failure, with default settings: the whole gateway, a route for each kind of canary.
+
+All routes are served by one gateway and judged at the same time. Bodies are of the real thing's shape; what they are
+judged by is found in stable's answers, so that the configuration has no key of its own here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import json
+import random
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.support.backend import Backend, Peer, Script, Seen
+from tests.support.gateway import RunningGateway, config
+
+pytestmark = pytest.mark.anyio
+_PAUSE_S = 0.015
+_TIME_S = 90.0
+
+Body = Callable[[random.Random], tuple[str, bytes, str]]
+
+
+class Case(NamedTuple):
+    """What the two versions of a route answer, as media type, body and coding."""
+
+    stable: Body
+    canary: Body
+
+
+def fixed(media: str, body: bytes, coding: str = "") -> Body:
+    return lambda _: (media, body, coding)
+
+
+def mixed(share: float, rare: Body, usual: Body) -> Body:
+    """``rare`` in this share of the answers."""
+    return lambda draw: (rare if draw.random() < share else usual)(draw)
+
+
+def raw_deflate(data: bytes) -> bytes:
+    made = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    return made.compress(data) + made.flush()
+
+
+def events(*data: str) -> bytes:
+    return "".join(f"data: {part}\n\n" for part in data).encode()
+
+
+TOKENS = [json.dumps({"choices": [{"delta": {"content": f"token {n}"}, "finish_reason": None}]}) for n in range(30)]
+ERROR = json.dumps({"error": {"message": "CUDA out of memory", "type": "server_error", "code": 500}})
+PREDICTED = json.dumps({"predictions": [[0.1, 0.9]]}).encode()
+JSON, STREAM = "application/json", "text/event-stream"
+
+good = fixed(JSON, PREDICTED)
+good_stream = fixed(STREAM, events(*TOKENS, "[DONE]"))
+error_body = fixed(JSON, ERROR.encode())
+image = fixed("image/png", b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 40)
+
+BAD = {
+    "error-in-json": Case(good, error_body),
+    "error-in-a-fifth": Case(good, mixed(0.2, error_body, good)),
+    "one-error-event": Case(good_stream, fixed(STREAM, events(ERROR))),
+    "named-error-event": Case(good_stream, fixed(STREAM, b"event: error\ndata: worker died\n\n")),
+    "error-in-mid-stream": Case(
+        good_stream, mixed(0.2, fixed(STREAM, events(*TOKENS * 10, ERROR, *TOKENS, "[DONE]")), good_stream)
+    ),
+    "empty-body": Case(good, fixed(JSON, b"")),
+    "login-page": Case(good, fixed("text/html; charset=utf-8", b"<!doctype html><title>Sign in</title>")),
+    "not-json": Case(good, fixed(JSON, b"Internal error")),
+    "cut-stream": Case(good_stream, fixed(STREAM, events(*TOKENS)[:-20])),
+    "no-end": Case(good_stream, fixed(STREAM, events(*TOKENS))),
+    "zipped-errors": Case(
+        fixed(JSON, gzip.compress(PREDICTED), "gzip"), fixed(JSON, gzip.compress(ERROR.encode()), "gzip")
+    ),
+}
+GOOD = {
+    "json": Case(good, fixed(JSON, json.dumps({"predictions": [[0.2, 0.8]], "error": None}).encode())),
+    "stream": Case(good_stream, fixed(STREAM, events(*TOKENS[:9], "[DONE]").replace(b"\n", b"\r\n"))),
+    "two-members": Case(good, fixed(JSON, gzip.compress(PREDICTED[:9]) + gzip.compress(PREDICTED[9:]), "gzip")),
+    "raw-deflate": Case(good, fixed(JSON, raw_deflate(PREDICTED), "deflate")),
+    "images": Case(image, image),
+    "both-fail-alike": Case(mixed(0.1, error_body, good), mixed(0.1, error_body, good)),
+    "a-number-named-error": Case(
+        fixed(JSON, b'{"error": 0.02, "predictions": [1.5]}'), fixed(JSON, b'{"error": 0.91, "predictions": [1.4]}')
+    ),
+}
+
+
+garbage = fixed(JSON, b"no gzip", "gzip")
+UNREAD = {"all-unread": Case(good, garbage), "half-unread": Case(good, mixed(0.5, garbage, good))}
+HELD = {"all-unread": "not proven yet: model_errors", "half-unread": "of the canary's sampled answers cannot be read"}
+
+
+def script(body: Body, seed: int) -> Script:
+    draw = random.Random(seed)
+
+    async def answer(_: Seen, peer: Peer) -> None:
+        media, content, coding = body(draw)
+        head = f"HTTP/1.1 200 OK\r\ncontent-type: {media}\r\n" + (f"content-encoding: {coding}\r\n" if coding else "")
+        if media != STREAM:
+            await peer.send(f"{head}content-length: {len(content)}\r\n\r\n".encode() + content)
+            return
+        await peer.send(f"{head}transfer-encoding: chunked\r\n\r\n".encode())
+        for start in range(0, len(content), 700):
+            piece = content[start : start + 700]
+            await peer.send(b"%x\r\n%b\r\n" % (len(piece), piece))
+        await peer.send(b"0\r\n\r\n")
+
+    return answer
+
+
+@contextlib.asynccontextmanager
+async def traffic(url: str, names: list[str]) -> Any:
+    """Two clients for each route, one request after the other."""
+    host, port = url.removeprefix("http://").split(":")
+
+    async def run(name: str) -> None:
+        reader, writer = await asyncio.open_connection(host, int(port), limit=1 << 20)
+        try:
+            while True:
+                writer.write(f"POST /{name} HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{{}}".encode())
+                head = (await reader.readuntil(b"\r\n\r\n")).lower()
+                assert head.startswith(b"http/1.1 200"), head
+                if b"chunked" in head:
+                    while size := int(await reader.readline(), 16):
+                        await reader.readexactly(size + 2)
+                    await reader.readline()
+                else:
+                    await reader.readexactly(int(head.partition(b"content-length:")[2].split(b"\r\n")[0]))
+                await asyncio.sleep(_PAUSE_S)
+        finally:
+            writer.close()
+
+    tasks = [asyncio.create_task(run(name)) for name in names for _ in range(2)]
+    try:
+        yield
+        assert not [task for task in tasks if task.done()], "every request was answered"
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def outcomes(
+    directory: Path, cases: dict[str, Case], held: Mapping[str, str] | None = None, **analysis: Any
+) -> dict[str, dict[str, Any]]:
+    """The rollouts of all cases, by name, when each has ended, or those of ``held`` give this part of a reason."""
+    held = held or {}
+    async with contextlib.AsyncExitStack() as stack:
+        backends: dict[str, Any] = {}
+        routes = []
+        for number, (name, case) in enumerate(cases.items()):
+            for variant, body in (("stable", case.stable), ("canary", case.canary)):
+                backend = await stack.enter_async_context(Backend(script(body, number)))
+                backends[f"{name}.{variant}"] = {"endpoints": [backend.url], "probe": None}
+            base = config("http://x", "http://x", plan={"steps": [{"percent": 50, "min_time_s": 0.5}]})["routes"][0]
+            changes = {"stable": f"{name}.stable", "canary": f"{name}.canary", "analysis": analysis}
+            routes.append(base | changes | {"name": name, "match": {"path_prefix": f"/{name}"}})
+        whole = config("http://x", "http://x") | {"backends": backends, "routes": routes, "workers": 1}
+        gateway = await stack.enter_async_context(RunningGateway(directory, whole))
+        await stack.enter_async_context(traffic(gateway.url, list(cases)))
+        started = {}
+        for name in cases:
+            reply = await gateway.admin.post(f"/api/v1/routes/{name}/rollouts")
+            assert reply.status_code == 201, reply.text
+            started[name] = reply.json()["id"]
+        ended = ("ROLLED_BACK", "PROMOTED")
+        awaited = [one for name, one in started.items() if name not in held]
+        await asyncio.gather(*(gateway.until_phase(one, *ended, timeout_s=_TIME_S) for one in awaited))
+        for name, part in held.items():
+            async with asyncio.timeout(_TIME_S):
+                while part not in (await gateway.rollout(started[name]))["analysis"]["reason"]:
+                    await asyncio.sleep(0.05)
+        return {name: await gateway.rollout(one) for name, one in started.items()}
+
+
+async def test_failures_inside_a_200_roll_back(tmp_path: Path) -> None:
+    views = await outcomes(tmp_path, BAD)
+    for name, view in views.items():
+        assert view["phase"] == "ROLLED_BACK", (name, view)
+        assert view["causes"] == (["empty_body"] if name == "empty-body" else ["model_errors"]), (name, view)
+    assert "CUDA out of memory" in views["error-in-json"]["reason"]
+
+
+async def test_healthy_answers_are_promoted(tmp_path: Path) -> None:
+    views = await outcomes(tmp_path, GOOD | UNREAD, held=HELD, latency={"mode": "advise"})
+    phases = {name: view["phase"] for name, view in views.items()}
+    assert phases == dict.fromkeys(GOOD, "PROMOTED") | dict.fromkeys(HELD, "PROGRESSING")
+    for name in HELD:
+        analysis = views[name]["analysis"]
+        (unread,) = [finding for finding in analysis["findings"] if finding["metric"] == "unread"]
+        assert unread["decides"] is False and "cannot be undone" in unread["reason"], unread
