@@ -8,8 +8,8 @@ import random
 import numpy as np
 import pytest
 
-from gateway.core.analysis import AnalysisState, Evidence, judge
-from gateway.core.analysis.spec import ROUTE_DEFAULT
+from gateway.core.analysis import AnalysisSpec, AnalysisState, Evidence, LatencySpec, Mode, RateSpec, judge
+from gateway.core.analysis.spec import LATENCY_METRICS, RATE_METRICS, ROUTE_DEFAULT
 from gateway.core.analysis.types import Analysis
 from gateway.core.stats import Counts, EpochCounts, bucket_of
 from loadtests.statistics import impatience
@@ -67,3 +67,46 @@ def test_a_version_that_hangs_in_its_streams_is_convicted_by_those_who_leave_it(
 def test_two_versions_that_clients_leave_alike_are_promoted() -> None:
     analysis, second = rollout(0.1, both=True, seconds=400)
     assert analysis.verdict == "PASS", f"after {second} s: {analysis.reason}"
+
+
+def paused(metric: str, slower: float, stalls: tuple[float, float], events: int) -> Analysis:
+    """The verdict on one statistic of streams with events 20 ms apart, or ``slower``; ``stalls``: shares of pauses."""
+    off = {name: LatencySpec(mode=Mode.OFF) for name in LATENCY_METRICS} | {metric: LatencySpec()}
+    rates = dict.fromkeys(RATE_METRICS, RateSpec(mode=Mode.OFF))
+    spec = AnalysisSpec(**off, **rates)  # type: ignore[arg-type]  # specs by name
+    rng, state, entry = np.random.default_rng(5), AnalysisState.fresh(spec), EpochCounts("r", 1, 3_000)
+    for second in range(1, 101):
+        for counts, streams, factor, share in (
+            (entry.stable, 14, 1.0, stalls[0]),
+            (entry.canary, 6, slower, stalls[1]),
+        ):
+            shape = (streams, events)
+            pauses_us = 20_000.0 * factor * rng.lognormal(0.0, 0.3, shape)
+            pauses_us += (rng.random(shape) < share) * rng.uniform(100_000.0, 600_000.0, shape)
+            counts.requests += streams
+            histogram = getattr(counts, metric)
+            for time_us in (pauses_us.max(axis=1) if metric == "gap" else pauses_us.mean(axis=1)).tolist():
+                bucket = bucket_of(int(time_us))
+                histogram[bucket] = histogram.get(bucket, 0) + 1
+        state, analysis = judge(spec, state, Evidence(float(second), (entry,)))
+        if analysis.verdict in ("FAIL", "PASS"):
+            break
+    return analysis
+
+
+@pytest.mark.parametrize(
+    ("slower", "stalls", "events", "gap", "mean"),
+    [
+        (1.0, (0.02, 0.02), 60, "PASS", "PASS"),
+        (4.0, (0.0, 0.0), 60, "FAIL", "FAIL"),
+        # Stalls that both versions have hide slow tokens from the largest pause...
+        (4.0, (0.02, 0.02), 60, "PASS", "FAIL"),
+        # ... and long streams hide one stall from the mean.
+        (1.0, (0.0, 0.0015), 400, "FAIL", "PASS"),
+    ],
+)
+def test_neither_the_largest_pause_nor_the_mean_sees_all(
+    slower: float, stalls: tuple[float, float], events: int, gap: str, mean: str
+) -> None:
+    found = [paused(metric, slower, stalls, events) for metric in ("gap", "time_per_event")]
+    assert [one.verdict for one in found] == [gap, mean], [one.reason for one in found]
