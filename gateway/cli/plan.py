@@ -36,7 +36,7 @@ from gateway.core.analysis.planning import (
     forecast,
 )
 from gateway.core.analysis.proposals import Proposal, proposals
-from gateway.core.analysis.spec import RATE_METRICS
+from gateway.core.analysis.spec import RATE_METRICS, ROUTE_DEFAULT
 from gateway.core.analysis.types import AnalysisSpec, Mode
 from gateway.core.errors import InvalidValueError
 from gateway.core.rollout.types import Plan
@@ -114,7 +114,7 @@ def _question(
 ) -> Question:
     route = _route(options["config"], options["route"])
     ladder = _DEFAULT_PLAN if route is None else build.plan(route)
-    spec = AnalysisSpec() if route is None else budget.for_bake(build.analysis_spec(route), ladder.bake_s)
+    spec = ROUTE_DEFAULT if route is None else budget.for_bake(build.analysis_spec(route), ladder.bake_s)
     base = _number("--base-rate", base_rate)
     return Question(
         requests_per_s=_number("--rate", rate),

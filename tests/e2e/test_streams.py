@@ -127,10 +127,10 @@ async def test_what_only_streams_show_is_rolled_back_and_what_is_fine_is_promote
     def at_random() -> float:
         return rng.expovariate(1 / 1.2)
 
-    # The canary, how long its clients wait, and the metrics that must be named.
+    # The canary, how long its clients wait, and the metrics one or more of which must be named.
     canaries: dict[str, tuple[Script, Callable[[], float], set[str]]] = {
-        "hangs": (stream(hangs=0.3), soon, {"gap"}),
-        "hangs-first": (stream(hangs=0.3, after=0), soon, {"latency"}),
+        "hangs": (stream(hangs=0.3), soon, {"abandoned", "gap"}),
+        "hangs-first": (stream(hangs=0.3, after=0), soon, {"abandoned", "latency"}),
         "late": (stream(first_s=0.3), patient, {"latency"}),
         "slow": (stream(token_s=4 * TOKEN_S), patient, {"gap", "time_per_event"}),
         "fine": (stream(seed=3), at_random, set()),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -35,24 +36,25 @@ def stream(counts: Counts, rng: random.Random, hangs: float, patience_s: float) 
     if left:
         pauses_s = [*pauses_s[: rng.randrange(1, 15)], patience_s]
         counts.enter("abandoned")
+    ended_s = pauses_s[:-1] if left else pauses_s
     for histogram, time_us in (
         (counts.latency, first_us),
         (counts.duration_left if left else counts.duration, first_us + int(1e6 * sum(pauses_s))),
         (counts.gap_left if left else counts.gap, int(1e6 * max(pauses_s))),
-        (counts.time_per_event, int(1e6 * sum(pauses_s[:19]) / 19)),
+        (counts.time_per_event, int(1e6 * sum(ended_s) / len(ended_s))),
     ):
         bucket = bucket_of(time_us)
         histogram[bucket] = histogram.get(bucket, 0) + 1
 
 
-def rollout(hangs: float, both: bool, seconds: int) -> tuple[Analysis, int]:
+def rollout(hangs: float, both: bool, seconds: int, spec: AnalysisSpec = ROUTE_DEFAULT) -> tuple[Analysis, int]:
     """The verdict and when it fell, of 20 streams per second, 30 % of them on the canary."""
-    rng, state, entry = random.Random(4), AnalysisState.fresh(ROUTE_DEFAULT), EpochCounts("r", 1, 3_000)
+    rng, state, entry = random.Random(4), AnalysisState.fresh(spec), EpochCounts("r", 1, 3_000)
     for second in range(1, seconds + 1):
         for _ in range(20):
             canary = rng.random() < 0.3
             stream(entry.canary if canary else entry.stable, rng, hangs if canary or both else 0.0, 3.0)
-        state, analysis = judge(ROUTE_DEFAULT, state, Evidence(float(second), (entry,)))
+        state, analysis = judge(spec, state, Evidence(float(second), (entry,)))
         if analysis.verdict in ("FAIL", "PASS"):
             break
     return analysis, second
@@ -62,6 +64,9 @@ def test_a_version_that_hangs_in_its_streams_is_convicted_by_those_who_leave_it(
     analysis, second = rollout(0.3, both=False, seconds=60)
     assert analysis.verdict == "FAIL" and second <= 40, analysis.reason
     assert set(analysis.causes) <= {"abandoned", "gap"} and analysis.causes, analysis.reason
+    alone = msgspec.structs.replace(ROUTE_DEFAULT, abandoned=RateSpec(mode=Mode.OFF))
+    analysis, second = rollout(0.3, both=False, seconds=60, spec=alone)
+    assert (analysis.verdict, analysis.causes) == ("FAIL", ("gap",)) and second <= 60, analysis.reason
 
 
 def test_two_versions_that_clients_leave_alike_are_promoted() -> None:
