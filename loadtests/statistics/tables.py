@@ -79,7 +79,7 @@ def summary(results: Path) -> str:
     kinds: list[tuple[str, float, Callable[[Row], bool]]] = [
         ("one metric", 0.01, _alone),
         ("one metric", 0.001, _alone),
-        ("`errors` among the four default metrics (half of alpha)", 0.01, lambda r: r["share"] == 0.5),
+        ("`errors` among the default metrics (half of alpha)", 0.01, lambda r: r["share"] == 0.5),
         ("one of three metrics with equal shares", 0.01, lambda r: 0.3 < r["share"] < 0.4 and r["held_back"] > 1e-6),
         ("one metric, nothing held back for a late start", 0.01, lambda r: r["share"] == 1.0 and not _alone(r)),
         ("one of three, nothing held back", 0.01, lambda r: 0.3 < r["share"] < 0.4 and r["held_back"] < 1e-6),
@@ -247,9 +247,18 @@ def wrong_in_bursts(results: Path) -> str:
     )
 
 
+def outcomes(results: Path) -> str:
+    """Outcome classes whose share is the same in both arms."""
+    return _both_alphas(rows(results, "outcomes", "outcomes"), "class", "share in both arms")
+
+
 def metrics(results: Path) -> str:
-    """The other metrics and the bake, both alphas side by side."""
-    found = rows(results, "metrics", "metrics")
+    """The other metrics and the bake."""
+    return _both_alphas(rows(results, "metrics", "metrics"), "metric", "world")
+
+
+def _both_alphas(found: list[Row], metric: str, world: str) -> str:
+    """Alarms of each metric in each world, both alphas side by side."""
 
     def body() -> Iterator[list[str]]:
         for where in dict.fromkeys((r["metric"], r["world"]) for r in found):
@@ -257,7 +266,7 @@ def metrics(results: Path) -> str:
             cells = [f"{r['alarms']} of {r['runs']} ({percent(r['upper'], 2)})" for _, r in sorted(mine.items())]
             yield [*where, *reversed(cells)]
 
-    return markdown(["metric", "world", "alpha 5 %: alarms (bound)", "alpha 1 %: alarms (bound)"], body())
+    return markdown([metric, world, "alpha 5 %: alarms (bound)", "alpha 1 %: alarms (bound)"], body())
 
 
 def sticky(results: Path) -> str:
@@ -306,6 +315,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "wrong": wrong,
     "wrong-in-bursts": wrong_in_bursts,
     "metrics": metrics,
+    "outcomes": outcomes,
     "sticky": sticky,
     "rules": rules,
 }

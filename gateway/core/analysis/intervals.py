@@ -18,6 +18,7 @@ it takes rates as constant over the rollout; verdicts do not (they come from e-p
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -70,6 +71,7 @@ def rate_interval(events: int, trials: int, alpha: float) -> Interval:
     return Interval(low, high)
 
 
+@functools.lru_cache(maxsize=64)
 def effect(stable: tuple[int, int], canary: tuple[int, int], alpha: float) -> Effect:
     """Both arms' (events, trials) compared; the ratio's upper end is infinite while stable's rate may be 0.
 

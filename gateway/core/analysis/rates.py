@@ -186,15 +186,19 @@ def take(
     if not burst_s:
         return after
     metrics: list[RateState] = []
-    last: tuple[BurstState, Batch, Tolerance] | None = None
+    # Twins stay one object, so that they are told at a glance (rule 8).
+    asked: list[tuple[tuple[RateState, Batch, Tolerance], RateState]] = []
     for i, (metric, spec) in enumerate(zip(after.metrics, specs, strict=True)):
-        if not CLASS_TESTS[i].success:
-            asking = (metric.bursts, summed(parts, i), tolerance_of(spec))
-            if asking != last:
-                last, answer = asking, bursts.take(asking[0], asking[1], at_s, burst_s, asking[2])
-            metrics.append(msgspec.structs.replace(metric, bursts=answer))
-        else:
+        if CLASS_TESTS[i].success:
             metrics.append(metric)
+            continue
+        asking = (metric, summed(parts, i), tolerance_of(spec))
+        answer = next((told for known, told in asked if known == asking), None)
+        if answer is None:
+            seen = bursts.take(metric.bursts, asking[1], at_s, burst_s, asking[2])
+            answer = msgspec.structs.replace(metric, bursts=seen)
+            asked.append((asking, answer))
+        metrics.append(answer)
     return msgspec.structs.replace(after, metrics=tuple(metrics))
 
 

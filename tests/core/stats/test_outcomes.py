@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
 import pytest
 
 from gateway.config.analysis import AnalysisConfig, SharesConfig
@@ -53,7 +52,8 @@ def test_a_class_is_declared_wherever_it_is_needed() -> None:
 
 
 def test_the_configurations_defaults_are_the_cores() -> None:
-    assert msgspec.structs.asdict(AnalysisConfig().spec()) == msgspec.structs.asdict(AnalysisSpec())
+    assert AnalysisConfig().spec().rates == AnalysisSpec().rates
+    assert SharesConfig().spec() == MetricShares()
 
 
 def test_margins_that_a_rare_class_does_not_have_are_those_of_errors() -> None:
