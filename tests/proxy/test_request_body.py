@@ -135,3 +135,19 @@ def test_on_a_disk_that_makes_the_loop_wait_no_file_is_begun() -> None:
         body.hold(b"x" * 40_000)
     assert store.not_kept == {"disk_slow": 1}
     assert _sent(body) == b"x" * 80_000
+
+
+def test_a_file_that_cannot_be_read_back_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    store = BodyStore(1 << 20, 1 << 20, None)
+    body = RequestBody(store)
+    body.limit(0, 1 << 20)
+    for _ in range(2):
+        body.hold(b"x" * 40_000)
+    monkeypatch.setattr(os, "pread", broken)
+    assert b"".join(body.begin_attempt()) == b"x" * 40_000 and body.behind
+    assert body.next() == b"" and body.lost
+    body.close()
+    assert (store.memory_bytes, store.disk_bytes) == (0, 0)
