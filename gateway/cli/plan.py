@@ -36,7 +36,7 @@ from gateway.core.analysis.planning import (
     forecast,
 )
 from gateway.core.analysis.proposals import Proposal, proposals
-from gateway.core.analysis.spec import RATE_METRICS, ROUTE_DEFAULT
+from gateway.core.analysis.spec import RATE_METRICS
 from gateway.core.analysis.types import AnalysisSpec, Mode
 from gateway.core.errors import InvalidValueError
 from gateway.core.rollout.types import Plan
@@ -44,7 +44,8 @@ from gateway.core.types import weight_bp_from_percent
 
 UNDECIDABLE = 3
 _COLUMNS_MAX = 100
-_DEFAULT_PLAN = build.plan(RouteConfig(name="any", match=MatchConfig(path_prefix="/"), stable="any"))
+_DEFAULT_ROUTE = RouteConfig(name="any", match=MatchConfig(path_prefix="/"), stable="any")
+_DEFAULT_PLAN = build.plan(_DEFAULT_ROUTE)
 _UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
 _SIZES = (
     (1.0, 100.0, "s"),
@@ -114,7 +115,11 @@ def _question(
 ) -> Question:
     route = _route(options["config"], options["route"])
     ladder = _DEFAULT_PLAN if route is None else build.plan(route)
-    spec = ROUTE_DEFAULT if route is None else budget.for_bake(build.analysis_spec(route), ladder.bake_s)
+    spec = (
+        build.analysis_spec(_DEFAULT_ROUTE)
+        if route is None
+        else budget.for_bake(build.analysis_spec(route), ladder.bake_s)
+    )
     base = _number("--base-rate", base_rate)
     return Question(
         requests_per_s=_number("--rate", rate),
