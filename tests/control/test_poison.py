@@ -21,11 +21,16 @@ BEYOND = 1 << 40
 # What is done to a worker's report, and whether it can be read at all: else that worker's connection ends.
 POISONS: dict[str, tuple[Callable[[dict[str, Any]], None], bool]] = {
     "not a number": (lambda canary: canary.update(requests=math.nan), False),
-    "infinite": (lambda canary: canary.update(errors=math.inf), False),
+    "infinite": (lambda canary: canary.update(outcomes={"errors": math.inf}), False),
     "a half": (lambda canary: canary.update(requests=0.5), False),
-    "negative": (lambda canary: canary.update(errors=-5), True),
-    "a negative sum": (lambda canary: canary.update(requests=-1, errors=0), True),
-    "more failures than requests": (lambda canary: canary.update(requests=1, errors=2), True),
+    "negative": (lambda canary: canary.update(outcomes={"errors": -5}), True),
+    "a negative sum": (lambda canary: canary.update(requests=-1, outcomes={}), True),
+    "more failures than requests": (lambda canary: canary.update(requests=1, outcomes={"errors": 2}), True),
+    "classes that are more than requests together": (
+        lambda canary: canary.update(requests=3, outcomes={"errors": 2, "not_found": 2}),
+        True,
+    ),
+    "a class that nobody knows": (lambda canary: canary.update(outcomes={"fine": 1}), True),
     "a latency of 1e308": (lambda canary: canary.update(latency={1e308: 5}), False),
     "a latency beyond the histogram": (lambda canary: canary.update(latency={BEYOND: 5}), True),
     "more latencies than requests": (lambda canary: canary.update(latency={1: BEYOND}), True),
