@@ -106,7 +106,7 @@ def _heed(controller: Controller, configuring: Configuring, settings: ControlSet
     files: list[str] = []
 
     def take(notice: Notice) -> None:
-        controller.take_notice(notice)
+        controller.processes.take_notice(notice)
         if notice.config_file is not None and notice.config_file not in files:
             files.append(notice.config_file)
             task = asyncio.create_task(_reconfigure(controller, configuring, Path(notice.config_file)))
@@ -115,7 +115,7 @@ def _heed(controller: Controller, configuring: Configuring, settings: ControlSet
 
     def look_at_certificates() -> None:
         asyncio.get_running_loop().call_later(_CERTIFICATE_LOOK_S, look_at_certificates)
-        controller.watch_certificates()
+        controller.processes.watch_certificates()
 
     look_at_certificates()
     take(settings.notice)
@@ -127,10 +127,10 @@ async def _reconfigure(controller: Controller, configuring: Configuring, file: P
     await controller.recovered.wait()
     try:
         await configuring.follow(await asyncio.to_thread(file.read_bytes), by="SIGHUP")
-        controller.refuse_configuration("")
+        controller.processes.refuse_configuration("")
     except Exception as error:
         logging.getLogger("gateway.control").exception("the new configuration cannot be gone by")
-        controller.refuse_configuration(str(error))
+        controller.processes.refuse_configuration(str(error))
 
 
 def _until_told_to_stop() -> Coroutine[None, None, object]:

@@ -43,6 +43,13 @@ class Alarms:
         _log.error("alarm: %s", reason)
         self._events.publish("alarm", {"what": what, "reason": reason, "standing": True})
 
+    def show(self, what: str, why: str) -> None:
+        """An alarm that traffic does not suffer from stands, or is over (``why`` is empty)."""
+        if why:
+            self.sound(what, why, mild=True)
+        else:
+            self.clear(what)
+
     def clear(self, what: str) -> None:
         """It is mended."""
         reason = self._standing.pop(what, None)

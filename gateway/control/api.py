@@ -43,8 +43,11 @@ class TrafficTotals(Protocol):
 class ControlPlane(Protocol):
     """Read the state, wish for changes. Wishes raise TransitionError, ConflictError, NotFoundError, JournalError."""
 
-    notice: Notice  # the newest of the supervisor
     table_source: str  # of `process_metrics.TABLE_SOURCES`; empty before the first table
+
+    @property
+    def notice(self) -> Notice:
+        """The newest of the supervisor."""
 
     @property
     def state_kept(self) -> bool:

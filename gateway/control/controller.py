@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,7 +23,7 @@ import msgspec
 
 from gateway.config.schema import GatewayConfig
 from gateway.config.watching import watched
-from gateway.control import insight, silent_sources
+from gateway.control import insight
 from gateway.control.alarms import Alarms
 from gateway.control.decisions import Decisions
 from gateway.control.ejections import Ejections
@@ -35,18 +35,19 @@ from gateway.control.inspection import Inspection
 from gateway.control.journal import Journal
 from gateway.control.observer import Merged, Observer
 from gateway.control.prober import Health, Prober
+from gateway.control.process_alarms import ProcessAlarms
 from gateway.control.readiness import SILENT_S, ReadinessWatch, instance_readiness
 from gateway.control.records import Record, Records
 from gateway.control.recovery import Recovery
 from gateway.control.routes import RouteState
 from gateway.control.scribe import Scribe
+from gateway.control.silent_sources import SilentSources
 from gateway.control.state_watch import StateGuard, StateWatch
 from gateway.control.table_keeper import TableKeeper
 from gateway.control.views import (
     AlarmView,
     BackendView,
     ControlEvent,
-    EndpointView,
     ProbeCounts,
     Readiness,
     RolloutView,
@@ -55,13 +56,11 @@ from gateway.control.views import (
 )
 from gateway.control.wishes import Wishes
 from gateway.control.world import no_verdict, world
-from gateway.core.analysis import Evidence, Verdict, asked_anew, look
-from gateway.core.analysis.silence import sentence
-from gateway.core.analysis.spec import ANSWERS
+from gateway.core.analysis import Evidence, Verdict, look
 from gateway.core.errors import ConflictError, JournalError, NotFoundError
 from gateway.core.rollout import Analysed, Phase, World
-from gateway.core.traffic.table import Route, RoutingTable
-from gateway.core.types import WEIGHT_BP_MAX, Unjudged, Variant, percent_from_weight_bp
+from gateway.core.traffic.table import RoutingTable
+from gateway.core.types import WEIGHT_BP_MAX, Variant
 from gateway.runtime import samples, wire
 from gateway.runtime.clock import Clock, SystemClock
 from gateway.runtime.notices import Notice
@@ -72,10 +71,7 @@ _log = logging.getLogger("gateway.control")
 _WORKERS_WAIT_S = 1.0
 _SNAPSHOT_EVERY_S = 1.0
 _ANALYSIS_EVENT_EVERY_S = 0.25
-_HUNG_ALARM_S = 300.0
-_CERTIFICATE_ALARM_S = 7 * 86_400.0
 _HEALTH_LOOK_S = 1.0
-_SOURCES_EVERY_S = 0.5
 
 
 class Controller(Wishes):
@@ -107,6 +103,8 @@ class Controller(Wishes):
         self.prober = Prober(config.backends, self._endpoint_turned, self._publish_health, self._clock)
         self._health = EndpointHealth(self.prober, self._observer, self._alarms)
         self._ejections = Ejections(self._observer, self._events, self._alarms)
+        self.processes = ProcessAlarms(self._alarms, self._observer, self._clock)
+        self._sources = SilentSources(self._observer, self._alarms)
         self._readiness = ReadinessWatch(self._events)
         self._health_looked_s = 0.0
         self.prober.guard(table.backends)
@@ -115,7 +113,6 @@ class Controller(Wishes):
         self._decisions = Decisions(self._clock, self._scribe, self._executor, self._records, self._events)
         self._verdicts: dict[tuple[str, str], int] = {}
         self.inspection: Inspection | None = None
-        self.notice = Notice()
         self._began_s = self._clock.monotonic_s()
         # Set once the first table is out: before that there is nothing to show and no wish can be granted.
         self.recovered = asyncio.Event()
@@ -147,6 +144,11 @@ class Controller(Wishes):
         while True:
             await asyncio.sleep(min(route.config.analysis.interval_s for route in self._routes.values()))
             self.tick()
+
+    @property
+    def notice(self) -> Notice:
+        """The newest of the supervisor."""
+        return self.processes.notice
 
     @property
     def state_kept(self) -> bool:
@@ -219,7 +221,7 @@ class Controller(Wishes):
         fresh = any(now_s - session.reported_s < SILENT_S for session in self.hub.sessions)
         for route in self._routes.values():
             self._decisions.give_up(route, now_s)
-            self._look_at_sources(route, now_s)
+            self._sources.look(route, self.inspection, now_s - self._began_s, now_s)
             if route.active and fresh:
                 self._judge_safely(route, now_s)
             elif route.active:
@@ -228,7 +230,7 @@ class Controller(Wishes):
                 self._alarms.clear(f"no verdict on {route.name}")
         self._observer.forget(self._executor.table.epoch, now_s)
         self._scribe.watch()
-        self._watch_processes(now_s)
+        self.processes.watch_hung(now_s)
         if now_s - self._health_looked_s >= _HEALTH_LOOK_S:
             self._health_looked_s = now_s
             self._health.sound_alarms(self._clock.wall_s())
@@ -282,11 +284,8 @@ class Controller(Wishes):
         """Whether there is nothing to compare the canary with; the alarm stands also where only the probes say so."""
         route.pulse.feel(*self._observer.tries(route.name, Variant.STABLE), now_s)
         frozen = bool(route.rollout.stable) and route.pulse.stopped(known.stable_up, now_s)
-        alarm = f"no verdict on {route.name}"
-        if reason := no_verdict(known, frozen=frozen):
-            self._alarms.sound(alarm, f"route {route.name}: {reason}", mild=True)
-        else:
-            self._alarms.clear(alarm)
+        reason = no_verdict(known, frozen=frozen)
+        self._alarms.show(f"no verdict on {route.name}", reason and f"route {route.name}: {reason}")
         if route.frozen and not frozen:
             # A new epoch: nothing that either side failed during the outage is held against anybody.
             self._executor.set_weight(route.name, self._executor.weight_bp(route.name))
@@ -308,37 +307,6 @@ class Controller(Wishes):
                 route.forced_before = forced
             outside = sum(e.canary.requests for e in found.epochs if e not in split) + forced - route.forced_before
         return Evidence(now_s, split, self._executor.table.epoch, route.unjudged, outside)
-
-    def _look_at_sources(self, route: RouteState, now_s: float) -> None:
-        """Which of the route's metrics have nothing to compare; and the alarm where one that decides never can."""
-        if now_s - route.unjudged_s >= _SOURCES_EVERY_S:
-            route.unjudged_s = now_s
-            route.unjudged = self._unjudged(route, now_s)
-        # The numbers in the sentence grow; the alarm is another one only when other metrics are concerned.
-        silent = tuple(sorted(route.silent)) if route.active else ()
-        if silent != route.silent_told:
-            route.silent_told = silent
-            why = f"route {route.name} cannot promote: {sentence(route.silent)}" if silent else ""
-            self.tell_alarm(f"no data on {route.name}", why)
-
-    def _unjudged(self, route: RouteState, now_s: float) -> dict[str, Unjudged]:
-        inspection, name = self.inspection, route.name
-        if route.config.analysis.predictions is None and not route.config.analysis.events:
-            return {}
-        seen = silent_sources.reported(
-            self._observer.samples(name),
-            frozenset() if inspection is None else inspection.posted(name),
-            self._observer.tries(name, Variant.STABLE)[0],
-            now_s - self._began_s,
-        )
-        watched = None if inspection is None else inspection.watched(name)
-        if inspection is not None and watched is not None:
-            route.compared, route.meanings = watched.chosen, inspection.meanings(name)
-            if route.generation is not None and route.generation < watched.generation and route.analysis_state:
-                _log.warning("route %s: what is compared of the answers was chosen anew: %s", name, watched.chosen)
-                route.analysis_state = asked_anew(route.analysis_state, ANSWERS)
-            route.generation = watched.generation
-        return silent_sources.unjudged(route.config, watched, seen)
 
     def _snapshot(self, route: RouteState) -> None:
         state = route.analysis_state
@@ -374,45 +342,15 @@ class Controller(Wishes):
 
     def routes(self) -> list[RouteView]:
         """All routes, in the order of the configuration."""
-        endpoints = _endpoints_by_backend(self.prober.health)
-        served = {route.name: route for route in self._executor.table.routes}
-        rescues = self._observer.rescues()
-        return [self._route_view(state, served[name], endpoints, rescues) for name, state in self._routes.items()]
+        shown = self._shown_routes()
+        return [shown.view(state) for state in self._routes.values()]
 
     def route(self, name: str) -> RouteView:
         """One route, or NotFoundError."""
-        served = self._executor.table.route
-        endpoints = _endpoints_by_backend(self.prober.health)
-        return self._route_view(self._route(name), served(name), endpoints, self._observer.rescues())
+        return self._shown_routes().view(self._route(name))
 
-    def _route_view(
-        self,
-        state: RouteState,
-        served: Route,
-        endpoints: Mapping[str, tuple[EndpointView, ...]],
-        rescues: Mapping[str, tuple[int, dict[str, int]]],
-    ) -> RouteView:
-        epoch = self._executor.table.epoch
-        rescued, refused = rescues.get(served.name, (0, {}))
-        return RouteView(
-            name=served.name,
-            path_prefix=served.path_prefix,
-            hosts=served.hosts,
-            stable=served.stable or None,
-            canary=served.canary,
-            canary_percent=percent_from_weight_bp(served.weight_bp),
-            epoch=epoch,
-            workers=len(self.hub.sessions),
-            workers_applied=self.hub.applied(epoch),
-            endpoints=endpoints.get(served.stable, ()) + endpoints.get(served.canary or "", ()),
-            rollout_id=state.rollout.rollout_id or None,
-            phase=state.rollout.phase.value,
-            configured_stable=state.config.stable,
-            warning=insight.weight_warning(served),
-            exempt_statuses=served.exempt_statuses,
-            rescued=rescued,
-            rescues_refused=refused,
-        )
+    def _shown_routes(self) -> insight.Routes:
+        return insight.Routes(self._executor.table, self.hub, self.prober.health, self._observer.rescues())
 
     def rollouts(self, route: str | None = None, limit: int = 50, before: str | None = None) -> list[RolloutView]:
         """Rollouts, newest first."""
@@ -495,47 +433,9 @@ class Controller(Wishes):
                 # What it counted under numbers between ours and its own is of no experiment of ours.
                 route.first_epoch = self._executor.table.epoch
 
-    def take_notice(self, notice: Notice) -> None:
-        """Hear how the supervisor is doing."""
-        self.notice = notice
-        if notice.refused_why:
-            why = f"the configuration file cannot be used, the one before it is in force: {notice.refused_why}"
-            self._alarms.sound("configuration file", why, mild=True)
-        else:
-            self._alarms.clear("configuration file")
-
-    def _watch_processes(self, now_s: float) -> None:
-        """The alarm of a process that hung stands for a while: it was replaced, and somebody should ask why."""
-        hung = self.notice.hung
-        if hung and now_s - self.notice.hung_at_s < _HUNG_ALARM_S:
-            why = f"{hung} hung, was killed and replaced; what it had in hand was lost: see the supervisor's log"
-            self._alarms.sound("hung process", why, mild=True)
-        else:
-            self._alarms.clear("hung process")
-
-    def refuse_configuration(self, why: str) -> None:
-        """Why the newest configuration is not in force; traffic goes on by the one before it. Empty: it is in force."""
-        if why:
-            self._alarms.sound("configuration", f"the newest configuration is not in force: {why}", mild=True)
-        else:
-            self._alarms.clear("configuration")
-
     def tell_alarm(self, what: str, why: str) -> None:
         """An alarm that traffic does not suffer from stands, or is over (``why`` is empty)."""
-        if why:
-            self._alarms.sound(what, why, mild=True)
-        else:
-            self._alarms.clear(what)
-
-    def watch_certificates(self) -> None:
-        """Sound the alarm of certificates that clients will no longer accept, or that end soon."""
-        ends_s = min((r.tls_not_after_s for r in self._observer.present if r.tls_not_after_s), default=None)
-        left_s = None if ends_s is None else ends_s - self._clock.wall_s()
-        if left_s is None or left_s > _CERTIFICATE_ALARM_S:
-            self._alarms.clear("certificate")
-        else:
-            when = "has expired" if left_s <= 0 else f"ends in {left_s // 3600:.0f} h"
-            self._alarms.sound("certificate", f"a TLS certificate for clients {when}", mild=True)
+        self._alarms.show(what, why)
 
     def _endpoint_turned(self, health: Health) -> None:
         state = "up" if health.up else "down"
@@ -546,10 +446,3 @@ class Controller(Wishes):
     def _publish_health(self) -> None:
         down = (wire.EndpointDown(one.backend, one.endpoint.url, one.refused) for one in self.prober.down)
         self.hub.publish_health(tuple(down))
-
-
-def _endpoints_by_backend(health: Iterable[Health]) -> dict[str, tuple[EndpointView, ...]]:
-    found: dict[str, list[EndpointView]] = {}
-    for one in health:
-        found.setdefault(one.backend, []).append(view(one))
-    return {backend: tuple(views) for backend, views in found.items()}

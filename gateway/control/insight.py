@@ -1,14 +1,18 @@
-"""What people ask the control plane besides its rollouts: workers and backends."""
+"""What people ask the control plane besides its rollouts: routes, workers and backends."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
 
 from gateway.config.schema import GatewayConfig
 from gateway.control.endpoint_health import EndpointHealth, view
 from gateway.control.hub import WorkerHub
 from gateway.control.observer import Observer
-from gateway.control.views import BackendView, WorkerView
-from gateway.core.traffic.table import Route
-from gateway.core.types import WEIGHT_BP_MAX
+from gateway.control.prober import Health
+from gateway.control.routes import RouteState
+from gateway.control.views import BackendView, EndpointView, RouteView, WorkerView
+from gateway.core.traffic.table import Route, RoutingTable
+from gateway.core.types import WEIGHT_BP_MAX, percent_from_weight_bp
 
 
 def workers(hub: WorkerHub, observer: Observer, now_s: float) -> list[WorkerView]:
@@ -41,6 +45,50 @@ def backends(config: GatewayConfig, health: EndpointHealth) -> list[BackendView]
         )
         for name in config.backends
     ]
+
+
+class Routes:
+    """What is shown of the routes at one moment."""
+
+    def __init__(
+        self,
+        table: RoutingTable,
+        hub: WorkerHub,
+        health: Iterable[Health],
+        rescues: Mapping[str, tuple[int, dict[str, int]]],
+    ) -> None:
+        self._epoch = table.epoch
+        self._served = {route.name: route for route in table.routes}
+        self._hub = hub
+        self._rescues = rescues
+        self._endpoints: dict[str, list[EndpointView]] = {}
+        for one in health:
+            self._endpoints.setdefault(one.backend, []).append(view(one))
+
+    def view(self, state: RouteState) -> RouteView:
+        """One route, as it is served."""
+        served = self._served[state.name]
+        rescued, refused = self._rescues.get(served.name, (0, {}))
+        variants = [served.stable, served.canary or ""]
+        return RouteView(
+            name=served.name,
+            path_prefix=served.path_prefix,
+            hosts=served.hosts,
+            stable=served.stable or None,
+            canary=served.canary,
+            canary_percent=percent_from_weight_bp(served.weight_bp),
+            epoch=self._epoch,
+            workers=len(self._hub.sessions),
+            workers_applied=self._hub.applied(self._epoch),
+            endpoints=tuple(one for backend in variants for one in self._endpoints.get(backend, ())),
+            rollout_id=state.rollout.rollout_id or None,
+            phase=state.rollout.phase.value,
+            configured_stable=state.config.stable,
+            warning=weight_warning(served),
+            exempt_statuses=served.exempt_statuses,
+            rescued=rescued,
+            rescues_refused=refused,
+        )
 
 
 def weight_warning(route: Route) -> str:

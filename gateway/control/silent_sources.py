@@ -11,17 +11,27 @@ Rules:
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from gateway.config.predictions import PREDICTED
 from gateway.config.schema import RouteConfig
+from gateway.control.alarms import Alarms
+from gateway.control.inspection import Inspection
+from gateway.control.observer import Observer
+from gateway.control.routes import RouteState
+from gateway.core.analysis import asked_anew
+from gateway.core.analysis.silence import sentence
+from gateway.core.analysis.spec import ANSWERS
 from gateway.core.predictions.events import Watched
-from gateway.core.types import Unjudged, Why
+from gateway.core.types import Unjudged, Variant, Why
 from gateway.runtime.samples import HEADER_SEEN
 
+_log = logging.getLogger("gateway.control")
 ANSWERS_MIN = 100
+_LOOK_EVERY_S = 0.5
 _NOT_READ = {
     "too_large": "larger than is looked at: raise the limit, for example `predictions: {body_bytes_max: 4194304}`",
     "streamed": "event streams, which are not read as predictions: `predictions: null` where all are",
@@ -80,3 +90,42 @@ def _not_read(watched: Watched, samples: Mapping[str, int]) -> dict[str, Unjudge
         return {}
     reason = f"{lost:,} of {lost + samples.get('taken', 0):,} sampled answers of stable are {_NOT_READ[why]}"
     return dict.fromkeys((name for name in watched.unjudged if name in PREDICTED), Unjudged(reason, Why.NEVER))
+
+
+class SilentSources:
+    """Looks at the sources of each route's metrics again and again, and sounds the alarm where one stays silent."""
+
+    def __init__(self, observer: Observer, alarms: Alarms) -> None:
+        self._observer = observer
+        self._alarms = alarms
+
+    def look(self, route: RouteState, inspection: Inspection | None, for_s: float, now_s: float) -> None:
+        """Which of the route's metrics have nothing to compare; and the alarm where one that decides never can.
+
+        ``for_s``: how long this control process has been taking reports.
+        """
+        if now_s - route.unjudged_s >= _LOOK_EVERY_S:
+            route.unjudged_s = now_s
+            route.unjudged = self._unjudged(route, inspection, for_s)
+        # The numbers in the sentence grow; the alarm is another one only when other metrics are concerned.
+        silent = tuple(sorted(route.silent)) if route.active else ()
+        if silent != route.silent_told:
+            route.silent_told = silent
+            why = f"route {route.name} cannot promote: {sentence(route.silent)}" if silent else ""
+            self._alarms.show(f"no data on {route.name}", why)
+
+    def _unjudged(self, route: RouteState, inspection: Inspection | None, for_s: float) -> dict[str, Unjudged]:
+        name = route.name
+        if route.config.analysis.predictions is None and not route.config.analysis.events:
+            return {}
+        posted = frozenset[str]() if inspection is None else inspection.posted(name)
+        answers = self._observer.tries(name, Variant.STABLE)[0]
+        seen = reported(self._observer.samples(name), posted, answers, for_s)
+        watched = None if inspection is None else inspection.watched(name)
+        if inspection is not None and watched is not None:
+            route.compared, route.meanings = watched.chosen, inspection.meanings(name)
+            if route.generation is not None and route.generation < watched.generation and route.analysis_state:
+                _log.warning("route %s: what is compared of the answers was chosen anew: %s", name, watched.chosen)
+                route.analysis_state = asked_anew(route.analysis_state, ANSWERS)
+            route.generation = watched.generation
+        return unjudged(route.config, watched, seen)
