@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gateway.app import state
+from gateway.app.config_watch import on_kubernetes_volume
 from gateway.app.tree import ProcessTree
 from gateway.config import admin_keys, load, read, stored
 from gateway.config.admin import AdminConfig
@@ -30,11 +31,12 @@ _log = logging.getLogger("gateway.supervisor")
 _SOCKET_DIRECTORY_BYTES_MAX = 90
 
 
-def serve(config_path: Path, *, fd: int | None = None, admin_fd: int | None = None) -> int:
+def serve(config_path: Path, *, fd: int | None = None, admin_fd: int | None = None, watch: bool | None = None) -> int:
     """Serve until told to stop; returns the exit status. Raises ConfigError for a configuration with mistakes.
 
     ``fd`` and ``admin_fd`` are listening sockets that this process was given, in place of ``listen`` and
-    ``admin.listen``; without them systemd's are looked for.
+    ``admin.listen``; without them systemd's are looked for. ``watch``: the file is read again when it changes; None:
+    where Kubernetes replaces it.
     """
     text = read(config_path)
     config = load(config_path, text=text, for_serving=True)
@@ -63,7 +65,11 @@ def serve(config_path: Path, *, fd: int | None = None, admin_fd: int | None = No
         except OSError as error:
             print(f"gateway: {error.strerror}: {error.filename}", file=sys.stderr)
             return 1
-        tree = ProcessTree(config_path, text, config, keys, listeners, admin, directory, memory, state_lost)
+        if watch is None:
+            watch = on_kubernetes_volume(config_path)
+        tree = ProcessTree(
+            *(config_path, text, config, keys, listeners, admin, directory, memory, state_lost), watch=watch
+        )
         return asyncio.run(tree.run())
 
 

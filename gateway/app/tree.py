@@ -1,7 +1,8 @@
 """The process tree: one control process, the inspector where something is watched, the workers.
 
-A new configuration (SIGHUP) is checked here, told to control, and taken over by workers one by one, each successor
-accepting before its predecessor stops. What cannot change while the gateway runs is refused, and all stays as it was.
+A new configuration (SIGHUP, or a watched file that changed) is checked here, told to control, and taken over by workers
+one by one, each successor accepting before its predecessor stops. What cannot change while the gateway runs is refused,
+and all stays as it was.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ import logging
 import signal
 import socket
 import time
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from gateway.app import config_watch
 from gateway.app.told import ControlSettings, worker_settings
 from gateway.config import GatewayConfig, Key, load, read
 from gateway.config.mistakes import ConfigError
@@ -58,8 +61,12 @@ class ProcessTree:
         directory: Path,
         memory: SharedTable,
         state_lost: str = "",
+        *,
+        watch: bool = False,
     ) -> None:
+        """``watch``: read the file again by itself when it changes."""
         self._path = path
+        self._watch = watch
         self._text = text
         self._config = config
         self._keys = keys
@@ -86,7 +93,9 @@ class ProcessTree:
         serving = _url(self._listeners[0], self._config.tls is not None)
         where = f"serving on {serving}, admin on {_url(self._admin, self._config.admin.tls is not None)}"
         print(f"gateway: {where}, {_workers(self._config.workers)}, data plane {data_plane()}", flush=True)
-        works = (self._reloads(), self._tell_systemd(), self._watch_terminal())
+        works: list[Coroutine[Any, Any, None]] = [self._reloads(), self._tell_systemd(), self._watch_terminal()]
+        if self._watch:
+            works.append(self._watch_file())
         tasks = [asyncio.create_task(work) for work in works]
         status = await self._supervisor.run()
         for task in tasks:
@@ -136,6 +145,11 @@ class ProcessTree:
         while True:
             await asyncio.sleep(LOOK_S)
             self._terminal.look()
+
+    async def _watch_file(self) -> None:
+        async for _ in config_watch.changes(self._path, self._text):
+            _log.warning("%s has changed: reading it again", self._path)
+            self._reload_wished.set()
 
     async def _reloads(self) -> None:
         while True:
