@@ -28,6 +28,7 @@ COMPILED = (
         f"gateway/proxy/{name}.py"
         for name in (
             *(
+                "backends",
                 "body_store",
                 "client",
                 "clientend",

@@ -10,7 +10,7 @@ Rules:
    configurations) does not delay them. What delays them all the same (the GIL, a stopped process, a starved machine) is
    measured: a probe that got no answer while its loop was late is unknown.
 4. An endpoint that is down is *refused* or *silent* by its latest probe. Workers weigh the two differently
-   (proxy/pool.py), so a change from one to the other is passed on like a turn.
+   (proxy/backends.py), so a change from one to the other is passed on like a turn.
 """
 
 from __future__ import annotations

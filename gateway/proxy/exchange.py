@@ -32,11 +32,12 @@ from gateway.proxy.streamtimes import StreamTimes
 
 if TYPE_CHECKING:
     from gateway.core.traffic.table import Route
+    from gateway.proxy.backends import BackendPool
     from gateway.proxy.fieldpolicy import FieldPolicy
     from gateway.proxy.http1 import DownstreamConnection
     from gateway.proxy.plain import First, PlainHead
     from gateway.proxy.plan import RoutePlan
-    from gateway.proxy.pool import BackendPool, EndpointPool
+    from gateway.proxy.pool import EndpointPool
     from gateway.proxy.state import WorkerState
     from gateway.proxy.tally import RouteTally
     from gateway.proxy.tap import RouteTap, Specimen

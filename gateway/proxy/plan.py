@@ -12,7 +12,7 @@ from gateway.core.stats.outcomes import by_status
 from gateway.core.traffic.table import Route
 
 if TYPE_CHECKING:
-    from gateway.proxy.pool import BackendPool
+    from gateway.proxy.backends import BackendPool
     from gateway.proxy.state import Budget
 
 

@@ -10,7 +10,7 @@ Rules:
 3. Where probes find no endpoint of the backend up, a silent one without such a proof gets one request at a time as a
    trial. One that fails its trial waits for longer.
 
-Whole backends are beyond the reach of probes: see pool.py, rule 6.
+Whole backends are beyond the reach of probes: see backends.py, rule 2.
 """
 
 from __future__ import annotations

@@ -33,8 +33,9 @@ from gateway.proxy.request_body import RequestBody
 from gateway.proxy.tally import RouteTally
 
 if TYPE_CHECKING:
+    from gateway.proxy.backends import BackendPool
     from gateway.proxy.http1 import DownstreamConnection
-    from gateway.proxy.pool import BackendPool, EndpointPool
+    from gateway.proxy.pool import EndpointPool
     from gateway.proxy.state import WorkerState
     from gateway.proxy.streamtimes import StreamTimes
     from gateway.proxy.tap import Specimen

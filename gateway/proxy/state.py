@@ -17,12 +17,12 @@ from gateway.core.traffic.router import Router
 from gateway.core.traffic.table import Route, RoutingTable
 from gateway.proxy import faults
 from gateway.proxy.accesslog import AccessLog
+from gateway.proxy.backends import Pools
 from gateway.proxy.body_store import BodyStore
 from gateway.proxy.guard import DeathWatch, Patience
 from gateway.proxy.headers import field_policy
 from gateway.proxy.plain import BYTES_MAX, PlainReader
 from gateway.proxy.plan import RoutePlan
-from gateway.proxy.pool import Pools
 from gateway.proxy.tally import RouteTally, Tally
 from gateway.proxy.tap import SampleQueue, tap_of
 from gateway.runtime.settings import AccessLogSettings, HeaderPolicy, Limits

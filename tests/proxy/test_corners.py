@@ -291,6 +291,7 @@ async def test_a_connection_that_comes_about_as_its_time_ends_is_counted_off_onc
         pool = EndpointPool(spec.endpoints[0], spec, Late(), PlainReader())  # type: ignore[arg-type]  # a loop
 
         class Waiter:
+            try_since_s = 0.0
             faults: list[object] = []  # noqa: RUF012  # of this test alone
 
             def waits_for(self, _: object) -> bool:
