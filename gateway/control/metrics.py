@@ -10,24 +10,16 @@ Rules:
 4. A number that does not exist (a rate without trials, the logarithm of no evidence, an endpoint that is not probed)
    is left out instead of being written as NaN.
 
-Latencies are kept in log-linear buckets (core.stats.histogram) and leave as the fixed ``le`` bounds of `BOUNDS_US`. A
-log-linear bucket counts under ``le`` only if its upper edge is not beyond ``le``: the gateway never claims that a
-request was faster than it was. What lies within one bucket width below ``le`` (at most 1/32 of it) is thus counted one
-bound higher. ``_sum`` does not suffer from this: it is kept beside the histogram.
-
 Formats: the text exposition format 0.0.4, and OpenMetrics 1.0 for those who accept it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
     InfoMetricFamily,
     Metric,
 )
@@ -36,53 +28,19 @@ from prometheus_client.exposition import choose_encoder
 import gateway
 from gateway.control.api import ControlPlane, TrafficTotals
 from gateway.control.ejections import ejection_metrics
+from gateway.control.families import counter, finite, gauge
 from gateway.control.health_metrics import health_metrics
 from gateway.control.inspection_metrics import observed
 from gateway.control.process_metrics import process_metrics, state_metrics
+from gateway.control.traffic_metrics import traffic_metrics
 from gateway.control.views import Readiness, RolloutView, RouteView
 from gateway.core.analysis.types import Analysis, Verdict
 from gateway.core.rollout.types import Phase
-from gateway.core.stats.histogram import bucket_of
-from gateway.core.stats.outcomes import NAMES, OK
 from gateway.core.types import Variant
 from gateway.runtime.build import data_plane
-from gateway.runtime.wire import BODY_NOT_KEPT, RouteTotals
+from gateway.runtime.wire import RouteTotals
 
-BOUNDS_US: Final = (
-    *(500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000),
-    *(250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000),
-)
-RESULTS: Final = (OK, *NAMES, "stale", "trial")
-# Of proxy.retry, which this plane may not import either.
-RETRY_REFUSALS: Final = ("answer_begun", "body_not_kept", "budget", "no_endpoint", "no_time", "not_replayable")
-RESCUE_REFUSALS: Final = (*RETRY_REFUSALS, "no_stable")
-RETRIED: Final = (
-    "bad_response",
-    "connect_failed",
-    "connect_timeout",
-    "first_byte_timeout",
-    "reset",
-    "status",
-    "truncated",
-)
-UNSERVED: Final = ("body_buffers_full", "no_healthy_endpoint", "queue_full", "queue_timeout", "too_many_connections")
-# The data plane's reasons (proxy.faults), which this plane may not import; a test holds the two together.
-REASONS: Final = (
-    *("bad_request", "bad_host", "bad_framing", "bad_target", "head_too_large", "target_too_long", "body_too_large"),
-    *("head_timeout", "body_timeout", "method_not_allowed", "http2_unsupported", "expectation_failed", "no_route"),
-    "nothing_deployed",
-    *("loop", "connect_failed", "connect_timeout", "reset", "truncated", "bad_response", "first_byte_timeout"),
-    *("idle_timeout", "no_healthy_endpoint", "stale_connection", "queue_full", "total_timeout", "try_timeout"),
-    *("queue_timeout", "body_buffers_full", "body_lost"),
-    *("bad_field_name", "method_unknown", "version_unsupported"),
-    *("last_recipient", "no_continue"),
-    *("too_many_connections", "too_many_from_client", "body_too_slow", "bad_proxy_header", "tls_handshake"),
-)
-
-_BOUNDS: Final = tuple((repr(us / 1e6), bucket_of(us)) for us in BOUNDS_US)
 _OPENMETRICS: Final = "application/openmetrics-text"
-
-Samples = Iterable[tuple[Sequence[str], float]]
 
 
 def render(control: ControlPlane, accept: str = "", more: Iterable[Metric] = ()) -> tuple[bytes, str]:
@@ -91,13 +49,6 @@ def render(control: ControlPlane, accept: str = "", more: Iterable[Metric] = ())
     ``more`` are families that others tell.
     """
     return Scrape(control, more).render(openmetrics=takes_openmetrics(accept))
-
-
-def cumulative(histogram: Mapping[int, int]) -> list[tuple[str, float]]:
-    """A log-linear histogram (bucket -> count) as (``le`` in seconds, count up to it), ending with ``+Inf``."""
-    # The buckets below bucket_of(le) are just those whose (exclusive) upper edge is not beyond le.
-    out = [(le, float(sum(n for bucket, n in histogram.items() if bucket < first))) for le, first in _BOUNDS]
-    return [*out, ("+Inf", float(sum(histogram.values())))]
 
 
 def takes_openmetrics(accept: str) -> bool:
@@ -138,12 +89,8 @@ class Scrape:
         """All families, each read from one set of values."""
         traffic, routes, newest = self._traffic(), self._routes, self._newest
         totals = _complete(traffic.totals, routes)
-        yield from _answers(totals)
-        yield from _latencies(totals)
-        yield from _rescues(totals)
+        yield from traffic_metrics(totals, traffic)
         yield from observed(totals, *self._inspected)
-        yield from _gateway_made(traffic)
-        yield from _notes(traffic)
         yield from _exposure(routes, newest)
         yield from _verdicts(self._verdicts, routes)
         yield from _evidence(newest)
@@ -155,9 +102,6 @@ class Scrape:
         yield from self._more
 
 
-# what the workers counted
-
-
 def _complete(totals: Iterable[RouteTotals], routes: Iterable[RouteView]) -> list[RouteTotals]:
     """Totals of every configured route and variant (zeros before the first report), and of routes that once were."""
     known = {(part.route, int(part.variant)): part for part in totals}
@@ -165,160 +109,6 @@ def _complete(totals: Iterable[RouteTotals], routes: Iterable[RouteView]) -> lis
         for variant in Variant:
             known.setdefault((route.name, int(variant)), RouteTotals(route.name, variant))
     return [known[key] for key in sorted(known)]
-
-
-def _arm(totals: RouteTotals) -> tuple[str, str]:
-    return totals.route, Variant(totals.variant).label
-
-
-def _answers(totals: list[RouteTotals]) -> Iterator[Metric]:
-    yield _counter(
-        "gateway_requests_total",
-        "Responses to clients by status code and by the variant that produced them.",
-        ("route", "variant", "code"),
-        (((*_arm(t), str(code)), n) for t in totals for code, n in sorted(t.answered.items())),
-    )
-    yield _counter(
-        "gateway_upstream_tries_total",
-        "Tries of upstream endpoints by what came of them; a rescued request has tries on both variants.",
-        ("route", "variant", "result"),
-        (((*_arm(t), result), n) for t in totals for result, n in _with_zeros(t.tries, RESULTS)),
-    )
-    yield _counter(
-        "gateway_forced_requests_total",
-        "Requests whose client chose the variant by header; they are no evidence.",
-        ("route", "variant"),
-        ((_arm(t), t.forced) for t in totals),
-    )
-
-
-def _latencies(totals: list[RouteTotals]) -> Iterator[Metric]:
-    duration = HistogramMetricFamily(
-        "gateway_request_duration_seconds",
-        "Time from a request's start to the end of each of its upstream tries;"
-        " a rescue's holds the time that the canary took.",
-        labels=("route", "variant"),
-    )
-    first_byte = HistogramMetricFamily(
-        "gateway_upstream_first_byte_seconds",
-        "Time from the dispatch of each upstream try to its response's first byte, or to its failure.",
-        labels=("route", "variant"),
-    )
-    for t in totals:
-        duration.add_metric(_arm(t), cumulative(t.duration), t.duration_us_sum / 1e6)
-        first_byte.add_metric(_arm(t), cumulative(t.first_byte), t.first_byte_us_sum / 1e6)
-    yield duration
-    yield first_byte
-
-
-def _rescues(totals: list[RouteTotals]) -> Iterator[Metric]:
-    rescued: dict[str, int] = {}
-    for t in totals:
-        rescued[t.route] = rescued.get(t.route, 0) + t.rescued
-    yield _counter(
-        "gateway_rescues_total",
-        "Requests that the canary failed and that were given to stable in the same exchange.",
-        ("route",),
-        (((route,), n) for route, n in rescued.items()),
-    )
-    yield _counter(
-        "gateway_rescues_denied_total",
-        "Failed canary requests that stable did not answer, by why it did not.",
-        ("route", "reason"),
-        (
-            ((t.route, reason), n)
-            for t in totals
-            if t.variant == Variant.CANARY
-            for reason, n in _with_zeros(t.rescues_refused, RESCUE_REFUSALS)
-        ),
-    )
-    yield _counter(
-        "gateway_retries_total",
-        "Failed tries that another endpoint of the same backend was given, or the same one once more, by the failure.",
-        ("route", "variant", "reason"),
-        (((*_arm(t), reason), n) for t in totals for reason, n in _with_zeros(t.retries, RETRIED)),
-    )
-    yield _counter(
-        "gateway_retries_denied_total",
-        "Failed tries of stable's that were not tried again, by why.",
-        ("route", "reason"),
-        (
-            ((t.route, reason), n)
-            for t in totals
-            if t.variant == Variant.STABLE
-            for reason, n in _with_zeros(t.retries_refused, RETRY_REFUSALS)
-        ),
-    )
-    yield _counter(
-        "gateway_unserved_requests_total",
-        "Requests that no endpoint was tried for, by what the gateway had no more of; nobody's errors.",
-        ("route", "variant", "reason"),
-        (((*_arm(t), reason), n) for t in totals for reason, n in _with_zeros(t.unserved, UNSERVED)),
-    )
-
-
-def _gateway_made(traffic: TrafficTotals) -> Iterator[Metric]:
-    yield _counter(
-        "gateway_errors_total",
-        "Answers that the gateway made itself, by reason.",
-        ("reason",),
-        (((reason,), n) for reason, n in _with_zeros(traffic.faults, REASONS)),
-    )
-    yield _counter(
-        "gateway_aborted_requests_total",
-        "Requests whose client went away before the response was whole.",
-        (),
-        [((), traffic.aborted)],
-    )
-
-
-def _notes(traffic: TrafficTotals) -> Iterator[Metric]:
-    notes = traffic.notes
-    yield _counter(
-        "gateway_tunnels_total",
-        "Connections that switched to another protocol, such as WebSocket.",
-        (),
-        [((), notes.get("tunnels", 0))],
-    )
-    yield _gauge(
-        "gateway_open_tunnels",
-        "Tunnels that are open.",
-        (),
-        [((), sum(report.tunnels_open for report in traffic.reports))],
-    )
-    yield _counter(
-        "gateway_trailer_fields_total",
-        "Trailer fields by what became of them.",
-        ("fate",),
-        (((fate,), notes.get(f"trailers_{fate}", 0)) for fate in ("passed", "dropped")),
-    )
-    yield _counter(
-        "gateway_access_log_lines_total",
-        "Lines of the access log that were due.",
-        (),
-        [((), notes.get("log_lines", 0))],
-    )
-    yield _counter(
-        "gateway_access_log_dropped_total",
-        "Lines of the access log that were not written: the queue was full, or the file could not be written.",
-        (),
-        [((), notes.get("log_dropped", 0))],
-    )
-    yield _counter(
-        "gateway_request_bodies_not_kept_total",
-        "Request bodies that could not be kept for another try, by reason.",
-        ("reason",),
-        (((reason,), notes.get(f"body_not_kept:{reason}", 0)) for reason in BODY_NOT_KEPT),
-    )
-    yield _gauge(
-        "gateway_request_body_bytes",
-        "What is held of request bodies, in memory and in temporary files.",
-        ("place",),
-        [
-            (("memory",), sum(report.body_memory_bytes for report in traffic.reports)),
-            (("disk",), sum(report.body_disk_bytes for report in traffic.reports)),
-        ],
-    )
 
 
 # the rollouts
@@ -329,19 +119,19 @@ def _newest(control: ControlPlane, route: str) -> RolloutView | None:
 
 
 def _exposure(routes: list[RouteView], newest: Mapping[str, RolloutView | None]) -> Iterator[Metric]:
-    yield _gauge(
+    yield gauge(
         "gateway_canary_weight_ratio",
         "Share of the route's requests that is assigned to the canary.",
         ("route",),
         (((route.name,), route.canary_percent / 100) for route in routes),
     )
-    yield _gauge(
+    yield gauge(
         "gateway_rollout_phase",
         "1 for the phase that the route's newest rollout is in, 0 for the others.",
         ("route", "phase"),
         (((route.name, phase.value), route.phase == phase) for route in routes for phase in Phase),
     )
-    yield _gauge(
+    yield gauge(
         "gateway_rollout_step",
         "Rung of its plan that the route's newest rollout has reached, from 1; 0 without a rollout.",
         ("route",),
@@ -351,7 +141,7 @@ def _exposure(routes: list[RouteView], newest: Mapping[str, RolloutView | None])
 
 def _verdicts(counts: Mapping[tuple[str, str], int], routes: list[RouteView]) -> Iterator[Metric]:
     known = {(route.name, verdict.value): 0 for route in routes for verdict in Verdict}
-    yield _counter(
+    yield counter(
         "gateway_verdicts_total",
         "Analyses by the verdict they ended in.",
         ("route", "verdict"),
@@ -366,34 +156,34 @@ def _evidence(newest: Mapping[str, RolloutView | None]) -> Iterator[Metric]:
         # An analysis that refused its evidence claims nothing, so it has no numbers either.
         if rollout is not None and rollout.analysis is not None and rollout.analysis.verdict is not Verdict.ERROR
     }
-    yield _gauge(
+    yield gauge(
         "gateway_evidence_log",
         "Natural logarithm of one metric's e-value: bad against 'not worse', ok against 'worse by the margin'.",
         ("route", "metric", "test"),
-        _finite(
+        finite(
             ((name, f.metric, test), log_e)
             for name, analysis in analyses.items()
             for f in analysis.findings
             for test, log_e in (("bad", f.log_e_bad), ("ok", f.log_e_ok))
         ),
     )
-    yield _gauge(
+    yield gauge(
         "gateway_evidence_joint_log",
         "The evidence that decides: bad of all deciding metrics together, ok of the metric with the least.",
         ("route", "test"),
-        _finite(((name, test), log_e) for name, a in analyses.items() for test, log_e in _joint(a)),
+        finite(((name, test), log_e) for name, a in analyses.items() for test, log_e in _joint(a)),
     )
-    yield _gauge(
+    yield gauge(
         "gateway_evidence_needed_log",
         "Where the joint evidence decides: bad rolls back, ok lets the rollout advance.",
         ("route", "test"),
-        _finite(
+        finite(
             ((name, test), needed)
             for name, a in analyses.items()
             for test, needed in (("bad", a.log_e_bad_needed), ("ok", a.log_e_ok_needed))
         ),
     )
-    yield _gauge(
+    yield gauge(
         "gateway_finding_ratio",
         "Share of requests with the metric's event in the evidence of the newest rollout.",
         ("route", "metric", "variant"),
@@ -444,38 +234,13 @@ def _process_tree(traffic: TrafficTotals, routes: list[RouteView], readiness: Re
         ),
     )
     for name, text, value in gauges:
-        yield _gauge(name, text, (), [((), value)])
+        yield gauge(name, text, (), [((), value)])
     starts = "Workers that have introduced themselves: starts and restarts, and reconnections to a new control plane."
-    yield _counter("gateway_worker_starts_total", starts, (), [((), traffic.worker_starts)])
+    yield counter("gateway_worker_starts_total", starts, (), [((), traffic.worker_starts)])
     rejected = "Workers' reports that could not be true and were not counted."
-    yield _counter("gateway_rejected_reports_total", rejected, (), [((), traffic.rejected_reports)])
+    yield counter("gateway_rejected_reports_total", rejected, (), [((), traffic.rejected_reports)])
     yield InfoMetricFamily(
         "gateway_build",
         "The gateway's version, and whether its data plane is compiled or interpreted.",
         {"version": gateway.__version__, "data_plane": data_plane()},
     )
-
-
-# families
-
-
-def _counter(name: str, text: str, labels: Sequence[str], samples: Samples) -> Metric:
-    family = CounterMetricFamily(name, text, labels=labels)
-    for values, value in samples:
-        family.add_metric(values, float(value))
-    return family
-
-
-def _gauge(name: str, text: str, labels: Sequence[str], samples: Samples) -> Metric:
-    family = GaugeMetricFamily(name, text, labels=labels)
-    for values, value in samples:
-        family.add_metric(values, float(value))
-    return family
-
-
-def _finite(samples: Samples) -> Samples:
-    return (sample for sample in samples if math.isfinite(sample[1]))
-
-
-def _with_zeros(counts: Mapping[str, int], known: Sequence[str]) -> list[tuple[str, int]]:
-    return sorted({**dict.fromkeys(known, 0), **counts}.items())

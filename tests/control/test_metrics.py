@@ -22,16 +22,17 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 import gateway
 from gateway.admin.attempts import Attempts, attempt_metrics
 from gateway.admin.connections import Connections, connection_metrics
-from gateway.control import metrics
+from gateway.control import metrics, traffic_metrics
 from gateway.control.api import ControlPlane, TrafficTotals
 from gateway.control.observer import Observer
 from gateway.control.views import EndpointView, ProbeCounts, Readiness, RolloutView, RouteView
 from gateway.core.analysis.types import Analysis, Finding, Verdict
+from gateway.core.errors import Blame
 from gateway.core.rollout.types import Phase, Plan
 from gateway.core.stats.histogram import bucket_of
 from gateway.core.types import Variant
 from gateway.hooks.tallies import GateTotals, HookTotals, Tallies, hook_metrics
-from gateway.proxy import faults
+from gateway.proxy import faults, retry
 from gateway.runtime.build import data_plane
 from gateway.runtime.notices import Notice
 from gateway.runtime.samples import Inspected
@@ -257,19 +258,32 @@ def test_known_series_exist_at_zero_before_the_first_report() -> None:
     samples = scraped(Plane())
     for variant in ("stable", "canary"):
         labels = {"route": "digits", "variant": variant}
-        for result in metrics.RESULTS:
+        for result in traffic_metrics.RESULTS:
             assert value(samples, "gateway_upstream_tries_total", result=result, **labels) == 0
         assert value(samples, "gateway_request_duration_seconds_count", **labels) == 0
         assert value(samples, "gateway_request_duration_seconds_bucket", le="+Inf", **labels) == 0
     assert by_label(samples, "gateway_verdicts_total", "verdict") == dict.fromkeys(Verdict, 0.0)
-    assert by_label(samples, "gateway_errors_total", "reason") == dict.fromkeys(metrics.REASONS, 0.0)
+    assert by_label(samples, "gateway_errors_total", "reason") == dict.fromkeys(traffic_metrics.REASONS, 0.0)
     assert value(samples, "gateway_rescues_total", route="digits") == 0
     assert value(samples, "gateway_rollout_step", route="digits") == 0
 
 
 def test_the_reasons_are_those_of_the_data_plane() -> None:
     known = {fault.reason for fault in vars(faults).values() if isinstance(fault, faults.Fault)}
-    assert sorted(metrics.REASONS) == sorted(known), "metrics.REASONS must list every fault in proxy/faults.py once"
+    assert sorted(traffic_metrics.REASONS) == sorted(known), (
+        "traffic_metrics.REASONS must list every fault in proxy/faults.py once"
+    )
+
+
+def test_the_reasons_of_retries_and_rescues_are_those_of_the_data_plane() -> None:
+    refusals = {value for name, value in vars(retry).items() if name.isupper() and isinstance(value, str)}
+    assert set(traffic_metrics.RESCUE_REFUSALS) == refusals
+    assert set(traffic_metrics.RETRY_REFUSALS) == refusals - {retry.NO_STABLE}
+    known = [fault for fault in vars(faults).values() if isinstance(fault, faults.Fault)]
+    # An answer that stalls has begun, and is over.
+    retried = {fault.reason for fault in known if fault.blame is Blame.UPSTREAM} - {faults.IDLE_TIMEOUT.reason}
+    assert set(traffic_metrics.RETRIED) == retried | {"status"}
+    assert set(traffic_metrics.UNSERVED) == {fault.reason for fault in faults.OF_THE_GATEWAY}
 
 
 def test_what_became_of_letters_and_questions_is_told() -> None:
@@ -348,17 +362,17 @@ def test_a_histogram_leaves_with_conservative_bounds_and_an_exact_sum() -> None:
     assert value(samples, f"{name}_sum", **labels) == pytest.approx(3.0011)
 
 
-@given(st.lists(st.integers(0, 20_000_000) | st.sampled_from(metrics.BOUNDS_US) | st.integers(2**31, 2**40)))
+@given(st.lists(st.integers(0, 20_000_000) | st.sampled_from(traffic_metrics.BOUNDS_US) | st.integers(2**31, 2**40)))
 def test_cumulative_is_monotone_complete_and_never_claims_a_request_was_faster(latencies_us: list[int]) -> None:
     histogram: dict[int, int] = {}
     for latency_us in latencies_us:
         histogram[bucket_of(latency_us)] = histogram.get(bucket_of(latency_us), 0) + 1
-    series = metrics.cumulative(histogram)
+    series = traffic_metrics.cumulative(histogram)
     counts = [n for _, n in series]
-    assert [le for le, _ in series] == [*(repr(us / 1e6) for us in metrics.BOUNDS_US), "+Inf"]
+    assert [le for le, _ in series] == [*(repr(us / 1e6) for us in traffic_metrics.BOUNDS_US), "+Inf"]
     assert counts == sorted(counts)
     assert counts[-1] == len(latencies_us)
-    for us, n in zip(metrics.BOUNDS_US, counts, strict=False):
+    for us, n in zip(traffic_metrics.BOUNDS_US, counts, strict=False):
         assert sum(v * (1 + 1 / 32) < us for v in latencies_us) <= n <= sum(v <= us for v in latencies_us)
 
 
