@@ -45,6 +45,7 @@ COMPILED = (
                 "plan",
                 "pool",
                 "probed",
+                "recent_answers",
                 "request_body",
                 "requesthead",
                 "responsehead",

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from gateway.core.stats.outcomes import ERRORS, OK
+from gateway.core.stats.outcomes import EMPTY, ERRORS, LACKING, OK, PLAIN
 from gateway.core.traffic.split import bucket_of_key, variant_for
 from gateway.core.types import WEIGHT_BP_MAX, Variant
 from gateway.proxy import faults, headers, retry
@@ -498,7 +498,7 @@ class Exchange(Extras):
         self._first_byte_s = self._worker.now_s()
         self._status = status
         self._tried[-1].probed.answered(status, self._first_byte_s)
-        if status >= 400 and self._answered_badly(status):
+        if (status != PLAIN or head.content_length == 0) and self._answered_badly(status):
             return
         out = self._out
         out.append(_STATUS_OK if status == 200 and reason == b"OK" else b"HTTP/1.1 %d %b\r\n" % (status, reason))
@@ -533,23 +533,31 @@ class Exchange(Extras):
     def _answered_badly(self, status: int) -> bool:
         """Whether the answer is one that goes to nobody, because another takes its place."""
         plan = self._plan
-        if plan.outcomes[status] == OK:  # exempt: an ordinary answer of this route
+        kind = self._kind_of_answer()
+        if kind == OK:  # also exempt: an ordinary answer of this route
             return False
         if self.variant is CANARY and plan.stable_pool is not None:
-            if status not in plan.rescue_statuses and not self._unlike_stable(status):
+            if status not in plan.rescue_statuses and not self._unlike_stable(kind):
                 return False
         elif status not in plan.retry_statuses:
             return False
         self._next_action = self._decided(retry.STATUS)
         return self._next_action != retry.RELAY
 
-    def _unlike_stable(self, status: int) -> bool:
-        """Whether the canary's answer is one that stable hardly ever gives."""
+    def _kind_of_answer(self) -> str:
+        """The class of the answer whose head has just come; a 200 is asked about when it has no body."""
+        status = self._status
+        return self._plan.outcomes[status] if status != PLAIN or self.method == b"HEAD" else EMPTY
+
+    def _unlike_stable(self, kind: str) -> bool:
+        """Whether the canary's answer lacks what stable usually gives."""
         plan = self._plan
-        if not plan.rescues_unlike or plan.budget.half_spent or (self._extra is not None and self._extra.upgrade):
+        if kind not in LACKING or not plan.rescues_unlike or plan.budget.half_spent:
+            return False
+        if self._extra is not None and self._extra.upgrade:
             return False
         assert self.tally is not None
-        return self.tally.rare(STABLE, status)
+        return self.tally.recent.canary_has_more(kind)
 
     def upstream_body(self, piece: bytes) -> None:
         """A piece of the response's body."""
@@ -590,7 +598,7 @@ class Exchange(Extras):
     def _answer_dropped(self) -> None:
         """The answer's head was enough: the canary's gives way to stable's, or an endpoint's to another's."""
         action, self._next_action = self._next_action, retry.RELAY
-        kind = self._plan.outcomes[self._status]
+        kind = self._kind_of_answer()
         if kind == ERRORS:
             self._tried[-1].try_failed("status", self.try_since_s)
         self._release(drain=True)

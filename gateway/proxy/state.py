@@ -157,7 +157,10 @@ class WorkerState:
         if self.access is not None:
             self.access.flush()
             self.counts.log_lines, self.counts.log_dropped = self.access.lines, self.access.dropped
-        self.counts.lagged(int(late_s * 1e6), next_window=self._sweeps % _LAG_WINDOW_SWEEPS == 0)
+        next_window = self._sweeps % _LAG_WINDOW_SWEEPS == 0
+        self.counts.lagged(int(late_s * 1e6), next_window=next_window)
+        if next_window:
+            self.counts.move_on()
         self.counts.sweep_units(now_s)
         if late_s > _STALL_S and self._stalled(late_s, now_s):
             return

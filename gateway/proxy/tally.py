@@ -10,7 +10,7 @@ through an `Arm`: into the structures' own histograms, and into numbers that are
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from gateway.core.stats.counts import Counts, EpochCounts
 from gateway.core.stats.histogram import bucket_of
@@ -18,17 +18,13 @@ from gateway.core.stats.outcomes import ABANDONED, OK
 from gateway.core.traffic.table import Route
 from gateway.core.types import Variant
 from gateway.proxy.body_store import BodyStore
+from gateway.proxy.recent_answers import RecentAnswers
 from gateway.proxy.units import Units
 from gateway.runtime.wire import Report, RouteTotals
 
 if TYPE_CHECKING:
     from gateway.proxy.plan import RoutePlan
     from gateway.proxy.tap import RouteTap
-
-
-# So many answers must be known before one in so many of them counts as rare.
-_KNOWN_MIN: Final = 100
-_RARE: Final = 100
 
 
 def _add_one(counts: dict[str, int], key: str) -> None:
@@ -118,10 +114,13 @@ class RouteTally:
     ``hot`` are the two arms as requests enter them, ``arms`` and ``totals`` what is sent of them.
     """
 
-    __slots__ = ("arms", "evidence", "final_seq", "hot", "open", "plan", "route", "tap", "totals", "units")
+    __slots__ = ("arms", "evidence", "final_seq", "hot", "open", "plan", "recent", "route", "tap", "totals", "units")
 
-    def __init__(self, route: Route, epoch: int, totals: tuple[RouteTotals, RouteTotals]) -> None:
+    def __init__(
+        self, route: Route, epoch: int, totals: tuple[RouteTotals, RouteTotals], recent: RecentAnswers
+    ) -> None:
         self.route = route
+        self.recent = recent
         self.evidence = EpochCounts(route.name, epoch, route.weight_bp)
         self.arms: tuple[Counts, Counts] = (self.evidence.stable, self.evidence.canary)
         self.totals = totals
@@ -148,12 +147,6 @@ class RouteTally:
     def unserved(self, variant: Variant, reason: str) -> None:
         """Count a request that could not be tried for a want of the gateway's: nobody's failure."""
         _add_one(self.totals[variant].unserved, reason)
-
-    def rare(self, variant: Variant, status: int) -> bool:
-        """Whether a variant is known to answer hardly anything with this status."""
-        answered = self.totals[variant].answered
-        total = sum(answered.values())
-        return total >= _KNOWN_MIN and _RARE * answered.get(status, 0) < total
 
     def streamed(self, variant: Variant, gap_s: float, time_per_event_s: float, *, left: bool) -> None:
         """Enter the pauses of a counted event stream; ``left``: its client did not wait for its end."""
@@ -207,11 +200,17 @@ class Tally:
         self._current: dict[str, RouteTally] = {}
         self._retired: list[RouteTally] = []
         self._units: dict[str, Units] = {}
+        self._recent: dict[str, RecentAnswers] = {}
+        # Of which backends (stable, canary) a route's recent answers are.
+        self._backends: dict[str, tuple[str | None, str | None]] = {}
 
     def enter_table(self, epoch: int, routes: tuple[Route, ...]) -> dict[str, RouteTally]:
         """Start counting under a new epoch; returns the tallies by route name."""
         self._retired += self._current.values()
-        self._current = {route.name: RouteTally(route, epoch, self._totals_of(route.name)) for route in routes}
+        self._current = {
+            route.name: RouteTally(route, epoch, self._totals_of(route.name), self._recent_of(route))
+            for route in routes
+        }
         before, self._units = self._units, {}
         for route in routes:
             if route.sticky is not None and route.weight_bp:
@@ -229,6 +228,12 @@ class Tally:
     def fault(self, reason: str) -> None:
         """Count an answer that the gateway made itself."""
         self.faults[reason] = self.faults.get(reason, 0) + 1
+
+    def move_on(self) -> None:
+        """Let go of what is no longer recent (now and then)."""
+        for tally in self._current.values():
+            if tally.route.weight_bp:
+                tally.recent.move_on()
 
     def lagged(self, lag_us: int, *, next_window: bool) -> None:
         """The loop came late. What is reported is the worst of the window under way and the one before it."""
@@ -280,3 +285,12 @@ class Tally:
         if name not in self._totals:
             self._totals[name] = (RouteTotals(name, Variant.STABLE), RouteTotals(name, Variant.CANARY))
         return self._totals[name]
+
+    def _recent_of(self, route: Route) -> RecentAnswers:
+        """The route's recent answers; they begin anew when a backend takes another's place."""
+        backends = (route.stable, route.canary)
+        if self._backends.get(route.name) != backends:
+            self._backends[route.name] = backends
+            stable, canary = self._totals_of(route.name)
+            self._recent[route.name] = RecentAnswers(stable.tries, canary.tries)
+        return self._recent[route.name]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import random
 import re
 from collections import Counter
 from pathlib import Path
@@ -10,7 +12,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from gateway.core.stats.outcomes import by_status
 from gateway.core.traffic.table import Endpoint, Passive, Rescue, Retry, Route, RoutingTable, Timeouts
+from gateway.proxy.recent_answers import RecentAnswers
 from gateway.runtime.settings import AccessLogSettings
 from tests.support.backend import Backend, Peer, Script, Seen, answer, hang, raw
 from tests.support.worker import RunningWorker, eventually, table
@@ -189,24 +193,121 @@ async def test_rescue_statuses_are_the_routes_own() -> None:
         assert await statuses(w, 1) == {200: 1}
 
 
-@pytest.mark.parametrize("status", [400, 401, 404, 422])
-async def test_a_canary_that_answers_what_stable_never_does_is_rescued_by_default(status: int) -> None:
-    half = msgspec.structs.replace(CANARY, weight_bp=0)
+LACKING = (204, 302, 400, 401, 404, 410, 422)
+GET = b"GET / HTTP/1.1\r\nHost: h\r\n%b\r\n"
+
+
+async def at_weight(w: RunningWorker, weight_bp: int) -> None:
+    await w.publish(w.table.with_weight("r", weight_bp))
+
+
+async def ask(w: RunningWorker, count: int) -> None:
+    """So many requests, one behind the other on one connection."""
+    await w.raw(GET % b"" * (count - 1) + GET % b"Connection: close\r\n", timeout_s=20)
+
+
+@pytest.mark.parametrize("request_", [POST, GET % b"Connection: close\r\n"], ids=["post", "get"])
+@pytest.mark.parametrize("status", LACKING)
+async def test_a_canary_that_answers_what_stable_never_does_is_rescued_by_default(status: int, request_: bytes) -> None:
+    """From its very first answer on: nothing needs to be known of stable."""
+    body = b"" if status == 204 else b"no"
+    async with Backend() as a, Backend(answer(status, body=body)) as b:
+        async with RunningWorker(table(CANARY, a=a.port, b=b.port)) as w:
+            assert await statuses(w, 5, request_) == {200: 5}
+            kind = by_status()[status]
+            await eventually(lambda: w.totals(1).rescued == 5, "all are rescued")
+            assert w.totals(1).tries[kind] == 5, "and its failures all the same"
+
+
+@pytest.mark.parametrize("method", [b"HEAD", b"POST"])
+async def test_an_empty_answer_is_rescued_where_a_body_was_due(method: bytes) -> None:
+    request = method + b" / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    async with Backend() as a, Backend(answer(body=b"")) as b:
+        async with RunningWorker(table(CANARY, a=a.port, b=b.port)) as w:
+            assert await statuses(w, 3, request) == {200: 3}
+            assert len(a.seen) == (0 if method == b"HEAD" else 3)
+
+
+async def test_a_large_body_reaches_stable_whole_after_an_unlike_answer() -> None:
+    sent = bytes(range(256)) * 2000
+    request = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(sent)
+    async with Backend() as a, Backend(answer(404)) as b:
+        async with RunningWorker(table(CANARY, a=a.port, b=b.port)) as w:
+            assert await statuses(w, 1, request + sent) == {200: 1}
+            assert a.seen[0].body == sent
+
+
+@pytest.mark.parametrize("status", [201, 202])
+async def test_a_success_in_another_form_is_an_answer(status: int) -> None:
     async with Backend() as a, Backend(answer(status)) as b:
-        spec = table(half, a=a.port, b=b.port)
-        async with RunningWorker(spec) as w:
-            get = b"GET / HTTP/1.1\r\nHost: h\r\n%b\r\n"
-            await w.raw(get % b"" * 119 + get % b"Connection: close\r\n")
-            await w.publish(spec.with_weight("r", 10_000))
-            assert await statuses(w, 5) == {200: 5}
-            # Where stable gives the same, it is the client's own: nothing is gained by asking twice.
-            await w.publish(w.table.with_weight("r", 0))
-            a.script = answer(status)
-            await w.raw(get % b"" * 9 + get % b"Connection: close\r\n")
-            await w.publish(w.table.with_weight("r", 10_000))
+        async with RunningWorker(table(CANARY, a=a.port, b=b.port)) as w:
+            assert await statuses(w, 3) == {status: 3} and not a.seen
+
+
+@pytest.mark.parametrize("status", LACKING)
+async def test_what_both_versions_answer_is_not_asked_for_twice(status: int) -> None:
+    body = b"" if status == 204 else b"no"
+    async with Backend(answer(status, body=body)) as a, Backend(answer(status, body=body)) as b:
+        async with RunningWorker(table(CANARY, a=a.port, b=b.port)) as w:
+            assert await statuses(w, 10) == {status: 10}
+            assert len(a.seen) <= 1, "to know of stable takes one answer"
+
+
+async def test_a_class_of_which_stable_gives_few_is_rescued_when_the_canary_gives_it_to_all() -> None:
+    """Stable's own 404s (a tenth) do not hide that the canary answers nothing else."""
+    count = itertools.count()
+
+    async def every_tenth(seen: Seen, peer: Peer) -> None:
+        await answer(404 if next(count) % 10 == 0 else 200)(seen, peer)
+
+    async with Backend(every_tenth) as a, Backend() as b:
+        async with RunningWorker(table(CANARY, a=a.port, b=b.port)) as w:
+            await at_weight(w, 0)
+            await ask(w, 200)
+            await at_weight(w, 10_000)
+            b.script = answer(404)
             asked = len(a.seen)
-            assert await statuses(w, 5) == {status: 5}
-            assert len(a.seen) == asked
+            seen = await statuses(w, 20)
+            assert len(a.seen) == asked + 20 and seen[200] == 18, "and two are stable's own"
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("share", [0.02, 0.3])
+def test_two_equal_versions_are_not_doubled_in_load(share: float, seed: int) -> None:
+    draw = random.Random(seed).random
+    stable: dict[str, int] = {}
+    canary: dict[str, int] = {}
+    recent = RecentAnswers(stable, canary)
+    rescued, asked = 0, 20_000
+    for _ in range(asked):
+        kind = "not_found" if draw() < share else "ok"
+        if draw() < 0.5:
+            stable[kind] = stable.get(kind, 0) + 1
+            continue
+        if kind != "ok" and recent.canary_has_more(kind):
+            rescued += 1
+            stable[kind] = stable.get(kind, 0) + 1
+        canary[kind] = canary.get(kind, 0) + 1
+    assert rescued < 0.12 * share * asked / 2, f"seed {seed}: {rescued} of {share * asked / 2:.0f}"
+
+
+def test_what_stable_did_long_ago_says_nothing_of_now() -> None:
+    stable, canary = {"ok": 400, "not_found": 600}, {"ok": 10}
+    recent = RecentAnswers(stable, canary)
+    stable["not_found"] += 600
+    assert not recent.canary_has_more("not_found")
+    for _ in range(2):
+        stable["ok"] += 600
+        recent.move_on()
+    assert recent.canary_has_more("not_found")
+
+
+async def test_half_of_the_budget_is_kept_for_what_is_broken() -> None:
+    route = msgspec.structs.replace(CANARY, rescue=Rescue(budget_percent=0, budget_burst=4))
+    async with Backend() as a, Backend(answer(404)) as b, RunningWorker(table(route, a=a.port, b=b.port)) as w:
+        assert await statuses(w, 4) == {200: 2, 404: 2}
+        b.script = answer(500)
+        assert await statuses(w, 3) == {200: 2, 500: 1}
 
 
 async def test_two_slow_versions_are_not_asked_one_after_the_other() -> None:

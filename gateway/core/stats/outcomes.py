@@ -24,6 +24,7 @@ ERRORS: Final = "errors"
 OVERLOAD: Final = "overload"
 ABANDONED: Final = "abandoned"
 EMPTY: Final = "empty_body"
+NO_CONTENT: Final = "no_content"
 
 
 class OutcomeClass(NamedTuple):
@@ -53,7 +54,7 @@ CLASSES: Final = (
     OutcomeClass("redirects", "3xx, 304 among them", hundreds=(3,)),
     OutcomeClass(EMPTY, "200 without content (not to HEAD)"),
     OutcomeClass(ABANDONED, "the client left before the answer was whole"),
-    OutcomeClass("no_content", "204, 205", statuses=(204, 205), success=True),
+    OutcomeClass(NO_CONTENT, "204, 205", statuses=(204, 205), success=True),
     OutcomeClass(
         "other_success",
         "101 (a tunnel), 201, 202 and other 2xx but 200",
@@ -65,6 +66,8 @@ CLASSES: Final = (
 NAMES: Final = tuple(one.name for one in CLASSES)
 FAILURES: Final = tuple(one.name for one in CLASSES if not one.success)
 SUCCESSES: Final = tuple(one.name for one in CLASSES if one.success)
+# An answer without what was asked for: in place of the canary's, stable's may be of more use to the client.
+LACKING: Final = frozenset((*FAILURES, NO_CONTENT))
 # What the backend said, or failed to say; of these, what tells that it is broken or has too much to do.
 ANSWERED: Final = (OK, *(name for name in NAMES if name != ABANDONED))
 UNAVAILABLE: Final = (ERRORS, OVERLOAD)

@@ -117,7 +117,7 @@ class Rescue(msgspec.Struct, frozen=True):
     a token bucket per worker: each request on the route adds ``budget_percent`` hundredths of a token, a rescue takes
     one, at most ``budget_burst`` are saved up.
     An answer of the canary's is rescued by its status: one of ``statuses`` (``429``, or ``5xx`` for a class), and with
-    ``unlike_stable`` also a 4xx that stable hardly ever gives.
+    ``unlike_stable`` also one of a failing class that the canary gives far oftener than stable does.
     """
 
     replayable: bool = True
