@@ -22,6 +22,7 @@ from gateway.core.predictions.settings import RouteWatch
 from gateway.core.traffic.table import Route, Tap
 from gateway.core.types import Variant
 from gateway.inspector.desk import Desk
+from gateway.proxy.recent_answers import RecentAnswers
 from gateway.proxy.tally import RouteTally
 from gateway.proxy.tap import RouteTap, SampleQueue
 from gateway.runtime.samples import FAILURES, Sample
@@ -54,7 +55,8 @@ def main() -> int:
 
 def _tapped(tap: Tap, queue: SampleQueue) -> Callable[[], None]:
     route = Route("r", "/", "stable", "canary", weight_bp=5000, tap=tap)
-    tally = RouteTally(route, 1, (RouteTotals("r", Variant.STABLE), RouteTotals("r", Variant.CANARY)))
+    totals = (RouteTotals("r", Variant.STABLE), RouteTotals("r", Variant.CANARY))
+    tally = RouteTally(route, 1, totals, RecentAnswers({}, {}))
     route_tap, body, seconds = RouteTap(tally, tap, queue), _answer(0), itertools.count(1)
 
     def run() -> None:
