@@ -84,11 +84,15 @@ def unjudged(route: RouteConfig, watched: Watched | None, seen: Reported) -> dic
 
 
 def _not_read(watched: Watched, samples: Mapping[str, int]) -> dict[str, Unjudged]:
-    """Where the answers themselves never come to be read."""
+    """Where the answers themselves never come to be read.
+
+    What the taps took besides is no measure: most of it may be for failures alone.
+    """
     lost, why = max((samples.get(result, 0), result) for result in _NOT_READ)
-    if lost < ANSWERS_MIN or 2 * lost < lost + samples.get("taken", 0):
+    sampled = lost + watched.answers
+    if lost < ANSWERS_MIN or 2 * lost < sampled:
         return {}
-    reason = f"{lost:,} of {lost + samples.get('taken', 0):,} sampled answers of stable are {_NOT_READ[why]}"
+    reason = f"{lost:,} of {sampled:,} sampled answers of stable are {_NOT_READ[why]}"
     return dict.fromkeys((name for name in watched.unjudged if name in PREDICTED), Unjudged(reason, Why.NEVER))
 
 

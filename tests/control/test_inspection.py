@@ -7,15 +7,18 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from gateway.config import load
+from gateway.control import silent_sources
 from gateway.control.inspection import Inspection
 from gateway.control.observer import Observer
 from gateway.core.analysis import Analysis, AnalysisSpec, EventSpec, Finding, Look, Mode, Verdict
 from gateway.core.errors import ConflictError, NotFoundError
-from gateway.core.predictions.events import WatchSettings
+from gateway.core.predictions.events import Watched, WatchSettings
 from gateway.core.predictions.labels import LabelSettings
 from gateway.core.predictions.settings import RouteWatch
+from gateway.core.types import Unjudged, Why
 from gateway.runtime.samples import Label
-from tests.support.control import ManualClock
+from tests.support.control import ManualClock, text
 
 NO_EVENTS = AnalysisSpec()
 
@@ -84,3 +87,22 @@ def test_labels_are_taken_only_for_events_that_expect_them_and_by_somebody(inspe
         inspection.tell("labelled", [Label("a", "click", True), Label("a", "clock", True)])
     with pytest.raises(ConflictError, match="the inspector is away or behind"):
         inspection.tell("labelled", [Label("a", "click", True)])
+
+
+@pytest.mark.parametrize(
+    ("lost", "read", "why"),
+    [
+        ({"streamed": 150}, 0, "150 of 150 sampled answers of stable are event streams"),
+        ({"too_large": 150}, 100, "150 of 250 sampled answers of stable are larger than is looked at"),
+        ({"too_large": 150}, 151, "stable's first 100 answers"),
+        ({"streamed": 99}, 0, "stable's first 100 answers"),
+    ],
+)
+def test_answers_that_never_come_to_be_read_are_said(tmp_path: Path, lost: dict[str, int], read: int, why: str) -> None:
+    """However many others, such as those to GET, were taken for failures alone."""
+    (tmp_path / "gateway.yaml").write_text(text(analysis={"predictions": {"mode": "decide"}}))
+    route = load(tmp_path / "gateway.yaml").routes[0]
+    waits = dict.fromkeys(("class_0", "low_confidence"), Unjudged("stable's first 100 answers show it", Why.WAITS))
+    seen = silent_sources.reported(({"taken": 5_000, **lost}, {}), frozenset(), 10_000, 60.0)
+    found = silent_sources.unjudged(route, Watched("", waits, answers=read), seen)
+    assert found.keys() == waits.keys() and all(why in one.reason for one in found.values())

@@ -93,13 +93,15 @@ class Known(msgspec.Struct, frozen=True):
 class Watched(msgspec.Struct, frozen=True):
     """What is to be said of one route's answers: what is compared and why, and which events cannot be judged.
 
-    ``generation`` counts how often it was chosen anew: the events mean something else since then.
+    ``generation`` counts how often it was chosen anew: the events mean something else since then. ``answers`` are those
+    of stable that came to be read since then, whatever was made of them.
     """
 
     chosen: str = ""
     unjudged: dict[str, Unjudged] = {}
     known: Known | None = None
     generation: int = 0
+    answers: int = 0
 
 
 class _Arm:
@@ -171,14 +173,14 @@ class Watch:
     @property
     def watched(self) -> Watched:
         """What is compared and why, and what cannot be judged."""
-        choice = self._choice
+        choice, answers = self._choice, self._arms[Variant.STABLE].answers
         if choice is None:
-            return Watched("", self._unjudged(), generation=self._generation)
+            return Watched("", self._unjudged(), None, self._generation, answers)
         times = f"{self._generation} time{'s' * (self._generation > 1)}"
         anew = f"; chosen anew {times}, stable's answers had no longer what was compared" if self._generation else ""
         bounds, low = self._bounds, self._low
         known = Known(choice.layout, choice.reason, choice.problem, self._classes, low, bounds, self._generation)
-        return Watched(choice.reason + anew, self._unjudged(), known, self._generation)
+        return Watched(choice.reason + anew, self._unjudged(), known, self._generation, answers)
 
     def take(
         self,
