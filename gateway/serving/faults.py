@@ -3,17 +3,23 @@
 Rules:
 
 1. Faults concern inference only; health, readiness and metadata stay truthful.
-2. Every request draws once for `hang` and once for `error-rate`, in the order of arrival, so that one seed gives one
-   sequence of fates whatever the shares are.
-3. Of several faults that strike one request the gravest wins: crash, hang, error. Latency comes before the last two.
+2. Every request draws once for each fault that has a share, in the order of arrival and of the table, so that one seed
+   gives one sequence of fates whatever the shares are.
+3. Of several faults that strike one request the gravest wins, in the order of `Fate`. Latency comes before all of them
+   but crash.
+4. `stream-error` strikes event streams alone; any other answer is served.
 
-| key                  | value            | meaning                                                         |
-|----------------------|------------------|-----------------------------------------------------------------|
-| error-rate           | 0..1             | share of requests answered with status 500                      |
-| latency-ms           | 0 or more        | every request waits so long before it is worked on              |
-| hang                 | 0..1, default 1  | share of requests that are accepted and never answered          |
-| crash-after-s        | 0 or more        | the process dies so long after the fault was set (or the start) |
-| crash-after-requests | 1 or more        | the process dies on that request, unanswered                    |
+| key                  | value            | meaning                                                               |
+|----------------------|------------------|-----------------------------------------------------------------------|
+| hang                 | 0..1, default 1  | share of requests that are accepted and never answered                |
+| error-rate           | 0..1             | share of requests answered with status 500                            |
+| wrong-name           | 0..1, default 1  | share of requests answered with 404, as if the model had another name |
+| login                | 0..1, default 1  | share of requests answered with 302 to a login page                   |
+| stall                | 0..1, default 1  | share of answers that begin and never go on                           |
+| stream-error         | 0..1, default 1  | share of event streams with an error, half of them with nothing else  |
+| latency-ms           | 0 or more        | every request waits so long before it is worked on                    |
+| crash-after-s        | 0 or more        | the process dies so long after the fault was set (or the start)       |
+| crash-after-requests | 1 or more        | the process dies on that request, unanswered                          |
 """
 
 from __future__ import annotations
@@ -31,12 +37,28 @@ CRASH_STATUS = 70
 
 
 class Fate(enum.Enum):
-    """What becomes of one request."""
+    """What becomes of one request, the gravest first."""
 
-    SERVE = "serve"
-    ERROR = "error"
-    HANG = "hang"
     CRASH = "crash"
+    HANG = "hang"
+    ERROR = "error"
+    WRONG_NAME = "wrong name"
+    LOGIN = "login"
+    STALL = "stall"
+    ERROR_EVENT = "an error event and nothing else"
+    STREAM_ERROR = "an error event in the middle"
+    SERVE = "serve"
+
+
+# The faults that have a share, in the order of their draws.
+_SHARES = {
+    "hang": Fate.HANG,
+    "error_rate": Fate.ERROR,
+    "wrong_name": Fate.WRONG_NAME,
+    "login": Fate.LOGIN,
+    "stall": Fate.STALL,
+    "stream_error": Fate.STREAM_ERROR,
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,11 +68,15 @@ class Faults:
     error_rate: float = 0.0
     latency_ms: float = 0.0
     hang: float = 0.0
+    wrong_name: float = 0.0
+    login: float = 0.0
+    stall: float = 0.0
+    stream_error: float = 0.0
     crash_after_s: float | None = None
     crash_after_requests: int | None = None
 
     def __post_init__(self) -> None:
-        for field in ("error_rate", "hang"):
+        for field in _SHARES:
             _check_number(_key(field), getattr(self, field), high=1)
         _check_number("latency-ms", self.latency_ms)
         if self.crash_after_s is not None:
@@ -65,9 +91,10 @@ class Faults:
         unknown = values.keys() - KEYS
         if unknown:
             raise FaultError(_unknown(*sorted(unknown)))
-        fields = {_field(key): value for key, value in values.items()}
-        if isinstance(fields.get("hang"), bool):
-            fields["hang"] = float(bool(fields["hang"]))
+        fields = {
+            _field(key): float(value) if key in _SWITCHES and isinstance(value, bool) else value
+            for key, value in values.items()
+        }
         return cls(**fields)  # type: ignore[arg-type]  # __post_init__ checks what came from outside
 
     @classmethod
@@ -80,7 +107,7 @@ class Faults:
                 raise FaultError(f"fault {key} is given twice; give it once")
             if key not in KEYS:
                 raise FaultError(_unknown(key))
-            values[key] = _number(key, value) if equals or key != "hang" else 1.0
+            values[key] = _number(key, value) if equals or key not in _SWITCHES else 1.0
         return cls.from_mapping(values)
 
     def to_mapping(self) -> dict[str, float | int | None]:
@@ -103,12 +130,14 @@ class FaultSource:
     def draw(self) -> Fate:
         """The fate of the next request."""
         self.requests += 1
-        hang, error = self._random.random(), self._random.random()
+        draws = [self._random.random() for _ in _SHARES]
         if self.faults.crash_after_requests is not None and self.requests >= self.faults.crash_after_requests:
             return Fate.CRASH
-        if hang < self.faults.hang:
-            return Fate.HANG
-        return Fate.ERROR if error < self.faults.error_rate else Fate.SERVE
+        for (field, fate), drawn in zip(_SHARES.items(), draws, strict=True):
+            share: float = getattr(self.faults, field)
+            if drawn < share:
+                return Fate.ERROR_EVENT if fate is Fate.STREAM_ERROR and 2 * drawn < share else fate
+        return Fate.SERVE
 
 
 def _unknown(*keys: str) -> str:
@@ -124,6 +153,8 @@ def _field(key: str) -> str:
 
 
 KEYS = tuple(_key(field.name) for field in dataclasses.fields(Faults))
+# Faults that strike every request when no share is given.
+_SWITCHES = frozenset(_key(field) for field in _SHARES) - {"error-rate"}
 
 
 def _check_number(key: str, value: object, high: float = math.inf) -> None:

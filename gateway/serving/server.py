@@ -5,6 +5,8 @@
     GET  /v2/models/{name}[/versions/{version}]           metadata
     GET  /v2/models/{name}[/versions/{version}]/ready
     POST /v2/models/{name}[/versions/{version}]/infer     JSON, or JSON with binary tensor data behind it
+    POST /v2/models/{name}[/versions/{version}]/infer_stream
+                                                          the same, as an event stream (streams.py)
     GET, PUT /v2/faults                                   only if fault control is on
 
 Every error is `{"error": "..."}`: 400 for input that does not fit, 404 for an unknown model, version or path, 405, 413,
@@ -37,6 +39,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from gateway import __version__
+from gateway.serving import streams
 from gateway.serving.errors import FaultError, ModelLoadError, OverloadedError, RequestError
 from gateway.serving.faults import CRASH_STATUS, Fate, Faults, FaultSource
 from gateway.serving.model import Model
@@ -76,10 +79,11 @@ def build_app(
     source = FaultSource(faults or Faults(), fault_seed)
     runner = Runner(threads, queue_max)
     views = _Views(model, source)
-    infer = _Infer(model, source, runner)
+    infer, stream = (_Infer(model, source, runner, streams=as_stream) for as_stream in (False, True))
     models = ("/v2/models/{name}", "/v2/models/{name}/versions/{version}")
     routes = [
         *(Route(f"{path}/infer", infer, methods=["POST"]) for path in models),
+        *(Route(f"{path}/infer_stream", stream, methods=["POST"]) for path in models),
         *(Route(f"{path}/ready", views.model_ready) for path in models),
         *(Route(path, views.model) for path in models),
         Route("/v2/health/live", views.live),
@@ -192,7 +196,8 @@ class _Views:
 class _Infer:
     """The inference endpoint, as a bare ASGI application: it is the one path that must cost little."""
 
-    def __init__(self, model: Model, source: FaultSource, runner: Runner) -> None:
+    def __init__(self, model: Model, source: FaultSource, runner: Runner, *, streams: bool) -> None:
+        self._streams = streams
         self._model = model
         self._source = source
         self._runner = runner
@@ -222,13 +227,19 @@ class _Infer:
         if self._source.faults.latency_ms:
             await asyncio.sleep(self._source.faults.latency_ms / 1000)
         if fate is Fate.HANG:
-            while (await request.receive())["type"] != "http.disconnect":
-                pass
+            await streams.until_left(request.receive)
             return None
         if fate is Fate.ERROR:
             return _error("injected fault: error-rate", 500)
+        if fate is Fate.WRONG_NAME:
+            return _error(f"injected fault: unknown model {request.path_params['name']!r}", 404)
+        if fate is Fate.LOGIN:
+            return Response(status_code=302, headers={"Location": "/login"})
         _check_model(self._model, request.path_params)
-        return _infer_response(await self._infer(body, header_length(request.headers.get(HEADER_LENGTH))))
+        answer = await self._infer(body, header_length(request.headers.get(HEADER_LENGTH)))
+        if self._streams:
+            return streams.EventStream(_events(answer, fate), stalls=fate is Fate.STALL)
+        return streams.Stalled(answer.body) if fate is Fate.STALL else _infer_response(answer)
 
     async def _infer(self, body: bytes, json_bytes: int | None) -> InferAnswer:
         signature = self._model.signature
@@ -308,6 +319,13 @@ def _check_model(model: Model, params: dict[str, str]) -> None:
         raise RequestError(f"unknown model {name!r}; this server has {model.name!r}", 404)
     if version != model.version:
         raise RequestError(f"unknown version {version!r} of model {name!r}; this server has {model.version!r}", 404)
+
+
+def _events(answer: InferAnswer, fate: Fate) -> list[bytes]:
+    events = streams.events(answer)
+    if fate in (Fate.ERROR_EVENT, Fate.STREAM_ERROR):
+        return streams.broken(events, alone=fate is Fate.ERROR_EVENT)
+    return events
 
 
 def _infer_response(answer: InferAnswer) -> Response:
