@@ -23,7 +23,7 @@ def _fresh_directory(_: click.Context, __: click.Parameter, path: Path | None) -
     return path
 
 
-@click.command(epilog="\b\nScenarios:\n" + "\n".join(f"  {s.name:<8}{s.title}" for s in SCENARIOS.values()))
+@click.command(epilog="\b\nScenarios:\n" + "\n".join(f"  {s.name:<14}{s.title}" for s in SCENARIOS.values()))
 @click.option(
     "--scenario", "name", default="good", show_default=True, type=click.Choice(tuple(SCENARIOS)), help="Which canary."
 )

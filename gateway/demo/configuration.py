@@ -8,6 +8,7 @@ from __future__ import annotations
 
 ROUTE = "digits"
 INFER_PATH = "/v2/models/digits/infer"
+STREAM_PATH = "/v2/models/digits/infer_stream"
 STEPS_PERCENT = (5, 25, 50)
 DEADLINE_S = 45.0
 

@@ -5,8 +5,9 @@ Rules:
 1. Requests come at a paced, seeded rate with exponential gaps, whatever the answers do (an open loop), over a fixed
    number of kept connections. Only when all of them are busy does a request wait, and arrears of more than a moment
    are dropped: a machine that stalled is not punished with a burst that no user would have sent.
-2. A user has seen a failure when the status is 500 or more, the connection broke, no answer came in time, or the
-   answer is not one: anything but a 200 with one label in it.
+2. A user has seen a failure when the connection broke, no answer came in time, or the answer is not one: anything but
+   a 200 with one label in it. Of an event stream (a share of ``streams``) that is the last event's; an error event is a
+   failure. A user with little patience leaves when nothing has come for ``patience_s``, by closing the connection.
 3. Answers are told apart by what the gateway's headers say of them: stable, canary, or *rescued* (stable answered what
    the canary had failed). An answer without them counts as `none`.
 4. One JSON line (`Report`) on standard output four times a second, and a last one on SIGTERM or when standard input
@@ -34,12 +35,14 @@ import msgspec
 import uvloop
 
 from gateway import bundled
+from gateway.demo.scenarios import ERROR_EVENT, GAVE_UP
 
 VARIANTS = ("stable", "canary", "rescued")
 _REPORT_EVERY_S = 0.25
 _RECENT_S = 3.0
 _ARREARS_S_MAX = 0.1
 _DRAIN_S = 3.0
+_ERROR_EVENT = b"event: error\n"
 # As an application that shows how sure the model is.
 _ASKED = ({"name": "label"}, {"name": "probabilities"})
 
@@ -54,6 +57,9 @@ class Settings(msgspec.Struct, frozen=True):
     rate_per_s: float = 250.0
     connections: int = 64
     timeout_s: float = 10.0
+    streams: float = 0.0
+    stream_path: str = ""
+    patience_s: float = 0.0
 
 
 class VariantReport(msgspec.Struct, frozen=True):
@@ -107,6 +113,19 @@ def label_of(body: bytes) -> int | None:
     return int(labels[0][0]) if len(labels) == 1 and len(labels[0]) == 1 else None
 
 
+def label_of_stream(body: bytes) -> int | None:
+    """The label in the last event of a stream; None without one, and after an error event."""
+    events = body.split(b"\n\n")
+    if len(events) < 2 or events.pop() or holds_error(body):
+        return None
+    return label_of(events[-1].removeprefix(b"data: "))
+
+
+def holds_error(body: bytes) -> bool:
+    """Whether an event stream holds an error event."""
+    return body.startswith(_ERROR_EVENT) or b"\n" + _ERROR_EVENT in body
+
+
 class Tally:
     """What was seen of one variant."""
 
@@ -147,7 +166,8 @@ class Replay:
         self._settings = settings
         self._random = random.Random(settings.seed)
         self._labels = bundled.heldout().labels
-        self._requests = _encoded(settings)
+        self._requests = _encoded(settings, settings.path)
+        self._streams = _encoded(settings, settings.stream_path) if settings.streams else []
         self._order: list[int] = []
         self._idle: list[_Connection] = []
         self._busy: set[_Connection] = set()
@@ -198,7 +218,9 @@ class Replay:
             await self._freed.wait()
         connection = self._idle.pop()
         self._busy.add(connection)
-        connection.send(self._requests[index], self._labels[index])
+        streamed = bool(self._streams) and self._random.random() < self._settings.streams
+        request = self._streams[index] if streamed else self._requests[index]
+        connection.send(request, self._labels[index], streamed=streamed)
 
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
@@ -216,9 +238,14 @@ class Replay:
             self._print(final=False)
 
     def _give_up_overdue(self) -> None:
-        overdue_s = monotonic() - self._settings.timeout_s
+        now_s = monotonic()
+        overdue_s = now_s - self._settings.timeout_s
         for connection in [c for c in self._busy if c.sent_s < overdue_s]:
             connection.give_up("timeout")
+        if self._settings.patience_s:
+            silent_s = now_s - self._settings.patience_s
+            for connection in [c for c in self._busy if c.heard_s < silent_s]:
+                connection.leave()
 
     def _print(self, *, final: bool) -> None:
         now_s = monotonic()
@@ -273,8 +300,8 @@ class _Connection(asyncio.Protocol):
         self._replay = replay
         self._transport: asyncio.Transport | None = None
         self._reset()
-        self.sent_s = 0.0
-        self._in_flight = False
+        self.sent_s = self.heard_s = 0.0
+        self._in_flight = self._streamed = False
 
     def _reset(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
@@ -283,13 +310,13 @@ class _Connection(asyncio.Protocol):
         self._body: list[bytes] = []
         self._label = -1
 
-    def send(self, request: bytes, label: int) -> None:
+    def send(self, request: bytes, label: int, *, streamed: bool) -> None:
         """Ask."""
         assert self._transport is not None
         self._reset()
         self._label = label
-        self._in_flight = True
-        self.sent_s = monotonic()
+        self._in_flight, self._streamed = True, streamed
+        self.sent_s = self.heard_s = monotonic()
         self._transport.write(request)
 
     def give_up(self, why: str) -> None:
@@ -297,6 +324,11 @@ class _Connection(asyncio.Protocol):
         self._settle(why)
         if self._transport is not None:
             self._transport.abort()
+
+    def leave(self) -> None:
+        """The user waits no longer: a failure, and a connection that is closed as any is."""
+        self._settle(GAVE_UP)
+        self.close()
 
     def close(self) -> None:
         """The client is done."""
@@ -316,6 +348,7 @@ class _Connection(asyncio.Protocol):
         self._replay.opened(self)
 
     def data_received(self, data: bytes) -> None:
+        self.heard_s = monotonic()
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
@@ -339,20 +372,28 @@ class _Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         status = self._parser.get_status_code()
-        label = label_of(b"".join(self._body)) if status == 200 else None
-        failure = f"status {status}" if status != 200 else "malformed" if label is None else None
+        body = b"".join(self._body)
+        label = None
+        if status == 200:
+            label = label_of_stream(body) if self._streamed else label_of(body)
+        if status != 200:
+            failure: str | None = f"status {status}"
+        elif self._streamed and holds_error(body):
+            failure = ERROR_EVENT
+        else:
+            failure = "malformed" if label is None else None
         self._settle(failure, correct=label == self._label)
         self._replay.done(self, reusable=self._parser.should_keep_alive())
 
 
-def _encoded(settings: Settings) -> list[bytes]:
+def _encoded(settings: Settings, path: str) -> list[bytes]:
     """Each held-out input as a whole request."""
     encoded = []
     for number, pixels in enumerate(bundled.heldout().pixels):
         tensor = {"name": "pixels", "shape": [1, len(pixels)], "datatype": "FP32", "data": pixels}
         body = msgspec.json.encode({"id": str(number), "inputs": [tensor], "outputs": _ASKED})
         head = (
-            f"POST {settings.path} HTTP/1.1\r\nhost: {settings.host}:{settings.port}\r\n"
+            f"POST {path} HTTP/1.1\r\nhost: {settings.host}:{settings.port}\r\n"
             f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
         )
         encoded.append(head.encode() + body)

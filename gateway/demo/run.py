@@ -163,6 +163,9 @@ class Demo:
             configuration.INFER_PATH,
             seed=self._draw_seed(),
             rate_per_s=self._settings.rate_per_s,
+            streams=self._settings.scenario.streams,
+            stream_path=configuration.STREAM_PATH,
+            patience_s=self._settings.scenario.patience_s,
         )
 
     def _started(self, url: str, admin_url: str) -> Told:

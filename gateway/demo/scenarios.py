@@ -6,14 +6,22 @@ see gateway.serving.faults) or that is killed under way (`killed_after_s`, count
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 STABLE_MODEL = "digits-logreg"
+# Kinds of failures, in the client's words, that come after the answer has begun.
+GAVE_UP = "gave up"
+ERROR_EVENT = "error event"
 
 
 @dataclass(frozen=True)
 class Scenario:
     """One way in which a rollout can go.
+
+    ``streams`` is the share of requests that ask for an event stream, ``patience_s`` how long users wait when nothing
+    comes (0: as long as the client does). ``begun`` are the kinds of failures that users see because the answer had
+    begun when they came: no rescue can prevent those.
 
     ``ends`` are the phases it may end in. ``cause`` is the metric that must be named for a rollback; ``also`` may be
     named beside it (who never answers is slow, too).
@@ -28,10 +36,15 @@ class Scenario:
     also: frozenset[str] = frozenset()
     faults: tuple[str, ...] = ()
     killed_after_s: tuple[float, float] | None = None
+    streams: float = 0.0
+    patience_s: float = 0.0
+    begun: frozenset[str] = frozenset()
 
 
 _ROLLED_BACK = ("ROLLED_BACK",)
 _CLASSES = frozenset((*(f"class_{digit}" for digit in range(10)), "class_other"))
+# What a stream that breaks off or stops may be named for, too.
+_STREAMED = frozenset({"gap", "latency", "time_per_event"})
 _ALL = (
     Scenario(
         "good",
@@ -87,6 +100,49 @@ _ALL = (
         also=_CLASSES,
     ),
     Scenario(
+        "notfound",
+        "a wrong model name",
+        "The new version answers 404: its model has another name. No user should notice.",
+        "digits-svm",
+        ends=_ROLLED_BACK,
+        cause="not_found",
+        faults=("wrong-name",),
+    ),
+    Scenario(
+        "login",
+        "a login page",
+        "The new version sends everybody to a login page (302). No user should notice.",
+        "digits-svm",
+        ends=_ROLLED_BACK,
+        cause="redirects",
+        faults=("login",),
+    ),
+    Scenario(
+        "stream-error",
+        "errors inside of streams",
+        "The new version's event streams are 200 and hold an error. Three in ten users stream.",
+        "digits-svm",
+        ends=_ROLLED_BACK,
+        cause="model_errors",
+        also=_STREAMED,
+        faults=("stream-error",),
+        streams=0.3,
+        begun=frozenset({ERROR_EVENT}),
+    ),
+    Scenario(
+        "impatient",
+        "users that give up",
+        "Three in ten answers of the new version begin and stop. Users leave after a second.",
+        "digits-svm",
+        ends=_ROLLED_BACK,
+        cause="abandoned",
+        also=_STREAMED,
+        faults=("stall=0.3",),
+        streams=0.3,
+        patience_s=1.0,
+        begun=frozenset({GAVE_UP}),
+    ),
+    Scenario(
         "flat",
         "an identical model",
         "The new version is the old one again. There must be no false alarm.",
@@ -104,3 +160,8 @@ def as_expected(scenario: Scenario, phase: str, metrics: tuple[str, ...]) -> boo
     if scenario.cause is None:
         return True
     return scenario.cause in metrics and set(metrics) <= {scenario.cause, *scenario.also}
+
+
+def preventable(scenario: Scenario, failures: Mapping[str, int]) -> int:
+    """How many of the failures that users saw a rescue could have prevented."""
+    return sum(count for kind, count in failures.items() if kind not in scenario.begun)

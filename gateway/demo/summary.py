@@ -7,7 +7,7 @@ import textwrap
 import msgspec
 
 from gateway.demo.replay import Report, VariantReport
-from gateway.demo.scenarios import SCENARIOS, as_expected
+from gateway.demo.scenarios import SCENARIOS, as_expected, preventable
 from gateway.demo.story import Decision, Story
 
 
@@ -23,7 +23,8 @@ class Summary(msgspec.Struct, frozen=True, tag_field="event", tag="summary"):
 
     ``decision_s`` counts from the first canary request to the decision, ``decision_after_kill_s`` from the moment in
     which the scenario killed the canary (None where it does not), ``duration_s`` from the demo's start.
-    ``rescued`` requests were failed by the canary and answered by stable.
+    ``rescued`` requests were failed by the canary and answered by stable. ``failures_preventable`` are those that users
+    saw although their answer had not begun: a rescue could have prevented them.
     """
 
     scenario: str
@@ -34,6 +35,7 @@ class Summary(msgspec.Struct, frozen=True, tag_field="event", tag="summary"):
     as_expected: bool
     requests_total: int
     requests_failed_seen_by_users: int
+    failures_preventable: int
     failures: dict[str, int]
     rescued: int
     canary_requests: int
@@ -59,6 +61,7 @@ def summarise(story: Story, report: Report, duration_s: float) -> Summary:
         as_expected=as_expected(story.scenario, decision.phase, decision.metrics),
         requests_total=report.requests,
         requests_failed_seen_by_users=report.failed,
+        failures_preventable=preventable(story.scenario, report.failures),
         failures=report.failures,
         rescued=story.rescued,
         canary_requests=_canary_requests(decision, report),
@@ -114,6 +117,8 @@ def _why(summary: Summary) -> str:
 def _users(summary: Summary) -> str:
     failed = summary.requests_failed_seen_by_users
     seen = "none of them failed" if not failed else f"{failed} FAILED ({_kinds(summary.failures)})"
+    if failed and not summary.failures_preventable:
+        seen = f"{failed} failed after their answer had begun ({_kinds(summary.failures)}), which nothing can take back"
     text = (
         f"Users: {summary.requests_total:,} requests, {seen}. The canary was given {summary.canary_requests:,} of them"
     )
@@ -121,7 +126,7 @@ def _users(summary: Summary) -> str:
         text += " before the decision"
     if summary.rescued:
         return f"{text}; {summary.rescued:,} that it failed were answered by stable in the same exchange (rescued)."
-    return f"{text} and failed none."
+    return f"{text} and failed none." if not failed else f"{text}."
 
 
 def _kinds(failures: dict[str, int]) -> str:
