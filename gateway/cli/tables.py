@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -15,6 +15,7 @@ from gateway.cli.client import one_line
 from gateway.control.views import EndpointView, RouteView
 from gateway.core.analysis.report import times
 from gateway.core.analysis.types import Verdict
+from gateway.core.stats.outcomes import ERRORS, NAMES
 
 _STYLES: Mapping[str, str] = {
     "PROGRESSING": "cyan",
@@ -26,6 +27,7 @@ _STYLES: Mapping[str, str] = {
     "ERROR": "red",
     "NODATA": "yellow",
 }
+_CLASSES = frozenset(NAMES) - {ERRORS}
 # Wide enough for a reason on one line, so that what goes through a pipe is not folded.
 _PIPE_COLUMNS = 200
 
@@ -114,7 +116,9 @@ def rollout_view(rollout: RolloutBody) -> RenderableType:
         return Group(*lines)
     lines.append(_line("evidence", f"{rollout.analysis.verdict}: {rollout.analysis.reason}"))
     reasons = reasons_table(rollout.analysis)
-    return Group(*lines, findings_table(rollout.analysis), *((Text(""), reasons) if reasons.row_count else ()))
+    quiet = [_line("none", text) for text in _quiet_lines(rollout.analysis)]
+    table = findings_table(rollout.analysis)
+    return Group(*lines, table, *quiet, *((Text(""), reasons) if reasons.row_count else ()))
 
 
 def _against(stable: str | None) -> str:
@@ -122,11 +126,13 @@ def _against(stable: str | None) -> str:
 
 
 def findings_table(analysis: AnalysisBody) -> Table:
-    """One row for each metric: what was seen of both variants, and the evidence E of the evidence that is needed."""
+    """One row for each metric that is not quiet: what was seen of both variants, and E of the evidence needed."""
     table = _table("metric", "verdict", "stable", "canary", "points apart (95 %)", "worse: E", "good: E")
     for column in table.columns[:2]:
         column.no_wrap = True
     for finding in analysis.findings:
+        if _is_quiet(finding):
+            continue
         table.add_row(
             _text(finding.metric if finding.decides else f"{finding.metric} (advises)"),
             _text(finding.verdict),
@@ -143,9 +149,29 @@ def reasons_table(analysis: AnalysisBody) -> Table:
     """What is not proven good, in a sentence each: below the numbers, where a narrow terminal has room for it."""
     table = _table("metric", "finding")
     for finding in analysis.findings:
-        if finding.verdict is not Verdict.PASS:
+        if finding.verdict is not Verdict.PASS and not _is_quiet(finding):
             table.add_row(_text(finding.metric), _text(finding.reason))
     return table
+
+
+def _is_quiet(finding: FindingBody) -> bool:
+    """Whether an outcome class (``errors`` apart) has not occurred in either variant, and has nothing else to say."""
+    return (
+        finding.metric in _CLASSES
+        and not (finding.stable_events or finding.canary_events)
+        and finding.verdict in (Verdict.PASS, Verdict.UNDECIDED)
+    )
+
+
+def _quiet_lines(analysis: AnalysisBody) -> Iterator[str]:
+    """The quiet classes by name, a line for each verdict."""
+    for verdict in (Verdict.PASS, Verdict.UNDECIDED):
+        quiet = [finding for finding in analysis.findings if _is_quiet(finding) and finding.verdict is verdict]
+        if quiet:
+            least = min(quiet, key=lambda finding: finding.log_e_ok or 0.0)
+            good = _evidence(least, least.log_e_ok, "log_e_ok_needed", analysis.log_e_ok_needed)
+            names = ", ".join(finding.metric for finding in quiet)
+            yield f"{names} on either side: {verdict} (good: E {good}{' at least' if len(quiet) > 1 else ''})"
 
 
 def plain_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:

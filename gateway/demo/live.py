@@ -18,7 +18,6 @@ from rich.text import Text
 from gateway.admin.bodies import AnalysisBody, FindingBody, RolloutBody
 from gateway.config.predictions import PREDICTED
 from gateway.core.analysis.report import times
-from gateway.core.analysis.spec import RATE_METRICS
 from gateway.core.analysis.types import Verdict
 from gateway.demo.replay import Report, VariantReport
 from gateway.demo.story import Story, Told, needed
@@ -27,7 +26,6 @@ from gateway.demo.summary import Summary, page
 _WIDTH_MAX = 120
 _STABLE, _CANARY, _RESCUED = "cyan", "yellow", "magenta"
 _GOOD, _BAD, _DIM = "green", "red", "bright_black"
-_METRICS = (*RATE_METRICS, "latency")
 _ENDS = {
     "PROMOTED": ("promoted", _GOOD, "The canary has taken over: it gets all requests."),
     "ROLLED_BACK": ("rolled back", _BAD, "The canary gets no request any more; stable serves alone."),
@@ -182,20 +180,30 @@ def _evidence(story: Story, width: int) -> Table:
     for title, style in (("proven worse", _BAD), ("proven good enough", _GOOD)):
         table.add_column(title, no_wrap=True, width=bar, header_style=style)
         table.add_column("", no_wrap=True, width=13)
-    found = {finding.metric: finding for finding in story.analysis.findings} if story.analysis is not None else {}
-    for metric in _METRICS:
-        finding = found.get(metric)
-        label = Text(_name(metric), style="" if finding is not None else _DIM)
-        table.add_row(label, *(_bars(finding, bar) if finding is not None else ()))
-    predictions = [finding for name, finding in found.items() if name in PREDICTED and finding.decides]
-    if predictions:
-        # Many events are one row: the one that is worst, and the one that is furthest from being proven good enough.
-        worst = max(predictions, key=lambda finding: (finding.log_e_bad or 0.0) / needed(finding)[0])
-        slowest = min(predictions, key=lambda finding: finding.log_e_ok or 0.0)
-        table.add_row(Text("predictions"), *_bars(worst, bar)[:2], *_bars(slowest, bar)[2:])
-    else:
-        table.add_row(Text("predictions", style=_DIM))
+    for name, findings in _evidence_rows(story.analysis):
+        if not findings:
+            table.add_row(Text(name, style=_DIM))
+            continue
+        # Of several metrics in a row the worst is shown, and the one that is furthest from being proven good enough.
+        worst = max(findings, key=lambda finding: (finding.log_e_bad or 0.0) / needed(finding)[0])
+        slowest = min(findings, key=lambda finding: finding.log_e_ok or 0.0)
+        table.add_row(Text(name), *_bars(worst, bar)[:2], *_bars(slowest, bar)[2:])
     return table
+
+
+def _evidence_rows(analysis: AnalysisBody | None) -> list[tuple[str, list[FindingBody]]]:
+    """Five rows, whatever is judged: errors, latency, the other metric that is worst, all the rest, predictions."""
+    findings = [finding for finding in analysis.findings if finding.decides] if analysis is not None else []
+    rows = [(name, [finding for finding in findings if finding.metric == name]) for name in ("errors", "latency")]
+    predictions = [finding for finding in findings if finding.metric in PREDICTED]
+    others = [finding for finding in findings if finding.metric not in (*PREDICTED, "errors", "latency")]
+    seen = [finding for finding in others if finding.canary_events]
+    if seen:
+        worst = max(seen, key=lambda finding: (finding.log_e_bad or 0.0) / needed(finding)[0])
+        others.remove(worst)
+        rows.append((_name(worst.metric), [worst]))
+    rows.append((f"{len(others)} others" if others else "others", others))
+    return [*rows, ("predictions", predictions)]
 
 
 def _bars(finding: FindingBody, cells: int) -> tuple[Text, Text, Text, Text]:

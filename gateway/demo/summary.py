@@ -91,8 +91,9 @@ def page(summary: Summary, width: int) -> str:
     lines += [
         "",
         f"Again, with the same inputs and faults: gateway demo --scenario {summary.scenario} --seed {summary.seed}",
-        f"Other scenarios: {', '.join(name for name in SCENARIOS if name != summary.scenario)}",
     ]
+    others = ", ".join(name for name in SCENARIOS if name != summary.scenario)
+    lines += textwrap.wrap(f"Other scenarios: {others}", min(width, 100), break_on_hyphens=False)
     return "\n".join(lines)
 
 

@@ -11,6 +11,7 @@ from gateway.admin.bodies import AnalysisBody, FindingBody, PlanBody, RolloutBod
 from gateway.cli.tables import rollout_view, status_view
 from gateway.control.views import EndpointView, RouteView
 from gateway.core.analysis.types import Verdict
+from gateway.core.stats.outcomes import NAMES
 
 REASON = (
     "canary latency beyond 1.25 x stable's p99 + 2 ms in 5 of 323 (1.55 %) requests against stable beyond its p99 in 38"
@@ -36,6 +37,11 @@ def finding(metric: str, verdict: Verdict) -> FindingBody:
         "difference_high": 0.0204,
     }
     return FindingBody(metric, verdict, REASON, metric != "sample_ratio", -0.1, 3.2, 0, 14850, 3, 349, details)
+
+
+def unseen(metric: str, verdict: Verdict, log_e_ok: float = 1.0) -> FindingBody:
+    details: dict[str, float | None] = {"log_e_bad_needed": 5.3, "log_e_ok_needed": 3.0}
+    return FindingBody(metric, verdict, f"{metric} unproven", True, -0.1, log_e_ok, 0, 14850, 0, 349, details)
 
 
 def rollout(*findings: FindingBody) -> RolloutBody:
@@ -88,6 +94,26 @@ def test_what_is_proven_needs_no_sentence() -> None:
     lines = drawn(80, finding("errors", Verdict.PASS), finding("latency", Verdict.FAIL))
     assert [len([line for line in lines if line.startswith(name)]) for name in ("errors", "latency")] == [1, 2]
     assert not [line for line in drawn(80, finding("errors", Verdict.PASS)) if "finding" in line]
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_classes_that_occur_nowhere_are_one_line_for_each_verdict(width: int) -> None:
+    quiet = [name for name in NAMES if name not in ("errors", "overload", "not_found", "redirects")]
+    findings = (
+        unseen("errors", Verdict.UNDECIDED),
+        finding("overload", Verdict.UNDECIDED),
+        unseen("not_found", Verdict.FAIL),
+        *(unseen(name, Verdict.UNDECIDED, 1.0 + number) for number, name in enumerate(quiet)),
+        unseen("redirects", Verdict.PASS, 4.0),
+    )
+    lines = drawn(width, *findings)
+    rows = [line.split()[0] for line in lines if line and not line.startswith(" ")]
+    # In the table and with a sentence each: what occurred, what is convicted, and errors always.
+    assert [rows.count(name) for name in ("errors", "overload", "not_found")] == [2, 2, 2]
+    shown = " ".join(" ".join(lines).split())
+    assert f"none {', '.join(quiet)} on either side: UNDECIDED (good: E 2.72 of 20.1 at least)" in shown
+    assert "none redirects on either side: PASS (good: E 54.6 of 20.1)" in shown
+    assert not any(f"{name} unproven" in shown for name in (*quiet, "redirects"))
 
 
 def test_the_status_says_why_an_endpoint_is_down_and_that_the_gateway_is_not_ready() -> None:

@@ -12,6 +12,7 @@ from rich.console import Console
 from gateway.admin.bodies import AnalysisBody, FindingBody, PlanBody, RolloutBody, StepBody
 from gateway.control.views import ControlEvent
 from gateway.core.analysis.types import Verdict
+from gateway.core.stats.outcomes import NAMES
 from gateway.demo.live import frame
 from gateway.demo.replay import Report, VariantReport
 from gateway.demo.scenarios import SCENARIOS, as_expected
@@ -120,6 +121,11 @@ def test_analysis_and_traffic_are_told_once_a_second() -> None:
         ("hang", "ROLLED_BACK", ("errors", "latency"), True),
         ("hang", "ROLLED_BACK", ("latency",), False),
         ("slow", "PROMOTED", (), False),
+        ("notfound", "ROLLED_BACK", ("not_found",), True),
+        ("login", "ROLLED_BACK", ("not_found",), False),
+        ("stream-error", "ROLLED_BACK", ("model_errors",), True),
+        ("impatient", "ROLLED_BACK", ("abandoned", "gap"), True),
+        ("impatient", "ROLLED_BACK", ("gap",), False),
     ],
 )
 def test_what_a_scenario_promises(scenario: str, phase: str, metrics: tuple[str, ...], fine: bool) -> None:
@@ -167,6 +173,27 @@ def test_a_frame_fits_the_terminal(stage: str, width: int) -> None:
     assert not [line for line in lines if "…" in line], "nothing that is always shown is cut off"
 
 
+def test_all_that_is_judged_fits_five_rows() -> None:
+    told = story("notfound")
+    names = (*NAMES, "latency", "gap", "time_per_event", "model_errors", *(f"class_{digit}" for digit in range(10)))
+    details: dict[str, float | None] = {"log_e_bad_needed": 5.99, "log_e_ok_needed": 3.0}
+    findings = tuple(
+        FindingBody(name, Verdict.UNDECIDED, "", True, 6.5 if name == "not_found" else 0.0, 1.0, 0, 400, 3, 60, details)
+        for name in names
+    )
+    judged = msgspec.structs.replace(analysis(), findings=findings)
+    hear(told, "started", rollout(analysis=None), START_S + 3)
+    hear(told, "analysis", rollout(analysis=judged), START_S + 4)
+    console = Console(file=io.StringIO(), width=80, record=True)
+    console.print(frame(told, START_S + 6.5, 80))
+    lines = console.export_text().rstrip("\n").split("\n")
+    assert len(lines) <= 23
+    first = next(number for number, line in enumerate(lines) if line.startswith("evidence")) + 1
+    assert [line.split("  ")[0] for line in lines[first : first + 5]] == [
+        "errors", "latency", "not found", f"{len(names) - 13} others", "predictions",
+    ]  # fmt: skip
+
+
 def test_a_frame_shows_what_matters() -> None:
     console = Console(file=io.StringIO(), width=80, record=True)
     console.print(frame(decided("ROLLED_BACK", LONG_REASON), START_S + 6.5, 80))
@@ -188,6 +215,25 @@ def test_the_last_page_says_what_why_and_what_users_saw(phase: str, headline: st
     assert "4 that it failed were answered by stable" in text
     assert "gateway demo --scenario errors --seed 42" in text
     assert all(len(line) <= 80 for line in page(summary, 80).splitlines())
+
+
+@pytest.mark.parametrize(
+    ("scenario", "failures", "preventable", "said"),
+    [
+        ("impatient", {"gave up": 3}, 0, "3 failed after their answer had begun (gave up: 3)"),
+        ("impatient", {"gave up": 2, "reset": 1}, 1, "3 FAILED (gave up: 2, reset: 1)"),
+        ("notfound", {"status 404": 3}, 3, "3 FAILED (status 404: 3)"),
+    ],
+)
+def test_what_a_rescue_could_have_prevented_is_told_apart(
+    scenario: str, failures: dict[str, int], preventable: int, said: str
+) -> None:
+    told = decided("ROLLED_BACK", "because of this", ("errors",))
+    told.scenario = SCENARIOS[scenario]
+    seen = msgspec.structs.replace(report(START_S + 7, final=True), failed=3, failures=failures)
+    summary = summarise(told, seen, 12.0)
+    assert summary.failures_preventable == preventable
+    assert said in " ".join(page(summary, 80).split())
 
 
 def test_the_canary_requests_of_a_rollback_include_those_in_flight() -> None:
