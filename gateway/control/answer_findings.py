@@ -30,6 +30,7 @@ WORDS = {
     "no_events": "a stream without events",
     "unfinished": "a stream without its end mark",
     "page": "a page or plain text in the place of data",
+    "other_form": "another form than that of stable's answers",
     "unknown_coding": "a content coding that is not known here",
     "broken_coding": "a content coding that cannot be undone",
     "too_large": "a body that unfolds to too much",

@@ -97,7 +97,7 @@ class Answers:
         failure = self._usual.failure(seen)
         if failure is not None:
             found.failures[failure] = found.failures.get(failure, 0) + 1
-            found.examples[failure] = Example(sample.epoch, seen.example)
+            found.examples[failure] = Example(sample.epoch, self._usual.example(seen, failure))
         if sample.variant == Variant.STABLE:
             self._usual.learn(seen)
         return [(MODEL_ERRORS, failure is not None), (UNREAD_ANSWERS, False)]

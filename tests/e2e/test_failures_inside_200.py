@@ -74,6 +74,11 @@ BAD = {
     "empty-body": Case(good, fixed(JSON, b"")),
     "login-page": Case(good, fixed("text/html; charset=utf-8", b"<!doctype html><title>Sign in</title>")),
     "not-json": Case(good, fixed(JSON, b"Internal error")),
+    "another-object": Case(good, fixed(JSON, b'{"detail": "Not Found"}')),
+    "null-result": Case(fixed(JSON, b'{"label": "hen"}'), fixed(JSON, b'{"label": null}')),
+    "image-for-json": Case(good, fixed("image/png", b"\x89PNG")),
+    "no-stream": Case(good_stream, fixed(JSON, TOKENS[0].encode())),
+    "end-alone": Case(good_stream, fixed(STREAM, events("[DONE]"))),
     "cut-stream": Case(good_stream, fixed(STREAM, events(*TOKENS)[:-20])),
     "no-end": Case(good_stream, fixed(STREAM, events(*TOKENS))),
     "zipped-errors": Case(

@@ -9,9 +9,11 @@ Rules:
 3. An event tells of an error when it is named so (`ERROR_EVENTS`) or when its data are an error object (failures.py).
    Of a stream the first error is its example; what follows is not read.
 4. Only a stream that came to its end can lack one: *cut* is one that ends within an event or a line, *no_events* one
-   without any event, *unfinished* one without any of the signs that the model came to an end (`_ENDING`).
+   without any event, *no_results* one with no event but its end mark, *unfinished* one without any of the signs that
+   the model came to an end (`_ENDING`).
 5. Most events of a stream say nothing of an error or an end. Where no word of those is in a window of the bytes, only
    the events that its borders cut are taken apart.
+6. The form of an event stream is that of its first event (form.py): JSON objects with these members, or other data.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from gateway.core.predictions.failures import (
     INVALID,
     LINES,
     NO_EVENTS,
+    NOTHING,
     UNFINISHED,
     Seen,
     excerpt,
@@ -32,6 +35,7 @@ from gateway.core.predictions.failures import (
     msgspec_json,
     problem,
 )
+from gateway.core.predictions.form import Form, stream_form
 
 LINE_BYTES_MAX = 16 * 1024
 ERROR_EVENTS = frozenset((b"error", b"exception", b"failed", b"response.failed", b"response.error"))
@@ -98,6 +102,7 @@ class StreamReader:
     def __init__(self) -> None:
         self._lines = _Lines()
         self._units = 0
+        self._first: bytes | None = None
         self._finished = False
         self._kind = self._example = ""
 
@@ -119,7 +124,11 @@ class StreamReader:
         kinds = {self._kind} if self._kind else set()
         if ended and not kinds:
             kinds = self._ending()
-        return Seen(self.family, frozenset(kinds), self._example, ends=ended and bool(self._units))
+        some = ended and bool(self._units)
+        return Seen(self.family, frozenset(kinds), self._example, results=some, ends=some, form=self._form())
+
+    def _form(self) -> Form | None:
+        return None
 
     def _line(self, line: bytes) -> None:
         raise NotImplementedError
@@ -191,6 +200,8 @@ class EventReader(StreamReader):
             if name.lower() in ERROR_EVENTS:
                 self._wrong(ERROR, excerpt(b"event: %b data: %b" % (name, data)))
             else:
+                if self._first is None and data.strip() != _DONE:
+                    self._first = data
                 self._look(data)
                 self._finished = self._finished or name.lower() in _LAST_EVENTS
         self._name, self._data, self._data_bytes = b"", [], 0
@@ -198,7 +209,8 @@ class EventReader(StreamReader):
     def _ending(self) -> set[str]:
         data, rest = b"\n".join(self._data), self._lines.rest
         if rest.partition(b":")[2].strip() == _DONE or data.strip() == _DONE:
-            return set()
+            self._finished, self._units, rest, data = True, self._units + 1, b"", b""
+            self._data = []
         if rest.strip() or self._data:
             self._example = f"it ends within an event: {excerpt(data + rest)}"
             return {CUT}
@@ -208,7 +220,13 @@ class EventReader(StreamReader):
         if not self._finished:
             self._example = "a stream of events without an end such as [DONE]"
             return {UNFINISHED}
+        if self._first is None:
+            self._example = "a stream without any event but its end"
+            return {NOTHING}
         return set()
+
+    def _form(self) -> Form | None:
+        return None if self._first is None else stream_form(self._first)
 
 
 class LinesReader(StreamReader):

@@ -16,8 +16,9 @@ Rules, for JSON (a whole answer, one line of JSON lines, or the data of one even
    counts, of all answers; here it is no failure.
 6. Of an answer whose beginning alone is at hand, the first members are read; what cannot be told is no failure.
 
-What is said of an answer that is no JSON: its family (`family_of`), and whether it has a byte. Which of these kinds
-count as a failure on a route is found in stable's own answers: usual.py.
+What is said of an answer that is no JSON: its family (`family_of`), and whether it has a byte. Of every answer that is
+no failure by itself its form is noted (form.py). Which kinds count as a failure on a route is found in stable's own
+answers: usual.py.
 """
 
 from __future__ import annotations
@@ -28,9 +29,12 @@ from typing import Any
 
 import msgspec
 
+from gateway.core.predictions.form import DATA, VALUE, Form, json_form, json_kind
+
 ERROR, INVALID, NAN, NOTHING = "error", "invalid_json", "nan", "no_results"
 CUT, NO_EVENTS, UNFINISHED, PAGE = "cut_stream", "no_events", "unfinished", "page"
-KINDS = (ERROR, INVALID, NAN, NOTHING, CUT, NO_EVENTS, UNFINISHED, PAGE)
+OTHER_FORM = "other_form"
+KINDS = (ERROR, INVALID, NAN, NOTHING, CUT, NO_EVENTS, UNFINISHED, PAGE, OTHER_FORM)
 """What may be wrong with an answer, the worst first."""
 
 MODEL_ERRORS, UNREAD_ANSWERS = "model_errors", "unread"
@@ -76,7 +80,7 @@ class Seen(msgspec.Struct, frozen=True):
     """What was found in an answer: kinds of `KINDS`, an example in words, and the family of its content.
 
     ``results``: whether it is whole JSON, which may say nothing; ``ends``: whether it is a whole stream, which may lack
-    its end.
+    its end. ``form``: None where it cannot be told, or is that of a failure.
     """
 
     family: str
@@ -84,6 +88,7 @@ class Seen(msgspec.Struct, frozen=True):
     example: str = ""
     results: bool = False
     ends: bool = False
+    form: Form | None = None
 
 
 def family_of(content_type: str) -> str:
@@ -122,7 +127,11 @@ def read_answer(content_type: str, body: bytes, *, whole: bool = True, cut: bool
         if text[:1] in (b"{", b"[") and (not whole or cut or msgspec_json(text) is not None):
             return _json(body, whole and not cut)
         family = HTML if _PAGE_START.match(text) else family or (TEXT if _is_text(text) else BINARY)
-    return Seen(family, example=f"{_typed(content_type)}: {excerpt(body)}" if family in (HTML, TEXT) else "")
+    if family in (HTML, TEXT):
+        return Seen(family, example=f"{_typed(content_type)}: {excerpt(body)}", form=Form(VALUE))
+    if family == LINES:
+        return Seen(family)
+    return Seen(family, form=Form(DATA, start=_typed(content_type).encode()))
 
 
 def msgspec_json(text: bytes) -> tuple[Any] | None:
@@ -192,7 +201,9 @@ def _json(body: bytes, whole: bool) -> Seen:
     if not text:
         return Seen(JSON, frozenset((INVALID,)), "a body of blanks")
     if not whole:
-        return _failed(ERROR, body) if head_is_error(text) else Seen(JSON)
+        return (
+            _failed(ERROR, body) if head_is_error(text) else Seen(JSON, form=Form(json_kind(text), start=_start(body)))
+        )
     read, nan = msgspec_json(text), False
     if read is None:
         try:
@@ -207,7 +218,11 @@ def _json(body: bytes, whole: bool) -> Seen:
         return _failed(NAN, body)
     if _says_nothing(read[0]):
         return Seen(JSON, frozenset((NOTHING,)), excerpt(body), results=True)
-    return Seen(JSON, results=True)
+    return Seen(JSON, results=True, form=json_form(read[0], _start(body)))
+
+
+def _start(body: bytes) -> bytes:
+    return body[: 2 * EXAMPLE_CHARS_MAX]
 
 
 def _failed(kind: str, body: bytes) -> Seen:

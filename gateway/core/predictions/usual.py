@@ -8,7 +8,8 @@ Rules:
 3. What may be a good answer of a good model (`_IF_RARE`: no results, a stream without an end mark, a page or plain text
    where others are data) is a failure only where at most `RARE` of stable's answers have it, and not before `WARM_UP`
    of them were seen.
-4. The rules for an answer are made before it is known, from stable's past alone: each answer is judged before it is
+4. An answer whose form is unlike all of stable's (`OTHER_FORM`) is a failure: form.py.
+5. The rules for an answer are made before it is known, from stable's past alone: each answer is judged before it is
    learnt, and the canary teaches nothing. So both versions meet the same question at every moment, and the tests'
    promise holds.
 """
@@ -24,16 +25,16 @@ from gateway.core.predictions.failures import (
     NAN,
     NO_EVENTS,
     NOTHING,
+    OTHER_FORM,
     PAGE,
     TEXT,
     UNFINISHED,
     Seen,
+    excerpt,
 )
+from gateway.core.predictions.form import PAST_MAX, RARE, WARM_UP, Forms
 
 USUAL = 0.9
-RARE = 0.01
-WARM_UP = 50
-PAST_MAX = 2_000
 _UNLESS_USUAL = frozenset((INVALID, NAN, CUT, NO_EVENTS))
 _IF_RARE = frozenset((NOTHING, UNFINISHED, PAGE))
 
@@ -61,12 +62,20 @@ class Usual:
     """One route's answers: what stable has shown so far, and which kinds therefore count."""
 
     def __init__(self) -> None:
-        self._past = {kind: _Past() for kind in KINDS}
+        self._past = {kind: _Past() for kind in KINDS if kind != OTHER_FORM}
+        self._forms = Forms()
 
     def failure(self, seen: Seen) -> str | None:
         """The kind of failure that this answer is, before it is learnt; None for a good one."""
         kinds = _kinds(seen)
-        return next((kind for kind in KINDS if kind in kinds and self._counts(kind)), None)
+        known = next((kind for kind in KINDS if kind in kinds and self._counts(kind)), None)
+        return OTHER_FORM if known is None and self._unlike(seen) else known
+
+    def example(self, seen: Seen, kind: str) -> str:
+        """What was seen of a failure of this kind, in words."""
+        if kind != OTHER_FORM or seen.form is None:
+            return seen.example
+        return f"{self._unlike(seen)}: {excerpt(seen.form.start)}"
 
     def learn(self, seen: Seen) -> None:
         """An answer of stable's, after it was judged."""
@@ -75,6 +84,11 @@ class Usual:
         for kind, past in self._past.items():
             if asked.get(kind, True):
                 past.learn(kind in kinds)
+        if seen.form is not None:
+            self._forms.learn(seen.form)
+
+    def _unlike(self, seen: Seen) -> str:
+        return "" if seen.form is None else self._forms.unlike(seen.form)
 
     def _counts(self, kind: str) -> bool:
         past = self._past[kind]

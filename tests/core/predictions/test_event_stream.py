@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 
 from gateway.core.predictions.event_stream import LINE_BYTES_MAX, EventReader, LinesReader, StreamReader, reader_of
-from gateway.core.predictions.failures import CUT, ERROR, INVALID, NAN, NO_EVENTS, UNFINISHED, Seen
+from gateway.core.predictions.failures import CUT, ERROR, INVALID, NAN, NO_EVENTS, NOTHING, UNFINISHED, Seen
 
 ERROR_DATA = b'{"error": {"message": "worker died \xc3\xa4\xe2\x82\xac", "code": 500}}'
 TOKEN = b'data: {"choices": [{"delta": {"content": "\xc3\xa4 b"}, "finish_reason": null}]}\n\n'
@@ -45,6 +45,9 @@ EVENT_STREAMS: dict[str, tuple[bytes, str | None]] = {
     "cut in a line": (TOKEN + TOKEN[:-9], CUT),
     "cut before the blank line": (TOKEN + TOKEN[:-1], CUT),
     "empty": (b"", NO_EVENTS),
+    "no event but the end": (DONE, NOTHING),
+    "comments and the end": (b": ping\n\n" + DONE, NOTHING),
+    "the end alone, cut": (b"data: [DONE]", NOTHING),
     "comments alone": (b": ping\n\n: ping\n\n", NO_EVENTS),
     "blank lines alone": (b"\n\n\n", NO_EVENTS),
     "usage after the last choice": (LAST + b'data: {"choices": [], "usage": {}}\n\n' + DONE, None),

@@ -17,13 +17,15 @@ from gateway.core.predictions.failures import (
     NAN,
     NO_EVENTS,
     NOTHING,
+    OTHER_FORM,
     PAGE,
     UNFINISHED,
     Seen,
     family_of,
     read_answer,
 )
-from gateway.core.predictions.usual import WARM_UP, Usual
+from gateway.core.predictions.form import DATA, OBJECT, WARM_UP, Form
+from gateway.core.predictions.usual import Usual
 
 ERRORS = [
     '{"error": "model not loaded"}',
@@ -184,12 +186,14 @@ def test_random_bodies_never_break_out_and_examples_stay_short() -> None:
 
 
 def good(**changes: Any) -> Seen:
-    return msgspec.structs.replace(Seen("json", results=True), **changes)
+    return msgspec.structs.replace(Seen("json", results=True, form=Form(OBJECT, frozenset(("outputs",)))), **changes)
 
 
 def with_kind(kind: str) -> Seen:
     if kind == PAGE:
         return Seen("html")
+    if kind == OTHER_FORM:
+        return Seen("image", form=Form(DATA))
     return Seen("json", frozenset((kind,)), results=True, ends=True)
 
 
