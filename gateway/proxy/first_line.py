@@ -106,3 +106,13 @@ def is_no_answer(data: bytes) -> bool:
         if end < 0:
             return False
         at = end + 4
+
+
+def behind_head(data: bytes) -> bytes:
+    r"""What follows the head that ``data`` begins with.
+
+    >>> behind_head(b"\r\nHTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 2")
+    b'HTTP/1.1 2'
+    """
+    at = _BLANK.match(data).end()  # type: ignore[union-attr]  # it matches the empty string, too
+    return data[at:].partition(b"\r\n\r\n")[2]

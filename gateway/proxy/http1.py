@@ -61,6 +61,7 @@ class DownstreamConnection(ClientEnd):
         "_draining",
         "_fields",
         "_first_bytes",
+        "_first_is_whole",
         "_foreign",
         "_head_bytes",
         "_head_since_s",
@@ -95,8 +96,10 @@ class DownstreamConnection(ClientEnd):
         self._target = b""
         self._fields: list[tuple[bytes, bytes]] = []
         self._head_bytes = self._head_size = 0
-        # What has come of a request line, and the lines of other protocols among it (foreign.py).
+        # What has come of a request line, and the lines of other protocols among it (foreign.py). It may have come
+        # behind the body of another request: then it is not known where in these bytes it begins.
         self._first_bytes = b""
+        self._first_is_whole = False
         self._foreign: frozenset[tuple[bytes, bytes]] = frozenset()
         self._in_head = True
         # Whether llhttp is between two messages, so that a plain one may pass it by; what is owed of that one's body.
@@ -140,21 +143,16 @@ class DownstreamConnection(ClientEnd):
             if not data:
                 self._advance()
                 return
-        if not self._head_bytes and self._in_head:
-            self._head_since_s = self._worker.now_s()
+        if not self._head_bytes:
+            self._first_is_whole = self._in_head
+            if self._in_head:
+                self._head_since_s = self._worker.now_s()
         torn = self._first_bytes
         seen = torn + data if torn and not self._fields else data
         if holds_foreign(seen):
             self._foreign |= foreign_lines(seen)
         self._head_bytes += len(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._after_upgrade(data[upgrade.args[0] :])
-        except httptools.HttpParserCallbackError:
-            raise  # a mistake of ours, not of the client: it must not pass for a 400
-        except httptools.HttpParserError as error:
-            self._not_parsed(seen, str(error))
+        self._parse(data, seen)
         head_bytes_max = self._worker.limits.head_bytes_max
         if self._head_bytes and self._in_head:
             self._first_bytes = seen[-head_bytes_max:]
@@ -164,9 +162,23 @@ class DownstreamConnection(ClientEnd):
             self._refuse(faults.HEAD_TOO_LARGE)
         self._advance()
 
+    def _parse(self, data: bytes, seen: bytes) -> None:
+        """Let llhttp read ``data``; ``seen`` has what came of the same request line before it as well."""
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._after_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserCallbackError:
+            raise  # a mistake of ours, not of the client: it must not pass for a 400
+        except httptools.HttpParserError as error:
+            self._not_parsed(seen, str(error))
+
     def _not_parsed(self, seen: bytes, error: str) -> None:
-        """llhttp has failed on a message that begins with ``seen``: read it as HTTP/1.1, or say what is wrong."""
-        if not self._in_head or self._fields:
+        """llhttp has failed: read the message that begins with ``seen`` as HTTP/1.1, or say what is wrong.
+
+        Bytes of a body are never read as a request: where the message began inside of ``seen`` it is refused as it is.
+        """
+        if not self._in_head or self._fields or not self._first_is_whole:
             self._refuse(faults.BAD_REQUEST)
             return
         understood = first_line.request_as_1_1(seen, error)
@@ -335,6 +347,7 @@ class DownstreamConnection(ClientEnd):
         """The request is whole. What follows one that ended the connection is llhttp's to refuse."""
         if self._reframes:
             return  # llhttp takes the body for something else
+        self._first_is_whole = False  # the next one may begin inside this chunk
         self._between = self._parser.should_keep_alive()
         self._message_complete()
 

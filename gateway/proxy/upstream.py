@@ -51,7 +51,6 @@ class UpstreamConnection:
     """
 
     __slots__ = (
-        "_begins",
         "_bodyless",
         "_complete",
         "_drained",
@@ -65,6 +64,7 @@ class UpstreamConnection:
         "_parser",
         "_reason",
         "_recall",
+        "_seen",
         "_sips",
         "_until_close",
         "address",
@@ -98,7 +98,7 @@ class UpstreamConnection:
         self._fields: list[tuple[bytes, bytes]] = []
         self._head_bytes = 0
         self._head_done = False
-        self._begins = True  # the next byte is a message's first
+        self._seen = b""  # what llhttp has got, from the first byte of the head on that it is at
         self._complete = False
         self._bodyless = False
         self._until_close = False
@@ -170,15 +170,15 @@ class UpstreamConnection:
         if self._left:
             self._plain_body(data)
         elif self._head_bytes or self._complete or exchange is None or not self._plainly(data, exchange):
-            begins = self._begins
-            if begins and first_line.is_no_answer(data):
-                self._fault = faults.BAD_RESPONSE
+            if not self._head_done:
+                self._seen += data
+                if first_line.is_no_answer(self._seen):
+                    self._fault = faults.BAD_RESPONSE
             self._head_bytes += len(data)
-            try:
-                self._feed(data, begins)
-            except httptools.HttpParserUpgrade as upgraded:
+            switched = self._feed(data)
+            if switched is not None:
                 if exchange is not None and exchange.switched:
-                    exchange.upstream_switched(self, data[upgraded.args[0] :])
+                    exchange.upstream_switched(self, switched)
                     return
                 self._malformed()
         if self._head_bytes > HEAD_BYTES_MAX and not self._complete:
@@ -192,21 +192,30 @@ class UpstreamConnection:
                 exchange.answer_is_long()
                 self.transport.set_protocol(Sips(self))
 
-    def _feed(self, data: bytes, begins: bool) -> None:
-        """Let llhttp parse; an answer that ``begins`` here in a later version of HTTP/1 is read as 1.1."""
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserCallbackError:
-            raise  # a mistake of ours, not of the backend
-        except httptools.HttpParserUpgrade:
-            raise
-        except httptools.HttpParserError as error:
-            understood = first_line.answer_as_1_1(data, str(error)) if begins else None
-            if understood is None:
-                self._malformed()
-                return
-            self._parser = httptools.HttpResponseParser(self)
-            self._feed(understood, begins)
+    def _feed(self, data: bytes) -> bytes | None:
+        """Let llhttp parse; returns what follows an answer that switches protocols, None where none does.
+
+        An answer in a later version of HTTP/1 is read as 1.1, an interim one as well.
+        """
+        left: bytes | None = data
+        while left is not None:
+            try:
+                self._parser.feed_data(left)
+                left = None
+            except httptools.HttpParserUpgrade as upgraded:
+                return left[upgraded.args[0] :]
+            except httptools.HttpParserCallbackError:
+                raise  # a mistake of ours, not of the backend
+            except httptools.HttpParserError as error:
+                left = None if self._head_done else first_line.answer_as_1_1(self._seen, str(error))
+                if left is None:
+                    self._malformed()
+                else:
+                    self._seen = left
+                    self._parser = httptools.HttpResponseParser(self)
+        if self._head_done:
+            self._seen = b""
+        return None
 
     def _plainly(self, data: bytes, exchange: Exchange) -> bool:
         """Take a plain answer's head and what came of its body; False when it is for llhttp to read."""
@@ -291,7 +300,6 @@ class UpstreamConnection:
 
     def on_message_begin(self) -> None:
         """A message begins; one that follows a complete response was not asked for."""
-        self._begins = False
         if self._complete:
             self._malformed()
 
@@ -357,7 +365,7 @@ class UpstreamConnection:
             status = self._parser.get_status_code()
             if exchange is not None and status != 101:
                 exchange.upstream_interim(status, self._reason, self._fields)
-            self._begins = True
+            self._seen = first_line.behind_head(self._seen)
             self._fields = []
             self._reason = b""
 

@@ -263,3 +263,33 @@ async def test_the_host_that_is_reported_is_the_one_that_was_routed_on() -> None
     async with Backend() as a, RunningWorker(table(route, a=a.port)) as w:
         await w.raw(b"GET http://real.example/ HTTP/1.1\r\nHost: fake\r\nConnection: close\r\n\r\n")
     assert a.seen[0].all(b"x-forwarded-host") == [b"real.example"]
+
+
+@pytest.mark.parametrize("cut", [0, 4, 20], ids=["at once", "torn in the method", "torn in the version"])
+@pytest.mark.parametrize("framing", [b"Transfer-Encoding: chunked", b"X: \xff\r\nContent-Length: 35"])
+async def test_a_body_is_never_read_as_a_request_of_a_later_version(framing: bytes, cut: int) -> None:
+    """A head that llhttp refuses for its version is parsed anew, but not together with the body that came before it."""
+    body = b"GET /body HTTP/1.2\r\nHost: h\r\nX: 1\r\n\r\n"[:35]
+    chunked = framing.endswith(b"chunked")
+    async with Backend() as a, RunningWorker(table(ROUTE, a=a.port)) as w:
+        reader, writer = await asyncio.open_connection("127.0.0.1", w.port)
+        writer.write(b"POST /outer HTTP/1.1\r\nHost: h\r\n%b\r\n\r\n" % framing + b"%x\r\n" % len(body) * chunked)
+        await asyncio.sleep(0.05)
+        rest = body + b"\r\n0\r\n\r\n" * chunked
+        next_one = b"GET /next HTTP/1.2\r\nHost: h\r\nConnection: close\r\n\r\n"
+        writer.write(rest + next_one[:cut] if cut else rest + next_one)
+        if cut:
+            await asyncio.sleep(0.05)
+            writer.write(next_one[cut:])
+        got = await reader.read()
+        writer.close()
+        assert got.startswith(b"HTTP/1.1 200 ") and got.count(b"HTTP/1.1 ") == 2, got
+        assert bytes(a.seen[0].target) == b"/outer" and a.seen[0].body == body
+        assert {bytes(seen.target) for seen in a.seen} <= {b"/outer", b"/next"}
+
+
+async def test_the_method_of_an_answered_request_is_not_called_unknown() -> None:
+    async with Backend() as a, RunningWorker(table(ROUTE, a=a.port)) as w:
+        post = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+        got = await w.raw(post + b"BREW / HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert got.startswith(b"HTTP/1.1 200 ") and b"HTTP/1.1 400 " in got and b"POST" not in got, got

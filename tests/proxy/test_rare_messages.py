@@ -227,6 +227,22 @@ async def test_an_answer_of_another_protocol_is_malformed(pause: bool, subtests:
                 assert b"HTTP/1.1 502 " in got and not got.endswith(b"\r\n\r\nok"), got
 
 
+@pytest.mark.parametrize("cut", [3, 22, 24, 30], ids=["interim line", "blank line", "its end", "second line"])
+@pytest.mark.parametrize("line", [b"RTSP/1.1 200 OK", b"HTTP/1.2 200 OK", b"HTTP/1.1 200 OK"])
+async def test_an_answers_lines_are_read_alike_however_they_are_split(line: bytes, cut: int) -> None:
+    reply = b"HTTP/1.2 100 Continue\r\n\r\n" + line + b"\r\ncontent-length: 2\r\n\r\nok"
+
+    async def talk(_: Seen, peer: Peer) -> None:
+        await peer.send(reply[:cut])
+        await asyncio.sleep(0.05)
+        await peer.send(reply[cut:])
+
+    async with Backend(talk) as a, RunningWorker(table(ROUTE, a=a.port)) as w:
+        got = await w.raw(GET)
+        assert (b"HTTP/1.1 502 " in got) is line.startswith(b"RTSP"), got
+        assert (b"HTTP/1.1 200 OK\r\n" in got and got.endswith(b"ok")) is line.startswith(b"HTTP"), got
+
+
 async def test_bodies_may_look_like_another_protocol() -> None:
     async with Backend() as a, RunningWorker(table(ROUTE, a=a.port)) as w:
         for body in (b"\r\nRTSP/1.1 200 OK", b"HTTP/1.2 200 OK", b"\r\n\r\nICE/1.0 200 OK\r\n\r\n"):
@@ -236,17 +252,22 @@ async def test_bodies_may_look_like_another_protocol() -> None:
                 assert got.startswith(b"HTTP/1.1 200 OK") and body in got, got
 
 
-async def test_a_101_may_say_that_it_has_no_body() -> None:
+@pytest.mark.parametrize("version", [b"1.1", b"1.2"])
+@pytest.mark.parametrize("cut", [0, 5, 30])
+async def test_a_101_may_say_that_it_has_no_body(version: bytes, cut: int) -> None:
     async def talk(wire: Wire) -> None:
         await wire.until(b"\r\n\r\n")
-        await wire.send(
-            b"HTTP/1.1 101 X\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 0\r\n\r\nhello"
-        )
+        reply = b"HTTP/%b 103 Early\r\n\r\nHTTP/%b 101 X\r\nConnection: Upgrade\r\n" % (version, version)
+        reply += b"Upgrade: websocket\r\nContent-Length: 0\r\n\r\nhello"
+        await wire.send(reply[:cut])
+        await asyncio.sleep(0.05 if cut else 0)
+        await wire.send(reply[cut:])
         await wire.rest()
 
     async with RawBackend(talk) as a, RunningWorker(table(ROUTE, a=a.port)) as w:
         reader, writer = await asyncio.open_connection("127.0.0.1", w.port)
         writer.write(ASKS)
+        assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)).startswith(b"HTTP/1.1 103 ")
         head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
         assert head.startswith(b"HTTP/1.1 101 ") and b"content-length" not in head.lower()
         assert await reader.readexactly(5) == b"hello"
