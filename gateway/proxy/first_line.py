@@ -23,7 +23,7 @@ from gateway.proxy.faults import Fault
 _TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}"
 _LINE: Final = re.compile(rb"\A[\r\n]*(" + _TOKEN + rb") +([^ \r\n]+) +HTTP/([0-9])\.([0-9])(?=\r|\n|\Z)")
 _TORN: Final = re.compile(rb"\A[\r\n]*(" + _TOKEN + rb")(?: [^\r\n]*)?\Z")
-_STATUS: Final = re.compile(rb"\A[\r\n]*HTTP/1\.([2-9])(?= )")
+_STATUS: Final = re.compile(rb"\A[\r\n]*HTTP/1\.([2-9])(?= |\Z)")
 _BLANK: Final = re.compile(rb"[\r\n]*")
 _INTERIM: Final = re.compile(rb"HTTP/1\.[0-9] 1(?!01)")
 _HTTP2_PREFACE: Final = b"PRI * HTTP/2"

@@ -197,25 +197,23 @@ class UpstreamConnection:
 
         An answer in a later version of HTTP/1 is read as 1.1, an interim one as well.
         """
-        left: bytes | None = data
-        while left is not None:
+        while True:
             try:
-                self._parser.feed_data(left)
-                left = None
+                self._parser.feed_data(data)
             except httptools.HttpParserUpgrade as upgraded:
-                return left[upgraded.args[0] :]
+                return data[upgraded.args[0] :]
             except httptools.HttpParserCallbackError:
                 raise  # a mistake of ours, not of the backend
             except httptools.HttpParserError as error:
-                left = None if self._head_done else first_line.answer_as_1_1(self._seen, str(error))
-                if left is None:
-                    self._malformed()
-                else:
-                    self._seen = left
+                understood = None if self._head_done else first_line.answer_as_1_1(self._seen, str(error))
+                if understood is not None:
                     self._parser = httptools.HttpResponseParser(self)
-        if self._head_done:
-            self._seen = b""
-        return None
+                    self._seen = data = understood
+                    continue
+                self._malformed()
+            if self._head_done:
+                self._seen = b""
+            return None
 
     def _plainly(self, data: bytes, exchange: Exchange) -> bool:
         """Take a plain answer's head and what came of its body; False when it is for llhttp to read."""

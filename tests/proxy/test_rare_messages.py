@@ -227,7 +227,7 @@ async def test_an_answer_of_another_protocol_is_malformed(pause: bool, subtests:
                 assert b"HTTP/1.1 502 " in got and not got.endswith(b"\r\n\r\nok"), got
 
 
-@pytest.mark.parametrize("cut", [3, 22, 24, 30], ids=["interim line", "blank line", "its end", "second line"])
+@pytest.mark.parametrize("cut", [3, 8, 22, 24, 33])
 @pytest.mark.parametrize("line", [b"RTSP/1.1 200 OK", b"HTTP/1.2 200 OK", b"HTTP/1.1 200 OK"])
 async def test_an_answers_lines_are_read_alike_however_they_are_split(line: bytes, cut: int) -> None:
     reply = b"HTTP/1.2 100 Continue\r\n\r\n" + line + b"\r\ncontent-length: 2\r\n\r\nok"
