@@ -41,10 +41,38 @@ DEEDS: list[tuple[str, Any, str]] = [
 ]
 
 
+def streamed(events: bytes) -> bytes:
+    """An event stream from the canary, as a body of known length."""
+    return f"HTTP/1.1 200 OK\r\n{CANARY}content-length: {len(events)}\r\n\r\n".encode() + events
+
+
+def last_event(label: int) -> bytes:
+    return b"data: " + answer(label).partition(b"\r\n\r\n")[2] + b"\n\n"
+
+
+ERROR = b'event: error\ndata: {"error": "x"}\n\n'
+PART = b'data: {"name": "label", "index": 0, "value": 1}\n\n'
+STREAMED: list[tuple[str, Any, str]] = [
+    ("right", lambda label: streamed(PART + last_event(label)), "canary"),
+    ("right", lambda label: streamed(last_event(label)), "canary"),
+    ("wrong", lambda label: streamed(PART + last_event((label + 1) % 10)), "canary"),
+    ("error event", lambda _: streamed(ERROR), "canary"),
+    ("error event", lambda _: streamed(PART + ERROR), "canary"),
+    ("malformed", lambda _: streamed(PART), "canary"),
+    ("malformed", lambda label: streamed(last_event(label)[:-2]), "canary"),
+    ("malformed", lambda _: streamed(b""), "canary"),
+    ("status 404", lambda label: answer(label, status=404, headers=CANARY), "canary"),
+    ("gave up", lambda label: answer(label, headers=CANARY)[:-4], "canary"),
+    ("gave up", lambda _: b"", "none"),
+]
+
+
 class Server:
     """Does one deed after another, and keeps count."""
 
-    def __init__(self) -> None:
+    def __init__(self, deeds: list[tuple[str, Any, str]]) -> None:
+        self._deeds = deeds
+        self.left_by_fin = 0
         self.done: Counter[tuple[str, str]] = Counter()
         self.ids: list[int] = []
         self._next = 0
@@ -55,22 +83,26 @@ class Server:
                 length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
                 number = int(json.loads(await reader.readexactly(length))["id"])
                 self.ids.append(number)
-                name, make, variant = DEEDS[self._next % len(DEEDS)]
+                name, make, variant = self._deeds[self._next % len(self._deeds)]
                 self._next += 1
                 self.done[name, variant] += 1
                 said = make(LABELS[number])
                 if said is None:
                     break
                 writer.write(said)
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except asyncio.IncompleteReadError:
+            self.left_by_fin += 1
+        except ConnectionError:
             pass
         finally:
             writer.close()
 
 
-async def replay(seed: int, requests: int, **changes: Any) -> tuple[Server, Replay]:
+async def replay(
+    seed: int, requests: int, deeds: list[tuple[str, Any, str]] = DEEDS, **changes: Any
+) -> tuple[Server, Replay]:
     """Replay until the server has had so many requests, and let the client finish."""
-    server = Server()
+    server = Server(deeds)
     listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
     options: dict[str, Any] = {"rate_per_s": 400.0, "timeout_s": 1.5} | changes
@@ -88,8 +120,15 @@ def reports(printed: bytes) -> list[Report]:
     return [msgspec.json.decode(line, type=Report) for line in printed.splitlines()]
 
 
-def test_every_deed_is_counted_for_what_it_was(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    server, client = asyncio.run(replay(seed=7, requests=120))
+@pytest.mark.parametrize(
+    ("deeds", "changes"),
+    [(DEEDS, {}), (STREAMED, {"streams": 1.0, "stream_path": "/stream", "patience_s": 1.0, "timeout_s": 5.0})],
+    ids=["plain", "streams"],
+)
+def test_every_deed_is_counted_for_what_it_was(
+    capfdbinary: pytest.CaptureFixture[bytes], deeds: list[tuple[str, Any, str]], changes: dict[str, Any]
+) -> None:
+    server, client = asyncio.run(replay(seed=7, requests=120, deeds=deeds, **changes))
     last = reports(capfdbinary.readouterr().out)[-1]
     assert last.final
     assert last.requests == len(server.ids)
@@ -99,11 +138,12 @@ def test_every_deed_is_counted_for_what_it_was(capfdbinary: pytest.CaptureFixtur
             expected[name] += count
     assert last.failures == dict(expected)
     assert last.failed == sum(expected.values())
+    assert server.left_by_fin >= expected["gave up"], "who gives up closes the connection, as any client does"
     for variant in ("stable", "canary", "rescued"):
         seen = last.variants[variant]
         assert seen.requests == sum(count for (_, of), count in server.done.items() if of == variant)
         assert seen.correct == server.done["right", variant]
-        assert seen.accuracy == seen.correct / (seen.requests - seen.failed)
+        assert seen.accuracy == (seen.correct / (seen.requests - seen.failed) if seen.requests else None)
     assert last.first_canary_s is not None and last.first_canary_s <= last.at_s
     assert client.first_canary_s == last.first_canary_s
 
