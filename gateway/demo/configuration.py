@@ -50,6 +50,7 @@ routes:
       errors: {{margin_delta: 0.03}}
       client_errors: {{margin_delta: 0.03}}
       overload: {{margin_delta: 0.03}}
+      model_errors: {{margin_delta: 0.03}}   # failures inside of answers with status 200
       latency:
         # Both models answer in a few milliseconds, and everything here shares a few cores, so that a scheduler's
         # hiccup is larger than any difference between them. What counts as slower must be larger than that noise:
