@@ -71,7 +71,7 @@ async def _serve(settings: WorkerSettings, sock: socket.socket) -> None:
     tasks.append(asyncio.create_task(SampleLink(worker.samples, settings.control_path).run()))
     _sweep(worker)
     await _first_table(link, told_to_stop)
-    if not link.table_received.is_set():
+    if not (link.table_received.is_set() or told_to_stop.is_set()):
         _log.warning("worker %d has not heard from control: it serves %s, stable only", settings.index, remembers)
     listener = Listener(worker, sock, tls=tls, proxy_protocol=settings.proxy_protocol)
     if not told_to_stop.is_set():
