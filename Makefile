@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test systems nightly check lint stats oracles pictures soak scale format lock wheel image clean
+.PHONY: help demo test systems deploy nightly check lint stats oracles pictures soak scale format lock wheel image clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1: \2/p' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ test: $(READY) ## run the tests
 
 systems: $(READY) ## judge good and bad canaries behind real model servers, each in an environment of its own
 	.ci/systems
+
+deploy: $(READY) ## prove the chart, the bases and the pod that they make (as root)
+	.ci/deploy
 
 SEEDS ?= 0:10000
 nightly: $(READY) ## live 10,000 seeds of the control plane's simulation (SEEDS=from:to)
