@@ -156,9 +156,9 @@ class RequestBody:
 
     def begin_attempt(self) -> list[bytes]:
         """Send it from its first byte on: what is in memory is here, and `next` has the rest."""
-        if self._joined is not None:
+        if self._joined:  # an empty piece would be written as the end of all chunks
             self._pieces.append(bytes(self._joined))
-            self._joined = None
+        self._joined = None
         self._file_at = 0
         self.behind = self._file is not None or self._tail is not None
         return self._pieces

@@ -399,3 +399,18 @@ async def test_a_stream_whose_client_closed_ends_with_its_next_piece() -> None:
             await asyncio.to_thread(client.recv, 65536)
         go_on.set()
         await eventually(lambda: a.open == 0 and w.observer.merged().aborted == 1, "the backend is let go")
+
+
+@pytest.mark.parametrize("streams", [False, True])
+async def test_chunks_arrive_as_one_message_however_many_there_are(streams: bool) -> None:
+    """An empty chunk in their midst would be their end, and what follows it another request."""
+    chunked = b"POST /%d HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with Backend() as a, RunningWorker(_few(a.port, 1, streams_requests=streams)) as w:
+        for count in range(1, 24):
+            reader, writer = await asyncio.open_connection("127.0.0.1", w.port)
+            writer.write(chunked % count + b"1\r\nx\r\n" * count + b"0\r\n\r\n")
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+            writer.close()
+        assert [(bytes(seen.target), bytes(seen.body)) for seen in a.seen] == [
+            (b"/%d" % count, b"x" * count) for count in range(1, 24)
+        ]
