@@ -132,14 +132,14 @@ _ALL = (
     Scenario(
         "impatient",
         "users that give up",
-        "Three in ten answers of the new version begin and stop. Users leave after a second.",
+        "Three in ten answers of the new version begin and stop. Users leave after 2 s.",
         "digits-svm",
         ends=_ROLLED_BACK,
         cause="abandoned",
         also=_STREAMED,
         faults=("stall=0.3",),
         streams=0.3,
-        patience_s=1.0,
+        patience_s=2.0,
         begun=frozenset({GAVE_UP}),
     ),
     Scenario(
