@@ -2,12 +2,14 @@
 
 Rules:
 
-1. UTF-8 (a byte order mark is fine), a header line, commas, columns in any order, blank lines ignored, CRLF or LF.
+1. UTF-8 (a byte order mark is fine), a header line, columns in any order, blank lines ignored, CRLF or LF. Cells are
+   separated by commas, or by semicolons or tabs where the header has those and no comma. Names of columns and variants
+   may have capitals.
 2. `at_s,variant,requests,errors` are required; the other classes of outcomes (`client_errors`, `not_found`, ...),
    `weight_percent` and `latency_ms` may follow. An unknown column is a mistake: it might be a misspelt one.
    A header that comes again (files put together) is skipped.
-3. Counts are whole numbers (``500.0`` is one) of the interval alone, not running totals; all classes together are at
-   most `requests`.
+3. `at_s` is a number of seconds, or a time of day with its date (RFC 3339). Counts are whole numbers (``500.0`` is one)
+   of the interval alone, not running totals; all classes together are at most `requests`.
 4. `latency_ms` is a histogram, `ms:count;ms:count`, with at most `requests` entries; an empty cell is none.
 5. `weight_percent` is the canary's share that the router was set to, the same in both rows. Without the column it is
    inferred from the shares of requests (split.py).
@@ -18,6 +20,7 @@ Rules:
 from __future__ import annotations
 
 import csv
+import datetime as dt
 import math
 import re
 from collections.abc import Iterator
@@ -45,6 +48,8 @@ _NUMBER_MAX = 1e15
 _WHOLE = re.compile(r"[0-9]+\.0*")
 # A clock that was set goes back by less; more is another order of rows.
 CLOCK_BACK_S_MAX = 3600.0
+_SEPARATORS = (";", "\t")
+_DATED = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ]")
 _HEADER = f"begin the file with a header such as {','.join(REQUIRED)}"
 
 
@@ -62,11 +67,12 @@ class CsvRecording:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._notes = Notes()
+        self._separator = ""
         try:
             self._header_line, cells, _ = next(self._lines(Notes()))
         except StopIteration:
             self._fail(1, "", "the file is empty", _HEADER)
-        self._columns = self._header([cell.strip() for cell in cells])
+        self._columns = self._header(_names(cells))
 
     @property
     def metrics(self) -> frozenset[str]:
@@ -139,10 +145,12 @@ class CsvRecording:
         except UnicodeDecodeError:
             self._fail(number, "", "this line is not UTF-8 text", "save the file as UTF-8")
         text = (text.removeprefix("\ufeff") if number == 1 else text).strip()
+        if text and not self._separator:  # this is the header
+            self._separator = "," if "," in text else next((one for one in _SEPARATORS if one in text), ",")
         if '"' not in text:
-            return text.split(",") if text else []
+            return text.split(self._separator) if text else []
         try:
-            return next(csv.reader([text], strict=True))
+            return next(csv.reader([text], strict=True, delimiter=self._separator))
         except csv.Error as error:
             self._fail(number, "", f"this line is not CSV: {error}", "no cell of a recording needs quotes")
 
@@ -223,7 +231,7 @@ class CsvRecording:
             try:
                 if len(cells) != len(self._columns):
                     problem = f"{len(cells)} cells under {len(self._columns)} columns"
-                    self._fail(line, "", problem, "give every column a cell, separated by commas")
+                    self._fail(line, "", problem, "give every column a cell, separated as the header is")
                 row = self._row(line, cells)
             except RecordingError:
                 if not torn or not rows:
@@ -234,13 +242,13 @@ class CsvRecording:
             yield row
 
     def _is_header(self, cells: list[str]) -> bool:
-        return [cell.strip() for cell in cells] == list(self._columns)
+        return _names(cells) == list(self._columns)
 
     def _row(self, line: int, cells: list[str]) -> _Row:
         cell = {name: cells[index].strip() for name, index in self._columns.items()}
-        variant = cell["variant"]
+        variant = cell["variant"].lower()
         if variant not in VARIANTS:
-            self._fail(line, "variant", f"{show(variant)} is no variant", "write stable or canary")
+            self._fail(line, "variant", f"{show(cell['variant'])} is no variant", "write stable or canary")
         counts = Counts(
             self._count(line, "requests", cell["requests"]),
             {name: events for name in NAMES if name in cell and (events := self._count(line, name, cell[name]))},
@@ -259,9 +267,18 @@ class CsvRecording:
             self._fail(line, "latency_ms", problem, "give each request one entry at most")
         weight = cell.get("weight_percent")
         weight_bp = None if weight is None else self._percent(line, weight)
-        return _Row(line, self._number(line, "at_s", cell["at_s"]), variant, weight_bp, counts)
+        return _Row(line, self._time(line, cell["at_s"]), variant, weight_bp, counts)
 
     # cells
+
+    def _time(self, line: int, text: str) -> float:
+        if not _DATED.match(text):
+            return self._number(line, "at_s", text)
+        try:
+            at = dt.datetime.fromisoformat(text)
+        except ValueError:
+            self._fail(line, "at_s", f"{show(text)} is no time", "write seconds, or a time as 2026-01-31T12:00:00Z")
+        return (at if at.tzinfo else at.replace(tzinfo=dt.UTC)).timestamp()
 
     def _number(self, line: int, column: str, text: str) -> float:
         try:
@@ -317,3 +334,7 @@ class CsvRecording:
 
     def _fail(self, line: int, column: str, problem: str, mend: str) -> NoReturn:
         raise RecordingError(str(self._path), line, column, problem, mend)
+
+
+def _names(cells: list[str]) -> list[str]:
+    return [cell.strip().lower() for cell in cells]

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from gateway.core.stats.counts import Counts, merge
-from gateway.core.stats.outcomes import ERRORS
+from gateway.core.stats.outcomes import ERRORS, FAILURES
 
 # A scrape that comes this share of a window early is on time: clocks and decimal fractions are not exact.
 _EARLY = 1e-6
@@ -63,6 +63,7 @@ class Meter:
         self.canary_requests = 0
         self.stable_errors = 0
         self.canary_errors = 0
+        self.canary_failures = 0
 
     def __iter__(self) -> Iterator[Interval]:
         return self
@@ -78,6 +79,7 @@ class Meter:
         self.canary_requests += interval.canary.requests
         self.stable_errors += interval.stable.of(ERRORS)
         self.canary_errors += interval.canary.of(ERRORS)
+        self.canary_failures += sum(interval.canary.of(name) for name in FAILURES)
         return interval
 
 

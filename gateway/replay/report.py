@@ -125,7 +125,7 @@ def _row(outcome: Outcome) -> tuple[str, ...]:
         "-" if outcome.decision.at_s is None else f"{outcome.after_s:g} s",
         f"{outcome.requests:,}",
         f"{outcome.canary_requests:,}",
-        f"{outcome.canary_errors:,}",
+        f"{outcome.canary_failures:,}",
     )
 
 

@@ -27,6 +27,7 @@ class Outcome(msgspec.Struct, frozen=True):
     requests: int
     canary_requests: int
     canary_errors: int
+    canary_failures: int
 
 
 class Totals(msgspec.Struct, frozen=True):
@@ -117,4 +118,4 @@ def run(file: str, recording: Recording, policy: Policy, beside: Mapping[str, ms
 def _outcome(rule: str, decision: Decision, meter: Meter) -> Outcome:
     requests = meter.stable_requests + meter.canary_requests
     after_s = meter.at_s - meter.since_s
-    return Outcome(rule, decision, after_s, requests, meter.canary_requests, meter.canary_errors)
+    return Outcome(rule, decision, after_s, requests, meter.canary_requests, meter.canary_errors, meter.canary_failures)

@@ -258,3 +258,38 @@ def test_no_request_is_lost_or_counted_twice_whatever_is_adjusted(tmp_path: Path
         counts = [merge((interval.stable, interval.canary)) for interval in one.intervals()]
         name = "v2" if "v2" in one.title else "v3"
         assert sum(c.requests for c in counts) == sum(entry["canary"] == name for entry in log)
+
+
+def dated(content: str) -> str:
+    """Moments in the place of seconds."""
+    lines = [row.split(",", 1) for row in content.splitlines()]
+    moments = [f"2026-01-31T{int(at) // 3600:02}:{int(at) // 60 % 60:02}:{int(at) % 60:02}Z" for at, _ in lines[1:]]
+    return "\n".join([content.splitlines()[0], *(f"{a},{b[1]}" for a, b in zip(moments, lines[1:], strict=True))])
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        lambda content: content.replace(",", ";"),
+        lambda content: content.replace(",", "\t"),
+        lambda content: "\n".join(";".join(f'"{cell}"' for cell in row.split(",")) for row in content.splitlines()),
+        lambda content: content.replace("at_s,variant", "At_S,Variant").replace("canary", "Canary"),
+        dated,
+    ],
+    ids=["semicolons", "tabs", "quotes", "capitals", "dates"],
+)
+def test_tables_as_other_programs_write_them_are_read(replay: Run, written: Callable[[str], str]) -> None:
+    plain = found(replay(rows(60), "--json", "--beside", "none"))
+    assert verdict(plain) == "rollback"
+    other = found(replay(written(rows(60)), "--json", "--beside", "none"))
+    began_s = other["recording"]["since_s"]
+    assert other["recording"] | {"since_s": 0.0, "at_s": other["recording"]["at_s"] - began_s} == plain["recording"]
+    assert verdict(other) == verdict(plain)
+
+
+def test_what_the_canary_let_through_is_of_every_class(replay: Run) -> None:
+    """Of a canary that was rolled back for 404s it is no good to say that it let nothing bad through."""
+    both = "\n".join(f"{n},stable,90,0,0\n{n},canary,10,1,4" for n in range(1, 61))
+    outcome = found(replay(f"{HEAD},not_found\n{both}\n", "--json", "--beside", "none"))["outcomes"][0]
+    assert outcome["decision"]["kind"] == "rollback"
+    assert outcome["canary_failures"] == 5 * outcome["canary_errors"] == outcome["canary_requests"] // 2

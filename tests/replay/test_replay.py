@@ -204,7 +204,7 @@ def test_json_holds_what_the_text_shows(replay: Run) -> None:
     for outcome in body["outcomes"]:
         row = next(line for line in text.splitlines() if re.match(rf"{outcome['rule']} +\w+ ", line)).split()
         assert row[1] == outcome["decision"]["kind"]
-        assert row[-3:] == [f"{outcome[key]:,}" for key in ("requests", "canary_requests", "canary_errors")]
+        assert row[-3:] == [f"{outcome[key]:,}" for key in ("requests", "canary_requests", "canary_failures")]
     assert body["judged"] == ["errors"] and body["not_recorded"] == [*own.METRICS[1:], "model_errors"]
 
 
