@@ -116,6 +116,8 @@ class World:
         self.births = self.crashes = 0
         self.workers = [self.born(index) for index in range(WORKERS)]
         self.shared = SharedTable.create()
+        # What a control process found in it when it began.
+        self.found: RoutingTable | None = None
         # What the state directory has of it: it may have missed the newest.
         self.kept: bytes | None = None
         self.luck = random.Random(seed)
@@ -144,6 +146,9 @@ class World:
     async def begin(self) -> None:
         """Open the journal, hear the workers, publish."""
         self.lives += 1
+        before = self.shared.read()
+        # The state directory's may be older than the journal; then the journal alone speaks of promotions.
+        self.found = None if before is None or before.from_file else before.table
         self.journal = Journal.open(self.path)
         # Durability has tests with real kills; here order counts, and speed.
         self.journal._connection.execute("PRAGMA synchronous = OFF")
@@ -230,8 +235,10 @@ class World:
         if route.stable != self.named(route.name):
             roles = self.journal.roles()[route.name]
             assert roles.stable == route.stable, f"{route.name}: {route.stable} is not what was promoted"
-            # A worker that hung does not undo a promotion that was in force: the newest table counts.
-            newest = max((w.table for w in self.workers if w.table is not None), key=lambda t: t.epoch, default=None)
+            # A worker that hung, or that died before it took the promotion, does not undo one that was in force: the
+            # newest table counts, the memory's among them.
+            known = [table for table in (self.found, *(w.table for w in self.workers)) if table is not None]
+            newest = max(known, key=lambda t: t.epoch, default=None)
             live = [newest.route(route.name)] if newest is not None else []
         assert not any(self.more(one, route) for one in live), (
             f"{route.name} begins with {_brief(route)}, live is {[_brief(one) for one in live]}"
