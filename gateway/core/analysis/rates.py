@@ -185,23 +185,25 @@ def take(
     after = advance(state, tests, parts, live, needed, at_s, every_s)
     if not burst_s:
         return after
+    new = summed(parts)
     metrics: list[RateState] = []
-    # Twins stay one object, so that they are told at a glance (rule 8).
-    asked: list[tuple[tuple[RateState, Batch, Tolerance], RateState]] = []
+    # Twins are one object (rule 8).
+    asked: dict[tuple[int, int, int, Tolerance], RateState] = {}
     for i, (metric, spec) in enumerate(zip(after.metrics, specs, strict=True)):
         if CLASS_TESTS[i].success:
             metrics.append(metric)
             continue
-        asking = (metric, summed(parts, i), tolerance_of(spec))
-        answer = next((told for known, told in asked if known == asking), None)
+        batch, tolerance = new.batch(i), tolerance_of(spec)
+        asking = (id(metric), batch.stable_events, batch.canary_events, tolerance)
+        answer = asked.get(asking)
         if answer is None:
-            seen = bursts.take(metric.bursts, asking[1], at_s, burst_s, asking[2])
-            answer = msgspec.structs.replace(metric, bursts=seen)
-            asked.append((asking, answer))
+            seen = bursts.take(metric.bursts, batch, at_s, burst_s, tolerance)
+            answer = asked[asking] = metric if seen is metric.bursts else msgspec.structs.replace(metric, bursts=seen)
         metrics.append(answer)
     return msgspec.structs.replace(after, metrics=tuple(metrics))
 
 
+@functools.lru_cache(maxsize=256)
 def tolerance_of(spec: RateSpec) -> Tolerance:
     """What the guard against bursts must know of it."""
     return Tolerance(spec.tolerance_ratio, spec.tolerance_delta)
@@ -223,7 +225,7 @@ def take_event(
     after = advance(state, tests, parts, live, (needed,) * len(tests), at_s, every_s)
     if not spec.guarded or not burst_s:
         return after
-    seen, tolerance = summed(parts, 0), tolerance_of(spec.rate)
+    seen, tolerance = summed(parts).batch(0), tolerance_of(spec.rate)
     guarded = [
         msgspec.structs.replace(m, bursts=bursts.take(m.bursts, seen, at_s, burst_s, tolerance)) for m in after.metrics
     ]
@@ -247,7 +249,7 @@ def advance(
             pending[epoch] = pooled(pending[epoch], part) if epoch in pending else part
             stable, canary = stable + part.stable, canary + part.canary
     if parts:
-        metrics = tuple(_count(m, test.event, parts) for m, test in zip(metrics, tests, strict=True))
+        metrics = _count(metrics, tests, summed(parts))
     # A clock that went backwards (a restart) makes the wait no longer than it would be from now.
     closed_s = min(state.closed_s, at_s)
     if every_s and at_s - closed_s < every_s:
@@ -285,18 +287,26 @@ def bet(state: RateState, spec: RateSpec, batch: Batch, mirrored: bool = False, 
 
 def _bet_on(metrics: tuple[RateState, ...], tests: Sequence[PairSpec], part: Pending) -> tuple[RateState, ...]:
     """Every test's state after this batch; twins stay twins, as classes without an event do (rule 8)."""
+    if len(metrics) == 1:
+        (state,), (test,) = metrics, tests
+        if test.spec.mode is Mode.OFF:
+            return metrics
+        return (bet(state, test.spec, part.batch(test.event), test.mirrored, test.conditional),)
     after: list[RateState] = []
-    asked: list[tuple[tuple[RateState, PairSpec, Batch], RateState]] = []
+    # Each state by its identity first: twins are one object, but for those that were read from a snapshot.
+    known: dict[tuple[int, PairSpec, Batch], RateState] = {}
+    asked: list[tuple[RateState, PairSpec, Batch, RateState]] = []
     for state, (spec, event, mirrored, conditional) in zip(metrics, tests, strict=True):
         if spec.mode is Mode.OFF:
             after.append(state)
             continue
-        batch = Batch(part.stable_events[event], part.stable, part.canary_events[event], part.canary)
-        asking = (state, PairSpec(spec, 0, mirrored, conditional), batch)
-        answer = next((told for known, told in asked if known == asking), None)
+        test, batch = PairSpec(spec, 0, mirrored, conditional), part.batch(event)
+        key = id(state), test, batch
+        answer = known.get(key)
         if answer is None:
-            answer = bet(state, spec, batch, mirrored, conditional)
-            asked.append((asking, answer))
+            twins = (told for s, t, b, told in asked if b == batch and t == test and s == state)
+            answer = known[key] = next(twins, None) or bet(state, spec, batch, mirrored, conditional)
+            asked.append((state, test, batch, answer))
         after.append(answer)
     return tuple(after)
 
@@ -353,7 +363,20 @@ def of_class(state: RatesState, name: str) -> tuple[RateState, ...]:
 
     The first counts the canary's own events (and excuses some of stable's), the last stable's own.
     """
-    return tuple(state.metrics[i] for i in tests_of(name))
+    return tuple([state.metrics[i] for i in tests_of(name)])
+
+
+def evidence(tests: Sequence[RateState], known: dict[int, tuple[float, float]]) -> tuple[float, float]:
+    """`log_e_bad` and `log_e_ok` of one metric; ``known`` keeps those of each test for its twins (rule 8)."""
+    each = []
+    for test in tests:
+        found = known.get(id(test))
+        if found is None:
+            found = known[id(test)] = log_bad(test), log_ok(test)
+        each.append(found)
+    if len(each) == 1:
+        return each[0]
+    return wealth.mean_logs([bad for bad, _ in each]), min([ok for _, ok in each])
 
 
 def log_e_bad(tests: Sequence[RateState]) -> float:
@@ -409,11 +432,14 @@ def _due(
     return False
 
 
-def _count(metric: RateState, event: int, parts: Mapping[int, Pending]) -> RateState:
-    stable = sum(part.stable_events[event] for part in parts.values())
-    canary = sum(part.canary_events[event] for part in parts.values())
-    if not stable and not canary:
-        return metric
-    return msgspec.structs.replace(
-        metric, stable_events=metric.stable_events + stable, canary_events=metric.canary_events + canary
-    )
+def _count(metrics: tuple[RateState, ...], tests: Sequence[PairSpec], new: Pending) -> tuple[RateState, ...]:
+    """With this look's events added to the totals of the report."""
+    if not any(new.stable_events) and not any(new.canary_events):
+        return metrics
+    counted = []
+    for metric, test in zip(metrics, tests, strict=True):
+        stable, canary = metric.stable_events + new.stable_events[test.event], metric.canary_events
+        canary += new.canary_events[test.event]
+        same = (stable, canary) == (metric.stable_events, metric.canary_events)
+        counted.append(metric if same else msgspec.structs.replace(metric, stable_events=stable, canary_events=canary))
+    return tuple(counted)

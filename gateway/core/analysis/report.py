@@ -91,9 +91,10 @@ def answers(state: AnalysisState, bad_needed: Mapping[str, float], ok_needed: fl
     """Everything that is looked at, in the order of ``bad_needed``, and the check of the split when there is one."""
     spec = state.spec
     made: dict[str, Answer] = {}
+    known: dict[int, tuple[float, float]] = {}
     for name, rate in zip(RATE_METRICS, spec.rates, strict=True):
         if name in bad_needed:
-            made[name] = _outcome(name, rate, state, Needed(bad_needed[name], ok_needed))
+            made[name] = _outcome(name, rate, state, Needed(bad_needed[name], ok_needed), known)
     for name, latency in state.latencies.items():
         made[name] = _latency(spec.latencies[name], latency, Needed(bad_needed[name], ok_needed), name, state)
     for event in spec.events:
@@ -127,14 +128,24 @@ def _silenced(answer: Answer, unjudged: Unjudged) -> Answer:
     return Answer(answer.metric, Verdict.NODATA, answer.convicts, decides, bad, ok, tell, unjudged)
 
 
-def _outcome(name: str, spec: RateSpec, whole: AnalysisState, needed: Needed) -> Answer:
-    stable, canary, unit = whole.stable_requests, whole.canary_requests, "canary requests"
+def _outcome(
+    name: str, spec: RateSpec, whole: AnalysisState, needed: Needed, known: dict[int, tuple[float, float]]
+) -> Answer:
+    stable, canary = whole.stable_requests, whole.canary_requests
     if whole.spec.sticky:
-        stable, canary, unit = whole.rates.stable, whole.rates.canary, "canary sessions"
+        stable, canary = whole.rates.stable, whole.rates.canary
     tests = rates.of_class(whole.rates, name)
-    seen = _Seen((tests[-1].stable_events, stable), (tests[0].canary_events, canary), canary, unit)
-    worse = Worse.DIFFERENT if len(tests) > 1 else Worse.HIGHER
-    return _rate(name, spec, worse, seen, (rates.log_e_bad(tests), rates.log_e_ok(tests)), needed, tests[0])
+    evidence = rates.evidence(tests, known)
+    verdict = _verdict(*evidence, needed, canary if stable else 0)
+    decides = _decides(spec.mode, verdict, material=stable > 0 or canary > 0)
+
+    def tell() -> Finding:
+        unit = "canary sessions" if whole.spec.sticky else "canary requests"
+        seen = _Seen((tests[-1].stable_events, stable), (tests[0].canary_events, canary), canary, unit)
+        worse = Worse.DIFFERENT if len(tests) > 1 else Worse.HIGHER
+        return _rate_finding(name, spec, worse, seen, evidence, needed, verdict, tests[0], decides=decides)
+
+    return Answer(name, verdict, spec.decides, decides, *evidence, tell)
 
 
 def _event(spec: EventSpec, whole: AnalysisState, needed: Needed) -> Answer:
@@ -160,14 +171,11 @@ def _rate(
     seen: _Seen,
     evidence: tuple[float, float],
     needed: Needed,
-    guessed: RateState | None = None,
 ) -> Answer:
     bad, ok = evidence
     verdict = _verdict(bad, ok, needed, seen.units if min(seen.stable[1], seen.canary[1]) else 0)
     decides = _decides(spec.mode, verdict, material=seen.stable[1] > 0 or seen.canary[1] > 0)
-    tell = functools.partial(
-        _rate_finding, name, spec, worse, seen, evidence, needed, verdict, guessed, decides=decides
-    )
+    tell = functools.partial(_rate_finding, name, spec, worse, seen, evidence, needed, verdict, None, decides=decides)
     return Answer(name, verdict, spec.decides, decides, bad, ok, tell)
 
 

@@ -13,6 +13,7 @@ two rates, of an event that is not defined alike in both arms.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -49,6 +50,13 @@ class Pending(msgspec.Struct, frozen=True):
     stable_events: tuple[int, ...] = _NONE
     canary_events: tuple[int, ...] = _NONE
 
+    def batch(self, event: int) -> Batch:
+        """One event's counts."""
+        return Batch(self.stable_events[event], self.stable, self.canary_events[event], self.canary)
+
+
+_NOTHING = Pending()
+
 
 def labelled(arrival: Arrival, name: str) -> Pending:
     """The trials and events of one label in an arrival."""
@@ -71,14 +79,9 @@ def pooled(part: Pending, new: Pending) -> Pending:
     )
 
 
-def summed(parts: Mapping[int, Pending], event: int) -> Batch:
-    """One event's counts over all epochs."""
-    return Batch(
-        sum(part.stable_events[event] for part in parts.values()),
-        sum(part.stable for part in parts.values()),
-        sum(part.canary_events[event] for part in parts.values()),
-        sum(part.canary for part in parts.values()),
-    )
+def summed(parts: Mapping[int, Pending]) -> Pending:
+    """All epochs together."""
+    return functools.reduce(pooled, parts.values()) if parts else _NOTHING
 
 
 def requests(arrival: Arrival) -> Pending:
