@@ -3,13 +3,16 @@
 Rules:
 
 1. The choice is made with the variant, before anything is known of the answer: for predictions a coin of the route's
-   share, then a budget per second for each variant of its own, so that the canary's few answers are not crowded out by
-   stable's many. Neither looks at the answer; and the tests that the samples feed go by the share of canary samples
-   that was realised (docs/decisions/0001), so that different budgets bend nothing. A sample costs its budget a random
-   amount (of the mean 1), so that no pattern in the traffic, such as endpoints in turn, meets a pattern in the choice;
-   and a budget saves up a fraction of a second only, so that both variants are looked at in the same moments.
-2. Bytes have a budget, too. It pays afterwards: an answer is begun whatever its size, and what it took delays those
-   that come later. So long answers are as likely to be looked at as short ones.
+   share, then a budget per second. Both variants pay from ONE budget, so that at every moment an answer of either is as
+   likely to be looked at. With a budget for each, stable's would be used up at the beginning of a bout of traffic and
+   the canary's last to its end, and whatever goes wrong towards the end (overload) would look like the canary's doing.
+   So that stable's many do not crowd out the canary's few, a coin thins the variant with more traffic to `RATIO` times
+   the other's, by the weight: from the time that the budget was used up once, and then for good, because a share that
+   changed with the traffic would be the same fault again. Other shares of the canary among the samples than among the
+   requests bend nothing (docs/decisions/0001). A sample costs its budget a random amount (of the mean 1), so that no
+   pattern in the traffic, such as endpoints in turn, meets a pattern in the choice.
+2. Bytes have a budget, too, which both variants share. It pays afterwards: an answer is begun whatever its size, and
+   what it took delays those that come later. So long answers are as likely to be looked at as short ones.
 3. What is kept are references to the very bytes that are being relayed; nothing is copied, parsed or waited for here.
    Of a streamed answer some kilobytes are kept at most, then they are sent; of others, `body_bytes_max`.
 4. A bounded queue lies between the request path and the sender; what does not fit is dropped and counted. A stream of
@@ -44,10 +47,13 @@ _ID_BYTES_MAX = 200
 # Short answers cost more than their bytes: a flood of tiny ones is bounded, too.
 _OVERHEAD_BYTES = 256
 # Saved up by a budget, as a part of a second.
-_SAVED_S = 0.25
-# For failures: bytes per second of each variant, so much of an answer that is read whole, of one that is no text, of a
+SAVED_S = 0.25
+# How many samples of the variant with more traffic there are for one of the other (rule 1). More take the budget away
+# from the canary's answers, fewer ask for more of them: docs/decisions/0029.
+RATIO = 4.0
+# For failures: bytes per second of both variants, so much of an answer that is read whole, of one that is no text, of a
 # stream; and of a stream that is kept before it is sent.
-_BYTES_PER_S = 1 << 20
+_BYTES_PER_S = 2 << 20
 _WHOLE_BYTES_MAX = 256 * 1024
 _HEAD_BYTES = 1024
 _STREAM_BYTES_MAX = 16 << 20
@@ -119,7 +125,7 @@ class _Budget:
 
     def __init__(self, rate: float) -> None:
         self._rate = rate
-        self._tokens = max(1.0, rate * _SAVED_S)
+        self._tokens = max(1.0, rate * SAVED_S)
         self._at_s = 0.0
 
     def take(self, draw: float, now_s: float) -> bool:
@@ -133,7 +139,7 @@ class _Budget:
         """Whether anything is left."""
         tokens = self._tokens + (now_s - self._at_s) * self._rate
         self._at_s = now_s
-        self._tokens = min(tokens, max(1.0, self._rate * _SAVED_S))
+        self._tokens = min(tokens, max(1.0, self._rate * SAVED_S))
         return self._tokens > 0.0
 
     def spend(self, amount: int) -> None:
@@ -141,10 +147,35 @@ class _Budget:
         self._tokens -= amount
 
 
+class Sampler:
+    """Which answers are looked at: at most twice ``rate`` a second of both variants together (rule 1)."""
+
+    __slots__ = ("_budget", "_keep", "_short")
+
+    def __init__(self, rate: float, weight: float) -> None:
+        self._budget = _Budget(2.0 * rate)
+        self._keep = (1.0, 1.0)
+        if 0.0 < weight < 1.0:
+            self._keep = (min(1.0, RATIO * weight / (1.0 - weight)), min(1.0, RATIO * (1.0 - weight) / weight))
+        self._short = False
+
+    def take(self, variant: Variant, draw: float, now_s: float, *, may: bool = True) -> bool:
+        """Whether one more is sampled; ``draw`` is from [0, 1). ``may``: another budget of both has something left."""
+        if self._short:
+            keep = self._keep[variant]
+            if draw >= keep:
+                return False
+            draw /= keep
+        if may and self._budget.take(draw, now_s):
+            return True
+        self._short = True
+        return False
+
+
 class RouteTap:
     """The tap of one route under one table."""
 
-    __slots__ = ("_budgets", "_bytes", "_failures", "_tally", "header_keys", "marks", "queue", "tap")
+    __slots__ = ("_bytes", "_failures", "_predictions", "_tally", "header_keys", "marks", "queue", "tap")
 
     def __init__(self, tally: RouteTally, tap: Tap, queue: SampleQueue) -> None:
         self._tally = tally
@@ -157,23 +188,22 @@ class RouteTap:
         )
         # What is counted of each mark when its header comes, whatever it says: then somebody reports the event.
         self.header_keys: tuple[str, ...] = tuple(samples.HEADER_SEEN + mark.event for mark in tap.marks)
-        self._budgets = (_Budget(tap.samples_per_s), _Budget(tap.samples_per_s))
-        compared = 0 < tally.route.weight_bp < WEIGHT_BP_MAX
-        rate = tap.failures_per_s if compared else 0.0
-        self._failures = (_Budget(rate), _Budget(rate)) if rate else None
-        self._bytes = (_Budget(_BYTES_PER_S), _Budget(_BYTES_PER_S))
+        weight = tally.route.weight_bp / WEIGHT_BP_MAX
+        self._predictions = Sampler(tap.samples_per_s, weight)
+        compared = 0.0 < weight < 1.0 and tap.failures_per_s > 0.0
+        self._failures = Sampler(tap.failures_per_s, weight) if compared else None
+        self._bytes = _Budget(_BYTES_PER_S)
 
     def begin(self, variant: Variant, method: bytes, request_id: bytes, draw: float, now_s: float) -> Specimen | None:
         """A request was assigned: what will be looked at of its answer, if anything. ``draw`` is from [0, 1)."""
         share, purposes = self.tap.share, 0
-        if draw < share and method == b"POST" and self._budgets[variant].take(draw / share, now_s):
+        if draw < share and method == b"POST" and self._predictions.take(variant, draw / share, now_s):
             purposes = PREDICTIONS
         failures = self._failures
         if (
             failures is not None
             and method != b"HEAD"
-            and self._bytes[variant].left(now_s)
-            and failures[variant].take(draw, now_s)
+            and failures.take(variant, draw, now_s, may=self._bytes.left(now_s))
         ):
             purposes |= FAILURES
         if not purposes and not self.marks and not self.tap.ids:
@@ -185,9 +215,9 @@ class RouteTap:
         counts = self._tally.totals[variant].samples
         counts[what] = counts.get(what, 0) + 1
 
-    def spend(self, variant: Variant, amount: int) -> None:
+    def spend(self, amount: int) -> None:
         """So many bytes were kept."""
-        self._bytes[variant].spend(amount)
+        self._bytes.spend(amount)
 
     def finish(self, specimen: Specimen) -> None:
         """The answer is whole and relayed."""
@@ -308,7 +338,7 @@ class Specimen:
         self.pieces.append(piece)
         self.kept_bytes += len(piece)
         if self.purposes & FAILURES:
-            self._route_tap.spend(self.variant, len(piece))
+            self._route_tap.spend(len(piece))
         if self._streamed and self.kept_bytes >= _PART_BYTES:
             self._send(Part.MORE)
 

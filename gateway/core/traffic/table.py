@@ -161,10 +161,11 @@ class Mark(msgspec.Struct, frozen=True):
 class Tap(msgspec.Struct, frozen=True):
     """What a worker takes note of in a route's answers, for the inspector and for labelled events.
 
-    An answered request is sampled by a coin of ``share`` and at most ``samples_per_s`` times a second in each variant.
+    An answered request is sampled by a coin of ``share``, and at most twice ``samples_per_s`` are in a second, of both
+    variants together (proxy/tap.py).
     Only bodies up to ``body_bytes_max`` are looked at. ``ids`` reports the ids of requests that may be labelled later.
-    ``failures_per_s``: so many answers a second of each variant are read for failures inside of them, while both
-    variants have traffic (0: none are).
+    ``failures_per_s``: at most twice so many answers a second of both variants are read for failures inside of them,
+    while both have traffic (0: none are).
     """
 
     share: float = 1.0
