@@ -45,7 +45,7 @@ lint: $(READY) ## check style, types and architecture
 	$(BIN)/lint-imports --no-logo
 
 # The longest first. What each prints is in build/stats.
-STATS := whole bursts tolerances promotion guarded metrics outcomes detection rules sticky paths
+STATS := whole bursts tolerances promotion guarded metrics outcomes answers detection rules sticky paths
 RESULTS := loadtests/statistics/results
 stats: $(READY) ## measure how fast and how often wrongly the verdict engine decides (two cores: 45 minutes)
 	@mkdir -p build/stats

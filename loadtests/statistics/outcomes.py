@@ -1,6 +1,6 @@
 """False alarms of the outcome classes: both arms answer with the same mix, whatever it is and however it drifts.
 
-    python -m loadtests.statistics.outcomes [--runs 2000] [--seed 1] [--out outcomes.jsonl]
+    python -m loadtests.statistics.outcomes [--runs 2000] [--seed 2] [--out outcomes.jsonl]
 
 Each row is classes of one kind, each of which alone may use all of alpha, convicted at ANY of 600 looks at 20 requests;
 the guard against bursts, which can only hold back, is left out. A success in another form has two tests, in which
@@ -125,7 +125,10 @@ def all_rows(runs: int, seed: int) -> Iterator[Alarms]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The table; returns 1 when a bound exceeds its alpha."""
-    asked = options("False alarms of the outcome classes.", 2000).parse_args(arguments)
+    parser = options("False alarms of the outcome classes.", 2000)
+    # The rows were laid out with seed 1 in view.
+    parser.set_defaults(seed=2)
+    asked = parser.parse_args(arguments)
     since = time.monotonic()
     found = []
     print("| class | share in both arms | alpha | false alarms | 95 % upper bound |\n|---|---|---|---|---|")

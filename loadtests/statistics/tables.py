@@ -269,6 +269,33 @@ def _both_alphas(found: list[Row], metric: str, world: str) -> str:
     return markdown([metric, world, "alpha 5 %: alarms (bound)", "alpha 1 %: alarms (bound)"], body())
 
 
+def answers(results: Path) -> str:
+    """Failures inside of answers, equal versions, both alphas side by side."""
+    found = rows(results, "answers", "answers")
+    apart = {r["world"]: percent(r["alarms"] / r["runs"], 0) for r in rows(results, "answers", "answers contrast")}
+
+    def body() -> Iterator[list[str]]:
+        for world in dict.fromkeys(r["world"] for r in found):
+            mine = sorted((r for r in found if r["world"] == world), key=lambda r: -float(r["alpha"]))
+            cells = [f"{r['alarms']} of {r['runs']} ({percent(r['upper'], 2)})" for r in mine]
+            yield [world, *cells, apart.get(world, "")]
+
+    bounds = ("alpha 5 %: alarms (bound)", "alpha 1 %: alarms (bound)")
+    return markdown(["answers of both versions", *bounds, "1 %, with a budget for each version"], body())
+
+
+def bad_answers(results: Path) -> str:
+    """Failures inside of answers of the canary alone."""
+
+    def body() -> Iterator[list[str]]:
+        for r in rows(results, "answers", "answers convictions"):
+            seconds = "over 120 s" if r["median_s"] is None else f"{r['median_s']:.1f} s"
+            yield [percent(r["canary"]), percent(r["weight"]), seconds, f"{r['median_read']:.0f}", str(r["runs"])]
+
+    head = ["canary's error bodies", "weight", "median time to FAIL", "answers read of both", "rollouts"]
+    return markdown(head, body())
+
+
 def sticky(results: Path) -> str:
     """Sessions and requests as units."""
     return markdown(
@@ -316,6 +343,8 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "wrong-in-bursts": wrong_in_bursts,
     "metrics": metrics,
     "outcomes": outcomes,
+    "answers": answers,
+    "bad-answers": bad_answers,
     "sticky": sticky,
     "rules": rules,
 }
