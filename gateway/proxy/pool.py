@@ -332,7 +332,7 @@ class EndpointPool:
         """The endpoint has failed a try, by its own doing."""
         out = sum(pool.passive.out for pool in self.siblings if pool is not self)
         others = any(not (pool.passive.out or pool.probed.down) for pool in self.siblings if pool is not self)
-        few = not out or 100 * (out + 1) <= self.backend.passive.ejected_percent_max * len(self.siblings)
+        few = not out or 100 * out < self.backend.passive.ejected_percent_max * len(self.siblings)
         passive = self.passive
         if passive.failed(reason, monotonic(), since_s, timed_out=timed_out, may_eject=few and others):
             key = f"ejected {self.backend.name} {self.endpoint.url} {reason}"

@@ -75,7 +75,7 @@ async def test_the_only_endpoint_is_not_ejected_for_its_answers() -> None:
 async def test_no_more_than_the_share_of_endpoints_is_ejected() -> None:
     async with Backend(answer(500)) as one, Backend(answer(500)) as two, Backend(answer(500)) as three:
         ports = (one.port, two.port, three.port)
-        spec = with_passive(table(ROUTE, a=ports), failures=1, base_s=30.0, max_s=30.0, ejected_percent_max=40.0)
+        spec = with_passive(table(ROUTE, a=ports), failures=1, base_s=30.0, max_s=30.0, ejected_percent_max=30.0)
         async with RunningWorker(spec) as w:
             assert await statuses(w, 12) == [b"500"] * 12, "nobody is refused for want of an endpoint"
             tried = sorted(len(b.seen) for b in (one, two, three))

@@ -79,6 +79,16 @@ async def test_a_hung_endpoint_costs_a_wait_and_then_a_trial_at_a_time() -> None
             assert counted >= 3, "each failed trial ejects it anew"
 
 
+async def test_two_of_three_endpoints_that_fail_cost_nobody_anything() -> None:
+    """Were one of them kept in rotation it would fail half of the requests, and soon spend what retries may cost."""
+    async with Backend() as one, Backend(reset) as two, Backend(raw(b"nonsense\r\n\r\n", close=True)) as three:
+        route = msgspec.structs.replace(STABLE, retry=Retry(budget_burst=20))
+        spec = with_passive(table(route, a=(one.port, two.port, three.port)), base_s=20.0)
+        async with RunningWorker(spec) as w:
+            assert await statuses(w, 120) == {200: 120}
+            await eventually(lambda: set(w.observer.ejected()) == {("a", two.url), ("a", three.url)}, "both are out")
+
+
 async def test_requests_under_way_on_a_hung_endpoint_are_no_more_than_on_its_siblings() -> None:
     async def slowly(seen: Seen, peer: Peer) -> None:
         await asyncio.sleep(0.05)

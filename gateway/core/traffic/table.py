@@ -48,8 +48,8 @@ class Passive(msgspec.Struct, frozen=True):
     """When live traffic takes an endpoint out of its backend's rotation, and for how long (seconds).
 
     ``failures`` in a row eject it for ``base_s``, doubling up to ``max_s`` with each ejection that follows soon. At
-    most ``ejected_percent_max`` of the backend's endpoints are out at once. One that comes back takes a growing share
-    of its turns for ``slow_start_s``.
+    most ``ejected_percent_max`` of the backend's endpoints, rounded up, are out at once. One that comes back takes a
+    growing share of its turns for ``slow_start_s``.
     """
 
     failures: int = 5
