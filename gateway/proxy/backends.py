@@ -18,7 +18,7 @@ from time import monotonic
 from gateway.core.traffic.table import Backend, BackendTls, Endpoint
 from gateway.proxy.passive import Usual
 from gateway.proxy.plain import PlainReader
-from gateway.proxy.pool import EndpointPool
+from gateway.proxy.pool import EndpointPool, panics
 from gateway.runtime.wire import Ejected
 
 _Key = tuple[str, Endpoint, BackendTls | None]
@@ -118,8 +118,7 @@ class BackendPool:
         """Whether so few endpoints look well that probes are not heeded (``panic_percent``)."""
         if not self.downs:
             return False
-        usable = sum([not pool.probed.down or pool.proven(now_s) for pool in self.pools])
-        return not usable or 100 * usable < self.panic_percent * len(self.pools)
+        return panics(self.pools, self.panic_percent, now_s)
 
     def count_downs(self) -> None:
         """Count anew what probes find down."""

@@ -10,8 +10,8 @@ Rules:
    says nothing any more. An endpoint that has stayed in for longer than it was last out begins again with ``base_s``.
 3. At most ``ejected_percent_max`` of a backend's endpoints, rounded up, are out at once, but one may always be: one of
    two, two of three. An endpoint that fails and may not be ejected fails its share of the requests, which spends the
-   budget for retries in seconds. The last one that nothing speaks against is never ejected, and when all are out they
-   are all tried (backends.py).
+   budget for retries in seconds. The last one that nothing speaks against is never ejected (where probes are not heeded
+   it is the last that answers requests), and when all are out they are all tried (backends.py).
 4. An endpoint that comes back, or that probes find up again, takes a growing share of its turns for ``slow_start_s``.
 
 It is about endpoints, not versions: the verdict sees every failed try all the same.

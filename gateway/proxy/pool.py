@@ -328,19 +328,40 @@ class EndpointPool:
         if (passive.streak or passive.out) and passive.answered(monotonic(), since_s):
             _log.warning("endpoint %s of %s is back in rotation", self.endpoint.url, self.backend.name)
 
+    def _may_eject(self, now_s: float) -> bool:
+        """Whether few enough are out, and one that nothing speaks against is left.
+
+        Where probes are not heeded, what speaks for an endpoint is that it answered requests: were its probe held
+        against it, a wrong probe path would keep an endpoint that fails in rotation.
+        """
+        out, left, heedless = 0, False, panics(self.siblings, self.backend.panic_percent, now_s)
+        for other in self.siblings:
+            if other is self:
+                continue
+            if other.passive.out:
+                out += 1
+            elif not other.probed.down or (heedless and other.probed.well(now_s)):
+                left = True
+        return left and (not out or 100 * out < self.backend.passive.ejected_percent_max * len(self.siblings))
+
     def try_failed(self, reason: str, since_s: float, *, timed_out: bool = False) -> None:
         """The endpoint has failed a try, by its own doing."""
-        out = sum(pool.passive.out for pool in self.siblings if pool is not self)
-        others = any(not (pool.passive.out or pool.probed.down) for pool in self.siblings if pool is not self)
-        few = not out or 100 * out < self.backend.passive.ejected_percent_max * len(self.siblings)
+        now_s = monotonic()
+        may_eject = self._may_eject(now_s)
         passive = self.passive
-        if passive.failed(reason, monotonic(), since_s, timed_out=timed_out, may_eject=few and others):
+        if passive.failed(reason, now_s, since_s, timed_out=timed_out, may_eject=may_eject):
             key = f"ejected {self.backend.name} {self.endpoint.url} {reason}"
             self.ejections[key] = self.ejections.get(key, 0) + 1
             _log.warning(
                 "endpoint %s of %s is ejected for %g s: %s",
                 *(self.endpoint.url, self.backend.name, passive.lasts_s, reason),
             )
+
+
+def panics(pools: list[EndpointPool], panic_percent: float, now_s: float) -> bool:
+    """Whether so few of a backend's endpoints look well that what probes say is not heeded."""
+    usable = sum([not pool.probed.down or pool.proven(now_s) for pool in pools])
+    return not usable or 100 * usable < panic_percent * len(pools)
 
 
 def _host(wish: str, endpoint: Endpoint) -> bytes:

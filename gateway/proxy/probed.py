@@ -44,9 +44,13 @@ class ProbedHealth:
         if status < 500:
             self.well_s = now_s
 
+    def well(self, now_s: float) -> bool:
+        """Whether a request was answered well lately."""
+        return now_s - self.well_s < PROVEN_S
+
     def outweighed(self, now_s: float) -> bool:
         """Whether the probes' silence is outweighed by an answered request (rule 2)."""
-        return not self.refused and now_s - self.well_s < PROVEN_S
+        return not self.refused and self.well(now_s)
 
     def takes_trial(self, now_s: float, *, failing: bool) -> bool:
         """Whether a request may be the trial of a silent endpoint (rule 3); True counts it as begun."""

@@ -89,6 +89,17 @@ async def test_two_of_three_endpoints_that_fail_cost_nobody_anything() -> None:
             await eventually(lambda: set(w.observer.ejected()) == {("a", two.url), ("a", three.url)}, "both are out")
 
 
+async def test_an_endpoint_that_fails_is_ejected_also_while_every_probe_is_refused() -> None:
+    """As with a wrong probe path: what speaks for the others then is that they answer requests."""
+    async with Backend() as one, Backend() as two, Backend(reset) as three:
+        route = msgspec.structs.replace(STABLE, retry=Retry(budget_burst=20))
+        spec = with_passive(table(route, a=(one.port, two.port, three.port)), base_s=20.0)
+        async with RunningWorker(spec) as w:
+            await w.publish_health(one.url, two.url, three.url)
+            assert await statuses(w, 200) == {200: 200}
+            await eventually(lambda: set(w.observer.ejected()) == {("a", three.url)}, "it is out")
+
+
 async def test_requests_under_way_on_a_hung_endpoint_are_no_more_than_on_its_siblings() -> None:
     async def slowly(seen: Seen, peer: Peer) -> None:
         await asyncio.sleep(0.05)
