@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test systems deploy nightly check lint stats oracles pictures soak scale format lock wheel image clean
+.PHONY: help demo test systems deploy nightly check lint stats oracles pictures chaos scale format lock wheel image clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1: \2/p' $(MAKEFILE_LIST)
@@ -64,8 +64,9 @@ pictures: $(READY) ## write the tables and draw the pictures of docs/statistics.
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[stats]'
 	$(BIN)/python -m loadtests.statistics.pictures
 
-soak: $(READY) ## ten minutes of load while faults are injected at random, then check the books
-	$(BIN)/python loadtests/soak.py
+SECONDS ?= 3600
+chaos: $(READY) ## an hour of load while faults of everything around are injected at random, then check the books (SECONDS=120)
+	$(BIN)/python -m loadtests.chaos --seconds $(SECONDS)
 
 scale: $(READY) ## the data plane's bounds at their full size: 1,000 slow readers, 10,000 departures, 50 reloads (minutes)
 	GATEWAY_SLOW_READERS=1000 GATEWAY_DISCONNECTS=10000 GATEWAY_PIPELINED=100000 GATEWAY_RELOADS=50 \

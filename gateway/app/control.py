@@ -31,9 +31,11 @@ from gateway.control.metrics import Scrape
 from gateway.control.scribe import open_journal
 from gateway.control.state_watch import StateWatch
 from gateway.control.table_keeper import TableKeeper
+from gateway.core.errors import GatewayError
 from gateway.hooks.service import serve_hooks
 from gateway.hooks.tallies import Tallies, hook_metrics
 from gateway.runtime import notices
+from gateway.runtime.accept_errors import say_accept_errors_once
 from gateway.runtime.child import beat, orphaned, say_ready
 from gateway.runtime.clock import SystemClock
 from gateway.runtime.logs import log_to_stderr
@@ -53,6 +55,7 @@ def main() -> None:
 
 
 async def _serve(settings: ControlSettings) -> None:
+    say_accept_errors_once(asyncio.get_running_loop())
     path = Path(settings.config_path)
     told = reload(path, settings.config_text)
     in_force, _, trouble = stored.effective(settings.config_text, told.state_dir, lambda kept: check_text(path, kept))
@@ -129,7 +132,8 @@ async def _reconfigure(controller: Controller, configuring: Configuring, file: P
         await configuring.follow(await asyncio.to_thread(file.read_bytes), by="SIGHUP")
         controller.processes.refuse_configuration("")
     except Exception as error:
-        logging.getLogger("gateway.control").exception("the new configuration cannot be gone by")
+        if not isinstance(error, GatewayError):  # a state directory that cannot be written is no fault of the program
+            logging.getLogger("gateway.control").exception("the newest configuration cannot be put in force")
         controller.processes.refuse_configuration(str(error))
 
 
