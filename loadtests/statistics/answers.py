@@ -55,6 +55,11 @@ def _ramp(t: float) -> float:
     return (0.01, 0.05, 0.25, 0.5)[min(int(4.0 * t), 3)]
 
 
+def constant(value: float) -> Schedule:
+    """The same all the time."""
+    return lambda _: value
+
+
 class World(NamedTuple):
     """A kind of failure, the share of answers that have it at a share of the rollout, and the canary's weight."""
 
@@ -299,8 +304,8 @@ def convictions(runs: int, seed: int) -> Iterator[Conviction]:
     part = math.exp(budget.log_shares(route)[MODEL_ERRORS])
     for i, share in enumerate(BAD):
         for j, weight in enumerate(BAD_WEIGHTS):
-            clean = World(ERROR, lambda _: 0.0, lambda _, w=weight: w)  # type: ignore[misc]
-            bad = World(ERROR, lambda _, p=share: p)  # type: ignore[misc]
+            clean = World(ERROR, constant(0.0), constant(weight))
+            bad = World(ERROR, constant(share))
             rng = np.random.default_rng([seed, 99, i, j])
             judge = steady(clean, alpha * part, runs, rng, bad)
             medians = float(np.median(judge.convicted_s)), float(np.median(judge.read))

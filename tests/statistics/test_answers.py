@@ -82,7 +82,7 @@ def test_no_end_marks_and_bursts_convict_nobody_and_a_bad_canary_is_convicted(mo
     rng = np.random.default_rng(3)
     assert not np.isfinite(answers.steady(answers.WORLDS["no end marks"], 0.05, 40, rng).convicted_s).any()
     assert np.isfinite(answers.in_bursts(0.5, 0.05, 40, rng).convicted_s).sum() <= 6
-    clean, bad = (answers.World(ERROR, lambda _, p=share: p) for share in (0.0, 1.0))  # type: ignore[misc]
+    clean, bad = (answers.World(ERROR, answers.constant(share)) for share in (0.0, 1.0))
     assert np.isfinite(answers.steady(clean, 0.01, 40, rng, bad).convicted_s).all()
 
 
