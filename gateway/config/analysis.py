@@ -6,16 +6,23 @@ microseconds inside.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, Field
 
 from gateway.config.mistakes import BadValue, show
-from gateway.config.predictions import EventHeader, EventHeaderValue, LabelsConfig, PredictionsConfig, TrialsKey
+from gateway.config.predictions import (
+    BY_DEFAULT,
+    EventHeader,
+    EventHeaderValue,
+    LabelsConfig,
+    ModeKey,
+    PredictionsConfig,
+    TrialsKey,
+)
 from gateway.config.section import Milliseconds, Ratio, Seconds, Section
 from gateway.config.shape import Noun
 from gateway.core.analysis.spec import (
-    EVENTS_MAX,
     LATENCY_METRICS,
     RATE_METRICS,
     ROUTE_DEFAULT,
@@ -35,6 +42,8 @@ from gateway.core.stats.outcomes import PLAIN, STATUS_MAX
 
 # The least that an answer can end with (a tunnel).
 STATUS_MIN = 101
+# Of events and of guardrails, so many each: the core has room for these and for those of the answers.
+_EVENTS_MAX = 32
 _OWN_MARGINS = ("errors", "client_errors", "overload")
 _MARGINS = ("margin_ratio", "margin_delta")
 _ANALYSIS = ROUTE_DEFAULT
@@ -45,11 +54,6 @@ _STREAM = _ANALYSIS.gap
 _EVENT = EventSpec("event")
 _GUARDRAIL = GuardrailSpec("errors", 0.5)
 _SHARES = MetricShares()
-
-
-def _mode(value: object) -> object:
-    """YAML 1.1 reads a bare ``off`` as false."""
-    return Mode.OFF.value if value is False else value
 
 
 def _event_name(text: str) -> str:
@@ -81,7 +85,6 @@ def _different(statuses: list[int]) -> list[int]:
     return statuses
 
 
-ModeKey = Annotated[Mode, Field(strict=False), BeforeValidator(_mode)]
 EventName = Annotated[str, AfterValidator(_event_name), Noun("an event's name")]
 GuardedMetric = Annotated[str, AfterValidator(_guarded_metric), Noun("a metric's name")]
 PartOfAlpha = Annotated[float, Field(ge=1e-6, le=1), Noun("a share")]
@@ -108,6 +111,9 @@ class RateConfig(Section):
     def spec(self) -> RateSpec:
         """The same, as the judge wants it."""
         return RateSpec(self.mode, self.margin_ratio, self.margin_delta, self.tolerance_ratio, self.tolerance_delta)
+
+
+_Rate = TypeVar("_Rate", bound=RateConfig)
 
 
 class ModelErrorsConfig(RateConfig):
@@ -258,11 +264,16 @@ class AnalysisConfig(Section):
     gap: StreamConfig = StreamConfig()
     time_per_event: StreamConfig = StreamConfig()
     model_errors: ModelErrorsConfig = ModelErrorsConfig()
-    events: Annotated[list[EventConfig], Field(max_length=EVENTS_MAX // 2)] = []
-    guardrails: Annotated[list[GuardrailConfig], Field(max_length=EVENTS_MAX // 2)] = []
-    predictions: PredictionsConfig | None = None
+    events: Annotated[list[EventConfig], Field(max_length=_EVENTS_MAX)] = []
+    guardrails: Annotated[list[GuardrailConfig], Field(max_length=_EVENTS_MAX)] = []
+    predictions: PredictionsConfig | None = BY_DEFAULT
     labels: LabelsConfig = LabelsConfig()
     shares: SharesConfig = SharesConfig()
+
+    @property
+    def answers(self) -> PredictionsConfig | None:
+        """How answers are looked at for predictions; None where they are not."""
+        return None if self.predictions is None or self.predictions.mode is Mode.OFF else self.predictions
 
     def spec(self, *, one_by_one: bool = True) -> AnalysisSpec:
         """The same, as the judge wants it. Without ``one_by_one`` assignment sessions are counted."""
@@ -292,7 +303,12 @@ class AnalysisConfig(Section):
         otherwise wait for the proof of a class that never occurs.
         """
         section: RateConfig = getattr(self, name)
-        if name in _OWN_MARGINS:
-            return section.spec()
+        return section.spec() if name in _OWN_MARGINS else self._as_errors(section).spec()
+
+    def failures_inside(self) -> EventSpec:
+        """How failures inside of answers are judged: as a rare class is."""
+        return self._as_errors(self.model_errors).event()
+
+    def _as_errors(self, section: _Rate) -> _Rate:
         margins = {key: getattr(self.errors, key) for key in _MARGINS if key not in section.model_fields_set}
-        return section.model_copy(update=margins).spec()
+        return section.model_copy(update=margins)

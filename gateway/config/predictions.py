@@ -1,6 +1,10 @@
 """What is looked for in answers (`routes[].analysis.predictions`), and where labelled events come from.
 
-By default an event decides when it is harm by itself. Unreadable answers, NaN and empty ones are. A shifted mix of
+Answers are looked at by default (`BY_DEFAULT`, mode ``auto``): where they are surely predictions they decide, elsewhere
+they are silent (core/predictions/layout.py, rule 6). A section that is given asks for them: its mode is ``decide``
+unless it says otherwise, and what cannot be compared holds promotion back.
+
+Within that an event decides when it is harm by itself. Unreadable answers, NaN and empty ones are. A shifted mix of
 classes is not: a better version moves it. But two versions that disagree on a share d of all inputs differ in no
 class's share by more than d, since every answer that changes leaves one class and enters another. So a difference
 beyond `tolerance` proves that they disagree on more than that share of all requests. By default that is a quarter: no
@@ -14,7 +18,7 @@ from __future__ import annotations
 import enum
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from gateway.config.mistakes import BadValue, show
 from gateway.config.section import Count, HeaderName, Seconds, Section
@@ -33,7 +37,7 @@ from gateway.core.predictions.labels import LabelSettings
 from gateway.core.predictions.protocols import PROTOCOLS
 from gateway.core.traffic.table import Tap
 
-__all__ = ["PREDICTED", "TOLERANCE", "LabelsConfig", "PredictionsConfig", "Trials"]
+__all__ = ["BY_DEFAULT", "PREDICTED", "TOLERANCE", "LabelsConfig", "ModeKey", "PredictionsConfig", "Trials"]
 
 CLASSES_MAX = 24
 TOLERANCE = 0.25
@@ -46,8 +50,11 @@ _TAP = Tap()
 _WATCH = WatchSettings()
 _LABELS = LabelSettings({})
 _OUTPUT_CHARS_MAX = 200
-_MIX_SHARE = 0.25
-_OTHER_SHARE = 0.05
+# Proven by half as many answers as the default margin of `errors`, because the first ones only show what there is.
+_FAULT_MARGIN = 0.02
+# Parts of alpha_rollback: of the class mix altogether, and of each fault. What nobody asked for takes so little that
+# the others are not slower for it; a class that takes over is found a canary request or two later.
+_SHARES = {False: (0.25, 0.05), True: (0.03, 0.005)}
 # Of low confidence: tolerance and margin, each as ratio and difference.
 _LOW_BOUNDS = (1.5, 0.05, 2.0, 0.1)
 
@@ -58,7 +65,12 @@ def _protocol(name: str) -> str:
     return name
 
 
-ModeKey = Annotated[Mode, Field(strict=False)]
+def _mode(value: object) -> object:
+    """YAML 1.1 reads a bare ``off`` as false."""
+    return Mode.OFF.value if value is False else value
+
+
+ModeKey = Annotated[Mode, Field(strict=False), BeforeValidator(_mode)]
 KindKey = Annotated[Kind, Field(strict=False)]
 ProtocolName = Annotated[str, AfterValidator(_protocol), Noun("a protocol's name")]
 OutputName = Annotated[str, Field(min_length=1, max_length=_OUTPUT_CHARS_MAX), Noun("an output")]
@@ -90,7 +102,7 @@ class PredictionsConfig(Section):
     low_confidence: Annotated[float, Field(gt=0, lt=1), Noun("a probability")] | None = None
     tolerance: Delta = TOLERANCE
     margin: Delta = 0.35
-    fault_margin: Delta = 0.01
+    fault_margin: Delta | None = None
 
     @property
     def named(self) -> dict[str, str]:
@@ -98,17 +110,27 @@ class PredictionsConfig(Section):
         roles = {"label": self.label, "scores": self.scores, "value": self.value}
         return {role: name for role, name in roles.items() if name is not None}
 
-    def watch(self) -> WatchSettings:
-        """What the inspector looks for. With `json-path` the outputs are called by their roles already."""
-        named = {role: role for role in self.named} if self.protocol == "json-path" else self.named
-        return WatchSettings(self.kind, self.classes_max, self.low_confidence, _WATCH.low_quantile, named)
+    @property
+    def unasked(self) -> bool:
+        """Whether nobody asked for predictions here, so that only what is surely one counts."""
+        return self.mode is Mode.AUTO
 
-    def events(self) -> tuple[EventSpec, ...]:
-        """The events that this section adds to the analysis."""
+    def watch(self, told: tuple[str, ...] = ()) -> WatchSettings:
+        """What the inspector looks for; ``told`` are events of these names that have another source.
+
+        With `json-path` the outputs are called by their roles already.
+        """
+        named = {role: role for role in self.named} if self.protocol == "json-path" else self.named
+        low_quantile, surely = _WATCH.low_quantile, self.unasked
+        return WatchSettings(self.kind, self.classes_max, self.low_confidence, low_quantile, named, told, surely)
+
+    def events(self, errors_margin: float = 0.0) -> tuple[EventSpec, ...]:
+        """The events that this section adds to the analysis; ``errors_margin`` is the ``margin_delta`` of `errors`."""
+        fault_margin = max(_FAULT_MARGIN, errors_margin) if self.fault_margin is None else self.fault_margin
         mix = mix_names(self.watch())
+        mix_share, other_share = _SHARES[self.unasked]
         faults = [
-            EventSpec(name, self.mode, Worse.HIGHER, margin_delta=self.fault_margin, share=_OTHER_SHARE)
-            for name in FAULTS
+            EventSpec(name, self.mode, Worse.HIGHER, margin_delta=fault_margin, share=other_share) for name in FAULTS
         ]
         mixed = [
             EventSpec(
@@ -118,14 +140,18 @@ class PredictionsConfig(Section):
                 tolerance_delta=self.tolerance,
                 margin_ratio=1.0,
                 margin_delta=self.margin,
-                share=_MIX_SHARE / len(mix),
+                share=mix_share / len(mix),
                 group=ANSWERS,
             )
             for name in mix
         ]
         advises = Mode.OFF if self.mode is Mode.OFF else Mode.ADVISE
-        low = EventSpec(LOW_CONFIDENCE, advises, Worse.HIGHER, *_LOW_BOUNDS, _OTHER_SHARE)
+        low = EventSpec(LOW_CONFIDENCE, advises, Worse.HIGHER, *_LOW_BOUNDS, other_share)
         return (*faults, *mixed, *([low] if self.kind is Kind.CLASSES else []))
+
+
+BY_DEFAULT = PredictionsConfig(mode=Mode.AUTO)
+"""How answers are looked at on a route that says nothing of predictions."""
 
 
 class LabelsConfig(Section):

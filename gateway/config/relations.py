@@ -224,7 +224,7 @@ def _events_differ(tree: Any) -> Iterator[Flaw]:
 def _events_have_sources(tree: Any) -> Iterator[Flaw]:
     for path, route in _routes(tree):
         events = at(route, "analysis", "events")
-        looks = isinstance(at(route, "analysis", "predictions"), dict)
+        looks = _looks_at_answers(at(route, "analysis"))
         for index, event in enumerate(events if isinstance(events, list) else ()):
             here: TreePath = (*path, "analysis", "events", index)
             name, header, trial = at(event, "name"), at(event, "header"), at(event, "trial")
@@ -234,6 +234,13 @@ def _events_have_sources(tree: Any) -> Iterator[Flaw]:
                 yield Flaw((*here, "trial"), "a response header tells of it already", "keep header or trial")
             elif isinstance(name, str) and header is None and trial is None and not (looks and name in PREDICTED):
                 yield Flaw(here, f"nothing tells of {show(name)}", "add header, or trial for labels that come later")
+
+
+def _looks_at_answers(analysis: Any) -> bool:
+    """Whether predictions are read: unless they are switched off, they are."""
+    if not isinstance(analysis, dict) or "predictions" not in analysis:
+        return True
+    return isinstance(analysis["predictions"], dict) and analysis["predictions"].get("mode") not in ("off", False)
 
 
 def _predictions_can_be_found(tree: Any) -> Iterator[Flaw]:

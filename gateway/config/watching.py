@@ -15,16 +15,15 @@ _UNFOLDED_TIMES = 8
 
 def prediction_events(route: RouteConfig) -> tuple[EventSpec, ...]:
     """The events that `analysis.predictions` adds; one that is in `analysis.events` is judged as it says there."""
-    predictions = route.analysis.predictions
-    told = {event.name for event in route.analysis.events}
-    return () if predictions is None else tuple(event for event in predictions.events() if event.name not in told)
+    predictions = route.analysis.answers
+    told, margin = {event.name for event in route.analysis.events}, route.analysis.errors.margin_delta
+    return () if predictions is None else tuple(event for event in predictions.events(margin) if event.name not in told)
 
 
 def answer_events(route: RouteConfig) -> tuple[EventSpec, ...]:
     """What reading the answers adds by itself: failures inside of them, and how many could not be read."""
-    errors = route.analysis.model_errors
-    failures = (errors.event(),) if _reads_failures(route) else ()
-    reads = bool(failures) or route.analysis.predictions is not None
+    failures = (route.analysis.failures_inside(),) if _reads_failures(route) else ()
+    reads = bool(failures) or route.analysis.answers is not None
     return (*failures, EventSpec(UNREAD_ANSWERS, Mode.ADVISE)) if reads else ()
 
 
@@ -37,7 +36,7 @@ def tap(route: RouteConfig) -> Tap | None:
         if event.header is not None
     )
     ids = any(event.trial is not None for event in analysis.events)
-    predictions = analysis.predictions
+    predictions = analysis.answers
     failures_per_s = analysis.model_errors.samples_per_s_max if _reads_failures(route) else 0.0
     if predictions is None:
         wanted = bool(ids or marks or failures_per_s)
@@ -49,6 +48,7 @@ def tap(route: RouteConfig) -> Tap | None:
         ids,
         marks,
         failures_per_s,
+        predictions.unasked,
     )
 
 
@@ -75,10 +75,11 @@ def _watch(route: RouteConfig) -> RouteWatch:
     analysis = route.analysis
     events = {event.name: event.trial is Trials.REQUEST for event in analysis.events if event.trial is not None}
     labels = LabelSettings(events, analysis.labels.window_s, analysis.labels.requests_max) if events else None
-    predictions = analysis.predictions
+    predictions = analysis.answers
     if predictions is None:
         return RouteWatch(labels=labels, failures=_reads_failures(route))
     paths = predictions.named if predictions.protocol == "json-path" else {}
     unfolded = predictions.body_bytes_max * _UNFOLDED_TIMES
     failures = _reads_failures(route)
-    return RouteWatch(predictions.protocol, paths, predictions.watch(), labels, unfolded, failures)
+    told = tuple(event.name for event in analysis.events if event.header is not None or event.trial is not None)
+    return RouteWatch(predictions.protocol, paths, predictions.watch(told), labels, unfolded, failures)

@@ -114,9 +114,10 @@ class Inspection:
         if self.present:
             return unread_hold(analysis)
         labels = watched.labels.events if watched.labels is not None else {}
-        told = any(f.decides and (f.metric in PREDICTED or f.metric in labels) for f in analysis.findings)
-        # In mode auto it does not decide without data; but that there are none now is no proof that there are none.
-        if told or any(event.name == MODEL_ERRORS and event.decides for event in spec.events):
+        told = any(f.decides and f.metric in labels for f in analysis.findings)
+        # In mode auto they do not decide without data; but that there are none now is no proof that there are none.
+        read = (*PREDICTED, MODEL_ERRORS)
+        if told or any(event.name in read and event.decides for event in spec.events):
             return "the inspector is away, answers and labels are not counted"
         return ""
 

@@ -8,7 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from gateway.core.predictions.failures import KINDS, UNREAD
 from gateway.core.types import Variant
-from gateway.runtime.samples import HEADER_SEEN, AnswersRead, Inspected
+from gateway.runtime.samples import FOR_PREDICTIONS, HEADER_SEEN, AnswersRead, Inspected
 from gateway.runtime.wire import RouteTotals
 
 TAPPED = ("taken", "dropped", "away", "too_large", "streamed", "without_id", "ids_dropped")
@@ -81,5 +81,7 @@ def _answers(found: Mapping[str, tuple[AnswersRead, AnswersRead]]) -> Iterator[M
 
 
 def _zeros(known: tuple[str, ...], counts: Mapping[str, int]) -> list[tuple[str, int]]:
-    found = {result: n for result, n in counts.items() if not result.startswith(HEADER_SEEN)}
+    found = {
+        result: n for result, n in counts.items() if result != FOR_PREDICTIONS and not result.startswith(HEADER_SEEN)
+    }
     return sorted({**dict.fromkeys(known, 0), **found}.items())

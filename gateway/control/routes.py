@@ -19,6 +19,7 @@ from gateway.control.records import Record
 from gateway.control.views import RolloutView
 from gateway.core.analysis import Analysis, AnalysisState, Evidence, Look, Verdict, bake, budget, explained, judge
 from gateway.core.analysis.silence import sentence
+from gateway.core.analysis.spec import Mode
 from gateway.core.errors import JournalError
 from gateway.core.rollout import Analysed, Phase, Rollout, waiting_for
 from gateway.core.types import Unjudged, Why, weight_bp_from_percent
@@ -213,7 +214,7 @@ class RouteState:
         """The deciding metrics that cannot have data as things are, and why."""
         if self.look is not None:
             return self.look.silent
-        deciding = {event.name for event in self.spec.events if event.decides}
+        deciding = {event.name for event in self.spec.events if event.mode is Mode.DECIDE}
         return {name: one for name, one in self.unjudged.items() if name in deciding and one.why is Why.NEVER}
 
     def warnings(self) -> tuple[str, ...]:

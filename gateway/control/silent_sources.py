@@ -7,6 +7,9 @@ Rules:
 2. With fewer than `ANSWERS_MIN` answers of stable, or before the labels' window is over, it may only be early
    (``Why.WAITS``); after that it is said that there will never be any (``Why.NEVER``).
 3. Answers that never get as far as the inspector (too large, event streams, unknown codings) are said here too.
+4. Predictions that are compared by default (mode ``auto``) are silent where there are none; then `compared` of the
+   rollout says why. While stable's first ones are on their way or learnt, promotion waits, unless hardly any sampled
+   answer is one that may be a prediction.
 """
 
 from __future__ import annotations
@@ -23,11 +26,12 @@ from gateway.control.inspection import Inspection
 from gateway.control.observer import Observer
 from gateway.control.routes import RouteState
 from gateway.core.analysis import asked_anew
+from gateway.core.analysis.report import AUTO_SHARE_MIN
 from gateway.core.analysis.silence import sentence
 from gateway.core.analysis.spec import ANSWERS
 from gateway.core.predictions.events import Watched
 from gateway.core.types import Unjudged, Variant, Why
-from gateway.runtime.samples import HEADER_SEEN
+from gateway.runtime.samples import FOR_PREDICTIONS, HEADER_SEEN
 
 _log = logging.getLogger("gateway.control")
 ANSWERS_MIN = 100
@@ -59,8 +63,11 @@ def reported(
 def unjudged(route: RouteConfig, watched: Watched | None, seen: Reported) -> dict[str, Unjudged]:
     """The route's metrics that have nothing to compare."""
     found = {} if watched is None else dict(watched.unjudged)
-    if route.analysis.predictions is not None and watched is not None:
+    predictions = route.analysis.answers
+    if predictions is not None and watched is not None:
         found |= _not_read(watched, seen.sampled)
+        if predictions.unasked:
+            found = _unasked(found, seen.sampled)
     answers = seen.answers
     early = answers < ANSWERS_MIN
     for event in route.analysis.events:
@@ -96,6 +103,26 @@ def _not_read(watched: Watched, samples: Mapping[str, int]) -> dict[str, Unjudge
     return dict.fromkeys((name for name in watched.unjudged if name in PREDICTED), Unjudged(reason, Why.NEVER))
 
 
+def _unasked(found: Mapping[str, Unjudged], sampled: Mapping[str, int]) -> dict[str, Unjudged]:
+    """What cannot be judged of predictions that nobody asked for (rule 4)."""
+    sent, taken = sampled.get(FOR_PREDICTIONS, 0), sampled.get("taken", 0)
+    if sent < AUTO_SHARE_MIN * taken:
+        what = f"{sent:,} of {taken:,} sampled answers of stable are whole ones to POST, which may be predictions"
+        return dict(found) | dict.fromkeys(PREDICTED, Unjudged(what, Why.NEVER))
+    if not sent:
+        return dict(found)
+    return {name: Unjudged(one.reason, Why.LEARNING) if one.why is Why.WAITS else one for name, one in found.items()}
+
+
+def not_compared(route: RouteConfig, silent: Mapping[str, Unjudged]) -> str:
+    """Why the route's answers are not compared by default; "" where they are, or where that is a warning's matter."""
+    predictions = route.analysis.answers
+    if predictions is None or not predictions.unasked:
+        return ""
+    reasons = [one.reason for name, one in silent.items() if name in PREDICTED and one.why is not Why.ABSENT]
+    return f"not compared: {reasons[-1]}" if reasons else ""
+
+
 class SilentSources:
     """Looks at the sources of each route's metrics again and again, and sounds the alarm where one stays silent."""
 
@@ -108,7 +135,8 @@ class SilentSources:
 
         ``for_s``: how long this control process has been taking reports.
         """
-        if now_s - route.unjudged_s >= _LOOK_EVERY_S:
+        # While a rollout is judged at every look: what its counts come from must be known with them.
+        if route.active or now_s - route.unjudged_s >= _LOOK_EVERY_S:
             route.unjudged_s = now_s
             route.unjudged = self._unjudged(route, inspection, for_s)
         # The numbers in the sentence grow; the alarm is another one only when other metrics are concerned.
@@ -120,7 +148,9 @@ class SilentSources:
 
     def _unjudged(self, route: RouteState, inspection: Inspection | None, for_s: float) -> dict[str, Unjudged]:
         name = route.name
-        if route.config.analysis.predictions is None and not route.config.analysis.events:
+        predictions, events = route.config.analysis.answers, route.config.analysis.events
+        unasked = predictions is None or (predictions.unasked and not route.active)
+        if unasked and not events:
             return {}
         posted = frozenset[str]() if inspection is None else inspection.posted(name)
         answers = self._observer.tries(name, Variant.STABLE)[0]
@@ -132,4 +162,6 @@ class SilentSources:
                 _log.warning("route %s: what is compared of the answers was chosen anew: %s", name, watched.chosen)
                 route.analysis_state = asked_anew(route.analysis_state, ANSWERS)
             route.generation = watched.generation
-        return unjudged(route.config, watched, seen)
+        found = unjudged(route.config, watched, seen)
+        route.compared = not_compared(route.config, found) or route.compared
+        return found

@@ -50,17 +50,22 @@ def percent_from_weight_bp(weight_bp: int) -> float:
 
 
 class Why(enum.StrEnum):
-    """Why a metric cannot be judged: not in this way ever, not yet, or because there is nothing of the kind."""
+    """Why a metric cannot be judged: not in this way ever, not yet, or because there is nothing of the kind.
+
+    LEARNING is a "not yet" with data: what stable's first answers are compared by is being found out.
+    """
 
     NEVER = "never"
     WAITS = "waits"
+    LEARNING = "learning"
     ABSENT = "absent"
 
 
 class Unjudged(msgspec.Struct, frozen=True):
     """A metric that has nothing to compare: what was seen and what would help, in a sentence.
 
-    ABSENT keeps no promotion away; the others do, since nothing to compare is no proof.
+    ABSENT keeps no promotion away; the others do, since nothing to compare is no proof. A metric in mode ``auto`` is
+    silent on NEVER as well: the route has nothing of the kind, and nobody asked for it.
     """
 
     reason: str

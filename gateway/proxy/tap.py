@@ -12,7 +12,8 @@ Rules:
    requests bend nothing (docs/decisions/0001). A sample costs its budget a random amount (of the mean 1), so that no
    pattern in the traffic, such as endpoints in turn, meets a pattern in the choice.
 2. Bytes have a budget, too, which both variants share. It pays afterwards: an answer is begun whatever its size, and
-   what it took delays those that come later. So long answers are as likely to be looked at as short ones.
+   what it took delays those that come later. So long answers are as likely to be looked at as short ones. It is
+   for what is looked at by default; predictions that the configuration asks for have a budget of their number alone.
 3. What is kept are references to the very bytes that are being relayed; nothing is copied, parsed or waited for here.
    Of a streamed answer some kilobytes are kept at most, then they are sent; of others, `body_bytes_max`.
 4. A bounded queue lies between the request path and the sender; what does not fit is dropped and counted. A stream of
@@ -175,7 +176,18 @@ class Sampler:
 class RouteTap:
     """The tap of one route under one table."""
 
-    __slots__ = ("_bytes", "_failures", "_predictions", "_tally", "header_keys", "marks", "queue", "tap")
+    __slots__ = (
+        "_bytes",
+        "_failures",
+        "_predictions",
+        "_share",
+        "_tally",
+        "header_keys",
+        "marks",
+        "modest",
+        "queue",
+        "tap",
+    )
 
     def __init__(self, tally: RouteTally, tap: Tap, queue: SampleQueue) -> None:
         self._tally = tally
@@ -189,15 +201,23 @@ class RouteTap:
         # What is counted of each mark when its header comes, whatever it says: then somebody reports the event.
         self.header_keys: tuple[str, ...] = tuple(samples.HEADER_SEEN + mark.event for mark in tap.marks)
         weight = tally.route.weight_bp / WEIGHT_BP_MAX
+        split = 0.0 < weight < 1.0
+        self.modest: bool = tap.modest
+        self._share: float = tap.share if split or not tap.modest else 0.0
         self._predictions = Sampler(tap.samples_per_s, weight)
-        compared = 0.0 < weight < 1.0 and tap.failures_per_s > 0.0
+        compared = split and tap.failures_per_s > 0.0
         self._failures = Sampler(tap.failures_per_s, weight) if compared else None
         self._bytes = _Budget(_BYTES_PER_S)
 
     def begin(self, variant: Variant, method: bytes, request_id: bytes, draw: float, now_s: float) -> Specimen | None:
         """A request was assigned: what will be looked at of its answer, if anything. ``draw`` is from [0, 1)."""
-        share, purposes = self.tap.share, 0
-        if draw < share and method == b"POST" and self._predictions.take(variant, draw / share, now_s):
+        share, purposes = self._share, 0
+        if (
+            draw < share
+            and method == b"POST"
+            and (not self.modest or self._bytes.left(now_s))
+            and self._predictions.take(variant, draw / share, now_s)
+        ):
             purposes = PREDICTIONS
         failures = self._failures
         if (
@@ -337,7 +357,7 @@ class Specimen:
             return
         self.pieces.append(piece)
         self.kept_bytes += len(piece)
-        if self.purposes & FAILURES:
+        if self.purposes & FAILURES or self._route_tap.modest:
             self._route_tap.spend(len(piece))
         if self._streamed and self.kept_bytes >= _PART_BYTES:
             self._send(Part.MORE)
@@ -368,6 +388,8 @@ class Specimen:
         if part not in _MORE or not put:
             result = "taken" if put else "dropped" if queue.connected else "away"
             self._route_tap.count(self.variant, result)
+            if put and self.purposes & PREDICTIONS:
+                self._route_tap.count(self.variant, samples.FOR_PREDICTIONS)
             self.purposes = 0
         if not put and not first:
             queue.lose(self._route_tap.sample(self, Part.LOST))
@@ -392,7 +414,7 @@ def tap_of(route: Route, tally: RouteTally, queue: SampleQueue) -> RouteTap | No
     if tap is None or route.canary is None:
         return None
     idle = not 0 < route.weight_bp < WEIGHT_BP_MAX
-    if idle and not tap.share and not tap.ids and not tap.marks:
+    if idle and (tap.modest or not tap.share) and not tap.ids and not tap.marks:
         return None
     return RouteTap(tally, tap, queue)
 

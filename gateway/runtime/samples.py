@@ -22,6 +22,8 @@ LABELS_MAX = 1000
 SOCKET_NAME = "inspector.sock"
 # With an event's name behind it: the tap's count of answers that had the event's header, whatever its value.
 HEADER_SEEN = "header:"
+# Counted at the tap beside what became of a sample: how many were taken for their predictions.
+FOR_PREDICTIONS = "for_predictions"
 
 
 # What an answer was sampled for (`Sample.purposes`): its predictions, and failures inside of it.

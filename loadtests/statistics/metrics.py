@@ -90,6 +90,7 @@ class Tests:
 
     def __init__(self, runs: int, needed: float, prior: Prior, mirrored: Sequence[bool], horizon: int = 0) -> None:
         self.needed, self.prior, self.mirrored = needed, prior, mirrored
+        self.labelled = prior == rates.LABELLED_PRIOR
         self.bad = [Wealths(runs, rates.BAD_PRIORS, wealth.HELD_BACK, horizon) for _ in mirrored]
         start = -math.log(horizon) if horizon else 0.0
         self.each = np.full((runs, len(mirrored)), start)
@@ -102,7 +103,9 @@ class Tests:
         if not may_close:
             return
         scarce = np.minimum(self.open[:, 1], self.open[:, 3])
-        closes = scarce >= rates.SCARCE_MAX
+        first = (self.past[:, 1] == 0.0) & (self.open[:, 1] >= rates.FIRST_STABLE) & (self.open[:, 3] > 0)
+        learns = first if self.labelled else np.zeros_like(first)
+        closes = (scarce >= rates.SCARCE_MAX) | learns
         unsure = np.flatnonzero((scarce > 0) & ~closes)
         for mirrored, bad in zip(self.mirrored, self.bad, strict=True):
             worst = self.open[unsure].copy()
@@ -112,8 +115,9 @@ class Tests:
         if not done.size:
             return
         batch = self.open[done]
+        bets = done[~learns[done]]
         for index, (mirrored, bad) in enumerate(zip(self.mirrored, self.bad, strict=True)):
-            self.each[done, index] = bad.grow(done, self._gains(done, batch, mirrored))
+            self.each[bets, index] = bad.grow(bets, self._gains(bets, self.open[bets], mirrored))
         past = self.past[done] + batch[:, :2]
         long = past[:, 1] > rates.PAST_MAX
         past[long] *= (0.5 * rates.PAST_MAX / past[long, 1])[:, None]

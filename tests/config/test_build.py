@@ -21,6 +21,7 @@ from gateway.core.analysis.types import (
     Unit,
     Worse,
 )
+from gateway.core.predictions.events import WatchSettings
 from gateway.core.predictions.settings import RouteWatch
 from gateway.core.rollout.types import OnDeadline, Plan, Step
 from gateway.core.traffic.router import Router
@@ -47,9 +48,27 @@ routes:
     stable: v1
     canary: v2
 """
-TAP = Tap(share=0.0, failures_per_s=50.0)
+TAP = Tap(failures_per_s=50.0, modest=True)
 UNREAD = EventSpec("unread", Mode.ADVISE)
-DEFAULT = msgspec.structs.replace(ROUTE_DEFAULT, events=(EventSpec("model_errors", Mode.AUTO, guarded=True), UNREAD))
+FAULTS = tuple(EventSpec(name, Mode.AUTO, margin_delta=0.02, share=0.005) for name in ("unreadable", "nan", "empty"))
+CLASSES = tuple(
+    EventSpec(
+        name,
+        Mode.AUTO,
+        Worse.DIFFERENT,
+        tolerance_delta=0.25,
+        margin_ratio=1.0,
+        margin_delta=0.35,
+        share=0.03 / 11,
+        group="answers",
+    )
+    for name in (*(f"class_{index}" for index in range(10)), "class_other")
+)
+LOW = EventSpec("low_confidence", Mode.ADVISE, Worse.HIGHER, 1.5, 0.05, 2.0, 0.1, 0.005)
+PREDICTIONS = (*FAULTS, *CLASSES, LOW)
+FAILURES = EventSpec("model_errors", Mode.AUTO, guarded=True)
+DEFAULT = msgspec.structs.replace(ROUTE_DEFAULT, events=(*PREDICTIONS, FAILURES, UNREAD))
+NO_PREDICTIONS = ("null", "{mode: off}", "{mode: 'off'}")
 
 
 def config_of(directory: Path, text: str) -> GatewayConfig:
@@ -104,21 +123,66 @@ def test_every_key_of_the_analysis_arrives(tmp_path: Path) -> None:
         duration=LatencySpec(mode=Mode.ADVISE),
         events=(
             EventSpec("clicked", Mode.ADVISE, Worse.DIFFERENT, 1.1, 0.02, 2.0, 0.1, 0.5, Unit.SLICE, 2.0),
+            *PREDICTIONS,
             EventSpec("model_errors", Mode.ADVISE, margin_delta=0.05, share=0.5, guarded=True),
             UNREAD,
         ),
         guardrails=(GuardrailSpec("nan", 0.01), GuardrailSpec("latency", 0.02, 1_500, share=1.0)),
         shares=MetricShares(errors=0.25),
     )
-    assert routing_table(config).route("model").tap == Tap(0.0, marks=(Mark("clicked", "x-clicked"),), failures_per_s=7)
+    assert routing_table(config).route("model").tap == Tap(
+        marks=(Mark("clicked", "x-clicked"),), failures_per_s=7, modest=True
+    )
+
+
+@pytest.mark.parametrize("predictions", NO_PREDICTIONS)
+def test_predictions_are_read_unless_they_are_switched_off(tmp_path: Path, predictions: str) -> None:
+    off = config_of(tmp_path, f"{MINIMAL}    analysis: {{predictions: {predictions}}}\n")
+    assert analysis_spec(off.routes[0]).events == (FAILURES, UNREAD)
+    assert routing_table(off).route("model").tap == Tap(share=0.0, failures_per_s=50.0)
+    assert watched(off) == {"model": RouteWatch(failures=True)}
+
+
+def test_a_section_of_predictions_asks_for_them(tmp_path: Path) -> None:
+    """What cannot be compared holds promotion then, and the others' part of alpha is what it was."""
+    asked = config_of(tmp_path, f"{MINIMAL}    analysis: {{predictions: {{}}}}\n")
+    events = {event.name: event for event in analysis_spec(asked.routes[0]).events}
+    assert {events[name].mode for name in ("nan", "class_0")} == {Mode.DECIDE}
+    assert (events["nan"].share, events["class_0"].share) == (0.05, 0.25 / 11)
+    assert routing_table(asked).route("model").tap == Tap(failures_per_s=50.0)
+    auto = config_of(tmp_path, f"{MINIMAL}    analysis: {{predictions: {{mode: auto}}}}\n")
+    assert analysis_spec(auto.routes[0]) == DEFAULT, "as if nothing were said"
+
+
+def test_rare_events_are_proven_by_as_many_answers_as_errors(tmp_path: Path) -> None:
+    config = config_of(tmp_path, f"{MINIMAL}    analysis: {{errors: {{margin_delta: 0.1}}}}\n")
+    events = {event.name: event for event in analysis_spec(config.routes[0]).events}
+    assert events["nan"].margin_delta == events["model_errors"].margin_delta == 0.1
+
+
+def test_an_event_that_a_header_tells_is_not_told_by_answers(tmp_path: Path) -> None:
+    config = config_of(tmp_path, f"{MINIMAL}    analysis: {{events: [{{name: empty, header: x-empty}}]}}\n")
+    watch = watched(config)["model"].watch
+    assert watch is not None and watch.told == ("empty",)
+    assert [event.mode for event in analysis_spec(config.routes[0]).events if event.name == "empty"] == [Mode.DECIDE]
+
+
+def test_there_is_room_for_every_event_that_may_be_configured(tmp_path: Path) -> None:
+    events = ", ".join(f"{{name: e{index}, header: x-{index}}}" for index in range(32))
+    limits = ", ".join(f"{{metric: e{index}, limit: 0.1}}" for index in range(32))
+    analysis = f"{{events: [{events}], guardrails: [{limits}], predictions: {{classes_max: 24}}}}"
+    spec = analysis_spec(config_of(tmp_path, f"{MINIMAL}    analysis: {analysis}\n").routes[0])
+    assert len(spec.guardrails) == 32 and len(spec.events) == 32 + 3 + 25 + 1 + 2
 
 
 def test_without_model_errors_no_answer_is_read(tmp_path: Path) -> None:
-    config = config_of(tmp_path, f"{MINIMAL}    analysis: {{model_errors: {{mode: off}}}}\n")
+    off = "{model_errors: {mode: off}, predictions: null}"
+    config = config_of(tmp_path, f"{MINIMAL}    analysis: {off}\n")
     assert analysis_spec(config.routes[0]) == ROUTE_DEFAULT
     assert routing_table(config).route("model").tap is None
     assert watched(config) == {} and not needs_inspector(config)
-    assert watched(config_of(tmp_path, MINIMAL)) == {"model": RouteWatch(failures=True)}
+    by_default = RouteWatch(watch=WatchSettings(surely=True), failures=True, decoded_bytes_max=8 * 256 * 1024)
+    assert watched(config_of(tmp_path, MINIMAL)) == {"model": by_default}
     assert needs_inspector(config_of(tmp_path, MINIMAL.replace("    canary: v2\n", ""))), "a canary may come later"
 
 

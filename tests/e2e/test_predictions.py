@@ -1,6 +1,7 @@
 """Answers of common model servers, judged by a gateway that is not told their form; and what is said of silence.
 
-One gateway with a route for each case: `decide` asks for the verdict, the form of the answers is never configured.
+One gateway with a route for each case: `decide` asks for the verdict, the form of the answers is never configured. Of
+the routes whose names begin with `default` nothing is said about predictions at all.
 """
 
 from __future__ import annotations
@@ -38,6 +39,16 @@ FORMS: dict[str, Form] = {
     "seq-first": lambda n, label: {"outputs": [tensor("seq", "INT64", n), tensor("class", "BYTES", label)]},
 }
 JUDGED = ("mlflow-good", "mlflow-bad", "triton-bad", "seq-first-good")
+# What cannot be compared is silent by default, and the version is promoted by what can be.
+BY_DEFAULT: dict[str, Form] = {
+    "default-mlflow": FORMS["mlflow"],
+    "default-text": lambda n, label: f"the answer is {label} {n}",
+    "default-chat": lambda n, label: {"choices": [{"message": {"role": "assistant", "content": label}, "index": 0}]},
+    "default-number": lambda n, label: {"predictions": [n / 7]},
+    "default-one-class": lambda n, label: {"predictions": ["cat"]},
+    "default-shape": FORMS["mlflow"],
+}
+DEFAULT_BAD = ("default-mlflow-bad", "default-shape-bad")
 NOTHING: dict[str, Form] = {
     "unreadable": lambda n, label: {"predictions": [[1, 2], [n]]},
     "captions": lambda n, label: {"label": f"caption {n}"},
@@ -70,12 +81,16 @@ class Model:
 
     async def __call__(self, seen: Seen, peer: Peer) -> None:
         form, _, kind = seen.target.decode().strip("/").partition("/")
-        label = "hen" if self._bad and kind == "bad" else self._random.choice(CLASSES)
+        bad = self._bad and kind == "bad"
+        label = "hen" if bad else self._random.choice(CLASSES)
+        form = "default-chat" if bad and form == "default-shape" else form
         n = next(self._count)
         headers = b"content-type: application/json\r\n" + (b"x-cache: miss\r\n" if form == "header-alike" else b"")
-        await answer(200, json.dumps((FORMS | NOTHING).get(form, FORMS["mlflow"])(n, label)).encode(), headers)(
-            seen, peer
-        )
+        body = (FORMS | NOTHING | BY_DEFAULT).get(form, FORMS["mlflow"])(n, label)
+        if form == "default-text":
+            await answer(200, body.encode(), b"content-type: text/plain\r\n")(seen, peer)
+        else:
+            await answer(200, json.dumps(body).encode(), headers)(seen, peer)
 
 
 def routes(base: dict[str, Any]) -> list[dict[str, Any]]:
@@ -85,6 +100,9 @@ def routes(base: dict[str, Any]) -> list[dict[str, Any]]:
         events = [{"name": "low_confidence", "mode": "off"}]
         analysis = base["analysis"] | {"predictions": WIDE, "events": events}
         found.append(base | {"name": name, "match": {"path_prefix": f"/{form}/{kind}"}, "analysis": analysis})
+    for name in (*DEFAULT_BAD, *(f"{form}-good" for form in BY_DEFAULT)):
+        form, _, kind = name.rpartition("-")
+        found.append(base | {"name": name, "match": {"path_prefix": f"/{form}/{kind}"}})
     for name, event in SOURCES.items():
         analysis = base["analysis"] | {"events": [event], "labels": {"window_s": 1}}
         found.append(base | {"name": name, "match": {"path_prefix": f"/{name}/good"}, "analysis": analysis})
@@ -147,9 +165,8 @@ async def test_every_form_is_judged_right_without_being_told_and_silence_is_said
                 if name.endswith("-good") or name == "header-alike":
                     assert view["phase"] == "PROMOTED", said
                 elif name.endswith("-bad"):
-                    assert view["phase"] == "ROLLED_BACK" and set(view["causes"]) & {"class_0", "class_1", "class_2"}, (
-                        said
-                    )
+                    causes = {"unreadable"} if "shape" in name else {"class_0", "class_1", "class_2"}
+                    assert view["phase"] == "ROLLED_BACK" and set(view["causes"]) & causes, said
             await assert_silence_is_shown(gateway, views)
 
 

@@ -12,11 +12,15 @@ import pytest
 from gateway.core.analysis import EventSpec, GuardrailSpec, RateSpec, guardrails, rates, split, votes, wealth
 from gateway.core.analysis.intake import Arrival
 from gateway.core.analysis.spec import Mode, Worse
+from gateway.core.analysis.trials import CLASS_TESTS
 from gateway.core.stats import Counts
 from gateway.core.stats.counts import UNIT_EVENTS
 from loadtests.statistics import metrics, sticky
 
 RATES = np.array([[0.3, 0.35], [0.02, 0.02], [0.6, 0.2], [0.0, 0.9]])
+
+# Outcome classes beside the first one.
+OTHERS = len(CLASS_TESTS) - 1
 
 
 def looks(seed: int, count: int, top: int = 6) -> list[np.ndarray]:
@@ -58,8 +62,8 @@ def test_bakes_over_arrays() -> None:
         tests.take(counts.astype(float), may_close)
         for i, (xs, ns, xc, nc) in enumerate(counts.tolist()):
             new = [Arrival(1, Counts(ns, {"errors": xs}), Counts(nc, {"errors": xc}))]
-            limits = (needed, math.inf, math.inf)
-            states[i] = rates.take(states[i], (RateSpec(), off, off), new, [1], limits, 1.0 * tick, 10.0)
+            limits = (needed, *[math.inf] * OTHERS)
+            states[i] = rates.take(states[i], (RateSpec(), *[off] * OTHERS), new, [1], limits, 1.0 * tick, 10.0)
             assert tests.log_e[i] == pytest.approx(wealth.log_e(states[i].metrics[0].bad), rel=1e-9, abs=1e-9)
 
 
@@ -72,8 +76,10 @@ def test_sessions_over_arrays(needed: float) -> None:
         tests.take(counts.astype(float))
         for i, (xs, ns, xc, nc) in enumerate(counts.tolist()):
             arms = (Counts(trials=dict.fromkeys(labels, n), events={labels[0]: x}) for x, n in ((xs, ns), (xc, nc)))
-            limits = (needed, math.inf, math.inf)
-            states[i] = rates.take(states[i], (RateSpec(), off, off), [Arrival(1, *arms)], [1], limits, sticky=True)
+            limits = (needed, *[math.inf] * OTHERS)
+            states[i] = rates.take(
+                states[i], (RateSpec(), *[off] * OTHERS), [Arrival(1, *arms)], [1], limits, sticky=True
+            )
             assert tests.log_e[i] == pytest.approx(wealth.log_e(states[i].metrics[0].bad), rel=1e-9, abs=1e-9)
 
 

@@ -14,7 +14,9 @@ Rules:
 2. Guesses come from stable's past alone, before the batch: (events + 0.3) / (trials + 70), of a labelled event
    (events + 0.5) / (trials + 2), with a past that is halved when it grows long, so that yesterday's rate does not
    speak for today's. A low guess at the start harms little where events are rare: then only the ratio of the guesses
-   matters, and the canary's guess moves along.
+   matters, and the canary's guess moves along. A labelled event may have any rate, and a guess from nothing, held
+   against hundreds of stable trials at a small weight, would lose hundreds of nats of E_ok. So its first batch, when
+   `FIRST_STABLE` stable trials come before the canary's `SCARCE_MAX`, closes at once, and is learnt without a bet.
 3. E_bad tests "p_c <= max(ratio * p_s, p_s + delta)" with the tolerances, by default "p_c <= p_s". Its alternatives
    are odds ratios to the stable guess (moved to the edge of the tolerance), spaced so that the logarithm of one
    is 1.3 to 2 times the one before: at the moment of conviction the evidence tells no closer ones apart, and each
@@ -77,6 +79,7 @@ _GAP_MIN = 0.3
 PAST_MAX = 20_000.0
 
 SCARCE_MAX = 8
+FIRST_STABLE = 20
 
 _DEFAULT = RateSpec()
 
@@ -266,13 +269,14 @@ def advance(
 
 def bet(state: RateState, spec: RateSpec, batch: Batch, mirrored: bool = False, conditional: bool = False) -> RateState:
     """One closed batch: bet on it with guesses from before it, then let stable's past learn it."""
-    guess = stable_guess(state)
-    worse = worse_by_margin(spec.margin_ratio, spec.margin_delta)
-    seen = _exchanged(batch) if mirrored else batch
-    ok = log_gains(ok_guesses(guess, spec, mirrored), worse, seen)
     events = state.past_events + batch.stable_events
     trials = state.past_trials + batch.stable_trials
     scale = min(1.0, 0.5 * PAST_MAX / trials) if trials > PAST_MAX else 1.0
+    if _learns(state, batch.stable_trials, batch.canary_trials):
+        return msgspec.structs.replace(state, past_events=events * scale, past_trials=trials * scale)
+    worse = worse_by_margin(spec.margin_ratio, spec.margin_delta)
+    seen = _exchanged(batch) if mirrored else batch
+    ok = log_gains(ok_guesses(stable_guess(state), spec, mirrored), worse, seen)
     return RateState(
         _bad_after(state, spec, batch, mirrored, conditional),
         wealth.grow(state.ok, ok, OK_PRIORS),
@@ -283,6 +287,12 @@ def bet(state: RateState, spec: RateSpec, batch: Batch, mirrored: bool = False, 
         state.bursts,
         state.prior,
     )
+
+
+def _learns(state: RateState, stable: int, canary: int) -> bool:
+    """Whether a batch of this size teaches a labelled event's rate, and no more (rule 2)."""
+    first = state.past_trials == 0.0 and state.prior == LABELLED_PRIOR
+    return first and canary > 0 and stable >= FIRST_STABLE
 
 
 def _bet_on(metrics: tuple[RateState, ...], tests: Sequence[PairSpec], part: Pending) -> tuple[RateState, ...]:
@@ -420,6 +430,8 @@ def _due(
     scarce = min(part.stable, part.canary)
     if not scarce or not newest or scarce >= SCARCE_MAX:
         return scarce > 0
+    if any(_learns(metric, part.stable, part.canary) for metric in metrics):
+        return True
     # Twins are asked once, for the least that convicts one of them (rule 8).
     asked: list[tuple[tuple[RateState, RateSpec, bool, bool], float]] = []
     for metric, test, need in zip(metrics, tests, needed, strict=True):

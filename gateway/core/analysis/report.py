@@ -10,6 +10,8 @@ Rules:
    before any data) always counts towards FAIL: nothing depends on when data appear. Promotion waits for its proof from
    the first data of either version on; of a latency, from the time that `AUTO_SHARE_MIN` of either version's requests
    have one, so that a stray event stream in ten thousand requests, which could never be proven, holds nothing up.
+6. One that cannot be judged (silence.py) holds no promotion up in mode ``auto`` when that is for good; it does while
+   the data are there and their meaning is being learnt.
 """
 
 from __future__ import annotations
@@ -103,16 +105,19 @@ def answers(state: AnalysisState, bad_needed: Mapping[str, float], ok_needed: fl
     for one in spec.guardrails:
         if one.name in bad_needed:
             made[one.name] = _guardrail(one, state, bad_needed[one.name])
+    auto = {event.name for event in spec.events if event.mode is Mode.AUTO}
     for name, silent in silence.unjudged(state).items():
         if name in made:
-            made[name] = _silenced(made[name], silent)
+            made[name] = _silenced(made[name], silent, auto=name in auto)
     checked = _split(state.split, spec.alpha_sample_ratio)
     return (*[made[name] for name in bad_needed], *checked)
 
 
-def _silenced(answer: Answer, unjudged: Unjudged) -> Answer:
+def _silenced(answer: Answer, unjudged: Unjudged, *, auto: bool) -> Answer:
     """The answer of a metric that has nothing to compare."""
-    decides = answer.decides and unjudged.why is not Why.ABSENT
+    why = unjudged.why
+    decides = answer.decides and why is not Why.ABSENT and not (auto and why is Why.NEVER)
+    decides = decides or (auto and why is Why.LEARNING)
     bad, ok = min(answer.log_e_bad, 0.0), min(answer.log_e_ok, 0.0)
 
     def tell() -> Finding:

@@ -21,7 +21,7 @@ from gateway.core.stats import outcomes
 from gateway.core.stats.counts import PER_REQUEST
 
 QUANTILES_MAX = 16
-EVENTS_MAX = 64
+EVENTS_MAX = 128
 RATE_METRICS = outcomes.NAMES
 """The outcome classes, as metrics: each is a rate of the same requests."""
 LATENCY_METRICS = PER_REQUEST
@@ -40,7 +40,8 @@ class Mode(enum.StrEnum):
 
     ``auto`` is for what only some routes have, event streams say: it decides as soon as either version has data for it,
     and is silent on a route that never has any. Its share of alpha_rollback is reserved from the start, so that nothing
-    depends on when the data appear. Data of one version alone are not silence: then promotion waits.
+    depends on when the data appear. Data of one version alone are not silence: then promotion waits. Data in which
+    there is nothing to compare are (report.py, rules 5 and 6).
     """
 
     DECIDE = "decide"

@@ -15,7 +15,10 @@ Rules:
    or no confidence, `Watched.unjudged` says so of each event, with what was seen and what would help.
 5. What is compared is chosen once (layout.py). It is chosen anew only when stable's last `WARM_UP` answers all lack it,
    or while there was nothing to compare; `Watched.chosen` says how often.
-6. What an event means depends on stable's past alone: classes are fixed at the end of the warm-up; the threshold of
+6. ``surely``: predictions are compared where nobody asked for it. Only what is surely a prediction is (layout.py,
+   rule 6), and no event is tried before it is known that stable's answers hold one. From stable's first answer until
+   one of each version has been compared it is being learnt what there is.
+7. What an event means depends on stable's past alone: classes are fixed at the end of the warm-up; the threshold of
    low confidence and the quantiles move along with stable's last answers, and each answer is counted before it is
    learnt. So both arms meet the same question, asked before the answer was known.
 """
@@ -61,7 +64,7 @@ class WatchSettings(msgspec.Struct, frozen=True):
     """What is looked for. ``low_confidence`` None: below stable's own ``low_quantile``.
 
     ``classes_max`` is how many classes are told apart; ``named`` gives outputs by role where they are not to be found
-    out.
+    out. Events ``told`` by a header or by labels are not told by answers. ``surely``: see rule 6.
     """
 
     kind: Kind = Kind.CLASSES
@@ -69,6 +72,8 @@ class WatchSettings(msgspec.Struct, frozen=True):
     low_confidence: float | None = None
     low_quantile: float = 0.1
     named: Mapping[str, str] = {}
+    told: tuple[str, ...] = ()
+    surely: bool = False
 
 
 def mix_names(settings: WatchSettings) -> tuple[str, ...]:
@@ -125,6 +130,7 @@ class Watch:
     _first: list[Sequence[Output]]
     _choice: Choice | None
     _arms: tuple[_Arm, _Arm]
+    _compared_of: list[int]
     _missing: int
     _classes: dict[str, str]
     _confidences: deque[float]
@@ -148,6 +154,7 @@ class Watch:
         self._first = []
         self._choice = None
         self._arms = (_Arm(), _Arm())
+        self._compared_of = [0, 0]
         self._missing = 0
         self._classes = {}
         self._confidences = deque(maxlen=PAST_MAX)
@@ -195,11 +202,12 @@ class Watch:
         ``body`` is shown, in part, as the example of what cannot be read.
         """
         compared = self._compared()
-        tried = [*FAULTS, *compared]
+        tried = [name for name in (*self._faults(), *compared) if name not in self._settings.told]
+        self._compared_of[variant] += bool(compared)
         reading = None
         if outputs is not None:
             try:
-                reading = read(outputs, self.layout, draw)
+                reading = read(outputs, self.layout, draw, surely=self._settings.surely)
             except UndecodableError as error:
                 unreadable = str(error)
         arm = self._arms[variant]
@@ -221,7 +229,13 @@ class Watch:
         """An answer whose content coding cannot be undone: no trial of anything, but one that was not read."""
         arm = self._arms[variant]
         arm.take(readable=False)
+        self._compared_of[variant] += bool(self._compared())
         arm.example = arm.example or excerpt(why, 200)
+
+    def _faults(self) -> tuple[str, ...]:
+        """What may be wrong with an answer that is a prediction."""
+        known = self._choice is not None and bool(self._choice.layout.names)
+        return FAULTS if known or not self._settings.surely else ()
 
     def _compared(self) -> tuple[str, ...]:
         """The events that answers are compared by, besides the faults."""
@@ -232,14 +246,20 @@ class Watch:
     def _unjudged(self) -> dict[str, Unjudged]:
         stable, choice = self._arms[Variant.STABLE], self._choice
         low = (LOW_CONFIDENCE,) if self._settings.kind is Kind.CLASSES else ()
+        faults = () if self._faults() else FAULTS
         unread = stable.recent.count(False)
         if len(stable.recent) >= UNREAD_MIN and 2 * unread > len(stable.recent):
             return dict.fromkeys((*FAULTS, *self._mix, *low), Unjudged(self._unread(), Why.NEVER))
         if choice is None:
             so_far = f"stable's first {WARM_UP} answers show what is compared: {len(self._first)} so far"
-            return dict.fromkeys((*self._mix, *low), Unjudged(so_far, Why.WAITS))
+            why = Why.LEARNING if self._first else Why.WAITS
+            return dict.fromkeys((*faults, *self._mix, *low), Unjudged(so_far, why))
         if choice.problem:
-            return dict.fromkeys((*self._mix, *low), Unjudged(choice.problem, Why.NEVER))
+            return dict.fromkeys((*faults, *self._mix, *low), Unjudged(choice.problem, Why.NEVER))
+        if self._settings.surely and not all(self._compared_of):
+            missing = Variant(self._compared_of.index(0)).label
+            so_far = f"no answer of {missing} has been compared yet"
+            return dict.fromkeys((*faults, *self._mix, *low), Unjudged(so_far, Why.LEARNING))
         if low and not choice.layout.tells_confidence:
             return {LOW_CONFIDENCE: Unjudged("the answers hold no confidence: no vector of scores", Why.ABSENT)}
         return {}
@@ -289,12 +309,13 @@ class Watch:
 
     def _begin(self) -> None:
         first, self._first = self._first, []
-        choice = choose(first, self._settings.named, values=self._settings.kind is Kind.VALUES)
+        settings = self._settings
+        choice = choose(first, settings.named, values=settings.kind is Kind.VALUES, surely=settings.surely)
         labels: list[str] = []
         for outputs in first if choice.layout.names else ():
             try:
                 # The middle item: any rule that does not look at what it says would do.
-                reading = read(outputs, choice.layout, 0.5)
+                reading = read(outputs, choice.layout, 0.5, surely=settings.surely)
             except UndecodableError:
                 continue
             if reading.label is not None:

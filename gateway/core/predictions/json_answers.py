@@ -12,6 +12,8 @@ Rules:
 4. At most `OUTPUTS_MAX` outputs are kept, those with a class-like name first. Numbers and text in one field are read as
    text. ``null`` and ``NaN`` are kept: they are an event of their own.
 5. An object with an ``error`` is no answer.
+6. Outputs are ``plain`` unless the answer is a list or has ``predictions`` or ``outputs``: any service may send such
+   JSON, about whatever it likes.
 """
 
 from __future__ import annotations
@@ -58,7 +60,8 @@ def _is_oip(tree: object) -> bool:
 
 def _outputs(tree: object) -> list[Output]:
     if isinstance(tree, list):
-        return _rows(tree)
+        rows = _rows(tree)
+        return _plain(rows) if _is_records(tree) else rows
     if not isinstance(tree, dict):
         return _rows([tree])
     if tree.get("error"):
@@ -67,13 +70,19 @@ def _outputs(tree: object) -> list[Output]:
         if key in tree:
             found = tree[key]
             if isinstance(found, list):
-                return _rows(found, ROWS if key == "results" else key)
-            return _columns(found) if isinstance(found, dict) else _rows([found], key)
+                outputs = _rows(found, ROWS if key == "results" else key)
+            else:
+                outputs = _columns(found) if isinstance(found, dict) else _rows([found], key)
+            return _plain(outputs) if key == "results" else outputs
     lists = [value for value in tree.values() if _is_records(value)]
     if len(lists) == 1:
-        return _rows(lists[0])
+        return _plain(_rows(lists[0]))
     # Nothing but scores: one row's vector, not a column.
-    return _rows([tree]) if all(map(like_scores, tree)) else _columns(tree)
+    return _plain(_rows([tree]) if all(map(like_scores, tree)) else _columns(tree))
+
+
+def _plain(outputs: Iterable[Output]) -> list[Output]:
+    return [Output(one.name, one.shape, one.values, plain=True) for one in outputs]
 
 
 def _is_records(value: object) -> bool:

@@ -11,6 +11,10 @@ Rules:
    without one, of the best (first) one of an item. Such texts of one dimension are one item's.
 4. The choice depends on these answers alone, so that it is the same for both versions and for everybody who asks again.
 5. Where there is nothing to compare, `Choice.problem` says what was seen and which line of configuration would help.
+6. ``surely``: nobody asked for predictions on this route, so only what cannot well be anything else is compared. An
+   output of JSON of no known form needs a class-like name; scores need such a name, or to be probabilities (a vector of
+   other numbers may be an embedding); free text is no label. A number is not compared, but the layout has it, so that
+   answers without it are found.
 """
 
 from __future__ import annotations
@@ -34,6 +38,8 @@ _CLOCKS = tuple((10**9 * unit, 42 * 10**8 * unit) for unit in (1, 10**3, 10**6, 
 _PROBABILITY_SLACK = 0.01
 _RANKED = re.compile(r"[+-]?(?:[0-9]{1,40}\.[0-9]{1,40}|nan|inf):([0-9]{1,18})(?::(.*))?\Z", re.DOTALL)
 _OUTPUTS_SAID, _FIELDS_SAID = 4, 10
+# The names of classes are shorter than sentences: half of the answers with longer text are taken for prose.
+_LABEL_CHARS = 60
 NAME_ANOTHER = "name an output that repeats, for example `predictions: {label: class}`"
 
 
@@ -73,6 +79,7 @@ class _Seen(msgspec.Struct, frozen=True):
     items: list[Value]
     against: str = ""
     ranked: bool = False
+    plain: bool = False
 
     @property
     def distinct(self) -> int:
@@ -83,12 +90,16 @@ class _Seen(msgspec.Struct, frozen=True):
         return excerpt(str(self.items[0]), 60) if self.items else ""
 
 
-def choose(answers: Sequence[Sequence[Output]], named: Mapping[str, str], *, values: bool = False) -> Choice:
+def choose(
+    answers: Sequence[Sequence[Output]], named: Mapping[str, str], *, values: bool = False, surely: bool = False
+) -> Choice:
     """The layout of these answers of stable's; ``named`` gives outputs by role (label, scores, value) beforehand.
 
-    ``values``: numbers are compared, not classes.
+    ``values``: numbers are compared, not classes; ``surely``: only what is surely a prediction is (rule 6).
     """
     seen = _seen(answers, named)
+    if surely:
+        seen = [one if one.name in named.values() else _surely(one, answers) for one in seen]
     wanted = ("value",) if values else ("label", "scores")
     absent = [named[role] for role in wanted if role in named and named[role] not in {one.name for one in seen}]
     if absent:
@@ -110,7 +121,9 @@ def choose(answers: Sequence[Sequence[Output]], named: Mapping[str, str], *, val
     passed_over = [f"`{excerpt(one.name, 60)}` {one.against}" for one in seen if one.against][:_OUTPUTS_SAID]
     reason = "; ".join([*reasons, *([f"not judged: {', '.join(passed_over)}"] if passed_over else [])])
     if not layout.names:
-        return Choice(layout, reason, _nothing(seen, passed_over, values=values))
+        problem = _nothing(seen, passed_over, values=values)
+        number = next((one.name for one in seen if surely and one.roles == ("value",)), None)
+        return Choice(Layout(value=number), reason, problem)
     return Choice(layout, reason)
 
 
@@ -123,7 +136,8 @@ def _seen(answers: Sequence[Sequence[Output]], named: Mapping[str, str]) -> list
     for name, outputs in by_name.items():
         # An output that comes and goes is no part of the layout.
         if 2 * len(outputs) > len(answers) or name in named.values():
-            found.append(_look(name, outputs, named=name in named.values()))
+            one = _look(name, outputs, named=name in named.values())
+            found.append(msgspec.structs.replace(one, plain=any(output.plain for output in outputs)))
     return found
 
 
@@ -150,6 +164,24 @@ def _look(name: str, outputs: Sequence[Output], *, named: bool) -> _Seen:
     if min(widths, default=0) > 1 and numbers and float in kinds and all(len(output.shape) <= 2 for output in outputs):
         return _Seen(name, ("scores",), items)
     return _Seen(name, (), items, "is neither one label nor one vector of scores for each item" if kinds else "")
+
+
+def _surely(one: _Seen, answers: Sequence[Sequence[Output]]) -> _Seen:
+    """The output with the roles that it surely has (rule 6)."""
+    roles, against = one.roles, one.against
+    called = like_a_class(one.name) or like_scores(one.name)
+    if one.plain and not called and roles:
+        roles, against = (), against or "is not called a prediction, in JSON of no known form"
+    elif "label" in roles and _is_text(one) and _is_prose(one.items):
+        roles, against = (), against or f"is free text (such as {one.example})"
+    elif "scores" in roles and not like_scores(one.name) and not _are_probabilities(answers, one.name):
+        roles, against = (), against or "is a vector of numbers, an embedding perhaps"
+    return msgspec.structs.replace(one, roles=roles, against=against)
+
+
+def _is_prose(items: Sequence[Value]) -> bool:
+    texts = sorted(len(item) if "\n" not in item else _LABEL_CHARS + 1 for item in items if isinstance(item, str))
+    return texts[len(texts) // 2] > _LABEL_CHARS
 
 
 def _whole(item: Value) -> bool:

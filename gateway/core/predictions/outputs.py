@@ -30,11 +30,15 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Output(msgspec.Struct, frozen=True):
-    """One output: ``values`` row-major, as many as the product of ``shape``."""
+    """One output: ``values`` row-major, as many as the product of ``shape``.
+
+    ``plain``: it comes from JSON of no known form, so that nothing but its name says whether it is a prediction.
+    """
 
     name: str
     shape: tuple[int, ...]
     values: list[Value]
+    plain: bool = False
 
     @property
     def rows(self) -> int:

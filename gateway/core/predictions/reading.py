@@ -8,6 +8,7 @@ Rules:
 2. An answer to a batch speaks through one item, drawn without regard to what it says: the items of one answer stand and
    fall together, and the unit of the experiment is the request.
 3. NaN and infinities anywhere in an answer are an event of their own, and so is an answer without a single element.
+   ``surely`` looks for them in the outputs of the layout alone: ``null`` in a further field is no fault.
 """
 
 from __future__ import annotations
@@ -33,9 +34,10 @@ class Reading(msgspec.Struct, frozen=True):
     empty: bool = False
 
 
-def read(outputs: Sequence[Output], layout: Layout | None, draw: float) -> Reading:
+def read(outputs: Sequence[Output], layout: Layout | None, draw: float, *, surely: bool = False) -> Reading:
     """The reading of an answer; ``draw`` from [0, 1) chooses the item. Raises UndecodableError for a missing output."""
-    nan = any(_has_nan(output) for output in outputs)
+    judged = () if layout is None else layout.names
+    nan = any(_has_nan(output) for output in outputs if not surely or output.name in judged)
     if not any(output.values for output in outputs):
         return Reading(nan=nan, empty=True)
     if layout is None:

@@ -165,15 +165,17 @@ class Tap(msgspec.Struct, frozen=True):
     variants together (proxy/tap.py).
     Only bodies up to ``body_bytes_max`` are looked at. ``ids`` reports the ids of requests that may be labelled later.
     ``failures_per_s``: at most twice so many answers a second of both variants are read for failures inside of them,
-    while both have traffic (0: none are).
+    while both have traffic (0: none are). ``modest``: predictions are sampled within the same
+    bounds, because nobody has asked for them: only then, and within the same budget of bytes.
     """
 
     share: float = 1.0
-    samples_per_s: float = 200.0
+    samples_per_s: float = 50.0
     body_bytes_max: int = 256 * 1024
     ids: bool = False
     marks: tuple[Mark, ...] = ()
     failures_per_s: float = 0.0
+    modest: bool = False
 
 
 # A client that half-closes does so as it sends; one that leaves, when it has waited. Long enough for a lost packet.

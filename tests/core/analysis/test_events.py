@@ -171,7 +171,7 @@ def test_an_event_without_trials_is_nodata_and_keeps_pass_away() -> None:
         (lambda: EventSpec("x", tolerance_delta=math.nan), "tolerance_delta"),
         (lambda: EventSpec("x", slice_s=0.0), "slice_s"),
         (lambda: only(EventSpec("x"), EventSpec("x")), "twice"),
-        (lambda: only(*(EventSpec(f"x{i}") for i in range(65))), "65 events"),
+        (lambda: only(*(EventSpec(f"x{i}") for i in range(129))), "129 events"),
     ],
 )
 def test_an_event_that_cannot_be_judged_cannot_be_asked_for(build: Callable[[], object], named: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from gateway.core.analysis import (
@@ -27,6 +28,10 @@ MIX = tuple(
     for name in ("class_0", "class_1", "class_other")
 )
 SPEC = AnalysisSpec(latency=LatencySpec(mode=Mode.OFF), events=(*MIX, EventSpec("odd")))
+AUTO = msgspec.structs.replace(
+    SPEC, events=tuple(msgspec.structs.replace(event, mode=Mode.AUTO) for event in SPEC.events)
+)
+GONE = (*AUTO.events, EventSpec("gone", mode=Mode.AUTO))
 UNREADABLE = Unjudged("2,000 of 2,000 answers could not be read; `predictions: {protocol: json-path}`", Why.NEVER)
 Draw = Callable[[random.Random], str]
 
@@ -40,11 +45,17 @@ def mostly(_: random.Random) -> str:
 
 
 def run(
-    stable: Draw, canary: Draw, unjudged: dict[str, Unjudged] | None = None, *, odd: bool = False, ticks: int = 120
+    stable: Draw,
+    canary: Draw,
+    unjudged: dict[str, Unjudged] | None = None,
+    *,
+    odd: bool = False,
+    ticks: int = 120,
+    spec: AnalysisSpec = SPEC,
 ) -> Look:
     """The last look, or the first one that is a FAIL; ``odd`` canary answers have the other event."""
     draw = random.Random(20_261)
-    state, entry = AnalysisState.fresh(SPEC), EpochCounts("r", 1, 3_333)
+    state, entry = AnalysisState.fresh(spec), EpochCounts("r", 1, 3_333)
     seen: Look | None = None
     for tick in range(1, ticks + 1):
         for i in range(60):
@@ -55,7 +66,7 @@ def run(
             for event in MIX:
                 arm.label(event.name, event.name == label)
         evidence = Evidence(0.1 * tick, (entry,), unjudged=unjudged or {})
-        state, seen = look(SPEC, state, evidence)
+        state, seen = look(spec, state, evidence)
         if seen.verdict == "FAIL":
             break
     assert seen is not None
@@ -127,6 +138,37 @@ def test_what_a_route_has_nothing_of_holds_no_promotion_up() -> None:
 def test_what_may_come_yet_holds_and_is_no_alarm() -> None:
     seen = run(mostly, mostly, {"odd": Unjudged("no label so far", Why.WAITS)})
     assert seen.verdict == "UNDECIDED" and not seen.silent and "odd cannot be judged: no label so far" in seen.reason
+
+
+# In mode auto: nobody has asked for it.
+
+
+def test_in_auto_nothing_to_compare_is_silent() -> None:
+    names = ("class_0", "class_1", "class_other", "odd")
+    for seen in (
+        run(always("class_1"), always("class_1"), spec=AUTO),
+        run(mostly, mostly, dict.fromkeys(names, UNREADABLE), spec=AUTO),
+    ):
+        assert seen.verdict == "PASS" and not seen.silent, seen.reason
+        one = finding(seen, "class_0")
+        assert (one.verdict, one.decides) == ("NODATA", False) and "cannot be judged" in one.reason
+
+
+def test_in_auto_what_is_compared_decides() -> None:
+    assert run(mostly, mostly, spec=AUTO).verdict == "PASS"
+    seen = run(mostly, always("class_0"), spec=AUTO)
+    assert seen.verdict == "FAIL" and set(seen.causes) <= {"class_0", "class_1"}
+    seen = run(always("class_1"), always("class_0"), spec=AUTO)
+    assert seen.verdict == "FAIL", "each version has one class, and not the same one"
+
+
+def test_in_auto_what_is_being_learnt_holds_and_what_may_never_come_does_not() -> None:
+    seen = run(mostly, mostly, {"odd": Unjudged("stable's first answers", Why.LEARNING)}, spec=AUTO)
+    assert seen.verdict == "UNDECIDED" and not seen.silent and "odd cannot be judged: stable's first" in seen.reason
+    seen = run(
+        mostly, mostly, {"gone": Unjudged("0 so far", Why.WAITS)}, spec=msgspec.structs.replace(AUTO, events=GONE)
+    )
+    assert seen.verdict == "PASS", seen.reason
 
 
 def test_requests_outside_of_the_experiment_are_named() -> None:
