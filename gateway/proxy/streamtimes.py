@@ -9,8 +9,7 @@ Rules:
 3. A comment of text/event-stream (a line that begins with a colon) and blank lines are how servers keep a silent stream
    open. They are no events and end no pause.
 4. Events are counted where their end can be seen (a blank line, in JSON lines a line's end), because a network joins
-   and cuts pieces as it likes; elsewhere, and in a coded body, a piece is an event. The first piece shows which line
-   ends a stream of events has.
+   and cuts pieces as it likes; elsewhere, and in a coded body, a piece is an event.
 5. What the client makes the stream wait (backpressure) is no pause of the backend.
 """
 
@@ -45,9 +44,6 @@ _PIECES: Final = (
     b"application/grpc-web-text",
 )
 _AUDIO: Final = b"audio/"
-_LF: Final = 10
-_CR: Final = 13
-_COLON: Final = 58
 
 
 class StreamTimes:
@@ -59,7 +55,7 @@ class StreamTimes:
         "_idle_s",
         "_last_s",
         "_pieces",
-        "_since_s",
+        "_rest_s",
         "_sse",
         "_stopped_s",
         "events",
@@ -78,30 +74,22 @@ class StreamTimes:
         coded = _CODED.search(fields) is not None
         self._end = b"" if coded else b"\n\n" if self._sse else b"\n" if by_line else b""
         self.first_s = self.gap_s = 0.0
-        self._since_s = 0.0  # a pause lasts from here: the last event, or when the client took more again
-        self._last_s = self._stopped_s = self._idle_s = 0.0
+        self._last_s = self._rest_s = self._stopped_s = self._idle_s = 0.0
         self._pieces = self._events = 0
 
     def piece(self, data: bytes, now_s: float) -> None:
         """A piece of the body has come."""
-        if self._sse and _may_keep_open(data) and _keeps_open(data):
+        if self._sse and data[:1] in (b":", b"\n", b"\r") and _keeps_open(data):
             return
         if not self.first_s:
-            self.first_s = self._last_s = self._since_s = now_s
-            if self._sse and b"\r\n" in data:
-                self._end = b"\r\n\r\n" if self._end else b""
+            self.first_s = self._last_s = now_s
             return
         if self.events:
             self._pieces += 1
-            end = self._end
-            if end:
-                # Mostly a piece is one event: this is asked for each of them, and counting costs several times as much.
-                if end in data[:-1]:
-                    self._events += data.count(end)
-                elif data[-len(end) :] == end:
-                    self._events += 1
+            if self._end:
+                self._events += data.count(self._end) + (data.count(b"\r\n\r\n") if self._sse else 0)
             self._paused(now_s)
-            self._last_s = self._since_s = now_s
+            self._last_s = now_s
 
     def ended(self, now_s: float) -> None:
         """The answer is over, or broke off: what came since the last event was a pause too."""
@@ -109,7 +97,7 @@ class StreamTimes:
             self._paused(now_s)
 
     def _paused(self, now_s: float) -> None:
-        pause_s = now_s - self._since_s
+        pause_s = now_s - max(self._last_s, self._rest_s)
         if pause_s > self.gap_s and not self._stopped_s:
             self.gap_s = pause_s
 
@@ -122,21 +110,13 @@ class StreamTimes:
         if self._stopped_s:
             self._idle_s += now_s - max(self._stopped_s, self._last_s)
             self._stopped_s = 0.0
-        self._since_s = now_s
+        self._rest_s = now_s
 
     @property
     def time_per_event_s(self) -> float:
         """The mean time between two events so far; 0 before the second."""
         events = self._events or self._pieces
         return (self._last_s - self.first_s - self._idle_s) / events if events else 0.0
-
-
-def _may_keep_open(data: bytes) -> bool:
-    """Whether it begins as a comment or a blank line does."""
-    if not data:
-        return True
-    first = data[0]
-    return first == _COLON or first == _LF or first == _CR  # noqa: PLR1714 - a tuple would be made of objects
 
 
 def _keeps_open(data: bytes) -> bool:

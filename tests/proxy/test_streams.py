@@ -170,18 +170,6 @@ def test_events_are_counted_by_their_ends_and_the_clients_own_pauses_left_out() 
     assert times.gap_s == 10.0, "also the last pause, to the end"
 
 
-def test_events_that_end_in_crlf_are_counted_one_by_one_and_joined() -> None:
-    times = StreamTimes([b"content-type: text/event-stream\r\n"])
-    times.piece(b"data: 1\r\n\r\n", 1.0)
-    times.piece(b"data: 2\r\n\r\n", 2.0)
-    times.piece(b"data: 3\r\n\r\ndata: 4\r\n\r\n\r\n", 5.0)
-    assert times.time_per_event_s == pytest.approx(4 / 3)
-    times.piece(b"\r\n", 9.0)
-    times.piece(b"data: ", 9.0)
-    times.piece(b"5\r\n\r\n", 9.0)
-    assert (times.time_per_event_s, times.gap_s) == (pytest.approx(8 / 4), 4.0)
-
-
 def test_events_of_a_coded_stream_are_its_pieces() -> None:
     times = StreamTimes([b"Content-Type: application/jsonl\r\ncontent-encoding: gzip\r\n"])
     for at_s in (1.0, 2.0, 3.0):
