@@ -165,7 +165,7 @@ async def test_every_form_is_judged_right_without_being_told_and_silence_is_said
                 if name.endswith("-good") or name == "header-alike":
                     assert view["phase"] == "PROMOTED", said
                 elif name.endswith("-bad"):
-                    causes = {"unreadable"} if "shape" in name else {"class_0", "class_1", "class_2"}
+                    causes = {"unreadable", "model_errors"} if "shape" in name else {"class_0", "class_1", "class_2"}
                     assert view["phase"] == "ROLLED_BACK" and set(view["causes"]) & causes, said
             await assert_silence_is_shown(gateway, views)
 
