@@ -43,6 +43,9 @@ _PIECES: Final = (
     b"application/grpc-web+proto",
     b"application/grpc-web-text",
 )
+_COLON: Final = 0x3A
+_LF: Final = 0x0A
+_CR: Final = 0x0D
 _AUDIO: Final = b"audio/"
 
 
@@ -78,17 +81,24 @@ class StreamTimes:
         self._pieces = self._events = 0
 
     def piece(self, data: bytes, now_s: float) -> None:
-        """A piece of the body has come."""
-        if self._sse and data[:1] in (b":", b"\n", b"\r") and _keeps_open(data):
-            return
-        if not self.first_s:
+        """A piece of the body has come; it is not empty."""
+        if self._sse:
+            first = data[0]
+            if first in (_COLON, _LF, _CR) and _keeps_open(data):
+                return
+        if self.first_s == 0.0:
             self.first_s = self._last_s = now_s
             return
         if self.events:
             self._pieces += 1
             if self._end:
-                self._events += data.count(self._end) + (data.count(b"\r\n\r\n") if self._sse else 0)
-            self._paused(now_s)
+                ends = data.count(self._end)
+                if not ends and self._sse:
+                    ends = data.count(b"\r\n\r\n")
+                self._events += ends
+            since_s = self._last_s if self._last_s >= self._rest_s else self._rest_s  # noqa: FURB136  # for each event
+            if now_s - since_s > self.gap_s and self._stopped_s == 0.0:
+                self.gap_s = now_s - since_s
             self._last_s = now_s
 
     def ended(self, now_s: float) -> None:
