@@ -16,7 +16,16 @@ ENV CANARY_GATEWAY_COMPILED=1
 RUN /opt/gateway/bin/pip wheel --no-cache-dir --no-deps --wheel-dir /wheels . \
     && /opt/gateway/bin/pip install --no-cache-dir --no-deps /wheels/canary_gateway-*.whl
 
+# What is in the image, and under which licences: /opt/gateway/share/doc/canary-gateway
+COPY deploy/sbom.py deploy/sbom.py
+RUN /opt/gateway/bin/python deploy/sbom.py /opt/gateway/share/doc/canary-gateway
+
 FROM python:3.12-slim
+LABEL org.opencontainers.image.title="canary-gateway" \
+      org.opencontainers.image.description="A canary serving gateway in front of two versions of a model" \
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.base.name="docker.io/library/python:3.12-slim"
 ENV PATH=/opt/gateway/bin:$PATH PYTHONUNBUFFERED=1
 
 COPY --from=build /opt/gateway /opt/gateway
@@ -24,12 +33,12 @@ COPY config/gateway.yaml /etc/gateway/gateway.yaml
 
 # The configuration's state_dir is `state` beside the file. It leads to the volume, so that the journal of rollouts
 # outlives the container: without it a version that was rolled back could be offered again.
-RUN install --directory --owner=10001 --group=10001 /var/lib/gateway \
+RUN install --directory --owner=65532 --group=65532 /var/lib/gateway \
     && ln -s /var/lib/gateway /etc/gateway/state
 VOLUME /var/lib/gateway
 
 # A number, so that an orchestrator can see that it is not root; the user needs no name and no home.
-USER 10001:10001
+USER 65532:65532
 EXPOSE 8080
 
 HEALTHCHECK --interval=10s --timeout=3s --start-period=15s --retries=3 \

@@ -7,8 +7,10 @@ import re
 import subprocess
 import sys
 import threading
+import tomllib
 from fnmatch import fnmatch
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import NamedTuple
 
@@ -107,6 +109,35 @@ def test_the_process_is_not_root_and_the_user_is_a_number() -> None:
     keywords = [each.keyword for each in final_stage()]
     assert "RUN" not in keywords[keywords.index("USER") :], "whatever needs root comes first"
     assert f"--owner={user[1]} --group={user[2]} {last('VOLUME').rest}" in last("RUN").rest
+
+
+def test_the_image_says_what_it_is() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    found = dict(re.findall(r'org\.opencontainers\.image\.([\w.]+)="([^"]+)"', last("LABEL").rest))
+    assert (found["title"], found["version"], found["licenses"]) == (
+        project["name"],
+        project["version"],
+        project["license"],
+    )
+    base = [each.rest.split()[0] for each in instructions() if each.keyword == "FROM"][-1]
+    assert found["base.name"] == f"docker.io/library/{base}"
+
+
+def test_the_bill_of_materials_is_made_of_what_the_image_has(tmp_path: Path) -> None:
+    (made,) = (each.rest for each in instructions() if each.keyword == "RUN" and "sbom.py" in each.rest)
+    python, script, place = made.split()
+    assert python == "/opt/gateway/bin/python" and place.startswith("/opt/gateway/"), "it is copied with the rest"
+    done = subprocess.run([sys.executable, ROOT / script, tmp_path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    bill = json.loads((tmp_path / "sbom.cdx.json").read_text(encoding="utf-8"))
+    here = {re.sub(r"[-_.]+", "-", each.metadata["Name"]).lower(): each.version for each in distributions()}
+    listed = {each["name"]: each["version"] for each in (bill["metadata"]["component"], *bill["components"])}
+    assert listed == here
+    texts = (tmp_path / "licences.txt").read_text(encoding="utf-8")
+    assert all(
+        f"\n{name} {version}: " in texts for name, version in (("click", here["click"]), ("numpy", here["numpy"]))
+    )
+    assert texts.count("Redistribution and use in source and binary forms") > 3
 
 
 def test_commands_need_no_shell() -> None:
