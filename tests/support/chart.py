@@ -30,7 +30,7 @@ Manifest = dict[str, Any]
 
 def tool(name: str) -> Path:
     """A program of the tools' environment."""
-    return Path(os.environ["GATEWAY_DEPLOY"], "tools", "bin", name).resolve()
+    return Path(os.environ["GATEWAY_DEPLOY"], "tools", "bin", name).absolute()  # resolved, python would be the system's
 
 
 @functools.cache
