@@ -26,6 +26,7 @@ from gateway.runtime.build import data_plane
 INTERRUPTED = 130
 COMMANDS = {
     "serve": ("gateway.cli.serve:serve", "Serve by a configuration file until told to stop."),
+    "init": ("gateway.cli.init:init", "Write a configuration to begin with, from two URLs."),
     "check": ("gateway.config.command:check", "Validate a configuration file without serving."),
     "plan": ("gateway.cli.plan:plan", "Before a rollout: can this traffic decide it, and how soon?"),
     "status": ("gateway.cli.status:status", "Show what a running gateway is doing."),

@@ -74,7 +74,7 @@ def test_commands_that_only_talk_import_no_numerics_and_no_server(arguments: lis
         (["status", "--url", "ftp://127.0.0.1"], "is not a URL"),
         (["status", "--url", "http://127.0.0.1:99999"], "is not a URL"),
         (["status", "--token", "a b"], "a token has neither spaces"),
-        (["serve"], "Missing argument"),
+        (["serve"], "give either the configuration file CONFIG, or --stable"),
         (["serve", "/no/such/file.yaml"], "there is no such file"),
     ],
 )

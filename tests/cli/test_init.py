@@ -1,0 +1,113 @@
+"""`gateway init` and `gateway serve --stable`: from URLs to a configuration that serves."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from gateway.cli.starter import Found, look, starter
+from gateway.config.load import check_text
+from tests.support.backend import Backend, answer
+from tests.support.ports import free_port
+from tests.support.worker import EVENTUALLY_S
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "gateway", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
+
+
+def names(directory: Path) -> list[str]:
+    return [path.name for path in directory.iterdir()]
+
+
+@pytest.mark.anyio
+async def test_a_server_that_answers_is_probed_where_it_does(tmp_path: Path) -> None:
+    async with Backend(answer(200)) as well, Backend(answer(404)) as bare:
+        url = f"http://127.0.0.1:{free_port()}"
+        assert await asyncio.to_thread(look, well.url) == Found(well.url, reached=True, probe="/v2/health/ready")
+        assert await asyncio.to_thread(look, bare.url) == Found(bare.url, reached=True, probe=None)
+        assert await asyncio.to_thread(look, url) == Found(url, reached=False, probe=None)
+
+        arguments = ("init", "--stable", well.url, "--canary", bare.url, "--route", "/v1")
+        done = await asyncio.to_thread(run, *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"{well.url} answers /v2/health/ready" in done.stderr and "it is not probed" in done.stderr
+    assert re.findall(r"^  (gateway .*)$", done.stdout, re.MULTILINE) == [
+        "gateway check gateway.yaml",
+        "gateway serve gateway.yaml",
+        "gateway rollout start model",
+    ]
+    written = yaml.safe_load((tmp_path / "gateway.yaml").read_text())
+    assert written["backends"]["v1"]["probe"] == {"path": "/v2/health/ready"}
+    assert written["backends"]["v2"]["probe"] is None
+    assert written["routes"][0]["match"] == {"path_prefix": "/v1"}
+    assert run("check", "gateway.yaml", cwd=tmp_path).returncode == 0
+
+    again = run(*arguments, cwd=tmp_path)
+    assert again.returncode == 1 and "gateway.yaml is there already" in again.stderr
+
+
+@pytest.mark.parametrize("canary", [None, Found("http://127.0.0.1:2", reached=True, probe="/health")])
+@pytest.mark.parametrize("stable", [Found("http://h:1", reached=False, probe=None), Found("http://h:1", True, None)])
+def test_whatever_was_found_the_text_is_a_configuration(stable: Found, canary: Found | None) -> None:
+    check_text(Path("gateway.yaml"), starter(stable, canary, "/a b'\"#").replace("/a b'\\\"#", "/ab").encode())
+
+
+def test_a_bad_url_is_named_and_nothing_is_written(tmp_path: Path) -> None:
+    done = run("init", "--stable", "ftp://models", cwd=tmp_path)
+    assert done.returncode == 2 and "ftp://models" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("gateway.yaml", "--stable", "http://a:1"),
+        ("gateway.yaml", "--canary", "http://a:1"),
+        ("--canary", "http://a"),
+    ],
+)
+def test_a_file_and_urls_exclude_each_other(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    done = run("serve", *arguments, cwd=tmp_path)
+    assert done.returncode == 2 and "--stable" in done.stderr
+
+
+@pytest.mark.anyio
+async def test_two_urls_are_served_without_any_file(tmp_path: Path) -> None:
+    async with Backend(answer(body=b"one")) as one, Backend(answer(body=b"two")) as two:
+        listener = socket.create_server(("127.0.0.1", 0))
+        admin = socket.create_server(("127.0.0.1", 0))
+        fds = (listener.fileno(), admin.fileno())
+        command = [sys.executable, "-m", "gateway", "serve", "--stable", one.url, "--canary", two.url]
+        command += ["--fd", str(fds[0]), "--admin-fd", str(fds[1])]
+        with (tmp_path / "log").open("wb") as log:
+            environ = os.environ | {"TMPDIR": str(tmp_path)}
+            process = await asyncio.create_subprocess_exec(
+                *command, cwd=tmp_path, pass_fds=fds, stdout=log, stderr=log, env=environ
+            )
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        try:
+            async with httpx.AsyncClient(timeout=EVENTUALLY_S) as client:
+                assert (await client.get(url)).text == "one"
+        finally:
+            listener.close()
+            admin.close()
+            process.terminate()
+            assert await asyncio.wait_for(process.wait(), 60) == 0, (tmp_path / "log").read_text()
+    assert names(tmp_path) == ["log"], "nothing is kept"
