@@ -19,7 +19,7 @@ sys.exit(str(error) if error else 0)
 
 
 def error_in(bill: str) -> str:
-    command = [tool("python"), "-c", VALIDATE]
+    command: list[str | Path] = [tool("python"), "-c", VALIDATE]
     done = subprocess.run(command, input=bill, capture_output=True, text=True, timeout=120, check=False)
     return done.stderr
 
