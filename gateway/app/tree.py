@@ -27,7 +27,7 @@ from gateway.config.stored import sha256_of
 from gateway.config.watching import needs_inspector
 from gateway.inspector.server import InspectorSettings
 from gateway.runtime import listening, notices, sdnotify
-from gateway.runtime.build import data_plane
+from gateway.runtime.build import described
 from gateway.runtime.child import DIRECTORY_VARIABLE
 from gateway.runtime.notices import Notice
 from gateway.runtime.samples import SOCKET_NAME
@@ -92,7 +92,7 @@ class ProcessTree:
         self._supervisor.watch_signals(self._hung_up)
         serving = _url(self._listeners[0], self._config.tls is not None)
         where = f"serving on {serving}, admin on {_url(self._admin, self._config.admin.tls is not None)}"
-        print(f"gateway: {where}, {_workers(self._config.workers)}, data plane {data_plane()}", flush=True)
+        print(f"gateway: {where}, {_workers(self._config.workers)}, data plane {described()}", flush=True)
         works: list[Coroutine[Any, Any, None]] = [self._reloads(), self._tell_systemd(), self._watch_terminal()]
         if self._watch:
             works.append(self._watch_file())

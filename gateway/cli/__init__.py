@@ -21,7 +21,7 @@ import click
 
 from gateway import __version__
 from gateway.cli.lazy import LazyGroup
-from gateway.runtime.build import data_plane
+from gateway.runtime.build import described
 
 INTERRUPTED = 130
 COMMANDS = {
@@ -49,7 +49,7 @@ COMMANDS = {
 
 
 @click.group(cls=LazyGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="gateway", message=f"%(prog)s %(version)s (data plane {data_plane()})")
+@click.version_option(__version__, prog_name="gateway", message=f"%(prog)s %(version)s (data plane {described()})")
 def gateway() -> None:
     """A canary serving gateway: two model versions behind one address, and a proof of which one to keep."""
 

@@ -15,3 +15,11 @@ def data_plane() -> str:
     spec = find_spec("gateway.proxy.exchange")
     origin = spec.origin if spec is not None else None
     return INTERPRETED if origin is None or Path(origin).suffix == ".py" else COMPILED
+
+
+def described() -> str:
+    """The same for people: what the slower one costs, and what to do about it."""
+    if data_plane() == COMPILED:
+        return COMPILED
+    how = "install a C compiler and Python's headers, then the package again (not editable)"
+    return f"{INTERPRETED}: about twice the CPU; to compile it, {how}"

@@ -15,14 +15,14 @@ import pytest
 
 from gateway import __version__
 from gateway.cli import COMMANDS
-from gateway.runtime.build import data_plane
+from gateway.runtime.build import described
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("numpy", "onnxruntime", "scipy", "pydantic", "starlette", "uvicorn")
 
 
 def test_the_version_is_told(run: Any) -> None:
-    assert run("--version") == (0, f"gateway {__version__} (data plane {data_plane()})\n", "")
+    assert run("--version") == (0, f"gateway {__version__} (data plane {described()})\n", "")
 
 
 def test_the_help_names_every_command(run: Any) -> None:
