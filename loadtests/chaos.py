@@ -89,12 +89,16 @@ def row(run: Run) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+# The exit status of a run that proves nothing (EX_TEMPFAIL of sysexits.h): the machine was too busy for the clients.
+VOID = 75
+
+
 async def chaos(faults: Sequence[Fault], arguments: argparse.Namespace) -> int:
-    """All of them at random; 0 when all was as promised."""
+    """All of them at random; 0 when all was as promised, `VOID` when this program had no time to see it."""
     run = Run(arguments.python, arguments.rate, arguments.seed, arguments.log)
     await run.live(schedule(faults, arguments.seconds, run.draw))
     print(json.dumps({"seed": arguments.seed, "seconds": arguments.seconds} | report(run), indent=2))
-    return int(bool(run.wrongs))
+    return VOID if run.void else int(bool(run.wrongs))
 
 
 async def each(faults: Sequence[Fault], arguments: argparse.Namespace) -> int:

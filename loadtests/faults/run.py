@@ -221,9 +221,14 @@ class Run:
         begin_s, end_s = (one.end_s, one.end_s + _HEARD_S) if one.fault.lingers else (one.begin_s + 2.0, one.end_s)
         return sum(begin_s <= at_s <= end_s for at_s in self.gateway.looked_s) >= _LOOKS_MIN
 
+    @property
+    def void(self) -> bool:
+        """Whether this program itself stood still for too long to say anything about the gateway."""
+        return self.late_s > _LATE_S
+
     def _judge(self) -> None:
         """The losses, and alarms that were due and never came."""
-        if self.late_s > _LATE_S:
+        if self.void:
             self.wrongs.append(f"this program stood still for {self.late_s:.1f} s: the machine is too busy for it")
         alike: dict[str, list[Call]] = collections.defaultdict(list)
         for call in self.books.lost(self.books.calls.values()):
