@@ -52,14 +52,15 @@ def inspection(clock: ManualClock) -> Inspection:
 
 
 def test_a_pass_stands_only_while_answers_are_looked_at(inspection: Inspection, clock: ManualClock) -> None:
-    assert judged(inspection, "looked-at", PASS) == PASS
+    deciding, advising = (AnalysisSpec(events=(EventSpec("class_4", mode),)) for mode in (Mode.DECIDE, Mode.ADVISE))
+    assert judged(inspection, "looked-at", PASS, deciding) == PASS
     clock.now_s += 3.5
-    held = judged(inspection, "looked-at", PASS)
+    held = judged(inspection, "looked-at", PASS, deciding)
     assert held.verdict is Verdict.UNDECIDED and "the inspector is away" in held.reason
     assert judged(inspection, "labelled", passed("click")).verdict is Verdict.UNDECIDED
     assert judged(inspection, "other", PASS) == PASS
     for alone in (passed("errors"), passed("errors", advising="class_4")):
-        assert judged(inspection, "looked-at", alone) == alone
+        assert judged(inspection, "looked-at", alone, advising) == alone
 
 
 def test_without_an_inspector_failures_inside_of_answers_hold_a_pass(clock: ManualClock) -> None:

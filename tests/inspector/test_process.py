@@ -21,7 +21,7 @@ from gateway.core.predictions.labels import LabelSettings
 from gateway.core.predictions.settings import RouteWatch
 from gateway.core.traffic.table import Mark, Route, Tap
 from gateway.core.types import Variant
-from gateway.runtime.samples import Label
+from gateway.runtime.samples import FOR_PREDICTIONS, Label
 from tests.support.backend import Backend, Peer, Script, Seen, answer
 from tests.support.inspector import RunningInspector
 from tests.support.worker import RunningWorker, table
@@ -72,6 +72,7 @@ def samples(worker: RunningWorker, variant: Variant | None = None) -> dict[str, 
     for one in Variant if variant is None else (variant,):
         for result, n in worker.totals(one).samples.items():
             out[result] = out.get(result, 0) + n
+    out.pop(FOR_PREDICTIONS, None)  # these are among the taken ones
     return out
 
 
