@@ -95,6 +95,7 @@ async def test_a_backend_and_a_route_come_without_a_restart_and_outlive_one(tmp_
 async def test_readiness_says_that_a_route_has_nobody_to_serve_it(tmp_path: Path) -> None:
     settings = steerable("http://127.0.0.1:9", None)
     settings["backends"]["stable"]["probe"] = {"path": "/", "interval_s": 0.1, "fall": 1, "rise": 1}
+    settings["admin"]["unready_without_stable"] = True
     async with Backend() as s:
         settings["backends"]["stable"]["endpoints"] = [s.url]
         async with RunningGateway(tmp_path, settings) as gateway:
@@ -109,7 +110,7 @@ async def test_readiness_says_that_a_route_has_nobody_to_serve_it(tmp_path: Path
 
             await asyncio.wait_for(ask(), 20)
             assert answer["ready"] is False
-            assert "route r cannot be served" in answer["reasons"][0]
+            assert "every endpoint of route r's stable backend stable is down" in answer["reasons"][0]
 
 
 async def test_a_token_of_the_configuration_lets_in_and_its_wishes_are_on_record(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def test_the_arrays_do_what_the_engine_does(needed: float) -> None:
     rng = np.random.default_rng(3)
     arrays = detection.Engine(4, needed)
     one = RateSpec()
-    states = [rates.fresh()] * 4
+    states = [rates.fresh(1)] * 4
     for _ in range(400):
         trials = rng.integers(0, (40, 4), (4, 2))
         trials[1] *= 20
@@ -32,9 +32,9 @@ def test_the_arrays_do_what_the_engine_does(needed: float) -> None:
         closed = arrays.take(counts.astype(float))
         for i, (xs, ns, xc, nc) in enumerate(counts.tolist()):
             before = states[i].batches
-            new = Arrival(1, Counts(ns, xs), Counts(nc, xc))
-            # The other two metrics see nothing and must not close a batch.
-            states[i] = rates.take(states[i], (one, one, one), [new], [1], (needed, math.inf, math.inf))
+            new = Arrival(1, Counts(ns, {"errors": xs}), Counts(nc, {"errors": xc}))
+            # `errors` alone: the first of the classes.
+            states[i] = rates.take(states[i], (one,), [new], [1], (needed,))
             assert states[i].batches - before == int(closed[i])
             assert arrays.log_e[i] == pytest.approx(wealth.log_e(states[i].metrics[0].bad), rel=1e-9, abs=1e-9)
 

@@ -21,7 +21,7 @@ def test_the_arrays_do_what_the_engine_does(tolerance: Tolerance) -> None:
     rng = np.random.default_rng(6)
     arrays, guard = tolerances.Tolerant(3, needed, tolerance), bursts.Guard(3, tolerance=tolerance)
     spec = RateSpec(tolerance_ratio=tolerance.ratio, tolerance_delta=tolerance.delta)
-    states = [rates.fresh()] * 3
+    states = [rates.fresh(1)] * 3
     for tick in range(150):
         trials = rng.integers(1, (40, 6), (3, 2))
         paused = rng.random((3, 2)) < 0.05
@@ -31,10 +31,9 @@ def test_the_arrays_do_what_the_engine_does(tolerance: Tolerance) -> None:
         guard.take(counts.astype(float))
         believed = guard.guarded(arrays.log_e)
         for i, (xs, ns, xc, nc) in enumerate(counts.tolist()):
-            new = Arrival(1, Counts(ns, xs), Counts(nc, xc))
-            # The other two metrics see nothing and must not close a batch.
-            off = (spec, RateSpec(), RateSpec()), (needed, math.inf, math.inf)
-            states[i] = rates.take(states[i], off[0], [new], [1], off[1], tick * bursts.TICK_S, burst_s=0.3)
+            new = Arrival(1, Counts(ns, {"errors": xs}), Counts(nc, {"errors": xc}))
+            # `errors` alone: the first of the classes.
+            states[i] = rates.take(states[i], (spec,), [new], [1], (needed,), tick * bursts.TICK_S, burst_s=0.3)
             mine = states[i].metrics[0]
             assert arrays.log_e[i] == pytest.approx(wealth.log_e(mine.bad), rel=1e-6, abs=1e-6), (tick, i)
             assert believed[i] == pytest.approx(rates.log_bad(mine), rel=1e-6, abs=1e-6), (tick, i)
