@@ -100,7 +100,7 @@ GOOD = {
 
 garbage = fixed(JSON, b"no gzip", "gzip")
 UNREAD = {"all-unread": Case(good, garbage), "half-unread": Case(good, mixed(0.5, garbage, good))}
-HELD = {"all-unread": "not proven yet: model_errors", "half-unread": "of the canary's sampled answers cannot be read"}
+HELD = {"all-unread": "not proven yet: unreadable", "half-unread": "of the canary's sampled answers cannot be read"}
 
 
 def script(body: Body, seed: int) -> Script:
