@@ -205,6 +205,7 @@ def test_chains_of_requests_are_answered_as_described(gateway: RunningGateway, c
             suppress_health_check=list(HealthCheck),
         )
     )
+    client.delete("/api/v1/config")  # a chain may have ended with other routes than the file has
     # One rollout of each route is under way at most, and every one can be ended.
     for rollout in client.get("/api/v1/rollouts", params={"route": "r"}).json()["rollouts"][:1]:
         client.post(f"/api/v1/rollouts/{rollout['id']}/abort")

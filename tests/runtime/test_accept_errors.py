@@ -52,8 +52,10 @@ def test_accepting_without_descriptors_is_said_once(caplog: pytest.LogCaptureFix
 
     with asyncio.Runner() as runner:
         runner.run(run())
-    assert [record.name for record in caplog.records] == ["gateway.accept"], caplog.text
-    assert "Too many open files" in caplog.text
+    # asyncio may still start to serve on the socket that was closed meanwhile, which it complains of.
+    said = [record for record in caplog.records if record.name == "gateway.accept"]
+    assert len(said) == 1 and "Too many open files" in said[0].getMessage(), caplog.text
+    assert "out of system resource" not in caplog.text
 
 
 def test_other_errors_are_logged_as_before(caplog: pytest.LogCaptureFixture) -> None:
