@@ -181,7 +181,7 @@ async def test_a_body_that_is_too_large_is_not_kept() -> None:
 
 async def test_forced_rescued_and_failed_answers_are_no_evidence() -> None:
     """The rescued request's answer is stable's, but the request was not assigned to it."""
-    async with running(Tap(), VALUES, price(1.0), answer(500)) as (worker, inspector, client):
+    async with running(Tap(samples_per_s=10_000.0), VALUES, price(1.0), answer(500)) as (worker, inspector, client):
         for forced in ("stable", "canary"):
             await send(client, 20, headers={"x-force": forced})
         await send(client, 60)
@@ -192,7 +192,11 @@ async def test_forced_rescued_and_failed_answers_are_no_evidence() -> None:
 
 
 async def test_a_share_of_the_answers_is_looked_at() -> None:
-    async with running(Tap(share=0.3), VALUES, price(1.0), price(1.0)) as (worker, inspector, client):
+    async with running(Tap(share=0.3, samples_per_s=10_000.0), VALUES, price(1.0), price(1.0)) as (
+        worker,
+        inspector,
+        client,
+    ):
         await send(client, 200)
         await inspector.until(lambda: worker.counts()[0] + worker.counts()[2] >= 200, "all are reported")
         assert 25 <= sum(samples(worker).values()) <= 100
