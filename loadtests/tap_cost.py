@@ -21,10 +21,10 @@ from gateway.core.predictions.events import WatchSettings
 from gateway.core.predictions.settings import RouteWatch
 from gateway.core.traffic.table import Route, Tap
 from gateway.core.types import Variant
-from gateway.inspector.desk import Desk
-from gateway.proxy.recent_answers import RecentAnswers
-from gateway.proxy.tally import RouteTally
-from gateway.proxy.tap import RouteTap, SampleQueue
+from gateway.inspector.aggregator import Desk
+from gateway.proxy.counting.counters import RouteTally
+from gateway.proxy.counting.response_sampler import RouteTap, SampleQueue
+from gateway.proxy.routes.recent_answers import RecentAnswers
 from gateway.runtime.samples import FAILURES, Sample
 from gateway.runtime.wire import RouteTotals
 

@@ -10,15 +10,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from gateway.admin import bodies, intake, preconditions, stream
+from gateway.admin import etags, request_body, schemas, sse
 from gateway.admin.audit import AuditTrail
 from gateway.admin.decode import one_line
 from gateway.admin.exposition import Exposition, takes_gzip
+from gateway.admin.long_poll import WAIT_S_MAX, Waits
 from gateway.admin.plans import plan_of
-from gateway.admin.waits import WAIT_S_MAX, Waits
 from gateway.control.api import ControlPlane
-from gateway.control.metrics import takes_openmetrics
-from gateway.control.views import RolloutView
+from gateway.control.show.metrics import takes_openmetrics
+from gateway.control.show.views import RolloutView
 from gateway.core.rollout.types import Phase
 
 Handler = Callable[[Request], Awaitable[Any]]
@@ -34,7 +34,7 @@ class Api:
         self,
         control: ControlPlane,
         metrics: Exposition,
-        streams: stream.Streams,
+        streams: sse.Streams,
         trail: AuditTrail,
         route_tag: Callable[[str], str],
     ) -> None:
@@ -49,12 +49,12 @@ class Api:
 
     async def list_routes(self, _: Request) -> Response:
         """All routes."""
-        return _json(bodies.RouteList(tuple(self._control.routes())))
+        return _json(schemas.RouteList(tuple(self._control.routes())))
 
     async def set_weight(self, request: Request) -> Response:
         """Set a route's canary share by hand."""
-        wish = await intake.wish(request, bodies.WeightWish)
-        weight_bp = bodies.weight_bp_of(wish)
+        wish = await request_body.wish(request, schemas.WeightWish)
+        weight_bp = schemas.weight_bp_of(wish)
         _said(request, f"{wish.canary_percent:g} %")
         name = self._expected_route(request)
         view = await self._control.set_weight(name, weight_bp, _by(request), one_line("reason", wish.reason))
@@ -62,7 +62,7 @@ class Api:
 
     async def start_rollout(self, request: Request) -> Response:
         """Start a rollout."""
-        wish = await intake.optional_wish(request, bodies.StartWish)
+        wish = await request_body.optional_wish(request, schemas.StartWish)
         plan = None if wish.plan is None else plan_of(wish.plan)
         _said(request, one_line("reason", wish.reason))
         name, by = self._expected_route(request), _by(request)
@@ -71,55 +71,55 @@ class Api:
 
     async def take_labels(self, request: Request) -> Response:
         """Take labels that became known after the answer."""
-        wish = await intake.wish(request, bodies.LabelsWish)
+        wish = await request_body.wish(request, schemas.LabelsWish)
         _said(request, f"{len(wish.events)} labels")
         labels = [(one_line("request_id", label.request_id), label.name, label.value) for label in wish.events]
         self._control.label(request.path_params["route"], labels)
-        return _json(bodies.LabelsTaken(len(labels)), 202)
+        return _json(schemas.LabelsTaken(len(labels)), 202)
 
     def _expected_route(self, request: Request) -> str:
         """The name of the route, if it is as the client has seen it."""
         name: str = request.path_params["route"]
         self._control.route(name)
         if "if-match" in request.headers:
-            preconditions.check(request.headers, self._route_tag(name))
+            etags.check(request.headers, self._route_tag(name))
         return name
 
     # rollouts
 
     async def list_rollouts(self, request: Request) -> Response:
         """A page of rollouts, newest first."""
-        asked = intake.query(request, frozenset({"route", "limit", "before"}))
-        limit = intake.whole_number("limit", asked.get("limit", str(PAGE_DEFAULT)), 1, PAGE_MAX)
+        asked = request_body.query(request, frozenset({"route", "limit", "before"}))
+        limit = request_body.whole_number("limit", asked.get("limit", str(PAGE_DEFAULT)), 1, PAGE_MAX)
         # One more than asked for tells whether there is another page.
         found = self._control.rollouts(asked.get("route"), limit + 1, asked.get("before"))
-        page = tuple(bodies.rollout_body(view) for view in found[:limit])
+        page = tuple(schemas.rollout_body(view) for view in found[:limit])
         following = page[-1].id if len(found) > limit else None
-        return _json(bodies.RolloutList(page, following), headers=_next(request, asked, following))
+        return _json(schemas.RolloutList(page, following), headers=_next(request, asked, following))
 
     async def show_rollout(self, request: Request) -> Response:
         """One rollout; with ``wait_s`` when something has been decided, or after that time."""
         rollout_id = request.path_params["rollout_id"]
-        asked = intake.query(request, frozenset({"wait_s"}))
-        wait_s = intake.seconds("wait_s", asked.get("wait_s", "0"), WAIT_S_MAX)
+        asked = request_body.query(request, frozenset({"wait_s"}))
+        wait_s = request_body.seconds("wait_s", asked.get("wait_s", "0"), WAIT_S_MAX)
         view = self._control.rollout(rollout_id)
-        seen = preconditions.rollout_tag(view)
-        waits = not preconditions.unseen(request.headers, seen) or (
+        seen = etags.rollout_tag(view)
+        waits = not etags.unseen(request.headers, seen) or (
             "if-none-match" not in request.headers and not Phase(view.phase).terminal
         )
         if wait_s and waits:
             await self._waits.until(
-                request, lambda: preconditions.rollout_tag(self._control.rollout(rollout_id)) != seen, wait_s
+                request, lambda: etags.rollout_tag(self._control.rollout(rollout_id)) != seen, wait_s
             )
             view = self._control.rollout(rollout_id)
-        if not preconditions.unseen(request.headers, preconditions.rollout_tag(view)):
-            return Response(status_code=304, headers={"etag": preconditions.rollout_tag(view)})
+        if not etags.unseen(request.headers, etags.rollout_tag(view)):
+            return Response(status_code=304, headers={"etag": etags.rollout_tag(view)})
         return _rollout(view)
 
     async def tell_story(self, request: Request) -> Response:
         """What was decided on a rollout, from the journal."""
         rollout_id = request.path_params["rollout_id"]
-        return _json(bodies.StoryBody(rollout_id, tuple(await self._control.story(rollout_id))))
+        return _json(schemas.StoryBody(rollout_id, tuple(await self._control.story(rollout_id))))
 
     async def pause_rollout(self, request: Request) -> Response:
         """Hold the weight where it is."""
@@ -127,7 +127,7 @@ class Api:
 
     async def promote_rollout(self, request: Request) -> Response:
         """Promote by hand: all the way, or to the next step."""
-        wish = await intake.optional_wish(request, bodies.PromoteWish)
+        wish = await request_body.optional_wish(request, schemas.PromoteWish)
 
         async def promote(rollout_id: str, by: str, reason: str) -> RolloutView:
             return await self._control.promote(rollout_id, by, reason, next_step=wish.next_step)
@@ -150,43 +150,43 @@ class Api:
         self, request: Request, verb: Callable[[str, str, str], Awaitable[RolloutView]], reason: str | None = None
     ) -> Response:
         if reason is None:
-            reason = (await intake.optional_wish(request, bodies.VerbWish)).reason
+            reason = (await request_body.optional_wish(request, schemas.VerbWish)).reason
         one_line("reason", reason)
         _said(request, reason)
         rollout_id = request.path_params["rollout_id"]
-        preconditions.check(request.headers, preconditions.rollout_tag(self._control.rollout(rollout_id)))
+        etags.check(request.headers, etags.rollout_tag(self._control.rollout(rollout_id)))
         return _rollout(await verb(rollout_id, _by(request), reason))
 
     # what goes on
 
     async def list_workers(self, _: Request) -> Response:
         """The connected workers."""
-        return _json(bodies.WorkerList(tuple(self._control.workers())))
+        return _json(schemas.WorkerList(tuple(self._control.workers())))
 
     async def list_alarms(self, _: Request) -> Response:
         """What is wrong right now."""
-        return _json(bodies.AlarmList(tuple(self._control.alarms())))
+        return _json(schemas.AlarmList(tuple(self._control.alarms())))
 
     async def list_audit(self, request: Request) -> Response:
         """A page of the audit trail, newest first."""
-        asked = intake.query(request, frozenset({"limit", "before"}))
-        limit = intake.whole_number("limit", asked.get("limit", str(PAGE_DEFAULT)), 1, PAGE_MAX)
+        asked = request_body.query(request, frozenset({"limit", "before"}))
+        limit = request_body.whole_number("limit", asked.get("limit", str(PAGE_DEFAULT)), 1, PAGE_MAX)
         before = asked.get("before")
         found = self._trail.page(
-            limit + 1, None if before is None else intake.whole_number("before", before, 1, _EVENT_ID_MAX)
+            limit + 1, None if before is None else request_body.whole_number("before", before, 1, _EVENT_ID_MAX)
         )
         following = found[limit - 1].id if len(found) > limit else None
-        return _json(bodies.AuditList(tuple(found[:limit]), following), headers=_next(request, asked, following))
+        return _json(schemas.AuditList(tuple(found[:limit]), following), headers=_next(request, asked, following))
 
     # events, metrics, health
 
     async def stream_events(self, request: Request) -> ASGIApp:
         """The event stream."""
         last_id = request.headers.get("last-event-id") or None
-        after_id = None if last_id is None else intake.whole_number("Last-Event-ID", last_id, 0, _EVENT_ID_MAX)
+        after_id = None if last_id is None else request_body.whole_number("Last-Event-ID", last_id, 0, _EVENT_ID_MAX)
         if request.method == "HEAD":
-            return Response(media_type=stream.MEDIA_TYPE)
-        return stream.EventStream(self._control.events(after_id), self._streams)
+            return Response(media_type=sse.MEDIA_TYPE)
+        return sse.EventStream(self._control.events(after_id), self._streams)
 
     async def show_metrics(self, request: Request) -> Response:
         """The metrics, in OpenMetrics' format when that is asked for, else in Prometheus's own."""
@@ -199,7 +199,7 @@ class Api:
 
     async def show_health(self, _: Request) -> Response:
         """Whether the process lives; asks nothing of anyone."""
-        return _json(bodies.Health(alive=True))
+        return _json(schemas.Health(alive=True))
 
     async def show_readiness(self, _: Request) -> Response:
         """Whether the gateway can do its work."""
@@ -217,12 +217,12 @@ def constant(content: bytes) -> Handler:
 
 
 def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(bodies.encode(body), status, headers, "application/json")
+    return Response(schemas.encode(body), status, headers, "application/json")
 
 
 def _rollout(view: RolloutView, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    tagged = {"etag": preconditions.rollout_tag(view)} | (headers or {})
-    return _json(bodies.rollout_body(view), status, tagged)
+    tagged = {"etag": etags.rollout_tag(view)} | (headers or {})
+    return _json(schemas.rollout_body(view), status, tagged)
 
 
 def _next(request: Request, asked: Mapping[str, str], before: object) -> dict[str, str]:

@@ -17,17 +17,17 @@ from gateway.admin import problems
 from gateway.admin.api import Api, Handler, constant
 from gateway.admin.attempts import Attempts
 from gateway.admin.audit import AuditTrail
+from gateway.admin.auth import Guard
 from gateway.admin.config_api import ConfigApi
 from gateway.admin.configuring import Configuring
 from gateway.admin.exposition import Exposition, Scraped
-from gateway.admin.guard import Guard
+from gateway.admin.idempotency import Replays
 from gateway.admin.openapi import description
 from gateway.admin.operations import OPERATIONS, Operation
 from gateway.admin.principals import Keyring
-from gateway.admin.replays import Replays
-from gateway.admin.stream import Streams
+from gateway.admin.sse import Streams
 from gateway.config.admin import ClientConfig
-from gateway.config.world import Key
+from gateway.config.host_checks import Key
 from gateway.control.api import ControlPlane
 from gateway.core.errors import GatewayError
 from gateway.runtime.clock import Clock, SystemClock

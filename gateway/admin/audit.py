@@ -22,7 +22,7 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.control.disk_thread import DiskThread
+from gateway.control.journal.disk_thread import DiskThread
 from gateway.runtime.clock import Clock, iso
 
 _log = logging.getLogger("gateway.admin")

@@ -14,10 +14,10 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.admin import bodies, intake, preconditions
+from gateway.admin import etags, request_body, schemas
 from gateway.admin.configuring import Change, Configuring, MistakesError, backend_tree, route_tree
-from gateway.admin.preconditions import tag
-from gateway.config.mistakes import place_of
+from gateway.admin.etags import tag
+from gateway.config.errors import place_of
 from gateway.config.plain import plain, redacted
 from gateway.control.api import ControlPlane
 from gateway.core.errors import ConflictError, InvalidValueError, NotFoundError
@@ -36,15 +36,15 @@ class ConfigApi:
 
     async def show_config(self, request: Request) -> Response:
         """The configuration in force, as JSON or, when that is asked for, as YAML."""
-        asked = intake.query(request, frozenset({"defaults"}))
-        whole = intake.yes_or_no("defaults", asked.get("defaults", "false"))
+        asked = request_body.query(request, frozenset({"defaults"}))
+        whole = request_body.yes_or_no("defaults", asked.get("defaults", "false"))
         tree = redacted(plain(self._configuring.config, defaults=True)) if whole else self._configuring.tree
         return _document(request, tree, self._configuring.etag)
 
     async def replace_config(self, request: Request) -> Response:
         """Replace it."""
         dry_run = _dry_run(request)
-        tree = await intake.document(request)
+        tree = await request_body.document(request)
         change = await self._configuring.replace(tree, _by(request), expect=self._expect(request), dry_run=dry_run)
         return self._changed(request, change)
 
@@ -68,13 +68,13 @@ class ConfigApi:
 
     async def list_backends(self, _: Request) -> Response:
         """All backends."""
-        return _json(bodies.BackendList(tuple(self._control.backends())))
+        return _json(schemas.BackendList(tuple(self._control.backends())))
 
     async def show_backend(self, request: Request) -> Response:
         """One backend with its endpoints' health."""
         name = request.path_params["backend"]
         current = tag(backend_tree(self._configuring.config, name))
-        if not preconditions.unseen(request.headers, current):
+        if not etags.unseen(request.headers, current):
             return Response(status_code=304, headers={"etag": current})
         found = next((view for view in self._control.backends() if view.name == name), None)
         if found is None:  # configured a moment ago, and not yet under control
@@ -90,7 +90,7 @@ class ConfigApi:
     async def put_backend(self, request: Request) -> Response:
         """Add a backend, or replace what is configured of it."""
         name = request.path_params["backend"]
-        wished = await intake.section(request)
+        wished = await request_body.section(request)
 
         def edit(tree: dict[str, Any]) -> None:
             tree["backends"][name] = wished
@@ -124,7 +124,7 @@ class ConfigApi:
         name = request.path_params["route"]
         view = self._control.route(name)
         current = self.route_tag(name)
-        if not preconditions.unseen(request.headers, current):
+        if not etags.unseen(request.headers, current):
             return Response(status_code=304, headers={"etag": current})
         return _json(view, current)
 
@@ -136,7 +136,7 @@ class ConfigApi:
     async def put_route(self, request: Request) -> Response:
         """Add a route, or replace what is configured of it."""
         name = request.path_params["route"]
-        wished = await intake.section(request)
+        wished = await request_body.section(request)
         if wished.setdefault("name", name) != name:
             raise InvalidValueError(f"name: it is not the path's {name!r}; leave it out, or give the same")
 
@@ -164,12 +164,12 @@ class ConfigApi:
 
     def route_tag(self, name: str) -> str:
         """The route's entity tag."""
-        return preconditions.route_tag(self._control.route(name), route_tree(self._configuring.config, name))
+        return etags.route_tag(self._control.route(name), route_tree(self._configuring.config, name))
 
     # preconditions
 
     def _expect(self, request: Request) -> Callable[[], None]:
-        return lambda: preconditions.check(request.headers, self._configuring.etag)
+        return lambda: etags.check(request.headers, self._configuring.etag)
 
     def _expect_route(self, request: Request, name: str) -> Callable[[], None]:
         def expect() -> None:
@@ -204,11 +204,11 @@ class ConfigApi:
 def _expect_existing(headers: Headers, exists: bool, current: Callable[[], str]) -> None:
     """``If-Match`` and, for a thing that must not be there yet, ``If-None-Match: *``."""
     if headers.get("if-none-match", "").strip() == "*" and exists:
-        raise preconditions.failed("it exists already: read it, then replace it with If-Match")
+        raise etags.failed("it exists already: read it, then replace it with If-Match")
     if not exists and "if-match" in headers:
-        raise preconditions.failed("If-Match asks for something that is not there (any more)")
+        raise etags.failed("If-Match asks for something that is not there (any more)")
     if exists:
-        preconditions.check(headers, current())
+        etags.check(headers, current())
 
 
 def _said(request: Request, change: Change) -> None:
@@ -216,8 +216,8 @@ def _said(request: Request, change: Change) -> None:
 
 
 def _dry_run(request: Request) -> bool:
-    asked = intake.query(request, frozenset({"dry_run"}))
-    return intake.yes_or_no("dry_run", asked.get("dry_run", "false"))
+    asked = request_body.query(request, frozenset({"dry_run"}))
+    return request_body.yes_or_no("dry_run", asked.get("dry_run", "false"))
 
 
 def _by(request: Request) -> str:
@@ -227,12 +227,12 @@ def _by(request: Request) -> str:
 
 def _json(body: Any, etag: str | None = None, status: int = 200) -> Response:
     headers = {} if etag is None else {"etag": etag}
-    return Response(bodies.encode(body), status, headers, "application/json")
+    return Response(schemas.encode(body), status, headers, "application/json")
 
 
 def _document(request: Request, tree: Any, etag: str) -> Response:
     """A part of the configuration in the form that the client would rather have."""
-    if not preconditions.unseen(request.headers, etag):
+    if not etags.unseen(request.headers, etag):
         return Response(status_code=304, headers={"etag": etag})
     accept = request.headers.get("accept", "").lower()
     if "yaml" in accept and "json" not in accept:

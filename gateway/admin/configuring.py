@@ -22,11 +22,11 @@ import msgspec
 import yaml
 
 from gateway.admin.addresses import AddressRules, refusals
-from gateway.admin.preconditions import tag
+from gateway.admin.etags import tag
 from gateway.admin.problems import ProblemError
 from gateway.config import ConfigError, GatewayConfig, Mistake, endpoints_of, guarded, load, read, reload, routing_table
+from gateway.config.errors import place_of
 from gateway.config.load import check_text
-from gateway.config.mistakes import place_of
 from gateway.config.plain import differences, plain, redacted, restored
 from gateway.config.stored import Stored, effective, sha256_of, write_stored
 from gateway.config.watching import needs_inspector

@@ -21,9 +21,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from gateway.admin.principals import Keyring
 from gateway.config.admin import AdminConfig, AdminTlsConfig
-from gateway.config.mistakes import BadValue
-from gateway.config.world import Key, admin_keys, admin_tls
-from gateway.runtime.filemarks import Marks, marks_of
+from gateway.config.errors import BadValue
+from gateway.config.host_checks import Key, admin_keys, admin_tls
+from gateway.runtime.file_marks import Marks, marks_of
 
 _log = logging.getLogger("gateway.control")
 LOOK_S = 1.0

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.admin import bodies
+from gateway.admin import schemas
 from gateway.admin.audit import AuditEntry
 from gateway.admin.configuring import Change, Source
 from gateway.admin.problems import Problem, problem
 from gateway.config.schema import BackendConfig, GatewayConfig, RouteConfig
-from gateway.control.story import Decision, Numbers
-from gateway.control.views import (
+from gateway.control.show.decision_history import Decision, Numbers
+from gateway.control.show.views import (
     AlarmView,
     BackendView,
     ControlEvent,
@@ -62,7 +62,7 @@ DECISION = Decision(
     verdict="PASS",
     numbers=(Numbers("errors", "PASS", "not worse", True, 1, 3120, 0, 412, -0.7, 3.4),),
 )
-FINDING = bodies.FindingBody(
+FINDING = schemas.FindingBody(
     metric="errors",
     verdict=Verdict.UNDECIDED,
     reason="canary errors 0.00% (0 of 412) against stable 0.03% (1 of 3120): not yet shown to be good enough",
@@ -75,7 +75,7 @@ FINDING = bodies.FindingBody(
     canary_trials=412,
     details={"log_e_bad_needed": 5.99, "log_e_ok_needed": 3.0},
 )
-ROLLOUT = bodies.RolloutBody(
+ROLLOUT = schemas.RolloutBody(
     id=_ROLLOUT_ID,
     route="digits",
     stable="digits-v1",
@@ -89,10 +89,10 @@ ROLLOUT = bodies.RolloutBody(
     by="automation",
     started_at="2026-11-23T09:00:00.000Z",
     updated_at="2026-11-23T09:00:14.310Z",
-    plan=bodies.PlanBody(tuple(bodies.StepBody(*step) for step in _STEPS), deadline_s=3600.0),
+    plan=schemas.PlanBody(tuple(schemas.StepBody(*step) for step in _STEPS), deadline_s=3600.0),
     canary_requests=412,
     revision=3,
-    analysis=bodies.AnalysisBody(
+    analysis=schemas.AnalysisBody(
         verdict=Verdict.UNDECIDED,
         reason=FINDING.reason,
         causes=("errors",),
@@ -126,7 +126,7 @@ AUDIT = AuditEntry(
 EVENT = ControlEvent(
     18, "2026-11-23T09:00:14.310Z", "weight", "digits", _ROLLOUT_ID, {"canary_percent": 12.5, "epoch": 7}
 )
-PLAN_WISH = bodies.PlanWish(tuple(bodies.StepWish(*step) for step in _STEPS), deadline_s=3600.0)
+PLAN_WISH = schemas.PlanWish(tuple(schemas.StepWish(*step) for step in _STEPS), deadline_s=3600.0)
 
 # By the type of the body that they are an example of.
 BY_TYPE: Mapping[Any, Any] = {
@@ -142,25 +142,25 @@ BY_TYPE: Mapping[Any, Any] = {
     BackendView: BACKEND,
     Change: CHANGE,
     Source: Source("api", "/etc/gateway/gateway.yaml", '"6f1ed002ab559585"', "ada via ci", "2026-11-23T08:59:00.000Z"),
-    bodies.BackendList: bodies.BackendList((BACKEND,)),
-    bodies.WorkerList: bodies.WorkerList((WorkerView(0, 4711, 7, 3, 12, 0.021),)),
-    bodies.AlarmList: bodies.AlarmList(
+    schemas.BackendList: schemas.BackendList((BACKEND,)),
+    schemas.WorkerList: schemas.WorkerList((WorkerView(0, 4711, 7, 3, 12, 0.021),)),
+    schemas.AlarmList: schemas.AlarmList(
         (AlarmView("disk", "the journal's disk does not answer: no canary gets more until it does"),)
     ),
-    bodies.AuditList: bodies.AuditList((AUDIT,)),
-    bodies.RouteList: bodies.RouteList((ROUTE,)),
-    bodies.RolloutBody: ROLLOUT,
-    bodies.RolloutList: bodies.RolloutList((ROLLOUT,)),
-    bodies.StoryBody: bodies.StoryBody(_ROLLOUT_ID, (DECISION,)),
-    bodies.WeightWish: bodies.WeightWish(12.5),
-    bodies.StartWish: bodies.StartWish(PLAN_WISH, "nightly build 1187"),
-    bodies.VerbWish: bodies.VerbWish("the label service was down"),
-    bodies.LabelsWish: bodies.LabelsWish(
-        (bodies.LabelWish("0f7c1d52", "click"), bodies.LabelWish("b80a", "right", value=False))
+    schemas.AuditList: schemas.AuditList((AUDIT,)),
+    schemas.RouteList: schemas.RouteList((ROUTE,)),
+    schemas.RolloutBody: ROLLOUT,
+    schemas.RolloutList: schemas.RolloutList((ROLLOUT,)),
+    schemas.StoryBody: schemas.StoryBody(_ROLLOUT_ID, (DECISION,)),
+    schemas.WeightWish: schemas.WeightWish(12.5),
+    schemas.StartWish: schemas.StartWish(PLAN_WISH, "nightly build 1187"),
+    schemas.VerbWish: schemas.VerbWish("the label service was down"),
+    schemas.LabelsWish: schemas.LabelsWish(
+        (schemas.LabelWish("0f7c1d52", "click"), schemas.LabelWish("b80a", "right", value=False))
     ),
-    bodies.LabelsTaken: bodies.LabelsTaken(2),
-    bodies.PromoteWish: bodies.PromoteWish("the evidence of last night is enough", next_step=True),
-    bodies.Health: bodies.Health(alive=True),
+    schemas.LabelsTaken: schemas.LabelsTaken(2),
+    schemas.PromoteWish: schemas.PromoteWish("the evidence of last night is enough", next_step=True),
+    schemas.Health: schemas.Health(alive=True),
 }
 
 _BACKEND_TREE: Mapping[str, Any] = {"endpoints": ["http://127.0.0.1:8003"], "queue_max": 256}

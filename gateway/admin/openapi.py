@@ -11,12 +11,12 @@ from typing import Any
 import msgspec
 
 from gateway import __version__
-from gateway.admin import examples, problems, stream
+from gateway.admin import examples, problems, sse
 from gateway.admin.operations import OPERATIONS, QUERY, Operation
 from gateway.config.admin import Scope
 from gateway.config.jsonschema import json_schema
 from gateway.config.schema import GatewayConfig, Section
-from gateway.control.views import ControlEvent
+from gateway.control.show.views import ControlEvent
 
 _REF = "#/components/schemas/{name}"
 _JSON = "application/json"
@@ -160,7 +160,7 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
         found.append(_IF_NONE_MATCH)
     if operation.method == "POST":
         found.append(_IDEMPOTENCY_KEY)
-    if operation.answer == stream.MEDIA_TYPE:
+    if operation.answer == sse.MEDIA_TYPE:
         found.append(_LAST_EVENT_ID)
     return found
 
@@ -220,9 +220,9 @@ def _refusals(slugs: list[str]) -> dict[str, Any]:
 
 
 def _content(body: Any) -> dict[str, Any]:
-    if body == stream.MEDIA_TYPE:
+    if body == sse.MEDIA_TYPE:
         about = "Frames of `id`, `event` (the kind) and `data`: a ControlEvent as JSON. Comments are heartbeats."
-        example = stream.frame(examples.EVENT).decode()
+        example = sse.frame(examples.EVENT).decode()
         return {body: {"schema": {"type": "string", "description": about}, "example": example}}
     if body == "text/plain":
         return {kind: {"schema": {"type": "string"}} for kind in ("text/plain", "application/openmetrics-text")}

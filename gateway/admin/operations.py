@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from gateway.admin import api, bodies, configuring, problems, stream, waits
+from gateway.admin import api, configuring, long_poll, problems, schemas, sse
 from gateway.config.admin import Scope
 from gateway.config.schema import BackendConfig, GatewayConfig, RouteConfig
-from gateway.control.views import BackendView, Readiness, RouteView
+from gateway.control.show.views import BackendView, Readiness, RouteView
 
 
 class Operation(NamedTuple):
@@ -57,14 +57,14 @@ _CONFIGURED = (*_WISHED, "restart-required", "invalid-configuration", "address-n
 _REMOVED = ("not-found", "conflict", "restart-required", "invalid-configuration", "journal-unavailable")
 
 
-def _verb(verb: str, summary: str, wish: Any = bodies.VerbWish) -> Operation:
+def _verb(verb: str, summary: str, wish: Any = schemas.VerbWish) -> Operation:
     return Operation(
         "POST",
         f"/api/v1/rollouts/{{rollout_id}}/{verb}",
         f"{verb}_rollout",
         "rollouts",
         summary,
-        bodies.RolloutBody,
+        schemas.RolloutBody,
         wish=wish,
         problems=_WISHED,
         scope=Scope.OPERATE,
@@ -73,7 +73,7 @@ def _verb(verb: str, summary: str, wish: Any = bodies.VerbWish) -> Operation:
 
 
 _ROUTES = (
-    Operation("GET", "/api/v1/routes", "list_routes", "routes", "All routes", bodies.RouteList),
+    Operation("GET", "/api/v1/routes", "list_routes", "routes", "All routes", schemas.RouteList),
     Operation(
         "GET",
         "/api/v1/routes/{route}",
@@ -126,7 +126,7 @@ _ROUTES = (
         "routes",
         "Set the canary's share by hand; during a rollout this pauses it",
         RouteView,
-        wish=bodies.WeightWish,
+        wish=schemas.WeightWish,
         wish_required=True,
         problems=_WISHED,
         scope=Scope.OPERATE,
@@ -138,9 +138,9 @@ _ROUTES = (
         "start_rollout",
         "rollouts",
         "Start a rollout of the route's canary",
-        bodies.RolloutBody,
+        schemas.RolloutBody,
         status=201,
-        wish=bodies.StartWish,
+        wish=schemas.StartWish,
         problems=_WISHED,
         scope=Scope.OPERATE,
         conditional=True,
@@ -153,9 +153,9 @@ _LABELS = (
         "take_labels",
         "routes",
         "Tell what became known of requests after their answers: clicks, right or wrong",
-        bodies.LabelsTaken,
+        schemas.LabelsTaken,
         status=202,
-        wish=bodies.LabelsWish,
+        wish=schemas.LabelsWish,
         wish_required=True,
         problems=tuple(slug for slug in _WISHED if slug != "journal-unavailable"),
         scope=Scope.OPERATE,
@@ -168,7 +168,7 @@ _ROLLOUTS = (
         "list_rollouts",
         "rollouts",
         "Rollouts, newest first",
-        bodies.RolloutList,
+        schemas.RolloutList,
         query=("route", "limit", "before_rollout"),
         problems=("not-found",),
     ),
@@ -178,7 +178,7 @@ _ROLLOUTS = (
         "show_rollout",
         "rollouts",
         "One rollout, now or when it changes",
-        bodies.RolloutBody,
+        schemas.RolloutBody,
         query=("wait_s",),
         problems=("not-found", "too-many-waits"),
         tagged=True,
@@ -189,17 +189,17 @@ _ROLLOUTS = (
         "tell_story",
         "rollouts",
         "What was decided on it and why, from the journal",
-        bodies.StoryBody,
+        schemas.StoryBody,
         problems=("not-found", "journal-unavailable"),
     ),
     _verb("pause", "Hold the weight where it is"),
     _verb("resume", "Let automation go on"),
     _verb("approve", "Open the gate that the rollout waits for"),
-    _verb("promote", "Promote by hand: all the way, or to the next step", bodies.PromoteWish),
+    _verb("promote", "Promote by hand: all the way, or to the next step", schemas.PromoteWish),
     _verb("abort", "Roll back by hand: all requests go to stable"),
 )
 _BACKENDS = (
-    Operation("GET", "/api/v1/backends", "list_backends", "backends", "All backends", bodies.BackendList),
+    Operation("GET", "/api/v1/backends", "list_backends", "backends", "All backends", schemas.BackendList),
     Operation(
         "GET",
         "/api/v1/backends/{backend}",
@@ -305,15 +305,15 @@ _CONFIG = (
     ),
 )
 _STATE = (
-    Operation("GET", "/api/v1/workers", "list_workers", "operations", "The connected workers", bodies.WorkerList),
-    Operation("GET", "/api/v1/alarms", "list_alarms", "operations", "What is wrong right now", bodies.AlarmList),
+    Operation("GET", "/api/v1/workers", "list_workers", "operations", "The connected workers", schemas.WorkerList),
+    Operation("GET", "/api/v1/alarms", "list_alarms", "operations", "What is wrong right now", schemas.AlarmList),
     Operation(
         "GET",
         "/api/v1/audit",
         "list_audit",
         "operations",
         "Who did what, newest first",
-        bodies.AuditList,
+        schemas.AuditList,
         query=("limit", "before_entry"),
         scope=Scope.ADMIN,
     ),
@@ -323,13 +323,13 @@ _STATE = (
         "stream_events",
         "events",
         "What happens, as server-sent events",
-        stream.MEDIA_TYPE,
+        sse.MEDIA_TYPE,
         problems=("invalid-value",),
     ),
     Operation(
         "GET", "/metrics", "show_metrics", "operations", "Metrics in Prometheus's text format", "text/plain", open=True
     ),
-    Operation("GET", "/healthz", "show_health", "operations", "Whether the process lives", bodies.Health, open=True),
+    Operation("GET", "/healthz", "show_health", "operations", "Whether the process lives", schemas.Health, open=True),
     Operation(
         "GET", "/readyz", "show_readiness", "operations", "Whether the gateway can do its work", Readiness, open=True
     ),
@@ -352,7 +352,7 @@ QUERY: Mapping[str, tuple[str, str, Mapping[str, Any]]] = {
     "wait_s": (
         "wait_s",
         "Answer when something was decided, or after so many seconds; with `If-None-Match`, when that tag is outdated.",
-        {"type": "number", "minimum": 0, "maximum": waits.WAIT_S_MAX, "default": 0},
+        {"type": "number", "minimum": 0, "maximum": long_poll.WAIT_S_MAX, "default": 0},
     ),
     "dry_run": ("dry_run", "Check everything and say what would change, but change nothing.", _BOOLEAN),
     "defaults": ("defaults", "Also show the keys that were not given.", _BOOLEAN),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 from pydantic import ValidationError
 
-from gateway.admin.bodies import PlanBody
+from gateway.admin.schemas import PlanBody
+from gateway.config.errors import place_of
 from gateway.config.explain import flaws_of
-from gateway.config.mistakes import place_of
 from gateway.config.plan import PlanConfig
 from gateway.core.errors import InvalidValueError
 from gateway.core.rollout.types import Plan

@@ -18,9 +18,9 @@ from collections.abc import Sequence
 import msgspec
 from starlette.datastructures import Headers
 
-from gateway.admin import intake
+from gateway.admin import request_body
 from gateway.config.admin import ClientConfig, Scope
-from gateway.config.world import Key
+from gateway.config.host_checks import Key
 
 _ALL = frozenset(Scope)
 
@@ -33,10 +33,10 @@ class Principal(msgspec.Struct, frozen=True):
 
     def actor(self, headers: Headers) -> str:
         """Who is to be named for a wish: the principal, and behind whom the client says it stands."""
-        said = intake.actor(headers)
+        said = request_body.actor(headers)
         if not self.name:
             return said
-        return self.name if said in (intake.DEFAULT_ACTOR, self.name) else f"{said} via {self.name}"
+        return self.name if said in (request_body.DEFAULT_ACTOR, self.name) else f"{said} via {self.name}"
 
 
 ANYBODY = Principal("", _ALL)

@@ -1,8 +1,8 @@
 """The server of the admin listener: uvicorn, which ends its event streams when it stops and knows client certificates.
 
-With TLS and a CA for clients (`gateway.config.world.admin_tls`) the common name of the verified certificate is put into
-the scope as ``client_certificate``; the guard asks what it may do. On a Unix socket the client's address is the user at
-its other end (SO_PEERCRED), which the kernel vouches for.
+With TLS and a CA for clients (`gateway.config.host_checks.admin_tls`) the common name of the verified certificate is
+put into the scope as ``client_certificate``; the guard asks what it may do. On a Unix socket the client's address is
+the user at its other end (SO_PEERCRED), which the kernel vouches for.
 """
 
 from __future__ import annotations

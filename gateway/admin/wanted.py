@@ -12,8 +12,8 @@ from typing import Any
 
 from msgspec import inspect
 
+from gateway.config.errors import show
 from gateway.config.explain import nearest
-from gateway.config.mistakes import show
 from gateway.config.shape import number as as_text
 
 _PATH_PART = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")

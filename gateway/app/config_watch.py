@@ -16,8 +16,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from gateway.config import read
-from gateway.config.mistakes import ConfigError
-from gateway.runtime.filemarks import marks_of
+from gateway.config.errors import ConfigError
+from gateway.runtime.file_marks import marks_of
 
 LOOK_S = 1.0
 

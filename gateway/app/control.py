@@ -22,15 +22,15 @@ from gateway.admin.configuring import Configuring
 from gateway.admin.connections import Connections, connection_metrics, raise_descriptor_limit
 from gateway.admin.credentials import Credentials
 from gateway.admin.server import AdminServer, AdminServerConfig, server_config
+from gateway.app.child_settings import ControlSettings
 from gateway.app.state import JOURNAL
-from gateway.app.told import ControlSettings
 from gateway.config import endpoints_of, guarded, reload, routing_table, stored
 from gateway.config.load import check_text
-from gateway.control.controller import Controller
-from gateway.control.metrics import Scrape
-from gateway.control.scribe import open_journal
-from gateway.control.state_watch import StateWatch
-from gateway.control.table_keeper import TableKeeper
+from gateway.control.decide.controller import Controller
+from gateway.control.journal.state_watch import StateWatch
+from gateway.control.journal.writer import open_journal
+from gateway.control.show.metrics import Scrape
+from gateway.control.workers.table_keeper import TableKeeper
 from gateway.core.errors import GatewayError
 from gateway.hooks.service import serve_hooks
 from gateway.hooks.tallies import Tallies, hook_metrics

@@ -19,9 +19,9 @@ from gateway.app.config_watch import on_kubernetes_volume
 from gateway.app.tree import ProcessTree
 from gateway.config import admin_keys, load, read, stored
 from gateway.config.admin import AdminConfig
-from gateway.config.cautions import warnings
 from gateway.config.grammar import UnixSocket
 from gateway.config.load import check_text
+from gateway.config.warnings import warnings
 from gateway.runtime import listening, orphans
 from gateway.runtime.logs import log_to_stderr
 from gateway.runtime.table_memory import SharedTable, encode

@@ -20,9 +20,9 @@ from typing import Any
 import msgspec
 
 from gateway.app import config_watch
-from gateway.app.told import ControlSettings, worker_settings
+from gateway.app.child_settings import ControlSettings, worker_settings
 from gateway.config import GatewayConfig, Key, load, read
-from gateway.config.mistakes import ConfigError
+from gateway.config.errors import ConfigError
 from gateway.config.stored import sha256_of
 from gateway.config.watching import needs_inspector
 from gateway.inspector.server import InspectorSettings
@@ -263,7 +263,7 @@ class ProcessTree:
     def _worker_child(self, settings: WorkerSettings) -> Child:
         return Child(
             f"worker {settings.index}",
-            "gateway.proxy.server",
+            "gateway.proxy.worker",
             msgspec.json.encode(settings),
             (settings.listen_fd, *self._memory.fds),
             stop_timeout_s=settings.limits.drain_timeout_s + 5.0,

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from gateway.admin.bodies import StoryBody
+from gateway.admin.schemas import StoryBody
 from gateway.cli.client import Client, Refused, one_line
 from gateway.cli.names import rollout_argument
 from gateway.cli.options import print_json, remote
-from gateway.control.journal import Journal
-from gateway.control.story import lines, story
+from gateway.control.journal.store import Journal
+from gateway.control.show.decision_history import lines, story
 from gateway.core.errors import GatewayError
 
 

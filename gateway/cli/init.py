@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from gateway.cli.starter import look, starter
+from gateway.config.errors import ConfigError
 from gateway.config.load import check_text
-from gateway.config.mistakes import ConfigError
 
 
 @click.command()

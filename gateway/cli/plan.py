@@ -17,14 +17,14 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from gateway.admin.bodies import encode
+from gateway.admin.schemas import encode
 from gateway.cli.tables import console
 from gateway.config import build
+from gateway.config.errors import ConfigError
 from gateway.config.load import load_elsewhere
-from gateway.config.mistakes import ConfigError
 from gateway.config.schema import MatchConfig, RouteConfig
 from gateway.core.analysis import budget
-from gateway.core.analysis.planning import (
+from gateway.core.analysis.sizing.planning import (
     R_DETECT,
     R_PROVE,
     Forecast,
@@ -35,7 +35,7 @@ from gateway.core.analysis.planning import (
     StepForecast,
     forecast,
 )
-from gateway.core.analysis.proposals import Proposal, proposals
+from gateway.core.analysis.sizing.proposals import Proposal, proposals
 from gateway.core.analysis.spec import RATE_METRICS
 from gateway.core.analysis.types import AnalysisSpec, Mode
 from gateway.core.errors import InvalidValueError

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from gateway.admin.bodies import PlanWish, RolloutBody, StartWish
 from gateway.admin.decode import decode
+from gateway.admin.schemas import PlanWish, RolloutBody, StartWish
 from gateway.cli import tables
 from gateway.cli.client import Client
 from gateway.cli.client import one_line as shown

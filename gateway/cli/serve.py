@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from gateway.app import start
-from gateway.config.mistakes import ConfigError
+from gateway.config.errors import ConfigError
 
 
 @click.command()

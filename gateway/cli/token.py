@@ -8,8 +8,8 @@ import click
 import msgspec
 
 from gateway.config.admin import Scope, principal_name
-from gateway.config.mistakes import BadValue
-from gateway.config.world import sha256_of
+from gateway.config.errors import BadValue
+from gateway.config.host_checks import sha256_of
 
 _RANDOM_BYTES = 32
 

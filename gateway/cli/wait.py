@@ -6,7 +6,7 @@ import time
 
 import click
 
-from gateway.admin.bodies import RolloutBody
+from gateway.admin.schemas import RolloutBody
 from gateway.cli.client import Client, Refused, one_line
 from gateway.cli.names import rollout_argument
 from gateway.cli.options import print_json, remote

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from gateway.config.build import analysis_spec, endpoints_of, guarded, plan, routing_table
+from gateway.config.errors import ConfigError, Mistake
+from gateway.config.host_checks import Key, admin_keys, admin_tls, admin_token
 from gateway.config.load import load, load_elsewhere, read, reload
-from gateway.config.mistakes import ConfigError, Mistake
 from gateway.config.schema import GatewayConfig, RouteConfig
-from gateway.config.world import Key, admin_keys, admin_tls, admin_token
 
 __all__ = [
     "ConfigError",

@@ -18,8 +18,8 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field, InstanceOf
 
 from gateway.config import grammar
+from gateway.config.errors import BadValue, show
 from gateway.config.grammar import Network
-from gateway.config.mistakes import BadValue, show
 from gateway.config.section import DEFAULT_ADMIN, AdminAddress, EnvironmentName, FilePath, Section
 from gateway.config.shape import Noun
 from gateway.core.traffic.addresses import AllowedBackend

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, Field
 
-from gateway.config.mistakes import BadValue, show
+from gateway.config.errors import BadValue, show
 from gateway.config.predictions import (
     BY_DEFAULT,
     EventHeader,

@@ -11,11 +11,11 @@ from pathlib import Path
 import click
 import msgspec
 
-from gateway.config.cautions import warnings
+from gateway.config.errors import ConfigError
 from gateway.config.load import load
-from gateway.config.mistakes import ConfigError
 from gateway.config.schema import GatewayConfig, RouteConfig
 from gateway.config.shape import number
+from gateway.config.warnings import warnings
 
 
 @click.command()

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from gateway.config.mistakes import BadValue, Flaw, TreePath, show
+from gateway.config.errors import BadValue, Flaw, TreePath, show
 
 NODES_MAX = 50_000
 DEPTH_MAX = 40

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import AfterValidator, Field
 
 from gateway.config import grammar
-from gateway.config.mistakes import Flaw, TreePath, flaws_in
+from gateway.config.errors import Flaw, TreePath, flaws_in
 from gateway.config.pem import take_authorities, take_chain
 from gateway.config.section import YEAR_S, Cidr, FilePath, Seconds, Section
 from gateway.config.shape import Noun

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from gateway.config.mistakes import BadValue, Flaw, TreePath, show
+from gateway.config.errors import BadValue, Flaw, TreePath, show
 from gateway.config.shape import Shape, describe, number, shape_at
 
 _KEY_MARK = "[key]"

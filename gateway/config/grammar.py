@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
-from gateway.config.mistakes import BadValue, show
+from gateway.config.errors import BadValue, show
 from gateway.core.traffic.table import Endpoint
 
 Network = IPv4Network | IPv6Network

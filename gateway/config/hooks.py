@@ -19,7 +19,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from gateway.config import grammar
-from gateway.config.mistakes import BadValue, Flaw, TreePath, flaws_in, show
+from gateway.config.errors import BadValue, Flaw, TreePath, flaws_in, show
 from gateway.config.section import EnvironmentName, FilePath, RouteName, Seconds, Section
 from gateway.config.shape import Noun
 from gateway.core.rollout.types import NOTIFY_KINDS

@@ -13,12 +13,12 @@ from typing import NoReturn
 
 from pydantic import ValidationError
 
-from gateway.config import world
+from gateway.config import host_checks
 from gateway.config.document import Document, Place, YamlSyntaxError, read_document
 from gateway.config.edge import backend_flaws, edge_flaws
+from gateway.config.errors import ConfigError, Flaw, Mistake, one_line, place_of
 from gateway.config.explain import flaws_of
 from gateway.config.hooks import hook_flaws
-from gateway.config.mistakes import ConfigError, Flaw, Mistake, one_line, place_of
 from gateway.config.relations import flaws_between
 from gateway.config.schema import GatewayConfig
 
@@ -74,12 +74,12 @@ def _load(
     except ValidationError as error:
         flaws += [flaw for flaw in flaws_of(error, GatewayConfig) if flaw.path not in document.broken]
     flaws += flaws_between(document.tree)
-    flaws += world.token_flaws(document.tree, environ, base)
+    flaws += host_checks.token_flaws(document.tree, environ, base)
     if config and not flaws and environ is not None:
         flaws += hook_flaws(config.hooks, config.gates, environ)
     if config and for_serving:
-        flaws += world.state_dir_flaws(config.state_dir)
-        flaws += world.tls_flaws(config.admin)
+        flaws += host_checks.state_dir_flaws(config.state_dir)
+        flaws += host_checks.tls_flaws(config.admin)
         flaws += edge_flaws(config)
     if config and tls_of:
         flaws += backend_flaws(config, tls_of)

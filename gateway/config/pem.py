@@ -6,7 +6,7 @@ import ssl
 import stat
 from pathlib import Path
 
-from gateway.config.mistakes import BadValue
+from gateway.config.errors import BadValue
 
 _BYTES_MAX = 4 << 20
 

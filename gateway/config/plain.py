@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from gateway.config.mistakes import TreePath
+from gateway.config.errors import TreePath
 from gateway.config.relations import at
 from gateway.core.traffic.table import Endpoint
 

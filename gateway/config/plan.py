@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from gateway.config.mistakes import BadValue, show
+from gateway.config.errors import BadValue, show
 from gateway.config.section import YEAR_S, Percentage, Seconds, Section, StepPercentage
 from gateway.config.shape import Noun
 from gateway.core.rollout.types import (

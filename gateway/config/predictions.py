@@ -20,7 +20,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from gateway.config.mistakes import BadValue, show
+from gateway.config.errors import BadValue, show
 from gateway.config.section import Count, HeaderName, Seconds, Section
 from gateway.config.shape import Noun
 from gateway.core.analysis.spec import ANSWERS, EventSpec, Mode, Worse

@@ -12,12 +12,12 @@ from typing import Any
 
 from gateway.config import grammar
 from gateway.config.analysis import AnalysisConfig
+from gateway.config.errors import BadValue, Flaw, TreePath, place_of, show
 from gateway.config.explain import nearest
 from gateway.config.grammar import Address, UnixSocket
-from gateway.config.mistakes import BadValue, Flaw, TreePath, place_of, show
 from gateway.config.predictions import PREDICTED, TOLERANCE
 from gateway.config.schema import DEFAULT_ADMIN, DEFAULT_LISTEN
-from gateway.core.analysis.bursts import COARSE
+from gateway.core.analysis.bursts.guard import COARSE
 from gateway.core.analysis.spec import LATENCY_METRICS
 
 

@@ -13,8 +13,8 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, ValidationInfo
 
 from gateway.config import grammar
+from gateway.config.errors import BadValue, show
 from gateway.config.grammar import Address, Network, UnixSocket
-from gateway.config.mistakes import BadValue, show
 from gateway.config.shape import Noun
 from gateway.core.errors import InvalidValueError
 from gateway.core.traffic.table import Endpoint

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from gateway.config.mistakes import TreePath, show
+from gateway.config.errors import TreePath, show
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from gateway.config.errors import ConfigError
 from gateway.config.files import sync_folder, write_whole
-from gateway.config.mistakes import ConfigError
 
 NAME = "config.json"
 LAST_GOOD = "config.last-good.json"

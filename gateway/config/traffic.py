@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
 from gateway.config import grammar
-from gateway.config.mistakes import BadValue, show
+from gateway.config.errors import BadValue, show
 from gateway.config.section import HeaderName, Section, Share
 from gateway.config.shape import Noun
 from gateway.core.traffic.table import Backend, Timeouts

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 from gateway.config.schema import GatewayConfig
-from gateway.control.story import Decision
-from gateway.control.views import (
+from gateway.control.show.decision_history import Decision
+from gateway.control.show.views import (
     AlarmView,
     BackendView,
     ControlEvent,

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 import httpx
 import msgspec
 
-from gateway.admin.bodies import RolloutBody
-from gateway.control.views import ControlEvent
+from gateway.admin.schemas import RolloutBody
+from gateway.control.show.views import ControlEvent
 from gateway.demo.processes import DemoError
 
 ROLLOUT_KINDS = frozenset({"started", "advanced", "paused", "resumed", "promoted", "rolled_back", "analysis"})

@@ -15,9 +15,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from gateway.admin.bodies import AnalysisBody, FindingBody, RolloutBody
+from gateway.admin.schemas import AnalysisBody, FindingBody, RolloutBody
 from gateway.config.predictions import PREDICTED
-from gateway.core.analysis.report import times
+from gateway.core.analysis.show.report import times
 from gateway.core.analysis.types import Verdict
 from gateway.demo.replay import Report, VariantReport
 from gateway.demo.story import Story, Told, needed

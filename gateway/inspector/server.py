@@ -22,7 +22,7 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.inspector.desk import Desk
+from gateway.inspector.aggregator import Desk
 from gateway.runtime import samples
 from gateway.runtime.child import beat, orphaned
 from gateway.runtime.logs import log_to_stderr

@@ -51,7 +51,7 @@ def replay(
     [,weight_percent,latency_ms and other classes of outcomes such as not_found], one row of stable and one of canary
     for each interval.
     """
-    from gateway.config.mistakes import one_line
+    from gateway.config.errors import one_line
     from gateway.core.errors import GatewayError
     from gateway.replay import beside as rules
     from gateway.replay import report

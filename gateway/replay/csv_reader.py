@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from gateway.config.mistakes import show
+from gateway.config.errors import show
 from gateway.core.errors import InvalidValueError
 from gateway.core.stats.counts import Counts
 from gateway.core.stats.histogram import bucket_of

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from gateway.config.mistakes import show
+from gateway.config.errors import show
 
 LINE_BYTES_MAX = 1 << 20
 GZIP = b"\x1f\x8b"

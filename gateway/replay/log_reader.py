@@ -29,7 +29,7 @@ from typing import NoReturn
 
 import msgspec
 
-from gateway.config.mistakes import show
+from gateway.config.errors import show
 from gateway.core.errors import InvalidValueError
 from gateway.core.stats.counts import Counts
 from gateway.core.stats.histogram import bucket_of

@@ -23,7 +23,7 @@ import msgspec
 from gateway.core.analysis import AnalysisSpec, AnalysisState, Evidence, Mode, Verdict, bake, budget, look
 from gateway.core.analysis.spec import LATENCY_METRICS, RATE_METRICS
 from gateway.core.rollout import Analysed, Notify, Phase, Plan, Rollout, Started, step
-from gateway.core.rollout.ladder import waiting_for
+from gateway.core.rollout.steps import waiting_for
 from gateway.core.stats.counts import Counts, EpochCounts, merge
 from gateway.core.types import WEIGHT_BP_MAX, percent_from_weight_bp
 from gateway.replay.interval import Decision, Interval, Kind

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from gateway.config.mistakes import one_line
+from gateway.config.errors import one_line
 from gateway.core.errors import GatewayError
 from gateway.replay.interval import Interval
 from gateway.replay.lines import beginning, is_unknown_archive

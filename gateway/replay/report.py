@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from gateway.config.mistakes import one_line
-from gateway.core.analysis.bursts import COARSE
-from gateway.core.analysis.silence import some
+from gateway.config.errors import one_line
+from gateway.core.analysis.bursts.guard import COARSE
+from gateway.core.analysis.metrics.silence import some
 from gateway.core.types import percent_from_weight_bp
 from gateway.replay.interval import Decision
 from gateway.replay.run import Outcome, Replay

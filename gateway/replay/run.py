@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from gateway.core.analysis.bursts import COARSE
+from gateway.core.analysis.bursts.guard import COARSE
 from gateway.replay import policy as own
 from gateway.replay.beside import RULES
 from gateway.replay.interval import Decision, Meter

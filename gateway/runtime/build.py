@@ -12,7 +12,7 @@ COMPILED, INTERPRETED = "compiled", "interpreted"
 @cache
 def data_plane() -> str:
     """``compiled`` or ``interpreted``: what a worker of this installation runs. Imports none of it."""
-    spec = find_spec("gateway.proxy.exchange")
+    spec = find_spec("gateway.proxy.exchange.exchange")
     origin = spec.origin if spec is not None else None
     return INTERPRETED if origin is None or Path(origin).suffix == ".py" else COMPILED
 

@@ -26,6 +26,7 @@ _GRACE_S = 2.0
 _LOOK_S = 0.02
 _LISTENS_TCP = "0A"
 _LISTENS_UNIX = 0x10000
+_ENDED = frozenset("ZXx")
 
 
 def clear(directory: Path) -> None:
@@ -65,13 +66,23 @@ def _parent(place: Path) -> int:
 
 
 def _listens(pid: int) -> bool:
-    """Whether a process holds a listening socket."""
-    sockets = _listening_sockets()
+    """Whether a process holds a listening socket, or may hold one still.
+
+    One that ends shows no descriptors a moment before they are closed: only when none of its threads lives are they.
+    """
+    sockets, shown = _listening_sockets(), False
     with contextlib.suppress(OSError):
         for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            shown = True
             with contextlib.suppress(OSError):
                 if str(descriptor.readlink()) in sockets:
                     return True
+    return not shown and any(_lives(thread) for thread in Path(f"/proc/{pid}/task").glob("[0-9]*"))
+
+
+def _lives(thread: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return (thread / "stat").read_text().rpartition(")")[2].split()[0] not in _ENDED
     return False
 
 

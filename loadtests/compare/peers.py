@@ -91,7 +91,7 @@ def _gateway(name: str, home: Callable[[Place], Path], *, workers: int = 1, work
             *("serve", str(place.directory / "gateway.yaml")),
         ],
         "gateway.yaml",
-        counted="gateway.proxy.server",
+        counted="gateway.proxy.worker",
         ready=b"x-gateway-variant: canary",
         workers=workers,
         workloads=workloads,

@@ -56,7 +56,7 @@ def counted(requests: int) -> dict[str, float]:
         with peers.backend("nginx", directory, client_core) as upstream:
             command = ["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={directory}/out"]
             with subprocess.Popen(
-                [*command, sys.executable, "-m", "gateway.proxy.server"],
+                [*command, sys.executable, "-m", "gateway.proxy.worker"],
                 cwd=site,
                 stdin=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

@@ -21,7 +21,7 @@ from loadtests.faults.models import Endpoint
 QUIET_S = 60.0
 LOG = "access.log"
 _READY = re.compile(r"serving on http://([\d.]+):(\d+), admin on (\S+), ")
-_MODULES = {"worker": b"gateway.proxy.server", "control": b"gateway.app.control"}
+_MODULES = {"worker": b"gateway.proxy.worker", "control": b"gateway.app.control"}
 _LOOK_S = 0.5
 # asyncio itself says so, with a traceback, of a process whose descriptors were taken away under it.
 _OUT_OF_DESCRIPTORS = re.compile(r"socket\.accept\(\) out of system resource\n.*\nTraceback.*")

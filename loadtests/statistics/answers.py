@@ -11,10 +11,11 @@ bursts            each version by itself, for 300 ms every 20 s, answers with no
 switching kinds   what counts by stable's past (usual.py): no end marks anywhere, a share that crosses 90 % or 1 %, or
                   stays there; each answer is judged, then learnt, in the order in which they come
 bouts             400 requests within the first 200 ms of each second, more than are read, and error bodies towards the
-                  end of each bout; with the budgets of proxy/tap.py, and with a budget for each version as a contrast
+                  end of each bout; with the budgets of proxy/response_sampler.py, and with a budget for each version as
+                  a contrast
 
-The arithmetic is that of metrics.py (`Tests`), bursts.py (`Guard`), usual.py (`Switch`) and tap.py (`Budgets`), over
-arrays, one row of an array per rollout; tests/statistics proves that they agree with the engine's.
+The arithmetic is that of metrics.py (`Tests`), bursts.py (`Guard`), usual.py (`Switch`) and response_sampler.py
+(`Budgets`), over arrays, one row of an array per rollout; tests/statistics proves that they agree with the engine's.
 """
 
 from __future__ import annotations
@@ -31,11 +32,12 @@ import numpy.typing as npt
 
 from gateway.config import build
 from gateway.config.schema import MatchConfig, RouteConfig
-from gateway.core.analysis import budget, rates
+from gateway.core.analysis import budget
+from gateway.core.analysis.metrics import rates
 from gateway.core.predictions.failures import ERROR, INVALID, MODEL_ERRORS, UNFINISHED
 from gateway.core.predictions.form import PAST_MAX, RARE, WARM_UP
 from gateway.core.predictions.usual import USUAL
-from gateway.proxy import tap
+from gateway.proxy.counting import response_sampler
 from loadtests.statistics import bursts
 from loadtests.statistics.lines import beyond, options, upper_bound, write
 from loadtests.statistics.metrics import ALPHAS, Schedule, Tests
@@ -136,15 +138,15 @@ class Switch:
 
 
 class Budgets:
-    """`tap.Sampler` over arrays: ``common`` is how it is, False a budget for each version alone."""
+    """`response_sampler.Sampler` over arrays: ``common`` is how it is, False a budget for each version alone."""
 
     def __init__(self, runs: int, rate: float, weight: float, *, common: bool = True) -> None:
         self._common = common
         self._rate = 2.0 * rate if common else rate
-        self._full = max(1.0, self._rate * tap.SAVED_S)
+        self._full = max(1.0, self._rate * response_sampler.SAVED_S)
         self._tokens = np.full((runs, 1 if common else 2), self._full)
         self._short = np.zeros(runs, dtype=bool)
-        ratio = tap.RATIO
+        ratio = response_sampler.RATIO
         self._keep = np.array([min(1.0, ratio * weight / (1.0 - weight)), min(1.0, ratio * (1.0 - weight) / weight)])
 
     def refill(self, seconds: float) -> None:

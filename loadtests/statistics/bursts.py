@@ -1,13 +1,13 @@
 """Failures that come in bursts: false alarms of healthy canaries, and how soon broken ones are convicted.
 
-    python -m loadtests.statistics.bursts [--runs 2000] [--seed 1] [--out bursts.jsonl]
+    python -m loadtests.statistics.bursts [--runs 2000] [--seed 1] [--out guard.jsonl]
 
 Each arm, by itself, pauses for 300 ms now and then, and everything that it should have answered meanwhile fails; or one
 of its two endpoints restarts, and whatever was open there fails at once. The weight decides how many requests a burst
 meets, not how often one comes. `errors` among the four default metrics (its share of alpha), default settings, a look
 each 100 ms (the default), convicted at ANY look of five minutes. Beside it what the requests alone would have decided.
 
-The engine's arithmetic (rates.py as in detection.py, and bursts.py) is repeated over arrays, one row of an array per
+The engine's arithmetic (rates.py as in detection.py, and guard.py) is repeated over arrays, one row of an array per
 rollout; tests/statistics proves that both agree.
 """
 
@@ -22,8 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import betaln
 
-from gateway.core.analysis import bursts, misfortunes
-from gateway.core.analysis.bursts import Tolerance
+from gateway.core.analysis.bursts import evidence_cap, guard
+from gateway.core.analysis.bursts.guard import Tolerance
 from loadtests.statistics import detection
 from loadtests.statistics.detection import Floats
 from loadtests.statistics.lines import beyond, options, upper_bound, write
@@ -40,13 +40,13 @@ OPEN_S = 0.05
 TRAFFIC = (20.0, 200.0, 2000.0)
 WEIGHTS = (0.01, 0.05, 0.2, 0.5)
 ALPHAS = (0.05, 0.01)
-LOG_DEAD = np.log(np.array(bursts.DEAD_PRIORS))
+LOG_DEAD = np.log(np.array(guard.DEAD_PRIORS))
 
 Schedule = Callable[[int], Floats]
 
 
 class Arms:
-    """`bursts.Arm` over arrays, one for each arm."""
+    """`guard.Arm` over arrays, one for each arm."""
 
     def __init__(self, runs: int) -> None:
         names = ("events", "trials", "before_events", "before_trials", "all_events", "all_trials")
@@ -68,7 +68,7 @@ class Arms:
     def pairs(self) -> tuple[Floats, Floats]:
         """Excess and expected pairs, with those of the open cell."""
         x, n = self.events, self.trials
-        quiet = np.where(self.quiet > 0, self.quiet, bursts.QUIET_CELLS * n)
+        quiet = np.where(self.quiet > 0, self.quiet, guard.QUIET_CELLS * n)
         overall = (self.all_events - self.before_events) / np.maximum(self.all_trials - self.before_trials + quiet, 1.0)
         rate = np.maximum(self.recent_events / np.maximum(self.recent_trials, 1.0), overall)
         expected = x * rate * (n - 1.0 + 2.0 * self.before_trials)
@@ -78,15 +78,15 @@ class Arms:
     def clumping(self) -> Floats:
         """phi of every run."""
         excess, expected = self.pairs()
-        more = np.maximum(excess - bursts.CHANCE * np.sqrt(2.0 * expected), 0.0)
-        more /= self.all_events + self.events + bursts.PRIOR_EVENTS
-        return np.asarray(1.0 + more * more / (more + bursts.LITTLE))
+        more = np.maximum(excess - guard.CHANCE * np.sqrt(2.0 * expected), 0.0)
+        more /= self.all_events + self.events + guard.PRIOR_EVENTS
+        return np.asarray(1.0 + more * more / (more + guard.LITTLE))
 
     def close(self) -> None:
         """Close the open cell of every run."""
         self.excess, self.expected = self.pairs()
-        kept = 1.0 - 1.0 / bursts.RECENT_CELLS
-        quiet = np.where(self.quiet > 0, self.quiet, bursts.QUIET_CELLS * self.trials)
+        kept = 1.0 - 1.0 / guard.RECENT_CELLS
+        quiet = np.where(self.quiet > 0, self.quiet, guard.QUIET_CELLS * self.trials)
         recent = np.where(self.quiet > 0, self.recent_trials, quiet)
         self.recent_events = kept * self.recent_events + self.events
         self.recent_trials = kept * recent + self.trials
@@ -97,16 +97,16 @@ class Arms:
 
 
 class Guard:
-    """`bursts.take` and `bursts.guarded` over arrays, a cell closing at every ``cell_ticks``-th look."""
+    """`guard.take` and `guard.guarded` over arrays, a cell closing at every ``cell_ticks``-th look."""
 
-    def __init__(self, runs: int, cell_ticks: int = CELL_TICKS, tolerance: Tolerance = bursts.NONE) -> None:
+    def __init__(self, runs: int, cell_ticks: int = CELL_TICKS, tolerance: Tolerance = guard.NONE) -> None:
         self.arms = (Arms(runs), Arms(runs))
         self.tolerance = tolerance
-        self.odds = np.full(runs, tolerance.odds(bursts.PRIOR_EVENTS / bursts.PRIOR_TRIALS))
-        self.dead = np.tile(LOG_DEAD + math.log1p(-bursts.DEAD_HELD_BACK), (runs, 1))
+        self.odds = np.full(runs, tolerance.odds(guard.PRIOR_EVENTS / guard.PRIOR_TRIALS))
+        self.dead = np.tile(LOG_DEAD + math.log1p(-guard.DEAD_HELD_BACK), (runs, 1))
         self.bets = np.zeros(runs)
         self.single, self.several, self.last = np.zeros(runs), np.zeros(runs), np.zeros(runs)
-        self.log_null, self.before = (np.zeros((runs, len(misfortunes.SHARES))) for _ in range(2))
+        self.log_null, self.before = (np.zeros((runs, len(evidence_cap.SHARES))) for _ in range(2))
         self.crowd = np.zeros(runs)
         self.ticks = 0
         self.cell_ticks = cell_ticks
@@ -124,12 +124,12 @@ class Guard:
             self.crowd = self._crowd()
             for arm in self.arms:
                 arm.close()
-            always = np.maximum(self._always(), bursts.MULTIPLE_OF)
+            always = np.maximum(self._always(), guard.MULTIPLE_OF)
             self.odds = self._edge(always) / always
 
     def _always(self) -> Floats:
         stable = self.arms[0]
-        return (stable.all_events + bursts.PRIOR_EVENTS) / (stable.all_trials + bursts.PRIOR_TRIALS)
+        return (stable.all_events + guard.PRIOR_EVENTS) / (stable.all_trials + guard.PRIOR_TRIALS)
 
     def _edge(self, rate: Floats) -> Floats:
         return np.maximum(self.tolerance.ratio * rate, rate + self.tolerance.delta)
@@ -137,16 +137,16 @@ class Guard:
     def _bet(self) -> None:
         stable, canary = self.arms
         both = (stable.trials > 0) & (canary.trials > 0)
-        lost = bursts.BURST_SHARE + 3.0 * self._always()
+        lost = guard.BURST_SHARE + 3.0 * self._always()
         share_s = stable.events / np.maximum(stable.trials, 1.0)
         share_c = canary.events / np.maximum(canary.trials, 1.0)
-        before, after = (bursts.DEAD_HELD_BACK / np.log2(b + 2.0) for b in (self.bets, self.bets + 1.0))
-        for index, guess in enumerate(bursts.DEAD_SHARES):
-            null_s = np.minimum(0.5 * (bursts.SOUND + guess), lost)
+        before, after = (guard.DEAD_HELD_BACK / np.log2(b + 2.0) for b in (self.bets, self.bets + 1.0))
+        for index, guess in enumerate(guard.DEAD_SHARES):
+            null_s = np.minimum(0.5 * (guard.SOUND + guess), lost)
             null_c = np.minimum(self._edge(null_s), guess)
-            steep = (guess - null_c) / (null_c * (1.0 - null_c)), (null_s - bursts.SOUND) / (null_s * (1.0 - null_s))
-            gain = _toss(share_c, guess, null_c) + _toss(share_s, bursts.SOUND, null_s)
-            gain = np.where(steep[0] >= bursts.STEEP * steep[1], gain, 0.0)
+            steep = (guess - null_c) / (null_c * (1.0 - null_c)), (null_s - guard.SOUND) / (null_s * (1.0 - null_s))
+            gain = _toss(share_c, guess, null_c) + _toss(share_s, guard.SOUND, null_s)
+            gain = np.where(steep[0] >= guard.STEEP * steep[1], gain, 0.0)
             grown = np.logaddexp(self.dead[:, index], np.log(before - after) + LOG_DEAD[index]) + gain
             self.dead[:, index] = np.where(both, grown, self.dead[:, index])
         self.bets += both
@@ -154,26 +154,26 @@ class Guard:
     def _told(self) -> tuple[Floats, Floats, Floats, Floats, Floats]:
         """Misfortunes with those of the open cell: single, several, log_null, last, before."""
         events, met, weight = self.arms[1].events, self._met(), self._weight()
-        sparse = met < misfortunes.SPARSE
+        sparse = met < evidence_cap.SPARSE
         some = (events > 0) & ~sparse
         begins, grows = some & (self.last == 0), some & (self.last == 1)
         one, more = self._log_chances(met, weight)
         alone, together = begins & (events == 1), begins & (events > 1)
         log_null = self.log_null + np.where(alone[:, None], one, 0.0) + np.where(together[:, None], more, 0.0)
         log_null = np.where(grows[:, None], self.before + more, log_null)
-        nats = np.where(sparse, events, 0.0) * (misfortunes.LUCK - np.log(weight))
+        nats = np.where(sparse, events, 0.0) * (evidence_cap.LUCK - np.log(weight))
         last, before = np.where(begins, events, 0.0), np.where(alone[:, None], self.log_null, 0.0)
         several = self.several + together + grows
         return self.single + alone - grows, several, log_null - nats[:, None], last, before
 
     def _log_chances(self, met: Floats, weight: Floats) -> tuple[Floats, Floats]:
         """[runs, shares]: of a single failure, of several."""
-        shares, odds = np.array(misfortunes.SHARES), self.odds[:, None]
+        shares, odds = np.array(evidence_cap.SHARES), self.odds[:, None]
         mean = np.outer(met * weight, shares)
         one = mean * np.exp(-mean)
         more = 1.0 - np.exp(-mean) - one
         seen = odds * (one + more) + 1.0 - np.exp(-np.outer(met * (1.0 - weight), shares))
-        least = misfortunes.CHANCE_MIN
+        least = evidence_cap.CHANCE_MIN
         seen = np.log(np.maximum(seen, least))
         chances = np.log(np.maximum(odds * one, least)) - seen, np.log(np.maximum(odds * more, least)) - seen
         return np.asarray(chances[0]), np.asarray(chances[1])
@@ -181,9 +181,9 @@ class Guard:
     def _worth(self) -> Floats:
         """The most that the misfortunes are worth."""
         single, several, log_null, *_ = self._told()
-        a, b = 0.5, np.maximum(0.5 * np.minimum(self._met() * self._weight(), 1.0), misfortunes.PRIOR_MIN)
+        a, b = 0.5, np.maximum(0.5 * np.minimum(self._met() * self._weight(), 1.0), evidence_cap.PRIOR_MIN)
         bet = betaln(single + a, several + b) - betaln(a, b)
-        bet += betaln(single + several + a + b, misfortunes.STABLES) - betaln(a + b, misfortunes.STABLES)
+        bet += betaln(single + several + a + b, evidence_cap.STABLES) - betaln(a + b, evidence_cap.STABLES)
         return np.asarray(np.maximum(bet - log_null.max(axis=1), 0.0))
 
     def _crowd(self) -> Floats:
@@ -207,7 +207,7 @@ class Guard:
         single = -np.log(weight * self.odds / (1.0 - weight + weight * self.odds))
         left = log_e / (1.0 + (phi - 1.0) * (1.0 + single / np.log1p(1.0 / self.odds)))
         left = np.minimum(left, self._worth())
-        rest = np.log(bursts.DEAD_HELD_BACK / np.log2(self.bets + 2.0))
+        rest = np.log(guard.DEAD_HELD_BACK / np.log2(self.bets + 2.0))
         dead = np.logaddexp(np.logaddexp.reduce(self.dead, axis=1), rest) - math.log(2.0)
         return np.where(log_e <= 0.0, log_e, np.minimum(log_e, np.maximum(left, dead)))
 
@@ -215,7 +215,7 @@ class Guard:
         """What counts of log E_ok."""
         weight, (phi_s, phi_c) = self._weight(), (arm.clumping() for arm in self.arms)
         clumps = np.maximum((1.0 - weight) * (phi_c - 1.0), weight * (phi_s - 1.0))
-        return np.where(log_e <= 0.0, log_e, log_e / (1.0 + 2.0 * bursts.WIDER * clumps))
+        return np.where(log_e <= 0.0, log_e, log_e / (1.0 + 2.0 * guard.WIDER * clumps))
 
 
 def _toss(share: Floats, guess: float, null: Floats) -> Floats:

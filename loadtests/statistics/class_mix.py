@@ -16,8 +16,9 @@ import statistics
 import sys
 
 from gateway.config.predictions import BY_DEFAULT
-from gateway.core.analysis import AnalysisSpec, EventSpec, budget, rates
-from gateway.core.analysis.intake import Arrival
+from gateway.core.analysis import AnalysisSpec, EventSpec, budget
+from gateway.core.analysis.evidence.intake import Arrival
+from gateway.core.analysis.metrics import rates
 from gateway.core.stats import Counts
 
 WEIGHTS = (0.01, 0.05, 0.25, 0.5)

@@ -24,9 +24,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gateway.core.analysis import AnalysisSpec, budget, rates, wealth
-from gateway.core.analysis.eprocess import NOT_WORSE, RATE_MIN, Rates
-from gateway.core.analysis.limit import requests_at_limit
+from gateway.core.analysis import AnalysisSpec, budget
+from gateway.core.analysis.betting import wealth
+from gateway.core.analysis.betting.eprocess import NOT_WORSE, RATE_MIN, Rates
+from gateway.core.analysis.metrics import rates
+from gateway.core.analysis.sizing.limit import requests_at_limit
 from loadtests.statistics.lines import beyond, options, upper_bound, write
 
 Floats = npt.NDArray[np.float64]

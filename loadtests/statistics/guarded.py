@@ -22,9 +22,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gateway.core.analysis import misfortunes
-from gateway.core.analysis.eprocess import NOT_WORSE, Rates
-from gateway.core.analysis.limit import requests_at_limit
+from gateway.core.analysis.betting.eprocess import NOT_WORSE, Rates
+from gateway.core.analysis.bursts import evidence_cap
+from gateway.core.analysis.sizing.limit import requests_at_limit
 from loadtests.statistics import detection
 from loadtests.statistics.bursts import PAUSE_S, Guard
 from loadtests.statistics.detection import Floats
@@ -89,8 +89,8 @@ class Coarse(Guard):
         # Single failures, far apart: each is a misfortune of its own.
         met, weight = sum(per_cell), self._weight()
         self.crowd = met * (self.arms[0].all_trials + self.arms[1].all_trials)
-        if met < misfortunes.SPARSE:
-            one = (np.log(weight) - misfortunes.LUCK)[:, None]
+        if met < evidence_cap.SPARSE:
+            one = (np.log(weight) - evidence_cap.LUCK)[:, None]
         else:
             one, _ = self._log_chances(np.full(counts.shape[0], met), weight)
             self.single = self.single + counts[:, 2]

@@ -17,8 +17,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from gateway.core.analysis import LatencySpec, slices
-from gateway.core.analysis.intake import Arrival
+from gateway.core.analysis import LatencySpec
+from gateway.core.analysis.evidence.intake import Arrival
+from gateway.core.analysis.metrics import time_slices
 from gateway.core.stats import Counts, bucket_of
 
 WORLDS = ("fixed", "exponential", "by request")
@@ -34,11 +35,11 @@ def equal(metric: str, world: str, runs: int, rng: np.random.Generator) -> Float
     """The highest log E of ``latency`` or ``gap`` in each rollout."""
     highest = np.zeros(runs)
     for run in range(runs):
-        state = slices.fresh(SHARP)
+        state = time_slices.fresh(SHARP)
         arms = [_arm(metric, world, REQUESTS_PER_S * share, rng) for share in (1.0 - WEIGHT, WEIGHT)]
         for second, (stable, canary) in enumerate(zip(*arms, strict=True)):
-            state = slices.take(state, SHARP, [Arrival(1, stable, canary)], [1], float(second), metric)
-            highest[run] = max(highest[run], slices.log_e_bad(state))
+            state = time_slices.take(state, SHARP, [Arrival(1, stable, canary)], [1], float(second), metric)
+            highest[run] = max(highest[run], time_slices.log_e_bad(state))
     return highest
 
 

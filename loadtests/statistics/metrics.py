@@ -31,11 +31,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gateway.core.analysis import LatencySpec, guardrails, rates, slices, split, votes, wealth
-from gateway.core.analysis.eprocess import RATE_MIN
-from gateway.core.analysis.intake import Arrival
+from gateway.core.analysis import LatencySpec
+from gateway.core.analysis.betting import wealth
+from gateway.core.analysis.betting.eprocess import RATE_MIN
+from gateway.core.analysis.evidence.intake import Arrival
 from gateway.core.analysis.judge import TICK_S
-from gateway.core.analysis.rates import Prior
+from gateway.core.analysis.metrics import event_slices, guardrails, rates, sample_ratio, time_slices
+from gateway.core.analysis.metrics.rates import Prior
 from gateway.core.stats import Counts, bucket_of
 from loadtests.statistics import bursts, detection, impatience
 from loadtests.statistics.detection import LOG_RATIOS, grown
@@ -194,7 +196,7 @@ def paused(rng: np.random.Generator, rate: float, requests: Floats, share: float
 
 def voted(weight: float, runs: int, rng: np.random.Generator, slices_n: int = SLICES) -> Floats:
     """The highest log E of labelled events with the slice as unit, 200 requests per second, under pauses."""
-    bad, everyone, highest = Wealths(runs, votes.BAD_PRIORS, wealth.HELD_BACK), np.arange(runs), np.zeros(runs)
+    bad, everyone, highest = Wealths(runs, event_slices.BAD_PRIORS, wealth.HELD_BACK), np.arange(runs), np.zeros(runs)
     for _ in range(slices_n):
         trials = [np.maximum(rng.poisson(200.0 * share, runs), 1).astype(float) for share in (1.0 - weight, weight)]
         stable, canary = (paused(rng, 0.02, n) / n for n in trials)
@@ -203,8 +205,8 @@ def voted(weight: float, runs: int, rng: np.random.Generator, slices_n: int = SL
 
 
 def vote_gains(stable: Floats, canary: Floats) -> Floats:
-    """`votes.bad_gains` without tolerances, over arrays."""
-    return np.asarray(np.log1p(np.array(votes.LAMBDAS)[:, None] * (canary - stable)))
+    """`event_slices.bad_gains` without tolerances, over arrays."""
+    return np.asarray(np.log1p(np.array(event_slices.LAMBDAS)[:, None] * (canary - stable)))
 
 
 # Latencies in 20 shares of buckets; a pause moves everything that it meets beyond them.
@@ -223,12 +225,12 @@ def latency(weight: float, runs: int, rng: np.random.Generator, horizon: int = 0
             _latencies(rng, np.maximum(rng.poisson(100.0 * share, LATENCY_SLICES), 1))
             for share in (1.0 - weight, weight)
         ]
-        state = slices.fresh(SHARP)
+        state = time_slices.fresh(SHARP)
         if horizon:
-            state = slices.baked(state, horizon)
+            state = time_slices.baked(state, horizon)
         for second, arms in enumerate(zip(*counts, strict=True)):
-            state = slices.take(state, SHARP, [Arrival(1, *arms)], [1], float(second))
-            highest[run] = max(highest[run], slices.log_e_bad(state))
+            state = time_slices.take(state, SHARP, [Arrival(1, *arms)], [1], float(second))
+            highest[run] = max(highest[run], time_slices.log_e_bad(state))
     return highest
 
 
@@ -289,7 +291,7 @@ def guard_slice_gains(limit: float, share: Floats) -> Floats:
 
 def routed(runs: int, rng: np.random.Generator) -> Floats:
     """The highest log E of the check of the split."""
-    bad, everyone, highest = Wealths(runs, split.PRIORS, wealth.HELD_BACK), np.arange(runs), np.zeros(runs)
+    bad, everyone, highest = Wealths(runs, sample_ratio.PRIORS, wealth.HELD_BACK), np.arange(runs), np.zeros(runs)
     for look in range(LOOKS):
         weight = _ramp(look / LOOKS)
         canary = rng.binomial(LOOK_REQUESTS, weight, runs)
@@ -299,8 +301,8 @@ def routed(runs: int, rng: np.random.Generator) -> Floats:
 
 
 def split_gains(weight: float, stable: npt.NDArray[np.int64], canary: npt.NDArray[np.int64]) -> Floats:
-    """`split.gains` over arrays."""
-    one_s, one_c = np.array(split.gains(weight, 1, 0)), np.array(split.gains(weight, 0, 1))
+    """`sample_ratio.gains` over arrays."""
+    one_s, one_c = np.array(sample_ratio.gains(weight, 1, 0)), np.array(sample_ratio.gains(weight, 0, 1))
     return np.asarray(stable * one_s[:, None] + canary * one_c[:, None])
 
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from gateway.core.analysis import rates
+from gateway.core.analysis.metrics import rates
 from gateway.core.stats.outcomes import CLASSES
 from loadtests.statistics.lines import beyond, options, upper_bound, write
 from loadtests.statistics.metrics import ALPHAS, Alarms, Schedule, Tests

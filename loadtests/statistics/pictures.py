@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gateway.core.analysis.eprocess import NOT_WORSE, Rates
-from gateway.core.analysis.limit import requests_at_limit
+from gateway.core.analysis.betting.eprocess import NOT_WORSE, Rates
+from gateway.core.analysis.sizing.limit import requests_at_limit
 
 BASE = 0.01
 ALPHA = 0.01

@@ -27,9 +27,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gateway.core.analysis import RateSpec, rates, wealth
-from gateway.core.analysis.eprocess import RATE_MIN, Batch, Rates, worse_by_margin
-from gateway.core.analysis.limit import requests_at_limit
+from gateway.core.analysis import RateSpec
+from gateway.core.analysis.betting import wealth
+from gateway.core.analysis.betting.eprocess import RATE_MIN, Batch, Rates, worse_by_margin
+from gateway.core.analysis.metrics import rates
+from gateway.core.analysis.sizing.limit import requests_at_limit
 from gateway.core.rollout import Step
 from loadtests.statistics import bursts, detection
 from loadtests.statistics.detection import Floats

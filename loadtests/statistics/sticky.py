@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import gammaln, logsumexp
 
-from gateway.core.analysis import rates
+from gateway.core.analysis.metrics import rates
 from loadtests.statistics.detection import LOG_RATIOS
 from loadtests.statistics.lines import beyond, options, upper_bound, write
 from loadtests.statistics.metrics import Floats, Tests, Which

@@ -24,8 +24,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gateway.core.analysis.bursts import Tolerance
-from gateway.core.analysis.eprocess import RATE_MIN
+from gateway.core.analysis.betting.eprocess import RATE_MIN
+from gateway.core.analysis.bursts.guard import Tolerance
 from loadtests.statistics import bursts, detection
 from loadtests.statistics.bursts import BASE_RATE, PAUSE_S, PAUSES_EVERY_S, Guard, Schedule
 from loadtests.statistics.detection import LOG_RATIOS, Floats

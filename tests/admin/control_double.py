@@ -30,14 +30,14 @@ from gateway.admin.connections import Connections
 from gateway.admin.server import AdminServer, server_config
 from gateway.config import GatewayConfig, Key, load
 from gateway.config.admin import ClientConfig, Scope
+from gateway.config.host_checks import sha256_of
 from gateway.config.stored import effective
-from gateway.config.world import sha256_of
 from gateway.control.api import TrafficTotals
-from gateway.control.events import EventLog
-from gateway.control.journal_rows import JournalEntry
-from gateway.control.records import Record
-from gateway.control.story import Decision, story
-from gateway.control.views import (
+from gateway.control.decide.records import Record
+from gateway.control.journal.rows import JournalEntry
+from gateway.control.show.decision_history import Decision, story
+from gateway.control.show.events import EventLog
+from gateway.control.show.views import (
     AlarmView,
     BackendView,
     ControlEvent,
@@ -51,19 +51,19 @@ from gateway.control.views import (
 from gateway.core.analysis.types import Analysis, Finding, Verdict
 from gateway.core.errors import ConflictError, JournalError, NotFoundError
 from gateway.core.rollout import (
-    AbortWished,
-    ApproveWished,
+    AbortRequested,
+    ApproveRequested,
     Event,
     Notify,
-    PauseWished,
+    PauseRequested,
     Phase,
     Plan,
-    PromoteWished,
-    ResumeWished,
+    PromoteRequested,
+    ResumeRequested,
     Rollout,
     Started,
     Step,
-    WeightWished,
+    WeightRequested,
     step,
 )
 from gateway.core.traffic.table import RoutingTable
@@ -182,7 +182,7 @@ class ControlDouble:
         self._journal()
         latest = self._latest(route)
         if latest and not latest.phase.terminal:
-            self._apply(latest, WeightWished(next(self._at_s), by, weight_bp))
+            self._apply(latest, WeightRequested(next(self._at_s), by, weight_bp))
         self._weights_bp[route] = weight_bp
         self._epoch += 1
         self.log.publish("weight", {"canary_percent": weight_bp / 100, "epoch": self._epoch, "by": by}, route=route)
@@ -201,19 +201,19 @@ class ControlDouble:
         return self._apply(self._latest(route) or Rollout(), event)
 
     async def pause(self, rollout_id: str, by: str, reason: str = "") -> RolloutView:
-        return self._wish(rollout_id, PauseWished(next(self._at_s), by, reason))
+        return self._wish(rollout_id, PauseRequested(next(self._at_s), by, reason))
 
     async def resume(self, rollout_id: str, by: str, reason: str = "") -> RolloutView:
-        return self._wish(rollout_id, ResumeWished(next(self._at_s), by, 0, reason))
+        return self._wish(rollout_id, ResumeRequested(next(self._at_s), by, 0, reason))
 
     async def approve(self, rollout_id: str, by: str, reason: str = "") -> RolloutView:
-        return self._wish(rollout_id, ApproveWished(next(self._at_s), by, reason))
+        return self._wish(rollout_id, ApproveRequested(next(self._at_s), by, reason))
 
     async def promote(self, rollout_id: str, by: str, reason: str = "", *, next_step: bool = False) -> RolloutView:
-        return self._wish(rollout_id, PromoteWished(next(self._at_s), by, reason, next_step))
+        return self._wish(rollout_id, PromoteRequested(next(self._at_s), by, reason, next_step))
 
     async def abort(self, rollout_id: str, by: str, reason: str = "") -> RolloutView:
-        return self._wish(rollout_id, AbortWished(next(self._at_s), by, reason))
+        return self._wish(rollout_id, AbortRequested(next(self._at_s), by, reason))
 
     async def events(self, after_id: int | None = None) -> AsyncIterator[ControlEvent]:
         self.listeners += 1

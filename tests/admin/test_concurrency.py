@@ -192,7 +192,7 @@ def test_a_wait_has_bounds(client: httpx.Client, wait_s: str) -> None:
 
 
 def test_waits_are_bounded_and_end_when_the_gateway_stops(double: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.admin.waits.WAITS_MAX", 4)
+    monkeypatch.setattr("gateway.admin.long_poll.WAITS_MAX", 4)
     with double.Served() as served, httpx.Client(base_url=served.url, timeout=70) as client:
         here = client.post(START).headers["location"]
         with ThreadPoolExecutor(4) as pool:

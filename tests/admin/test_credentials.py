@@ -17,8 +17,8 @@ from gateway.admin.audit import REMEMBERED, AuditEntry, AuditTrail
 from gateway.admin.operations import OPERATIONS
 from gateway.admin.principals import Keyring
 from gateway.config.admin import AdminTlsConfig, ClientConfig, Scope
-from gateway.config.mistakes import BadValue
-from gateway.config.world import Key, admin_tls, sha256_of
+from gateway.config.errors import BadValue
+from gateway.config.host_checks import Key, admin_tls, sha256_of
 from gateway.runtime.clock import SystemClock
 from tests.support.control import ManualClock
 from tests.support.worker import EVENTUALLY_S

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from gateway.admin.intake import BODY_BYTES_MAX
 from gateway.admin.problems import KINDS
+from gateway.admin.request_body import BODY_BYTES_MAX
 
 WEIGHT = "/api/v1/routes/digits/weight"
 START = "/api/v1/routes/digits/rollouts"

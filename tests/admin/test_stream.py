@@ -12,9 +12,9 @@ import httpx
 import pytest
 from starlette.types import Message
 
-from gateway.admin.stream import EventStream, Streams, frame
-from gateway.control.events import EventLog
-from gateway.control.views import ControlEvent
+from gateway.admin.sse import EventStream, Streams, frame
+from gateway.control.show.events import EventLog
+from gateway.control.show.views import ControlEvent
 from gateway.runtime.clock import SystemClock
 
 

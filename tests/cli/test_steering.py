@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gateway.control.journal import Journal
+from gateway.control.journal.store import Journal
 from gateway.core.analysis import Verdict
 from gateway.core.rollout import Analysed, Plan, Rollout, Started, Step, step
 from tests.cli.conftest import environment

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from gateway.cli import gateway
 from gateway.config import admin_keys, load
-from gateway.config.world import sha256_of
+from gateway.config.host_checks import sha256_of
 
 CONFIG = "backends: {a: {endpoints: ['http://127.0.0.1:9']}}\nroutes: [{name: r, match: {path_prefix: /}, stable: a}]\n"
 

@@ -11,8 +11,8 @@ from click.testing import CliRunner
 
 from gateway.config import GatewayConfig
 from gateway.config.build import routing_table
-from gateway.config.cautions import warnings
 from gateway.config.command import check
+from gateway.config.warnings import warnings
 
 # what the route says -> the keys that are warned of
 CASES: list[tuple[dict[str, Any], list[str]]] = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.control.answer_findings import WORDS, unread_hold, with_examples
+from gateway.control.decide.answer_findings import WORDS, unread_hold, with_examples
 from gateway.core.analysis import Analysis, Finding, Look, Verdict
 from gateway.core.predictions.failures import KINDS, UNREAD
 from gateway.runtime.samples import AnswersRead, Example

@@ -184,7 +184,7 @@ async def test_a_step_up_that_the_disk_does_not_take_in_time_is_taken_back_and_t
         await plane.good()
         await eventually(lambda: plane.weight_bp() == 5000, "it goes on by itself")
         kinds = [decision.event for decision in await plane.controller.story(rollout)]
-        assert kinds == ["Started", "Analysed", "Overdue", "Analysed"]
+        assert kinds == ["Started", "Analysed", "JournalTimedOut", "Analysed"]
 
 
 async def test_a_ramp_back_begins_at_what_is_in_force_and_not_at_what_waits_for_the_disk(tmp_path: Path) -> None:

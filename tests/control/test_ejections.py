@@ -7,10 +7,10 @@ import asyncio
 import msgspec
 import pytest
 
-from gateway.control.alarms import Alarms
-from gateway.control.ejections import Ejections, ejection_metrics
-from gateway.control.events import EventLog
-from gateway.control.observer import Observer
+from gateway.control.health.ejections import Ejections, ejection_metrics
+from gateway.control.show.alarms import Alarms
+from gateway.control.show.events import EventLog
+from gateway.control.workers.report_aggregator import ReportAggregator
 from gateway.runtime.clock import SystemClock
 from gateway.runtime.wire import Ejected, Report
 
@@ -19,7 +19,7 @@ URL = "http://10.0.0.1:8000"
 
 class Watched:
     def __init__(self) -> None:
-        self.observer = Observer()
+        self.observer = ReportAggregator()
         self.events = EventLog(SystemClock())
         self.alarms = Alarms(self.events)
         self.ejections = Ejections(self.observer, self.events, self.alarms)

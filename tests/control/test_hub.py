@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.control import hub as hub_module
-from gateway.control.hub import WorkerHub
-from gateway.control.observer import Observer
+from gateway.control.workers import hub as hub_module
+from gateway.control.workers.hub import WorkerHub
+from gateway.control.workers.report_aggregator import ReportAggregator
 from gateway.core.traffic.table import Backend, Endpoint, Route, RoutingTable
 from gateway.runtime import wire
 from tests.support.control import ManualClock, SpokenWorker
@@ -30,14 +30,14 @@ def table(epoch: int, weight_bp: int = 0) -> RoutingTable:
 @dataclass
 class Place:
     hub: WorkerHub
-    observer: Observer
+    observer: ReportAggregator
     path: Path
     changes: list[tuple[str, str]]
 
 
 @asynccontextmanager
 async def listening(directory: Path) -> AsyncIterator[Place]:
-    observer, changes = Observer(), []
+    observer, changes = ReportAggregator(), []
     hub = WorkerHub(observer, ManualClock(), lambda how, hello: changes.append((how, hello.boot)))
     await hub.start(directory / "sockets" / "c.sock")
     try:

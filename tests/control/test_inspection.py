@@ -8,9 +8,9 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.config import load
-from gateway.control import silent_sources
-from gateway.control.inspection import Inspection
-from gateway.control.observer import Observer
+from gateway.control.decide import silent_sources
+from gateway.control.workers.inspector_link import Inspection
+from gateway.control.workers.report_aggregator import ReportAggregator
 from gateway.core.analysis import Analysis, AnalysisSpec, EventSpec, Finding, Look, Mode, Verdict
 from gateway.core.errors import ConflictError, NotFoundError
 from gateway.core.predictions.events import Watched, WatchSettings
@@ -48,7 +48,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def inspection(clock: ManualClock) -> Inspection:
-    return Inspection(Path("/nowhere"), ROUTES, Observer(), clock)
+    return Inspection(Path("/nowhere"), ROUTES, ReportAggregator(), clock)
 
 
 def test_a_pass_stands_only_while_answers_are_looked_at(inspection: Inspection, clock: ManualClock) -> None:
@@ -64,7 +64,7 @@ def test_a_pass_stands_only_while_answers_are_looked_at(inspection: Inspection, 
 
 
 def test_without_an_inspector_failures_inside_of_answers_hold_a_pass(clock: ManualClock) -> None:
-    inspection = Inspection(Path("/nowhere"), {"r": RouteWatch(failures=True)}, Observer(), clock)
+    inspection = Inspection(Path("/nowhere"), {"r": RouteWatch(failures=True)}, ReportAggregator(), clock)
     alone = passed("errors", advising="model_errors")
     for mode, held in ((Mode.AUTO, True), (Mode.DECIDE, True), (Mode.ADVISE, False)):
         clock.now_s = 1.0

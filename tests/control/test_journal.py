@@ -19,25 +19,25 @@ import pytest
 from msgspec.structs import replace
 
 import gateway
-from gateway.control.journal import Journal
-from gateway.control.journal_file import APPLICATION_ID, EVENT_COLUMNS, MIGRATIONS, checksum
-from gateway.control.journal_rows import HandWeight, Snapshot
+from gateway.control.journal.file import APPLICATION_ID, EVENT_COLUMNS, MIGRATIONS, checksum
+from gateway.control.journal.rows import HandWeight, Snapshot
+from gateway.control.journal.store import Journal
 from gateway.core.analysis.types import Analysis, Finding, Verdict
 from gateway.core.errors import InvalidValueError, JournalError, NotFoundError, TransitionError
 from gateway.core.rollout import (
-    AbortWished,
+    AbortRequested,
     Analysed,
     Event,
-    PauseWished,
+    PauseRequested,
     Phase,
     Plan,
-    PromoteWished,
+    PromoteRequested,
     Restarted,
-    ResumeWished,
+    ResumeRequested,
     Rollout,
     Started,
     Step,
-    WeightWished,
+    WeightRequested,
     step,
 )
 
@@ -75,12 +75,12 @@ def random_life(rng: random.Random, rollout_id: str, route: str) -> list[Event]:
         at_s, by = 2.0 + tick, rng.choice(["bob", "zoë", "\ud800", "O'Neill\n\0"])
         choices: list[Event] = [
             Analysed(at_s, rng.choice(list(Verdict)), "why", ("errors",), rng.randrange(100)),
-            PauseWished(at_s, by, "µ"),
-            ResumeWished(at_s, by, rng.randrange(100)),
-            WeightWished(at_s, by, rng.randrange(10_001)),
+            PauseRequested(at_s, by, "µ"),
+            ResumeRequested(at_s, by, rng.randrange(100)),
+            WeightRequested(at_s, by, rng.randrange(10_001)),
             Restarted(rng.random(), rng.choice([None, 0, 500, 10_000]), 3),
-            PromoteWished(at_s, by),
-            AbortWished(at_s, by),
+            PromoteRequested(at_s, by),
+            AbortRequested(at_s, by),
         ]
         event = rng.choice(choices)
         try:
@@ -109,7 +109,7 @@ def child(script: str, *arguments: object) -> subprocess.Popen[str]:
     """A Python process that has this test's imports and runs the script."""
     prelude = """
         import os, resource, sys
-        from gateway.control.journal import Journal
+        from gateway.control.journal.store import Journal
         from gateway.core.errors import JournalError
         from gateway.core.rollout import *
         PLAN = Plan(steps=(Step(500, 0.0, 10), Step(2500, 0.0, 10)))
@@ -138,12 +138,16 @@ def said(process: subprocess.Popen[str]) -> list[str]:
 
 def test_what_was_written_is_read_after_reopening(path: Path) -> None:
     with Journal.open(path) as journal:
-        events = (start(), PauseWished(2.0, "bob", "why"), Analysed(3.0, Verdict.FAIL, "bad", ("errors",), 300))
+        events = (start(), PauseRequested(2.0, "bob", "why"), Analysed(3.0, Verdict.FAIL, "bad", ("errors",), 300))
         state = write(journal, *events, analysis=ANALYSIS)
     with Journal.open(path) as journal:
         entries = journal.events("r1")
         assert [entry.event for entry in entries] == list(events)
-        assert [(entry.seq, entry.kind) for entry in entries] == [(1, "Started"), (2, "PauseWished"), (3, "Analysed")]
+        assert [(entry.seq, entry.kind) for entry in entries] == [
+            (1, "Started"),
+            (2, "PauseRequested"),
+            (3, "Analysed"),
+        ]
         assert (entries[-1].state, entries[-1].analysis, entries[-1].wall_time_s) == (state, ANALYSIS, 1_700_000_000.25)
         assert journal.latest("digits") == journal.replay("r1") == state
         assert state.phase is Phase.ROLLED_BACK
@@ -165,7 +169,7 @@ def test_rollouts_come_newest_first_page_by_page_and_by_route(path: Path) -> Non
     with Journal.open(path) as journal:
         for n in range(5):
             write(journal, start(f"r{n}", f"route-{n % 2}"))
-        write_more = AbortWished(9.0, "bob")
+        write_more = AbortRequested(9.0, "bob")
         old, _ = step(journal.rollouts(before="r1")[0], write_more)
         journal.append("r0", write_more, old, None, 2.0)
 
@@ -206,7 +210,7 @@ def test_order_is_by_seq_whatever_the_wall_clock_says(path: Path) -> None:
     with Journal.open(path) as journal:
         state, _ = step(Rollout(), start())
         journal.append("r1", start(), state, None, 1_700_003_600.0)
-        paused = PauseWished(2.0, "bob")
+        paused = PauseRequested(2.0, "bob")
         state, _ = step(state, paused)
         journal.append("r1", paused, state, None, 1_700_000_000.0)
     with Journal.open(path) as journal:
@@ -216,7 +220,7 @@ def test_order_is_by_seq_whatever_the_wall_clock_says(path: Path) -> None:
 
 def test_a_snapshot_is_overwritten_and_goes_when_the_routes_next_rollout_starts(path: Path) -> None:
     with Journal.open(path) as journal:
-        write(journal, start(), AbortWished(2.0, "bob"))
+        write(journal, start(), AbortRequested(2.0, "bob"))
         write(journal, start("other", "elsewhere"))
         assert journal.load_snapshot("r1") is None
         journal.save_snapshot("r1", b"\x00state", b"counts", 1.0)
@@ -269,16 +273,16 @@ def test_a_callers_mistake_does_not_break_the_journal(path: Path) -> None:
 
 def test_a_state_that_does_not_follow_from_its_events_is_named_by_seq(path: Path) -> None:
     with Journal.open(path) as journal:
-        state = write(journal, start(), PauseWished(2.0, "bob"))
-        resumed = ResumeWished(3.0, "bob")
+        state = write(journal, start(), PauseRequested(2.0, "bob"))
+        resumed = ResumeRequested(3.0, "bob")
         journal.append("r1", resumed, replace(step(state, resumed)[0], weight_bp=9000), None, 1.0)
-        with pytest.raises(JournalError, match=r"parts from the file at event 3 \(ResumeWished\).*at 9000 bp"):
+        with pytest.raises(JournalError, match=r"parts from the file at event 3 \(ResumeRequested\).*at 9000 bp"):
             journal.replay("r1")
         journal.append("r1", start(), state, None, 1.0)
-        write(journal, start("r2"), AbortWished(2.0, "bob"))
-        refused = PauseWished(3.0, "bob")
+        write(journal, start("r2"), AbortRequested(2.0, "bob"))
+        refused = PauseRequested(3.0, "bob")
         journal.append("r2", refused, replace(state, rollout_id="r2"), None, 1.0)
-        with pytest.raises(JournalError, match=r"at event 7 \(PauseWished\).*cannot pause"):
+        with pytest.raises(JournalError, match=r"at event 7 \(PauseRequested\).*cannot pause"):
             journal.replay("r2")
 
 
@@ -412,7 +416,7 @@ def _full_journal(path: Path) -> object:
 
 def test_a_flipped_bit_in_a_row_names_its_seq(path: Path) -> None:
     with Journal.open(path) as journal:
-        write(journal, start(), PauseWished(2.0, "mallory"), ResumeWished(3.0, "bob"))
+        write(journal, start(), PauseRequested(2.0, "mallory"), ResumeRequested(3.0, "bob"))
     data = bytearray(path.read_bytes())
     data[data.index(b"mallory")] ^= 1
     path.write_bytes(data)
@@ -458,7 +462,7 @@ def test_a_file_cut_short_is_refused(path: Path, share: float) -> None:
 
 def test_a_row_taken_out_is_missed(path: Path) -> None:
     with Journal.open(path) as journal:
-        write(journal, start(), PauseWished(2.0, "bob"), ResumeWished(3.0, "bob"))
+        write(journal, start(), PauseRequested(2.0, "bob"), ResumeRequested(3.0, "bob"))
     connection = sqlite3.connect(path)
     connection.execute("DELETE FROM events WHERE seq = 2")
     connection.commit()
@@ -472,7 +476,7 @@ def test_a_row_taken_out_is_missed(path: Path) -> None:
 
 def test_a_journal_of_the_second_schema_is_brought_up_with_its_promotion_and_replays(path: Path) -> None:
     with Journal.open(path) as journal:
-        state = write(journal, start(), PromoteWished(2.0, "bob"))
+        state = write(journal, start(), PromoteRequested(2.0, "bob"))
     connection = sqlite3.connect(path, isolation_level=None)
     for table in ("roles", "pruned", "deliveries"):
         connection.execute(f"DROP TABLE {table}")
@@ -499,18 +503,18 @@ def test_a_journal_of_the_second_schema_is_brought_up_with_its_promotion_and_rep
 def test_old_rollouts_go_and_a_row_that_is_merely_missing_is_still_missed(path: Path) -> None:
     with Journal.open(path) as journal:
         for n in range(30):
-            write(journal, start(f"r{n}"), AbortWished(2.0, "bob"))
+            write(journal, start(f"r{n}"), AbortRequested(2.0, "bob"))
         write(journal, start("quiet", "quiet"))
         assert journal.prune(5) > 0
         kept = [rollout.rollout_id for rollout in journal.rollouts()]
         assert len(kept) == 7 and {"quiet", "r29"} <= set(kept) and "r0" not in kept
         assert journal.prune(5) == 0
-        write(journal, start("r30"), AbortWished(2.0, "bob"))
+        write(journal, start("r30"), AbortRequested(2.0, "bob"))
     with Journal.open(path) as journal:
         assert journal.replay("r30").rollout_id == "r30"
         assert journal.prune(5) > 0
     connection = sqlite3.connect(path)
-    connection.execute("DELETE FROM events WHERE rollout_id = 'r29' AND kind = 'AbortWished'")
+    connection.execute("DELETE FROM events WHERE rollout_id = 'r29' AND kind = 'AbortRequested'")
     connection.commit()
     connection.close()
     with pytest.raises(JournalError, match="is missing"):
@@ -520,7 +524,7 @@ def test_old_rollouts_go_and_a_row_that_is_merely_missing_is_still_missed(path: 
 def test_the_middle_of_a_long_rollout_goes_and_the_rest_replays_and_is_told(path: Path) -> None:
     with Journal.open(path) as journal:
         write(journal, start("before", "elsewhere"))
-        steered = [PauseWished, ResumeWished] * 100
+        steered = [PauseRequested, ResumeRequested] * 100
         state = write(journal, start("long"), *(kind(2.0 + n, "bob") for n, kind in enumerate(steered)))
         seq = journal.last_seq
         assert journal.shorten("long", 50) == 150
@@ -532,7 +536,7 @@ def test_the_middle_of_a_long_rollout_goes_and_the_rest_replays_and_is_told(path
         for revision in (150, 202, 10_000):
             journal.remember_delivery("slack", "long", revision)
         assert journal.deliveries() == {"slack": seq - 1}, "what is not there moves nothing"
-        aborted = AbortWished(999.0, "bob")
+        aborted = AbortRequested(999.0, "bob")
         journal.append("long", aborted, step(state, aborted)[0], None, 1.0)
     with Journal.open(path) as journal:
         assert journal.replay("long").phase is Phase.ROLLED_BACK
@@ -553,7 +557,7 @@ APPEND_FOR_EVER = """
         if state.phase is Phase.IDLE:
             state, _ = appended(journal, state, START)
         while True:
-            wish = WeightWished(2.0, "bob", 700) if state.phase is Phase.PROGRESSING else ResumeWished(3.0, "bob")
+            wish = WeightRequested(2.0, "bob", 700) if state.phase is Phase.PROGRESSING else ResumeRequested(3.0, "bob")
             state, seq = appended(journal, state, wish)
             journal.save_snapshot("r1", bytes(20_000), bytes(seq % 5000), 1.0)
             print(seq, flush=True)
@@ -589,7 +593,7 @@ WRITE_UNTIL_REFUSED = """
     SABOTAGE
     try:
         for _ in range(500):
-            wish = WeightWished(2.0, "bob", 700) if state.phase is Phase.PROGRESSING else ResumeWished(3.0, "bob")
+            wish = WeightRequested(2.0, "bob", 700) if state.phase is Phase.PROGRESSING else ResumeRequested(3.0, "bob")
             state, seq = appended(journal, state, wish)
     except JournalError as error:
         print(seq, journal.broken, error, sep="\\n")

@@ -22,17 +22,18 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 import gateway
 from gateway.admin.attempts import Attempts, attempt_metrics
 from gateway.admin.connections import Connections, connection_metrics
-from gateway.control import metrics, traffic_metrics
 from gateway.control.api import ControlPlane, TrafficTotals
-from gateway.control.observer import Observer
-from gateway.control.views import EndpointView, ProbeCounts, Readiness, RolloutView, RouteView
+from gateway.control.show import metrics, traffic_metrics
+from gateway.control.show.views import EndpointView, ProbeCounts, Readiness, RolloutView, RouteView
+from gateway.control.workers.report_aggregator import ReportAggregator
 from gateway.core.analysis.types import Analysis, Finding, Verdict
 from gateway.core.errors import Blame
 from gateway.core.rollout.types import Phase, Plan
 from gateway.core.stats.histogram import bucket_of
 from gateway.core.types import Variant
 from gateway.hooks.tallies import GateTotals, HookTotals, Tallies, hook_metrics
-from gateway.proxy import faults, retry
+from gateway.proxy.exchange import retry
+from gateway.proxy.heads import gateway_errors
 from gateway.runtime.build import data_plane
 from gateway.runtime.notices import Notice
 from gateway.runtime.samples import Inspected
@@ -125,7 +126,7 @@ class Plane:
     table_source = "journal"
     state_kept = True
 
-    observer: Observer = field(default_factory=Observer)
+    observer: ReportAggregator = field(default_factory=ReportAggregator)
     views: list[RouteView] = field(default_factory=lambda: [route_view()])
     newest: dict[str, RolloutView] = field(default_factory=dict)
     verdicts: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -269,9 +270,9 @@ def test_known_series_exist_at_zero_before_the_first_report() -> None:
 
 
 def test_the_reasons_are_those_of_the_data_plane() -> None:
-    known = {fault.reason for fault in vars(faults).values() if isinstance(fault, faults.Fault)}
+    known = {fault.reason for fault in vars(gateway_errors).values() if isinstance(fault, gateway_errors.Fault)}
     assert sorted(traffic_metrics.REASONS) == sorted(known), (
-        "traffic_metrics.REASONS must list every fault in proxy/faults.py once"
+        "traffic_metrics.REASONS must list every fault in proxy/gateway_errors.py once"
     )
 
 
@@ -279,11 +280,11 @@ def test_the_reasons_of_retries_and_rescues_are_those_of_the_data_plane() -> Non
     refusals = {value for name, value in vars(retry).items() if name.isupper() and isinstance(value, str)}
     assert set(traffic_metrics.RESCUE_REFUSALS) == refusals
     assert set(traffic_metrics.RETRY_REFUSALS) == refusals - {retry.NO_STABLE}
-    known = [fault for fault in vars(faults).values() if isinstance(fault, faults.Fault)]
+    known = [fault for fault in vars(gateway_errors).values() if isinstance(fault, gateway_errors.Fault)]
     # An answer that stalls has begun, and is over.
-    retried = {fault.reason for fault in known if fault.blame is Blame.UPSTREAM} - {faults.IDLE_TIMEOUT.reason}
+    retried = {fault.reason for fault in known if fault.blame is Blame.UPSTREAM} - {gateway_errors.IDLE_TIMEOUT.reason}
     assert set(traffic_metrics.RETRIED) == retried | {"status"}
-    assert set(traffic_metrics.UNSERVED) == {fault.reason for fault in faults.OF_THE_GATEWAY}
+    assert set(traffic_metrics.UNSERVED) == {fault.reason for fault in gateway_errors.OF_THE_GATEWAY}
 
 
 def test_what_became_of_letters_and_questions_is_told() -> None:

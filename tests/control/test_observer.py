@@ -8,14 +8,14 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.control.observer import Observer
-from gateway.core.analysis import intake
-from gateway.core.analysis.intake import Intake
+from gateway.control.workers.report_aggregator import ReportAggregator
+from gateway.core.analysis.evidence import intake
+from gateway.core.analysis.evidence.intake import Intake
 from gateway.core.analysis.types import Evidence
 from gateway.core.stats.counts import Counts
 from gateway.core.traffic.table import Route
 from gateway.core.types import Variant
-from gateway.proxy.tally import Tally
+from gateway.proxy.counting.counters import Tally
 from gateway.runtime.wire import Report
 
 ROUTE = Route("r", "/", stable="a", canary="b", weight_bp=1000)
@@ -54,7 +54,7 @@ class World:
 
     def __init__(self, seed: int, workers: int) -> None:
         self.dice = random.Random(seed)
-        self.observer = Observer()
+        self.observer = ReportAggregator()
         self.everyone: list[Worker] = []
         self.alive: list[Worker] = []
         self.in_flight: list[Report] = []
@@ -158,7 +158,7 @@ def test_the_judge_is_never_given_counts_that_went_backwards_or_epochs_that_came
 
 
 def test_a_worker_without_a_connection_keeps_its_counts_and_loses_its_gauges() -> None:
-    observer = Observer()
+    observer = ReportAggregator()
     worker = Worker("w")
     worker.enter(1)
     observer.arrived("w", 0, 0.0)
@@ -175,7 +175,7 @@ def test_a_worker_without_a_connection_keeps_its_counts_and_loses_its_gauges() -
 
 
 def test_a_report_that_cannot_be_true_is_rejected_and_counted() -> None:
-    observer = Observer()
+    observer = ReportAggregator()
     worker = Worker("w")
     worker.enter(1)
     worker.serve(Variant.CANARY, "ok")
@@ -188,7 +188,7 @@ def test_a_report_that_cannot_be_true_is_rejected_and_counted() -> None:
 
 
 def test_what_is_kept_of_old_epochs_is_bounded() -> None:
-    observer = Observer()
+    observer = ReportAggregator()
     worker = Worker("w")
     for epoch in range(1, 500):
         worker.enter(epoch)
@@ -202,7 +202,7 @@ def test_what_is_kept_of_old_epochs_is_bounded() -> None:
 
 
 def test_labels_gaps_aborts_and_assignments_are_merged_over_workers_lives() -> None:
-    observer, first, second = Observer(), Worker("one"), Worker("two", 1)
+    observer, first, second = ReportAggregator(), Worker("one"), Worker("two", 1)
     for worker in (first, second):
         observer.arrived(worker.boot, worker.index, 0.0)
         worker.enter(1)
@@ -219,7 +219,7 @@ def test_labels_gaps_aborts_and_assignments_are_merged_over_workers_lives() -> N
 
 
 def test_a_report_with_more_events_than_trials_is_rejected_whole_and_the_last_good_one_stands() -> None:
-    observer, worker = Observer(), Worker("one")
+    observer, worker = ReportAggregator(), Worker("one")
     observer.arrived(worker.boot, worker.index, 0.0)
     worker.enter(1)
     worker.serve(Variant.STABLE, "ok")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.control.pulse import Pulse
+from gateway.control.decide.liveness import Liveness
 from gateway.core.rollout import Phase
 from tests.support.control import Plane, text
 from tests.support.worker import eventually
@@ -99,7 +99,7 @@ async def test_a_ramp_back_goes_on_while_nothing_can_be_judged(tmp_path: Path) -
 
 
 def test_the_pulse_is_what_is_answered_and_only_then_what_is_probed() -> None:
-    pulse = Pulse()
+    pulse = Liveness()
     pulse.feel(100, 7, 0.0)
     assert not pulse.stopped(None, 100.0) and not pulse.stopped(0, 4.0) and pulse.stopped(0, 6.0)
     pulse.feel(100, 11, 6.0)

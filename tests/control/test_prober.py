@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from gateway.config.schema import BackendConfig, ProbeConfig
-from gateway.control.probe import REASONS, EndpointProbe, Outcome, ProbeResult, Target
-from gateway.control.prober import Health, Prober
+from gateway.control.health.probe import REASONS, EndpointProbe, Outcome, ProbeResult, Target
+from gateway.control.health.prober import Health, Prober
 from gateway.core.traffic.table import BackendTls, Endpoint
 from gateway.runtime.resolver import LookupThreads
 from tests.support.backend import Backend, Script, answer, hang, raw
@@ -226,7 +226,7 @@ async def test_the_probers_own_want_turns_no_endpoint_and_is_counted(caplog: pyt
 
 
 async def test_a_hanging_name_delays_no_other_probe(monkeypatch: pytest.MonkeyPatch) -> None:
-    from gateway.control import probe as module  # noqa: PLC0415  # its door to the resolver is replaced
+    from gateway.control.health import probe as module  # noqa: PLC0415  # its door to the resolver is replaced
 
     released = threading.Event()
 

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.control.journal_file import EVENT_COLUMNS, checksum
+from gateway.control.journal.file import EVENT_COLUMNS, checksum
 from gateway.core.analysis import AnalysisSpec, AnalysisState, Verdict
 from gateway.core.rollout import Phase
 from tests.support.control import Plane, text
@@ -255,9 +255,9 @@ async def test_rows_of_another_version_mean_stable_only(tmp_path: Path) -> None:
 async def test_a_disk_that_hangs_at_start_means_stable_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with Plane(tmp_path, text(canary_percent=30)) as plane:
         await plane.kill()
-        monkeypatch.setattr("gateway.control.scribe._READ_TIMEOUT_S", 0.1)
+        monkeypatch.setattr("gateway.control.journal.writer._READ_TIMEOUT_S", 0.1)
         hanging = asyncio.get_running_loop().create_future()
-        monkeypatch.setattr("gateway.control.scribe.DiskThread.do", lambda *_: hanging)
+        monkeypatch.setattr("gateway.control.journal.writer.DiskThread.do", lambda *_: hanging)
         await plane.begin()
         assert plane.weight_bp() == 0
         assert any("did not answer" in reason for reason in plane.alarms())

@@ -28,7 +28,7 @@ REFUSALS = (TransitionError, ConflictError, JournalError, InvalidValueError)
 STEPS = 120
 
 
-class World:
+class Conditions:
     """One plane, two routes, and everything that can happen to them."""
 
     def __init__(self, plane: Plane, seed: int) -> None:
@@ -186,7 +186,7 @@ class World:
 @pytest.mark.parametrize("seed", range(2))
 async def test_whatever_happens(tmp_path: Path, seed: int) -> None:
     async with Plane(tmp_path, text("a", "b")) as plane:
-        world = World(plane, seed)
+        world = Conditions(plane, seed)
         passes = 0
         try:
             for moment in range(STEPS):

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from gateway.config import load, routing_table
-from gateway.control.story import lines
+from gateway.control.show.decision_history import lines
 from gateway.core.errors import ConflictError, JournalError, TransitionError
 from gateway.core.rollout import Phase
 from tests.support.control import Plane, text

@@ -11,7 +11,7 @@ import click
 import pytest
 import yaml
 
-from gateway.admin.guard import OPEN_PATHS
+from gateway.admin.auth import OPEN_PATHS
 from gateway.cli import COMMANDS
 from gateway.cli.options import remote
 from gateway.cli.serve import serve

@@ -21,7 +21,7 @@ import httpx
 import msgspec
 import pytest
 
-from gateway.control.journal import Journal
+from gateway.control.journal.store import Journal
 from gateway.runtime import wire
 from tests.hooks.receiver import WebReceiver
 from tests.support.control import SpokenWorker
@@ -46,13 +46,13 @@ CASES = (
     Case("deliveries", (), "start", "Started"),
     Case("snapshots", ("start",), "look", ""),
     Case("events", ("start",), "good", "Analysed"),
-    Case("events", ("start",), "pause", "PauseWished"),
-    Case("events", ("start",), "lower", "WeightWished"),
-    Case("events", ("start", "lower"), "resume", "ResumeWished"),
-    Case("roles", ("start",), "promote", "PromoteWished"),
-    Case("events", ("start", "promote"), "abort", "AbortWished"),
+    Case("events", ("start",), "pause", "PauseRequested"),
+    Case("events", ("start",), "lower", "WeightRequested"),
+    Case("events", ("start", "lower"), "resume", "ResumeRequested"),
+    Case("roles", ("start",), "promote", "PromoteRequested"),
+    Case("events", ("start", "promote"), "abort", "AbortRequested"),
     Case("events", ("start",), "bad", "Analysed"),
-    Case("events", ("start",), "abort", "AbortWished"),
+    Case("events", ("start",), "abort", "AbortRequested"),
     Case("pruned", (), "start", "Started"),
     Case("weights", (), "raise", ""),
     Case("weights", ("raise",), "zero", ""),

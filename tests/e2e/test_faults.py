@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.proxy.certificates import read_certificate
+from gateway.proxy.listen.certificates import read_certificate
 from tests.support.backend import Backend, Peer, Seen, answer
 from tests.support.certificates import Authority, Pair
 from tests.support.gateway import RunningGateway, Traffic, config

@@ -6,7 +6,7 @@ from gateway.core.predictions.events import WatchSettings
 from gateway.core.predictions.labels import LabelSettings
 from gateway.core.predictions.settings import RouteWatch
 from gateway.core.stats.counts import check
-from gateway.inspector.desk import Desk
+from gateway.inspector.aggregator import Desk
 from gateway.runtime.samples import Label, Sample, Served
 
 LABELS = RouteWatch(labels=LabelSettings({"click": True}, window_s=60.0))

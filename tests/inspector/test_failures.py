@@ -15,8 +15,8 @@ import pytest
 from gateway.core.predictions.settings import RouteWatch
 from gateway.core.traffic.table import Tap
 from gateway.core.types import Variant
+from gateway.inspector.aggregator import Desk
 from gateway.inspector.answers import OPEN_MAX
-from gateway.inspector.desk import Desk
 from gateway.runtime.samples import FAILURES, Part, Sample
 from tests.inspector.test_process import price, running, samples, send
 from tests.support.backend import Peer, Script, Seen, answer

@@ -19,7 +19,7 @@ from gateway.core.analysis import AnalysisSpec, AnalysisState, Evidence, Finding
 from gateway.core.predictions.settings import RouteWatch
 from gateway.core.stats.counts import EpochCounts
 from gateway.core.types import Variant
-from gateway.inspector.desk import Desk
+from gateway.inspector.aggregator import Desk
 from gateway.runtime.samples import Sample
 from gateway.serving.model import Model
 

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.traffic.table import Rescue, Route, Sticky, Timeouts
-from gateway.proxy.accesslog import AccessLog, Line, Sink, path_text, text
+from gateway.proxy.access_log import AccessLog, Line, Sink, path_text, text
 from gateway.runtime.settings import AccessLogSettings, Limits
 from tests.support.backend import Backend, answer, hang
 from tests.support.rawbackend import RawBackend, Wire, reset_on_close
@@ -251,7 +251,7 @@ def test_writers_that_share_a_pipe_do_not_tear_each_others_lines(tmp_path: Path)
     read_fd, write_fd = os.pipe()
     program = (
         "import sys\n"
-        "from gateway.proxy.accesslog import AccessLog, Line\n"
+        "from gateway.proxy.access_log import AccessLog, Line\n"
         "from gateway.runtime.settings import AccessLogSettings\n"
         "log = AccessLog('-', AccessLogSettings(path='-', queue_bytes_max=1 << 26))\n"
         "for i in range(3000):\n"

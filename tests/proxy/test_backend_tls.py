@@ -13,7 +13,7 @@ import pytest
 
 from gateway.config.edge import BackendTlsConfig
 from gateway.config.schema import BackendConfig, ProbeConfig
-from gateway.control.prober import Health, Prober
+from gateway.control.health.prober import Health, Prober
 from gateway.core.traffic.table import Backend as BackendSpec
 from gateway.core.traffic.table import BackendTls, Endpoint, Route, RoutingTable, Timeouts
 from tests.support.backend import Backend, Peer, Seen, answer

@@ -16,11 +16,11 @@ from gateway.core.traffic import Route, Sticky, Timeouts, bucket_of_key
 from gateway.core.traffic.table import Backend as BackendSpec
 from gateway.core.traffic.table import BackendTls, Endpoint, Passive, RoutingTable
 from gateway.core.types import Variant
-from gateway.proxy.plain import PlainReader
-from gateway.proxy.pool import EndpointPool
-from gateway.proxy.proxyprotocol import BadProxyHeader, parse_v1
-from gateway.proxy.tally import Tally
-from gateway.proxy.upstream import UpstreamConnection
+from gateway.proxy.counting.counters import Tally
+from gateway.proxy.heads.fast_heads import PlainReader
+from gateway.proxy.http1.client_connection import UpstreamConnection
+from gateway.proxy.listen.proxy_protocol import BadProxyHeader, parse_v1
+from gateway.proxy.upstream.pool import EndpointPool
 from gateway.runtime.resolver import Name
 from gateway.runtime.settings import TlsSettings
 from tests.support.backend import Backend

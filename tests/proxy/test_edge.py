@@ -17,7 +17,7 @@ import pytest
 
 from gateway.core.traffic.table import Backend as BackendSpec
 from gateway.core.traffic.table import BackendTls, Endpoint, Route, RoutingTable
-from gateway.proxy.certificates import read_certificate
+from gateway.proxy.listen.certificates import read_certificate
 from gateway.runtime.settings import Limits, ProxyProtocolSettings, TlsSettings
 from tests.support.backend import Backend, Peer, Seen, answer
 from tests.support.certificates import Authority, Pair

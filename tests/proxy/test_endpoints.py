@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.traffic.table import Passive, Route, RoutingTable, Timeouts
-from gateway.proxy.guard import Patience
-from gateway.proxy.passive import PassiveHealth, Usual
+from gateway.proxy.listen.limits import Patience
+from gateway.proxy.upstream.outlier_ejection import PassiveHealth, Usual
 from gateway.runtime.resolver import Name
 from tests.support.backend import Backend, answer, hang
 from tests.support.worker import RunningWorker, eventually, table

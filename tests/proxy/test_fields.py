@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from gateway.core.traffic.table import Backend as BackendSpec
 from gateway.core.traffic.table import Endpoint, Route, RoutingTable, Sticky
-from gateway.proxy.fieldpolicy import forwarded_element
-from gateway.proxy.tracing import Ids, trace_id_of, valid_request_id
+from gateway.proxy.heads.field_policy import forwarded_element
+from gateway.proxy.heads.tracing import Ids, trace_id_of, valid_request_id
 from gateway.runtime.settings import HeaderPolicy
 from tests.support.backend import Backend, answer
 from tests.support.worker import RunningWorker, table

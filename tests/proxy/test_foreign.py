@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.proxy.foreign import foreign_lines, holds_foreign
+from gateway.proxy.heads.rtsp_ice import foreign_lines, holds_foreign
 from tests.support.downstream import in_hand
 
 METHODS = [

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from gateway.config.schema import BackendConfig, ProbeConfig
-from gateway.control.prober import Health, Prober
+from gateway.control.health.prober import Health, Prober
 from gateway.core.traffic.addresses import refusals
 from gateway.core.traffic.table import AddressGuard, Backend, Endpoint, Route, RoutingTable, Timeouts
 from gateway.runtime.resolver import Name

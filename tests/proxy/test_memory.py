@@ -31,8 +31,8 @@ BURST = """
 import re
 from pathlib import Path
 from gateway.proxy import memory
-from gateway.proxy.body_store import BodyStore
-from gateway.proxy.request_body import RequestBody
+from gateway.proxy.exchange.body_store import BodyStore
+from gateway.proxy.exchange.request_body import RequestBody
 
 def rss_mib():
     return int(re.search(r"VmRSS:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024

@@ -13,8 +13,8 @@ import pytest
 
 from gateway.core.traffic.table import Backend as Model
 from gateway.core.traffic.table import Endpoint, Route, Timeouts
-from gateway.proxy import pool as pool_module
-from gateway.proxy.state import WorkerState
+from gateway.proxy.context import WorkerState
+from gateway.proxy.upstream import pool as pool_module
 from gateway.runtime.resolver import LookupThreads, Name
 from tests.support.backend import Backend, Peer, Seen, answer
 from tests.support.downstream import in_hand

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gateway.proxy.faults import Fault
-from gateway.proxy.headers import field_policy
-from gateway.proxy.plain import BYTES_MAX, PlainHead, PlainReader, Recall
-from gateway.proxy.requesthead import RequestHead, read_request
-from gateway.proxy.responsehead import ResponseHead, read_response
+from gateway.proxy.heads.fast_heads import BYTES_MAX, CachedHead, PlainReader, Recall
+from gateway.proxy.heads.gateway_errors import Fault
+from gateway.proxy.heads.headers import field_policy
+from gateway.proxy.heads.request_head import RequestHead, read_request
+from gateway.proxy.heads.response_head import ResponseHead, read_response
 from gateway.runtime.settings import HeaderPolicy
 
 REQUEST = b"POST /v2/models/a/infer?x=1 HTTP/1.1\r\nHost: models.test\r\nContent-Length: 3\r\n\r\n"
@@ -149,7 +149,7 @@ FIELDS = st.lists(st.tuples(NAMES, SEPARATORS, VALUES, ENDS).map(b"".join), max_
 HEADS = st.tuples(FIELDS, st.sampled_from([b"\r\n", b"\r\n", b"\n", b""])).map(b"".join)
 
 
-def fed(head: PlainHead, data: bytes) -> bytes:
+def fed(head: CachedHead, data: bytes) -> bytes:
     """The head with a body of the length it gives: what plain.py takes to be one message."""
     return data[: head.end] + b"x" * min(max(head.length, 0), 4096)
 
@@ -188,7 +188,7 @@ def test_an_answer_that_is_plain_is_the_same_to_llhttp(first: bytes, end: bytes,
     assert bool(heard.ended) == (head.length <= 4096)
 
 
-def seen(head: PlainHead | None) -> object:
+def seen(head: CachedHead | None) -> object:
     """All that a plain head says."""
     if head is None:
         return None

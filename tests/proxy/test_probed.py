@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from gateway.core.traffic.table import Route, Timeouts
-from gateway.proxy.probed import PROVEN_S, ProbedHealth
+from gateway.proxy.upstream.probed_health import PROVEN_S, ProbedHealth
 from gateway.runtime.wire import EndpointDown
 from tests.support.backend import Backend, hang
 from tests.support.worker import RunningWorker, eventually, table

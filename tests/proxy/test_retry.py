@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from gateway.proxy import retry
-from gateway.proxy.retry import Failed, decide
+from gateway.proxy.exchange import retry
+from gateway.proxy.exchange.retry import Failed, decide
 
 NAMES = {getattr(retry, name): name.lower() for name in ("RELAY", "FRESH", "NEXT", "AGAIN", "RESCUE", "ANSWER")}
 

@@ -13,7 +13,7 @@ import pytest
 from gateway.core.stats import Counts
 from gateway.core.stats.histogram import lower_us
 from gateway.core.traffic.table import Route
-from gateway.proxy.streamtimes import StreamTimes
+from gateway.proxy.exchange.stream_times import StreamTimes
 from tests.support.backend import Backend, Peer, Script, Seen
 from tests.support.worker import RunningWorker, eventually, table
 

@@ -8,9 +8,9 @@ from gateway.core.stats.counts import UNIT_EVENTS, check
 from gateway.core.stats.outcomes import NAMES
 from gateway.core.traffic import Route, Sticky, bucket_of_key
 from gateway.core.types import Variant
-from gateway.proxy import units as module
-from gateway.proxy.tally import RouteTally, Tally
-from gateway.proxy.units import WINDOW_S, Units
+from gateway.proxy.counting import sticky_sessions as module
+from gateway.proxy.counting.counters import RouteTally, Tally
+from gateway.proxy.counting.sticky_sessions import WINDOW_S, Units
 from tests.support.backend import Backend, answer
 from tests.support.worker import RunningWorker, eventually, table
 

@@ -121,7 +121,7 @@ def test_a_worker_process_loads_nothing_that_a_request_does_not_need() -> None:
     # click is not in this list, although no code of the data plane imports it: uvicorn does so itself.
     needless = {"httpx", "numpy", "onnxruntime", "prometheus_client", "pydantic", "rich", "scipy", "sqlite3"}
     needless |= {"starlette", "yaml", "gateway.config", "gateway.control", "gateway.serving", "gateway.admin"}
-    loaded = loaded_by("gateway.proxy.server")
+    loaded = loaded_by("gateway.proxy.worker")
     assert "httptools" in loaded and loaded & needless == set()
 
 

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from gateway.control.hub import WorkerHub
+from gateway.control.workers.hub import WorkerHub
 from gateway.core.errors import JournalError
 from gateway.core.stats.histogram import bucket_of
 from gateway.runtime import wire

@@ -74,7 +74,7 @@ class Script(World):
 
     def __init__(self, directory: Path, patch: pytest.MonkeyPatch) -> None:
         self.answered_states: dict[str, int] = {}
-        super().__init__(directory, 1, lambda made: patch.setattr("gateway.control.scribe.DiskThread", made))
+        super().__init__(directory, 1, lambda made: patch.setattr("gateway.control.journal.writer.DiskThread", made))
         self.empty = "b"
 
     def configured(self, canary: str = "v2") -> GatewayConfig:

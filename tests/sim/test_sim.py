@@ -31,7 +31,9 @@ def seeds(text: str) -> range:
 def live(seed: int, patch: pytest.MonkeyPatch) -> World:
     """One seed's whole life; its error says how to repeat it."""
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as directory:
-        world = World(Path(directory), seed, lambda made: patch.setattr("gateway.control.scribe.DiskThread", made))
+        world = World(
+            Path(directory), seed, lambda made: patch.setattr("gateway.control.journal.writer.DiskThread", made)
+        )
         try:
             run(world.live(MOMENTS))
         except BaseException as error:

@@ -29,10 +29,10 @@ from typing import Any
 import msgspec
 
 from gateway.config import GatewayConfig, load, routing_table
-from gateway.control.controller import Controller
-from gateway.control.decisions import JOURNAL_WAIT_S
-from gateway.control.journal import Journal
-from gateway.control.table_keeper import TableKeeper
+from gateway.control.decide.controller import Controller
+from gateway.control.decide.pipeline import JOURNAL_WAIT_S
+from gateway.control.journal.store import Journal
+from gateway.control.workers.table_keeper import TableKeeper
 from gateway.core.analysis import Verdict
 from gateway.core.errors import ConflictError, GatewayError, InvalidValueError, JournalError, TransitionError
 from gateway.core.rollout import Phase, Rollout
@@ -42,7 +42,7 @@ from tests.sim.parts import Disk, LoopClock, Worker
 
 REFUSALS = (TransitionError, ConflictError, JournalError, InvalidValueError)
 ROUTES = ("a", "b")
-WISHES = ("Started", "ResumeWished", "PromoteWished", "ApproveWished", "GateAnswered", "WeightWished")
+WISHES = ("Started", "ResumeRequested", "PromoteRequested", "ApproveRequested", "GateAnswered", "WeightRequested")
 WORKERS = 2
 FILE = "the text of the configuration file"
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from gateway.config.analysis import ModelErrorsConfig
-from gateway.core.analysis import rates
-from gateway.core.analysis.intake import Arrival
+from gateway.core.analysis.evidence.intake import Arrival
+from gateway.core.analysis.metrics import rates
 from gateway.core.predictions.failures import ERROR, INVALID, UNFINISHED, Seen
 from gateway.core.predictions.usual import Usual
 from gateway.core.stats import Counts
 from gateway.core.types import Variant
-from gateway.proxy.tap import Sampler
+from gateway.proxy.counting.response_sampler import Sampler
 from loadtests.statistics import answers
 
 

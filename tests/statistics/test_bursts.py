@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gateway.core.analysis import bursts
-from gateway.core.analysis.eprocess import Batch, Rates
+from gateway.core.analysis.betting.eprocess import Batch, Rates
+from gateway.core.analysis.bursts import guard
 from loadtests.statistics import bursts as program
 from loadtests.statistics import guarded
 
 
 def test_the_arrays_do_what_the_guard_does() -> None:
     rng = np.random.default_rng(8)
-    arrays, states = program.Guard(6), [bursts.fresh()] * 6
+    arrays, states = program.Guard(6), [guard.fresh()] * 6
     for tick in range(150):
         trials = rng.integers(0, [[40, 6]] * 4 + [[2, 2]] * 2, (6, 2)) + (
             1 if tick == 0 else [[1, 1]] * 4 + [[0, 0]] * 2
@@ -25,9 +25,9 @@ def test_the_arrays_do_what_the_guard_does() -> None:
         arrays.take(counts.astype(float))
         believed, passing = arrays.guarded(np.full(6, 20.0)), arrays.guarded_ok(np.full(6, 20.0))
         for i, look in enumerate(counts.tolist()):
-            states[i] = bursts.take(states[i], Batch(*look), tick * program.TICK_S, 0.3)
-            assert believed[i] == pytest.approx(bursts.guarded(20.0, states[i]), rel=1e-9, abs=1e-9), (tick, i)
-            assert passing[i] == pytest.approx(bursts.guarded_ok(20.0, states[i]), rel=1e-9), (tick, i)
+            states[i] = guard.take(states[i], Batch(*look), tick * program.TICK_S, 0.3)
+            assert believed[i] == pytest.approx(guard.guarded(20.0, states[i]), rel=1e-9, abs=1e-9), (tick, i)
+            assert passing[i] == pytest.approx(guard.guarded_ok(20.0, states[i]), rel=1e-9), (tick, i)
 
 
 def test_pauses_convict_healthy_canaries_by_requests_and_not_here(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.core.analysis import RateSpec, rates, wealth
-from gateway.core.analysis.eprocess import NOT_WORSE, Rates
-from gateway.core.analysis.intake import Arrival
-from gateway.core.analysis.limit import requests_at_limit
+from gateway.core.analysis import RateSpec
+from gateway.core.analysis.betting import wealth
+from gateway.core.analysis.betting.eprocess import NOT_WORSE, Rates
+from gateway.core.analysis.evidence.intake import Arrival
+from gateway.core.analysis.metrics import rates
+from gateway.core.analysis.sizing.limit import requests_at_limit
 from gateway.core.stats import Counts
 from loadtests.statistics import detection
 

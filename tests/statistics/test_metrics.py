@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.core.analysis import EventSpec, GuardrailSpec, RateSpec, guardrails, rates, split, votes, wealth
-from gateway.core.analysis.intake import Arrival
+from gateway.core.analysis import EventSpec, GuardrailSpec, RateSpec
+from gateway.core.analysis.betting import wealth
+from gateway.core.analysis.evidence.intake import Arrival
+from gateway.core.analysis.evidence.trials import CLASS_TESTS
+from gateway.core.analysis.metrics import event_slices, guardrails, rates, sample_ratio
 from gateway.core.analysis.spec import Mode, Worse
-from gateway.core.analysis.trials import CLASS_TESTS
 from gateway.core.stats import Counts
 from gateway.core.stats.counts import UNIT_EVENTS
 from loadtests.statistics import metrics, sticky
@@ -91,11 +93,11 @@ def test_votes_guardrails_and_the_split_over_arrays() -> None:
         gains = metrics.guard_gains(0.05, np.array([seen]), np.array([trials]))
         assert arrays.grow(which, gains)[0] == pytest.approx(wealth.log_e(state.bad), rel=1e-12)
     shares = np.array([0.1]), np.array([0.4])
-    assert metrics.vote_gains(*shares)[:, 0] == pytest.approx(votes.bad_gains(RateSpec(), 0.1, 0.4), rel=1e-12)
+    assert metrics.vote_gains(*shares)[:, 0] == pytest.approx(event_slices.bad_gains(RateSpec(), 0.1, 0.4), rel=1e-12)
     slow = metrics.guard_slice_gains(0.05, np.array([0.4]))
     assert slow[:, 0] == pytest.approx(guardrails.slice_gains(0.05, 2, 5), rel=1e-12)
     found = metrics.split_gains(0.1, np.array([17]), np.array([3]))
-    assert found[:, 0] == pytest.approx(split.gains(0.1, 17, 3), rel=1e-12)
+    assert found[:, 0] == pytest.approx(sample_ratio.gains(0.1, 17, 3), rel=1e-12)
 
 
 def test_the_program_counts_and_reproduces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,10 +18,12 @@ import numpy as np
 import pytest
 from scipy.special import roots_jacobi, roots_legendre
 
-from gateway.core.analysis import guardrails, hypergeometric, intervals, slices, split, wealth
-from gateway.core.analysis.eprocess import NOT_WORSE, Batch, Rates, log_odds
-from gateway.core.analysis.intake import Arrival
-from gateway.core.analysis.limit import information
+from gateway.core.analysis.betting import hypergeometric, wealth
+from gateway.core.analysis.betting.eprocess import NOT_WORSE, Batch, Rates, log_odds
+from gateway.core.analysis.evidence.intake import Arrival
+from gateway.core.analysis.metrics import guardrails, sample_ratio, time_slices
+from gateway.core.analysis.show import intervals
+from gateway.core.analysis.sizing.limit import information
 from gateway.core.analysis.types import LatencySpec
 from gateway.core.stats import Counts, bucket_of
 from gateway.core.stats.histogram import lower_us, upper_us
@@ -98,10 +100,10 @@ def test_split_check_over_a_grid_is_savvis_multinomial(monkeypatch: pytest.Monke
     for given, value in rows("savvi", "split"):
         weight = given["weight"]
         nodes, priors = beta_grid(given["prior"] * weight, given["prior"] * (1.0 - weight), 1100)
-        monkeypatch.setattr(split, "SHIFTS", tuple(log_odds(node) - log_odds(weight) for node in nodes))
+        monkeypatch.setattr(sample_ratio, "SHIFTS", tuple(log_odds(node) - log_odds(weight) for node in nodes))
         mine = wealth.fresh(priors)
         for stable, canary in given["batches"]:
-            mine = wealth.grow(mine, split.gains(weight, stable, canary), priors)
+            mine = wealth.grow(mine, sample_ratio.gains(weight, stable, canary), priors)
         assert wealth.log_e(mine) == close(value), given
 
 
@@ -152,25 +154,25 @@ def _arrival(stable_slow: int, stable: int, canary_slow: int, canary: int) -> Ar
 def test_slices_are_confseqs_bets(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fixed objective of 100 ms, slices of the recorded sizes: stakes, late starts and their sum."""
     for given, value in rows("confseq", "slices"):
-        monkeypatch.setattr(slices, "BAD_LAMBDAS", tuple(given["lambdas"]))
-        monkeypatch.setattr(slices, "BAD_PRIORS", tuple(given["priors"]))
+        monkeypatch.setattr(time_slices, "BAD_LAMBDAS", tuple(given["lambdas"]))
+        monkeypatch.setattr(time_slices, "BAD_PRIORS", tuple(given["priors"]))
         monkeypatch.setattr(wealth, "HELD_BACK", given["held_back"])
         assert wealth.log_e(_judged(given, LatencySpec(slo_us=(100_000,))).bad) == close(value), given["case"]
 
 
 def test_proof_of_a_latency_margin_is_confseqs_bet(monkeypatch: pytest.MonkeyPatch) -> None:
     for given, value in rows("confseq", "slices within the margin"):
-        monkeypatch.setattr(slices, "OK_SHARES", tuple(given["shares"]))
-        monkeypatch.setattr(slices, "OK_PRIORS", tuple(given["priors"]))
+        monkeypatch.setattr(time_slices, "OK_SHARES", tuple(given["shares"]))
+        monkeypatch.setattr(time_slices, "OK_PRIORS", tuple(given["priors"]))
         spec = LatencySpec(slo_us=(100_000,), margin_delta=given["margin"])
         assert wealth.log_e(_judged(given, spec).ok) == close(value), given["case"]
 
 
-def _judged(given: dict[str, Any], spec: LatencySpec) -> slices.QuantileState:
+def _judged(given: dict[str, Any], spec: LatencySpec) -> time_slices.QuantileState:
     """The objective's test after the recorded slices, of a second each."""
-    state = slices.take(slices.fresh(spec), spec, [_arrival(0, slices.PAST_MIN, 0, 0)], [1], 0.0)
+    state = time_slices.take(time_slices.fresh(spec), spec, [_arrival(0, time_slices.PAST_MIN, 0, 0)], [1], 0.0)
     for second, counts in enumerate(given["slices"], start=1):
-        state = slices.take(state, spec, [_arrival(*counts)], [1], second * spec.slice_s)
+        state = time_slices.take(state, spec, [_arrival(*counts)], [1], second * spec.slice_s)
         # A closed slice leaves the next to be opened by the same look.
         assert state.slices == second
     return state.quantiles[-1]

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.core.analysis import RateSpec, rates, wealth
-from gateway.core.analysis.eprocess import Batch
+from gateway.core.analysis import RateSpec
+from gateway.core.analysis.betting import wealth
+from gateway.core.analysis.betting.eprocess import Batch
+from gateway.core.analysis.metrics import rates
 from loadtests.statistics import bursts, promotion, rules
 from loadtests.statistics.lines import upper_bound, write
 

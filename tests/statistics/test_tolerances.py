@@ -7,9 +7,11 @@ import math
 import numpy as np
 import pytest
 
-from gateway.core.analysis import RateSpec, rates, wealth
-from gateway.core.analysis.bursts import Tolerance
-from gateway.core.analysis.intake import Arrival
+from gateway.core.analysis import RateSpec
+from gateway.core.analysis.betting import wealth
+from gateway.core.analysis.bursts.guard import Tolerance
+from gateway.core.analysis.evidence.intake import Arrival
+from gateway.core.analysis.metrics import rates
 from gateway.core.stats import Counts
 from loadtests.statistics import bursts, tolerances
 

@@ -17,17 +17,17 @@ import pytest
 
 from gateway.config import load, routing_table
 from gateway.config.stored import sha256_of
-from gateway.control.controller import Controller
-from gateway.control.journal import Journal
-from gateway.control.routes import RouteState
-from gateway.control.table_keeper import TableKeeper
-from gateway.control.views import ControlEvent
+from gateway.control.decide.controller import Controller
+from gateway.control.decide.routes import RouteState
+from gateway.control.journal.store import Journal
+from gateway.control.show.views import ControlEvent
+from gateway.control.workers.table_keeper import TableKeeper
 from gateway.core.analysis import Analysis, Look
 from gateway.core.errors import JournalError
 from gateway.core.rollout import Analysed, Phase, Rollout
 from gateway.core.stats.histogram import bucket_of
 from gateway.core.traffic.table import RoutingTable
-from gateway.proxy.tally import RouteTally, Tally
+from gateway.proxy.counting.counters import RouteTally, Tally
 from gateway.runtime import wire
 from gateway.runtime.table_memory import SharedTable, encode
 from tests.support.worker import eventually

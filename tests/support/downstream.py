@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 from typing import cast
 
 from gateway.core.traffic.table import RoutingTable
-from gateway.proxy.http1 import DownstreamConnection
-from gateway.proxy.state import WorkerState
+from gateway.proxy.context import WorkerState
+from gateway.proxy.http1.server_connection import DownstreamConnection
 from gateway.runtime.settings import Limits
 from tests.support.worker import eventually
 

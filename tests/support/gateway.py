@@ -130,7 +130,7 @@ class RunningGateway:
                 command = Path(f"/proc/{pid}/cmdline").read_bytes()
             except FileNotFoundError:
                 continue  # it ended since it was listed
-            for kind, module in (("worker", b"gateway.proxy.server"), ("control", b"gateway.app.control")):
+            for kind, module in (("worker", b"gateway.proxy.worker"), ("control", b"gateway.app.control")):
                 if module in command:  # a child between its fork and its exec is neither yet
                     found[kind].append(pid)
         return found

@@ -10,7 +10,7 @@ from typing import Self
 
 import msgspec
 
-from gateway.control.inspection import Inspection
+from gateway.control.workers.inspector_link import Inspection
 from gateway.core.predictions.settings import RouteWatch
 from gateway.core.stats.counts import Counts
 from gateway.inspector.server import InspectorSettings

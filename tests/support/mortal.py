@@ -21,8 +21,8 @@ from typing import Any
 import msgspec
 
 from gateway.app import control
-from gateway.app.told import ControlSettings
-from gateway.control import decisions
+from gateway.app.child_settings import ControlSettings
+from gateway.control.decide import pipeline
 from gateway.runtime import table_memory
 from gateway.runtime.table_memory import SharedTable
 
@@ -64,7 +64,7 @@ def _become(settings: ControlSettings, armed: Path) -> None:
     connect = sqlite3.connect
     sqlite3.connect = lambda *args, **options: connect(*args, factory=MortalConnection, **options)  # type: ignore[assignment]  # the one way in
     # So that the removal of old rollouts is met, too.
-    decisions.ROLLOUTS_KEPT = 3
+    pipeline.ROLLOUTS_KEPT = 3
     sys.stdin = io.TextIOWrapper(io.BytesIO(msgspec.json.encode(settings)))
     try:
         control.main()

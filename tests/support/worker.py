@@ -13,8 +13,8 @@ from typing import Any, Self
 
 import msgspec
 
-from gateway.control.hub import WorkerHub
-from gateway.control.observer import Observer
+from gateway.control.workers.hub import WorkerHub
+from gateway.control.workers.report_aggregator import ReportAggregator
 from gateway.core.stats.counts import EpochCounts
 from gateway.core.traffic.table import Backend, Endpoint, Route, RoutingTable
 from gateway.runtime.clock import SystemClock
@@ -55,7 +55,7 @@ class RunningWorker:
         **settings: Any,
     ) -> None:
         self.table = first
-        self.observer = Observer()
+        self.observer = ReportAggregator()
         self._limits = limits or Limits()
         self._trusted = trusted
         self._settings = settings
@@ -85,7 +85,7 @@ class RunningWorker:
             *([] if self._descriptors_max is None else ["prlimit", f"--nofile={self._descriptors_max}"]),
             sys.executable,
             "-m",
-            "gateway.proxy.server",
+            "gateway.proxy.worker",
             stdin=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             pass_fds=[self._listener.fileno()],

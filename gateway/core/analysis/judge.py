@@ -29,17 +29,21 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from gateway.core.analysis import budget, explain, guardrails, intake, rates, report, slices, split, votes, wealth
-from gateway.core.analysis.guardrails import GuardState
-from gateway.core.analysis.intake import Arrival, Intake
-from gateway.core.analysis.rates import RatesState
-from gateway.core.analysis.silence import sentence, some
-from gateway.core.analysis.slices import LatencyState
+from gateway.core.analysis import budget
+from gateway.core.analysis.betting import wealth
+from gateway.core.analysis.evidence import intake
+from gateway.core.analysis.evidence.intake import Arrival, Intake
+from gateway.core.analysis.evidence.trials import CLASS_TESTS
+from gateway.core.analysis.metrics import event_slices, guardrails, rates, sample_ratio, time_slices
+from gateway.core.analysis.metrics.event_slices import VotesState
+from gateway.core.analysis.metrics.guardrails import GuardState
+from gateway.core.analysis.metrics.rates import RatesState
+from gateway.core.analysis.metrics.sample_ratio import SplitState
+from gateway.core.analysis.metrics.silence import sentence, some
+from gateway.core.analysis.metrics.time_slices import LatencyState
+from gateway.core.analysis.show import explain, report
 from gateway.core.analysis.spec import LATENCY_METRICS, Mode, Unit
-from gateway.core.analysis.split import SplitState
-from gateway.core.analysis.trials import CLASS_TESTS
 from gateway.core.analysis.types import Analysis, AnalysisSpec, Evidence, Finding, Verdict
-from gateway.core.analysis.votes import VotesState
 from gateway.core.errors import EvidenceError, InvalidValueError
 from gateway.core.types import Unjudged, Why
 
@@ -93,13 +97,13 @@ class AnalysisState(msgspec.Struct, frozen=True):
             spec=spec,
             intake=Intake(),
             rates=rates.fresh(),
-            latencies={name: slices.fresh(latency) for name, latency in spec.latencies.items()},
+            latencies={name: time_slices.fresh(latency) for name, latency in spec.latencies.items()},
             events={
                 event.name: rates.fresh(len(rates.directions_of(event)), rates.LABELLED_PRIOR) for event in by_request
             },
-            votes={event.name: votes.fresh(event) for event in by_slice},
+            votes={event.name: event_slices.fresh(event) for event in by_slice},
             guardrails={one.name: guardrails.fresh() for one in spec.guardrails if one.mode is not Mode.OFF},
-            split=split.fresh(),
+            split=sample_ratio.fresh(),
         )
 
     @property
@@ -127,10 +131,11 @@ def bake(state: AnalysisState, bake_s: float) -> AnalysisState:
         state,
         rates=rates.baked(state.rates, _bets(bake_s, TICK_S)),
         latencies={
-            name: slices.baked(one, _bets(bake_s, latency_specs[name].slice_s)) for name, one in state.latencies.items()
+            name: time_slices.baked(one, _bets(bake_s, latency_specs[name].slice_s))
+            for name, one in state.latencies.items()
         },
         events={name: rates.baked(one, _bets(bake_s, TICK_S)) for name, one in state.events.items()},
-        votes={name: votes.baked(one, _bets(bake_s, event_slices_s[name])) for name, one in state.votes.items()},
+        votes={name: event_slices.baked(one, _bets(bake_s, event_slices_s[name])) for name, one in state.votes.items()},
         guardrails={
             name: guardrails.baked(one, _bets(bake_s, guard_slices_s[name])) for name, one in state.guardrails.items()
         },
@@ -271,7 +276,7 @@ def _take(state: AnalysisState, evidence: Evidence) -> AnalysisState:
             sticky=spec.sticky,
         ),
         latencies={
-            name: slices.take(one, latency_specs[name], arrivals, live, at_s, name)
+            name: time_slices.take(one, latency_specs[name], arrivals, live, at_s, name)
             for name, one in state.latencies.items()
         },
         events={
@@ -282,7 +287,7 @@ def _take(state: AnalysisState, evidence: Evidence) -> AnalysisState:
             if event.name in state.events
         },
         votes={
-            event.name: votes.take(state.votes[event.name], event, arrivals, live, at_s)
+            event.name: event_slices.take(state.votes[event.name], event, arrivals, live, at_s)
             for event in spec.events
             if event.name in state.votes
         },
@@ -291,7 +296,7 @@ def _take(state: AnalysisState, evidence: Evidence) -> AnalysisState:
             for one in spec.guardrails
             if one.name in state.guardrails
         },
-        split=split.take(state.split, arrivals, memory) if spec.alpha_sample_ratio else state.split,
+        split=sample_ratio.take(state.split, arrivals, memory) if spec.alpha_sample_ratio else state.split,
         unjudged=dict(evidence.unjudged),
         stable_requests=state.stable_requests + _requests(arrivals, "stable"),
         canary_requests=state.canary_requests + _requests(arrivals, "canary"),

@@ -105,7 +105,7 @@ class EventSpec(msgspec.Struct, frozen=True, cache_hash=True):
     the same with the arms exchanged (``p_s`` above ``max(ratio * p_c, p_c + delta)``). "different" convicts either
     way, and passes on proof of both. ``share`` is the metric's part of alpha_rollback, relative to the others'
     (MetricShares). ``unit`` "slice" takes ``slice_s`` seconds as one vote, for events that come in bursts; ``guarded``
-    counts those that come together as about one, as failures are counted (bursts.py).
+    counts those that come together as about one, as failures are counted (guard.py).
     Events of one ``group`` share the answers out among them (silence.py).
     """
 
@@ -280,7 +280,7 @@ class AnalysisSpec(msgspec.Struct, frozen=True, cache_hash=True):
     ``bake_share`` is the part of alpha_rollback that is kept for the time after promotion (0: there is no bake).
     ``alpha_sample_ratio`` bounds the probability that the check of the split ever stops a sound experiment; 0 turns
     it off, as it must be where requests are not assigned one by one (sticky sessions).
-    ``burst_s`` is how long a pause or restart makes failures of one arm come together (bursts.py; 0: never).
+    ``burst_s`` is how long a pause or restart makes failures of one arm come together (guard.py; 0: never).
     ``sticky``: outcomes are counted by session, not by request.
     """
 

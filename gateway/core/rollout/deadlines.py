@@ -7,9 +7,9 @@ windows. With no data or no judgement the plan's ``on_no_data`` acts instead.
 from __future__ import annotations
 
 from gateway.core.analysis.types import Verdict
-from gateway.core.rollout import ladder, moves
-from gateway.core.rollout.ladder import where
+from gateway.core.rollout import moves, steps
 from gateway.core.rollout.moves import Result
+from gateway.core.rollout.steps import where
 from gateway.core.rollout.types import AUTOMATION, NOT_BEGUN, Analysed, OnDeadline, Phase, Rollout, SafeAction
 
 
@@ -59,7 +59,7 @@ def _deadline(state: Rollout, event: Analysed, policy: OnDeadline, story: str) -
 def _allowed(state: Rollout, event: Analysed, policy: OnDeadline, story: str) -> tuple[OnDeadline | None, str]:
     """The policy that may act, and why it is another than the plan's; None for one that waits for its window."""
     gives_more = policy in (OnDeadline.PROMOTE, OnDeadline.PROCEED)
-    if not ladder.judged(event) or state.phase is Phase.WARMING:
+    if not steps.judged(event) or state.phase is Phase.WARMING:
         if gives_more:
             story += f"; the policy says {policy}, but a canary that was not judged is never promoted"
         holds = policy is OnDeadline.HOLD
@@ -70,9 +70,9 @@ def _allowed(state: Rollout, event: Analysed, policy: OnDeadline, story: str) ->
         return policy, story
     if state.phase is Phase.WAITING:
         return OnDeadline.HOLD, f"{story}; the policy says {policy}, but no deadline opens a gate"
-    if ladder.closed(state.plan, event.world.local):
+    if steps.closed(state.plan, event.world.local):
         return None, story
-    if blocked := ladder.shut(state.plan, event.world):
+    if blocked := steps.shut(state.plan, event.world):
         return OnDeadline.HOLD, f"{story}; the policy says {policy}, but {blocked}"
     return policy, story
 
@@ -80,11 +80,11 @@ def _allowed(state: Rollout, event: Analysed, policy: OnDeadline, story: str) ->
 def _shown(state: Rollout, event: Analysed) -> str:
     """Say what the evidence did and did not show by the deadline."""
     if state.phase is Phase.WAITING:
-        return f"the gate {state.gate!r} before {ladder.rung_name(state, state.gate_index)} was not opened"
+        return f"the gate {state.gate!r} before {steps.rung_name(state, state.gate_index)} was not opened"
     if event.verdict is Verdict.PASS and state.phase is Phase.PROGRESSING:
         rung = state.plan.steps[state.step_index]
-        if not ladder.floor(state, event):
-            return f"shown: not worse than the margin; but {ladder.shut(state.plan, event.world)}"
+        if not steps.floor(state, event):
+            return f"shown: not worse than the margin; but {steps.shut(state.plan, event.world)}"
         return (
             "shown: not worse than the margin; not reached: the step's floor"
             f" ({event.at_s - state.step_since_s:g} of {rung.min_time_s:g} s,"
@@ -96,4 +96,4 @@ def _shown(state: Rollout, event: Analysed) -> str:
         shown = "nothing was shown, for want of data"
     else:
         shown = "nothing was shown, the evidence could not be judged"
-    return f"{shown}, after {event.canary_requests} canary requests ({ladder.said(event)})"
+    return f"{shown}, after {event.canary_requests} canary requests ({steps.said(event)})"

@@ -40,37 +40,37 @@ from msgspec.structs import replace
 
 from gateway.core.analysis.types import Verdict
 from gateway.core.errors import InvalidValueError, TransitionError
-from gateway.core.rollout import deadlines, ladder, moves
+from gateway.core.rollout import deadlines, moves, steps
 from gateway.core.rollout.checks import check_plan, check_weight_bp
-from gateway.core.rollout.ladder import percent, where
 from gateway.core.rollout.moves import Result
+from gateway.core.rollout.steps import percent, where
 from gateway.core.rollout.transitions import TRANSITIONS, refusal
 from gateway.core.rollout.types import (
     AUTOMATION,
     GATE_CANARY,
     NOT_BEGUN,
-    AbortWished,
+    AbortRequested,
     Analysed,
-    ApproveWished,
+    ApproveRequested,
     Event,
     GateAnswered,
-    Overdue,
-    PauseWished,
+    JournalTimedOut,
+    PauseRequested,
     Phase,
-    PromoteWished,
+    PromoteRequested,
     Restarted,
-    ResumeWished,
+    ResumeRequested,
     Rollout,
     SetWeight,
     Started,
     Ticked,
-    WeightWished,
+    WeightRequested,
     WhenDown,
     Withdrawn,
 )
 
 # What the world does; in a phase that it can only leave as it was, it means nothing.
-_WORLDLY = (Analysed, Ticked, GateAnswered, Overdue, Withdrawn)
+_WORLDLY = (Analysed, Ticked, GateAnswered, JournalTimedOut, Withdrawn)
 # Where automation gives the canary more by itself.
 _CLIMBING = (Phase.WAITING, Phase.WARMING, Phase.PROGRESSING, Phase.BAKING)
 
@@ -86,7 +86,11 @@ def step(state: Rollout, event: Event) -> Result:
     ends = TRANSITIONS.get((state.phase, type(event)))
     if ends is None:
         raise TransitionError(refusal(state, event))
-    if isinstance(event, _WORLDLY) and ends == {state.phase} and (state.phase, type(event)) != (Phase.PAUSED, Overdue):
+    if (
+        isinstance(event, _WORLDLY)
+        and ends == {state.phase}
+        and (state.phase, type(event)) != (Phase.PAUSED, JournalTimedOut)
+    ):
         return state, ()
     new, commands = _answer(state, event)
     if new is not state:
@@ -106,7 +110,7 @@ def _answer(state: Rollout, event: Event) -> Result:
             return _gate_answered(state, event)
         case Restarted():
             return _restarted(state, event)
-        case Overdue():
+        case JournalTimedOut():
             return _overdue(state, event)
         case Withdrawn():
             return moves.end(state, Phase.WITHDRAWN, event.at_s, event.by, event.reason, "withdrawn")
@@ -116,25 +120,25 @@ def _answer(state: Rollout, event: Event) -> Result:
 
 def _granted(
     state: Rollout,
-    event: PauseWished | ResumeWished | ApproveWished | WeightWished | PromoteWished | AbortWished,
+    event: PauseRequested | ResumeRequested | ApproveRequested | WeightRequested | PromoteRequested | AbortRequested,
 ) -> Result:
     """What an operator wishes."""
     at_s, by, why = event.at_s, event.by, event.reason
     match event:
-        case PauseWished():
+        case PauseRequested():
             return moves.hold(state, at_s, by, moves.in_words("paused", by, why))
-        case ResumeWished():
+        case ResumeRequested():
             return _resumed(state, event)
-        case ApproveWished():
+        case ApproveRequested():
             opened = moves.in_words(f"gate {state.gate!r} opened", by, why)
             # The canary's health is no one's approval: the gate of its first step comes after.
             enter = moves.climb if state.gate == GATE_CANARY else moves.enter
             return enter(state, state.gate_index, at_s, event.canary_requests, by, opened, "advanced")
-        case WeightWished():
+        case WeightRequested():
             return _weight_wished(state, event)
-        case PromoteWished():
+        case PromoteRequested():
             return _promote_wished(state, event)
-        case AbortWished():
+        case AbortRequested():
             return _abort_wished(state, event)
 
 
@@ -175,7 +179,7 @@ def _started(state: Rollout, event: Started) -> Result:
     )
     against = f"against {event.stable}" if event.stable else "with nothing to compare it with"
     reason = moves.in_words("started", event.by, event.reason) + f": {event.canary} {against} on route {event.route}"
-    first = ladder.first_rung(fresh)
+    first = steps.first_rung(fresh)
     if event.canary_up == 0:
         reason += "; the canary has no healthy endpoint yet"
         return moves.wait(fresh, GATE_CANARY, first, event.at_s, event.by, reason, kind="started")
@@ -189,14 +193,14 @@ def _analysed(state: Rollout, event: Analysed) -> Result:
     if state.phase is Phase.RETURNING:
         return _ticked(state, event.at_s)
     if event.verdict is Verdict.FAIL:
-        reason = f"rolled back at {where(state)}: {ladder.said(event)}"
+        reason = f"rolled back at {where(state)}: {steps.said(event)}"
         return moves.roll_back(state, event.at_s, AUTOMATION, reason, event.causes)
     if state.phase is Phase.PAUSED:
         return _ticked(state, event.at_s)
     if event.verdict is Verdict.ERROR and event.causes:
-        reason = f"paused at {where(state)}, the experiment cannot be believed: {ladder.said(event)}"
+        reason = f"paused at {where(state)}, the experiment cannot be believed: {steps.said(event)}"
         return moves.hold(state, event.at_s, AUTOMATION, reason, event.causes)
-    if not ladder.waiting_for(state, event):
+    if not steps.waiting_for(state, event):
         return _advanced(state, event)
     return deadlines.step_overdue(state, event) or deadlines.rollout_overdue(state, event) or (state, ())
 
@@ -211,9 +215,9 @@ def _advanced(state: Rollout, event: Analysed) -> Result:
             reason = f"warmed up for {at_s - state.step_since_s:g} s"
             return moves.climb(state, 0, at_s, requests, AUTOMATION, reason, "advanced")
         case Phase.BAKING:
-            reason = f"promoted after {where(state)} of {at_s - state.step_since_s:g} s: {ladder.said(event)}"
+            reason = f"promoted after {where(state)} of {at_s - state.step_since_s:g} s: {steps.said(event)}"
             return moves.promote(state, at_s, AUTOMATION, reason, event.causes)
-    passed, index = f"{where(state)} passed: {ladder.said(event)}", state.step_index + 1
+    passed, index = f"{where(state)} passed: {steps.said(event)}", state.step_index + 1
     if index == len(state.plan.steps) and not state.plan.promotion_gate and not state.plan.bake_s:
         return moves.promote(state, at_s, AUTOMATION, f"promoted after {passed}", event.causes)
     return moves.climb(state, index, at_s, requests, AUTOMATION, passed, "advanced", event.causes)
@@ -242,27 +246,27 @@ def _gate_answered(state: Rollout, event: GateAnswered) -> Result:
     return moves.enter(state, state.gate_index, event.at_s, event.canary_requests, event.by, opened, "advanced")
 
 
-def _resumed(state: Rollout, event: ResumeWished) -> Result:
+def _resumed(state: Rollout, event: ResumeRequested) -> Result:
     if event.at_s - state.since_s >= state.plan.deadline_s:
         # The deadline has run out while nothing could be decided; kept, it would undo this wish at the next analysis.
         state = replace(state, since_s=event.at_s)
     said = moves.in_words("resumed", event.by, event.reason)
     if state.gate:
-        before = ladder.rung_name(state, state.gate_index)
+        before = steps.rung_name(state, state.gate_index)
         reason = f"{said}: the gate {state.gate!r} before {before} is still closed"
-        weight_bp = ladder.weight_bp_of(state.plan, state.step_index)
+        weight_bp = steps.weight_bp_of(state.plan, state.step_index)
         new = replace(state, phase=Phase.WAITING, weight_bp=weight_bp)
         return moves.decided(new, event.at_s, event.by, reason, "resumed")
     if state.step_index == NOT_BEGUN:
-        first = ladder.first_rung(state)
+        first = steps.first_rung(state)
         return moves.climb(state, first, event.at_s, event.canary_requests, event.by, said, "resumed")
-    reason = f"{said}: {ladder.rung_name(state, state.step_index)} starts its floor again"
+    reason = f"{said}: {steps.rung_name(state, state.step_index)} starts its floor again"
     if state.step_index == len(state.plan.steps):
         reason = f"{said}: the bake starts again"
     return moves.enter(state, state.step_index, event.at_s, event.canary_requests, event.by, reason, "resumed")
 
 
-def _weight_wished(state: Rollout, event: WeightWished) -> Result:
+def _weight_wished(state: Rollout, event: WeightRequested) -> Result:
     check_weight_bp("weight_bp", event.weight_bp)
     if event.weight_bp and not state.stable:
         raise TransitionError(
@@ -274,7 +278,7 @@ def _weight_wished(state: Rollout, event: WeightWished) -> Result:
     return moves.decided(new, event.at_s, event.by, reason, "weight_set")
 
 
-def _promote_wished(state: Rollout, event: PromoteWished) -> Result:
+def _promote_wished(state: Rollout, event: PromoteRequested) -> Result:
     if state.swapped:
         raise TransitionError(refusal(state, event))
     at_s, by, last = event.at_s, event.by, len(state.plan.steps)
@@ -283,12 +287,12 @@ def _promote_wished(state: Rollout, event: PromoteWished) -> Result:
         return moves.promote(state, at_s, by, said)
     index = last
     if event.next_step:
-        index = state.gate_index if state.gate else max(state.step_index + 1, ladder.first_rung(state))
+        index = state.gate_index if state.gate else max(state.step_index + 1, steps.first_rung(state))
         said = moves.in_words("sent on by hand", by, event.reason)
     return moves.enter(state, index, at_s, event.canary_requests, by, said, "advanced")
 
 
-def _abort_wished(state: Rollout, event: AbortWished) -> Result:
+def _abort_wished(state: Rollout, event: AbortRequested) -> Result:
     reason = moves.in_words("aborted", event.by, event.reason)
     if state.phase is Phase.PROMOTED and not state.stable:
         raise TransitionError(f"cannot abort: there is nothing that route {state.route} could go back to")
@@ -341,7 +345,7 @@ def _rebased(state: Rollout, event: Restarted) -> Rollout:
     )
 
 
-def _overdue(state: Rollout, event: Overdue) -> Result:
+def _overdue(state: Rollout, event: JournalTimedOut) -> Result:
     if state.revision == 1:
         return moves.end(state, Phase.WITHDRAWN, event.at_s, AUTOMATION, f"not started: {event.reason}", "withdrawn")
     before = event.before
@@ -353,7 +357,7 @@ def _overdue(state: Rollout, event: Overdue) -> Result:
     return moves.decided(new, event.at_s, AUTOMATION, reason, "paused", swap=swap)
 
 
-def _stayed(state: Rollout, event: Overdue, before: Rollout) -> Result:
+def _stayed(state: Rollout, event: JournalTimedOut, before: Rollout) -> Result:
     """Automation's own step up did not come into force: it stays where it was, and its floor starts again."""
     new = replace(
         before,

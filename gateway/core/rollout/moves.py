@@ -6,7 +6,7 @@ import math
 
 from msgspec.structs import replace
 
-from gateway.core.rollout import ladder
+from gateway.core.rollout import steps
 from gateway.core.rollout.types import (
     GATE_CANARY,
     WARMUP,
@@ -60,7 +60,7 @@ def climb(
     causes: tuple[str, ...] = (),
 ) -> Result:
     """Go to a rung, or wait before its gate."""
-    if gate := ladder.gate_before(state, index):
+    if gate := steps.gate_before(state, index):
         return wait(state, gate, index, at_s, by, reason, kind="started" if kind == "started" else "waiting")
     return enter(state, index, at_s, requests, by, reason, kind, causes)
 
@@ -69,7 +69,7 @@ def wait(state: Rollout, gate: str, index: int, at_s: float, by: str, reason: st
     """Hold before a closed gate."""
     new = replace(state, phase=Phase.WAITING, gate=gate, gate_index=index, step_since_s=at_s)
     if gate != GATE_CANARY:
-        reason += f"; the gate {gate!r} before {ladder.rung_name(state, index)} is closed"
+        reason += f"; the gate {gate!r} before {steps.rung_name(state, index)} is closed"
     return decided(new, at_s, by, reason, kind, publish=state.phase is not Phase.PROGRESSING)
 
 
@@ -94,7 +94,7 @@ def enter(
     new = replace(
         state,
         phase=phase,
-        weight_bp=ladder.weight_bp_of(plan, index),
+        weight_bp=steps.weight_bp_of(plan, index),
         step_index=index,
         step_since_s=at_s,
         step_requests_base=requests,

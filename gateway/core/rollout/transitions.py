@@ -20,21 +20,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gateway.core.rollout.types import (
-    AbortWished,
+    AbortRequested,
     Analysed,
-    ApproveWished,
+    ApproveRequested,
     Event,
     GateAnswered,
-    Overdue,
-    PauseWished,
+    JournalTimedOut,
+    PauseRequested,
     Phase,
-    PromoteWished,
+    PromoteRequested,
     Restarted,
-    ResumeWished,
+    ResumeRequested,
     Rollout,
     Started,
     Ticked,
-    WeightWished,
+    WeightRequested,
     Withdrawn,
 )
 
@@ -49,49 +49,49 @@ _STAYED = frozenset({_WARMING, _WAITING, _PROGRESSING, _BAKING})
 TRANSITIONS: Mapping[tuple[Phase, type[Event]], frozenset[Phase]] = {
     (_IDLE, Started): _BEGINNINGS,
     (_WARMING, Analysed): frozenset({_WARMING, _PROGRESSING, _PAUSED}) | _BACK,
-    (_WARMING, PauseWished): frozenset({_PAUSED}),
-    (_WARMING, WeightWished): frozenset({_PAUSED}),
-    (_WARMING, PromoteWished): frozenset({_PROGRESSING, _BAKING, _PROMOTED}),
-    (_WARMING, AbortWished): _BACK,
+    (_WARMING, PauseRequested): frozenset({_PAUSED}),
+    (_WARMING, WeightRequested): frozenset({_PAUSED}),
+    (_WARMING, PromoteRequested): frozenset({_PROGRESSING, _BAKING, _PROMOTED}),
+    (_WARMING, AbortRequested): _BACK,
     (_WARMING, Restarted): frozenset({_WARMING, _PAUSED}),
     (_WAITING, Analysed): frozenset({_WAITING, _WARMING, _PROGRESSING, _PAUSED, _PROMOTED, _WITHDRAWN}) | _BACK,
-    (_WAITING, ApproveWished): frozenset({_WAITING, _WARMING, _PROGRESSING, _BAKING, _PROMOTED}),
+    (_WAITING, ApproveRequested): frozenset({_WAITING, _WARMING, _PROGRESSING, _BAKING, _PROMOTED}),
     (_WAITING, GateAnswered): frozenset({_WAITING, _WARMING, _PROGRESSING, _PAUSED, _BAKING, _PROMOTED}),
-    (_WAITING, PauseWished): frozenset({_PAUSED}),
-    (_WAITING, WeightWished): frozenset({_PAUSED}),
-    (_WAITING, PromoteWished): frozenset({_WARMING, _PROGRESSING, _BAKING, _PROMOTED}),
-    (_WAITING, AbortWished): _BACK,
+    (_WAITING, PauseRequested): frozenset({_PAUSED}),
+    (_WAITING, WeightRequested): frozenset({_PAUSED}),
+    (_WAITING, PromoteRequested): frozenset({_WARMING, _PROGRESSING, _BAKING, _PROMOTED}),
+    (_WAITING, AbortRequested): _BACK,
     (_WAITING, Restarted): frozenset({_WAITING, _PAUSED}),
     (_PROGRESSING, Analysed): frozenset({_PROGRESSING, _WAITING, _PAUSED, _BAKING, _PROMOTED}) | _BACK,
-    (_PROGRESSING, PauseWished): frozenset({_PAUSED}),
-    (_PROGRESSING, WeightWished): frozenset({_PAUSED}),
-    (_PROGRESSING, PromoteWished): frozenset({_PROGRESSING, _BAKING, _PROMOTED}),
-    (_PROGRESSING, AbortWished): _BACK,
+    (_PROGRESSING, PauseRequested): frozenset({_PAUSED}),
+    (_PROGRESSING, WeightRequested): frozenset({_PAUSED}),
+    (_PROGRESSING, PromoteRequested): frozenset({_PROGRESSING, _BAKING, _PROMOTED}),
+    (_PROGRESSING, AbortRequested): _BACK,
     (_PROGRESSING, Restarted): frozenset({_PROGRESSING, _PAUSED}),
     (_PAUSED, Analysed): frozenset({_PAUSED}) | _BACK,
     (_PAUSED, Ticked): frozenset({_PAUSED}) | _BACK,
-    (_PAUSED, ResumeWished): frozenset({_WARMING, _WAITING, _PROGRESSING, _BAKING, _PROMOTED}),
-    (_PAUSED, WeightWished): frozenset({_PAUSED}),
-    (_PAUSED, PromoteWished): frozenset({_WARMING, _PROGRESSING, _BAKING, _PROMOTED}),
-    (_PAUSED, AbortWished): _BACK,
+    (_PAUSED, ResumeRequested): frozenset({_WARMING, _WAITING, _PROGRESSING, _BAKING, _PROMOTED}),
+    (_PAUSED, WeightRequested): frozenset({_PAUSED}),
+    (_PAUSED, PromoteRequested): frozenset({_WARMING, _PROGRESSING, _BAKING, _PROMOTED}),
+    (_PAUSED, AbortRequested): _BACK,
     (_PAUSED, Restarted): frozenset({_PAUSED}),
     (_BAKING, Analysed): frozenset({_BAKING, _PAUSED, _PROMOTED}) | _BACK,
-    (_BAKING, PauseWished): frozenset({_PAUSED}),
-    (_BAKING, WeightWished): frozenset({_PAUSED}),
-    (_BAKING, PromoteWished): frozenset({_PROMOTED}),
-    (_BAKING, AbortWished): _BACK,
+    (_BAKING, PauseRequested): frozenset({_PAUSED}),
+    (_BAKING, WeightRequested): frozenset({_PAUSED}),
+    (_BAKING, PromoteRequested): frozenset({_PROMOTED}),
+    (_BAKING, AbortRequested): _BACK,
     (_BAKING, Restarted): frozenset({_BAKING, _PAUSED}),
     # An abort on the way back ends the ramp: all at once.
     (_RETURNING, Analysed): _BACK,
     (_RETURNING, Ticked): _BACK,
-    (_RETURNING, AbortWished): frozenset({_ROLLED_BACK}),
+    (_RETURNING, AbortRequested): frozenset({_ROLLED_BACK}),
     (_RETURNING, Restarted): frozenset({_RETURNING}),
     # The ends. Evidence and time never leave them. Of a promotion and an abort wished at once the abort wins.
     (_PROMOTED, Started): _BEGINNINGS,
-    (_PROMOTED, PromoteWished): frozenset({_PROMOTED}),
-    (_PROMOTED, AbortWished): _BACK,
+    (_PROMOTED, PromoteRequested): frozenset({_PROMOTED}),
+    (_PROMOTED, AbortRequested): _BACK,
     (_PROMOTED, Restarted): frozenset({_PROMOTED}),
-    (_PROMOTED, Overdue): frozenset({_PAUSED, _WITHDRAWN}) | _STAYED,
+    (_PROMOTED, JournalTimedOut): frozenset({_PAUSED, _WITHDRAWN}) | _STAYED,
     (_ROLLED_BACK, Started): _BEGINNINGS,
     (_ROLLED_BACK, Restarted): frozenset({_ROLLED_BACK}),
     (_WITHDRAWN, Started): _BEGINNINGS,
@@ -99,26 +99,33 @@ TRANSITIONS: Mapping[tuple[Phase, type[Event]], frozenset[Phase]] = {
 }
 TRANSITIONS = {
     # What the world does, where it does nothing.
-    **{(phase, kind): frozenset({phase}) for phase in Phase for kind in (Analysed, Ticked, GateAnswered, Overdue)},
+    **{
+        (phase, kind): frozenset({phase})
+        for phase in Phase
+        for kind in (Analysed, Ticked, GateAnswered, JournalTimedOut)
+    },
     **{(phase, Restarted): frozenset({phase}) for phase in (_IDLE,)},
     # What ends or stops every rollout that is under way.
     **{(phase, Withdrawn): frozenset({_WITHDRAWN}) for phase in Phase if phase.active},
     **{(phase, Withdrawn): frozenset({phase}) for phase in Phase if not phase.active},
     # A start that is overdue has not begun, a step of automation's own leaves things as they were before it.
-    **{(phase, Overdue): frozenset({_PAUSED, _WITHDRAWN}) | _STAYED for phase in (_WARMING, _WAITING, _PROGRESSING)},
-    **{(phase, Overdue): frozenset({_PAUSED}) | _STAYED for phase in (_PAUSED, _BAKING)},
+    **{
+        (phase, JournalTimedOut): frozenset({_PAUSED, _WITHDRAWN}) | _STAYED
+        for phase in (_WARMING, _WAITING, _PROGRESSING)
+    },
+    **{(phase, JournalTimedOut): frozenset({_PAUSED}) | _STAYED for phase in (_PAUSED, _BAKING)},
     **TRANSITIONS,
 }
 
 # What an operator calls each wish.
 VERBS: Mapping[type[Event], str] = {
     Started: "start",
-    PauseWished: "pause",
-    ResumeWished: "resume",
-    ApproveWished: "approve",
-    WeightWished: "set-weight",
-    PromoteWished: "promote",
-    AbortWished: "abort",
+    PauseRequested: "pause",
+    ResumeRequested: "resume",
+    ApproveRequested: "approve",
+    WeightRequested: "set-weight",
+    PromoteRequested: "promote",
+    AbortRequested: "abort",
 }
 
 
@@ -135,9 +142,11 @@ def refusal(state: Rollout, event: Event) -> str:
 
 
 def _granted(state: Rollout, kind: type[Event]) -> bool:
-    if state.swapped and kind is PromoteWished:
+    if state.swapped and kind is PromoteRequested:
         return False
-    if state.phase is Phase.PROMOTED and kind is AbortWished and not state.stable:
+    if kind is WeightRequested and not state.stable and state.phase.active:
+        return False  # a first version: nothing could serve the rest
+    if state.phase is Phase.PROMOTED and kind is AbortRequested and not state.stable:
         return False  # a first version: there is nothing to go back to
     return (state.phase, kind) in TRANSITIONS
 

@@ -160,7 +160,7 @@ class LocalTime(msgspec.Struct, frozen=True):
     minute: int
 
 
-class World(msgspec.Struct, frozen=True):
+class Conditions(msgspec.Struct, frozen=True):
     """What else is known at the moment of an analysis; None is "not known", and holds nothing back.
 
     ``stable_up`` and ``canary_up`` count the endpoints that active probes find healthy.
@@ -198,7 +198,7 @@ class Analysed(msgspec.Struct, frozen=True, tag=True):
     reason: str
     causes: tuple[str, ...]
     canary_requests: int
-    world: World = World()
+    world: Conditions = Conditions()
 
 
 class Ticked(msgspec.Struct, frozen=True, tag=True):
@@ -207,7 +207,7 @@ class Ticked(msgspec.Struct, frozen=True, tag=True):
     at_s: float
 
 
-class PauseWished(msgspec.Struct, frozen=True, tag=True):
+class PauseRequested(msgspec.Struct, frozen=True, tag=True):
     """An operator wants the rollout to hold its weight."""
 
     at_s: float
@@ -215,7 +215,7 @@ class PauseWished(msgspec.Struct, frozen=True, tag=True):
     reason: str = ""
 
 
-class ResumeWished(msgspec.Struct, frozen=True, tag=True):
+class ResumeRequested(msgspec.Struct, frozen=True, tag=True):
     """An operator wants automation to go on."""
 
     at_s: float
@@ -224,7 +224,7 @@ class ResumeWished(msgspec.Struct, frozen=True, tag=True):
     reason: str = ""
 
 
-class PromoteWished(msgspec.Struct, frozen=True, tag=True):
+class PromoteRequested(msgspec.Struct, frozen=True, tag=True):
     """An operator promotes by hand, whatever the evidence says: to the next step, or all the way."""
 
     at_s: float
@@ -234,7 +234,7 @@ class PromoteWished(msgspec.Struct, frozen=True, tag=True):
     canary_requests: int = 0
 
 
-class ApproveWished(msgspec.Struct, frozen=True, tag=True):
+class ApproveRequested(msgspec.Struct, frozen=True, tag=True):
     """An operator opens the gate, whatever it waits for."""
 
     at_s: float
@@ -254,7 +254,7 @@ class GateAnswered(msgspec.Struct, frozen=True, tag=True):
     canary_requests: int = 0
 
 
-class AbortWished(msgspec.Struct, frozen=True, tag=True):
+class AbortRequested(msgspec.Struct, frozen=True, tag=True):
     """An operator rolls back by hand."""
 
     at_s: float
@@ -262,7 +262,7 @@ class AbortWished(msgspec.Struct, frozen=True, tag=True):
     reason: str = ""
 
 
-class WeightWished(msgspec.Struct, frozen=True, tag=True):
+class WeightRequested(msgspec.Struct, frozen=True, tag=True):
     """An operator sets the weight by hand, which suspends automation."""
 
     at_s: float
@@ -279,7 +279,7 @@ class Withdrawn(msgspec.Struct, frozen=True, tag=True):
     reason: str
 
 
-class Overdue(msgspec.Struct, frozen=True, tag=True):
+class JournalTimedOut(msgspec.Struct, frozen=True, tag=True):
     """The last decision was more exposure, and the journal did not take it in time: the live weight stands.
 
     ``before`` is the state in force where nobody wished for that decision: automation goes on from there. Without it
@@ -305,15 +305,15 @@ Event = (
     Started
     | Analysed
     | Ticked
-    | PauseWished
-    | ResumeWished
-    | PromoteWished
-    | ApproveWished
+    | PauseRequested
+    | ResumeRequested
+    | PromoteRequested
+    | ApproveRequested
     | GateAnswered
-    | AbortWished
-    | WeightWished
+    | AbortRequested
+    | WeightRequested
     | Withdrawn
-    | Overdue
+    | JournalTimedOut
     | Restarted
 )
 

@@ -12,9 +12,10 @@ import pytest
 
 from gateway.cli import main
 from gateway.config import ConfigError, load
-from gateway.core.analysis import AnalysisSpec, AnalysisState, Evidence, Verdict, intervals, judge
-from gateway.core.analysis.eprocess import NOT_WORSE, Rates
-from gateway.core.analysis.limit import requests_at_limit
+from gateway.core.analysis import AnalysisSpec, AnalysisState, Evidence, Verdict, judge
+from gateway.core.analysis.betting.eprocess import NOT_WORSE, Rates
+from gateway.core.analysis.show import intervals
+from gateway.core.analysis.sizing.limit import requests_at_limit
 from gateway.core.errors import InvalidValueError
 
 BARE = [0.0, 1.0, -0.01, 1.5, math.nan, math.inf, -math.inf]

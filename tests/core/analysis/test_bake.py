@@ -19,8 +19,8 @@ from gateway.core.analysis import (
     bake,
     budget,
     judge,
-    wealth,
 )
+from gateway.core.analysis.betting import wealth
 from gateway.core.analysis.spec import Unit
 from gateway.core.analysis.types import Analysis
 from gateway.core.errors import InvalidValueError

@@ -9,19 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.core.analysis import (
-    AnalysisSpec,
-    AnalysisState,
-    Evidence,
-    LatencySpec,
-    Mode,
-    Verdict,
-    bursts,
-    judge,
-    misfortunes,
-    wealth,
-)
-from gateway.core.analysis.bursts import (
+from gateway.core.analysis import AnalysisSpec, AnalysisState, Evidence, LatencySpec, Mode, Verdict, judge
+from gateway.core.analysis.betting import wealth
+from gateway.core.analysis.betting.eprocess import Batch
+from gateway.core.analysis.bursts import evidence_cap, guard
+from gateway.core.analysis.bursts.guard import (
     BURST_SHARE,
     DEAD_SHARES,
     WIDER,
@@ -32,7 +24,6 @@ from gateway.core.analysis.bursts import (
     guarded_ok,
     take,
 )
-from gateway.core.analysis.eprocess import Batch
 from gateway.core.stats import Counts, EpochCounts
 
 LOOKS = st.lists(
@@ -45,9 +36,9 @@ def after(
     looks: list[tuple[int, int, int, int]],
     tick_s: float = 0.1,
     burst_s: float = 0.3,
-    tolerance: Tolerance = bursts.NONE,
+    tolerance: Tolerance = guard.NONE,
 ) -> BurstState:
-    state = bursts.fresh()
+    state = guard.fresh()
     for index, look in enumerate(looks):
         state = take(state, Batch(*look), index * tick_s, burst_s, tolerance)
     return state
@@ -58,14 +49,14 @@ def after(
 def test_never_more_is_believed_than_the_evidence_and_all_numbers_stay_finite(
     looks: list[tuple[int, int, int, int, float]], log_e: float
 ) -> None:
-    state, at_s = bursts.fresh(), 0.0
+    state, at_s = guard.fresh(), 0.0
     for events_s, more_s, events_c, more_c, wait_s in looks:
         at_s += wait_s
         state = take(state, Batch(events_s, events_s + more_s, events_c, events_c + more_c), at_s, 0.3)
         assert guarded(log_e, state) <= log_e and guarded_ok(log_e, state) <= log_e
         assert math.isfinite(guarded(log_e, state)) and math.isfinite(guarded_ok(log_e, state))
         assert math.isfinite(wealth.log_e(state.dead)) and math.isfinite(
-            misfortunes.worth(state.misfortunes, 60.0, 0.05)
+            evidence_cap.worth(state.misfortunes, 60.0, 0.05)
         )
         assert clumping(state.stable) >= 1.0 and clumping(state.canary) >= 1.0
 
@@ -94,7 +85,7 @@ def test_in_sparse_traffic_a_failure_is_worth_what_the_weight_says() -> None:
 
 
 def test_what_is_not_guarded_is_believed_whole() -> None:
-    assert guarded(9.0, bursts.fresh()) == 9.0 and guarded_ok(9.0, bursts.fresh()) == 9.0
+    assert guarded(9.0, guard.fresh()) == 9.0 and guarded_ok(9.0, guard.fresh()) == 9.0
 
 
 def test_to_pass_clumps_count_by_how_far_they_widen_the_difference() -> None:
@@ -142,7 +133,7 @@ def test_looks_that_are_far_apart_show_no_clumps() -> None:
 def test_looks_that_come_a_little_late_are_as_far_apart_as_they_were_asked_for() -> None:
     """As far apart as a configuration may ask for, and each a few milliseconds late, as every look is."""
     looks = [(0, 570, 0, 30)] * 20 + [(0, 570, 9, 30)]
-    assert guarded(9.0, after(looks, tick_s=bursts.COARSE * 0.3 + 0.005)) < 1.5
+    assert guarded(9.0, after(looks, tick_s=guard.COARSE * 0.3 + 0.005)) < 1.5
 
 
 @pytest.mark.parametrize("weight", [0.05, 0.2, 0.5])
@@ -186,13 +177,13 @@ def test_an_outage_of_both_arms_is_no_dead_canary() -> None:
 @pytest.mark.parametrize("share", [0.0, 0.01, BURST_SHARE])
 @pytest.mark.parametrize(
     "tolerance",
-    [bursts.NONE, Tolerance(2.0), Tolerance(1.0, 0.01), Tolerance(1.5, 0.005), Tolerance(20.0), Tolerance(1.0, 0.5)],
+    [guard.NONE, Tolerance(2.0), Tolerance(1.0, 0.01), Tolerance(1.5, 0.005), Tolerance(20.0), Tolerance(1.0, 0.5)],
 )
 def test_cells_are_fair_bets_for_a_healthy_canary_with_bursts(
     always: float, share: float, tolerance: Tolerance
 ) -> None:
     """Mean of one cell's e-variable, arms lost to bursts in ``share`` of the cells, or as many as tolerated."""
-    past = bursts.Arm(all_events=1e6 * always, all_trials=1e6)
+    past = guard.Arm(all_events=1e6 * always, all_trials=1e6)
     edge = tolerance.edge(share + (1.0 - share) * always)
     share_c = min(max((edge - always) / (1.0 - always), 0.0), 1.0)
     for index in range(len(DEAD_SHARES)):
@@ -201,7 +192,7 @@ def test_cells_are_fair_bets_for_a_healthy_canary_with_bursts(
             for lost_c in (False, True):
                 chance = (share if lost_s else 1.0 - share) * (share_c if lost_c else 1.0 - share_c)
                 arms = [_arm(past, events=100.0 * (1.0 if lost else always), trials=100.0) for lost in (lost_s, lost_c)]
-                gains = bursts._dead_gains(arms[0], arms[1], tolerance)  # noqa: SLF001  # the bet itself
+                gains = guard._dead_gains(arms[0], arms[1], tolerance)  # noqa: SLF001  # the bet itself
                 mean += chance * math.exp(gains[index])
         assert mean <= 1.0 + 1e-9
 
@@ -213,7 +204,7 @@ def test_a_burst_weighs_less_where_more_bursts_are_tolerated() -> None:
     assert clumping(plain.canary) == clumping(twice.canary) and twice.odds == 2.0
     # log 2 for a toss of a coin, log 1.5 where two of three may be the canary's; a failure alone log 20 and log 10.5.
     assert guarded(15.0 * math.log(10.5), twice) < 0.75 * guarded(15.0 * math.log(20.0), plain)
-    assert misfortunes.worth(twice.misfortunes, 300.0, 0.05) < misfortunes.worth(plain.misfortunes, 300.0, 0.05)
+    assert evidence_cap.worth(twice.misfortunes, 300.0, 0.05) < evidence_cap.worth(plain.misfortunes, 300.0, 0.05)
 
 
 def test_a_tolerated_difference_is_odds_by_stables_rate() -> None:
@@ -225,8 +216,8 @@ def test_a_tolerated_difference_is_odds_by_stables_rate() -> None:
         assert state.odds == pytest.approx(3.0)
 
 
-def _arm(arm: bursts.Arm, **changes: float) -> bursts.Arm:
-    return bursts.Arm(**{**{name: getattr(arm, name) for name in arm.__struct_fields__}, **changes})
+def _arm(arm: guard.Arm, **changes: float) -> guard.Arm:
+    return guard.Arm(**{**{name: getattr(arm, name) for name in arm.__struct_fields__}, **changes})
 
 
 @pytest.mark.parametrize(("burst_s", "pauses_harm"), [(0.3, False), (0.0, True)])

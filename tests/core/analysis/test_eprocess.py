@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
-from gateway.core.analysis.eprocess import (
+from gateway.core.analysis.betting.eprocess import (
     NOT_WORSE,
     Batch,
     Null,
@@ -23,7 +23,7 @@ from gateway.core.analysis.eprocess import (
     log_odds,
     worse_by_margin,
 )
-from gateway.core.analysis.rates import bad_guesses, ok_guesses
+from gateway.core.analysis.metrics.rates import bad_guesses, ok_guesses
 from gateway.core.analysis.types import RateSpec
 
 MARGINS = [(1.5, 0.01), (1.0, 0.01), (1.5, 0.0), (1.0, 0.0), (1.001, 0.05), (50.0, 0.5), (3.0, 0.9)]

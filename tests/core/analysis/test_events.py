@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from gateway.core.analysis import AnalysisSpec, AnalysisState, EventSpec, Evidence, LatencySpec, Mode, RateSpec, judge
-from gateway.core.analysis.eprocess import Batch, Rates, log_gains_beyond, within_tolerance
-from gateway.core.analysis.rates import bad_guesses, directions_of, ok_guesses
+from gateway.core.analysis.betting.eprocess import Batch, Rates, log_gains_beyond, within_tolerance
+from gateway.core.analysis.metrics.rates import bad_guesses, directions_of, ok_guesses
 from gateway.core.analysis.spec import Unit, Worse
 from gateway.core.errors import InvalidValueError
 from gateway.core.stats import Counts, EpochCounts

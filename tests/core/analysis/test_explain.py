@@ -16,13 +16,13 @@ from gateway.core.analysis import (
     Evidence,
     GuardrailSpec,
     LatencySpec,
-    bursts,
     explained,
     judge,
 )
-from gateway.core.analysis.eprocess import worse_by_margin
-from gateway.core.analysis.explain import likely
-from gateway.core.analysis.limit import information, requests_at_limit
+from gateway.core.analysis.betting.eprocess import worse_by_margin
+from gateway.core.analysis.bursts import guard
+from gateway.core.analysis.show.explain import likely
+from gateway.core.analysis.sizing.limit import information, requests_at_limit
 from gateway.core.analysis.spec import RATE_METRICS, Unit, Worse
 from gateway.core.analysis.types import Analysis, Finding, Verdict
 from gateway.core.stats import Counts, EpochCounts
@@ -116,7 +116,7 @@ def test_where_failures_clump_more_is_needed_by_as_much(make_world: Make) -> Non
     found = shown(world, analysis)["errors"]
     assert "to be proven" in found.reason, found.reason
     state = world.state.rates.metrics[0]
-    believed = bursts.guarded_ok(1.0, state.bursts)
+    believed = guard.guarded_ok(1.0, state.bursts)
     assert believed < 0.2
     spec, missing = world.spec, math.log(1 / world.spec.alpha_promote) - found.log_e_ok
     null = worse_by_margin(spec.errors.margin_ratio, spec.errors.margin_delta)

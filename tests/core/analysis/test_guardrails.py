@@ -17,7 +17,7 @@ from gateway.core.analysis import (
     Mode,
     judge,
 )
-from gateway.core.analysis.guardrails import ODDS_RATIOS, request_gains, seen, slice_gains
+from gateway.core.analysis.metrics.guardrails import ODDS_RATIOS, request_gains, seen, slice_gains
 from gateway.core.analysis.types import Analysis
 from gateway.core.errors import InvalidValueError
 from gateway.core.stats import Counts, EpochCounts, bucket_of

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import hypergeom, nchypergeom_fisher
 
-from gateway.core.analysis.eprocess import Batch
-from gateway.core.analysis.hypergeometric import log_gain, support
+from gateway.core.analysis.betting.eprocess import Batch
+from gateway.core.analysis.betting.hypergeometric import log_gain, support
 
 GUESSES = (1.2, 2.4, 9.0, 55.0, 300.0)
 

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from gateway.core.analysis import AnalysisSpec, AnalysisState, Evidence, judge
-from gateway.core.analysis.intake import Intake, take
+from gateway.core.analysis.evidence.intake import Intake, take
 from gateway.core.errors import EvidenceError
 from gateway.core.stats import Counts, EpochCounts
 

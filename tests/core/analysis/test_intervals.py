@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from gateway.core.analysis.intervals import effect, log_mixture, quantile_interval, rate_interval
+from gateway.core.analysis.show.intervals import effect, log_mixture, quantile_interval, rate_interval
 from gateway.core.stats import bucket_of
 from gateway.core.stats.histogram import lower_us, upper_us
 

@@ -8,8 +8,8 @@ import math
 import pytest
 from scipy.optimize import minimize_scalar
 
-from gateway.core.analysis.eprocess import NOT_WORSE, Null, Rates, at_most_ratio, at_most_shift, worse_by_margin
-from gateway.core.analysis.limit import divergence, information, requests_at_limit
+from gateway.core.analysis.betting.eprocess import NOT_WORSE, Null, Rates, at_most_ratio, at_most_shift, worse_by_margin
+from gateway.core.analysis.sizing.limit import divergence, information, requests_at_limit
 from gateway.core.errors import InvalidValueError
 
 WEIGHTS = (0.01, 0.05, 0.1, 0.25, 0.5)

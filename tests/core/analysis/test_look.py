@@ -9,21 +9,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.core.analysis import (
-    AnalysisSpec,
-    Evidence,
-    GuardrailSpec,
-    Look,
-    Mode,
-    RateSpec,
-    Verdict,
-    judge,
-    look,
-    rates,
-    report,
-)
-from gateway.core.analysis.eprocess import NOT_WORSE, Batch, log_gain, log_gains_not_worse
-from gateway.core.analysis.trials import Pending
+from gateway.core.analysis import AnalysisSpec, Evidence, GuardrailSpec, Look, Mode, RateSpec, Verdict, judge, look
+from gateway.core.analysis.betting.eprocess import NOT_WORSE, Batch, log_gain, log_gains_not_worse
+from gateway.core.analysis.evidence.trials import Pending
+from gateway.core.analysis.metrics import rates
+from gateway.core.analysis.show import report
 from gateway.core.analysis.types import Analysis, Finding
 
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.core.analysis import bursts
-from gateway.core.analysis.eprocess import Batch
-from gateway.core.analysis.misfortunes import LUCK, SPARSE, Misfortunes, grow, worth
+from gateway.core.analysis.betting.eprocess import Batch
+from gateway.core.analysis.bursts import guard
+from gateway.core.analysis.bursts.evidence_cap import LUCK, SPARSE, Misfortunes, grow, worth
 
 # 200 requests/s at 5 %: of the 60 that a burst meets three are the canary's.
 MET, WEIGHT = 60.0, 0.05
@@ -94,7 +94,7 @@ def test_traffic_in_bouts_is_as_dense_as_its_bouts(idle: int) -> None:
     """Two failures in bouts of 20 s at 200 requests/s: what lies between the bouts does not make them sparse."""
     calm, failing = [Batch(0, 19, 0, 1)] * 100, [Batch(0, 19, 1, 1)]
     looks = [*calm, *failing, *calm, *[Batch(0, 0, 0, 0)] * idle] * 2
-    state = bursts.fresh()
+    state = guard.fresh()
     for index, look in enumerate(looks):
-        state = bursts.take(state, look, 0.1 * index, 0.3)
-    assert 1.0 < bursts.guarded(20.0, state) < 2.5
+        state = guard.take(state, look, 0.1 * index, 0.3)
+    assert 1.0 < guard.guarded(20.0, state) < 2.5

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, fisher_exact
 
-from gateway.core.analysis import hypergeometric
-from gateway.core.analysis.eprocess import NOT_WORSE, Batch, Rates, log_gain
+from gateway.core.analysis.betting import hypergeometric
+from gateway.core.analysis.betting.eprocess import NOT_WORSE, Batch, Rates, log_gain
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.analysis import Analysis, AnalysisSpec, AnalysisState, Evidence, LatencySpec, Mode, judge
-from gateway.core.analysis.intake import Arrival
-from gateway.core.analysis.trials import CLASS_TESTS, requests
+from gateway.core.analysis.evidence.intake import Arrival
+from gateway.core.analysis.evidence.trials import CLASS_TESTS, requests
 from gateway.core.stats import Counts, EpochCounts
 from gateway.core.stats.outcomes import FAILURES, NAMES
 

@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gateway.core.analysis import AnalysisSpec, LatencySpec, MetricShares, Mode, RateSpec, budget
-from gateway.core.analysis.planning import (
+from gateway.core.analysis.sizing.planning import (
     PRICE_DETECT_NATS,
     PRICE_PROVE_NATS,
     R_DETECT,
@@ -22,7 +22,7 @@ from gateway.core.analysis.planning import (
     Rung,
     forecast,
 )
-from gateway.core.analysis.proposals import asked, proposals
+from gateway.core.analysis.sizing.proposals import asked, proposals
 from gateway.core.errors import InvalidValueError
 from tests.support.specs import silent
 

@@ -8,11 +8,12 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.core.analysis import rates, wealth
-from gateway.core.analysis.eprocess import NOT_WORSE, Batch, Rates
-from gateway.core.analysis.intake import Arrival
-from gateway.core.analysis.limit import requests_at_limit
-from gateway.core.analysis.rates import RatesState, RateState
+from gateway.core.analysis.betting import wealth
+from gateway.core.analysis.betting.eprocess import NOT_WORSE, Batch, Rates
+from gateway.core.analysis.evidence.intake import Arrival
+from gateway.core.analysis.metrics import rates
+from gateway.core.analysis.metrics.rates import RatesState, RateState
+from gateway.core.analysis.sizing.limit import requests_at_limit
 from gateway.core.analysis.types import RateSpec
 from gateway.core.stats import Counts
 

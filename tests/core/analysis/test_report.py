@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.core.analysis import AnalysisSpec, LatencySpec
-from gateway.core.analysis.report import times
+from gateway.core.analysis.show.report import times
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "analysis" / "decisions.txt"
 

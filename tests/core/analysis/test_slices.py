@@ -9,10 +9,11 @@ from collections.abc import Callable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.analysis import rates, slices, wealth
-from gateway.core.analysis.eprocess import Batch
-from gateway.core.analysis.intake import Arrival
-from gateway.core.analysis.slices import LatencyState
+from gateway.core.analysis.betting import wealth
+from gateway.core.analysis.betting.eprocess import Batch
+from gateway.core.analysis.evidence.intake import Arrival
+from gateway.core.analysis.metrics import rates, time_slices
+from gateway.core.analysis.metrics.time_slices import LatencyState
 from gateway.core.analysis.types import LatencySpec, RateSpec
 from gateway.core.stats import Counts, bucket_of
 from gateway.core.stats.histogram import lower_us, upper_us
@@ -36,7 +37,7 @@ def arrival(stable_us: list[int], canary_us: list[int], epoch: int = 1) -> Arriv
 
 
 def opened(spec: LatencySpec, stable_us: int = 2_000) -> LatencyState:
-    state = slices.take(slices.fresh(spec), spec, [arrival([stable_us] * 50, [])], [1], 0.0)
+    state = time_slices.take(time_slices.fresh(spec), spec, [arrival([stable_us] * 50, [])], [1], 0.0)
     assert state.open is not None
     return state
 
@@ -52,7 +53,7 @@ def test_thresholds_never_overstate_for_bad_nor_understate_for_ok(
     past_us: list[int], q: float, ratio: float, add_us: int, latency_us: int
 ) -> None:
     spec = LatencySpec(quantiles=(q,), tolerance_ratio=ratio, tolerance_us=add_us, margin_ratio=ratio, margin_us=add_us)
-    found = slices.threshold(Ranks(counts(past_us).latency), spec, q)
+    found = time_slices.threshold(Ranks(counts(past_us).latency), spec, q)
     beyond_us = lower_us(found.stable)
     assert beyond_us == upper_us(found.stable - 1)
     scaled_us = beyond_us * ratio + add_us
@@ -68,56 +69,56 @@ def test_a_canary_as_slow_as_the_tolerance_never_shows_a_larger_share(pairs: lis
     state = opened(spec)
     stable_us = [pair[0] for pair in pairs]
     canary_us = [math.floor(spec.tolerance_ratio * us) + spec.tolerance_us for us in stable_us]
-    state = slices.take(state, spec, [arrival(stable_us, canary_us)], [1], 1.0)
+    state = time_slices.take(state, spec, [arrival(stable_us, canary_us)], [1], 1.0)
     assert state.slices == 1
     assert all(quantile.excess_sum <= 0.0 for quantile in state.quantiles)
 
 
 def test_no_slice_opens_before_stable_has_a_past() -> None:
-    state = slices.take(slices.fresh(SHARP), SHARP, [arrival([2_000] * 49, [2_000] * 9)], [1], 5.0)
+    state = time_slices.take(time_slices.fresh(SHARP), SHARP, [arrival([2_000] * 49, [2_000] * 9)], [1], 5.0)
     assert state.open is None
-    assert slices.take(state, SHARP, [arrival([2_000], [])], [1], 5.1).open is not None
+    assert time_slices.take(state, SHARP, [arrival([2_000], [])], [1], 5.1).open is not None
 
 
 def test_a_slice_closes_on_time_once_both_arms_have_answered() -> None:
     state = opened(SHARP)
-    state = slices.take(state, SHARP, [arrival([2_000] * 9, [9_000])], [1], 0.9)
+    state = time_slices.take(state, SHARP, [arrival([2_000] * 9, [9_000])], [1], 0.9)
     assert state.slices == 0
-    assert slices.take(state, SHARP, [], [1], 1.0).slices == 1
-    waiting = slices.take(opened(SHARP), SHARP, [arrival([2_000] * 9, [])], [1], 7.0)
+    assert time_slices.take(state, SHARP, [], [1], 1.0).slices == 1
+    waiting = time_slices.take(opened(SHARP), SHARP, [arrival([2_000] * 9, [])], [1], 7.0)
     assert waiting.slices == 0
-    assert slices.take(waiting, SHARP, [arrival([], [2_000])], [1], 7.1).slices == 1
+    assert time_slices.take(waiting, SHARP, [arrival([], [2_000])], [1], 7.1).slices == 1
 
 
 def test_a_clock_that_went_backwards_only_makes_the_slice_longer() -> None:
-    state = slices.take(opened(SHARP), SHARP, [arrival([2_000] * 9, [2_000])], [1], -500.0)
+    state = time_slices.take(opened(SHARP), SHARP, [arrival([2_000] * 9, [2_000])], [1], -500.0)
     assert state.slices == 0
-    assert slices.take(state, SHARP, [], [1], -499.5).slices == 0
-    assert slices.take(state, SHARP, [], [1], -499.0).slices == 1
+    assert time_slices.take(state, SHARP, [], [1], -499.5).slices == 0
+    assert time_slices.take(state, SHARP, [], [1], -499.0).slices == 1
 
 
 def test_a_ramp_into_a_slow_half_second_does_not_speak_against_the_canary() -> None:
     # 1 % while both are fast, 50 % while both are slow: pooled shares would be 0.4 against 0.98.
     fast, slow = arrival([2_000] * 99, [2_000]), arrival([90_000] * 50, [90_000] * 50, epoch=2)
-    state = slices.take(opened(SHARP), SHARP, [fast, slow], [1, 2], 1.0)
+    state = time_slices.take(opened(SHARP), SHARP, [fast, slow], [1, 2], 1.0)
     assert state.slices == 1
     assert all(quantile.excess_sum == 0.0 for quantile in state.quantiles)
 
 
 def test_the_past_is_bounded_and_follows_the_day() -> None:
-    state = slices.fresh(SHARP)
+    state = time_slices.fresh(SHARP)
     for i in range(60):
-        state = slices.take(state, SHARP, [arrival([2_000 if i < 30 else 8_000] * 1_000, [])], [1], 0.1 * i)
+        state = time_slices.take(state, SHARP, [arrival([2_000 if i < 30 else 8_000] * 1_000, [])], [1], 0.1 * i)
     assert sum(state.past.values()) <= 20_000
-    assert slices.threshold(Ranks(state.past), SHARP, 0.5).stable == bucket_of(8_000) + 1
+    assert time_slices.threshold(Ranks(state.past), SHARP, 0.5).stable == bucket_of(8_000) + 1
 
 
 def test_extreme_slices_keep_the_logarithms_finite() -> None:
     for canary_us, stable_us in ((10**9, 0), (0, 10**9)):
         state = opened(LatencySpec())
         for i in range(1, 200):
-            state = slices.take(state, LatencySpec(), [arrival([stable_us], [canary_us])], [1], 2.0 * i)
-        assert math.isfinite(slices.log_e_bad(state)) and math.isfinite(slices.log_e_ok(state))
+            state = time_slices.take(state, LatencySpec(), [arrival([stable_us], [canary_us])], [1], 2.0 * i)
+        assert math.isfinite(time_slices.log_e_bad(state)) and math.isfinite(time_slices.log_e_ok(state))
 
 
 def paused(rng: random.Random, seconds: float, every_s: float, pause_s: float) -> Callable[[float], float]:
@@ -135,7 +136,7 @@ def watched(seed: int, spec: LatencySpec, weight: float, seconds: int) -> tuple[
         at_s, arm = i / 60, int(rng.random() < weight)
         latency_s = 0.002 * math.exp(0.4 * rng.gauss(0, 1)) + waits[arm](at_s)
         answered[int(10 * (at_s + latency_s))].append((arm, int(1e6 * latency_s)))
-    state, naive, part = slices.fresh(spec), rates.fresh().metrics[0], [0, 0, 0, 0]
+    state, naive, part = time_slices.fresh(spec), rates.fresh().metrics[0], [0, 0, 0, 0]
     top = naive_top = 0.0
     for tick, done in enumerate(answered):
         arms: list[list[int]] = [[], []]
@@ -149,8 +150,8 @@ def watched(seed: int, spec: LatencySpec, weight: float, seconds: int) -> tuple[
             if part[1] and part[3]:
                 naive, part = rates.bet(naive, RateSpec(), Batch(*part)), [0, 0, 0, 0]
                 naive_top = max(naive_top, wealth.log_e(naive.bad))
-        state = slices.take(state, spec, [arrival(arms[0], arms[1])] if done else [], [1], 0.1 * (tick + 1))
-        top = max(top, slices.log_e_bad(state))
+        state = time_slices.take(state, spec, [arrival(arms[0], arms[1])] if done else [], [1], 0.1 * (tick + 1))
+        top = max(top, time_slices.log_e_bad(state))
     return top, naive_top
 
 
@@ -172,8 +173,8 @@ def test_a_canary_slower_by_the_margin_is_passed_less_often_than_alpha() -> None
         for i in range(1, 81):
             stable = [5_000 if rng.random() < 0.3 else 10 for _ in range(20)]
             canary = [5_000 if rng.random() < 0.4 else 10 for _ in range(5)]
-            state = slices.take(state, spec, [arrival(stable, canary)], [1], 1.0 * i)
-            best = max(best, slices.log_e_ok(state))
+            state = time_slices.take(state, spec, [arrival(stable, canary)], [1], 1.0 * i)
+            best = max(best, time_slices.log_e_ok(state))
         assert state.slices == 80
         passed += best >= math.log(1 / ALPHA)
     assert passed <= 11, f"{passed} of {runs} passed at the margin itself, seeds 0..{runs - 1}"

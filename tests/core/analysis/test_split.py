@@ -8,7 +8,7 @@ import random
 import pytest
 
 from gateway.core.analysis import Analysis, AnalysisSpec, AnalysisState, Evidence, judge
-from gateway.core.analysis.split import SHIFTS, gains
+from gateway.core.analysis.metrics.sample_ratio import SHIFTS, gains
 from gateway.core.stats import EpochCounts
 
 

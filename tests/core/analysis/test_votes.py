@@ -7,9 +7,18 @@ import math
 
 import pytest
 
+from gateway.core.analysis.evidence.trials import Pending
+from gateway.core.analysis.metrics.event_slices import (
+    LAMBDAS,
+    OK_PRIORS,
+    VotesState,
+    _shares,
+    bad_gains,
+    fresh,
+    ok_gains,
+    take,
+)
 from gateway.core.analysis.spec import EventSpec, RateSpec
-from gateway.core.analysis.trials import Pending
-from gateway.core.analysis.votes import LAMBDAS, OK_PRIORS, VotesState, _shares, bad_gains, fresh, ok_gains, take
 
 PARAMETERS = [(1.0, 0.0), (1.5, 0.0), (1.0, 0.1), (1.5, 0.1), (4.0, 0.5)]
 CORNERS = [0.0, 0.25, 0.5, 0.75, 1.0]

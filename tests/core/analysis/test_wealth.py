@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.analysis import wealth
-from gateway.core.analysis.wealth import Wealth
+from gateway.core.analysis.betting import wealth
+from gateway.core.analysis.betting.wealth import Wealth
 
 PRIORS = (0.25, 0.75)
 # Two bets on a fair coin: factors for heads and tails, with mean 1.

@@ -21,30 +21,30 @@ from msgspec.structs import replace
 from gateway.core.analysis.types import Verdict
 from gateway.core.errors import TransitionError
 from gateway.core.rollout import (
-    AbortWished,
+    AbortRequested,
     Analysed,
-    ApproveWished,
+    ApproveRequested,
     Command,
+    Conditions,
     Event,
     GateAnswered,
+    JournalTimedOut,
     LocalTime,
     Notify,
     OnDeadline,
-    Overdue,
-    PauseWished,
+    PauseRequested,
     Plan,
-    PromoteWished,
+    PromoteRequested,
     Restarted,
-    ResumeWished,
+    ResumeRequested,
     Rollout,
     SetWeight,
     Started,
     Step,
     SwapRoles,
     Ticked,
-    WeightWished,
+    WeightRequested,
     Withdrawn,
-    World,
     step,
 )
 from gateway.core.types import percent_from_weight_bp, weight_bp_from_percent
@@ -90,37 +90,40 @@ VERBS: list[tuple[str, Callable[[re.Match[str], float, Plan], Event]]] = [
         ),
     ),
     (r"nothing", lambda m, at, plan: Ticked(at)),
-    (r"pause by (\w+)(?:: (.+))?", lambda m, at, plan: PauseWished(at, m[1], m[2] or "")),
-    (r"resume by (\w+) n=(\d+)(?:: (.+))?", lambda m, at, plan: ResumeWished(at, m[1], int(m[2]), m[3] or "")),
+    (r"pause by (\w+)(?:: (.+))?", lambda m, at, plan: PauseRequested(at, m[1], m[2] or "")),
+    (r"resume by (\w+) n=(\d+)(?:: (.+))?", lambda m, at, plan: ResumeRequested(at, m[1], int(m[2]), m[3] or "")),
     (
         r"promote(-next)? by (\w+)(?: n=(\d+))?(?:: (.+))?",
-        lambda m, at, plan: PromoteWished(at, m[2], m[4] or "", bool(m[1]), int(m[3] or 0)),
+        lambda m, at, plan: PromoteRequested(at, m[2], m[4] or "", bool(m[1]), int(m[3] or 0)),
     ),
-    (r"approve by (\w+) n=(\d+)(?:: (.+))?", lambda m, at, plan: ApproveWished(at, m[1], m[3] or "", int(m[2]))),
+    (r"approve by (\w+) n=(\d+)(?:: (.+))?", lambda m, at, plan: ApproveRequested(at, m[1], m[3] or "", int(m[2]))),
     (
         r"gate (\S+) says (yes|no) n=(\d+): (.+)",
         lambda m, at, plan: GateAnswered(at, m[1], m[2] == "yes", m[4], "the hook", int(m[3])),
     ),
-    (r"abort by (\w+)(?:: (.+))?", lambda m, at, plan: AbortWished(at, m[1], m[2] or "")),
+    (r"abort by (\w+)(?:: (.+))?", lambda m, at, plan: AbortRequested(at, m[1], m[2] or "")),
     (
         r"set-weight ([\d.]+)% by (\w+)(?:: (.+))?",
-        lambda m, at, plan: WeightWished(at, m[2], _weight_bp(m[1]), m[3] or ""),
+        lambda m, at, plan: WeightRequested(at, m[2], _weight_bp(m[1]), m[3] or ""),
     ),
     (r"withdrawn: (.+)", lambda m, at, plan: Withdrawn(at, "the configuration", m[1])),
-    (r"overdue live=(\S+)", lambda m, at, plan: Overdue(at, _live(m[1]) or 0, "the disk did not answer in 5 s")),
+    (
+        r"overdue live=(\S+)",
+        lambda m, at, plan: JournalTimedOut(at, _live(m[1]) or 0, "the disk did not answer in 5 s"),
+    ),
     (r"restart live=(\S+) n=(\d+)", lambda m, at, plan: Restarted(at, _live(m[1]), int(m[2]))),
 ]
 
 
-def _world(text: str) -> World:
+def _world(text: str) -> Conditions:
     """``Sat-23:30 stable=0 canary=2``, each part optional; the date is always 2026-11-28."""
     known = dict(re.findall(r"(stable|canary)=(\d+)", text))
     stable_up, canary_up = (int(known[side]) if side in known else None for side in ("stable", "canary"))
     moment = re.search(r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun)-(\d\d):(\d\d)", text)
     if moment is None:
-        return World(None, stable_up, canary_up)
+        return Conditions(None, stable_up, canary_up)
     day = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun").index(moment[1])
-    return World(LocalTime("2026-11-28", day, int(moment[2]) * 60 + int(moment[3])), stable_up, canary_up)
+    return Conditions(LocalTime("2026-11-28", day, int(moment[2]) * 60 + int(moment[3])), stable_up, canary_up)
 
 
 def _step(match: re.Match[str]) -> Step:

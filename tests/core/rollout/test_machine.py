@@ -16,22 +16,23 @@ from gateway.core.rollout import (
     AUTOMATION,
     NOTIFY_KINDS,
     TRANSITIONS,
-    AbortWished,
+    AbortRequested,
     Analysed,
-    ApproveWished,
+    ApproveRequested,
     Command,
+    Conditions,
     Event,
     GateAnswered,
+    JournalTimedOut,
     LocalTime,
     Notify,
     OnDeadline,
-    Overdue,
-    PauseWished,
+    PauseRequested,
     Phase,
     Plan,
-    PromoteWished,
+    PromoteRequested,
     Restarted,
-    ResumeWished,
+    ResumeRequested,
     Rollout,
     SafeAction,
     SetWeight,
@@ -39,11 +40,10 @@ from gateway.core.rollout import (
     Step,
     SwapRoles,
     Ticked,
-    WeightWished,
+    WeightRequested,
     WhenDown,
     Window,
     Withdrawn,
-    World,
     raises_exposure,
     step,
 )
@@ -80,7 +80,7 @@ plans = st.builds(
     pause_max_s=st.sampled_from([None, 100.0]),
 )
 worlds = st.builds(
-    World,
+    Conditions,
     local=st.sampled_from([None, None, LocalTime("2026-11-23", 0, 600), LocalTime("2026-11-28", 5, 600)]),
     stable_up=st.sampled_from([None, None, 0, 1, 2]),
     canary_up=st.sampled_from([None, None, 0, 1]),
@@ -100,10 +100,10 @@ analyses = st.builds(
 )
 
 wishes_and_restarts: st.SearchStrategy[Event] = st.one_of(
-    st.builds(PauseWished, at_s=moments, by=names, reason=st.sampled_from(["", "why"])),
-    st.builds(ResumeWished, at_s=moments, by=names, canary_requests=requests),
-    st.builds(PromoteWished, at_s=moments, by=names, next_step=st.booleans(), canary_requests=requests),
-    st.builds(ApproveWished, at_s=moments, by=names, canary_requests=requests),
+    st.builds(PauseRequested, at_s=moments, by=names, reason=st.sampled_from(["", "why"])),
+    st.builds(ResumeRequested, at_s=moments, by=names, canary_requests=requests),
+    st.builds(PromoteRequested, at_s=moments, by=names, next_step=st.booleans(), canary_requests=requests),
+    st.builds(ApproveRequested, at_s=moments, by=names, canary_requests=requests),
     st.builds(
         GateAnswered,
         at_s=moments,
@@ -115,9 +115,9 @@ wishes_and_restarts: st.SearchStrategy[Event] = st.one_of(
     ),
     st.builds(Ticked, at_s=moments),
     st.builds(Withdrawn, at_s=moments, by=names, reason=st.just("superseded")),
-    st.builds(Overdue, at_s=moments, live_weight_bp=st.integers(0, 10_000), reason=st.just("the disk hangs")),
-    st.builds(AbortWished, at_s=moments, by=names),
-    st.builds(WeightWished, at_s=moments, by=names, weight_bp=st.integers(0, 10_000)),
+    st.builds(JournalTimedOut, at_s=moments, live_weight_bp=st.integers(0, 10_000), reason=st.just("the disk hangs")),
+    st.builds(AbortRequested, at_s=moments, by=names),
+    st.builds(WeightRequested, at_s=moments, by=names, weight_bp=st.integers(0, 10_000)),
     st.builds(
         Restarted,
         at_s=moments,
@@ -212,7 +212,9 @@ def test_every_transition_is_one_that_the_table_names(life: list[Event]) -> None
     for m in live(life):
         allowed = TRANSITIONS.get((m.old.phase, type(m.event)))
         assert m.refused or (allowed is not None and m.new.phase in allowed)
-        conditional = isinstance(m.event, Started) or m.old.phase is Phase.PROMOTED
+        # Without a stable version nothing could serve the rest of a weight.
+        no_stable = isinstance(m.event, WeightRequested) and not m.old.stable
+        conditional = isinstance(m.event, Started) or m.old.phase is Phase.PROMOTED or no_stable
         assert m.refused is (allowed is None) or (m.refused and conditional)
 
 
@@ -220,13 +222,13 @@ def test_every_transition_is_one_that_the_table_names(life: list[Event]) -> None
 def test_an_end_is_left_only_by_a_start_or_by_what_takes_a_promotion_back(life: list[Event]) -> None:
     for m in live(life):
         if m.old.phase.terminal and m.new.phase is not m.old.phase:
-            taken_back = m.old.phase is Phase.PROMOTED and isinstance(m.event, (AbortWished, Overdue))
+            taken_back = m.old.phase is Phase.PROMOTED and isinstance(m.event, (AbortRequested, JournalTimedOut))
             assert isinstance(m.event, Started) or (taken_back and m.new.weight_bp <= m.old.weight_bp)
 
 
 @given(lives)
 def test_weight_rises_only_on_a_pass_or_a_wish_or_a_stated_policy(life: list[Event]) -> None:
-    wishes = (Started, ResumeWished, PromoteWished, ApproveWished, GateAnswered, WeightWished)
+    wishes = (Started, ResumeRequested, PromoteRequested, ApproveRequested, GateAnswered, WeightRequested)
     for m in live(life):
         if m.new.weight_bp <= m.old.weight_bp or isinstance(m.event, wishes):
             continue
@@ -253,7 +255,7 @@ def test_no_gate_opens_by_itself(life: list[Event]) -> None:
     for m in live(life):
         closed = m.old.phase is Phase.WAITING and m.old.gate != "canary"
         if closed and m.new.weight_bp > m.old.weight_bp:
-            assert isinstance(m.event, (ApproveWished, GateAnswered, PromoteWished, WeightWished))
+            assert isinstance(m.event, (ApproveRequested, GateAnswered, PromoteRequested, WeightRequested))
             assert not isinstance(m.event, GateAnswered) or (m.event.passed and m.event.gate == m.old.gate)
 
 
@@ -334,7 +336,7 @@ def test_a_step_that_the_journal_did_not_take_in_time_leaves_the_rollout_where_i
         if not isinstance(m.event, Analysed | GateAnswered) or not raises_exposure(m.old, m.new) or m.new.revision == 1:
             continue
         at_s = m.event.at_s + 5.0
-        new, commands = step(m.new, Overdue(at_s, m.old.weight_bp, "the disk hangs", m.old, requests))
+        new, commands = step(m.new, JournalTimedOut(at_s, m.old.weight_bp, "the disk hangs", m.old, requests))
         same = {
             name: getattr(new, name) for name in ("phase", "weight_bp", "step_index", "gate", "gate_index", "since_s")
         }
@@ -348,7 +350,7 @@ def test_a_step_that_the_journal_did_not_take_in_time_leaves_the_rollout_where_i
 @given(lives)
 def test_a_first_version_gets_everything_or_nothing(life: list[Event]) -> None:
     for m in live(life):
-        found = isinstance(m.event, Restarted | Overdue)  # what was found live is none of the machine's doing
+        found = isinstance(m.event, Restarted | JournalTimedOut)  # what was found live is none of the machine's doing
         if m.new is not m.old and not m.new.stable and not found and m.old.weight_bp in (0, 10_000):
             assert m.new.weight_bp in (0, 10_000) or m.new.phase is Phase.RETURNING, m
 
@@ -466,14 +468,14 @@ def test_a_refusal_is_a_sentence_with_the_phase_and_what_is_allowed(life: list[E
 def test_a_refusal_says_what_is_asked_of_a_start_and_names_no_way_back_where_there_is_none() -> None:
     def refused(state: Rollout) -> str:
         with pytest.raises(TransitionError) as found:
-            step(state, PauseWished(at_s=9.0, by="bob"))
+            step(state, PauseRequested(at_s=9.0, by="bob"))
         return str(found.value).partition("allowed now: ")[2]
 
     begun = Started("r1", "digits", "v1", "v2", Plan((Step(500),)), at_s=0.0, by="alice")
     running, _ = step(Rollout(), begun)
-    promoted, _ = step(running, PromoteWished(at_s=1.0, by="alice"))
+    promoted, _ = step(running, PromoteRequested(at_s=1.0, by="alice"))
     assert refused(promoted) == "start (of another canary), abort"
-    aborted, _ = step(running, AbortWished(at_s=1.0, by="alice"))
+    aborted, _ = step(running, AbortRequested(at_s=1.0, by="alice"))
     assert refused(aborted) == "start (of another canary, or as a retry)"
     first, _ = step(Rollout(), replace(begun, stable=""))
     assert (first.phase, refused(first)) == (Phase.PROMOTED, "start (of another canary)")
@@ -486,7 +488,7 @@ def test_what_the_world_does_has_an_answer_in_every_phase() -> None:
     assert all(
         (phase, kind) in TRANSITIONS
         for phase in Phase
-        for kind in (Analysed, Ticked, GateAnswered, Overdue, Withdrawn, Restarted)
+        for kind in (Analysed, Ticked, GateAnswered, JournalTimedOut, Withdrawn, Restarted)
     )
     assert all(kind in typing.get_args(Event) for _, kind in TRANSITIONS)
 
@@ -507,26 +509,26 @@ def test_the_tables_every_end_is_reached_by_some_life() -> None:
         replace(bare, bake_s=5.0),
         replace(bare, warmup_s=5.0, on_deadline=OnDeadline.ROLLBACK),
     ]
-    up, down = World(canary_up=1), World(canary_up=0)
+    up, down = Conditions(canary_up=1), Conditions(canary_up=0)
     rounds: list[Event] = [
         *(Analysed(at_s, verdict, "", (), 10, up) for verdict in Verdict for at_s in (2.0, 20.0)),
         Analysed(2.0, Verdict.ERROR, "", ("sample_ratio",), 10),
         Analysed(20.0, Verdict.NODATA, "", (), 0, down),
         Ticked(2.0),
         Ticked(40.0),
-        PauseWished(1.0, "bob"),
-        ResumeWished(1.0, "bob"),
-        PromoteWished(1.0, "bob"),
-        PromoteWished(1.0, "bob", next_step=True),
-        ApproveWished(1.0, "bob"),
+        PauseRequested(1.0, "bob"),
+        ResumeRequested(1.0, "bob"),
+        PromoteRequested(1.0, "bob"),
+        PromoteRequested(1.0, "bob", next_step=True),
+        ApproveRequested(1.0, "bob"),
         GateAnswered(1.0, "hook", True, "", "bob"),
         GateAnswered(1.0, "hook", False, "", "bob"),
-        AbortWished(1.0, "bob"),
-        WeightWished(1.0, "bob", 700),
+        AbortRequested(1.0, "bob"),
+        WeightRequested(1.0, "bob", 700),
         Withdrawn(1.0, "bob", "superseded"),
-        Overdue(1.0, 0, "the disk hangs"),
+        JournalTimedOut(1.0, 0, "the disk hangs"),
         *(
-            Overdue(1.0, 500, "the disk hangs", Rollout("r1", "digits", "v1", "v2", bare, phase, index, 500))
+            JournalTimedOut(1.0, 500, "the disk hangs", Rollout("r1", "digits", "v1", "v2", bare, phase, index, 500))
             for phase, index in (
                 (Phase.WAITING, -2),
                 (Phase.WARMING, -1),
@@ -571,7 +573,7 @@ def _started(plan: Plan) -> Started:
 def test_a_weight_outside_its_domain_is_refused_with_the_domain(weight_bp: int) -> None:
     state, _ = step(Rollout(), _started(Plan(steps=(Step(500),))))
     with pytest.raises(InvalidValueError, match=r"weight_bp must be from 0 to 10000 basis points"):
-        step(state, WeightWished(at_s=1.0, by="bob", weight_bp=weight_bp))
+        step(state, WeightRequested(at_s=1.0, by="bob", weight_bp=weight_bp))
 
 
 @pytest.mark.parametrize(
@@ -608,7 +610,7 @@ def test_a_resume_after_the_deadline_ran_out_starts_its_clock_again() -> None:
     state, _ = step(state, Analysed(100.0, Verdict.UNDECIDED, "", (), 10))
     assert state.phase is Phase.PAUSED
     state, _ = step(state, Restarted(at_s=5.0, live_weight_bp=500))
-    state, _ = step(state, ResumeWished(at_s=50.0, by="bob"))
+    state, _ = step(state, ResumeRequested(at_s=50.0, by="bob"))
     held, _ = step(state, Analysed(149.0, Verdict.UNDECIDED, "", (), 10))
     assert held is state
     state, _ = step(state, Analysed(150.0, Verdict.UNDECIDED, "", (), 10))
@@ -618,7 +620,7 @@ def test_a_resume_after_the_deadline_ran_out_starts_its_clock_again() -> None:
 def test_a_resume_before_the_deadline_keeps_its_clock() -> None:
     plan = Plan(steps=(Step(500, 0.0, 10**6),), deadline_s=100.0, on_deadline=OnDeadline.ROLLBACK)
     state, _ = step(Rollout(), _started(plan))
-    state, _ = step(state, PauseWished(40.0, "bob"))
-    state, _ = step(state, ResumeWished(60.0, "bob"))
+    state, _ = step(state, PauseRequested(40.0, "bob"))
+    state, _ = step(state, ResumeRequested(60.0, "bob"))
     state, _ = step(state, Analysed(100.0, Verdict.UNDECIDED, "", (), 10))
     assert state.phase is Phase.ROLLED_BACK

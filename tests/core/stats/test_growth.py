@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.errors import EvidenceError
+from gateway.core.stats.checked_delta import COUNT_MAX, gained
 from gateway.core.stats.counts import HISTOGRAMS, Counts, check, delta
-from gateway.core.stats.growth import COUNT_MAX, gained
 from gateway.core.stats.histogram import BUCKET_MAX
 
 LABELS = ("one", "two", "three")

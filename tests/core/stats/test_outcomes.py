@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from gateway.config.analysis import AnalysisConfig, SharesConfig
+from gateway.core.analysis.evidence.trials import CLASS_TESTS
 from gateway.core.analysis.spec import RATE_METRICS, AnalysisSpec, MetricShares
-from gateway.core.analysis.trials import CLASS_TESTS
 from gateway.core.stats import outcomes
 from gateway.core.stats.outcomes import by_status
 

@@ -1,0 +1,185 @@
+"""Who may speak to the API: the one door in front of everything, as plain ASGI.
+
+Rules:
+
+0. A request without exactly one ``Host``, or with two of another field that is asked here (`_ONCE`), is answered 400
+   before anything else: two readers of it could disagree about what it says.
+1. With a token, every path needs it, but for those that say whether the gateway works and how it is doing
+   (`OPEN_PATHS`): probes and scrapers carry no secrets, and those answers hold none. Nothing below applies to them.
+2. Without one the listener is bound to loopback, and then the danger is a browser on this machine: a request whose
+   ``Host`` is not a name of this machine (DNS rebinding) is refused.
+3. A wish that a page of another origin sends is refused either way. There are no cookies and no CORS.
+4. Every wish is told to the audit trail and to the log ``gateway.audit``, also a refused one; so is whoever was not let
+   in.
+5. Nothing that is answered may be stored.
+6. Who is not let in too often is told so (429), counted, and not recorded one by one (attempts.py).
+
+What a principal may do is asked at the operation (`app`), which knows the scope that it needs.
+
+Source: RFC 9112, 3.2 (``Host``), RFC 6750 (bearer tokens), Fetch standard (``Origin``, ``Sec-Fetch-Site``).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.admin import problems, request_body
+from gateway.admin.attempts import PER_MINUTE, Attempts
+from gateway.admin.audit import AuditEntry, AuditTrail
+from gateway.admin.principals import ANYBODY, Keyring, Refused
+
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
+_WISHES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_ONCE = (b"host", b"origin", b"sec-fetch-site", b"content-type")
+_CHALLENGE = 'Bearer realm="canary-gateway"'
+_PATH_CHARS_MAX = 500
+_log = logging.getLogger("gateway.audit")
+_log.setLevel(logging.INFO)  # who wished for what is on record however quiet the rest of the log is
+
+
+class Guard:
+    """Let through what may pass; answer the rest."""
+
+    def __init__(self, app: ASGIApp, keyring: Keyring, trail: AuditTrail, attempts: Attempts) -> None:
+        self._app = app
+        self._keyring = keyring
+        self._trail = trail
+        self._attempts = attempts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        scope["audit"] = {}
+        scope["principal"] = ANYBODY
+        answer = self._refusal(scope, headers) or self._app
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                _harden(message)
+                self._record(scope, headers, message["status"])
+            await send(message)
+
+        await answer(scope, receive, sending)
+
+    def _refusal(self, scope: Scope, headers: Headers) -> ASGIApp | None:
+        path = scope["path"]
+        if why := _ambiguity(scope):
+            scope["audit"]["problem"] = "malformed-request"
+            return problems.response("malformed-request", why, path)
+        if path in OPEN_PATHS:
+            return None
+        try:
+            scope["principal"] = self._keyring.find(headers, scope.get("client_certificate"))
+        except Refused as refused:
+            scope["audit"]["problem"] = "unauthorized"
+            if not self._attempts.fail(_address(scope), "invalid" if "authorization" in headers else "missing"):
+                return self._limited(scope)
+            error = ', error="invalid_token"' if "authorization" in headers else ""
+            return problems.response("unauthorized", str(refused), path, {"www-authenticate": _CHALLENGE + error})
+        if self._keyring.open and not _names_this_machine(headers.get("host", "")):
+            why = "without a token, use localhost, 127.0.0.1 or [::1] as the host in the URL"
+        elif scope["method"] in _WISHES and not _same_origin(headers):
+            why = "a page of another origin sent this; use the CLI or curl"
+        else:
+            return None
+        scope["audit"]["problem"] = "cross-origin"
+        if not self._attempts.fail(_address(scope), "cross_origin"):
+            return self._limited(scope)
+        return problems.response("cross-origin", why, path)
+
+    @staticmethod
+    def _limited(scope: Scope) -> ASGIApp:
+        scope["audit"]["limited"] = True
+        why = "too many requests from this address were not let in; requests with a valid token are answered as usual"
+        retry = {"retry-after": str(math.ceil(60 / PER_MINUTE))}
+        return problems.response("too-many-failures", why, scope["path"], retry)
+
+    def _record(self, scope: Scope, headers: Headers, status: int) -> None:
+        about: dict[str, Any] = scope["audit"]
+        problem = about.get("problem")
+        stranger = problem in ("unauthorized", "cross-origin")
+        if scope["path"] in OPEN_PATHS or not (stranger or status == 403 or scope["method"] in _WISHES):
+            return
+        if status == 403 and not stranger:
+            self._attempts.fail(_address(scope), "forbidden")
+        if "limited" in about:
+            return
+        principal = scope["principal"]
+        entry = AuditEntry(
+            id=0,
+            at="",
+            principal=principal.name,
+            actor=request_body.actor(headers) if stranger else principal.actor(headers),
+            address=_address(scope),
+            method=scope["method"],
+            # The raw path is still percent-encoded, so that nobody can write log lines of their own.
+            path=scope.get("raw_path", b"").decode("latin-1")[:_PATH_CHARS_MAX],
+            status=status,
+            problem=problem,
+            said=about.get("said", ""),
+        )
+        self._trail.add(entry, stranger=stranger)
+        if entry.method in _WISHES:
+            said = f": {entry.said}" if entry.said else ""
+            _log.info(
+                "%s %s by %s from %s: %d%s", entry.method, entry.path, entry.actor, entry.address, entry.status, said
+            )
+
+
+def _ambiguity(scope: Scope) -> str:
+    """What makes the request say two things; the empty text when nothing does."""
+    names = [name for name, _ in scope["headers"]]
+    for name in _ONCE:
+        if names.count(name) > 1:
+            return f"the header field {name.decode()} is given {names.count(name)} times; send it once"
+    if b"host" not in names and scope.get("http_version") != "1.0":
+        return "the header field host is missing; send it"
+    return ""
+
+
+def _address(scope: Scope) -> str:
+    found: str = (scope.get("client") or ("unknown", 0))[0]
+    return found
+
+
+def _names_this_machine(host: str) -> bool:
+    name = urlsplit(f"//{host}").hostname if _splits(f"//{host}") else None
+    if name is None:
+        return False
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost" or name.endswith(".localhost")
+
+
+def _same_origin(headers: Headers) -> bool:
+    """Whether no browser says otherwise; other clients send neither header."""
+    if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        return False
+    origin = headers.get("origin")
+    return origin is None or (_splits(origin) and urlsplit(origin).netloc == headers.get("host", ""))
+
+
+def _splits(url: str) -> bool:
+    try:
+        urlsplit(url)
+    except ValueError:
+        return False
+    return True
+
+
+def _harden(message: Message) -> None:
+    headers = MutableHeaders(raw=list(message.get("headers", [])))
+    headers["cache-control"] = "no-store"
+    headers["x-content-type-options"] = "nosniff"
+    message["headers"] = headers.raw

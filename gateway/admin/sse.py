@@ -1,0 +1,116 @@
+"""The event stream: server-sent events that start where the client left off and end when the listener closes.
+
+Rules:
+
+1. When the first comment has arrived, the client is listening: it will see everything that happens from then on.
+2. A comment every `HEARTBEAT_S` seconds tells a quiet stream from a dead one, to both sides.
+3. A client that reads slowly slows nothing but itself: what it misses shows as a gap in the ids.
+4. A stream has no end of its own, so a server that stops must end it: `Streams.end`.
+
+Source: WHATWG HTML, "Server-sent events" (event-stream format, Last-Event-ID).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
+
+from starlette.types import Receive, Scope, Send
+
+from gateway.admin.schemas import encode, event_body
+from gateway.control.show.views import ControlEvent
+
+MEDIA_TYPE = "text/event-stream"
+HEARTBEAT_S = 10.0
+_RETRY_MS = 1000
+_GOODBYE_TIMEOUT_S = 1.0
+HEADERS = (
+    (b"content-type", MEDIA_TYPE.encode()),
+    (b"x-accel-buffering", b"no"),  # nginx in between must not collect events
+)
+_FIRST = f"retry: {_RETRY_MS}\n: listening\n\n".encode()
+_HEARTBEAT = b": heartbeat\n\n"
+
+
+class Streams:
+    """All open streams, to end them at once."""
+
+    def __init__(self) -> None:
+        self._ending = asyncio.Event()
+
+    def end(self) -> None:
+        """End every stream, now and later: the listener is closing."""
+        self._ending.set()
+
+    async def ended(self) -> None:
+        """Return when the streams are to end."""
+        await self._ending.wait()
+
+
+class EventStream:
+    """One client's stream, as an ASGI application."""
+
+    def __init__(self, events: AsyncIterator[ControlEvent], streams: Streams, heartbeat_s: float = HEARTBEAT_S) -> None:
+        self._events = events
+        self._streams = streams
+        self._heartbeat_s = heartbeat_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send events until the client goes, the listener closes or the events end."""
+        await send({"type": "http.response.start", "status": 200, "headers": list(HEADERS)})
+        pump = asyncio.create_task(self._pump(send))
+        left = asyncio.create_task(gone(receive))
+        ending = asyncio.create_task(self._streams.ended())
+        tasks = (pump, left, ending)
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        if results[1] is None:  # the client has gone
+            return
+        if isinstance(results[0], Exception):
+            raise results[0]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GOODBYE_TIMEOUT_S):
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _pump(self, send: Send) -> None:
+        upcoming = asyncio.ensure_future(anext(self._events))
+        try:
+            # One turn of the loop, in which the iterator begins to listen; only then is the client told so.
+            await asyncio.sleep(0)
+            await _write(send, _FIRST)
+            while True:
+                done, _ = await asyncio.wait({upcoming}, timeout=self._heartbeat_s)
+                if not done:
+                    await _write(send, _HEARTBEAT)
+                    continue
+                try:
+                    event = upcoming.result()
+                except StopAsyncIteration:
+                    return
+                await _write(send, frame(event))
+                upcoming = asyncio.ensure_future(anext(self._events))
+        finally:
+            upcoming.cancel()
+            await asyncio.gather(upcoming, return_exceptions=True)
+            if isinstance(self._events, AsyncGenerator):
+                await self._events.aclose()
+
+
+def frame(event: ControlEvent) -> bytes:
+    """One event on the wire; its JSON has no line breaks."""
+    return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.id, event.kind.encode(), encode(event_body(event)))
+
+
+async def _write(send: Send, body: bytes) -> None:
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+
+
+async def gone(receive: Receive) -> None:
+    """Return when the client has gone. What it still sends is passed over."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,1 @@
+"""From evidence and commands to decisions."""

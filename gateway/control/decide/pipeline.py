@@ -1,0 +1,345 @@
+"""The way of one event: through the rollout machine, into the journal, out to the workers, in the order that is safe.
+
+Rules:
+
+1. Less exposure for the canary (or as much): applied at once, journaled after, and nobody waits for the disk.
+2. More exposure: journaled first, then applied. One at a time per route; what wants more too waits for its turn.
+3. An event meets the state that was decided last, also one that still waits for the journal. So the journal's order is
+   the order of decisions, and folding it through `step` gives the same states.
+4. More exposure that the journal has not taken in `JOURNAL_WAIT_S` is given up: the weight stays, and whatever becomes
+   of the write, a `JournalTimedOut` follows it. A wish gets an error, and the rollout is paused; a step of automation's
+   own (or of a gate's answer) is taken back, and tried again when the disk answers and the floor has passed once more.
+5. What is decided meanwhile overtakes what waits: when the journal answers at last, the greater exposure is not applied
+   if a rollback (or anything else) has taken its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+
+from gateway.control.decide.records import Records
+from gateway.control.decide.routes import Pending, RouteState
+from gateway.control.journal.rows import Roles
+from gateway.control.journal.writer import JournalWriter
+from gateway.control.show.events import EventLog
+from gateway.control.workers.table_publisher import Served, TablePublisher
+from gateway.core.analysis import Analysis, Look, Verdict
+from gateway.core.errors import ConflictError, GatewayError, JournalError
+from gateway.core.rollout import (
+    AUTOMATION,
+    AbortRequested,
+    Analysed,
+    Command,
+    Event,
+    GateAnswered,
+    JournalTimedOut,
+    Notify,
+    PauseRequested,
+    Phase,
+    Rollout,
+    SetWeight,
+    Started,
+    SwapRoles,
+    Ticked,
+    Withdrawn,
+    raises_exposure,
+    step,
+)
+from gateway.runtime.clock import Clock
+
+_log = logging.getLogger("gateway.control")
+# Several times what a busy disk takes.
+JOURNAL_WAIT_S = 5.0
+
+
+_HANGING = f"the journal's disk did not answer in {JOURNAL_WAIT_S:g} s, and more exposure must be on it first:"
+# Older rollouts are taken out of the journal.
+ROLLOUTS_KEPT = 500
+# So is the middle of one that has come to twice as many decisions; hooks are owed no more than these (hooks/outbox.py).
+DECISIONS_KEPT = 1000
+
+
+class _GivenUpError(JournalError):
+    """The journal did not answer in time."""
+
+
+class Decisions:
+    """Carries out events. Only `wish` and `weigh` wait: for the journal where they must, and for the workers."""
+
+    def __init__(
+        self, clock: Clock, scribe: JournalWriter, executor: TablePublisher, records: Records, events: EventLog
+    ) -> None:
+        self._clock = clock
+        self._scribe = scribe
+        self._executor = executor
+        self._records = records
+        self._events = events
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def hear(self, route: RouteState, event: Analysed, look: Look) -> None:
+        """The evidence was judged. Never waits."""
+        heard: Event = event
+        if event.verdict is Verdict.FAIL and route.decided.phase is Phase.PROMOTED:
+            # A promotion waits for the disk while the canary fails. The machine's way back from there is an abort.
+            heard = AbortRequested(event.at_s, AUTOMATION, event.reason)
+        if self._at_once(route, heard, look) or route.turn.locked():
+            return
+        if self._scribe.takes_more:
+            self._spawn(self._in_turn(route, lambda: heard, look, self._pending(route)))
+
+    def pass_time(self, route: RouteState, now_s: float) -> None:
+        """Time has passed in which nothing could be judged. Never waits."""
+        self._at_once(route, Ticked(now_s), None)
+
+    def give_up(self, route: RouteState, now_s: float) -> None:
+        """Give up what waits too long for the journal. Called with every tick; never waits."""
+        for pending in route.pending:
+            if now_s - pending.since_s >= JOURNAL_WAIT_S and not pending.given_up.done():
+                pending.given_up.set_result(None)
+
+    async def wish(self, route: RouteState, make: Callable[[], Event]) -> None:
+        """Grant a wish, made when its turn has come; returns when the workers know.
+
+        Raises TransitionError, JournalError (nothing was done), ConflictError (something else was decided meanwhile).
+        """
+        event = make()
+        look = None if isinstance(event, Started) else route.look
+        if not self._at_once(route, event, look):
+            # Shielded: when whoever asked has gone, the journal and the table must agree all the same.
+            self._refuse_a_hanging_disk()
+            await asyncio.shield(self._spawn(self._in_turn(route, make, look, self._pending(route))))
+        await self._executor.settled()
+
+    async def weigh(self, route: RouteState, weight_bp: int, by: str) -> None:
+        """Set the weight of a route without a rollout; returns when the workers know. Raises as `wish` does."""
+        if weight_bp <= self._executor.weight_bp(route.name):
+            route.lowered_by_hand += 1
+            self._executor.set_weight(route.name, weight_bp)
+            self.keep_weight(route, weight_bp, by)
+        else:
+            self._refuse_a_hanging_disk()
+            lowered, pending = route.lowered_by_hand, self._pending(route)
+            await asyncio.shield(self._spawn(self._weigh_in_turn(route, weight_bp, by, lowered, pending)))
+        await self._executor.settled()
+
+    def restart(self, route: RouteState, event: Event) -> str | None:
+        """Tell the machine that the control plane came back; the first table publishes what follows.
+
+        Returns what to announce then, None when nothing changed.
+        """
+        new, commands = step(route.rollout, event)
+        if new is route.rollout:
+            return None
+        route.rollout = route.decided = new
+        if any(isinstance(command, SwapRoles) for command in commands):
+            route.promoted = _roles(route, new, self._clock.wall_s())
+        self._journal(route.configured, event, new, None)
+        return next((c.kind for c in commands if isinstance(c, Notify)), None)
+
+    def keep_weight(self, route: RouteState, weight_bp: int, by: str, *, first: bool = False) -> asyncio.Future[Any]:
+        """Journal a weight set by hand; ``first``: before it is in force."""
+        stable, canary, wall_s = route.stable, route.canary or "", self._clock.wall_s()
+        return self._scribe.write(
+            lambda journal: journal.set_weight(route.name, stable, canary, weight_bp, by, wall_s), first=first
+        )
+
+    def withdraw(self, route: RouteState, by: str, reason: str) -> None:
+        """End the route's rollout, whose object is gone. Never waits."""
+        if route.deciding:
+            self._at_once(route, Withdrawn(self._clock.monotonic_s(), by, reason), None)
+
+    def retire(self, rollout: Rollout, event: Event) -> None:
+        """Journal the end of a rollout whose route is not served any more."""
+        new, _ = step(rollout, event)
+        self._journal(None, event, new, None)
+
+    # less
+
+    def _at_once(self, route: RouteState, event: Event, look: Look | None) -> bool:
+        """Apply the event, unless it wants more exposure: then nothing is done and the answer is False."""
+        new, commands = step(route.decided, event)
+        if new is route.decided:
+            return True
+        waits = route.decided is not route.rollout
+        if waits and new.phase is Phase.RETURNING and new.weight_bp >= route.rollout.weight_bp:
+            # What it returns from never came into force, so that the way back begins at what did.
+            self._take_back(route, "it was to be rolled back before it was journaled")
+            new, commands = step(route.decided, event)
+            if new is route.decided:
+                return True
+        if raises_exposure(route.rollout, new):
+            if not isinstance(event, PauseRequested) or not waits or new.revision <= 2:
+                return False
+            # What is to be held is what is in force, not what was about to be.
+            self._take_back(route, new.reason)
+            return True
+        self._apply(route, new, commands)
+        self._journal(route.configured, event, new, None if look is None else look.analysis)
+        self._tell(route, commands)
+        return True
+
+    def _journal(self, configured: str | None, event: Event, new: Rollout, analysis: Analysis | None) -> None:
+        self._records.put(new, analysis, self._clock.wall_s())
+        self._append(configured, event, new, analysis)
+
+    # more
+
+    async def _in_turn(
+        self,
+        route: RouteState,
+        make: Callable[[], Event],
+        look: Look | None,
+        pending: Pending,
+    ) -> None:
+        async with self._turn(route, pending):
+            event = make()
+            if self._at_once(route, event, look):
+                return
+            new, commands = step(route.decided, event)
+            analysis = None if look is None else look.analysis
+            before, route.decided = route.rollout, new
+            try:
+                written = self._append(route.configured, event, new, analysis, first=True)
+                await _answer(written, pending)
+            except _GivenUpError:
+                if route.decided is new:
+                    why = f"the journal's disk did not answer in {JOURNAL_WAIT_S:g} s"
+                    self._take_back(route, why, before if isinstance(event, Analysed | GateAnswered) else None)
+                raise
+            except BaseException:
+                if route.decided is new:
+                    route.decided = route.rollout
+                raise
+            if route.decided is not new:
+                raise ConflictError(f"overtaken while it was being journaled: {route.decided.reason}")
+            self._records.put(new, analysis, self._clock.wall_s())
+            self._apply(route, new, commands)
+            self._tell(route, commands)
+            if isinstance(event, Started):
+                self._scribe.write(lambda journal: journal.prune(ROLLOUTS_KEPT))
+
+    def _pending(self, route: RouteState) -> Pending:
+        return Pending(self._clock.monotonic_s(), asyncio.get_running_loop().create_future())
+
+    @asynccontextmanager
+    async def _turn(self, route: RouteState, pending: Pending) -> AsyncIterator[None]:
+        """The route's turn; it is waited for only as long as for the journal. Raises _GivenUpError."""
+        route.pending.add(pending)
+        turn = asyncio.ensure_future(route.turn.acquire())
+        try:
+            await _answer(turn, pending)
+            yield
+        finally:
+            route.pending.discard(pending)
+            if not turn.cancel() and not turn.cancelled():
+                route.turn.release()
+
+    def _take_back(self, route: RouteState, why: str, before: Rollout | None = None) -> None:
+        """The journal may yet take in what was decided; what follows it there says that it never came into force."""
+        live_bp = min(self._executor.weight_bp(route.name), route.decided.weight_bp)
+        overdue = JournalTimedOut(self._clock.monotonic_s(), live_bp, why, before, route.canary_requests)
+        self._at_once(route, overdue, None)
+
+    def _refuse_a_hanging_disk(self) -> None:
+        if self._scribe.hangs:
+            raise JournalError(f"{_HANGING} nothing was changed")
+
+    async def _weigh_in_turn(self, route: RouteState, weight_bp: int, by: str, lowered: int, pending: Pending) -> None:
+        meant_for = (route.stable, route.canary)
+        async with self._turn(route, pending):
+            if route.deciding:
+                raise ConflictError(f"a rollout was started on route {route.name} meanwhile: {route.decided.reason}")
+            try:
+                await _answer(self.keep_weight(route, weight_bp, by, first=True), pending)
+            except _GivenUpError:
+                self.keep_weight(route, self._executor.weight_bp(route.name), AUTOMATION)
+                raise
+            if (route.stable, route.canary) != meant_for:
+                raise ConflictError(f"the backends of route {route.name} were changed meanwhile")
+            if route.lowered_by_hand != lowered:
+                raise ConflictError(f"the weight of route {route.name} was lowered meanwhile")
+            self._executor.set_weight(route.name, weight_bp)
+
+    def _append(
+        self,
+        configured: str | None,
+        event: Event,
+        new: Rollout,
+        analysis: Analysis | None,
+        *,
+        first: bool = False,
+    ) -> asyncio.Future[Any]:
+        wall_s = self._clock.wall_s()
+        written = self._scribe.write(
+            lambda journal: journal.append(new.rollout_id, event, new, analysis, wall_s, configured), first=first
+        )
+        if new.revision % DECISIONS_KEPT == 0:
+            self._scribe.write(lambda journal: journal.shorten(new.rollout_id, DECISIONS_KEPT))
+        return written
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+        return task
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        # A wish's errors are told to whoever wished, a failing journal is an alarm of the scribe's.
+        if not isinstance(error, GatewayError):
+            _log.error("a decision failed", exc_info=error)
+
+    # both
+
+    def _apply(self, route: RouteState, new: Rollout, commands: tuple[Command, ...]) -> None:
+        old = route.rollout
+        if new.rollout_id != old.rollout_id or (old.phase is Phase.WARMING) != (new.phase is Phase.WARMING):
+            # What was served before a rollout, or while its canary warmed up, is no evidence.
+            route.begin(self._executor.table.epoch + 1, new.plan.bake_s)
+        if new.phase is Phase.BAKING:
+            route.bake(new.plan.bake_s)
+        route.rollout = route.decided = new
+        for command in commands:
+            match command:
+                case SetWeight():
+                    self._executor.set_weight(command.route, command.weight_bp)
+                case SwapRoles():
+                    route.promoted = _roles(route, new, self._clock.wall_s())
+                    served = Served(command.stable, command.canary, command.weight_bp)
+                    self._executor.swap_roles(command.route, served)
+
+    def _tell(self, route: RouteState, commands: tuple[Command, ...]) -> None:
+        for command in commands:
+            if isinstance(command, Notify):
+                self.announce(route, command.kind)
+
+    def announce(self, route: RouteState, kind: str) -> None:
+        """Tell the world about the route's rollout."""
+        view = route.view(self._records.get(route.rollout.rollout_id))
+        if kind != "analysis":
+            _log.warning("rollout %s %s: %s", view.id, kind, view.reason)
+        self._events.publish(kind, msgspec.to_builtins(view), route=route.name, rollout_id=view.id)
+
+
+async def _answer(asked: asyncio.Future[Any], pending: Pending) -> None:
+    """Wait for a turn or for the journal, not for ever. Raises what the asked raises, or _GivenUpError."""
+    await asyncio.wait({asked, pending.given_up}, return_when=asyncio.FIRST_COMPLETED)
+    if not asked.done():
+        raise _GivenUpError(f"{_HANGING} nothing was changed")
+    await asked
+
+
+def _roles(route: RouteState, state: Rollout, wall_s: float) -> Roles | None:
+    """Whom the route's promotions have made stable, as the journal keeps it."""
+    configured = route.configured
+    if state.swapped:
+        return Roles(route.name, configured, state.canary, state.rollout_id, wall_s)
+    return None if state.stable == configured else Roles(route.name, configured, state.stable, "", wall_s)

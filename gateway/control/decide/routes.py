@@ -1,0 +1,244 @@
+"""What the controller keeps of one route: its rollout, its evidence so far, and the last look at it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Container, Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from gateway.config.build import analysis_spec, plan
+from gateway.config.schema import RouteConfig
+from gateway.control.decide.liveness import Liveness
+from gateway.control.decide.records import Record
+from gateway.control.journal.rows import HandWeight, Roles, Snapshot
+from gateway.control.journal.store import Journal
+from gateway.control.show.views import RolloutView
+from gateway.core.analysis import Analysis, AnalysisState, Evidence, Look, Verdict, bake, budget, explained, judge
+from gateway.core.analysis.metrics.silence import sentence
+from gateway.core.analysis.spec import Mode
+from gateway.core.errors import JournalError
+from gateway.core.rollout import Analysed, Phase, Rollout, waiting_for
+from gateway.core.types import Unjudged, Why, weight_bp_from_percent
+
+_log = logging.getLogger("gateway.control")
+
+
+class Pending(NamedTuple):
+    """A wish for more exposure that waits for its turn and the journal: since when, and how it hears of giving up."""
+
+    since_s: float
+    given_up: asyncio.Future[None]
+
+
+class RouteState:
+    """One route under control. While a rollout is active, ``analysis_state`` is never None.
+
+    ``rollout`` is the state in force. ``decided`` is the one that the next event meets: the same, but while more
+    exposure waits for the journal it is the state after that. ``turn`` is held by whoever waits so. ``frozen``:
+    stable answers nothing, so that no verdict can be given.
+    """
+
+    def __init__(self, config: RouteConfig) -> None:
+        self.config = config
+        self.name = config.name
+        self.spec = analysis_spec(config)
+        self.plan = plan(config)
+        self.rollout = Rollout()
+        self.decided = self.rollout
+        self.turn = asyncio.Lock()
+        self.pending: set[Pending] = set()
+        self.promoted: Roles | None = None
+        self.lowered_by_hand = 0
+        self.analysis_state: AnalysisState | None = None
+        self.look: Look | None = None
+        self.heard: Analysed | None = None
+        self.pulse = Liveness()
+        self.frozen = False
+        self.first_epoch = 0
+        self.announced_s = 0.0
+        self.snapshot_s = 0.0
+        # Which metrics have nothing to compare, and when that was looked up.
+        self.unjudged: dict[str, Unjudged] = {}
+        self.unjudged_s = -math.inf
+        # Which outputs of the models are compared, what the events stand for, and how often that was chosen anew.
+        self.compared = ""
+        self.meanings: dict[str, str] = {}
+        self.generation: int | None = None
+        self.silent_told: tuple[str, ...] = ()
+        # Canary requests that were forced before the rollout began.
+        self.forced_before = 0
+
+    @property
+    def analysis(self) -> Analysis | None:
+        """The last analysis, with its sentences."""
+        return None if self.look is None else self.look.analysis
+
+    @property
+    def stable(self) -> str:
+        """Who is the route's stable backend: the last that was promoted over the configured one, else that one."""
+        return self.configured if self.promoted is None else self.promoted.stable
+
+    @property
+    def configured(self) -> str:
+        """Whom the configuration names as stable; empty where it names nobody yet."""
+        return self.config.stable or ""
+
+    @property
+    def canary(self) -> str | None:
+        """Who may be tried on the route: the configured canary, unless it is stable by now."""
+        return None if self.config.canary == self.stable else self.config.canary
+
+    @property
+    def active(self) -> bool:
+        """Whether there is a rollout to judge."""
+        return self.rollout.phase.active
+
+    @property
+    def deciding(self) -> bool:
+        """Whether there is a rollout that a wish would meet, though its start may not be journaled yet."""
+        return self.decided.phase.active
+
+    @property
+    def canary_requests(self) -> int:
+        """The experiment's canary requests since the rollout began."""
+        return self.analysis_state.canary_requests if self.analysis_state is not None else 0
+
+    @property
+    def remembered_epoch(self) -> int:
+        """The newest epoch that the evidence so far knows of; 0 when it knows of none."""
+        if self.analysis_state is None:
+            return 0
+        intake = self.analysis_state.intake
+        return max([0, intake.left, *intake.epochs])
+
+    def begin(self, first_epoch: int, bake_s: float) -> None:
+        """A rollout begins; so does its evidence, with the epoch that the start itself publishes."""
+        self.analysis_state = AnalysisState.fresh(budget.for_bake(self.spec, bake_s))
+        self.look = None
+        self.heard = None
+        self.first_epoch = first_epoch
+
+    def bake(self, bake_s: float) -> None:
+        """The canary is promoted but for a holdout: from now on it is watched, no longer proven."""
+        if self.analysis_state is not None and not self.analysis_state.baking:
+            self.analysis_state = bake(self.analysis_state, bake_s)
+
+    def adopt(self, rollout: Rollout, snapshot: Snapshot | None, analysis: Analysis | None) -> None:
+        """Go on where the journal left off. The promise of a rollout under way is the one it was started with."""
+        self.rollout = self.decided = rollout
+        fresh = AnalysisState.fresh(budget.for_bake(self.spec, rollout.plan.bake_s))
+        self.analysis_state = self._restored(snapshot) or fresh
+        if rollout.phase is Phase.BAKING:
+            self.bake(rollout.plan.bake_s)
+        self.look = None if analysis is None else Look.of(analysis)
+
+    def _restored(self, snapshot: Snapshot | None) -> AnalysisState | None:
+        if snapshot is None:
+            return None
+        try:
+            state = msgspec.json.decode(snapshot.analysis_state, type=AnalysisState)
+            analysis = judge(state.spec, state, Evidence(0.0, ()))[1]
+        except ValueError as error:
+            problem = str(error)
+        else:
+            if analysis.verdict is not Verdict.ERROR or analysis.causes:
+                return state
+            problem = analysis.reason
+        # Without its past the judge protects a little less; with a past that it cannot read, not at all.
+        _log.error("the evidence of rollout %s cannot be used, it begins anew: %s", snapshot.rollout_id, problem)
+        return None
+
+    def concerns_present_backends(self) -> bool:
+        """Whether the last rollout was about the backends that the configuration names now."""
+        if self.rollout.swapped:
+            return self.rollout.canary == self.stable
+        return (self.rollout.stable, self.rollout.canary) == (self.stable, self.canary)
+
+    def forget(self) -> None:
+        """The last rollout is history: the configuration speaks of other backends now."""
+        self.rollout = self.decided = Rollout()
+        self.analysis_state = None
+        self.look = None
+
+    def configure(self, config: RouteConfig, backends: Container[str]) -> bool:
+        """Another configuration; a rollout that is under way goes on by its own plan and spec.
+
+        Whoever was promoted stays stable as long as the configuration names the stable backend of then. Returns
+        whether that has ended.
+        """
+        self.config = config
+        self.spec = analysis_spec(config)
+        self.plan = plan(config)
+        ended = self.promoted is not None and (
+            self.promoted.configured != self.configured or self.promoted.stable not in backends
+        )
+        if ended:
+            self.promoted = None
+        # What waits for the journal is no history yet.
+        if not self.active and self.decided is self.rollout and not self.concerns_present_backends():
+            self.forget()
+        return ended
+
+    def first_weight_bp(self, by_hand: HandWeight | None, live_bp: int | None) -> int:
+        """The weight to begin with after a (re)start: what was wished, but not more than is live (None: unknown)."""
+        if self.canary is None or self.rollout.swapped:
+            return 0
+        # The configuration's weight was meant for the backends that it names.
+        wished_bp = weight_bp_from_percent(self.config.canary_percent) if self.stable == self.configured else 0
+        if self.rollout.phase is not Phase.IDLE:
+            wished_bp = self.rollout.weight_bp if self.rollout.canary == self.canary else 0
+        present = (self.stable, self.canary)
+        if by_hand is not None and not self.active and (by_hand.stable, by_hand.canary) == present:
+            wished_bp = by_hand.weight_bp
+        return wished_bp if live_bp is None else min(wished_bp, live_bp)
+
+    def view(self, record: Record) -> RolloutView:
+        """What people see of one of the route's rollouts."""
+        if self.rollout.rollout_id != record.rollout.rollout_id:
+            return record.view(record.rollout, record.analysis, None)
+        waiting = waiting_for(self.rollout, self.heard) if self.heard is not None and self.active else ""
+        analysis = self.analysis or record.analysis
+        if analysis is not None and self.analysis_state is not None:
+            analysis = explained(self.analysis_state, analysis, forecast=self.active)
+        view = record.view(self.rollout, analysis, self.canary_requests, waiting)
+        if not self.active:
+            return view
+        return msgspec.structs.replace(view, warnings=self.warnings(), compared=self.compared, meanings=self.meanings)
+
+    @property
+    def silent(self) -> Mapping[str, Unjudged]:
+        """The deciding metrics that cannot have data as things are, and why."""
+        if self.look is not None:
+            return self.look.silent
+        deciding = {event.name for event in self.spec.events if event.mode is Mode.DECIDE}
+        return {name: one for name, one in self.unjudged.items() if name in deciding and one.why is Why.NEVER}
+
+    def warnings(self) -> tuple[str, ...]:
+        """What keeps the rollout from ever being promoted, a sentence each."""
+        said = sentence(self.silent)
+        return (said,) if said else ()
+
+
+class Saved(msgspec.Struct):
+    """What the journal knows of one route, or why it cannot be believed."""
+
+    roles: Roles | None = None
+    rollout: Rollout | None = None
+    snapshot: Snapshot | None = None
+    damage: str = ""
+
+
+def read_route(journal: Journal, route: str) -> Saved:
+    """The route's last rollout, replayed, and what its analysis knew. Blocks; raises JournalError."""
+    roles, latest = journal.roles().get(route), journal.latest(route)
+    if latest is None:
+        return Saved(roles)
+    try:
+        rollout = journal.replay(latest.rollout_id)
+    except JournalError as error:
+        return Saved(roles, damage=str(error))
+    return Saved(roles, rollout, journal.load_snapshot(latest.rollout_id))

@@ -1,0 +1,1 @@
+"""The health of endpoints: probes, and what workers report."""

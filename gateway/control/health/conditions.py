@@ -1,0 +1,51 @@
+"""What the machine is told of the world at an analysis: local time, and how many endpoints of each side are healthy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from gateway.control.health.prober import Health
+from gateway.core.rollout import Conditions, LocalTime, Plan
+
+
+def world(plan: Plan, stable: str, canary: str, health: Iterable[Health], wall_s: float) -> Conditions:
+    """The facts that a plan may depend on; the wall clock counts only for one that has windows or closed dates."""
+    known = list(health)
+    local = local_time(wall_s, plan.timezone) if plan.windows or plan.closed_dates else None
+    return Conditions(local, endpoints_up(known, stable), canary_endpoints_up(known, canary, stable))
+
+
+def endpoints_up(health: Iterable[Health], backend: str) -> int | None:
+    """How many of a backend's endpoints answer probes or, despite them, requests; None when none is probed.
+
+    One that was not asked often enough yet counts as up.
+    """
+    probed = [one.up or one.kept for one in health if one.backend == backend and one.up is not None]
+    return sum(probed) if probed else None
+
+
+def canary_endpoints_up(health: Iterable[Health], canary: str, stable: str) -> int | None:
+    """The same of a canary: endpoints that never could be asked do not count.
+
+    Without a stable version, where health is all that a promotion goes by, they have to be settled.
+    """
+    known = [one for one in health if one.backend == canary and one.up is not None]
+    up = [(one.up or one.kept) and (one.settled if not stable else not one.doubtful) for one in known]
+    return sum(up) if up else None
+
+
+def local_time(wall_s: float, timezone: str) -> LocalTime:
+    """The moment as a clock on the wall of that zone shows it."""
+    there = datetime.fromtimestamp(wall_s, ZoneInfo(timezone))
+    return LocalTime(there.date().isoformat(), there.weekday(), there.hour * 60 + there.minute)
+
+
+def no_verdict(world: Conditions, *, frozen: bool = False) -> str:
+    """Why nothing can be said of a canary just now; empty when it can. ``frozen``: stable answers nothing."""
+    if world.stable_up == 0 and world.canary_up == 0:
+        return "no verdict: neither side has a healthy endpoint"
+    if world.stable_up == 0:
+        return "no verdict: stable has no healthy endpoint, so there is nothing to compare the canary with"
+    return "no verdict: stable answers nothing well, so there is nothing to compare the canary with" if frozen else ""

@@ -1,0 +1,1 @@
+"""Control's state on disk, and taking over from it."""

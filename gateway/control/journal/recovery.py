@@ -1,0 +1,276 @@
+"""Taking over: what the journal says, what the workers are doing, and the first table that follows from both.
+
+Rules:
+
+1. The first table gives no canary more than the journal says, nor more than the workers were found giving it.
+2. A journal that cannot be read, or a rollout that does not follow from its own events, means stable only: for all
+   routes, or for that one.
+3. Nothing is published before that, and nothing here waits for a write: what the restart changed is journaled after.
+4. A rollout about backends or a route that the configuration no longer names is over.
+5. What was promoted is a route's stable backend as long as the configuration names the stable backend that it was
+   promoted over, and has it among its backends. Another stable backend in the file is a newer word: it counts. Without
+   a journal, what the workers were found serving as stable goes on, if it is one of the route's two, or what the table
+   memory says.
+6. The table memory (runtime/table_memory.py) speaks like one more worker that survived, where it knows at least as much
+   as the journal: always when it is of this gateway's own life; when it was read from the state directory, where the
+   journal ends before the event at which it was written, or does not go on after it. It never speaks of weights under
+   another text of the configuration file.
+7. A journal that ends before the event at which the memory was written has lost decisions. Then promotions are the
+   memory's, whatever the journal says, and are journaled anew; an alarm says that the rest is lost.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import msgspec
+
+from gateway.control.decide.pipeline import Decisions
+from gateway.control.decide.records import Record, Records, read_records
+from gateway.control.decide.routes import RouteState, Saved, read_route
+from gateway.control.journal.rows import HandWeight, Roles
+from gateway.control.journal.store import Journal
+from gateway.control.journal.writer import JournalWriter
+from gateway.control.show.alarms import Alarms
+from gateway.control.workers.hub import WorkerHub
+from gateway.control.workers.table_keeper import TableKeeper
+from gateway.control.workers.table_publisher import Served, TablePublisher
+from gateway.core.errors import JournalError
+from gateway.core.rollout import Event, Phase, Restarted, Withdrawn
+from gateway.core.traffic.table import RoutingTable
+from gateway.core.types import WEIGHT_BP_MAX
+from gateway.runtime import wire
+from gateway.runtime.clock import Clock
+
+_log = logging.getLogger("gateway.control")
+BY = "the configuration"
+
+
+class Memory(msgspec.Struct):
+    """All that the journal knows of what concerns this configuration."""
+
+    records: list[Record]
+    routes: dict[str, Saved]
+    hand_weights: dict[str, HandWeight]
+
+
+def read(journal: Journal, names: list[str]) -> Memory:
+    """Read it. Blocks; raises JournalError."""
+    try:
+        saved = {name: read_route(journal, name) for name in names}
+        return Memory(read_records(journal, names), saved, journal.weights())
+    except ValueError as error:
+        raise JournalError(f"journal {journal.path}: it holds what this gateway cannot read: {error}") from error
+
+
+class Recovery:
+    """One take-over; made once, used once."""
+
+    def __init__(
+        self,
+        route_states: dict[str, RouteState],
+        hub: WorkerHub,
+        scribe: JournalWriter,
+        alarms: Alarms,
+        records: Records,
+        executor: TablePublisher,
+        decisions: Decisions,
+        clock: Clock,
+        keeper: TableKeeper,
+    ) -> None:
+        self._routes = route_states
+        self._hub = hub
+        self._scribe = scribe
+        self._alarms = alarms
+        self._records = records
+        self._executor = executor
+        self._decisions = decisions
+        self._clock = clock
+        self._kept = keeper.found
+        self._same_file = self._kept is not None and self._kept.config_sha256 == keeper.config_sha256
+        self._hand_weights: dict[str, HandWeight] = {}
+
+    @property
+    def _lost(self) -> bool:
+        """Whether the journal has lost decisions (rule 7)."""
+        return self._kept is not None and self._scribe.readable and self._scribe.last_seq < self._kept.journal_seq
+
+    @property
+    def source(self) -> str:
+        """Where the first table comes from, in one word."""
+        if self._scribe.readable and not self._lost:
+            return "journal"
+        if self._kept is not None:
+            return "memory"
+        return "workers" if any(session.hello.epoch > 0 for session in self._hub.sessions) else "configuration"
+
+    async def read(self) -> Memory | None:
+        """What the journal knows; None when it cannot be believed (the scribe has raised the alarm)."""
+        if not self._scribe.readable:
+            return None
+        try:
+            return await self._scribe.read(lambda journal: read(journal, list(self._routes)))
+        except JournalError as error:
+            self._scribe.distrust(error)
+            return None
+
+    def take_over(self, memory: Memory | None) -> None:
+        """Publish the first table. Does not wait, so that nothing can come between the workers' state and it."""
+        if memory is None:
+            served = {route.name: Served(*self._without_memory(route), 0) for route in self._routes.values()}
+            announcements: list[tuple[RouteState, str]] = []
+        else:
+            self._records.adopt(memory.records)
+            self._hand_weights = memory.hand_weights
+            for route in self._routes.values():
+                self._adopt_roles(route, memory.routes[route.name].roles)
+            if self._lost:
+                self._adopt_kept_roles()
+            restarted = [(route, self._restart(route, memory.routes[route.name])) for route in self._routes.values()]
+            announcements = [(route, kind) for route, kind in restarted if kind is not None]
+            served = {
+                route.name: Served(route.stable, route.canary, self._weight_bp(route, memory))
+                for route in self._routes.values()
+            }
+            self._retire_strangers()
+        remembered = max(route.remembered_epoch for route in self._routes.values())
+        if self._kept is not None:
+            remembered = max(remembered, self._kept.table.epoch)
+        self._executor.publish_first(served, remembered)
+        for route in self._routes.values():
+            route.first_epoch = self._executor.table.epoch
+        for route, kind in announcements:
+            self._decisions.announce(route, kind)
+
+    def _without_memory(self, route: RouteState) -> tuple[str, str | None]:
+        """Who is stable and who is canary as far as the workers know."""
+        pair = (route.configured, route.config.canary)
+        live = {session.hello.stables.get(route.name) for session in self._hub.sessions if session.hello.epoch > 0}
+        if live == {route.config.canary} and route.config.canary is not None:
+            return route.config.canary, None
+        promoted = self._kept_promotion(route) if not live else None
+        if promoted is not None:
+            return promoted, None if promoted == route.config.canary else route.config.canary
+        if not live and self._kept is None:
+            _log.error(
+                "route %s serves %s, which the configuration names: whether another version was promoted is not known",
+                *(route.name, route.configured or "nothing"),
+            )
+        return pair
+
+    def _kept_promotion(self, route: RouteState) -> str | None:
+        """Whom the table memory knows as promoted on a route."""
+        if self._kept is None:
+            return None
+        return self._kept.promoted(route.name, route.configured, self._executor.table)
+
+    def _adopt_kept_roles(self) -> None:
+        """Rule 7."""
+        assert self._kept is not None  # or nothing could be missed
+        for route in self._routes.values():
+            promoted = self._kept_promotion(route)
+            if promoted is None:
+                route.promoted = None
+                continue
+            roles = Roles(route.name, route.configured, promoted, "", self._clock.wall_s())
+            route.promoted = roles
+            self._scribe.write(lambda journal, roles=roles: journal.keep_roles(roles))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+        why = (
+            f"the journal has lost decisions: it ends at event {self._scribe.last_seq}, and there were"
+            f" {self._kept.journal_seq}. What was promoted stays, and no canary has more than before; which versions"
+            " were rolled back is not known any more: restore the journal, or go on without its history"
+        )
+        self._alarms.sound("journal lost", why, mild=True)
+
+    def _adopt_roles(self, route: RouteState, roles: Roles | None) -> None:
+        if roles is None:
+            return
+        if roles.configured == route.configured and roles.stable in self._executor.table.backends:
+            route.promoted = roles
+        else:
+            self._scribe.write(lambda journal: journal.drop_roles(route.name))
+
+    def _restart(self, route: RouteState, saved: Saved) -> str | None:
+        if saved.rollout is None:
+            return None
+        route.adopt(saved.rollout, saved.snapshot, self._records.get(saved.rollout.rollout_id).analysis)
+        now_s = self._clock.monotonic_s()
+        if route.concerns_present_backends():
+            event: Event = Restarted(now_s, self._live_weight_bp(route), route.canary_requests)
+        elif route.rollout.phase.terminal:
+            route.forget()
+            return None
+        else:
+            event = Withdrawn(now_s, BY, "its stable or canary backend was changed")
+        announcement = self._decisions.restart(route, event)
+        if route.rollout.phase is Phase.PROMOTED and not route.concerns_present_backends():
+            # A promotion that was not in force everywhere, of a canary that the configuration no longer names.
+            route.forget()
+            return None
+        return announcement
+
+    def _weight_bp(self, route: RouteState, memory: Memory) -> int:
+        damage = memory.routes[route.name].damage
+        if damage:
+            why = f"route {route.name} serves stable only: {damage}"
+            self._alarms.sound(f"route {route.name}", why, mild=True)
+            return 0
+        live_bp = self._live_weight_bp(route)
+        wished_bp = route.first_weight_bp(memory.hand_weights.get(route.name), None)
+        weight_bp = route.first_weight_bp(memory.hand_weights.get(route.name), live_bp)
+        if weight_bp < wished_bp and not route.active:
+            # Lowered by hand, and the journal does not know: what is live must also outlive the workers.
+            self._decisions.keep_weight(route, weight_bp, "restart")
+        return weight_bp
+
+    def _live_weight_bp(self, route: RouteState) -> int | None:
+        """The least that a surviving worker gives the canary; None when none remembers a table."""
+        canary = route.canary if route.rollout.phase is Phase.IDLE else route.rollout.canary
+        remembering = [session.hello for session in self._hub.sessions if session.hello.epoch > 0]
+        if self._kept is not None and self._speaks_of(route):
+            remembering.append(_as_worker(self._kept.table))
+        if route.rollout.swapped and remembering:
+            # It was in force when the newest table was published; a worker that hung since then does not undo it.
+            newest = max(remembering, key=lambda hello: hello.epoch)
+            if newest.stables.get(route.name) == canary:
+                return WEIGHT_BP_MAX
+        live = [_weight_of(canary, route.name, hello) for hello in remembering]
+        return min(live, default=None)
+
+    def _speaks_of(self, route: RouteState) -> bool:
+        """Whether the table memory knows a weight at least as well as the journal (rule 6)."""
+        kept = self._kept
+        if kept is None or not self._same_file:
+            return False
+        if not kept.from_file or self._lost:
+            return True
+        # Weights that were set by hand have no number to compare.
+        decided = route.rollout.phase is not Phase.IDLE and route.name not in self._hand_weights
+        return decided and kept.journal_seq == self._scribe.last_seq
+
+    def _retire_strangers(self) -> None:
+        for record in self._records.all():
+            if record.rollout.route in self._routes or record.rollout.phase.terminal:
+                continue
+            event = Withdrawn(self._clock.monotonic_s(), BY, "its route was removed")
+            self._decisions.retire(record.rollout, event)
+
+
+def _as_worker(table: RoutingTable) -> wire.Hello:
+    """A table as a worker that routes by it would introduce itself."""
+    return wire.Hello(
+        "memory",
+        -1,
+        0,
+        table.epoch,
+        {route.name: route.weight_bp for route in table.routes},
+        {route.name: route.stable for route in table.routes},
+        {route.name: route.canary for route in table.routes if route.canary is not None},
+    )
+
+
+def _weight_of(canary: str | None, route: str, hello: wire.Hello) -> int:
+    """What a worker gives a backend that is, or was, tried on a route."""
+    if hello.stables.get(route) == canary:
+        return WEIGHT_BP_MAX
+    return hello.weights_bp.get(route, 0) if hello.canaries.get(route) == canary else 0

@@ -1,0 +1,152 @@
+"""The story of a rollout, decision by decision, from what the journal has of it and from nothing else.
+
+A story is data: `story` folds the journal's entries into decisions with when, who, what, why and the numbers of the
+analysis that led to each; `lines` says the same in words.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import msgspec
+
+from gateway.control.journal.rows import JournalEntry
+from gateway.core.analysis.show.report import times
+from gateway.core.analysis.types import Finding, Verdict
+from gateway.core.rollout import AUTOMATION, Event, Rollout
+from gateway.core.types import percent_from_weight_bp
+from gateway.runtime.clock import iso
+
+
+class Numbers(msgspec.Struct, frozen=True):
+    """What one metric's finding said when the decision was made; a log that is not finite is None."""
+
+    metric: str
+    verdict: str
+    reason: str
+    decides: bool
+    stable_events: int
+    stable_trials: int
+    canary_events: int
+    canary_trials: int
+    log_e_bad: float | None
+    log_e_ok: float | None
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """One change of a rollout. ``at`` is ISO 8601 in UTC, by the wall clock of then; ``seq`` is the true order.
+
+    ``after_s`` is the time since the decision before, by the clock that decides, and None where the control plane was
+    started in between. ``event`` is what happened, ``phase`` and ``canary_percent`` what the rollout became.
+    """
+
+    seq: int
+    revision: int
+    at: str
+    after_s: float | None
+    event: str
+    by: str
+    automatic: bool
+    phase_before: str
+    phase: str
+    step: str
+    canary_percent_before: float
+    canary_percent: float
+    reason: str
+    causes: tuple[str, ...]
+    canary_requests: int | None
+    verdict: str | None
+    numbers: tuple[Numbers, ...]
+
+
+def story(entries: Iterable[JournalEntry]) -> list[Decision]:
+    """The decisions of one rollout, oldest first, from its entries in the journal."""
+    decisions: list[Decision] = []
+    before = Rollout()
+    for entry in entries:
+        decisions.append(_decision(before, entry))
+        before = entry.state
+    return decisions
+
+
+def lines(decisions: Iterable[Decision]) -> list[str]:
+    """The same for people: a line for each decision, and indented under it why, and the numbers that count."""
+    told: list[str] = []
+    for decision in decisions:
+        change = f"{decision.phase_before} -> {decision.phase}"
+        if decision.phase_before == decision.phase:
+            change = decision.phase
+        weight = f"{decision.canary_percent:g} %"
+        if decision.canary_percent != decision.canary_percent_before:
+            weight = f"{decision.canary_percent_before:g} % -> {weight}"
+        told.append(f"{decision.at}  {change}, step {decision.step}, canary {weight}, by {decision.by}")
+        told.append(f"    {decision.reason}")
+        told += [f"    {_numbers_line(one)}" for one in decision.numbers if one.decides]
+    return told
+
+
+def _decision(before: Rollout, entry: JournalEntry) -> Decision:
+    state, analysis = entry.state, entry.analysis
+    return Decision(
+        seq=entry.seq,
+        revision=state.revision,
+        at=iso(entry.wall_time_s),
+        after_s=_since(before, entry.event, entry.kind),
+        event=entry.kind,
+        by=state.by,
+        automatic=state.by == AUTOMATION,
+        phase_before=before.phase.value,
+        phase=state.phase.value,
+        step=_step(state),
+        canary_percent_before=percent_from_weight_bp(before.weight_bp),
+        canary_percent=percent_from_weight_bp(state.weight_bp),
+        reason=state.reason,
+        causes=state.causes,
+        canary_requests=None if analysis is None else analysis.canary_requests,
+        verdict=None if analysis is None else analysis.verdict.value,
+        numbers=() if analysis is None else tuple(map(_numbers, analysis.findings)),
+    )
+
+
+def _since(before: Rollout, event: Event, kind: str) -> float | None:
+    return None if not before.rollout_id or kind == "Restarted" else max(0.0, event.at_s - before.last_at_s)
+
+
+def _step(state: Rollout) -> str:
+    count = len(state.plan.steps)
+    if state.step_index == count:
+        return "bake"
+    return {-2: "none", -1: "warm-up"}.get(state.step_index, f"{state.step_index + 1}/{count}")
+
+
+def _numbers(finding: Finding) -> Numbers:
+    return Numbers(
+        metric=finding.metric,
+        verdict=finding.verdict.value,
+        reason=finding.reason,
+        decides=finding.decides,
+        stable_events=finding.stable_events,
+        stable_trials=finding.stable_trials,
+        canary_events=finding.canary_events,
+        canary_trials=finding.canary_trials,
+        log_e_bad=_finite(finding.log_e_bad),
+        log_e_ok=_finite(finding.log_e_ok),
+    )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _numbers_line(numbers: Numbers) -> str:
+    return (
+        f"{numbers.metric}: {numbers.verdict}, stable {numbers.stable_events} of {numbers.stable_trials},"
+        f" canary {numbers.canary_events} of {numbers.canary_trials}, evidence {_shown(numbers.log_e_bad)} worse,"
+        f" {_shown(numbers.log_e_ok)} good enough"
+        f"{f': {numbers.reason}' if numbers.verdict == Verdict.NODATA else ''}"
+    )
+
+
+def _shown(log_e: float | None) -> str:
+    return "-" if log_e is None else times(log_e)

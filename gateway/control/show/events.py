@@ -1,0 +1,55 @@
+"""The stream of events: numbered, the last ones remembered, any number of listeners, none of which can slow another."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Any
+
+from gateway.control.show.views import EVENT_KINDS, ControlEvent
+from gateway.runtime.clock import Clock, iso
+
+_REMEMBERED = 1000
+# A listener that falls this far behind loses its oldest events; the gap in the ids tells it.
+_BACKLOG_MAX = 1000
+
+
+class EventLog:
+    """Publish and subscribe."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._last_id = 0
+        self._remembered: deque[ControlEvent] = deque(maxlen=_REMEMBERED)
+        self._wakers: set[asyncio.Event] = set()
+
+    def publish(
+        self, kind: str, data: dict[str, Any], *, route: str | None = None, rollout_id: str | None = None
+    ) -> None:
+        """Tell all listeners."""
+        assert kind in EVENT_KINDS, kind
+        self._last_id += 1
+        self._remembered.append(ControlEvent(self._last_id, iso(self._clock.wall_s()), kind, route, rollout_id, data))
+        for waker in self._wakers:
+            waker.set()
+
+    async def listen(self, after_id: int | None = None) -> AsyncIterator[ControlEvent]:
+        """Events from now on, or from those still remembered after ``after_id``.
+
+        An ``after_id`` that was not given out yet is of an earlier life of the process: all of this one are news.
+        """
+        last = self._last_id if after_id is None else after_id
+        if last > self._last_id:
+            last = 0
+        waker = asyncio.Event()
+        self._wakers.add(waker)
+        try:
+            while True:
+                waker.clear()
+                for event in [e for e in self._remembered if e.id > last][-_BACKLOG_MAX:]:
+                    last = event.id
+                    yield event
+                await waker.wait()
+        finally:
+            self._wakers.discard(waker)

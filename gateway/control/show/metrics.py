@@ -1,0 +1,246 @@
+"""`/metrics`: all that the gateway tells Prometheus, made anew from the control plane's values at each scrape.
+
+Rules:
+
+1. Prometheus's conventions: base units (seconds, ratios from 0 to 1), ``_total`` on counters, a HELP text on each.
+2. Counters come from `TrafficTotals`, which holds what departed workers had counted, so that no restart of a worker
+   turns one back. There is no registry and no state here: the same values render to the same bytes.
+3. A series whose labels are known beforehand exists from the first scrape on, at 0: `rate()` misses the first event of
+   a series that is born with it, and an absent series looks like an absent gateway. (``code`` is not known beforehand.)
+4. A number that does not exist (a rate without trials, the logarithm of no evidence, an endpoint that is not probed)
+   is left out instead of being written as NaN.
+
+Formats: the text exposition format 0.0.4, and OpenMetrics 1.0 for those who accept it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
+
+from prometheus_client.core import (
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import choose_encoder
+
+import gateway
+from gateway.control.api import ControlPlane, TrafficTotals
+from gateway.control.health.ejections import ejection_metrics
+from gateway.control.show.families import counter, finite, gauge
+from gateway.control.show.health_metrics import health_metrics
+from gateway.control.show.inspection_metrics import observed
+from gateway.control.show.process_metrics import process_metrics, state_metrics
+from gateway.control.show.traffic_metrics import traffic_metrics
+from gateway.control.show.views import Readiness, RolloutView, RouteView
+from gateway.core.analysis.types import Analysis, Verdict
+from gateway.core.rollout.types import Phase
+from gateway.core.types import Variant
+from gateway.runtime.build import data_plane
+from gateway.runtime.wire import RouteTotals
+
+_OPENMETRICS: Final = "application/openmetrics-text"
+
+
+def render(control: ControlPlane, accept: str = "", more: Iterable[Metric] = ()) -> tuple[bytes, str]:
+    """The body and the content type of an answer to ``GET /metrics``; ``accept`` is the request's Accept header.
+
+    ``more`` are families that others tell.
+    """
+    return Scrape(control, more).render(openmetrics=takes_openmetrics(accept))
+
+
+def takes_openmetrics(accept: str) -> bool:
+    """Whether an Accept header asks for OpenMetrics in a version that is spoken here."""
+    for offer in accept.lower().split(","):
+        kind, *parameters = (part.strip() for part in offer.split(";"))
+        versions = [p for p in parameters if p.startswith("version=")]
+        if kind == _OPENMETRICS and versions in ([], ["version=1.0.0"]) and "q=0" not in parameters:
+            return True
+    return False
+
+
+class Scrape:
+    """The control plane at one moment, as a prometheus_client collector.
+
+    Made on the control plane's event loop, which takes a few milliseconds for a thousand routes. What takes long,
+    merging the workers' counts and rendering, is in `render`, which may run on another thread.
+    """
+
+    def __init__(self, control: ControlPlane, more: Iterable[Metric] = ()) -> None:
+        self._traffic = control.traffic_later()
+        self._routes = control.routes()
+        self._newest = {route.name: _newest(control, route.name) for route in self._routes}
+        self._inspected = control.inspected()
+        self._verdicts = control.verdict_counts()
+        self._readiness = control.readiness()
+        self._probes = control.probes()
+        self._notice = control.notice
+        self._table_source, self._state_kept = control.table_source, control.state_kept
+        self._more = list(more)
+
+    def render(self, *, openmetrics: bool) -> tuple[bytes, str]:
+        """The body and the content type."""
+        encode, content_type = choose_encoder(f"{_OPENMETRICS}; version=1.0.0" if openmetrics else "")
+        return encode(self), content_type
+
+    def collect(self) -> Iterator[Metric]:
+        """All families, each read from one set of values."""
+        traffic, routes, newest = self._traffic(), self._routes, self._newest
+        totals = _complete(traffic.totals, routes)
+        yield from traffic_metrics(totals, traffic)
+        yield from observed(totals, *self._inspected)
+        yield from _exposure(routes, newest)
+        yield from _verdicts(self._verdicts, routes)
+        yield from _evidence(newest)
+        yield from health_metrics(routes, self._probes)
+        yield from ejection_metrics(routes, traffic.reports, traffic.notes)
+        yield from _process_tree(traffic, routes, self._readiness)
+        yield from process_metrics(traffic.reports, self._notice)
+        yield from state_metrics(self._table_source, kept=self._state_kept)
+        yield from self._more
+
+
+def _complete(totals: Iterable[RouteTotals], routes: Iterable[RouteView]) -> list[RouteTotals]:
+    """Totals of every configured route and variant (zeros before the first report), and of routes that once were."""
+    known = {(part.route, int(part.variant)): part for part in totals}
+    for route in routes:
+        for variant in Variant:
+            known.setdefault((route.name, int(variant)), RouteTotals(route.name, variant))
+    return [known[key] for key in sorted(known)]
+
+
+# the rollouts
+
+
+def _newest(control: ControlPlane, route: str) -> RolloutView | None:
+    return next(iter(control.rollouts(route, limit=1)), None)
+
+
+def _exposure(routes: list[RouteView], newest: Mapping[str, RolloutView | None]) -> Iterator[Metric]:
+    yield gauge(
+        "gateway_canary_weight_ratio",
+        "Share of the route's requests that is assigned to the canary.",
+        ("route",),
+        (((route.name,), route.canary_percent / 100) for route in routes),
+    )
+    yield gauge(
+        "gateway_rollout_phase",
+        "1 for the phase that the route's newest rollout is in, 0 for the others.",
+        ("route", "phase"),
+        (((route.name, phase.value), route.phase == phase) for route in routes for phase in Phase),
+    )
+    yield gauge(
+        "gateway_rollout_step",
+        "Rung of its plan that the route's newest rollout has reached, from 1; 0 without a rollout.",
+        ("route",),
+        (((name,), rollout.step if rollout else 0) for name, rollout in newest.items()),
+    )
+
+
+def _verdicts(counts: Mapping[tuple[str, str], int], routes: list[RouteView]) -> Iterator[Metric]:
+    known = {(route.name, verdict.value): 0 for route in routes for verdict in Verdict}
+    yield counter(
+        "gateway_verdicts_total",
+        "Analyses by the verdict they ended in.",
+        ("route", "verdict"),
+        sorted({**known, **counts}.items()),
+    )
+
+
+def _evidence(newest: Mapping[str, RolloutView | None]) -> Iterator[Metric]:
+    analyses = {
+        name: rollout.analysis
+        for name, rollout in newest.items()
+        # An analysis that refused its evidence claims nothing, so it has no numbers either.
+        if rollout is not None and rollout.analysis is not None and rollout.analysis.verdict is not Verdict.ERROR
+    }
+    yield gauge(
+        "gateway_evidence_log",
+        "Natural logarithm of one metric's e-value: bad against 'not worse', ok against 'worse by the margin'.",
+        ("route", "metric", "test"),
+        finite(
+            ((name, f.metric, test), log_e)
+            for name, analysis in analyses.items()
+            for f in analysis.findings
+            for test, log_e in (("bad", f.log_e_bad), ("ok", f.log_e_ok))
+        ),
+    )
+    yield gauge(
+        "gateway_evidence_joint_log",
+        "The evidence that decides: bad of all deciding metrics together, ok of the metric with the least.",
+        ("route", "test"),
+        finite(((name, test), log_e) for name, a in analyses.items() for test, log_e in _joint(a)),
+    )
+    yield gauge(
+        "gateway_evidence_needed_log",
+        "Where the joint evidence decides: bad rolls back, ok lets the rollout advance.",
+        ("route", "test"),
+        finite(
+            ((name, test), needed)
+            for name, a in analyses.items()
+            for test, needed in (("bad", a.log_e_bad_needed), ("ok", a.log_e_ok_needed))
+        ),
+    )
+    yield gauge(
+        "gateway_finding_ratio",
+        "Share of requests with the metric's event in the evidence of the newest rollout.",
+        ("route", "metric", "variant"),
+        (
+            ((name, f.metric, variant.label), rate)
+            for name, analysis in analyses.items()
+            for f in analysis.findings
+            for variant, rate in ((Variant.STABLE, f.stable_rate), (Variant.CANARY, f.canary_rate))
+            if rate is not None
+        ),
+    )
+
+
+def _joint(analysis: Analysis) -> Iterator[tuple[str, float]]:
+    yield "bad", analysis.log_e_bad
+    yield "ok", min((f.log_e_ok for f in analysis.findings if f.must_pass), default=math.nan)
+
+
+# the gateway itself
+
+
+def _process_tree(traffic: TrafficTotals, routes: list[RouteView], readiness: Readiness) -> Iterator[Metric]:
+    reports = traffic.reports
+    gauges: tuple[tuple[str, str, float], ...] = (
+        ("gateway_in_flight_requests", "Requests under way.", sum(r.in_flight for r in reports)),
+        ("gateway_downstream_connections", "Open connections of clients.", sum(r.connections for r in reports)),
+        (
+            "gateway_upstream_connections",
+            "Open connections to upstream endpoints.",
+            sum(r.upstream_connections for r in reports),
+        ),
+        (
+            "gateway_event_loop_lag_seconds",
+            "How late the latest event loop of all workers was in its newest report.",
+            max((r.loop_lag_us_max for r in reports), default=0) / 1e6,
+        ),
+        ("gateway_ready", "1 when the gateway can do its work.", readiness.ready),
+        ("gateway_workers", "Workers that are connected to the control plane.", readiness.workers),
+        (
+            "gateway_workers_applied",
+            "Workers that route by the newest table.",
+            min((route.workers_applied for route in routes), default=0),
+        ),
+        (
+            "gateway_table_epoch",
+            "Number of the newest published routing table.",
+            max((route.epoch for route in routes), default=0),
+        ),
+    )
+    for name, text, value in gauges:
+        yield gauge(name, text, (), [((), value)])
+    starts = "Workers that have introduced themselves: starts and restarts, and reconnections to a new control plane."
+    yield counter("gateway_worker_starts_total", starts, (), [((), traffic.worker_starts)])
+    rejected = "Workers' reports that could not be true and were not counted."
+    yield counter("gateway_rejected_reports_total", rejected, (), [((), traffic.rejected_reports)])
+    yield InfoMetricFamily(
+        "gateway_build",
+        "The gateway's version, and whether its data plane is compiled or interpreted.",
+        {"version": gateway.__version__, "data_plane": data_plane()},
+    )

@@ -1,0 +1,55 @@
+"""Whether this instance can do its work: what `/readyz` says, and the event when that changes.
+
+Rules:
+
+1. Ready is a statement about the instance: all workers are heard of and route by the table in force, and no alarm
+   stands that concerns the instance. A balancer takes it away otherwise.
+2. What concerns one route or backend is a warning: every replica sees the same, and emptying all of them would take the
+   other routes away as well. ``admin.unready_without_stable`` makes a route without a healthy stable a reason.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import msgspec
+
+from gateway.control.show.events import EventLog
+from gateway.control.show.views import Readiness
+from gateway.control.workers.hub import WorkerHub
+
+_log = logging.getLogger("gateway.control")
+# A worker reports every 50 ms. One that has said nothing for so long hangs, and older evidence decides nothing.
+SILENT_S = 2.0
+
+
+def instance_readiness(
+    reasons: list[str], warnings: list[str], hub: WorkerHub, *, epoch: int, workers: int, draining: bool, now_s: float
+) -> Readiness:
+    """Readiness from the reasons and warnings that are known already, and from what the workers do."""
+    sessions = hub.sessions
+    if draining:
+        reasons.append("the gateway stops")
+    if len(sessions) < workers:
+        reasons.append(f"{len(sessions)} of {workers} workers are connected")
+    elif hub.applied(epoch) < len(sessions):
+        reasons.append(f"{hub.applied(epoch)} of {len(sessions)} workers route by table {epoch}")
+    silent = [str(session.hello.index) for session in sessions if now_s - session.heard_s > SILENT_S]
+    if silent:
+        reasons.append(f"nothing has been heard from worker {', '.join(sorted(silent))} for {SILENT_S:g} s")
+    return Readiness(not reasons, len(sessions), tuple(reasons), tuple(warnings))
+
+
+class ReadinessWatch:
+    """Says it once when readiness is lost, and once when it is back."""
+
+    def __init__(self, events: EventLog) -> None:
+        self._events = events
+        self._ready: bool | None = None
+
+    def look(self, now: Readiness) -> None:
+        """Take in what `/readyz` says at this moment."""
+        if self._ready is not None and now.ready != self._ready:
+            _log.warning("%s", "ready again" if now.ready else f"not ready any more: {'; '.join(now.reasons)}")
+            self._events.publish("readiness", msgspec.to_builtins(now))
+        self._ready = now.ready

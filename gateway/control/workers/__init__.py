@@ -1,0 +1,1 @@
+"""The conversation with the workers and the inspector."""

@@ -1,0 +1,174 @@
+"""Control's end of the conversation with the inspector: what to look at goes there, evidence and totals come back.
+
+The inspector's reports are a worker's in form, so the observer takes them as those of one more source of evidence. The
+connection is made again for as long as control lives. While the inspector is away for longer than a moment, requests
+are served and failures are judged as ever, but no canary passes where answers or labels decide: their proof stands
+still. Readiness is not held back; traffic does not depend on the inspector.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+
+from gateway.config.predictions import PREDICTED
+from gateway.control.decide.answer_findings import held, unread_hold, with_examples
+from gateway.control.workers.report_aggregator import ReportAggregator
+from gateway.core.analysis import Analysis, AnalysisSpec, Look, Verdict
+from gateway.core.errors import ConflictError, NotFoundError
+from gateway.core.predictions.events import Known, Watched
+from gateway.core.predictions.failures import MODEL_ERRORS
+from gateway.core.predictions.settings import RouteWatch
+from gateway.runtime import samples
+from gateway.runtime.clock import Clock
+
+_log = logging.getLogger("gateway.control")
+# Workers count from 0.
+INSPECTOR_INDEX = -1
+_RETRY_S = 0.1
+# What a label of a request that was known, or may be yet, became.
+_POSTED = ("matched", "pending", "late", "duplicate")
+_ABSENT_S = 3.0
+_BACKLOG_BYTES_MAX = 4 << 20
+
+
+class Inspection:
+    """One connection to the inspector. ``routes`` is what it is to look at; without any there is no connection."""
+
+    def __init__(self, path: Path, routes: dict[str, RouteWatch], observer: ReportAggregator, clock: Clock) -> None:
+        self._path = path
+        self._routes = routes
+        self._observer = observer
+        self._clock = clock
+        self._writer: asyncio.StreamWriter | None = None
+        self._heard_s = clock.monotonic_s()
+        self._missed = False
+        self.newest: samples.Inspected | None = None
+        # The events of each route for which a label has come, in this life or an earlier one of the inspector.
+        self._posted: dict[str, set[str]] = {}
+
+    def watch(self, routes: dict[str, RouteWatch]) -> None:
+        """Look at these routes from now on."""
+        self._routes = routes
+        self._send(samples.Watching(routes, self._known()))
+
+    def tell(self, route: str, labels: list[samples.Label]) -> None:
+        """Hand on business events.
+
+        NotFoundError for a route that expects none, or not this event; ConflictError when the inspector cannot take
+        them now.
+        """
+        watched = self._routes.get(route)
+        known = watched.labels.events if watched is not None and watched.labels is not None else {}
+        if not known:
+            raise NotFoundError(f"route {route} expects no labels: give one of its analysis.events a `trial`")
+        for index, label in enumerate(labels):
+            if label.name not in known:
+                raise NotFoundError(f"[{index}].name: no event is named {label.name!r}; there are: {', '.join(known)}")
+        if not self._send(samples.Labels(route, labels)):
+            raise ConflictError("labels cannot be taken now: the inspector is away or behind; try again")
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is anything to look at."""
+        return bool(self._routes)
+
+    @property
+    def present(self) -> bool:
+        """Whether the inspector has been heard of a moment ago."""
+        return self._clock.monotonic_s() - self._heard_s <= _ABSENT_S
+
+    def watched(self, route: str) -> Watched | None:
+        """What the inspector said last of a route's answers."""
+        return None if self.newest is None else self.newest.watched.get(route)
+
+    def meanings(self, route: str) -> dict[str, str]:
+        """What the events of a route's answers stand for."""
+        return {} if self.newest is None else self.newest.meanings.get(route, {})
+
+    def posted(self, route: str) -> AbstractSet[str]:
+        """The events for which a label has come."""
+        return self._posted.get(route, frozenset())
+
+    def _known(self) -> dict[str, Known]:
+        """What the last inspector had learnt, for the next one."""
+        watched = {} if self.newest is None else self.newest.watched
+        return {name: one.known for name, one in watched.items() if one.known is not None}
+
+    def judged(self, route: str, look: Look, spec: AnalysisSpec, first_epoch: int) -> Look:
+        """The look with what was met in answers since ``first_epoch``, and without a PASS that they do not bear."""
+        watched = self._routes.get(route)
+        if watched is None:
+            return look
+        answers = None if self.newest is None else self.newest.answers.get(route)
+        seen = with_examples(look, answers, first_epoch)
+        if seen.verdict is not Verdict.PASS:
+            return seen
+        reason = self._hold(watched, seen.analysis, spec)
+        return Look.of(held(seen.analysis, reason)) if reason else seen
+
+    def _hold(self, watched: RouteWatch, analysis: Analysis, spec: AnalysisSpec) -> str:
+        """Why there is no PASS now: events that only the inspector could tell, and does not, or answers unread."""
+        if self.present:
+            return unread_hold(analysis)
+        labels = watched.labels.events if watched.labels is not None else {}
+        told = any(f.decides and f.metric in labels for f in analysis.findings)
+        # In mode auto they do not decide without data; but that there are none now is no proof that there are none.
+        read = (*PREDICTED, MODEL_ERRORS)
+        if told or any(event.name in read and event.decides for event in spec.events):
+            return "the inspector is away, answers and labels are not counted"
+        return ""
+
+    async def run(self) -> None:
+        """Connect, talk until the connection ends, and again."""
+        while True:
+            if self._routes:
+                await self._try()
+                if not self.present and not self._missed:
+                    self._missed = True
+                    _log.error(
+                        "the inspector does not report: no canary passes on failures in answers, predictions or labels"
+                    )
+            await asyncio.sleep(_RETRY_S)
+
+    async def _try(self) -> None:
+        try:
+            reader, writer = await asyncio.open_unix_connection(str(self._path))
+        except OSError:
+            return
+        self._writer = writer
+        try:
+            self._send(samples.Watching(self._routes, self._known()))
+            while True:
+                self._take(await samples.read_inspected(reader))
+        except (OSError, asyncio.IncompleteReadError):
+            pass
+        except ValueError as error:
+            _log.error("the inspector spoke nonsense: %s", error)
+        finally:
+            self._writer = None
+            writer.close()
+
+    def _take(self, message: samples.Inspected) -> None:
+        now_s = self._clock.monotonic_s()
+        report = message.report
+        self._observer.arrived(report.boot, INSPECTOR_INDEX, now_s)
+        self._observer.take(report, now_s)
+        self.newest = message
+        for route, events in message.labels.items():
+            posted = {name for name, results in events.items() if any(results.get(one) for one in _POSTED)}
+            self._posted.setdefault(route, set()).update(posted)
+        self._heard_s = now_s
+        self._missed = False
+        self._send(samples.Heard(report.seq))
+
+    def _send(self, message: samples.Message) -> bool:
+        writer = self._writer
+        if writer is None or writer.transport.is_closing():
+            return False
+        if writer.transport.get_write_buffer_size() > _BACKLOG_BYTES_MAX:
+            return False
+        writer.write(samples.encode(message))
+        return True

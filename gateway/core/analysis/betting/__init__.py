@@ -1,0 +1,1 @@
+"""E-variables, and the wealth that bets on them make."""

@@ -1,0 +1,1 @@
+"""The burst guard: failures that come together are counted as one."""

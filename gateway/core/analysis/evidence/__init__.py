@@ -1,0 +1,1 @@
+"""From cumulative evidence to what is new."""

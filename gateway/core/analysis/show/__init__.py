@@ -1,0 +1,1 @@
+"""Findings for people: sentences, effects and intervals."""

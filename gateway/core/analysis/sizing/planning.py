@@ -1,0 +1,435 @@
+"""Before a rollout: how long this traffic needs to catch a regression, and to prove a healthy canary good enough.
+
+Theory. Evidence is counted in nats. A request under weight w brings I(w) of them on average (limit.py); a verdict needs
+log(1 / alpha) at the information limit, and at this engine a price more. The price is a constant number of nats: what
+it pays for (not knowing the rates, the grid of guesses, the start-time mixture) is paid once, whatever alpha is. So the
+engine's factor R, measured at one alpha, tells it for all: price = (R - 1) log(1 / alpha).
+
+Rules:
+
+1. The ladder is climbed as the rollout machine climbs it: only PASS advances, never before the step's floor of time
+   and canary requests; evidence is kept from step to step. So the first step carries the whole proof (the steps after
+   it last as long as their floors), and a canary outside the margin is held at the first weight until it is convicted.
+   One inside the margin climbs while it is being convicted, or is promoted first.
+2. A regression is found by one rate metric, whose E_bad counts with its share v of alpha_rollback: log(1 / v) more. A
+   bake keeps its part of alpha for itself (budget.py). Of a regression counts what lies beyond the metric's tolerances.
+3. Promotion needs every metric. The asked rate is computed; latency takes log(1 / alpha) / log(1 + margin_delta)
+   slices however much traffic there is, for a canary whose requests are beyond the margin no more often than stable's
+   are beyond its quantile (time_slices.py). The other outcome classes are taken to be no slower than these two.
+4. A slice closes after ``slice_s`` as soon as both arms have answered in it: on average slice_s + exp(-r slice_s) / r,
+   with r the scarcer arm's requests per second (Poisson arrivals).
+5. The guard against bursts (guard.py) holds a conviction back: by cells of ``burst_s``, not by requests (delays.py).
+6. All times are averages over rollouts, in seconds; single ones scatter around them. Infinity means never.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from gateway.core.analysis import budget
+from gateway.core.analysis.betting.eprocess import Null, Rates, within_tolerance, worse_by_margin
+from gateway.core.analysis.betting.wealth import HELD_BACK
+from gateway.core.analysis.bursts import delays
+from gateway.core.analysis.metrics import time_slices
+from gateway.core.analysis.metrics.rates import tolerance_of
+from gateway.core.analysis.sizing.limit import information
+from gateway.core.analysis.spec import RATE_METRICS
+from gateway.core.analysis.types import AnalysisSpec, LatencySpec, RateSpec
+from gateway.core.errors import InvalidValueError
+from gateway.core.types import WEIGHT_BP_MAX
+
+R_DETECT = 1.4
+"""Requests to FAIL over the limit's, one metric at alpha 0.01: the mean R of docs/statistics.md, measured by
+loadtests/statistics/detection.py. The price in nats then says 1.27 at alpha 0.001 and 1.55 at a share of 0.5; measured
+are 1.30 and 1.57."""
+R_PROVE = 1.2
+"""Requests to PASS over the limit's, one metric at alpha 0.05, a canary as good as stable: the mean R of promotion in
+docs/statistics.md, measured by loadtests/statistics/promotion.py (1.18; default margins 1.20, from 0.95 to 1.58)."""
+PRICE_DETECT_NATS = (R_DETECT - 1.0) * math.log(1 / 0.01)
+PRICE_PROVE_NATS = (R_PROVE - 1.0) * math.log(1 / 0.05)
+_SLICES_MAX = 100_000
+# Information is a difference of logarithms; less than this has no digits left (and means 10^11 requests).
+_NATS_MIN = 1e-11
+
+
+class Rung(msgspec.Struct, frozen=True):
+    """One step of the plan: its weight, and the floor of time and of canary requests before the next one."""
+
+    weight_bp: int
+    min_time_s: float = 60.0
+    min_requests: int = 100
+
+    @property
+    def weight(self) -> float:
+        """The canary's share of requests, in (0, 1)."""
+        return self.weight_bp / WEIGHT_BP_MAX
+
+
+class Question(msgspec.Struct, frozen=True):
+    """What is planned. ``requests_per_s`` is the route's whole traffic; rates are events per request."""
+
+    requests_per_s: float
+    base_rate: float
+    regression_rate: float
+    steps: tuple[Rung, ...]
+    deadline_s: float
+    spec: AnalysisSpec = AnalysisSpec()
+    metric: str = "errors"
+
+    def __post_init__(self) -> None:
+        """Raise InvalidValueError for a question without an answer, saying what to ask instead."""
+        if not 0.0 < self.requests_per_s < math.inf:
+            raise InvalidValueError(
+                f"the traffic must be more than 0 requests per second, not {self.requests_per_s:g}:"
+                " give what the route receives, stable's and the canary's together"
+            )
+        for name, rate in (("base", self.base_rate), ("regression's", self.regression_rate)):
+            if not 0.0 < rate < 1.0:
+                raise InvalidValueError(
+                    f"the {name} rate must lie between 0 and 1, not {rate:g}:"
+                    " give the share of requests with the event, such as 0.01 for 1 %"
+                )
+        if self.regression_rate <= self.base_rate:
+            raise InvalidValueError(
+                f"the regression's rate {self.regression_rate:g} is not worse than the base rate {self.base_rate:g}:"
+                " give a larger one, such as 2x or +0.01"
+            )
+        if not 0.0 < self.deadline_s < math.inf:
+            raise InvalidValueError(f"the deadline must be more than 0 seconds, not {self.deadline_s:g}")
+        if self.metric not in RATE_METRICS:
+            raise InvalidValueError(f"the metric must be one of {', '.join(RATE_METRICS)}, not {self.metric!r}")
+        if not self.rate_spec.decides:
+            raise InvalidValueError(f"{self.metric} only reports: plan for a metric that decides")
+        _check_steps(self.steps)
+
+    @property
+    def rate_spec(self) -> RateSpec:
+        """The margins of the asked metric."""
+        spec: RateSpec = getattr(self.spec, self.metric)
+        return spec
+
+
+def _check_steps(steps: tuple[Rung, ...]) -> None:
+    if not steps:
+        raise InvalidValueError("a plan needs at least one step: give a weight to start at, such as 5")
+    for index, rung in enumerate(steps):
+        percent = rung.weight_bp / 100
+        if not 0 < rung.weight_bp < WEIGHT_BP_MAX:
+            raise InvalidValueError(
+                f"step {index + 1} has {percent:g} %: a weight must lie between 0 and 100 %, because evidence"
+                " needs requests of both variants; 100 % follows the last step by itself"
+            )
+        if index and rung.weight_bp <= steps[index - 1].weight_bp:
+            raise InvalidValueError(
+                f"step {index + 1} ({percent:g} %) does not rise above the one before it:"
+                " put the weights in rising order"
+            )
+        if not 0.0 <= rung.min_time_s < math.inf or rung.min_requests < 0:
+            raise InvalidValueError(f"step {index + 1}'s minimum time and requests must be 0 or more")
+
+
+class Need(msgspec.Struct, frozen=True):
+    """What one answer takes: requests to the canary (of both variants: divide by the weight), and seconds."""
+
+    canary_requests: float
+    time_s: float
+
+
+class Estimate(msgspec.Struct, frozen=True):
+    """At the information limit, which no test can beat, and as expected of this engine."""
+
+    limit: Need
+    engine: Need
+
+
+class SliceNeed(msgspec.Struct, frozen=True):
+    """What latency takes, in slices and in seconds with the wait for stable's first requests."""
+
+    slices: float
+    time_s: float
+
+
+class SliceEstimate(msgspec.Struct, frozen=True):
+    """Latency at the limit of bets on slices, and as expected of this engine."""
+
+    limit: SliceNeed
+    engine: SliceNeed
+
+
+class StepForecast(msgspec.Struct, frozen=True):
+    """One step taken alone, from no evidence.
+
+    ``floor_s`` is how long its minimum time and requests last. The two ``..._within_floor`` say whether the engine
+    answers in that time: beyond it the rollout waits here. Latency is None when it does not decide.
+    """
+
+    weight_bp: int
+    floor_s: float
+    detect: Estimate
+    prove: Estimate
+    latency_convict: SliceEstimate | None
+    latency_prove: SliceEstimate | None
+    detects_within_floor: bool
+    proves_within_floor: bool
+
+
+class Journey(msgspec.Struct, frozen=True):
+    """The whole ladder: how it ends, when, in which step (from 1); when each step that is reached is entered.
+
+    ``proven_at_s`` is when the canary is shown to be good enough; never (infinity) for one that is convicted first.
+    """
+
+    outcome: Literal["promoted", "detected", "undecided"]
+    at_s: float
+    step: int
+    entered_s: tuple[float, ...]
+    proven_at_s: float
+    proven_in_step: int | None
+
+
+class Ladder(msgspec.Struct, frozen=True):
+    """Two canaries on the same plan: one as good as stable, one with the regression."""
+
+    healthy: Journey
+    regressed: Journey
+
+
+Problem = Literal["promotion_never", "promotion_too_late", "regression_let_through", "detection_too_late"]
+
+
+class Forecast(msgspec.Struct, frozen=True):
+    """The answer. ``problems`` is empty when the plan can be decided; proposals.py says what to do otherwise."""
+
+    question: Question
+    steps: tuple[StepForecast, ...]
+    limit: Ladder
+    engine: Ladder
+    problems: tuple[Problem, ...]
+
+    @property
+    def decidable(self) -> bool:
+        """Whether a healthy canary is promoted and the regression is caught, on average, before the deadline."""
+        return not self.problems
+
+
+def forecast(question: Question) -> Forecast:
+    """How this plan fares with this traffic."""
+    engine = engine_ladder(question)
+    return Forecast(
+        question=question,
+        steps=tuple(_step(question, rung) for rung in question.steps),
+        limit=_ladder(question, _limit_wants(question)),
+        engine=engine,
+        problems=problems_of(question, engine),
+    )
+
+
+def engine_ladder(question: Question) -> Ladder:
+    """Both canaries' ways as expected of this engine."""
+    return _ladder(question, _engine_wants(question))
+
+
+def problems_of(question: Question, engine: Ladder) -> tuple[Problem, ...]:
+    """Why the plan cannot be decided; empty when it can."""
+    found: list[Problem] = []
+    if engine.healthy.outcome != "promoted":
+        found.append("promotion_never")
+    elif engine.healthy.at_s > question.deadline_s:
+        found.append("promotion_too_late")
+    if engine.regressed.outcome == "promoted":
+        found.append("regression_let_through")
+    elif engine.regressed.at_s > question.deadline_s:
+        found.append("detection_too_late")
+    return tuple(found)
+
+
+# --- what a verdict wants ---
+
+
+class _Wants(NamedTuple):
+    """Nats of E_bad and of E_ok, and slices of latency (0 when it does not decide).
+
+    ``believed``: the nats of E_bad that the guard against bursts has to leave; None at the limit, where nothing guards.
+    """
+
+    bad: float
+    ok: float
+    slices: float
+    believed: float | None = None
+
+
+def _limit_wants(question: Question) -> _Wants:
+    spec = question.spec
+    slices_wanted = _slices_to_prove(spec)[0] if spec.latency.decides else 0.0
+    return _Wants(-math.log(spec.alpha_rollback), -math.log(spec.alpha_promote), slices_wanted)
+
+
+def _engine_wants(question: Question) -> _Wants:
+    spec = question.spec
+    slices_wanted = _slices_to_prove(spec)[1] if spec.latency.decides else 0.0
+    needed = budget.bad_needed(spec)[question.metric]
+    proof = PRICE_PROVE_NATS - math.log(spec.alpha_promote)
+    return _Wants(PRICE_DETECT_NATS + needed, proof, slices_wanted, needed)
+
+
+def _delay_s(question: Question, rung: Rung, truth: Rates, believed: float | None) -> float:
+    """How much later than by its nats alone a conviction comes, from the first request on."""
+    nats_per_s = question.requests_per_s * _bad_nats(question, truth, rung.weight)
+    if believed is None or nats_per_s <= 0.0:
+        return 0.0
+    price, burst_s, tolerance = PRICE_DETECT_NATS, question.spec.burst_s, tolerance_of(question.rate_spec)
+    said_s = delays.conviction_s(
+        question.requests_per_s, rung.weight, truth, burst_s, believed, price, nats_per_s, tolerance
+    )
+    return said_s - (believed + price) / nats_per_s
+
+
+def _slices_to_prove(spec: AnalysisSpec) -> tuple[float, float]:
+    """Slices without excess until E_ok of latency: with the margin as the stake, and with this engine's stakes."""
+    delta, wanted = spec.latency.margin_delta, -math.log(spec.alpha_promote)
+    if delta == 0.0:
+        return math.inf, math.inf
+    stake = delta / (1.0 - delta)
+    own = (
+        (wanted - math.log(prior)) / math.log1p(share * stake)
+        for share, prior in zip(time_slices.OK_SHARES, time_slices.OK_PRIORS, strict=True)
+    )
+    return wanted / math.log1p(delta), min(own)
+
+
+def _slices_to_convict(spec: AnalysisSpec) -> tuple[float, float]:
+    """Slices until E_bad of latency for a canary that is slower than stable ever is."""
+    wanted = budget.bad_needed(spec)["latency"]
+    bets = [
+        (math.log((1.0 - HELD_BACK) * prior / len(spec.latency.quantiles)), math.log1p(share * q))
+        for q in spec.latency.quantiles
+        for share, prior in zip(time_slices.BAD_LAMBDAS, time_slices.BAD_PRIORS, strict=True)
+    ]
+    own = next(
+        (n for n in range(1, _SLICES_MAX) if math.fsum(math.exp(min(a + n * b - wanted, 1.0)) for a, b in bets) >= 1.0),
+        math.inf,
+    )
+    return -math.log(spec.alpha_rollback) / math.log(2.0), float(own)
+
+
+# --- one step ---
+
+
+def _step(question: Question, rung: Rung) -> StepForecast:
+    spec, limit, engine = question.spec, _limit_wants(question), _engine_wants(question)
+    bad = _bad_nats(question, _regressed(question), rung.weight)
+    ok = _nats(_healthy(question), _worse(question), rung.weight)
+    delay_s = _delay_s(question, rung, _regressed(question), engine.believed)
+    detect = Estimate(_need(question, rung, limit.bad, bad), _need(question, rung, engine.bad, bad, delay_s))
+    prove = Estimate(_need(question, rung, limit.ok, ok), _need(question, rung, engine.ok, ok))
+    convict_latency = prove_latency = None
+    proven_s = prove.engine.time_s
+    if spec.latency.decides:
+        convict_latency = _slice_estimate(question, rung, _slices_to_convict(spec))
+        prove_latency = _slice_estimate(question, rung, _slices_to_prove(spec))
+        proven_s = max(proven_s, prove_latency.engine.time_s)
+    floor_s = _floor_s(question, rung)
+    return StepForecast(
+        weight_bp=rung.weight_bp,
+        floor_s=floor_s,
+        detect=detect,
+        prove=prove,
+        latency_convict=convict_latency,
+        latency_prove=prove_latency,
+        detects_within_floor=detect.engine.time_s <= floor_s,
+        proves_within_floor=proven_s <= floor_s,
+    )
+
+
+def _nats(truth: Rates, null: Null, weight: float) -> float:
+    """I(w), with what its rounding leaves of nothing taken for nothing."""
+    nats = information(truth, null, weight)
+    return nats if nats >= _NATS_MIN else 0.0
+
+
+def _bad_nats(question: Question, truth: Rates, weight: float) -> float:
+    """What a request says against "not worse beyond the tolerance", which may be two sets: the least of both."""
+    nulls = within_tolerance(question.rate_spec.tolerance_ratio, question.rate_spec.tolerance_delta)
+    return min(_nats(truth, null, weight) for null in nulls)
+
+
+def _need(question: Question, rung: Rung, nats: float, per_request: float, delay_s: float = 0.0) -> Need:
+    requests = nats / per_request + delay_s * question.requests_per_s if per_request > 0.0 else math.inf
+    return Need(requests * rung.weight, requests / question.requests_per_s)
+
+
+def _slice_estimate(question: Question, rung: Rung, wanted: tuple[float, float]) -> SliceEstimate:
+    length_s, warm_s = _slice_s(question, rung), _warm_s(question, rung)
+    limit, engine = (SliceNeed(count, warm_s + count * length_s) for count in wanted)
+    return SliceEstimate(limit, engine)
+
+
+def _slice_s(question: Question, rung: Rung) -> float:
+    """How long a slice lasts on average (rule 4)."""
+    latency: LatencySpec = question.spec.latency
+    scarcer_per_s = question.requests_per_s * min(rung.weight, 1.0 - rung.weight)
+    return latency.slice_s + math.exp(-scarcer_per_s * latency.slice_s) / scarcer_per_s
+
+
+def _warm_s(question: Question, rung: Rung) -> float:
+    """How long stable takes to answer the requests that set the first thresholds."""
+    return time_slices.PAST_MIN / (question.requests_per_s * (1.0 - rung.weight))
+
+
+def _floor_s(question: Question, rung: Rung) -> float:
+    return max(rung.min_time_s, rung.min_requests / (question.requests_per_s * rung.weight))
+
+
+def _healthy(question: Question) -> Rates:
+    return Rates(question.base_rate, question.base_rate)
+
+
+def _worse(question: Question) -> Null:
+    """What PASS refutes: worse by the margin."""
+    return worse_by_margin(question.rate_spec.margin_ratio, question.rate_spec.margin_delta)
+
+
+def _regressed(question: Question) -> Rates:
+    return Rates(question.base_rate, question.regression_rate)
+
+
+# --- the ladder ---
+
+
+def _ladder(question: Question, wants: _Wants) -> Ladder:
+    return Ladder(_climb(question, wants, _healthy(question)), _climb(question, wants, _regressed(question)))
+
+
+def _climb(question: Question, wants: _Wants, truth: Rates) -> Journey:
+    """The rollout of a canary with these rates, all evidence at its average (rule 1)."""
+    at_s, proven_at_s, proven_in_step = 0.0, math.inf, None
+    bad, ok, sliced, believed = wants
+    if sliced:
+        sliced += _warm_s(question, question.steps[0]) / _slice_s(question, question.steps[0])
+    entered: list[float] = []
+    for step, rung in enumerate(question.steps, start=1):
+        entered.append(at_s)
+        bad_per_s = question.requests_per_s * _bad_nats(question, truth, rung.weight)
+        ok_per_s = question.requests_per_s * _nats(truth, _worse(question), rung.weight)
+        slices_per_s = 1.0 / _slice_s(question, rung)
+        to_bad_s = _left_s(bad, bad_per_s) + _delay_s(question, rung, truth, believed)
+        to_pass_s = max(_left_s(ok, ok_per_s), _left_s(sliced, slices_per_s))
+        stay_s = max(to_pass_s, _floor_s(question, rung))
+        if proven_in_step is None and to_pass_s < min(to_bad_s, math.inf):
+            proven_at_s, proven_in_step = at_s + to_pass_s, step
+        if to_bad_s <= stay_s and to_bad_s < math.inf:
+            return Journey("detected", at_s + to_bad_s, step, tuple(entered), proven_at_s, proven_in_step)
+        if stay_s == math.inf:
+            return Journey("undecided", math.inf, step, tuple(entered), math.inf, None)
+        at_s += stay_s
+        bad, ok, sliced = bad - stay_s * bad_per_s, ok - stay_s * ok_per_s, sliced - stay_s * slices_per_s
+    return Journey("promoted", at_s, len(question.steps), tuple(entered), proven_at_s, proven_in_step)
+
+
+def _left_s(wanted: float, per_s: float) -> float:
+    if wanted <= 1e-9:  # what the climb's own rounding leaves of a want that was met
+        return 0.0
+    return wanted / per_s if per_s > 0.0 else math.inf

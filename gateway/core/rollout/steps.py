@@ -1,0 +1,163 @@
+"""The ladder that a plan describes, from nothing over warm-up and rungs to the bake; and what holds a rollout on it.
+
+Rungs are numbered: NOT_BEGUN, WARMUP, 0 … n-1 for the plan's steps, n for the bake.
+"""
+
+from __future__ import annotations
+
+from gateway.core.analysis.types import Verdict
+from gateway.core.rollout.types import (
+    GATE_CANARY,
+    NOT_BEGUN,
+    WARMUP,
+    Analysed,
+    Conditions,
+    LocalTime,
+    Phase,
+    Plan,
+    Rollout,
+    Window,
+)
+from gateway.core.types import WEIGHT_BP_MAX, percent_from_weight_bp
+
+_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+
+
+def first_rung(state: Rollout) -> int:
+    """Where a rollout begins: with nothing to compare it to, at the end."""
+    if not state.stable:
+        return len(state.plan.steps)
+    return WARMUP if state.plan.warmup_s > 0 else 0
+
+
+def weight_bp_of(plan: Plan, index: int) -> int:
+    """The canary's weight on a rung."""
+    if index == NOT_BEGUN:
+        return 0
+    if index == len(plan.steps):
+        return WEIGHT_BP_MAX - plan.bake_holdout_bp
+    return plan.steps[max(0, index)].weight_bp
+
+
+def gate_before(state: Rollout, index: int) -> str:
+    """What must open before the rung is entered from here; the first step's gate comes before its warm-up."""
+    if not state.stable or (index == 0 and state.step_index == WARMUP):
+        return ""
+    if index == len(state.plan.steps):
+        return state.plan.promotion_gate
+    return state.plan.steps[max(0, index)].gate
+
+
+def rung_name(state: Rollout, index: int) -> str:
+    """What people call a rung."""
+    count = len(state.plan.steps)
+    if index == WARMUP:
+        return "the warm-up"
+    return "the promotion" if index >= count else f"step {max(0, index) + 1}/{count}"
+
+
+def where(state: Rollout) -> str:
+    """Where the rollout is, with its weight."""
+    if state.step_index == NOT_BEGUN:
+        return "the start"
+    name = "the bake" if state.step_index == len(state.plan.steps) else rung_name(state, state.step_index)
+    return f"{name} ({percent(state.weight_bp)})"
+
+
+def percent(weight_bp: int) -> str:
+    """A weight for people."""
+    return f"{percent_from_weight_bp(weight_bp):g} %"
+
+
+# --- what holds a rollout back ---
+
+
+def waiting_for(state: Rollout, event: Analysed) -> str:
+    """Why the rollout does not go up at this analysis, as a sentence; empty when it does, or when it has ended."""
+    match state.phase:
+        case Phase.PROGRESSING:
+            return floor(state, event) or unproven(event) or shut(state.plan, event.world)
+        case Phase.WAITING if state.gate == GATE_CANARY:
+            return canary_down(event.world) or closed(state.plan, event.world.local)
+        case Phase.WAITING:
+            before = rung_name(state, state.gate_index)
+            return f"the gate {state.gate!r} before {before} is closed"
+        case Phase.WARMING:
+            left_s = state.plan.warmup_s - (event.at_s - state.step_since_s)
+            return f"the canary warms up for {left_s:.0f} s more" if left_s > 0 else shut(state.plan, event.world)
+        case Phase.BAKING:
+            left_s = state.plan.bake_s - (event.at_s - state.step_since_s)
+            if left_s > 0:
+                return f"the canary bakes for {left_s:.0f} s more"
+            return shut(state.plan, event.world) or ("" if judged(event) else said(event))
+        case Phase.PAUSED:
+            return f"paused: {state.reason}"
+        case Phase.RETURNING:
+            return "stable is being given its requests back"
+        case _:
+            return ""
+
+
+def judged(event: Analysed) -> bool:
+    """Whether the canary was seen and judged, and not found worse."""
+    return event.verdict in (Verdict.PASS, Verdict.UNDECIDED) and event.canary_requests > 0
+
+
+def floor(state: Rollout, event: Analysed) -> str:
+    """What is missing to the rung's least time and least requests."""
+    rung = state.plan.steps[state.step_index]
+    elapsed_s = event.at_s - state.step_since_s
+    requests = event.canary_requests - state.step_requests_base
+    if elapsed_s < rung.min_time_s:
+        return f"the step lasts {rung.min_time_s - elapsed_s:.0f} s more at least"
+    if requests < rung.min_requests:
+        return f"the step needs {rung.min_requests - requests} more canary requests"
+    return ""
+
+
+def unproven(event: Analysed) -> str:
+    """What is missing to the proof."""
+    return "" if event.verdict is Verdict.PASS else f"{event.verdict}: {said(event)}"
+
+
+def said(event: Analysed) -> str:
+    """What the judge says of it."""
+    return event.reason or f"verdict {event.verdict}"
+
+
+def shut(plan: Plan, world: Conditions) -> str:
+    """Why automation must not raise a weight now, whatever the evidence says."""
+    return stable_down(plan, world) or canary_down(world) or closed(plan, world.local)
+
+
+def stable_down(plan: Plan, world: Conditions) -> str:
+    """Whether stable could not take its requests back."""
+    needed = max(1, plan.stable_endpoints_min)
+    if world.stable_up is None or world.stable_up >= needed:
+        return ""
+    return f"stable has {world.stable_up} of the {needed} healthy endpoints that a step up needs"
+
+
+def canary_down(world: Conditions) -> str:
+    """Whether the canary answers no probe."""
+    return "the canary has no healthy endpoint" if world.canary_up == 0 else ""
+
+
+def closed(plan: Plan, local: LocalTime | None) -> str:
+    """Why the plan does not go up at this time of the week or date."""
+    if local is None or not (plan.windows or plan.closed_dates):
+        return ""
+    if local.date in plan.closed_dates:
+        return f"the plan goes up on no {local.date}"
+    if not plan.windows or any(_inside(window, local) for window in plan.windows):
+        return ""
+    moment = f"{_DAYS[local.weekday]} {local.minute // 60:02d}:{local.minute % 60:02d}"
+    return f"the plan goes up only in its windows, not on {moment} ({plan.timezone})"
+
+
+def _inside(window: Window, local: LocalTime) -> bool:
+    if window.from_minute < window.until_minute:
+        return local.weekday in window.days and window.from_minute <= local.minute < window.until_minute
+    yesterday = (local.weekday - 1) % 7
+    evening = local.weekday in window.days and local.minute >= window.from_minute
+    return evening or (yesterday in window.days and local.minute < window.until_minute)

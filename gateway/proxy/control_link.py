@@ -1,0 +1,106 @@
+"""The worker's end of the conversation with control: tables and health in, reports out, for ever reconnecting.
+
+A dead control plane changes nothing for traffic: the worker keeps its last table, goes on counting, and tries again.
+What probes said is forgotten after a while: nobody would say that an endpoint is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from time import monotonic
+
+from gateway.proxy.context import WorkerState
+from gateway.runtime import wire
+
+_log = logging.getLogger("gateway.worker")
+_RETRY_S = 0.05
+# Short, so that a control plane that came back hears from every worker before it publishes.
+_RETRY_S_MAX = 0.25
+_SILENCE_S_MAX = 10.0
+_HEALTH_AGE_S_MAX = 30.0
+
+
+class ControlLink:
+    """Keeps one connection to control, as long as the worker lives."""
+
+    def __init__(self, worker: WorkerState, index: int, path: str, report_interval_s: float) -> None:
+        self._worker = worker
+        self._index = index
+        self._path = path
+        self._interval_s = report_interval_s
+        self.table_received = asyncio.Event()
+        # When control was last heard of.
+        self._heard_s = monotonic()
+
+    async def run(self) -> None:
+        """Connect, talk until the connection ends, and again."""
+        retry_s = _RETRY_S
+        while True:
+            if monotonic() - self._heard_s > _HEALTH_AGE_S_MAX:
+                self._worker.pools.enter_health({})
+            try:
+                reader, writer = await asyncio.open_unix_connection(self._path)
+            except OSError:
+                await asyncio.sleep(retry_s)
+                retry_s = min(retry_s * 2, _RETRY_S_MAX)
+                continue
+            retry_s = _RETRY_S
+            try:
+                await self._talk(reader, writer)
+            except (OSError, asyncio.IncompleteReadError, ValueError) as error:
+                why = str(error) or f"silent for {_SILENCE_S_MAX:g} s"
+                _log.warning("worker %d lost control (%s): routing by table %d", self._index, why, self._epoch)
+            finally:
+                writer.close()
+            await asyncio.sleep(_RETRY_S)
+
+    @property
+    def _epoch(self) -> int:
+        return self._worker.table.epoch
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        weights_bp = {route.name: route.weight_bp for route in self._worker.table.routes}
+        stables = {route.name: route.stable for route in self._worker.table.routes}
+        canaries = {route.name: route.canary for route in self._worker.table.routes if route.canary is not None}
+        hello = wire.Hello(self._worker.boot, self._index, os.getpid(), self._epoch, weights_bp, stables, canaries)
+        writer.write(wire.encode(hello))
+        reports = asyncio.create_task(self._report(writer))
+        try:
+            while True:
+                # Every report is acknowledged: silence means that control hangs, however well its socket looks.
+                async with asyncio.timeout(_SILENCE_S_MAX):
+                    message = await wire.read_down(reader)
+                self._take(message, writer)
+        finally:
+            reports.cancel()
+
+    def _take(self, message: wire.Down, writer: asyncio.StreamWriter) -> None:
+        self._heard_s = monotonic()
+        match message:
+            case wire.SetTable(table):
+                self._worker.enter_table(table)
+                self.table_received.set()
+                writer.write(wire.encode(wire.Applied(self._epoch)))
+            case wire.SetHealth(down):
+                self._worker.pools.enter_health({(one.backend, one.url): one.refused for one in down})
+            case wire.Ack(seq):
+                self._worker.counts.acknowledged(seq)
+
+    async def _report(self, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):  # the reading side sees the same end, and acts on it
+            while True:
+                self.send_report(writer)
+                await writer.drain()
+                await asyncio.sleep(self._interval_s)
+
+    def send_report(self, writer: asyncio.StreamWriter) -> None:
+        """Send everything counted so far."""
+        worker = self._worker
+        report = worker.counts.report(self._epoch, len(worker.active), len(worker.connections), worker.pools.open_count)
+        report.panics, report.kept = worker.pools.panicking(), worker.pools.kept()
+        report.ejected = worker.pools.ejected()
+        report.notes.update(worker.pools.ejections)
+        writer.write(wire.encode(report))

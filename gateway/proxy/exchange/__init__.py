@@ -1,0 +1,1 @@
+"""One request: its attempts, its body, its outcome."""

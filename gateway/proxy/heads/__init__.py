@@ -1,0 +1,1 @@
+"""Message heads: pure functions from bytes to values."""

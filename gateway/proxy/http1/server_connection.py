@@ -1,0 +1,546 @@
+"""One client connection: bytes in, exchanges in their order out.
+
+Rules:
+
+1. llhttp parses with every lenient flag off, but for heads that are plain (fast_heads.py) and bodies whose length such
+   a head gave; limits on the head are ours, absolute and counted in bytes.
+2. Pipelined requests are answered in order, one exchange at a time; reading stops while others wait.
+3. A request whose framing is in doubt is answered with the smallest honest status, and the connection is closed; what
+   llhttp cannot read because it is of another version or has an unknown method is told so (first_line.py).
+4. A client that has shut down its sending half with its request still gets its answers; one that does so later, or
+   resets, is gone. The former is asked after a second: to an interim answer, which every client has to take (RFC 9110,
+   15.2), the kernel of one that closed its socket replies with a reset.
+5. A response that ends before its request did closes the connection, after the client had time to read it.
+6. A client that does not read is sent nothing new: its next request waits, and in the end the connection is dropped.
+7. A server that drains answers all that has begun, and what still comes on a connection within a moment; a client that
+   has only just connected has the time for a head to ask at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any, Final, cast
+
+import httptools
+
+from gateway.core.traffic.addresses import plain_address
+from gateway.proxy.context import WorkerState
+from gateway.proxy.exchange.exchange import Exchange
+from gateway.proxy.exchange.extras import CONTINUE
+from gateway.proxy.exchange.settlement import Settlement
+from gateway.proxy.heads import first_line, gateway_errors
+from gateway.proxy.heads.fast_heads import CachedHead
+from gateway.proxy.heads.gateway_errors import Fault
+from gateway.proxy.heads.rtsp_ice import foreign_lines, holds_foreign
+from gateway.proxy.http1.client_connection import UpstreamConnection
+from gateway.proxy.http1.downstream import ClientEnd
+from gateway.proxy.http1.tunnel import Tunnel
+from gateway.proxy.http1.upgrade_parser import HELD_BYTES_MAX, Held, body_parser
+from gateway.runtime.settings import Limits
+
+# How long a kept connection may stand idle once the server drains: a request may be on its way already, and one that
+# was lost on it once is sent again after a second (RFC 6298, 2.4).
+_DRAIN_IDLE_S: Final = 3.0
+# So long after its FIN a client that stays without an answer is asked whether it is still there.
+_ASK_S: Final = 1.0
+# Of the name of a field that is over a limit so much is shown to who sent it.
+_SHOWN_MAX: Final = 100
+
+
+class DownstreamConnection(ClientEnd):
+    """The protocol of a client's connection: one instance per accepted connection.
+
+    An asyncio.Protocol by its methods alone: compiled classes have no base that is not.
+    """
+
+    __slots__ = (
+        "_asked",
+        "_between",
+        "_body_of",
+        "_draining",
+        "_fields",
+        "_first_bytes",
+        "_first_is_whole",
+        "_foreign",
+        "_head_bytes",
+        "_head_since_s",
+        "_head_size",
+        "_held",
+        "_in_head",
+        "_left",
+        "_paused_by_peer",
+        "_parser",
+        "_queue",
+        "_recall",
+        "_refusal",
+        "_registry",
+        "_reframes",
+        "_target",
+        "_tunnel",
+        "peer",
+        "tls",
+        "trusted",
+    )
+
+    def __init__(self, worker: WorkerState, registry: Any) -> None:
+        super().__init__(worker)
+        # A set, but not to the compiler: it would pass by the methods of one that does more (listener.py).
+        self._registry = registry
+        self._parser: Any = httptools.HttpRequestParser(self)  # or who takes its place: see `reframe`
+        self._held: Held | None = None
+        self._reframes = False
+        self._tunnel: Tunnel | None = None
+        self._queue: deque[Exchange] = deque()
+        self._body_of: Exchange | None = None
+        self._target = b""
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._head_bytes = self._head_size = 0
+        # What has come of a request line, and the lines of other protocols among it (rtsp_ice.py). It may have come
+        # behind the body of another request: then it is not known where in these bytes it begins.
+        self._first_bytes = b""
+        self._first_is_whole = False
+        self._foreign: frozenset[tuple[bytes, bytes]] = frozenset()
+        self._in_head = True
+        # Whether llhttp is between two messages, so that a plain one may pass it by; what is owed of that one's body.
+        self._between = True
+        self._recall = worker.plain.recall()
+        self._left = 0
+        self._refusal: Fault | None = None
+        self._head_since_s = self._since_s
+        self._paused_by_peer = False
+        self._asked = False
+        self._draining = False
+        self.peer = b""
+        self.trusted = False
+        self.tls = False
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Learn who is there, and refuse when there are too many."""
+        self.transport = cast("asyncio.Transport", transport)
+        address = transport.get_extra_info("peername")
+        name = plain_address(address[0]) if isinstance(address, tuple) else ""
+        self.peer = name.encode()
+        self.trusted = self._worker.trusts(name)
+        self.tls = transport.get_extra_info("sslcontext") is not None
+        self._registry.add(self)
+        self._worker.connections.add(self)
+        if len(self._worker.connections) > self._worker.limits.connections_max:
+            self._worker.counts.fault(gateway_errors.TOO_MANY_CONNECTIONS.reason)
+            self.write_problem(gateway_errors.TOO_MANY_CONNECTIONS, keep=False)
+            self._linger()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse; exchanges act after the whole chunk has been looked at, so that their writes coalesce."""
+        if self._ended or self._refusal is not None:
+            if self._linger_until_s:
+                self._linger_on()
+            return
+        if self._left or self._between:
+            data = self._plainly(data)
+            if not data:
+                self._advance()
+                return
+        if not self._head_bytes:
+            self._first_is_whole = self._in_head
+            if self._in_head:
+                self._head_since_s = self._worker.now_s()
+        torn = self._first_bytes
+        seen = torn + data if torn and not self._fields else data
+        if holds_foreign(seen):
+            self._foreign |= foreign_lines(seen)
+        self._head_bytes += len(data)
+        self._parse(data, seen)
+        head_bytes_max = self._worker.limits.head_bytes_max
+        if self._head_bytes and self._in_head:
+            self._first_bytes = seen[-head_bytes_max:]
+        else:
+            self._first_bytes, self._foreign = b"", frozenset()
+        if self._head_bytes > head_bytes_max:
+            self._refuse(gateway_errors.HEAD_TOO_LARGE)
+        self._advance()
+
+    def _parse(self, data: bytes, seen: bytes) -> None:
+        """Let llhttp read ``data``; ``seen`` has what came of the same request line before it as well."""
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._after_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserCallbackError:
+            raise  # a mistake of ours, not of the client: it must not pass for a 400
+        except httptools.HttpParserError as error:
+            self._not_parsed(seen, str(error))
+
+    def _not_parsed(self, seen: bytes, error: str) -> None:
+        """llhttp has failed: read the message that begins with ``seen`` as HTTP/1.1, or say what is wrong.
+
+        Bytes of a body are never read as a request: where the message began inside of ``seen`` it is refused as it is.
+        """
+        if not self._in_head or self._fields or not self._first_is_whole:
+            self._refuse(gateway_errors.BAD_REQUEST)
+            return
+        understood = first_line.request_as_1_1(seen, error)
+        if understood is None:
+            self._refuse(first_line.refusal(seen, error))
+            return
+        self._parser = httptools.HttpRequestParser(self)
+        try:
+            self._parser.feed_data(understood)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._after_upgrade(understood[upgrade.args[0] :])
+        except httptools.HttpParserCallbackError:
+            raise  # a mistake of ours, not of the client
+        except httptools.HttpParserError:
+            self._refuse(gateway_errors.BAD_REQUEST)
+
+    def _plainly(self, data: bytes) -> bytes:
+        """Take what is owed of a plain body, and plain heads; the rest is for llhttp, or nothing."""
+        at, size = 0, len(data)
+        while at < size and not self._ended:
+            if self._left:
+                whole = at == 0 and size <= self._left
+                piece = data if whole else data[at : at + self._left]
+                at += len(piece)
+                self._left -= len(piece)
+                self.on_body(piece)
+            else:
+                head = None
+                if self._between:
+                    worker = self._worker
+                    bytes_max, fields_max = worker.plain_bytes_max, worker.header_fields_max
+                    head = worker.plain.request(data, at, bytes_max, fields_max, self._recall)
+                if head is None:
+                    return data[at:] if at else data
+                at = head.end
+                self._left = max(head.length, 0)
+                self._begin(head.first, "1.1", head.second, head.fields, keep_alive=True, plain=head)
+            if not self._left:
+                self._message_complete()
+        return b""
+
+    def eof_received(self) -> bool:
+        """The client sends no more; what it has asked for is still answered."""
+        self.eof = True
+        self.closing = True
+        # A request that can no longer become whole is as good as gone.
+        if self._queue and self._queue[0].ends_with_half_close:
+            return False
+        incomplete = self._body_of
+        if incomplete is not None and incomplete in self._queue:
+            return False
+        # TLS knows no half-close: uvloop ends the connection whatever is said here, and complains if told otherwise.
+        stays = bool(self._queue) and not self._ended and not self.tls
+        if stays:
+            self._worker.loop.call_later(_ASK_S, self._ask)
+        return stays
+
+    def _ask(self) -> None:
+        """Find out whether a client that sends no more is still there; an answer that has begun does so by itself."""
+        if not self._ended and self._tunnel is None and self._queue and self._queue[0].may_be_asked:
+            self.write(CONTINUE)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone: every exchange of it ends now."""
+        self.closing = self._ended = True
+        self._registry.discard(self)
+        self._worker.connections.discard(self)
+        while self._queue:
+            exchange = self._queue.popleft()
+            exchange.downstream_lost()
+
+    def pause_writing(self) -> None:
+        """The client reads slowly: stop reading from upstream."""
+        self._paused_by_peer = True
+        if self._queue and self._queue[0].started:
+            self._queue[0].pause_upstream()
+
+    def resume_writing(self) -> None:
+        """The client caught up."""
+        self._paused_by_peer = False
+        if self._queue and self._queue[0].started:
+            self._queue[0].resume_upstream()
+        else:
+            self._advance()
+
+    # httptools callbacks
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._target = b""
+        self._fields = []
+        self._head_size = 0
+        self._in_head = True
+        self._between = False
+        if not self._head_bytes:  # it begins inside a chunk that ended another
+            self._head_bytes = 1
+            self._head_since_s = self._worker.now_s()
+
+    def on_url(self, piece: bytes) -> None:
+        """A piece of the request target."""
+        self._target += piece
+        if len(self._target) > self._worker.limits.line_bytes_max:
+            limit = f"limits.line_bytes_max is {self._worker.limits.line_bytes_max}"
+            self._refuse(gateway_errors.TARGET_TOO_LONG.because(f"the request target is over the limit: {limit}"))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header field; trailers arrive here too, after the head."""
+        if not self._in_head:
+            exchange = self._body_of
+            if exchange is not None and not exchange.request_trailer(name, value):
+                self._body_of = None
+                self._refuse(gateway_errors.HEAD_TOO_LARGE)
+                exchange.malformed(gateway_errors.HEAD_TOO_LARGE)
+            return
+        limits = self._worker.limits
+        self._fields.append((name, value))
+        size = len(name) + len(value)
+        self._head_size += size
+        if (
+            len(self._fields) > limits.header_fields_max
+            or size > limits.line_bytes_max
+            or self._head_size > limits.head_bytes_max
+        ):
+            self._refuse(gateway_errors.HEAD_TOO_LARGE.because(_limit_of_head(limits, len(self._fields), name, size)))
+
+    def on_headers_complete(self) -> None:
+        """The head is whole: make the exchange and queue it."""
+        if self._foreign and (self._parser.get_method(), self._target) in self._foreign:
+            self._refuse(gateway_errors.BAD_REQUEST)
+        if self._refusal is not None or self._ended:
+            self._in_head = False
+            self._head_bytes = 0
+            return
+        parser = self._parser
+        keep_alive = parser.should_keep_alive()
+        self._begin(parser.get_method(), parser.get_http_version(), self._target, self._fields, keep_alive=keep_alive)
+        exchange = self._body_of
+        if exchange is not None and parser.should_upgrade():
+            self._reframes = not exchange.asks_to_switch()
+
+    def _begin(
+        self,
+        method: bytes,
+        version: str,
+        target: bytes,
+        fields: list[tuple[bytes, bytes]],
+        *,
+        keep_alive: bool,
+        plain: CachedHead | None = None,
+    ) -> None:
+        self._asked = True
+        self._in_head = False
+        self._head_bytes = 0
+        exchange = Exchange(self._worker, self, method, version, keep_alive=keep_alive)
+        exchange.admit(target, fields, plain)
+        self._body_of = exchange
+        self._queue.append(exchange)
+
+    def on_body(self, piece: bytes) -> None:
+        """A piece of the request's body."""
+        self._head_bytes = 0  # of what is neither head nor body (trailers, say) no more may come than of a head
+        if self._body_of is not None:
+            self._body_of.body(piece)
+
+    def on_message_complete(self) -> None:
+        """The request is whole. What follows one that ended the connection is llhttp's to refuse."""
+        if self._reframes:
+            return  # llhttp takes the body for something else
+        self._first_is_whole = False  # the next one may begin inside this chunk
+        self._between = self._parser.should_keep_alive()
+        self._message_complete()
+
+    def _message_complete(self) -> None:
+        exchange, self._body_of = self._body_of, None
+        self._in_head = True
+        self._head_bytes = 0
+        self._since_s = self._worker.now_s()
+        if exchange is not None:
+            exchange.body_complete()
+
+    # a request that asks to switch protocols (upgrade_parser.py)
+
+    def _after_upgrade(self, rest: bytes) -> None:
+        exchange = self._body_of
+        if not self._reframes or exchange is None:
+            self._between = False
+            self._parser = self._held = Held(self)
+            if rest:
+                self._held.feed_data(rest)
+            return
+        self._reframes = False
+        self._parser = body_parser(self, exchange.body_length)
+        try:
+            self._parser.feed_data(rest)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._after_upgrade(rest[upgrade.args[0] :])
+        except httptools.HttpParserCallbackError:
+            raise  # a mistake of ours, not of the client
+        except httptools.HttpParserError:
+            self._refuse(gateway_errors.BAD_REQUEST)
+
+    def holds(self, size: int) -> None:
+        """So much has come that belongs to nobody yet."""
+        self._head_bytes = 0
+        if size > HELD_BYTES_MAX:
+            self.pause_reading()
+
+    def _parse_on(self) -> None:
+        """The wish to switch was not passed on: what was held are requests."""
+        held, self._held = self._held, None
+        if held is None or self._ended:
+            return
+        self._parser = httptools.HttpRequestParser(self)
+        self._between = True
+        if held.data:
+            self.data_received(bytes(held.data))
+        if not self._queue and self._refusal is None and not self._ended:
+            if self.eof:
+                self._linger()
+            else:
+                self.resume_reading()
+
+    def begin_tunnel(self, exchange: Settlement, connection: UpstreamConnection, head: bytes, rest: bytes) -> None:
+        """The backend has switched: both connections belong to a tunnel from now on."""
+        assert self._queue and self._queue[0] is exchange  # nothing is parsed behind a request that may switch
+        self._queue.clear()
+        held, self._held = self._held, None
+        self.write(head)
+        self._tunnel = Tunnel(
+            self.transport,
+            connection.transport,
+            exchange.route.timeouts.tunnel_idle_s,
+            self.connection_lost,
+            connection.tunnel_lost,
+            exchange.tunnel_ended,
+        )
+        self._tunnel.open(
+            b"" if held is None else bytes(held.data), rest, client_ended=self.eof, client_paused=self._paused_by_peer
+        )
+        if self._draining:
+            self._tunnel.drain(self._worker.loop, self._worker.limits.drain_timeout_s)
+
+    def _refuse(self, fault: Fault) -> None:
+        """Take no more of what the client sends; the first reason stands."""
+        if self._refusal is None:
+            self._refusal = fault
+
+    # the turn of exchanges
+
+    def _advance(self) -> None:
+        """Start the exchange whose turn it is; refuse the connection when nothing is left before the bad part."""
+        if self._ended:
+            return
+        if self._refusal is not None and self._body_of is not None:
+            torn, self._body_of = self._body_of, None
+            torn.malformed(self._refusal)
+        if self._queue:
+            head = self._queue[0]
+            waits = not head.started and self._paused_by_peer
+            if waits or len(self._queue) > 1:
+                self.pause_reading()  # nobody takes its body before its turn
+            if not head.started and not waits:
+                head.start()
+        elif self._refusal is not None and not self._ended:
+            self._worker.counts.fault(self._refusal.reason)
+            if self._worker.access is not None:
+                self._worker.access.refused(self.peer, self._refusal)
+            if self._refusal is gateway_errors.HTTP2_UNSUPPORTED:
+                self.write(first_line.HTTP2_REFUSAL)
+            else:
+                self.write_problem(self._refusal, keep=False)
+            self._linger()
+
+    @property
+    def last(self) -> bool:
+        """Whether the exchange whose turn it is will be the connection's last one."""
+        return self.closing and len(self._queue) <= 1
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request has begun that is not answered yet, or an answer is not yet with the client."""
+        begun = bool(self._queue) or self._head_bytes > 0 or self._tunnel is not None
+        return begun or self.transport.get_write_buffer_size() > 0
+
+    def exchange_done(self, exchange: Settlement, *, keep: bool, cut: bool) -> None:
+        """An exchange has settled: go on with the next, keep the connection, or end it."""
+        if not self._queue or self._queue[0] is not exchange:
+            return  # the connection itself is gone
+        self._queue.popleft()
+        self._since_s = self._head_since_s = self._worker.now_s()
+        if cut:
+            self._queue.clear()
+            self._body_of = None
+            self._cut(unframed=exchange.unframed)
+        elif self._held is not None and keep:
+            self._worker.loop.call_soon(self._parse_on)
+        elif not keep or (self.eof and not self._queue):
+            self._linger()
+        elif self._queue:
+            # Not from here: a long pipeline must not become a deep stack.
+            self._worker.loop.call_soon(self._advance)
+        elif self._refusal is not None:
+            self._advance()
+        else:
+            self.resume_reading()
+
+    def shutdown(self) -> None:
+        """The server drains: finish what is under way, keep nothing (rule 7)."""
+        self.closing = self._draining = True
+        self._since_s = self._worker.now_s()  # from here on "within a moment" is measured
+        if self._tunnel is not None:
+            self._tunnel.drain(self._worker.loop, self._worker.limits.drain_timeout_s)
+
+    def sweep(self, now_s: float) -> None:
+        """Close what idles, dawdles over its head, or lingers."""
+        limits = self._worker.limits
+        if self._tunnel is not None:
+            self._tunnel.sweep(now_s)
+        elif self._linger_until_s:
+            self._sweep_lingering(now_s)
+        elif self._ended or (self._paused_by_peer and not (self._queue and self._queue[0].started)):
+            self._sweep_unread(now_s)
+        elif self._queue:
+            return
+        elif self._head_bytes:
+            if now_s - self._head_since_s > limits.head_timeout_s:
+                self._refusal = gateway_errors.HEAD_TIMEOUT
+                self._advance()
+        elif now_s - self._since_s > self._idle_s_max() and not self._unheard():
+            self._end()
+
+    def _idle_s_max(self) -> float:
+        limits = self._worker.limits
+        if not self._draining:
+            return limits.keepalive_s
+        return _DRAIN_IDLE_S if self._asked else limits.head_timeout_s
+
+    def forgive(self, late_s: float) -> None:
+        """The loop stood still for that long: it is not the client's fault."""
+        self._head_since_s += late_s
+        self._since_s += late_s
+
+    # the end, and reading
+
+    def resume_reading(self) -> None:
+        """Read on, unless pipelined requests are still waiting."""
+        if self._paused and len(self._queue) <= 1:
+            super().resume_reading()
+
+    def _linger(self) -> None:
+        """Close, but let the client read the answer first (RFC 9112, 9.6)."""
+        more_comes = bool(self._queue) or self._body_of is not None or self._refusal is not None
+        self._queue.clear()
+        self._body_of = None
+        self._leave(more_comes=more_comes)
+
+
+def _limit_of_head(limits: Limits, fields: int, name: bytes, size: int) -> str:
+    """Which limit of a head was exceeded, by its key in the configuration."""
+    if fields > limits.header_fields_max:
+        return f"more than {limits.header_fields_max} header fields: see limits.header_fields_max"
+    if size > limits.line_bytes_max:
+        shown = name[:_SHOWN_MAX].decode("latin-1")
+        return f"the header field {shown} is over {limits.line_bytes_max} bytes: see limits.line_bytes_max"
+    return f"the request head is over {limits.head_bytes_max} bytes: see limits.head_bytes_max"

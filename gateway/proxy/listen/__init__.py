@@ -1,0 +1,1 @@
+"""How clients get in: the accept loop, limits, the PROXY protocol and TLS."""

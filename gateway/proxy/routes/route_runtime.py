@@ -1,0 +1,90 @@
+"""A route as exchanges read it: numbers, bytes and pools, looked up once when a table comes into force.
+
+What a table is made of are msgspec's structures, whose attributes cost some two hundred instructions each; this class
+is compiled with the rest of the data plane (docs/decisions/0014) and costs three. One per route and table.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway.core.stats.outcomes import by_status
+from gateway.core.traffic.table import Route
+
+if TYPE_CHECKING:
+    from gateway.proxy.context import Budget
+    from gateway.proxy.upstream.backends import BackendPool
+
+
+class RouteRuntime:
+    """What a route says. ``forced`` and ``sticky_*`` are names, empty where there is none; ``try_s`` is 0 for no limit.
+
+    ``outcomes`` has the class of each status.
+
+    The pools are None for a backend that there is none of.
+    """
+
+    __slots__ = (
+        "budget",
+        "canary_pool",
+        "file_bytes_max",
+        "first_byte_s",
+        "forced",
+        "has_canary",
+        "idle_s",
+        "kept_bytes_max",
+        "outcomes",
+        "replayable",
+        "rescue_statuses",
+        "rescues_unlike",
+        "retry_budget",
+        "retry_statuses",
+        "route",
+        "stable_pool",
+        "sticky_cookie",
+        "sticky_header",
+        "streams_requests",
+        "tight",
+        "total_s",
+        "try_s",
+        "weight_bp",
+    )
+
+    def __init__(self, route: Route, backends: dict[str, BackendPool], budget: Budget, retry_budget: Budget) -> None:
+        self.route = route
+        self.budget = budget
+        self.retry_budget = retry_budget
+        self.rescue_statuses = _statuses(route.rescue.statuses)
+        self.rescues_unlike = route.rescue.unlike_stable
+        self.retry_statuses = _statuses(route.retry.statuses)
+        self.stable_pool = backends.get(route.stable)
+        self.canary_pool = None if route.canary is None else backends.get(route.canary)
+        self.has_canary = route.canary is not None
+        self.weight_bp = route.weight_bp
+        self.forced = (route.forced_header or "").encode()
+        sticky = route.sticky
+        self.sticky_header = b"" if sticky is None else (sticky.header or "").encode()
+        self.sticky_cookie = b"" if sticky is None else (sticky.cookie or "").encode()
+        timeouts = route.timeouts
+        self.total_s = float(timeouts.total_s)
+        self.try_s = 0.0 if timeouts.try_s is None else float(timeouts.try_s)
+        self.first_byte_s = float(timeouts.first_byte_s)
+        self.idle_s = float(timeouts.idle_s)
+        # Whether a canary that hangs could use up the time that stable needs after it.
+        self.tight = self.has_canary and 2 * self.first_byte_s > self.total_s
+        self.replayable = route.rescue.replayable
+        self.kept_bytes_max = route.rescue.body_bytes_max
+        self.file_bytes_max = route.rescue.file_bytes_max
+        self.streams_requests = route.streams_requests
+        self.outcomes = by_status(route.exempt_statuses)
+
+
+def _statuses(named: tuple[str, ...]) -> frozenset[int]:
+    """The numbers of statuses as the configuration names them: ``429``, or ``5xx`` for a whole class."""
+    found: set[int] = set()
+    for name in named:
+        if name.endswith("xx"):
+            found.update(range(100 * int(name[0]), 100 * int(name[0]) + 100))
+        else:
+            found.add(int(name))
+    return frozenset(found)

@@ -1,0 +1,1 @@
+"""The endpoints of the backends, and the connections to them."""

@@ -1,0 +1,376 @@
+"""The connections to one endpoint: leased, kept, capped; and what its tries say of it.
+
+Rules:
+
+1. The freshest idle connection is leased first: it is the least likely to have gone stale.
+2. At most ``connections_max`` are open per endpoint; further exchanges wait in a bounded queue, first come first
+   served. A full queue is refused at once.
+   One who gives up leaves the queue.
+   Requests whose body is still coming (*uploads*) may have half of the connections at most, so that clients that send
+   slowly never take them all; further ones wait in a queue of their own, and join the others when their body is whole.
+3. A connection whose exchange was cut short is closed, never kept: its bytes could belong to somebody else.
+4. An endpoint that fails again and again is ejected for a while (outlier_ejection.py); one trial brings it back.
+5. A name with several addresses takes them in turn, and tries the next when one cannot be connected to
+   (runtime/resolver.py). A connection to an address that the name no longer leads to is closed as soon as it is idle.
+
+Which of a backend's endpoints is next: backends.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING, Final, cast
+
+from gateway.core.traffic.table import Backend, Endpoint
+from gateway.proxy.heads import gateway_errors
+from gateway.proxy.heads.fast_heads import PlainReader
+from gateway.proxy.heads.gateway_errors import Fault
+from gateway.proxy.http1.client_connection import UpstreamConnection
+from gateway.proxy.upstream.outlier_ejection import PassiveHealth, Usual
+from gateway.proxy.upstream.probed_health import ProbedHealth
+from gateway.runtime.client_tls import ClientTls
+from gateway.runtime.resolver import Name, look_up
+
+if TYPE_CHECKING:
+    from gateway.proxy.exchange.exchange import Exchange
+
+_log = logging.getLogger("gateway.worker")
+# How long the rest of an unwanted answer is read before its connection is given up.
+_DRAIN_S: Final = 1.0
+# A want of the gateway's own (descriptors, ports, memory) says nothing about the backend.
+_OWN_ERRORS: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL))
+
+
+class EndpointPool:
+    """The connections to one endpoint."""
+
+    def __init__(
+        self, endpoint: Endpoint, backend: Backend, loop: asyncio.AbstractEventLoop, plain: PlainReader
+    ) -> None:
+        self.endpoint = endpoint
+        self.plain = plain
+        self.backend = backend
+        self.host = _host(backend.host_header, endpoint)
+        self.loop = loop
+        self.idle: list[UpstreamConnection] = []
+        self.open = 0
+        self.leased = 0
+        self.waiting: deque[Exchange] = deque()
+        self.probed = ProbedHealth()
+        self.uploads = 0
+        self.waiting_uploads: deque[Exchange] = deque()
+        self.retired = False
+        self._draining: list[UpstreamConnection] = []
+        self.passive = PassiveHealth(backend.passive)
+        self.siblings: list[EndpointPool] = [self]
+        self.usual = Usual()  # of the whole backend: its pools share one
+        self.ejections: dict[str, int] = {}  # of the whole worker, as its report counts them
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._connecting: set[asyncio.Timeout] = set()
+        self._name = Name(endpoint.host, endpoint.port, backend.resolve_s, backend.resolve_max_age_s, look_up)
+        self._tls = ClientTls(backend.tls, backend.name) if endpoint.tls else None
+
+    def adopt(self, backend: Backend) -> None:
+        """Take over a newer table's settings; connections that stand stay."""
+        self.backend = backend
+        self.host = _host(backend.host_header, self.endpoint)
+        self.passive.spec = backend.passive
+        self._name.resolve_s, self._name.max_age_s = backend.resolve_s, backend.resolve_max_age_s
+        self._name.restrict(backend.allow(self.endpoint))
+
+    @property
+    def down(self) -> bool:
+        """Whether probes find it down; it may be used all the same (backends.py, rule 2)."""
+        return self.probed.down
+
+    def lease(self, exchange: Exchange) -> UpstreamConnection | Fault | None:
+        """A connection now, a fault now, or None: then the exchange's `leased` or `lease_failed` is called later."""
+        if not exchange.request_body.complete and not self._upload_begins(exchange):
+            if len(self.waiting_uploads) >= self.backend.queue_max:
+                return gateway_errors.BODY_BUFFERS_FULL
+            self.waiting_uploads.append(exchange)
+            return None
+        while self.idle:
+            connection = self.idle.pop()
+            if connection.usable and (exchange.may_be_resent or not connection.readable):
+                self.leased += 1
+                connection.reused = True
+                return connection
+        return self.lease_fresh(exchange)
+
+    def lease_fresh(self, exchange: Exchange) -> UpstreamConnection | Fault | None:
+        """Like `lease`, but never a kept connection: for the retry after a stale one."""
+        if self.open < self.backend.connections_max:
+            self._connect(exchange)
+            return None
+        if len(self.waiting) >= self.backend.queue_max:
+            return gateway_errors.QUEUE_FULL
+        if self.idle:
+            self.idle.pop(0).close()  # it makes room for the new one: see `closed`
+        self.waiting.append(exchange)
+        return None
+
+    def leave(self, exchange: Exchange) -> None:
+        """An exchange waits no longer."""
+        if not self.leave_uploads(exchange):
+            with contextlib.suppress(ValueError):  # it had a connection in the making, which goes to another
+                self.waiting.remove(exchange)
+
+    # uploads (rule 2)
+
+    def _upload_begins(self, exchange: Exchange) -> bool:
+        """Give an exchange whose body is still coming a share of the connections; False when there is none left."""
+        if exchange.upload_pool is self:  # another connection for the same try
+            return True
+        if self.uploads >= max(1, self.backend.connections_max // 2):
+            return False
+        self.uploads += 1
+        exchange.upload_pool = self
+        return True
+
+    def upload_ended(self) -> None:
+        """A request's body is whole now, or needs no connection any more."""
+        self.uploads -= 1
+        if self.waiting_uploads:
+            self.loop.call_soon(self._next_upload)  # not from here: it may lead back to here
+
+    def _next_upload(self) -> None:
+        while self.waiting_uploads and self.uploads < max(1, self.backend.connections_max // 2):
+            exchange = self.waiting_uploads.popleft()
+            if exchange.waits_for(self):
+                exchange.lease_again()
+
+    def leave_uploads(self, exchange: Exchange) -> bool:
+        """Take an exchange out of the uploads' queue; False when it is not in there."""
+        if not self.waiting_uploads:
+            return False
+        with contextlib.suppress(ValueError):
+            self.waiting_uploads.remove(exchange)
+            return True
+        return False
+
+    def drain(self, connection: UpstreamConnection) -> None:
+        """A connection reads the rest of an unwanted answer, for a while."""
+        connection.idle_since_s = monotonic()
+        self._draining.append(connection)
+
+    def release(self, connection: UpstreamConnection, *, reusable: bool) -> None:
+        """An exchange is done with its connection: keep it, hand it to the next in the queue, or close it."""
+        self.leased -= 1
+        if not reusable or not (self._name.literal or self._name.leads_to(connection.address)):
+            connection.close()
+            return
+        waiter = self._next_waiter()
+        if waiter is not None and waiter.wants_fresh:
+            # It was met by a stale connection already; this one may be the next.
+            self.waiting.appendleft(waiter)
+            connection.close()
+        elif waiter is not None:
+            self.leased += 1
+            connection.reused = True
+            waiter.leased(connection)
+        elif self.retired:
+            connection.close()
+        else:
+            connection.idle_since_s = monotonic()
+            self.idle.append(connection)
+
+    def closed(self, connection: UpstreamConnection) -> None:
+        """A connection's socket is gone. Called exactly once per connection that was made."""
+        self.open -= 1
+        if connection in self.idle:
+            self.idle.remove(connection)
+        self._connect_next()
+
+    def sweep(self, now_s: float) -> None:
+        """Close connections that have idled for too long, or whose address the name no longer leads to."""
+        expired = now_s - self.backend.keepalive_s
+        name = self._name
+        if not self.retired:
+            name.refresh()  # kept connections alone would never ask where the name leads by now
+        for connection in [c for c in self.idle if c.idle_since_s < expired or not name.leads_to(c.address)]:
+            self.idle.remove(connection)
+            connection.close()
+        if self._draining:
+            late_s = now_s - _DRAIN_S
+            for connection in self._draining:
+                if connection.draining and connection.idle_since_s < late_s:
+                    connection.end_drain()
+            self._draining = [c for c in self._draining if c.draining]
+
+    def refresh_tls(self) -> None:
+        """Take in the files of TLS that have changed, for the connections to come."""
+        if self._tls is not None:
+            self._tls.refresh()
+
+    def forgive(self, late_s: float) -> None:
+        """The loop stood still for that long: connections in the making have as much more time."""
+        for deadline in self._connecting:
+            at_s = deadline.when()
+            if at_s is not None and not deadline.expired():
+                deadline.reschedule(at_s + late_s)
+
+    def close(self) -> None:
+        """The endpoint is in no table any more: close what is idle, and the rest when it is given back."""
+        self.retired = True
+        for connection in self.idle:
+            connection.close()
+        self.idle.clear()
+
+    def _next_waiter(self) -> Exchange | None:
+        while self.waiting:
+            exchange = self.waiting.popleft()
+            if exchange.waits_for(self):
+                return exchange
+        return None
+
+    def _connect_next(self) -> None:
+        if self.open < self.backend.connections_max:
+            waiter = self._next_waiter()
+            if waiter is not None:
+                self._connect(waiter)
+
+    def _connect(self, exchange: Exchange) -> None:
+        self.open += 1
+        task = self.loop.create_task(self._open(exchange, exchange.route.timeouts.connect_s))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _open(self, exchange: Exchange, timeout_s: float) -> None:
+        deadline = asyncio.timeout(timeout_s)
+        try:
+            async with deadline:
+                self._connecting.add(deadline)
+                try:
+                    connection = await self._reach()
+                finally:
+                    self._connecting.discard(deadline)
+        except TimeoutError:
+            self._failed(exchange, gateway_errors.CONNECT_TIMEOUT)
+        except (OSError, ValueError) as error:  # refused, unreachable, unresolvable, or a certificate that is wrong
+            own = isinstance(error, OSError) and error.errno in _OWN_ERRORS
+            self._failed(exchange, gateway_errors.TOO_MANY_CONNECTIONS if own else gateway_errors.CONNECT_FAILED)
+        else:
+            if connection.closing:  # reset before anybody could use it; `closed` has counted it off
+                if exchange.waits_for(self):
+                    exchange.lease_failed(gateway_errors.RESET)
+                return
+            self.leased += 1
+            if exchange.waits_for(self):
+                exchange.leased(connection)
+            else:
+                self.release(connection, reusable=True)
+
+    async def _reach(self) -> UpstreamConnection:
+        """A new connection, TLS and all, to the first of the name's addresses that takes it."""
+        tls = self.backend.tls
+        expected = (tls and tls.server_name) or self.endpoint.host
+        address = await self._name.address()  # before they are counted: it may be the first look-up
+        for left in range(self._name.count, 0, -1):
+            connection = UpstreamConnection(self)
+            try:
+                await self.loop.create_connection(
+                    _made(connection),
+                    address,
+                    self.endpoint.port,
+                    ssl=None if self._tls is None else self._tls.context,
+                    server_hostname=None if self._tls is None else expected,
+                )
+            except OSError as error:
+                if error.errno in _OWN_ERRORS:
+                    raise
+                self._name.failed(address)
+                if left == 1:
+                    raise
+                address = await self._name.address()
+            except asyncio.CancelledError:
+                if connection.transport is not None:  # it came about as the time ended: `closed` counts it off, too
+                    self.open += 1
+                raise
+            else:
+                connection.address = address
+                return connection
+        raise OSError(0, "no address took the connection")
+
+    def _failed(self, exchange: Exchange, fault: Fault) -> None:
+        self.open -= 1
+        if fault is not gateway_errors.TOO_MANY_CONNECTIONS:
+            self.try_failed(fault.reason, exchange.try_since_s, timed_out=fault is gateway_errors.CONNECT_TIMEOUT)
+        if exchange.waits_for(self):
+            exchange.lease_failed(fault)
+        # Those that queued for this endpoint need an answer as well; each tries on its own.
+        self._connect_next()
+
+    def proven(self, now_s: float) -> bool:
+        """Whether requests have just shown that it works, whatever its probes' silence says."""
+        return not self.passive.streak and self.probed.outweighed(now_s)
+
+    def takes_probed_trial(self, now_s: float) -> bool:
+        """Whether one request may find out if it works after all; True begins that trial."""
+        return self.leased == 0 and self.probed.takes_trial(now_s, failing=self.passive.streak > 0)
+
+    @property
+    def load(self) -> int:
+        """How many requests are under way here: on a connection, waiting for one, or having one made."""
+        return self.open - len(self.idle) + len(self.waiting)
+
+    def answered(self, since_s: float, first_byte_s: float) -> None:
+        """The endpoint has answered a request that was sent at ``since_s``, and took ``first_byte_s`` for it."""
+        self.usual.answered_s = since_s + first_byte_s
+        self.usual.add(first_byte_s)
+        passive = self.passive
+        if (passive.streak or passive.out) and passive.answered(monotonic(), since_s):
+            _log.warning("endpoint %s of %s is back in rotation", self.endpoint.url, self.backend.name)
+
+    def _may_eject(self, now_s: float) -> bool:
+        """Whether few enough are out, and one that nothing speaks against is left.
+
+        Where probes are not heeded, what speaks for an endpoint is that it answered requests: were its probe held
+        against it, a wrong probe path would keep an endpoint that fails in rotation.
+        """
+        out, left, heedless = 0, False, panics(self.siblings, self.backend.panic_percent, now_s)
+        for other in self.siblings:
+            if other is self:
+                continue
+            if other.passive.out:
+                out += 1
+            elif not other.probed.down or (heedless and other.probed.well(now_s)):
+                left = True
+        return left and (not out or 100 * out < self.backend.passive.ejected_percent_max * len(self.siblings))
+
+    def try_failed(self, reason: str, since_s: float, *, timed_out: bool = False) -> None:
+        """The endpoint has failed a try, by its own doing."""
+        now_s = monotonic()
+        may_eject = self._may_eject(now_s)
+        passive = self.passive
+        if passive.failed(reason, now_s, since_s, timed_out=timed_out, may_eject=may_eject):
+            key = f"ejected {self.backend.name} {self.endpoint.url} {reason}"
+            self.ejections[key] = self.ejections.get(key, 0) + 1
+            _log.warning(
+                "endpoint %s of %s is ejected for %g s: %s",
+                *(self.endpoint.url, self.backend.name, passive.lasts_s, reason),
+            )
+
+
+def panics(pools: list[EndpointPool], panic_percent: float, now_s: float) -> bool:
+    """Whether so few of a backend's endpoints look well that what probes say is not heeded."""
+    usable = sum([not pool.probed.down or pool.proven(now_s) for pool in pools])
+    return not usable or 100 * usable < panic_percent * len(pools)
+
+
+def _host(wish: str, endpoint: Endpoint) -> bytes:
+    """What is sent as Host whatever the client said; empty where it is the client's."""
+    if wish == "client":
+        return b""
+    return (endpoint.authority if wish == "endpoint" else wish).encode()
+
+
+def _made(connection: UpstreamConnection) -> Callable[[], asyncio.Protocol]:
+    """A factory of what is there already; a protocol by its methods alone (client_connection.py)."""
+    return cast("Callable[[], asyncio.Protocol]", lambda: connection)
