@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.config import load, routing_table
-from gateway.control.decide.controller import Controller
+from gateway.control.controller import Controller
 from gateway.control.journal.store import Journal
 from gateway.control.show.metrics import Scrape
 from gateway.runtime.wire import Report, RouteTotals

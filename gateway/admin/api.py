@@ -18,7 +18,7 @@ from gateway.admin.long_poll import WAIT_S_MAX, Waits
 from gateway.admin.plans import plan_of
 from gateway.control.api import ControlPlane
 from gateway.control.show.metrics import takes_openmetrics
-from gateway.control.show.views import RolloutView
+from gateway.control.views import RolloutView
 from gateway.core.rollout.types import Phase
 
 Handler = Callable[[Request], Awaitable[Any]]

@@ -22,8 +22,8 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.control.journal.disk_thread import DiskThread
 from gateway.runtime.clock import Clock, iso
+from gateway.runtime.disk_thread import DiskThread
 
 _log = logging.getLogger("gateway.admin")
 REMEMBERED = 1000

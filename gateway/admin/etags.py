@@ -21,7 +21,7 @@ from starlette.datastructures import Headers
 
 from gateway.admin.problems import ProblemError
 from gateway.config.stored import sha256_of
-from gateway.control.show.views import RolloutView, RouteView
+from gateway.control.views import RolloutView, RouteView
 from gateway.core.errors import InvalidValueError
 
 _TAG = re.compile(r'\s*((?:W/)?"[\x21\x23-\x7e]*")\s*')

@@ -11,7 +11,7 @@ from gateway.admin.configuring import Change, Source
 from gateway.admin.problems import Problem, problem
 from gateway.config.schema import BackendConfig, GatewayConfig, RouteConfig
 from gateway.control.show.decision_history import Decision, Numbers
-from gateway.control.show.views import (
+from gateway.control.views import (
     AlarmView,
     BackendView,
     ControlEvent,

@@ -29,9 +29,9 @@ from starlette.responses import Response
 
 from gateway.admin import request_body
 from gateway.admin.problems import ProblemError
-from gateway.control.journal.disk_thread import DiskThread
 from gateway.core.errors import InvalidValueError
 from gateway.runtime.clock import Clock
+from gateway.runtime.disk_thread import DiskThread
 
 KEPT = 1000
 KEPT_S = 86_400.0

@@ -16,7 +16,7 @@ from gateway.admin.operations import OPERATIONS, QUERY, Operation
 from gateway.config.admin import Scope
 from gateway.config.jsonschema import json_schema
 from gateway.config.schema import GatewayConfig, Section
-from gateway.control.show.views import ControlEvent
+from gateway.control.views import ControlEvent
 
 _REF = "#/components/schemas/{name}"
 _JSON = "application/json"

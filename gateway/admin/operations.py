@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from gateway.admin import api, configuring, long_poll, problems, schemas, sse
 from gateway.config.admin import Scope
 from gateway.config.schema import BackendConfig, GatewayConfig, RouteConfig
-from gateway.control.show.views import BackendView, Readiness, RouteView
+from gateway.control.views import BackendView, Readiness, RouteView
 
 
 class Operation(NamedTuple):

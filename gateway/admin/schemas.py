@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from gateway.admin.audit import AuditEntry
 from gateway.control.show.decision_history import Decision
-from gateway.control.show.views import AlarmView, BackendView, ControlEvent, RolloutView, RouteView, WorkerView
+from gateway.control.views import AlarmView, BackendView, ControlEvent, RolloutView, RouteView, WorkerView
 from gateway.core.analysis.types import Analysis, Finding, Verdict
 from gateway.core.rollout.types import Day, OnDeadline, OnNewCanary, Plan, SafeAction, Step, WhenDown, Window
 from gateway.core.types import percent_from_weight_bp, weight_bp_from_percent

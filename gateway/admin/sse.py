@@ -19,7 +19,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from starlette.types import Receive, Scope, Send
 
 from gateway.admin.schemas import encode, event_body
-from gateway.control.show.views import ControlEvent
+from gateway.control.views import ControlEvent
 
 MEDIA_TYPE = "text/event-stream"
 HEARTBEAT_S = 10.0

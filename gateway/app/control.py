@@ -26,7 +26,7 @@ from gateway.app.child_settings import ControlSettings
 from gateway.app.state import JOURNAL
 from gateway.config import endpoints_of, guarded, reload, routing_table, stored
 from gateway.config.load import check_text
-from gateway.control.decide.controller import Controller
+from gateway.control.controller import Controller
 from gateway.control.journal.state_watch import StateWatch
 from gateway.control.journal.writer import open_journal
 from gateway.control.show.metrics import Scrape

@@ -13,7 +13,7 @@ import httpx
 import msgspec
 
 from gateway.admin.schemas import RolloutBody, RolloutList, RouteList, StoryBody, encode
-from gateway.control.show.views import Readiness, RouteView
+from gateway.control.views import Readiness, RouteView
 from gateway.runtime.loopback import is_loopback
 
 T = TypeVar("T")

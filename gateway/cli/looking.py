@@ -11,7 +11,7 @@ from msgspec import convert
 from gateway.cli import tables
 from gateway.cli.client import Client, one_line
 from gateway.cli.options import print_json, remote
-from gateway.control.show.views import EndpointView
+from gateway.control.views import EndpointView
 
 _LIMIT_MAX = 200
 

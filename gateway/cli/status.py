@@ -16,7 +16,7 @@ from gateway.cli import tables
 from gateway.cli.client import Client, Refused
 from gateway.cli.names import route_argument
 from gateway.cli.options import print_json, remote
-from gateway.control.show.views import RouteView
+from gateway.control.views import RouteView
 
 INTERVAL_S = 1.0
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from gateway.admin.schemas import AnalysisBody, FindingBody, RolloutBody
 from gateway.cli.client import one_line
-from gateway.control.show.views import EndpointView, RouteView
+from gateway.control.views import EndpointView, RouteView
 from gateway.core.analysis.show.report import times
 from gateway.core.analysis.types import Verdict
 from gateway.core.stats.outcomes import ERRORS, NAMES

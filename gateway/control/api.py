@@ -11,7 +11,7 @@ from typing import Protocol
 
 from gateway.config.schema import GatewayConfig
 from gateway.control.show.decision_history import Decision
-from gateway.control.show.views import (
+from gateway.control.views import (
     AlarmView,
     BackendView,
     ControlEvent,

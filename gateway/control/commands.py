@@ -7,16 +7,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from gateway.config.schema import GatewayConfig, RouteConfig
+from gateway.control.alarms import Alarms
 from gateway.control.decide.pipeline import Decisions
-from gateway.control.decide.records import Records
+from gateway.control.decide.rollout_records import Records
 from gateway.control.decide.routes import RouteState
 from gateway.control.health.conditions import canary_endpoints_up
 from gateway.control.health.prober import Prober
 from gateway.control.journal.store import Journal
 from gateway.control.journal.writer import JournalWriter
-from gateway.control.show.alarms import Alarms
 from gateway.control.show.decision_history import Decision, story
-from gateway.control.show.views import RolloutView, RouteView
+from gateway.control.views import RolloutView, RouteView
 from gateway.control.workers.table_keeper import TableKeeper
 from gateway.control.workers.table_publisher import Served, TablePublisher
 from gateway.core.errors import ConflictError

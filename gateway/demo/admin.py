@@ -10,7 +10,7 @@ import httpx
 import msgspec
 
 from gateway.admin.schemas import RolloutBody
-from gateway.control.show.views import ControlEvent
+from gateway.control.views import ControlEvent
 from gateway.demo.processes import DemoError
 
 ROLLOUT_KINDS = frozenset({"started", "advanced", "paused", "resumed", "promoted", "rolled_back", "analysis"})

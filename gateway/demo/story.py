@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.admin.schemas import AnalysisBody, FindingBody, RolloutBody
-from gateway.control.show.views import ControlEvent
+from gateway.control.views import ControlEvent
 from gateway.core.analysis.show.report import times
 from gateway.core.rollout.types import AUTOMATION
 from gateway.demo.admin import ROLLOUT_KINDS, rollout_of

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.control.show.views import RolloutView
+from gateway.control.views import RolloutView
 
 TYPE_PREFIX = "io.canary-gateway.rollout."
 GATE_TYPE = "io.canary-gateway.gate.asked"

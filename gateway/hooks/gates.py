@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from gateway.control.show.views import RolloutView
+from gateway.control.views import RolloutView
 from gateway.core.errors import GatewayError
 from gateway.hooks.delivery import NotDeliveredError, Webhook
 from gateway.hooks.envelope import Transition, gate_question

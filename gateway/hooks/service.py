@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterable, Iterator
 import msgspec
 
 from gateway.config.schema import GatewayConfig
-from gateway.control.decide.controller import Controller
-from gateway.control.decide.records import Record
+from gateway.control.controller import Controller
+from gateway.control.decide.rollout_records import Record
 from gateway.control.journal.rows import JournalEntry
 from gateway.control.journal.store import Journal
-from gateway.control.show.views import ControlEvent, RolloutView
+from gateway.control.views import ControlEvent, RolloutView
 from gateway.core.errors import GatewayError
 from gateway.core.rollout import NOTIFY_KINDS, Notify, Rollout, step
 from gateway.hooks.build import build_gates, build_outbox

@@ -33,11 +33,11 @@ from gateway.config.admin import ClientConfig, Scope
 from gateway.config.host_checks import sha256_of
 from gateway.config.stored import effective
 from gateway.control.api import TrafficTotals
-from gateway.control.decide.records import Record
+from gateway.control.decide.rollout_records import Record
+from gateway.control.events import EventLog
 from gateway.control.journal.rows import JournalEntry
 from gateway.control.show.decision_history import Decision, story
-from gateway.control.show.events import EventLog
-from gateway.control.show.views import (
+from gateway.control.views import (
     AlarmView,
     BackendView,
     ControlEvent,

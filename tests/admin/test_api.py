@@ -12,7 +12,7 @@ from starlette.datastructures import Headers
 from gateway.admin.plans import plan_of
 from gateway.admin.request_body import actor
 from gateway.admin.schemas import AnalysisBody, FindingBody, PlanWish, RolloutBody, plan_body
-from gateway.control.show.views import RolloutView
+from gateway.control.views import RolloutView
 from gateway.core.analysis.types import Analysis, Finding
 from gateway.core.rollout.types import OnDeadline, Plan, Step, Window
 

@@ -17,7 +17,7 @@ from gateway.admin import examples, problems
 from gateway.admin.openapi import document
 from gateway.admin.operations import OPERATIONS
 from gateway.admin.plans import plan_of
-from gateway.control.show import views
+from gateway.control import views
 
 DOCUMENT = document()
 OPERATION_CASES = [

@@ -13,8 +13,8 @@ import pytest
 from starlette.types import Message
 
 from gateway.admin.sse import EventStream, Streams, frame
-from gateway.control.show.events import EventLog
-from gateway.control.show.views import ControlEvent
+from gateway.control.events import EventLog
+from gateway.control.views import ControlEvent
 from gateway.runtime.clock import SystemClock
 
 

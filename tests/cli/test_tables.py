@@ -9,7 +9,7 @@ from rich.console import Console
 
 from gateway.admin.schemas import AnalysisBody, FindingBody, PlanBody, RolloutBody, StepBody
 from gateway.cli.tables import rollout_view, status_view
-from gateway.control.show.views import EndpointView, RouteView
+from gateway.control.views import EndpointView, RouteView
 from gateway.core.analysis.types import Verdict
 from gateway.core.stats.outcomes import NAMES
 

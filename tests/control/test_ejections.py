@@ -7,9 +7,9 @@ import asyncio
 import msgspec
 import pytest
 
+from gateway.control.alarms import Alarms
+from gateway.control.events import EventLog
 from gateway.control.health.ejections import Ejections, ejection_metrics
-from gateway.control.show.alarms import Alarms
-from gateway.control.show.events import EventLog
 from gateway.control.workers.report_aggregator import ReportAggregator
 from gateway.runtime.clock import SystemClock
 from gateway.runtime.wire import Ejected, Report

@@ -24,7 +24,7 @@ from gateway.admin.attempts import Attempts, attempt_metrics
 from gateway.admin.connections import Connections, connection_metrics
 from gateway.control.api import ControlPlane, TrafficTotals
 from gateway.control.show import metrics, traffic_metrics
-from gateway.control.show.views import EndpointView, ProbeCounts, Readiness, RolloutView, RouteView
+from gateway.control.views import EndpointView, ProbeCounts, Readiness, RolloutView, RouteView
 from gateway.control.workers.report_aggregator import ReportAggregator
 from gateway.core.analysis.types import Analysis, Finding, Verdict
 from gateway.core.errors import Blame

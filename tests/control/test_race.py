@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.control.show.views import RolloutView
+from gateway.control.views import RolloutView
 from gateway.core.errors import GatewayError
 from tests.support.control import Plane, text
 

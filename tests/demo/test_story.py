@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from gateway.admin.schemas import AnalysisBody, FindingBody, PlanBody, RolloutBody, StepBody
-from gateway.control.show.views import ControlEvent
+from gateway.control.views import ControlEvent
 from gateway.core.analysis.types import Verdict
 from gateway.core.stats.outcomes import NAMES
 from gateway.demo.live import frame

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
-from gateway.control.show.views import RolloutView
+from gateway.control.views import RolloutView
 from gateway.core.errors import ConflictError
 from gateway.hooks.delivery import Webhook
 from gateway.hooks.gates import Gate, GateKeeper, read_answer

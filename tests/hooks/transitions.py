@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.control.show.views import RolloutView
+from gateway.control.views import RolloutView
 from gateway.core.analysis import Analysis, Verdict
 from gateway.core.rollout import Plan, Step
 from gateway.hooks.envelope import Transition

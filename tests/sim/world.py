@@ -29,7 +29,7 @@ from typing import Any
 import msgspec
 
 from gateway.config import GatewayConfig, load, routing_table
-from gateway.control.decide.controller import Controller
+from gateway.control.controller import Controller
 from gateway.control.decide.pipeline import JOURNAL_WAIT_S
 from gateway.control.journal.store import Journal
 from gateway.control.workers.table_keeper import TableKeeper

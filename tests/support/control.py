@@ -17,10 +17,10 @@ import pytest
 
 from gateway.config import load, routing_table
 from gateway.config.stored import sha256_of
-from gateway.control.decide.controller import Controller
+from gateway.control.controller import Controller
 from gateway.control.decide.routes import RouteState
 from gateway.control.journal.store import Journal
-from gateway.control.show.views import ControlEvent
+from gateway.control.views import ControlEvent
 from gateway.control.workers.table_keeper import TableKeeper
 from gateway.core.analysis import Analysis, Look
 from gateway.core.errors import JournalError

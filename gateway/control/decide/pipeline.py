@@ -23,11 +23,11 @@ from typing import Any
 
 import msgspec
 
-from gateway.control.decide.records import Records
+from gateway.control.decide.rollout_records import Records
 from gateway.control.decide.routes import Pending, RouteState
+from gateway.control.events import EventLog
 from gateway.control.journal.rows import Roles
 from gateway.control.journal.writer import JournalWriter
-from gateway.control.show.events import EventLog
 from gateway.control.workers.table_publisher import Served, TablePublisher
 from gateway.core.analysis import Analysis, Look, Verdict
 from gateway.core.errors import ConflictError, GatewayError, JournalError

@@ -13,10 +13,10 @@ import msgspec
 from gateway.config.build import analysis_spec, plan
 from gateway.config.schema import RouteConfig
 from gateway.control.decide.liveness import Liveness
-from gateway.control.decide.records import Record
+from gateway.control.decide.rollout_records import Record
 from gateway.control.journal.rows import HandWeight, Roles, Snapshot
 from gateway.control.journal.store import Journal
-from gateway.control.show.views import RolloutView
+from gateway.control.views import RolloutView
 from gateway.core.analysis import Analysis, AnalysisState, Evidence, Look, Verdict, bake, budget, explained, judge
 from gateway.core.analysis.metrics.silence import sentence
 from gateway.core.analysis.spec import Mode

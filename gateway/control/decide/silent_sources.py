@@ -21,8 +21,8 @@ from typing import NamedTuple
 
 from gateway.config.predictions import PREDICTED
 from gateway.config.schema import RouteConfig
+from gateway.control.alarms import Alarms
 from gateway.control.decide.routes import RouteState
-from gateway.control.show.alarms import Alarms
 from gateway.control.workers.inspector_link import Inspection
 from gateway.control.workers.report_aggregator import ReportAggregator
 from gateway.core.analysis import asked_anew

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from gateway.control.show.alarms import Alarms
-from gateway.control.show.events import EventLog
-from gateway.control.show.views import RouteView
+from gateway.control.alarms import Alarms
+from gateway.control.events import EventLog
+from gateway.control.views import RouteView
 from gateway.control.workers.report_aggregator import ReportAggregator
 from gateway.runtime.wire import Ejected, Report
 

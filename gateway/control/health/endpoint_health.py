@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
+from gateway.control.alarms import Alarms
 from gateway.control.health.prober import Health, Prober
-from gateway.control.show.alarms import Alarms
-from gateway.control.show.views import EndpointView, ProbeCounts
+from gateway.control.views import EndpointView, ProbeCounts
 from gateway.control.workers.report_aggregator import ReportAggregator
 from gateway.core.traffic.table import RoutingTable
 

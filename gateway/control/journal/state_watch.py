@@ -11,11 +11,11 @@ import os
 import tempfile
 from pathlib import Path
 
-from gateway.control.journal.disk_thread import DiskThread
+from gateway.control.alarms import Alarms
 from gateway.control.journal.writer import JournalWriter
-from gateway.control.show.alarms import Alarms
 from gateway.control.workers.table_keeper import TableKeeper
 from gateway.core.errors import JournalError
+from gateway.runtime.disk_thread import DiskThread
 
 LOOK_S = 1.0
 _ANSWER_S_MAX = 5.0

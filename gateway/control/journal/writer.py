@@ -28,11 +28,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gateway.control.journal.disk_thread import DiskThread, settle
+from gateway.control.alarms import Alarms
 from gateway.control.journal.store import Journal
-from gateway.control.show.alarms import Alarms
 from gateway.core.errors import JournalError
 from gateway.runtime.clock import Clock
+from gateway.runtime.disk_thread import DiskThread, settle
 
 T = TypeVar("T")
 # Longer than a disk takes that is merely busy.

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from gateway.control.health.probe import REASONS
-from gateway.control.show.views import ProbeCounts, RouteView
+from gateway.control.views import ProbeCounts, RouteView
 
 
 def health_metrics(routes: Iterable[RouteView], counts: ProbeCounts) -> Iterator[Metric]:

@@ -33,7 +33,7 @@ from gateway.control.show.health_metrics import health_metrics
 from gateway.control.show.inspection_metrics import observed
 from gateway.control.show.process_metrics import process_metrics, state_metrics
 from gateway.control.show.traffic_metrics import traffic_metrics
-from gateway.control.show.views import Readiness, RolloutView, RouteView
+from gateway.control.views import Readiness, RolloutView, RouteView
 from gateway.core.analysis.types import Analysis, Verdict
 from gateway.core.rollout.types import Phase
 from gateway.core.types import Variant

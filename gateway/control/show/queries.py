@@ -8,7 +8,7 @@ from gateway.config.schema import GatewayConfig
 from gateway.control.decide.routes import RouteState
 from gateway.control.health.endpoint_health import EndpointHealth, view
 from gateway.control.health.prober import Health
-from gateway.control.show.views import BackendView, EndpointView, RouteView, WorkerView
+from gateway.control.views import BackendView, EndpointView, RouteView, WorkerView
 from gateway.control.workers.hub import WorkerHub
 from gateway.control.workers.report_aggregator import ReportAggregator
 from gateway.core.traffic.table import Route, RoutingTable

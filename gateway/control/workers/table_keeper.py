@@ -11,9 +11,9 @@ import logging
 from pathlib import Path
 
 from gateway.config.files import write_whole
-from gateway.control.journal.disk_thread import DiskThread
-from gateway.control.show.alarms import Alarms
+from gateway.control.alarms import Alarms
 from gateway.core.traffic.table import RoutingTable
+from gateway.runtime.disk_thread import DiskThread
 from gateway.runtime.table_memory import NAME, Remembered, SharedTable, encode
 
 _log = logging.getLogger("gateway.control")

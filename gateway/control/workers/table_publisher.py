@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from gateway.control.show.events import EventLog
+from gateway.control.events import EventLog
 from gateway.control.workers.hub import WorkerHub
 from gateway.core.traffic.table import Route, RoutingTable
 from gateway.core.types import percent_from_weight_bp

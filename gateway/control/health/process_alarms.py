@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.control.show.alarms import Alarms
+from gateway.control.alarms import Alarms
 from gateway.control.workers.report_aggregator import ReportAggregator
 from gateway.runtime.clock import Clock
 from gateway.runtime.notices import Notice

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
 
-from gateway.control.show.views import EVENT_KINDS, ControlEvent
+from gateway.control.views import EVENT_KINDS, ControlEvent
 from gateway.runtime.clock import Clock, iso
 
 _REMEMBERED = 1000

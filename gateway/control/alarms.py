@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from gateway.control.show.events import EventLog
-from gateway.control.show.views import AlarmView
+from gateway.control.events import EventLog
+from gateway.control.views import AlarmView
 
 _log = logging.getLogger("gateway.control")
 

@@ -23,25 +23,25 @@ import msgspec
 
 from gateway.config.schema import GatewayConfig
 from gateway.config.watching import watched
+from gateway.control.alarms import Alarms
 from gateway.control.commands import Wishes
 from gateway.control.decide.pipeline import Decisions
-from gateway.control.decide.records import Record, Records
+from gateway.control.decide.recovery import Recovery
+from gateway.control.decide.rollout_records import Record, Records
 from gateway.control.decide.routes import RouteState
 from gateway.control.decide.silent_sources import SilentSources
+from gateway.control.events import EventLog
 from gateway.control.health.conditions import no_verdict, world
 from gateway.control.health.ejections import Ejections
 from gateway.control.health.endpoint_health import EndpointHealth, unserved, view
 from gateway.control.health.prober import Health, Prober
-from gateway.control.journal.recovery import Recovery
+from gateway.control.health.process_alarms import ProcessAlarms
+from gateway.control.health.readiness import SILENT_S, ReadinessWatch, instance_readiness
 from gateway.control.journal.state_watch import StateGuard, StateWatch
 from gateway.control.journal.store import Journal
 from gateway.control.journal.writer import JournalWriter
 from gateway.control.show import queries
-from gateway.control.show.alarms import Alarms
-from gateway.control.show.events import EventLog
-from gateway.control.show.process_alarms import ProcessAlarms
-from gateway.control.show.readiness import SILENT_S, ReadinessWatch, instance_readiness
-from gateway.control.show.views import (
+from gateway.control.views import (
     AlarmView,
     BackendView,
     ControlEvent,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from gateway.control.journal.store import Journal
-from gateway.control.show.views import RolloutView
+from gateway.control.views import RolloutView
 from gateway.core.analysis.types import Analysis
 from gateway.core.errors import NotFoundError
 from gateway.core.rollout import Phase, Rollout

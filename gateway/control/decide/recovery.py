@@ -25,13 +25,13 @@ import logging
 
 import msgspec
 
+from gateway.control.alarms import Alarms
 from gateway.control.decide.pipeline import Decisions
-from gateway.control.decide.records import Record, Records, read_records
+from gateway.control.decide.rollout_records import Record, Records, read_records
 from gateway.control.decide.routes import RouteState, Saved, read_route
 from gateway.control.journal.rows import HandWeight, Roles
 from gateway.control.journal.store import Journal
 from gateway.control.journal.writer import JournalWriter
-from gateway.control.show.alarms import Alarms
 from gateway.control.workers.hub import WorkerHub
 from gateway.control.workers.table_keeper import TableKeeper
 from gateway.control.workers.table_publisher import Served, TablePublisher

@@ -14,8 +14,8 @@ import logging
 
 import msgspec
 
-from gateway.control.show.events import EventLog
-from gateway.control.show.views import Readiness
+from gateway.control.events import EventLog
+from gateway.control.views import Readiness
 from gateway.control.workers.hub import WorkerHub
 
 _log = logging.getLogger("gateway.control")
