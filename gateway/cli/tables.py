@@ -13,8 +13,8 @@ from rich.text import Text
 from gateway.admin.schemas import AnalysisBody, FindingBody, RolloutBody
 from gateway.cli.client import one_line
 from gateway.control.views import EndpointView, RouteView
-from gateway.core.analysis.show.report import times
 from gateway.core.analysis.types import Verdict
+from gateway.core.numbers import e_value
 from gateway.core.stats.outcomes import ERRORS, NAMES
 
 _STYLES: Mapping[str, str] = {
@@ -216,7 +216,7 @@ def _evidence(finding: FindingBody, log_e: float | None, key: str, overall: floa
 
 
 def _number(log_e: float | None) -> str:
-    return "-" if log_e is None else times(log_e)
+    return "-" if log_e is None else e_value(log_e)
 
 
 def _endpoints(endpoints: Sequence[EndpointView]) -> Text:

@@ -17,8 +17,8 @@ from rich.text import Text
 
 from gateway.admin.schemas import AnalysisBody, FindingBody, RolloutBody
 from gateway.config.predictions import PREDICTED
-from gateway.core.analysis.show.report import times
 from gateway.core.analysis.types import Verdict
+from gateway.core.numbers import e_value
 from gateway.demo.replay import Report, VariantReport
 from gateway.demo.story import Story, Told, needed
 from gateway.demo.summary import Summary, page
@@ -228,7 +228,7 @@ def _bar(share: float, cells: int, style: str) -> Text:
 
 def _of(log_e: float, log_needed: float, style: str) -> Text:
     reached = log_e >= log_needed
-    return Text(f"{times(log_e)} of {times(log_needed)}", style=style if reached else "", overflow="crop")
+    return Text(f"{e_value(log_e)} of {e_value(log_needed)}", style=style if reached else "", overflow="crop")
 
 
 def _users(story: Story) -> Text:

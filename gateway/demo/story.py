@@ -12,7 +12,7 @@ from typing import Any
 
 from gateway.admin.schemas import AnalysisBody, FindingBody, RolloutBody
 from gateway.control.views import ControlEvent
-from gateway.core.analysis.show.report import times
+from gateway.core.numbers import e_value
 from gateway.core.rollout.types import AUTOMATION
 from gateway.demo.admin import ROLLOUT_KINDS, rollout_of
 from gateway.demo.replay import Report
@@ -188,10 +188,10 @@ def _finding(finding: FindingBody) -> dict[str, Any]:
     return {
         "metric": finding.metric,
         "verdict": finding.verdict.value,
-        "evidence_worse": times(finding.log_e_bad or 0.0),
-        "evidence_worse_needed": times(needed_bad),
-        "evidence_good": times(finding.log_e_ok or 0.0),
-        "evidence_good_needed": times(needed_ok),
+        "evidence_worse": e_value(finding.log_e_bad or 0.0),
+        "evidence_worse_needed": e_value(needed_bad),
+        "evidence_good": e_value(finding.log_e_ok or 0.0),
+        "evidence_good_needed": e_value(needed_ok),
         "stable": [finding.stable_events, finding.stable_trials],
         "canary": [finding.canary_events, finding.canary_trials],
     }

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 import msgspec
 
 from gateway.control.journal.rows import JournalEntry
-from gateway.core.analysis.show.report import times
 from gateway.core.analysis.types import Finding, Verdict
+from gateway.core.numbers import e_value
 from gateway.core.rollout import AUTOMATION, Event, Rollout
 from gateway.core.types import percent_from_weight_bp
 from gateway.runtime.clock import iso
@@ -149,4 +149,4 @@ def _numbers_line(numbers: Numbers) -> str:
 
 
 def _shown(log_e: float | None) -> str:
-    return "-" if log_e is None else times(log_e)
+    return "-" if log_e is None else e_value(log_e)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.core.analysis import AnalysisSpec, LatencySpec
-from gateway.core.analysis.show.report import times
+from gateway.core.numbers import e_value
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "analysis" / "decisions.txt"
 
@@ -30,7 +30,7 @@ GOLDEN = Path(__file__).parents[2] / "golden" / "analysis" / "decisions.txt"
     ],
 )
 def test_evidence_of_any_size_is_written_short(value: float, said: str) -> None:
-    assert times(value) == said
+    assert e_value(value) == said
 
 
 def story(name: str, world: Any, ticks: int) -> list[str]:

@@ -27,6 +27,7 @@ from gateway.core.analysis.show.intervals import Interval
 from gateway.core.analysis.sizing.limit import information
 from gateway.core.analysis.spec import RATE_METRICS, EventSpec, LatencySpec, RateSpec, Unit, Worse
 from gateway.core.analysis.types import Finding, Verdict
+from gateway.core.numbers import about, duration
 from gateway.core.stats.histogram import quantile_us
 from gateway.core.types import WEIGHT_BP_MAX
 
@@ -113,12 +114,12 @@ def _need(state: AnalysisState, finding: Finding, details: dict[str, float]) -> 
         return "; too close to the margin to be decided at this effect"
     details["canary_needed"] = float(math.ceil(trials))
     unit = "trials" if finding.metric not in RATE_METRICS else "sessions" if state.spec.sticky else "requests"
-    said = f"; about {_count(trials)} canary {unit} more at this effect to {what}"
+    said = f"; about {about(trials)} canary {unit} more at this effect to {what}"
     pace = _per_second(state, finding)
     if pace <= 0.0:
         return said
     details["needed_s"] = trials / pace
-    return f"{said}: {_time(trials / pace)} at this weight"
+    return f"{said}: {duration(trials / pace)} at this weight"
 
 
 def _believed(state: AnalysisState, metric: str) -> float:
@@ -186,28 +187,4 @@ def _slices_needed(spec: LatencySpec, finding: Finding) -> str:
     if finding.verdict is not Verdict.UNDECIDED or not slices or ok <= 0.0:
         return ""
     more = math.ceil(slices * (needed / ok - 1.0))
-    return f"; about {_count(more)} slices more at this pace: {_time(more * spec.slice_s)} or longer"
-
-
-def _count(n: float) -> str:
-    """Two digits are all that an average deserves.
-
-    >>> _count(2314.2), _count(17.1), _count(0.2)
-    ('2,300', '18', '1')
-    """
-    whole = max(math.ceil(n), 1)
-    digits = len(str(whole))
-    return f"{round(whole, 2 - digits):,}" if digits > 2 else str(whole)
-
-
-def _time(seconds: float) -> str:
-    """Seconds as people say them.
-
-    >>> _time(4.2), _time(240), _time(7300), _time(200_000)
-    ('5 s', '4 min', '2 h', '2.3 days')
-    """
-    if seconds < 100.0:
-        return f"{math.ceil(seconds)} s"
-    if seconds < 6_000.0:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.0f} h" if seconds < 100_000.0 else f"{seconds / 86_400:.2g} days"
+    return f"; about {about(more)} slices more at this pace: {duration(more * spec.slice_s)} or longer"

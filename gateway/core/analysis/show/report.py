@@ -41,6 +41,7 @@ from gateway.core.analysis.spec import (
     Worse,
 )
 from gateway.core.analysis.types import GUARDRAIL, Finding, Verdict
+from gateway.core.numbers import e_value, points, share
 from gateway.core.stats.histogram import lower_us, total
 from gateway.core.types import Unjudged, Why
 
@@ -206,7 +207,7 @@ def _rate_finding(
     *,
     decides: bool,
 ) -> Finding:
-    numbers = f"canary {name} {_share(*seen.canary)} against stable {_share(*seen.stable)}"
+    numbers = f"canary {name} {share(*seen.canary)} against stable {share(*seen.stable)}"
     guess = {} if guessed is None else {"stable_rate_guess": stable_guess(guessed)}
     return Finding(
         metric=name,
@@ -241,7 +242,7 @@ def _within(spec: RateSpec, worse: Worse) -> str:
     if spec.tolerance_ratio > 1.0:
         parts.append(f"{spec.tolerance_ratio:g} x")
     if spec.tolerance_delta > 0.0:
-        parts.append(_points(spec.tolerance_delta))
+        parts.append(points(spec.tolerance_delta))
     return f"{direction} beyond {' or '.join(parts)}" if parts else direction
 
 
@@ -254,18 +255,13 @@ def _beyond(spec: RateSpec, worse: Worse) -> str:
     >>> _beyond(RateSpec(margin_ratio=1.0, margin_delta=0.2), Worse.DIFFERENT)
     'different by 20 points'
     """
-    points, ratio = _points(spec.margin_delta), f"{spec.margin_ratio:g}"
+    by, ratio = points(spec.margin_delta), f"{spec.margin_ratio:g}"
     by_ratio = spec.margin_ratio > 1.0
     if worse is Worse.HIGHER:
-        return f"worse than {f'{ratio} x stable and ' * by_ratio}stable + {points}"
+        return f"worse than {f'{ratio} x stable and ' * by_ratio}stable + {by}"
     if worse is Worse.LOWER:
-        return f"lower than {f'stable / {ratio} and ' * by_ratio}stable - {points}"
-    return f"different by {f'{ratio} x and ' * by_ratio}{points}"
-
-
-def _points(delta: float) -> str:
-    """Percentage points: ``1 point``, ``2.5 points``."""
-    return f"{100 * delta:g} point{'' if f'{100 * delta:g}' == '1' else 's'}"
+        return f"lower than {f'stable / {ratio} and ' * by_ratio}stable - {by}"
+    return f"different by {f'{ratio} x and ' * by_ratio}{by}"
 
 
 def _latency(spec: LatencySpec, state: LatencyState, needed: Needed, name: str, whole: AnalysisState) -> Answer:
@@ -305,8 +301,8 @@ def _latency_finding(
     if state.slices:
         tolerance, edge, margin = _latency_words(spec, index)
         seen = (
-            f"canary {name} beyond {tolerance} in {_share(worst.canary_bad, state.canary)} requests against stable"
-            f" beyond {edge} in {_share(worst.stable_slow, state.stable)}, {state.slices} slices{_left(state)}"
+            f"canary {name} beyond {tolerance} in {share(worst.canary_bad, state.canary)} requests against stable"
+            f" beyond {edge} in {share(worst.stable_slow, state.stable)}, {state.slices} slices{_left(state)}"
         )
         reason = _sentence(verdict, seen, evidence, needed, ("not slower", margin), "slices")
     else:
@@ -347,7 +343,7 @@ def _latency_words(spec: LatencySpec, index: int) -> tuple[str, str, str]:
     """What the canary may not exceed, what stable is compared at, and the null of E_ok, of one threshold."""
     if index >= len(spec.quantiles):
         slo = f"{spec.slo_us[index - len(spec.quantiles)] / 1000:g} ms"
-        return slo, "it", f"slower by {_points(spec.margin_delta)} of requests"
+        return slo, "it", f"slower by {points(spec.margin_delta)} of requests"
     name = f"p{100 * spec.quantiles[index]:g}"
     tolerance = f"{spec.tolerance_ratio:g} x stable's {name} + {spec.tolerance_us / 1000:g} ms"
     return tolerance, f"its {name}", f"slower than {spec.margin_ratio:g} x stable + {spec.margin_us / 1000:g} ms"
@@ -373,9 +369,9 @@ def _guardrail_finding(
 ) -> Finding:
     slow = "" if spec.threshold_us is None else f" beyond {spec.threshold_us / 1000:g} ms"
     limit = f"at most {100 * spec.limit:g} %"
-    evidence = f"evidence {times(bad)} of the {_known(bad_needed)} needed against '{limit}'"
+    evidence = f"evidence {e_value(bad)} of the {_known(bad_needed)} needed against '{limit}'"
     reason = (
-        f"canary {spec.metric}{slow} {_share(state.events, state.trials)} against a limit of {100 * spec.limit:g} %:"
+        f"canary {spec.metric}{slow} {share(state.events, state.trials)} against a limit of {100 * spec.limit:g} %:"
         f" {evidence if state.trials else 'no canary trials yet'}"
     )
     return Finding(
@@ -407,8 +403,8 @@ def _split_finding(state: SplitState, bad: float, needed: float, verdict: Verdic
     whole, broken = state.stable + state.canary, verdict is Verdict.ERROR
     says = "the split is broken, the experiment is at fault" if broken else "no sign of a broken split"
     reason = (
-        f"{says}: canary was assigned {_share(state.canary, whole)} of requests, by its weight"
-        f" {100 * state.expected / whole:.3g} %; evidence {times(bad)} of the {times(needed)} needed"
+        f"{says}: canary was assigned {share(state.canary, whole)} of requests, by its weight"
+        f" {100 * state.expected / whole:.3g} %; evidence {e_value(bad)} of the {e_value(needed)} needed"
     )
     return Finding(
         metric="sample_ratio",
@@ -425,21 +421,8 @@ def _split_finding(state: SplitState, bad: float, needed: float, verdict: Verdic
     )
 
 
-def times(log_value: float) -> str:
-    """exp(log_value) for people, whatever its size: ``0.37``, ``20``, ``1.2e5``, ``3.1e-1200``."""
-    ten = log_value / math.log(10.0)
-    if -2.0 <= ten < 4.0:
-        value = 10.0**ten
-        return f"{value:.0f}" if value >= 100.0 else f"{value:.3g}"
-    exponent = math.floor(ten)
-    mantissa = f"{10.0 ** (ten - exponent):.1f}"
-    if mantissa == "10.0":
-        mantissa, exponent = "1.0", exponent + 1
-    return f"{mantissa}e{exponent}"
-
-
 # What is needed stays the same from look to look.
-_known = functools.lru_cache(maxsize=256)(times)
+_known = functools.lru_cache(maxsize=256)(e_value)
 
 
 def _verdict(bad: float, ok: float, needed: tuple[float, float], units: int) -> Verdict:
@@ -448,10 +431,6 @@ def _verdict(bad: float, ok: float, needed: tuple[float, float], units: int) -> 
     if not units:
         return Verdict.NODATA
     return Verdict.PASS if ok >= needed[1] else Verdict.UNDECIDED
-
-
-def _share(events: int, trials: int) -> str:
-    return f"{events} of {trials} ({100 * events / trials:.3g} %)" if trials else "0 of 0"
 
 
 def _missing(seen: _Seen) -> str:
@@ -471,14 +450,14 @@ def _sentence(
     missing: str,
 ) -> str:
     bad, ok = evidence
-    against = f"evidence {times(bad)} of the {_known(needed.bad)} needed against '{nulls[0]}'"
+    against = f"evidence {e_value(bad)} of the {_known(needed.bad)} needed against '{nulls[0]}'"
     if verdict is Verdict.FAIL:
         return f"{seen}: {against}"
-    passing = f"{times(ok)} of the {_known(needed.ok)} needed against '{nulls[1]}'"
+    passing = f"{e_value(ok)} of the {_known(needed.ok)} needed against '{nulls[1]}'"
     if verdict is Verdict.NODATA:
         return f"{seen}: no {missing} yet"
     if verdict is Verdict.PASS:
-        return f"{seen}: evidence {passing}; {times(bad)} of {_known(needed.bad)} against '{nulls[0]}'"
+        return f"{seen}: evidence {passing}; {e_value(bad)} of {_known(needed.bad)} against '{nulls[0]}'"
     return f"{seen}: {against}, {passing}"
 
 
