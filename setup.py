@@ -38,6 +38,8 @@ COMPILED = (
                 "heads/field_policy",
                 "heads/first_line",
                 "heads/headers",
+                "heads/message_head",
+                "heads/passed_heads",
                 "http1/server_connection",
                 "exchange/log_line",
                 "upstream/outlier_ejection",

@@ -20,7 +20,7 @@ from gateway.proxy.counting.counters import RouteTally, Tally
 from gateway.proxy.counting.response_sampler import SampleQueue, tap_of
 from gateway.proxy.exchange.body_store import BodyStore
 from gateway.proxy.heads import gateway_errors
-from gateway.proxy.heads.fast_heads import BYTES_MAX, PlainReader
+from gateway.proxy.heads.fast_heads import BYTES_MAX, FastHeadReader
 from gateway.proxy.heads.headers import field_policy
 from gateway.proxy.listen.limits import DeathWatch, Patience
 from gateway.proxy.routes.route_runtime import RouteRuntime
@@ -92,14 +92,14 @@ class WorkerState:
         self.fields = field_policy(policy or HeaderPolicy())
         log = access_log or AccessLogSettings()
         self.access = None if log.path is None else AccessLog(log.path, log)
-        self.plain = PlainReader()
-        self.plain_bytes_max = min(BYTES_MAX, limits.head_bytes_max, limits.line_bytes_max)
+        self.head_reader = FastHeadReader()
+        self.fast_head_bytes_max = min(BYTES_MAX, limits.head_bytes_max, limits.line_bytes_max)
         self.header_fields_max = limits.header_fields_max
         self.boot = boot
         self.bodies = BodyStore(limits.body_memory_bytes, limits.body_disk_bytes, limits.body_directory)
         self.counts = Tally(boot, place, self.bodies)
         self.samples = SampleQueue()
-        self.pools = Pools(loop, self.plain)
+        self.pools = Pools(loop, self.head_reader)
         self.active: dict[Settlement, None] = {}
         self.connections: set[DownstreamConnection] = set()
         self._trusted = tuple(plain_network(cidr) for cidr in trusted_proxies)

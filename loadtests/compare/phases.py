@@ -32,13 +32,13 @@ _WARMUP = 30
 _ANNOTATE = ("callgrind_annotate", "--inclusive=yes", "--tree=none", "--threshold=100")
 _LINE = re.compile(r"\s*([\d,]+) .*?:(\w+)(?:'\d+)?(?: \[.*)?$")
 PHASES = (
-    ("request head read (plain)", "CPyDef_plain___PlainReader___request", ()),
+    ("request head read (plain)", "CPyDef_fast_heads___FastHeadReader___request", ()),
     ("admit: fields checked, lines made", "CPyDef_exchange___Exchange___admit", ()),
     ("start, choose: route, variant", "CPyDef_exchange___Exchange___start", ("CPyDef_exchange___Exchange___lease",)),
     ("lease: endpoint, connection", "CPyDef_exchange___Exchange___lease", ("CPyDef_exchange___Exchange___send",)),
     ("send: head and body written", "CPyDef_exchange___Exchange___send", ()),
-    ("answer's head read (plain)", "CPyDef_plain___PlainReader___response", ()),
-    ("answer's fields checked", "CPyDef_responsehead___read_response", ()),
+    ("answer's head read (plain)", "CPyDef_fast_heads___FastHeadReader___response", ()),
+    ("answer's fields checked", "CPyDef_response_head___read_response", ()),
     ("relay: answer's head made", "CPyDef_exchange___Exchange___upstream_head", ()),
     ("relay: answer written", "CPyDef_exchange___Exchange____flush", ()),
     ("connection given back", "CPyDef_settlement___Settlement____release", ()),

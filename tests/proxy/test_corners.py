@@ -17,7 +17,7 @@ from gateway.core.traffic.table import Backend as BackendSpec
 from gateway.core.traffic.table import BackendTls, Endpoint, Passive, RoutingTable
 from gateway.core.types import Variant
 from gateway.proxy.counting.counters import Tally
-from gateway.proxy.heads.fast_heads import PlainReader
+from gateway.proxy.heads.fast_heads import FastHeadReader
 from gateway.proxy.http1.client_connection import UpstreamConnection
 from gateway.proxy.listen.proxy_protocol import BadProxyHeader, parse_v1
 from gateway.proxy.upstream.pool import EndpointPool
@@ -232,7 +232,7 @@ def test_a_session_that_outlives_its_experiment_is_entered_and_lets_its_epoch_en
 async def test_the_first_connection_to_a_name_tries_all_of_its_addresses() -> None:
     async with Backend() as a:
         spec = BackendSpec("a", (Endpoint("model.test", a.port),))
-        pool = EndpointPool(spec.endpoints[0], spec, asyncio.get_running_loop(), PlainReader())
+        pool = EndpointPool(spec.endpoints[0], spec, asyncio.get_running_loop(), FastHeadReader())
 
         async def lookup(host: str, port: int) -> list[str]:
             return ["127.0.0.1", "127.0.0.2", "127.0.0.3"]  # only the first of them listens
@@ -260,7 +260,7 @@ async def test_a_request_that_the_loop_has_not_looked_at_yet_is_not_closed_upon(
 
 async def test_an_answer_drained_to_a_reset_is_given_back_once() -> None:
     spec = BackendSpec("a", (Endpoint("127.0.0.1", 1),))
-    pool = EndpointPool(spec.endpoints[0], spec, asyncio.get_running_loop(), PlainReader())
+    pool = EndpointPool(spec.endpoints[0], spec, asyncio.get_running_loop(), FastHeadReader())
     connection = UpstreamConnection(pool)
     pool.open = pool.leased = 1
     connection.draining = True
@@ -288,7 +288,7 @@ async def test_a_connection_that_comes_about_as_its_time_ends_is_counted_off_onc
                 finally:
                     transport.abort()
 
-        pool = EndpointPool(spec.endpoints[0], spec, Late(), PlainReader())  # type: ignore[arg-type]  # a loop
+        pool = EndpointPool(spec.endpoints[0], spec, Late(), FastHeadReader())  # type: ignore[arg-type]  # a loop
 
         class Waiter:
             try_since_s = 0.0

@@ -26,9 +26,9 @@ from gateway.proxy.exchange.settlement import CANARY, STABLE
 from gateway.proxy.exchange.stream_times import StreamTimes
 from gateway.proxy.heads import gateway_errors, headers
 from gateway.proxy.heads.gateway_errors import Fault
-from gateway.proxy.heads.headers import RawHeaders
-from gateway.proxy.heads.request_head import RequestHead, cookie_value, read_request, read_target
-from gateway.proxy.heads.response_head import ResponseHead, read_response
+from gateway.proxy.heads.message_head import RawHeaders, RequestHead, ResponseHead
+from gateway.proxy.heads.request_head import cookie_value, read_request, read_target
+from gateway.proxy.heads.response_head import read_response
 from gateway.proxy.http1.small_reads import UNSENT_BYTES_MAX
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from gateway.proxy.context import WorkerState
     from gateway.proxy.counting.counters import RouteTally
     from gateway.proxy.counting.response_sampler import RouteTap, Specimen
-    from gateway.proxy.heads.fast_heads import CachedHead, First
+    from gateway.proxy.heads.fast_heads import CachedHead, FirstLine
     from gateway.proxy.heads.field_policy import FieldPolicy
     from gateway.proxy.http1.client_connection import UpstreamConnection
     from gateway.proxy.http1.server_connection import DownstreamConnection
@@ -75,7 +75,7 @@ class Exchange(Extras):
         super().__init__(worker, downstream, method, version, keep_alive=keep_alive)
         self._head: RequestHead = None  # type: ignore[assignment]  # set by admit; without it the exchange has a fault
         self._target = self._path = b""
-        self._line: First | None = None
+        self._line: FirstLine | None = None
         # What becomes of an answer whose head is there: RELAY, or it gives way to another's.
         self._next_action = retry.RELAY
         self._extra = None

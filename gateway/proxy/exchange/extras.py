@@ -24,8 +24,7 @@ from gateway.proxy.access_log import Record
 from gateway.proxy.exchange.log_line import Logged
 from gateway.proxy.heads import gateway_errors, headers, trailers
 from gateway.proxy.heads.gateway_errors import Fault
-from gateway.proxy.heads.headers import RawHeaders
-from gateway.proxy.heads.request_head import RequestHead
+from gateway.proxy.heads.message_head import RawHeaders, RequestHead
 from gateway.proxy.heads.response_head import read_response
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from gateway.proxy.heads import gateway_errors
 from gateway.proxy.heads.gateway_errors import Fault
 
 if TYPE_CHECKING:
-    from gateway.proxy.heads.request_head import RequestHead
+    from gateway.proxy.heads.message_head import RequestHead
 
 # Of a target that nobody serves this much is shown to the client that asked for it.
 _SHOWN_MAX: Final = 200

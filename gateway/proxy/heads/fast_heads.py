@@ -11,19 +11,17 @@ Rules:
 2. Lines are looked up before they are parsed: most lines of most heads came a moment ago with the same bytes. What is
    remembered is bounded in number and in length.
 3. A connection mostly says the same fields each time, but for the body's length: they are compared as a whole with
-   those that it said last (`Recall`), and then neither split nor looked up. A connection that says something new each
+   those that it said last (`LastHead`), and then neither split nor looked up. A connection that says something new each
    time is soon looked at more seldom, so that it does not pay for what it does not gain.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from gateway.core.traffic.table import Route
-    from gateway.proxy.heads.request_head import PassedRequest
-    from gateway.proxy.heads.response_head import PassedResponse
+from gateway.core.traffic.table import Route
+from gateway.proxy.heads.passed_heads import PassedRequest, PassedResponse
 
 _LINES_MAX: Final = 1024
 _LINE_BYTES_MAX: Final = 256
@@ -59,7 +57,7 @@ class CachedHead:
     )
 
     def __init__(
-        self, first: First, end: int, length: int, fields: list[tuple[bytes, bytes]], lines: list[bytes]
+        self, first: FirstLine, end: int, length: int, fields: list[tuple[bytes, bytes]], lines: list[bytes]
     ) -> None:
         self.end = end
         self.line = first
@@ -78,11 +76,11 @@ class CachedHead:
         self.fields = fields
         self.lines = lines
         """The fields once more, each as a line that can be passed on (but Content-Length: see ``length_line``)."""
-        self.block: Block | None = None
+        self.block: FieldBlock | None = None
         """The fields as they were recognised as a whole."""
 
 
-class First:
+class FirstLine:
     """A first line. ``line`` has its end with it; ``opening`` is how a request with it begins when it is passed on.
 
     Which route it took last, under which table and for which host, is kept here by the exchange.
@@ -102,7 +100,7 @@ class First:
         self.route: Route | None = None
 
 
-class Block:
+class FieldBlock:
     """All fields of a head, recognised as a whole: ``raw`` to the end of the head, in which a length may vary.
 
     What the header rules make of them, whoever sent them, is kept here as well (request_head.py), once it was asked
@@ -135,19 +133,19 @@ class Block:
             at += size
 
 
-class Recall:
+class LastHead:
     """What one connection said last; ``misses`` counts the heads since that were others."""
 
     __slots__ = ("block", "first", "head", "misses")
 
     def __init__(self) -> None:
-        self.first: First | None = None
-        self.block: Block | None = None
+        self.first: FirstLine | None = None
+        self.block: FieldBlock | None = None
         self.head: CachedHead | None = None
         self.misses = 0
 
 
-class _Line:
+class _FieldLine:
     """A field line that was seen before. ``length`` is that of a Content-Length, -1 of any other field."""
 
     __slots__ = ("length", "line", "pair")
@@ -158,33 +156,33 @@ class _Line:
         self.length = length
 
 
-class PlainReader:
+class FastHeadReader:
     """Recognises plain heads, and remembers lines. One per worker."""
 
     def __init__(self) -> None:
-        self._firsts: dict[bytes, First] = {}
-        self._lines: dict[bytes, _Line] = {}
+        self._firsts: dict[bytes, FirstLine] = {}
+        self._lines: dict[bytes, _FieldLine] = {}
         # Shared by the connections that say the same.
-        self._blocks: dict[bytes, Block] = {}
-        self._newest: Block | None = None
+        self._blocks: dict[bytes, FieldBlock] = {}
+        self._newest: FieldBlock | None = None
 
-    def recall(self) -> Recall:
+    def recall(self) -> LastHead:
         """That of a new client's connection: most say what others said."""
-        recall = Recall()
+        recall = LastHead()
         recall.block = self._newest
         return recall
 
-    def request(self, data: bytes, start: int, bytes_max: int, fields_max: int, recall: Recall) -> CachedHead | None:
+    def request(self, data: bytes, start: int, bytes_max: int, fields_max: int, recall: LastHead) -> CachedHead | None:
         """The plain request head that begins at ``start``, or None. ``recall`` is the connection's."""
         return self._read(data, start, bytes_max, fields_max, recall, response=False)
 
-    def response(self, data: bytes, recall: Recall) -> CachedHead | None:
+    def response(self, data: bytes, recall: LastHead) -> CachedHead | None:
         """The plain response head, of a body with a length, that ``data`` begins with, or None."""
         head = self._read(data, 0, BYTES_MAX, BYTES_MAX, recall, response=True)
         return head if head is not None and head.length >= 0 else None
 
     def _read(
-        self, data: bytes, start: int, bytes_max: int, fields_max: int, recall: Recall, *, response: bool
+        self, data: bytes, start: int, bytes_max: int, fields_max: int, recall: LastHead, *, response: bool
     ) -> CachedHead | None:
         first, at = recall.first, 0
         if first is not None:
@@ -218,7 +216,7 @@ class PlainReader:
         return None if end < 0 else self._read_lines(first, data, at, end, fields_max, recall)
 
     def _read_lines(
-        self, first: First, data: bytes, at: int, end: int, fields_max: int, recall: Recall
+        self, first: FirstLine, data: bytes, at: int, end: int, fields_max: int, recall: LastHead
     ) -> CachedHead | None:
         raw = data[at:end].split(b"\r\n") if end > at else []
         if len(raw) >= fields_max:
@@ -248,33 +246,33 @@ class PlainReader:
         recall.misses += 1
         return head
 
-    def _block(self, raw: bytes, head: CachedHead) -> Block:
+    def _block(self, raw: bytes, head: CachedHead) -> FieldBlock:
         block = self._blocks.get(raw)
         if block is None:
             if len(self._blocks) >= _BLOCKS_MAX:
                 self._blocks.clear()
-            block = self._blocks[raw] = Block(raw, head.fields, head.lines, head.length)
+            block = self._blocks[raw] = FieldBlock(raw, head.fields, head.lines, head.length)
         return block
 
-    def _first(self, line: bytes) -> First | None:
+    def _first(self, line: bytes) -> FirstLine | None:
         request = _REQUEST_LINE.fullmatch(line)
         if request is not None:
             target: bytes = request[2]
-            if target.find(b"%00") >= 0:  # requesthead.read_target has something to say about it
+            if target.find(b"%00") >= 0:  # request_head.read_target has something to say about it
                 return None
-            read = First(line, request[1], target, 0, target.partition(b"?")[0])
+            read = FirstLine(line, request[1], target, 0, target.partition(b"?")[0])
         else:
             response = _STATUS_LINE.fullmatch(line)
             if response is None:
                 return None
-            read = First(line, b"", response[2], int(response[1]), b"")
+            read = FirstLine(line, b"", response[2], int(response[1]), b"")
         if len(line) <= _LINE_BYTES_MAX:
             if len(self._firsts) >= _LINES_MAX:
                 self._firsts.clear()
             self._firsts[line] = read
         return read
 
-    def _field(self, line: bytes) -> _Line | None:
+    def _field(self, line: bytes) -> _FieldLine | None:
         found = _FIELD.fullmatch(line)
         if found is None:
             return None
@@ -287,7 +285,7 @@ class PlainReader:
             if _DIGITS.fullmatch(value) is None:
                 return None
             length = int(value)
-        known = _Line((name, value), length)  # a length is written anew, from the number (headers.py, rule 3)
+        known = _FieldLine((name, value), length)  # a length is written anew, from the number (headers.py, rule 3)
         if len(line) <= _LINE_BYTES_MAX:
             if len(self._lines) >= _LINES_MAX:
                 self._lines.clear()
@@ -295,7 +293,7 @@ class PlainReader:
         return known
 
 
-def _same(block: Block, first: First, end: int) -> CachedHead:
+def _same(block: FieldBlock, first: FirstLine, end: int) -> CachedHead:
     """The head that ends at ``end`` and whose fields are those of ``block``."""
     head = CachedHead(first, end, block.length, block.fields, block.lines)
     head.length_line = block.length_line
@@ -303,7 +301,7 @@ def _same(block: Block, first: First, end: int) -> CachedHead:
     return head
 
 
-def _but_for_the_length(block: Block, first: First, data: bytes, at: int) -> CachedHead | None:
+def _but_for_the_length(block: FieldBlock, first: FirstLine, data: bytes, at: int) -> CachedHead | None:
     """The head whose fields begin at ``at``, if they are those of ``block`` with another length."""
     if block.length < 0:
         return None

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from typing import Final
 
 from gateway.proxy.heads import gateway_errors
-from gateway.proxy.heads.fast_heads import Block, CachedHead
+from gateway.proxy.heads.fast_heads import CachedHead, FieldBlock
 from gateway.proxy.heads.field_policy import FieldPolicy, forwarded_element
 from gateway.proxy.heads.gateway_errors import Fault
-from gateway.proxy.heads.headers import FORWARDED, MessageHead, RawHeaders
+from gateway.proxy.heads.headers import FORWARDED
+from gateway.proxy.heads.message_head import RareFields, RawHeaders, RequestHead
+from gateway.proxy.heads.passed_heads import PassedRequest
 
 # A request that bears our own Via this often is going in circles.
 VIA_PASSES_MAX: Final = 3
@@ -20,53 +22,6 @@ _SHOWN_MAX: Final = 100
 # uri-host [ ":" port ] (RFC 9110, 7.2); the port may be empty (RFC 3986, 3.2.3) and is at most 65535.
 _PORT: Final = rb"0{0,16}(?:[0-9]{0,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::" + _PORT + rb")?\Z")
-
-
-class Rare:
-    """What few requests say: made for those alone. ``upgrade`` and ``te`` are the fields' raw values."""
-
-    __slots__ = ("max_forwards", "request_id", "te", "traceparents", "tracestates", "trailer", "upgrade")
-
-    def __init__(self) -> None:
-        self.upgrade: list[bytes] = []
-        self.te: list[bytes] = []
-        self.trailer: list[bytes] = []
-        self.max_forwards: bytes | None = None
-        self.request_id: bytes | None = None
-        self.traceparents: list[bytes] = []
-        self.tracestates: list[bytes] = []
-
-
-class RequestHead(MessageHead):
-    """What the gateway read from a request's head; Host is not among the lines either."""
-
-    __slots__ = (
-        "cookies",
-        "expects_continue",
-        "fields",
-        "host",
-        "id_line",
-        "rare",
-        "trace_id",
-    )
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.host = b""
-        self.expects_continue = False
-        self.cookies: list[bytes] = []
-        # The raw pairs, for look-ups by name that only some routes need (forced variant, sticky header).
-        self.fields: RawHeaders = ()
-        self.rare: Rare | None = None
-        # The line that names the request, for the backend and for the client; empty where it has no name.
-        self.id_line = self.trace_id = b""
-
-    def first(self, name: bytes) -> bytes | None:
-        """The first value of a field by lower-case name."""
-        for field, value in self.fields:
-            if field.lower() == name:
-                return value.strip(b" \t")  # llhttp leaves the blanks behind a value
-        return None
 
 
 def read_request(
@@ -112,7 +67,9 @@ def read_request(
             has_host = True
             head.host = policy.host_seen = host
         elif low == b"content-length":
-            if not head.take_length(value, plain):
+            if plain is not None:
+                head.take_known_length(plain.length, plain.length_line)
+            elif not head.take_length(value):
                 return gateway_errors.BAD_FRAMING
         elif low == b"transfer-encoding":
             if not head.take_coding(value, version):
@@ -146,7 +103,7 @@ def read_request(
         else:
             rare = head.rare
             if rare is None:
-                rare = head.rare = Rare()
+                rare = head.rare = RareFields()
             _read_rare(rare, low, value, trusted, policy)
     if not has_host and version == "1.1":
         return gateway_errors.BAD_HOST
@@ -186,28 +143,7 @@ def read_request(
     return head
 
 
-class PassedRequest:
-    """What the rules make of a block of fields, whoever sent it; ``known`` is false where that matters.
-
-    ``lines`` are those that are passed on, ``rest`` follows the client's address: x-forwarded-proto (by whether the
-    client came over TLS) and x-forwarded-host.
-    """
-
-    __slots__ = ("cookies", "host", "known", "lines", "rest")
-
-    def __init__(self, host: bytes, cookies: list[bytes], lines: bytes, *, known: bool) -> None:
-        self.host = host
-        self.cookies = cookies
-        self.lines = lines
-        self.known = known
-        forwarded_host = b"x-forwarded-host: %b\r\n" % host if host else b""
-        self.rest = (
-            b"\r\nx-forwarded-proto: http\r\n" + forwarded_host,
-            b"\r\nx-forwarded-proto: https\r\n" + forwarded_host,
-        )
-
-
-def _passed_request(block: Block, policy: FieldPolicy) -> PassedRequest:
+def _passed_request(block: FieldBlock, policy: FieldPolicy) -> PassedRequest:
     """What becomes of a block of fields that say nothing but what most requests say (else it is not ``known``)."""
     host: bytes | None = None
     cookies: list[bytes] = []
@@ -256,7 +192,7 @@ def _known_request(
     return head
 
 
-def _read_rare(rare: Rare, low: bytes, value: bytes, trusted: bool, policy: FieldPolicy) -> None:
+def _read_rare(rare: RareFields, low: bytes, value: bytes, trusted: bool, policy: FieldPolicy) -> None:
     """Take note of a field that few requests have; what is not wanted here is dropped."""
     value = value.strip(b" \t")  # llhttp leaves the blanks behind a value
     if low == b"upgrade":

@@ -2,36 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from gateway.proxy.heads import gateway_errors
-from gateway.proxy.heads.fast_heads import Block, CachedHead
+from gateway.proxy.heads.fast_heads import CachedHead, FieldBlock
 from gateway.proxy.heads.field_policy import FieldPolicy
 from gateway.proxy.heads.gateway_errors import Fault
-from gateway.proxy.heads.headers import MessageHead, RawHeaders
-
-
-class ResponseHead(MessageHead):
-    """What the gateway read from an answer's head."""
-
-    __slots__ = ("trailer", "upgrade")
-
-    def __init__(self) -> None:
-        super().__init__()
-        # The protocols that it offers: a 426 has to name them (RFC 9110, 15.5.22).
-        self.upgrade: Sequence[bytes] = ()
-        # The values of Trailer: passed on only to those who take trailers.
-        self.trailer: Sequence[bytes] = ()
-
-    def lines_of_426(self) -> list[bytes]:
-        """The lines with the protocols that the backend requires; of other answers they stop here (hop by hop)."""
-        return [*self.lines, *(b"connection: upgrade\r\nupgrade: %b\r\n" % value for value in self.upgrade)]
+from gateway.proxy.heads.message_head import RawHeaders, ResponseHead
+from gateway.proxy.heads.passed_heads import PassedResponse
 
 
 def read_response(
     fields: RawHeaders, policy: FieldPolicy, version: str = "1.1", plain: CachedHead | None = None
 ) -> ResponseHead | Fault:
-    """Check a response's header fields and prepare the lines to pass on; ``plain`` as in `requesthead.read_request`."""
+    """Check a response's header fields and prepare the lines to pass on; ``plain`` as in `read_request`."""
     if plain is not None and plain.block is not None:
         passed = plain.block.response or _passed_response(plain.block, policy)
         if passed.known:
@@ -47,7 +29,9 @@ def read_response(
             else:
                 lines += (name, b": ", value, b"\r\n")
         elif low == b"content-length":
-            if not head.take_length(value, plain):
+            if plain is not None:
+                head.take_known_length(plain.length, plain.length_line)
+            elif not head.take_length(value):
                 return gateway_errors.BAD_RESPONSE
         elif low == b"transfer-encoding":
             if not head.take_coding(value, version):
@@ -66,19 +50,8 @@ def read_response(
     return head
 
 
-class PassedResponse:
-    """As `requesthead.PassedRequest`, of an answer; ``newest`` is what was made of it last."""
-
-    __slots__ = ("known", "lines", "newest")
-
-    def __init__(self, lines: bytes, *, known: bool) -> None:
-        self.lines = [lines] if lines else []
-        self.known = known
-        self.newest: ResponseHead | None = None
-
-
-def _passed_response(block: Block, policy: FieldPolicy) -> PassedResponse:
-    """What becomes of a block of fields, as `requesthead` has it."""
+def _passed_response(block: FieldBlock, policy: FieldPolicy) -> PassedResponse:
+    """What becomes of a block of fields, as `request_head` has it."""
     lines: list[bytes] = []
     known = True
     for i, (name, value) in enumerate(block.fields):

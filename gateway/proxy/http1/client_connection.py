@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Final
 import httptools
 
 from gateway.proxy.heads import first_line, gateway_errors
-from gateway.proxy.heads.fast_heads import Recall
+from gateway.proxy.heads.fast_heads import LastHead
 from gateway.proxy.heads.gateway_errors import Fault
 from gateway.proxy.heads.response_head import read_response
 from gateway.proxy.http1.small_reads import SIP_BYTES, Sips
@@ -89,7 +89,7 @@ class UpstreamConnection:
         self.draining = False
         self._drained = 0
         self._sips = False
-        self._recall = Recall()
+        self._recall = LastHead()
         self._ended = False
         self._parser = httptools.HttpResponseParser(self)
         self._reset()
@@ -219,7 +219,7 @@ class UpstreamConnection:
         """Take a plain answer's head and what came of its body; False when it is for llhttp to read."""
         if self._head_done or exchange.method == b"HEAD":
             return False
-        plain = self.pool.plain.response(data, self._recall)
+        plain = self.pool.head_reader.response(data, self._recall)
         if plain is None:
             return False
         head = read_response(plain.fields, exchange.policy, "1.1", plain)

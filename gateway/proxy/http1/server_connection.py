@@ -104,7 +104,7 @@ class DownstreamConnection(ClientEnd):
         self._in_head = True
         # Whether llhttp is between two messages, so that a plain one may pass it by; what is owed of that one's body.
         self._between = True
-        self._recall = worker.plain.recall()
+        self._recall = worker.head_reader.recall()
         self._left = 0
         self._refusal: Fault | None = None
         self._head_since_s = self._since_s
@@ -209,8 +209,8 @@ class DownstreamConnection(ClientEnd):
                 head = None
                 if self._between:
                     worker = self._worker
-                    bytes_max, fields_max = worker.plain_bytes_max, worker.header_fields_max
-                    head = worker.plain.request(data, at, bytes_max, fields_max, self._recall)
+                    bytes_max, fields_max = worker.fast_head_bytes_max, worker.header_fields_max
+                    head = worker.head_reader.request(data, at, bytes_max, fields_max, self._recall)
                 if head is None:
                     return data[at:] if at else data
                 at = head.end

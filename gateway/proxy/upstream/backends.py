@@ -16,7 +16,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from gateway.core.traffic.table import Backend, BackendTls, Endpoint
-from gateway.proxy.heads.fast_heads import PlainReader
+from gateway.proxy.heads.fast_heads import FastHeadReader
 from gateway.proxy.upstream.outlier_ejection import Usual
 from gateway.proxy.upstream.pool import EndpointPool, panics
 from gateway.runtime.wire import Ejected
@@ -128,9 +128,9 @@ class BackendPool:
 class Pools:
     """All pools of a worker; they outlive tables, so a weight change never drops a connection."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, plain: PlainReader) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, head_reader: FastHeadReader) -> None:
         self._loop = loop
-        self._plain = plain
+        self._head_reader = head_reader
         self._endpoints: dict[_Key, EndpointPool] = {}
         # Endpoints of no table any more, until the last of their connections is closed.
         self._retired: list[EndpointPool] = []
@@ -147,7 +147,7 @@ class Pools:
             for endpoint in backend.endpoints:
                 # Connections that were verified otherwise are of no use: other TLS settings are another pool.
                 key = (backend.name, endpoint, backend.tls)
-                pool = self._endpoints.get(key) or EndpointPool(endpoint, backend, self._loop, self._plain)
+                pool = self._endpoints.get(key) or EndpointPool(endpoint, backend, self._loop, self._head_reader)
                 pool.adopt(backend)
                 pool.ejections = self.ejections
                 wanted[key] = pool

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from gateway.core.traffic.table import Backend, Endpoint
 from gateway.proxy.heads import gateway_errors
-from gateway.proxy.heads.fast_heads import PlainReader
+from gateway.proxy.heads.fast_heads import FastHeadReader
 from gateway.proxy.heads.gateway_errors import Fault
 from gateway.proxy.http1.client_connection import UpstreamConnection
 from gateway.proxy.upstream.outlier_ejection import PassiveHealth, Usual
@@ -51,10 +51,10 @@ class EndpointPool:
     """The connections to one endpoint."""
 
     def __init__(
-        self, endpoint: Endpoint, backend: Backend, loop: asyncio.AbstractEventLoop, plain: PlainReader
+        self, endpoint: Endpoint, backend: Backend, loop: asyncio.AbstractEventLoop, head_reader: FastHeadReader
     ) -> None:
         self.endpoint = endpoint
-        self.plain = plain
+        self.head_reader = head_reader
         self.backend = backend
         self.host = _host(backend.host_header, endpoint)
         self.loop = loop

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gateway.proxy.heads.fast_heads import BYTES_MAX, CachedHead, PlainReader, Recall
+from gateway.proxy.heads.fast_heads import BYTES_MAX, CachedHead, FastHeadReader, LastHead
 from gateway.proxy.heads.gateway_errors import Fault
 from gateway.proxy.heads.headers import field_policy
-from gateway.proxy.heads.request_head import RequestHead, read_request
-from gateway.proxy.heads.response_head import ResponseHead, read_response
+from gateway.proxy.heads.message_head import RequestHead, ResponseHead
+from gateway.proxy.heads.request_head import read_request
+from gateway.proxy.heads.response_head import read_response
 from gateway.runtime.settings import HeaderPolicy
 
 REQUEST = b"POST /v2/models/a/infer?x=1 HTTP/1.1\r\nHost: models.test\r\nContent-Length: 3\r\n\r\n"
@@ -150,7 +151,7 @@ HEADS = st.tuples(FIELDS, st.sampled_from([b"\r\n", b"\r\n", b"\n", b""])).map(b
 
 
 def fed(head: CachedHead, data: bytes) -> bytes:
-    """The head with a body of the length it gives: what plain.py takes to be one message."""
+    """The head with a body of the length it gives: what fast_heads.py takes to be one message."""
     return data[: head.end] + b"x" * min(max(head.length, 0), 4096)
 
 
@@ -159,7 +160,7 @@ def fed(head: CachedHead, data: bytes) -> bytes:
 @example(first=b"POST / HTTP/1.1", end=b"\r\n", rest=b"Host: a\r\nContent-Length: 3\r\n\r\n")
 def test_a_request_that_is_plain_is_the_same_to_llhttp(first: bytes, end: bytes, rest: bytes) -> None:
     data = first + end + rest
-    head = PlainReader().request(data, 0, BYTES_MAX, FIELDS_MAX, Recall())
+    head = FastHeadReader().request(data, 0, BYTES_MAX, FIELDS_MAX, LastHead())
     if head is None:
         return
     heard = Heard(fed(head, data), response=False)
@@ -176,7 +177,7 @@ def test_a_request_that_is_plain_is_the_same_to_llhttp(first: bytes, end: bytes,
 @example(first=b"HTTP/1.1 200 OK", end=b"\r\n", rest=b"Content-Length: 3\r\n\r\n")
 def test_an_answer_that_is_plain_is_the_same_to_llhttp(first: bytes, end: bytes, rest: bytes) -> None:
     data = first + end + rest
-    head = PlainReader().response(data, Recall())
+    head = FastHeadReader().response(data, LastHead())
     if head is None:
         return
     heard = Heard(fed(head, data), response=True)
@@ -235,18 +236,18 @@ def test_what_was_said_before_does_not_change_what_is_read(
     heads: list[bytes], start: int, bytes_max: int, fields_max: int
 ) -> None:
     """One connection says these heads in turn, twice; each is read as if it were the first."""
-    reader, recall = PlainReader(), Recall()
+    reader, recall = FastHeadReader(), LastHead()
     for data in [b"x" * start + head + b"body" for head in heads * 2]:
         found = reader.request(data, start, bytes_max, fields_max, recall)
-        assert seen(found) == seen(PlainReader().request(data, start, bytes_max, fields_max, Recall()))
+        assert seen(found) == seen(FastHeadReader().request(data, start, bytes_max, fields_max, LastHead()))
 
 
 @settings(max_examples=100)
 @given(conversations([b"HTTP/1.1 200 OK", b"HTTP/1.1 503 No"], st.tuples(STATUS_LINES, ENDS, HEADS).map(b"".join)))
 def test_what_a_backend_said_before_does_not_change_what_is_read(heads: list[bytes]) -> None:
-    reader, recall = PlainReader(), Recall()
+    reader, recall = FastHeadReader(), LastHead()
     for data in heads * 2:
-        assert seen(reader.response(data, recall)) == seen(PlainReader().response(data, Recall()))
+        assert seen(reader.response(data, recall)) == seen(FastHeadReader().response(data, LastHead()))
 
 
 @settings(max_examples=120)
@@ -277,18 +278,18 @@ def test_fields_that_are_known_are_passed_on_as_if_they_were_not(
     policy = field_policy(
         HeaderPolicy(request_id=None, traceparent="pass", forwarded=forwarded, underscores=underscores, via=via)
     )
-    reader, recall, recall_back = PlainReader(), Recall(), Recall()
+    reader, recall, recall_back = FastHeadReader(), LastHead(), LastHead()
     for number in (length, length, other if length else length):
         data = common_head(b"POST / HTTP/1.1", fields, number, [b"X-B: 2"])
         answer = data.replace(b"POST / HTTP/1.1", b"HTTP/1.1 200 OK", 1)
         known = reader.request(data, 0, BYTES_MAX, FIELDS_MAX, recall)
-        fresh = PlainReader().request(data, 0, BYTES_MAX, FIELDS_MAX, Recall())
+        fresh = FastHeadReader().request(data, 0, BYTES_MAX, FIELDS_MAX, LastHead())
         if known is None or fresh is None:
             return
         fresh.block = None
         results = [read_request(head.fields, "1.1", peer, trusted, tls, None, policy, head) for head in (known, fresh)]
         assert told(results[0]) == told(results[1])
-        back, new = reader.response(answer, recall_back), PlainReader().response(answer, Recall())
+        back, new = reader.response(answer, recall_back), FastHeadReader().response(answer, LastHead())
         if back is not None and new is not None:
             new.block = None
             for _ in range(2):
@@ -307,7 +308,7 @@ def told(head: RequestHead | Fault) -> object:
 
 
 def test_connections_that_say_the_same_share_what_is_known_of_it() -> None:
-    reader = PlainReader()
+    reader = FastHeadReader()
     one, two = reader.recall(), reader.recall()
     for recall in (one, two):
         for _ in range(3):
@@ -317,9 +318,9 @@ def test_connections_that_say_the_same_share_what_is_known_of_it() -> None:
 
 
 def test_most_heads_are_plain() -> None:
-    reader = PlainReader()
+    reader = FastHeadReader()
     for _ in range(2):  # parsed, and remembered
-        request = reader.request(b"xx" + REQUEST + b"abc", 2, BYTES_MAX, FIELDS_MAX, Recall())
+        request = reader.request(b"xx" + REQUEST + b"abc", 2, BYTES_MAX, FIELDS_MAX, LastHead())
         assert request is not None
         assert (request.first, request.second, request.path) == (
             b"POST",
@@ -328,7 +329,7 @@ def test_most_heads_are_plain() -> None:
         )
         assert (request.end, request.length) == (2 + len(REQUEST), 3)
         assert request.lines == [b"Host: models.test\r\n", b"content-length: 3\r\n"]
-        answer = reader.response(RESPONSE + b"abc", Recall())
+        answer = reader.response(RESPONSE + b"abc", LastHead())
         assert answer is not None and (answer.status, answer.second, answer.length) == (200, b"OK", 3)
 
 
@@ -351,26 +352,26 @@ def test_most_heads_are_plain() -> None:
 def test_whatever_touches_framing_or_connection_is_left_to_llhttp(field: bytes) -> None:
     for head, read in ((REQUEST, False), (RESPONSE, True)):
         odd = head[:-2] + field + b"\r\n\r\n"
-        reader = PlainReader()
-        found = reader.response(odd, Recall()) if read else reader.request(odd, 0, BYTES_MAX, FIELDS_MAX, Recall())
+        reader = FastHeadReader()
+        found = reader.response(odd, LastHead()) if read else reader.request(odd, 0, BYTES_MAX, FIELDS_MAX, LastHead())
         assert found is None
 
 
 def test_a_head_that_is_not_whole_or_too_large_is_left_to_llhttp() -> None:
-    reader = PlainReader()
+    reader = FastHeadReader()
     for cut in range(len(REQUEST)):
-        assert reader.request(REQUEST[:cut], 0, BYTES_MAX, FIELDS_MAX, Recall()) is None
-    assert reader.request(REQUEST, 0, len(REQUEST) - 1, FIELDS_MAX, Recall()) is None
-    assert reader.request(REQUEST, 0, len(REQUEST), FIELDS_MAX, Recall()) is not None
+        assert reader.request(REQUEST[:cut], 0, BYTES_MAX, FIELDS_MAX, LastHead()) is None
+    assert reader.request(REQUEST, 0, len(REQUEST) - 1, FIELDS_MAX, LastHead()) is None
+    assert reader.request(REQUEST, 0, len(REQUEST), FIELDS_MAX, LastHead()) is not None
     many = REQUEST[:-2] + b"X: a\r\n" * FIELDS_MAX + b"\r\n"
-    assert reader.request(many, 0, BYTES_MAX, FIELDS_MAX, Recall()) is None
+    assert reader.request(many, 0, BYTES_MAX, FIELDS_MAX, LastHead()) is None
 
 
 def test_what_is_remembered_is_bounded() -> None:
-    reader = PlainReader()
+    reader = FastHeadReader()
     for i in range(5000):
         head = b"POST /%d HTTP/1.1\r\nHost: a\r\nX-Id: %d\r\nLong: %s\r\n\r\n" % (i, i, b"%d" % i * 100)
-        assert reader.request(head, 0, BYTES_MAX, FIELDS_MAX, Recall()) is not None
+        assert reader.request(head, 0, BYTES_MAX, FIELDS_MAX, LastHead()) is not None
     kept = (reader._firsts, reader._lines, reader._blocks)  # noqa: SLF001  # memory is no answer
     assert len(reader._blocks) <= 512 and all(len(raw) <= 1024 for raw in reader._blocks)  # noqa: SLF001  # as above
     remembered = [line for memory in kept[:2] for line in memory]
@@ -378,8 +379,8 @@ def test_what_is_remembered_is_bounded() -> None:
 
 
 def test_a_long_line_of_blanks_costs_no_more_than_its_length() -> None:
-    reader = PlainReader()
+    reader = FastHeadReader()
     began_s = time.process_time()
     for _ in range(200):
-        reader.request(REQUEST[:-2] + b"X: a" + b" " * 3900 + b"\r\n\r\n", 0, BYTES_MAX, FIELDS_MAX, Recall())
+        reader.request(REQUEST[:-2] + b"X: a" + b" " * 3900 + b"\r\n\r\n", 0, BYTES_MAX, FIELDS_MAX, LastHead())
     assert time.process_time() - began_s < 5  # a search that went back at every blank would take minutes
