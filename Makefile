@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test systems deploy nightly check lint stats oracles pictures chaos scale format lock wheel image clean
+.PHONY: help demo test systems deploy nightly check lint shape stats oracles pictures chaos scale format lock wheel image clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1: \2/p' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ lint: $(READY) ## check style, types and architecture
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+shape: $(READY) ## print how long and how entangled the code is (BEFORE=commit beside it, NAMES=1 for what is counted)
+	@$(BIN)/python -m tools.shape $(if $(BEFORE),--before $(BEFORE)) $(if $(NAMES),--names)
 
 # The longest first. What each prints is in build/stats.
 STATS := whole bursts tolerances promotion guarded metrics outcomes answers detection rules sticky paths
