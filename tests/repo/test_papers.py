@@ -144,7 +144,8 @@ def test_every_file_that_is_named_is_there(name: str) -> None:
 def test_every_module_that_is_run_is_there(name: str) -> None:
     modules = [words[words.index("-m") + 1] for words in commands(PAPERS[name], "python") if "-m" in words]
     own = [module for module in modules if module.split(".")[0] in TOP]
-    assert [module for module in own if lost(module.replace(".", "/") + ".py")] == []
+    files = {module: (f"{module.replace('.', '/')}.py", f"{module.replace('.', '/')}/__main__.py") for module in own}
+    assert [module for module, paths in files.items() if all(map(lost, paths))] == []
 
 
 def test_every_package_has_its_floor_in_the_architecture() -> None:
