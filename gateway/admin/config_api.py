@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.admin import etags, request_body, schemas
-from gateway.admin.configuring import Change, Configuring, MistakesError, backend_tree, route_tree
+from gateway.admin.configuring import Change, Configuring, InvalidConfigurationError, backend_tree, route_tree
 from gateway.admin.etags import tag
 from gateway.config.errors import place_of
 from gateway.config.plain import plain, redacted
@@ -192,8 +192,8 @@ class ConfigApi:
             change = await self._configuring.edit(edit, _by(request), expect=expect)
             _said(request, change)
             return change
-        except MistakesError as error:
-            # The body is the part alone: that is where its sender looks for the mistake.
+        except InvalidConfigurationError as error:
+            # The body is the part alone: that is where its sender looks for the error.
             raise error.within(place) from None
 
     def _changed(self, request: Request, change: Change) -> Response:

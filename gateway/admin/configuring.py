@@ -24,7 +24,17 @@ import yaml
 from gateway.admin.addresses import AddressRules, refusals
 from gateway.admin.etags import tag
 from gateway.admin.problems import ProblemError
-from gateway.config import ConfigError, GatewayConfig, Mistake, endpoints_of, guarded, load, read, reload, routing_table
+from gateway.config import (
+    ConfigError,
+    GatewayConfig,
+    LocatedIssue,
+    endpoints_of,
+    guarded,
+    load,
+    read,
+    reload,
+    routing_table,
+)
 from gateway.config.errors import place_of
 from gateway.config.load import check_text
 from gateway.config.plain import differences, plain, redacted, restored
@@ -42,23 +52,23 @@ _RESTART = ("listen", "admin", "workers", "state_dir")
 _SHOWN_MAX = 20
 
 
-class MistakesError(ProblemError):
-    """A configuration that cannot be used, with every mistake."""
+class InvalidConfigurationError(ProblemError):
+    """A configuration that cannot be used, with every error."""
 
-    def __init__(self, mistakes: tuple[Mistake, ...]) -> None:
-        self.mistakes = mistakes
-        first = [f"{m.place or 'the body'}: {m.problem}; {m.mend}" for m in mistakes[:_SHOWN_MAX]]
-        more = f" (and {len(mistakes) - _SHOWN_MAX} more)" if len(mistakes) > _SHOWN_MAX else ""
+    def __init__(self, issues: tuple[LocatedIssue, ...]) -> None:
+        self.issues = issues
+        first = [f"{m.place or 'the body'}: {m.problem}; {m.hint}" for m in issues[:_SHOWN_MAX]]
+        more = f" (and {len(issues) - _SHOWN_MAX} more)" if len(issues) > _SHOWN_MAX else ""
         super().__init__("invalid-configuration", "; ".join(first) + more)
 
-    def within(self, place: str) -> MistakesError:
+    def within(self, place: str) -> InvalidConfigurationError:
         """The same, as whoever sent only the part at ``place`` sees it."""
         if not place:
             return self
-        return MistakesError(
+        return InvalidConfigurationError(
             tuple(
-                msgspec.structs.replace(mistake, place=mistake.place.removeprefix(place).removeprefix("."))
-                for mistake in self.mistakes
+                msgspec.structs.replace(issue, place=issue.place.removeprefix(place).removeprefix("."))
+                for issue in self.issues
             )
         )
 
@@ -178,7 +188,7 @@ class Configuring:
         try:
             text = await asyncio.to_thread(read, self._path)
         except ConfigError as error:
-            raise MistakesError(error.mistakes) from None
+            raise InvalidConfigurationError(error.issues) from None
         # The file is the operator's own word: what it names is trusted.
         config = await asyncio.to_thread(self._checked, text)
         self._trusted |= endpoints_of(config)
@@ -194,7 +204,7 @@ class Configuring:
     def _checked(self, text: bytes) -> GatewayConfig:
         """The configuration in the text; the TLS files that it newly names are looked at, the others work or are told.
 
-        Raises MistakesError.
+        Raises InvalidConfigurationError.
         """
         try:
             new = load(self._path, text=text)
@@ -204,7 +214,7 @@ class Configuring:
                 load(self._path, text=text, tls_of=fresh)
             return new
         except ConfigError as error:
-            raise MistakesError(error.mistakes) from None
+            raise InvalidConfigurationError(error.issues) from None
 
     def _change(self, new: GatewayConfig) -> Change:
         old = self.config

@@ -74,7 +74,7 @@ class Credentials:
         try:
             read()
         except BadValue as bad:
-            self._tell(what, f"{what}: the changed files cannot be used, the old ones hold: {bad.problem}; {bad.mend}")
+            self._tell(what, f"{what}: the changed files cannot be used, the old ones hold: {bad.problem}; {bad.hint}")
         else:
             self._tell(what, "")
 

@@ -35,7 +35,7 @@ def decode(body: bytes, kind: type[T]) -> T:
     try:
         return msgspec.convert(tree, kind)
     except msgspec.ValidationError as error:
-        # The words for mistakes come with the schema's library, which takes long to import.
+        # The words for errors come with the schema's library, which takes long to import.
         from gateway.admin.wanted import explain  # noqa: PLC0415  # see above
 
         raise InvalidValueError(explain(str(error), tree, kind)) from None

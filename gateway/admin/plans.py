@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from gateway.admin.schemas import PlanBody
 from gateway.config.errors import place_of
-from gateway.config.explain import flaws_of
+from gateway.config.explain import issues_of
 from gateway.config.plan import PlanConfig
 from gateway.core.errors import InvalidValueError
 from gateway.core.rollout.types import Plan
@@ -35,5 +35,5 @@ def plan_of(wish: PlanBody) -> Plan:
     try:
         return PlanConfig.model_validate(msgspec.json.decode(msgspec.json.encode(tree))).plan()
     except ValidationError as error:
-        flaw = flaws_of(error, PlanConfig)[0]
-        raise InvalidValueError(f"{place_of(('plan', *flaw.path))}: {flaw.problem}; {flaw.mend}") from None
+        issue = issues_of(error, PlanConfig)[0]
+        raise InvalidValueError(f"{place_of(('plan', *issue.path))}: {issue.problem}; {issue.hint}") from None

@@ -43,7 +43,7 @@ KINDS: Mapping[str, tuple[int, str]] = {
     "body-too-large": (413, "The body is too large"),
     "unsupported-media-type": (415, "The body must be JSON"),
     "invalid-value": (422, "A value is wrong"),
-    "invalid-configuration": (422, "The configuration has mistakes"),
+    "invalid-configuration": (422, "The configuration has errors"),
     "address-not-allowed": (422, "A backend may not be there"),
     "idempotency-key-reused": (422, "The idempotency key belongs to another request"),
     "too-many-waits": (429, "Too many clients are waiting"),
@@ -65,7 +65,7 @@ _BY_STATUS = {404: "not-found", 405: "method-not-allowed"}
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """A problem document. ``type`` names the kind, ``detail`` says what was wrong here and how to mend it."""
+    """A problem document. ``type`` names the kind, ``detail`` says what was wrong here and how to fix it."""
 
     type: str
     title: str

@@ -66,14 +66,14 @@ def _yaml(content: bytes) -> dict[str, Any]:
         raise MalformedError(f"the body is not UTF-8 text: byte {error.start} begins no character") from None
     except YamlSyntaxError as error:
         at = f"line {error.place.line}, column {error.place.column}: " if error.place else ""
-        raise MalformedError(f"{at}{error.problem}; {error.mend}") from None
+        raise MalformedError(f"{at}{error.problem}; {error.hint}") from None
 
 
 def _mapping(tree: Any) -> dict[str, Any]:
     if isinstance(tree, Document):
-        if tree.flaws:
-            first = tree.flaws[0]
-            raise InvalidValueError(f"{place_of(first.path)}: {first.problem}; {first.mend}")
+        if tree.issues:
+            first = tree.issues[0]
+            raise InvalidValueError(f"{place_of(first.path)}: {first.problem}; {first.hint}")
         tree = tree.tree
     if not isinstance(tree, dict):
         raise InvalidValueError(f"the body: {show(tree)} does not fit here; give an object")

@@ -1,6 +1,6 @@
 """What was wrong with a body, in words: the place, what stands there, and what is wanted instead.
 
-msgspec finds the mistake; its message tells where. What is wanted comes from the type itself, so the words cannot drift
+msgspec finds the error; its message tells where. What is wanted comes from the type itself, so the words cannot drift
 from what is enforced, and none of the library's own wording reaches a client.
 """
 

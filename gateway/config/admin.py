@@ -67,8 +67,8 @@ def _sha256(text: str) -> str:
 def principal_name(text: str) -> str:
     """Who holds a token or a certificate, as the audit trail shows it."""
     if not _PRINCIPAL.fullmatch(text):
-        mend = "use up to 63 letters, digits, spaces and . _ @ - that begin with a letter or digit"
-        raise BadValue(f"{show(text)} is not a name to be shown in the audit trail", mend)
+        hint = "use up to 63 letters, digits, spaces and . _ @ - that begin with a letter or digit"
+        raise BadValue(f"{show(text)} is not a name to be shown in the audit trail", hint)
     return text
 
 

@@ -1,7 +1,7 @@
 """``gateway check CONFIG``: all that serving would refuse, without starting anything and without binding a port.
 
 Exit status 0 with a summary on standard output and a line for each warning (`cautions`) on standard error, or 2 with
-one line for each mistake on standard error (``--json``: a list of objects on standard output).
+one line for each error on standard error (``--json``: a list of objects on standard output).
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from gateway.config.warnings import warnings
 
 @click.command()
 @click.argument("config", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print the mistakes as a JSON list on standard output.")
+@click.option("--json", "as_json", is_flag=True, help="Print the errors as a JSON list on standard output.")
 def check(config: Path, as_json: bool) -> None:
     """Validate the configuration file CONFIG: all that serving would refuse.
 
-    Exits with 0 when it can be served, with 2 and one line for each mistake when it cannot.
+    Exits with 0 when it can be served, with 2 and one line for each error when it cannot.
     """
     try:
         loaded = load(config, for_serving=True)
     except ConfigError as error:
         if as_json:
-            click.echo(msgspec.json.format(msgspec.json.encode(error.mistakes)))
+            click.echo(msgspec.json.format(msgspec.json.encode(error.issues)))
         else:
             click.echo(str(error), err=True)
         raise click.exceptions.Exit(2) from None

@@ -1,11 +1,11 @@
 """YAML text to plain values, with the line of every one of them.
 
 Only what a configuration needs: mappings with text keys, lists, text, numbers, booleans, null; anchors and merge keys
-(``<<``) work. YAML 1.1 has traps, and what is almost certainly one is a flaw instead of a surprise:
+(``<<``) work. YAML 1.1 has traps, and what is almost certainly one is an error instead of a surprise:
 
 1. a key that is given twice (YAML keeps the last one silently);
 2. keys that are not text (``on:`` is a boolean, ``8080:`` a number), dates, and tags of any kind;
-3. ``010`` (eight) and ``1:30`` (ninety): the first is a flaw, the second stays text;
+3. ``010`` (eight) and ``1:30`` (ninety): the first is an error, the second stays text;
 4. aliases that unfold into very much, or into themselves: nodes and depth are bounded.
 
 After YAML 1.1 (https://yaml.org/spec/1.1/), sections 3.2.1.3 (equality of keys) and 10.1 (tags).
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from gateway.config.errors import BadValue, Flaw, TreePath, show
+from gateway.config.errors import BadValue, Issue, TreePath, show
 
 NODES_MAX = 50_000
 DEPTH_MAX = 40
@@ -46,7 +46,7 @@ class Document(NamedTuple):
     tree: Any
     values: dict[TreePath, Place]
     keys: dict[TreePath, Place]
-    flaws: list[Flaw]
+    issues: list[Issue]
     broken: set[TreePath]
 
     def place(self, path: TreePath, at_key: bool = False) -> Place | None:
@@ -62,8 +62,8 @@ class Document(NamedTuple):
 class YamlSyntaxError(BadValue):
     """Text that is not YAML, or YAML that is unreasonable, with its place when that is known."""
 
-    def __init__(self, problem: str, mend: str, place: Place | None = None) -> None:
-        super().__init__(problem, mend)
+    def __init__(self, problem: str, hint: str, place: Place | None = None) -> None:
+        super().__init__(problem, hint)
         self.place = place
 
 
@@ -74,7 +74,7 @@ def read_document(text: str) -> Document:
         raise YamlSyntaxError("the file is empty", "begin with the keys backends and routes")
     walk = _Walk()
     tree = walk.value(root, ())
-    return Document(tree, walk.values, walk.keys, walk.flaws, walk.broken)
+    return Document(tree, walk.values, walk.keys, walk.issues, walk.broken)
 
 
 class _BoundedLoader(yaml.SafeLoader):
@@ -137,12 +137,12 @@ class _Walk:
     def __init__(self) -> None:
         self.values: dict[TreePath, Place] = {}
         self.keys: dict[TreePath, Place] = {}
-        self.flaws: list[Flaw] = []
+        self.issues: list[Issue] = []
         self.broken: set[TreePath] = set()
         self._nodes = 0
 
     def value(self, node: yaml.Node, path: TreePath) -> Any:
-        """The plain value of a node at ``path``; None, and a flaw, when it has none."""
+        """The plain value of a node at ``path``; None, and an issue, when it has none."""
         self._spend(node, len(path))
         # A block's own mark is its first child's line: its key says better where it is.
         if not (isinstance(node, yaml.CollectionNode) and path in self.keys):
@@ -156,7 +156,7 @@ class _Walk:
         except YamlSyntaxError:
             raise
         except BadValue as bad:
-            self.flaws.append(Flaw(path, bad.problem, bad.mend))
+            self.issues.append(Issue(path, bad.problem, bad.hint))
             self.broken.add(path)
             return None
 
@@ -176,7 +176,7 @@ class _Walk:
                 continue
             if key in out:
                 problem = f"the key is given again on line {_place(key_node).line}"
-                self.flaws.append(Flaw((*path, key), problem, "keep one of them", at_key=True))
+                self.issues.append(Issue((*path, key), problem, "keep one of them", at_key=True))
                 continue
             self.keys[*path, key] = _place(key_node)
             out[key] = child
@@ -195,22 +195,22 @@ class _Walk:
             sources = child.value if isinstance(child, yaml.SequenceNode) else [child]
             for source in sources:
                 if not isinstance(source, yaml.MappingNode):
-                    self.flaws.append(Flaw(path, "<< merges what is not a mapping", "merge an alias of a mapping"))
+                    self.issues.append(Issue(path, "<< merges what is not a mapping", "merge an alias of a mapping"))
                     continue
                 yield from (entry for entry in source.value if entry[0].tag != _MERGE)
                 yield from self._merged(source, path, depth + 1)
 
     def _key(self, node: yaml.Node, path: TreePath) -> str | None:
-        problem, mend = "the key is not text in YAML", "write it in quotes"
+        problem, hint = "the key is not text in YAML", "write it in quotes"
         try:
             key = _scalar(node)
         except BadValue as bad:
-            key, problem, mend = None, bad.problem, bad.mend
+            key, problem, hint = None, bad.problem, bad.hint
         if isinstance(key, str):
             return key
         text = str(node.value) if isinstance(node, yaml.ScalarNode) else "?"
         self.keys.setdefault((*path, text), _place(node))
-        self.flaws.append(Flaw((*path, text), problem, mend, at_key=True))
+        self.issues.append(Issue((*path, text), problem, hint, at_key=True))
         return None
 
 

@@ -10,23 +10,15 @@ Rules:
 from __future__ import annotations
 
 import enum
-import ssl
-from collections.abc import Collection, Iterator
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
 from gateway.config import grammar
-from gateway.config.errors import Flaw, TreePath, flaws_in
-from gateway.config.pem import take_authorities, take_chain
 from gateway.config.section import YEAR_S, Cidr, FilePath, Seconds, Section
 from gateway.config.shape import Noun
 from gateway.core.traffic.table import BackendTls, Passive
-
-if TYPE_CHECKING:
-    from gateway.config.schema import GatewayConfig
 
 _PASSIVE = Passive()
 
@@ -82,45 +74,6 @@ class PassiveConfig(Section):
     max_s: Seconds = _PASSIVE.max_s
     ejected_percent_max: Annotated[float, Field(ge=0, le=100), Noun("a percentage")] = _PASSIVE.ejected_percent_max
     slow_start_s: Annotated[float, Field(ge=0, le=YEAR_S), Noun("a number of seconds")] = _PASSIVE.slow_start_s
-
-
-def edge_flaws(config: GatewayConfig) -> Iterator[Flaw]:
-    """Whether the files that the edges name can be used."""
-    tls = config.tls
-    for index, pair in enumerate(tls.certificates if tls else ()):
-        path: TreePath = ("tls", "certificates", index, "cert_file")
-        yield from flaws_in(path, partial(_chain, pair.cert_file, pair.key_file))
-    if tls is not None and tls.client_ca_file is not None:
-        ca = tls.client_ca_file
-        yield from flaws_in(("tls", "client_ca_file"), lambda: _authorities(ca))
-    yield from backend_flaws(config, config.backends)
-
-
-def backend_flaws(config: GatewayConfig, names: Collection[str]) -> Iterator[Flaw]:
-    """Whether the files that these backends name can be used."""
-    for name in names:
-        yield from _backend_flaws(("backends", name, "tls"), config.backends[name].tls)
-
-
-def _backend_flaws(path: TreePath, tls: BackendTlsConfig | None) -> Iterator[Flaw]:
-    if tls is None:
-        return
-    ca, certificate, key = tls.ca_file, tls.cert_file, tls.key_file
-    if ca is not None:
-        yield from flaws_in((*path, "ca_file"), lambda: _authorities(ca))
-    if certificate is not None and key is not None:
-        yield from flaws_in((*path, "cert_file"), lambda: _chain(certificate, key))
-    elif certificate is not None or key is not None:
-        given, absent = ("cert_file", "key_file") if key is None else ("key_file", "cert_file")
-        yield Flaw((*path, given), f"{absent} is not given", "give both, or none of them")
-
-
-def _chain(certificate: Path, key: Path) -> None:
-    take_chain(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), certificate, key)
-
-
-def _authorities(path: Path) -> None:
-    take_authorities(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), path)
 
 
 def _text(path: Path | None) -> str | None:

@@ -1,9 +1,9 @@
-"""What a configuration's mistakes look like: each names its place in the file and how to mend it.
+"""Errors of a configuration: each names its place in the file, what is wrong and how to fix it.
 
 Rules:
 
-1. All mistakes of a file are told at once, in the order of the file, one line each.
-2. A *flaw* knows its path in the tree (``("routes", 0, "canary_percent")``); a *mistake* is a flaw that was found
+1. All issues of a file are told at once, in the order of the file, one line each.
+2. An *issue* knows its path in the tree (``("routes", 0, "canary_percent")``); a *located issue* was found
    in the text, with line and column.
 3. Shown values are short and on one line; secrets are never shown.
 """
@@ -23,55 +23,55 @@ _SHOWN_CHARS_MAX = 60
 _PLAIN_KEY = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
 
 
-class Flaw(NamedTuple):
-    """A mistake by its path in the tree. ``at_key`` points at the key rather than at its value."""
+class Issue(NamedTuple):
+    """An issue by its path in the tree. ``at_key`` points at the key rather than at its value."""
 
     path: TreePath
     problem: str
-    mend: str
+    hint: str
     at_key: bool = False
 
 
-class Mistake(msgspec.Struct, frozen=True):
-    """One mistake: ``place`` in the tree, 1-based ``line`` and ``column`` in the file (None: the file as a whole)."""
+class LocatedIssue(msgspec.Struct, frozen=True):
+    """One issue: ``place`` in the tree, 1-based ``line`` and ``column`` in the file (None: the file as a whole)."""
 
     file: str
     place: str
     line: int | None
     column: int | None
     problem: str
-    mend: str
+    hint: str
 
     def __str__(self) -> str:
-        """``file:line: place: problem; mend``, without the parts that are not known."""
+        """``file:line: place: problem; hint``, without the parts that are not known."""
         where = self.file if self.line is None else f"{self.file}:{self.line}"
-        what = f"{self.problem}; {self.mend}"
+        what = f"{self.problem}; {self.hint}"
         return f"{where}: {self.place}: {what}" if self.place else f"{where}: {what}"
 
 
 class ConfigError(GatewayError):
-    """A configuration that cannot be used, with every mistake that was found in it."""
+    """A configuration that cannot be used, with every error that was found in it."""
 
-    def __init__(self, mistakes: Sequence[Mistake]) -> None:
-        self.mistakes = tuple(mistakes)
-        super().__init__("\n".join(str(mistake) for mistake in self.mistakes))
+    def __init__(self, issues: Sequence[LocatedIssue]) -> None:
+        self.issues = tuple(issues)
+        super().__init__("\n".join(str(issue) for issue in self.issues))
 
 
 class BadValue(InvalidValueError):
-    """A value that its grammar refuses; carries what is wrong and how to mend it."""
+    """A value that its grammar refuses; carries what is wrong and how to fix it."""
 
-    def __init__(self, problem: str, mend: str) -> None:
+    def __init__(self, problem: str, hint: str) -> None:
         self.problem = problem
-        self.mend = mend
-        super().__init__(f"{problem}; {mend}")
+        self.hint = hint
+        super().__init__(f"{problem}; {hint}")
 
 
-def flaws_in(path: TreePath, read: Callable[[], object]) -> Iterator[Flaw]:
-    """What ``read`` refuses, as a flaw at that place."""
+def issues_in(path: TreePath, read: Callable[[], object]) -> Iterator[Issue]:
+    """What ``read`` refuses, as an issue at that place."""
     try:
         read()
     except BadValue as bad:
-        yield Flaw(path, bad.problem, bad.mend)
+        yield Issue(path, bad.problem, bad.hint)
 
 
 def place_of(path: TreePath) -> str:

@@ -1,6 +1,6 @@
-"""What pydantic found, in the words of the configuration: pydantic's errors to flaws.
+"""What pydantic found, in the words of the configuration: pydantic's errors to issues.
 
-This is the one boundary where its messages are mapped; the mends come from the schema (`shape.describe`) or from the
+This is the one boundary where its messages are mapped; the hints come from the schema (`shape.describe`) or from the
 grammar that refused the value.
 """
 
@@ -13,15 +13,15 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from gateway.config.errors import BadValue, Flaw, TreePath, show
+from gateway.config.errors import BadValue, Issue, TreePath, show
 from gateway.config.shape import Shape, describe, number, shape_at
 
 _KEY_MARK = "[key]"
 
 
-def flaws_of(error: ValidationError, root: type[BaseModel]) -> list[Flaw]:
-    """Every error as a flaw, in pydantic's order."""
-    return [_flaw(detail, root) for detail in error.errors(include_url=False)]
+def issues_of(error: ValidationError, root: type[BaseModel]) -> list[Issue]:
+    """Every error as an issue, in pydantic's order."""
+    return [_issue(detail, root) for detail in error.errors(include_url=False)]
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -30,30 +30,30 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"did you mean {found[0]!r}? " if found else ""
 
 
-def _flaw(detail: ErrorDetails, root: type[BaseModel]) -> Flaw:
+def _issue(detail: ErrorDetails, root: type[BaseModel]) -> Issue:
     path: TreePath = detail["loc"]
     cause = detail.get("ctx", {}).get("error")
     at_key = bool(path) and path[-1] == _KEY_MARK
     if at_key:
         path = path[:-1]
     if isinstance(cause, BadValue):
-        return Flaw(path, cause.problem, cause.mend, at_key)
+        return Issue(path, cause.problem, cause.hint, at_key)
     if detail["type"] == "extra_forbidden":
         return _unknown_key(path, root)
     wanted = _wanted(shape_at(root, path))
     if detail["type"] == "missing":
-        return Flaw(path, "is missing", f"add it: {wanted}")
+        return Issue(path, "is missing", f"add it: {wanted}")
     if detail["type"] == "too_short":
-        return Flaw(path, "is empty", "give at least one")
+        return Issue(path, "is empty", "give at least one")
     removable = detail["input"] is None and path and isinstance(path[-1], str)
-    return Flaw(path, _problem(detail), f"{'remove the key or ' if removable else ''}give {wanted}", at_key)
+    return Issue(path, _problem(detail), f"{'remove the key or ' if removable else ''}give {wanted}", at_key)
 
 
-def _unknown_key(path: TreePath, root: type[BaseModel]) -> Flaw:
+def _unknown_key(path: TreePath, root: type[BaseModel]) -> Issue:
     parent = shape_at(root, path[:-1])
     known = list(parent.fields) if parent else []
     word = str(path[-1])
-    return Flaw(path, f"unknown key {show(word)}", f"{nearest(word, known)}known: {', '.join(known)}", at_key=True)
+    return Issue(path, f"unknown key {show(word)}", f"{nearest(word, known)}known: {', '.join(known)}", at_key=True)
 
 
 def _wanted(shape: Shape | None) -> str:

@@ -1,7 +1,7 @@
 """The grammars of single values: addresses, endpoints, hosts, path prefixes, header names.
 
 Each function takes the text of a value and returns it parsed or normalised, or raises BadValue, which says what is
-wrong and how to mend it.
+wrong and how to fix it.
 
 Sources: RFC 3986 section 3.2 (authority), RFC 9110 section 5.6.2 (token), RFC 1123 section 2.1 (host names).
 """
@@ -101,8 +101,8 @@ def admin_address(text: str) -> Address | UnixSocket:
         return address(text)
     path = text.removeprefix(UNIX)
     if not path.startswith("/") or path.endswith("/") or not path.isprintable():
-        mend = "write unix: and an absolute path, as in unix:/run/gateway.sock"
-        raise BadValue(f"{show(text)} names no socket", mend)
+        hint = "write unix: and an absolute path, as in unix:/run/gateway.sock"
+        raise BadValue(f"{show(text)} names no socket", hint)
     if path.startswith("//"):
         raise BadValue(f"{show(text)} is written as a URL", f"write {UNIX}/{path.lstrip('/')}")
     if len(path.encode()) > _SOCKET_BYTES_MAX:

@@ -19,7 +19,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from gateway.config import grammar
-from gateway.config.errors import BadValue, Flaw, TreePath, flaws_in, show
+from gateway.config.errors import BadValue, Issue, TreePath, issues_in, show
 from gateway.config.section import EnvironmentName, FilePath, RouteName, Seconds, Section
 from gateway.config.shape import Noun
 from gateway.core.rollout.types import NOTIFY_KINDS
@@ -85,14 +85,14 @@ class HookConfig(Section):
 
 def key_of(secret: str) -> bytes:
     """The key that a secret stands for (Standard Webhooks). Raises BadValue for one that protects nothing."""
-    mend = "make one with: openssl rand -base64 32"
+    hint = "make one with: openssl rand -base64 32"
     try:
         coded = secret.startswith(_PREFIX)
         key = base64.b64decode(secret[len(_PREFIX) :], validate=True) if coded else secret.encode()
     except binascii.Error:
-        raise BadValue(f"it begins with {_PREFIX} but goes on with no base64", mend) from None
+        raise BadValue(f"it begins with {_PREFIX} but goes on with no base64", hint) from None
     if len(key) < SECRET_BYTES_MIN:
-        raise BadValue(f"it has {len(key)} bytes, and {SECRET_BYTES_MIN} are the least", mend)
+        raise BadValue(f"it has {len(key)} bytes, and {SECRET_BYTES_MIN} are the least", hint)
     return key
 
 
@@ -124,7 +124,9 @@ def webhook_secret(hook: HookConfig | GateConfig, environ: Mapping[str, str] = o
         ) from None
 
 
-def hook_flaws(hooks: Iterable[HookConfig], gates: Iterable[GateConfig], environ: Mapping[str, str]) -> Iterator[Flaw]:
+def hook_issues(
+    hooks: Iterable[HookConfig], gates: Iterable[GateConfig], environ: Mapping[str, str]
+) -> Iterator[Issue]:
     """What is wrong with what the hooks and gates have outside the file."""
     places: list[tuple[TreePath, HookConfig | GateConfig]] = [
         *((("hooks", i), hook) for i, hook in enumerate(hooks)),
@@ -136,7 +138,7 @@ def hook_flaws(hooks: Iterable[HookConfig], gates: Iterable[GateConfig], environ
             ("secret_env" if one.secret_env is not None else "secret_file", webhook_secret),
         )
         for key, read in ways:
-            yield from flaws_in((*path, key), partial(read, one, environ))
+            yield from issues_in((*path, key), partial(read, one, environ))
 
 
 def _variable(name: str, environ: Mapping[str, str]) -> str:
@@ -151,5 +153,5 @@ def _long_enough(text: str, where: str) -> str:
     try:
         key_of(secret)
     except BadValue as bad:
-        raise BadValue(f"the secret in {where} is none: {bad.problem}", bad.mend) from None
+        raise BadValue(f"the secret in {where} is none: {bad.problem}", bad.hint) from None
     return secret

@@ -16,10 +16,10 @@ from typing import Any
 import msgspec
 
 from gateway.config.admin import AdminConfig, AdminTlsConfig, Scope, TokenConfig
-from gateway.config.errors import BadValue, Flaw, TreePath, flaws_in, show
+from gateway.config.cross_checks import at, listen_address
+from gateway.config.errors import BadValue, Issue, TreePath, issues_in, show
 from gateway.config.grammar import UnixSocket, environment_name, file_path
 from gateway.config.pem import take_authorities, take_chain
-from gateway.config.relations import at, listen_address
 from gateway.config.section import DEFAULT_ADMIN
 
 TOKEN_CHARS_MIN = 16
@@ -52,7 +52,7 @@ def _sha256(token: TokenConfig, environ: Mapping[str, str]) -> str:
         return sha256_of(_token_of_environment(token.env, environ))
     if token.file is not None:
         return sha256_of(_token_of_file(token.file))
-    assert token.sha256 is not None  # exactly one of the three: see `token_flaws`
+    assert token.sha256 is not None  # exactly one of the three: see `token_issues`
     return token.sha256
 
 
@@ -77,8 +77,8 @@ def admin_token(admin: AdminConfig, environ: Mapping[str, str]) -> str | None:
 def _token_of_environment(name: str, environ: Mapping[str, str]) -> str:
     value = environ.get(name)
     if value is None:
-        mend = f"set it to a token of at least {TOKEN_CHARS_MIN} characters"
-        raise BadValue(f"the environment variable {name} is not set", mend)
+        hint = f"set it to a token of at least {TOKEN_CHARS_MIN} characters"
+        raise BadValue(f"the environment variable {name} is not set", hint)
     return _checked(value, f"the token in {name}")
 
 
@@ -102,8 +102,8 @@ def _checked(value: str, what: str) -> str:
     return token
 
 
-def token_flaws(tree: Any, environ: Mapping[str, str] | None, base: Path) -> Iterator[Flaw]:
-    """What is wrong with the admin's tokens, read from the plain tree like the rules of `relations`.
+def token_issues(tree: Any, environ: Mapping[str, str] | None, base: Path) -> Iterator[Issue]:
+    """What is wrong with the admin's tokens, read from the plain tree like the rules of `cross_checks`.
 
     Without ``environ`` they are another machine's: neither variables nor files are looked at.
     """
@@ -112,13 +112,13 @@ def token_flaws(tree: Any, environ: Mapping[str, str] | None, base: Path) -> Ite
     if name is None and file is None and not tokens:
         yield from _token_needed(tree)
     if name is not None and file is not None:
-        yield Flaw(("admin", "token_file"), "token_env is given too", "keep one of the two")
+        yield Issue(("admin", "token_file"), "token_env is given too", "keep one of the two")
     yield from _unreadable(("admin", "token_env"), name, ("admin", "token_file"), file, environ, base)
     for index, token in enumerate(tokens if isinstance(tokens, list) else ()):
         here: TreePath = ("admin", "tokens", index)
         env, path = at(token, "env"), at(token, "file")
         if isinstance(token, dict) and sum(at(token, kind) is not None for kind in ("sha256", "env", "file")) != 1:
-            yield Flaw(here, "it needs exactly one of sha256, env and file", "keep one, or add one")
+            yield Issue(here, "it needs exactly one of sha256, env and file", "keep one, or add one")
         yield from _unreadable((*here, "env"), env, (*here, "file"), path, environ, base)
     yield from _names_differ(("admin", "tokens"), tokens)
     yield from _names_differ(("admin", "tls", "clients"), at(tree, "admin", "tls", "clients"))
@@ -126,53 +126,53 @@ def token_flaws(tree: Any, environ: Mapping[str, str] | None, base: Path) -> Ite
 
 def _unreadable(
     env_at: TreePath, env: Any, file_at: TreePath, file: Any, environ: Mapping[str, str] | None, base: Path
-) -> Iterator[Flaw]:
+) -> Iterator[Issue]:
     if environ is None:
         return
     if isinstance(env, str):
-        yield from flaws_in(env_at, lambda: _token_of_environment(environment_name(env), environ))
+        yield from issues_in(env_at, lambda: _token_of_environment(environment_name(env), environ))
     if isinstance(file, str):
-        yield from flaws_in(file_at, lambda: _token_of_file(base / file_path(file)))
+        yield from issues_in(file_at, lambda: _token_of_file(base / file_path(file)))
 
 
-def _names_differ(path: TreePath, items: Any) -> Iterator[Flaw]:
+def _names_differ(path: TreePath, items: Any) -> Iterator[Issue]:
     seen: set[str] = set()
     for index, item in enumerate(items if isinstance(items, list) else ()):
         name = at(item, "name")
         if isinstance(name, str) and name in seen:
-            yield Flaw((*path, index, "name"), f"{show(name)} is given twice", "give each its own name")
+            yield Issue((*path, index, "name"), f"{show(name)} is given twice", "give each its own name")
         elif isinstance(name, str):
             seen.add(name)
 
 
-def _token_needed(tree: Any) -> Iterator[Flaw]:
+def _token_needed(tree: Any) -> Iterator[Issue]:
     admin = listen_address(at(tree, "admin", "listen"), DEFAULT_ADMIN)
     certified = at(tree, "admin", "tls", "client_ca_file") is not None and at(tree, "admin", "tls", "clients")
     if admin and not admin.loopback and not certified:
         problem = f"{admin} can be reached from other machines, and no token is required there"
-        mend = "add admin.token_env, admin.token_file, admin.tokens or admin.tls.clients, or listen on 127.0.0.1"
-        yield Flaw(("admin", "listen"), problem, mend)
+        hint = "add admin.token_env, admin.token_file, admin.tokens or admin.tls.clients, or listen on 127.0.0.1"
+        yield Issue(("admin", "listen"), problem, hint)
 
 
-def tls_flaws(admin: AdminConfig) -> Iterator[Flaw]:
+def tls_issues(admin: AdminConfig) -> Iterator[Issue]:
     """Whether the certificates of the admin listener can be used."""
     tls = admin.tls
     if tls is not None and isinstance(admin.listen, UnixSocket):
-        yield Flaw(("admin", "tls"), "a Unix socket is not encrypted", "remove tls, or listen on an address")
+        yield Issue(("admin", "tls"), "a Unix socket is not encrypted", "remove tls, or listen on an address")
     elif tls is not None:
-        yield from flaws_in(("admin", "tls", "cert_file"), lambda: admin_tls(tls))
+        yield from issues_in(("admin", "tls", "cert_file"), lambda: admin_tls(tls))
         if tls.clients and tls.client_ca_file is None:
             problem = "without client_ca_file nobody shows a certificate"
-            yield Flaw(("admin", "tls", "clients"), problem, "add client_ca_file")
+            yield Issue(("admin", "tls", "clients"), problem, "add client_ca_file")
 
 
-def state_dir_flaws(path: Path) -> Iterator[Flaw]:
+def state_dir_issues(path: Path) -> Iterator[Issue]:
     """Whether the state directory is there and writable, or could be made."""
     try:
         nearest = next(here for here in (path, *path.parents) if here.exists() or here.is_symlink())
         if not nearest.is_dir():
-            yield Flaw(("state_dir",), f"{nearest} is not a directory", "name a directory, or one that can be created")
+            yield Issue(("state_dir",), f"{nearest} is not a directory", "name a directory, or one that can be created")
         elif not os.access(nearest, os.W_OK | os.X_OK):
-            yield Flaw(("state_dir",), f"this user cannot write to {nearest}", "permit it, or name another directory")
+            yield Issue(("state_dir",), f"this user cannot write to {nearest}", "permit it, or name another directory")
     except OSError as error:
-        yield Flaw(("state_dir",), f"cannot use {path}: {error.strerror}", "name another directory")
+        yield Issue(("state_dir",), f"cannot use {path}: {error.strerror}", "name another directory")

@@ -1,7 +1,7 @@
-"""From a file to a configuration, or to every mistake in it.
+"""From a file to a configuration, or to every error in it.
 
-The way: bytes → text → tree with places (`document`) → the schema and the rules between keys, all of them → mistakes in
-the order of the file. Nothing is returned from a file with a mistake in it.
+The way: bytes → text → tree with places (`document`) → the schema and the rules between keys, all of them → issues in
+the order of the file. Nothing is returned from a file with an error in it.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import NoReturn
 from pydantic import ValidationError
 
 from gateway.config import host_checks
+from gateway.config.cross_checks import issues_between
 from gateway.config.document import Document, Place, YamlSyntaxError, read_document
-from gateway.config.edge import backend_flaws, edge_flaws
-from gateway.config.errors import ConfigError, Flaw, Mistake, one_line, place_of
-from gateway.config.explain import flaws_of
-from gateway.config.hooks import hook_flaws
-from gateway.config.relations import flaws_between
+from gateway.config.errors import ConfigError, Issue, LocatedIssue, one_line, place_of
+from gateway.config.explain import issues_of
+from gateway.config.hooks import hook_issues
 from gateway.config.schema import GatewayConfig
+from gateway.config.tls_checks import backend_issues, edge_issues
 
 FILE_BYTES_MAX = 1 << 20
 
@@ -37,7 +37,7 @@ def load(
 
     Relative paths in it are relative to it. ``environ`` (default: the process's) is where ``admin.token_env`` is looked
     up. ``for_serving`` also asks whether the state directory can be used, and all TLS files; ``tls_of`` asks for those
-    of these backends alone. Raises ConfigError with every mistake.
+    of these backends alone. Raises ConfigError with every error.
     """
     return _load(path, text, os.environ if environ is None else environ, for_serving=for_serving, tls_of=tls_of)
 
@@ -45,7 +45,7 @@ def load(
 def load_elsewhere(path: Path) -> GatewayConfig:
     """The configuration of a gateway that runs on another machine: its tokens and secrets need not be on this one.
 
-    Raises ConfigError with every mistake that is in the file itself.
+    Raises ConfigError with every error that is in the file itself.
     """
     return _load(path, None, None, for_serving=False)
 
@@ -65,26 +65,26 @@ def _load(
 ) -> GatewayConfig:
     base = Path(os.path.abspath(path)).parent
     document = _parse(read(path) if text is None else text, str(path))
-    flaws = [*document.flaws]
+    issues = [*document.issues]
     config: GatewayConfig | None = None
     if not isinstance(document.tree, dict):
         _refuse(path, "the top level is not a mapping", "begin with the keys backends and routes")
     try:
         config = GatewayConfig.model_validate(document.tree, context=base)
     except ValidationError as error:
-        flaws += [flaw for flaw in flaws_of(error, GatewayConfig) if flaw.path not in document.broken]
-    flaws += flaws_between(document.tree)
-    flaws += host_checks.token_flaws(document.tree, environ, base)
-    if config and not flaws and environ is not None:
-        flaws += hook_flaws(config.hooks, config.gates, environ)
+        issues += [issue for issue in issues_of(error, GatewayConfig) if issue.path not in document.broken]
+    issues += issues_between(document.tree)
+    issues += host_checks.token_issues(document.tree, environ, base)
+    if config and not issues and environ is not None:
+        issues += hook_issues(config.hooks, config.gates, environ)
     if config and for_serving:
-        flaws += host_checks.state_dir_flaws(config.state_dir)
-        flaws += host_checks.tls_flaws(config.admin)
-        flaws += edge_flaws(config)
+        issues += host_checks.state_dir_issues(config.state_dir)
+        issues += host_checks.tls_issues(config.admin)
+        issues += edge_issues(config)
     if config and tls_of:
-        flaws += backend_flaws(config, tls_of)
-    if config is None or flaws:
-        raise ConfigError(_mistakes(flaws, document, str(path)))
+        issues += backend_issues(config, tls_of)
+    if config is None or issues:
+        raise ConfigError(_located_all(issues, document, str(path)))
     return config
 
 
@@ -116,26 +116,26 @@ def _parse(data: bytes, file: str) -> Document:
         text = data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        problem, mend = "this line is not UTF-8 text", "save the file as UTF-8"
-        raise ConfigError([_mistake(file, "", Place(line, 1), problem, mend)]) from None
+        problem, hint = "this line is not UTF-8 text", "save the file as UTF-8"
+        raise ConfigError([_located(file, "", Place(line, 1), problem, hint)]) from None
     try:
         return read_document(text)
     except YamlSyntaxError as error:
         place = error.place
-        raise ConfigError([_mistake(file, "", place, error.problem, error.mend)]) from None
+        raise ConfigError([_located(file, "", place, error.problem, error.hint)]) from None
 
 
-def _refuse(path: Path, problem: str, mend: str) -> NoReturn:
-    raise ConfigError([_mistake(str(path), "", None, problem, mend)])
+def _refuse(path: Path, problem: str, hint: str) -> NoReturn:
+    raise ConfigError([_located(str(path), "", None, problem, hint)])
 
 
-def _mistake(file: str, where: str, place: Place | None, problem: str, mend: str) -> Mistake:
-    return Mistake(file, where, place and place.line, place and place.column, one_line(problem), one_line(mend))
+def _located(file: str, where: str, place: Place | None, problem: str, hint: str) -> LocatedIssue:
+    return LocatedIssue(file, where, place and place.line, place and place.column, one_line(problem), one_line(hint))
 
 
-def _mistakes(flaws: Iterable[Flaw], document: Document, file: str) -> list[Mistake]:
-    mistakes = [
-        _mistake(file, place_of(flaw.path), document.place(flaw.path, flaw.at_key), flaw.problem, flaw.mend)
-        for flaw in dict.fromkeys(flaws)
+def _located_all(issues: Iterable[Issue], document: Document, file: str) -> list[LocatedIssue]:
+    located = [
+        _located(file, place_of(issue.path), document.place(issue.path, issue.at_key), issue.problem, issue.hint)
+        for issue in dict.fromkeys(issues)
     ]
-    return sorted(mistakes, key=lambda mistake: (mistake.line or 0, mistake.column or 0))
+    return sorted(located, key=lambda issue: (issue.line or 0, issue.column or 0))

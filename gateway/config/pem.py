@@ -1,4 +1,4 @@
-"""PEM files that a configuration names: taken into a context, or refused in words that say how to mend them."""
+"""PEM files that a configuration names: taken into a context, or refused in words that say how to fix them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def take_chain(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
     try:
         context.load_cert_chain(certificate, key, password=_no_passphrase)
     except (OSError, ValueError) as error:
-        mend = "give a certificate chain and its key as PEM files that this user may read, the key without a passphrase"
-        raise BadValue(f"cannot use {certificate} with {key}: {_why(error)}", mend) from None
+        hint = "give a certificate chain and its key as PEM files that this user may read, the key without a passphrase"
+        raise BadValue(f"cannot use {certificate} with {key}: {_why(error)}", hint) from None
 
 
 def take_authorities(context: ssl.SSLContext, path: Path) -> None:
@@ -28,8 +28,8 @@ def take_authorities(context: ssl.SSLContext, path: Path) -> None:
     try:
         context.load_verify_locations(path)
     except (OSError, ValueError) as error:
-        mend = "give the CA's certificates as a PEM file that this user may read"
-        raise BadValue(f"cannot use {path}: {_why(error)}", mend) from None
+        hint = "give the CA's certificates as a PEM file that this user may read"
+        raise BadValue(f"cannot use {path}: {_why(error)}", hint) from None
 
 
 def _check_file(path: Path) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from gateway.config.cross_checks import at
 from gateway.config.errors import TreePath
-from gateway.config.relations import at
 from gateway.core.traffic.table import Endpoint
 
 REDACTED = "<redacted>"

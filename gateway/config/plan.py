@@ -56,8 +56,8 @@ def _timezone(name: str) -> str:
     try:
         zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        mend = "give UTC or a name of the time zone database, such as Europe/Berlin"
-        raise BadValue(f"{show(name)} is no time zone that this machine knows", mend) from None
+        hint = "give UTC or a name of the time zone database, such as Europe/Berlin"
+        raise BadValue(f"{show(name)} is no time zone that this machine knows", hint) from None
     return name
 
 

@@ -2,9 +2,9 @@
 
 Rules:
 
-1. Nothing is guessed: unknown keys, numbers in quotes and infinite numbers are mistakes.
+1. Nothing is guessed: unknown keys, numbers in quotes and infinite numbers are errors.
 2. A default that the core has too is read from the core's struct, so that there is one of each.
-3. Only what concerns one key is said here; what concerns several is in `relations`, the machine's part in `world`.
+3. Only what concerns one key is said here; several keys: `cross_checks`; the machine: `host_checks`.
 4. What each key means to a user is in docs/configuration.md; a test holds it and this file together.
 """
 

@@ -1,6 +1,6 @@
-"""What is allowed in a configuration and will not do what was meant: said by `gateway check` and at the start.
+"""Warnings: what is allowed in a configuration but will not do what was meant. `gateway check` and `serve` print them.
 
-These are warnings: a configuration is served in spite of them. What cannot be served at all is a mistake (`relations`).
+A configuration with warnings is served. What cannot be served is an error (`cross_checks`).
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def _timeouts(route: RouteConfig) -> Iterator[tuple[str, str]]:
         why = "a request always ends at total_s first"
         if _rescues(route):
             why = "a canary that hangs may leave stable no time to answer for it"
-        mend = "give first_byte_s less than half of total_s"
-        yield "timeouts.first_byte_s", f"{number(times.first_byte_s)} is not under {total}: {why}; {mend}"
+        hint = "give first_byte_s less than half of total_s"
+        yield "timeouts.first_byte_s", f"{number(times.first_byte_s)} is not under {total}: {why}; {hint}"
     if times.connect_s >= times.total_s:
         text = (
             f"{number(times.connect_s)} is not under {total}: an endpoint that cannot be connected to uses up all time"

@@ -1,6 +1,6 @@
-"""Every key of the schema has a value that it refuses, with the very words: bad_values.txt, and mistakes.txt besides.
+"""Every key of the schema has a value that it refuses, with the very words: bad_values.txt, and issues.txt besides.
 
-A block of bad_values.txt is a place and a value, put into whole.yaml; below it the mistakes that it must earn: those of
+A block of bad_values.txt is a place and a value, put into whole.yaml; below it the errors that it must give: those of
 the place itself bare, those of another with that place.
 """
 
@@ -49,7 +49,7 @@ def refused(directory: Path, tree: Any) -> list[tuple[str, str]]:
     path.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
         load(path, environ={})
-    return [(mistake.place, f"{mistake.problem}; {mistake.mend}") for mistake in caught.value.mistakes]
+    return [(issue.place, f"{issue.problem}; {issue.hint}") for issue in caught.value.issues]
 
 
 @pytest.mark.parametrize("section", BLOCKS)

@@ -1,4 +1,4 @@
-"""``gateway check`` as a process: exit status, one line for each mistake, JSON, and no traceback ever."""
+"""``gateway check`` as a process: exit status, one line for each error, JSON, and no traceback ever."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_json_lists_the_mistakes_and_nothing_for_a_good_file(tmp_path: Path) -> 
             "line": None,
             "column": None,
             "problem": "there is no such file",
-            "mend": "give the path of a configuration; config/gateway.yaml is an example",
+            "hint": "give the path of a configuration; config/gateway.yaml is an example",
         }
     ]
 

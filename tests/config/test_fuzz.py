@@ -1,4 +1,4 @@
-"""Whatever the file holds, loading gives a configuration or a ConfigError whose mistakes are whole."""
+"""Whatever the file holds, loading gives a configuration or a ConfigError whose issues are complete."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ VALUES = st.recursive(
 
 
 def load_text(text: str | bytes) -> None:
-    """Load; build what a good one promises; look at each mistake of a bad one."""
+    """Load; build what a good one promises; look at each error of a bad one."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "gateway.yaml"
         path.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass"))
         try:
             config = load(path, environ={}, for_serving=True)
         except ConfigError as error:
-            assert error.mistakes
-            for mistake in error.mistakes:
-                assert "" not in (mistake.problem, mistake.mend)
-                assert len(str(mistake).splitlines()) == 1
-                assert mistake.line is None or 1 <= mistake.line <= path.read_bytes().count(b"\n") + 2
+            assert error.issues
+            for issue in error.issues:
+                assert "" not in (issue.problem, issue.hint)
+                assert len(str(issue).splitlines()) == 1
+                assert issue.line is None or 1 <= issue.line <= path.read_bytes().count(b"\n") + 2
         else:
             table = routing_table(config)
             # Empty where nothing has been deployed yet.

@@ -1,4 +1,4 @@
-"""A bad configuration names every mistake: the place, the line, what is wrong and how to mend it."""
+"""A bad configuration names every error: the place, the line, what is wrong and how to fix it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import ConfigError, GatewayConfig, Mistake, admin_token, load, load_elsewhere
+from gateway.config import ConfigError, GatewayConfig, LocatedIssue, admin_token, load, load_elsewhere
 
 VALID = """\
 listen: 127.0.0.1:8080
@@ -57,12 +57,12 @@ def write(directory: Path, text: str) -> Path:
     return path
 
 
-def mistakes_in(directory: Path, text: str, **environ: str) -> list[Mistake]:
+def issues_in(directory: Path, text: str, **environ: str) -> list[LocatedIssue]:
     with pytest.raises(ConfigError) as caught:
         load(write(directory, text), environ=environ)
-    assert all(mistake.problem and mistake.mend for mistake in caught.value.mistakes)
-    assert len(str(caught.value).splitlines()) == len(caught.value.mistakes)
-    return list(caught.value.mistakes)
+    assert all(issue.problem and issue.hint for issue in caught.value.issues)
+    assert len(str(caught.value).splitlines()) == len(caught.value.issues)
+    return list(caught.value.issues)
 
 
 def test_the_valid_text_is_valid(tmp_path: Path) -> None:
@@ -74,8 +74,8 @@ def test_the_valid_text_is_valid(tmp_path: Path) -> None:
 
 
 def golden() -> list[tuple[str, str, list[str]]]:
-    """The blocks of mistakes.txt: a change to VALID (``old => new``), and all the lines that it must earn."""
-    blocks = (Path(__file__).parent / "mistakes.txt").read_text(encoding="utf-8").split("\n\n")
+    """The blocks of issues.txt: a change to VALID (``old => new``), and all the lines that it must earn."""
+    blocks = (Path(__file__).parent / "issues.txt").read_text(encoding="utf-8").split("\n\n")
     cases = []
     for block in blocks:
         change, *lines = block.rstrip("\n").split("\n")
@@ -88,25 +88,25 @@ def golden() -> list[tuple[str, str, list[str]]]:
 def test_a_mistake_earns_its_place_line_and_mend(tmp_path: Path, old: str, new: str, lines: list[str]) -> None:
     assert old in VALID
     assert lines
-    found = [str(mistake) for mistake in mistakes_in(tmp_path, VALID.replace(old, new, 1))]
+    found = [str(issue) for issue in issues_in(tmp_path, VALID.replace(old, new, 1))]
     assert found == [f"{tmp_path}/gateway.yaml:{line}" for line in lines]
 
 
 def test_the_rendered_line_is_exact(tmp_path: Path) -> None:
     text = VALID.replace("canary_percent: 0", "canary_percent: 130")
-    assert str(mistakes_in(tmp_path, text)[0]) == (
+    assert str(issues_in(tmp_path, text)[0]) == (
         f"{tmp_path}/gateway.yaml:22: routes[0].canary_percent: 130 is over 100; give a percentage from 0 to 100"
     )
-    assert mistakes_in(tmp_path, text)[0].column == 21
+    assert issues_in(tmp_path, text)[0].column == 21
 
 
 def test_routes_with_the_same_match_or_name_are_named(tmp_path: Path) -> None:
     same_match = VALID + SECOND_ROUTE.replace("/more}", "/v2/models/digits/, hosts: [b.example, A.EXAMPLE]}")
-    (mistake,) = mistakes_in(tmp_path, same_match)
-    assert (mistake.place, mistake.line) == ("routes[1].match.path_prefix", 35)
-    assert "on host 'a.example' is matched by routes[0] too" in mistake.problem
-    (mistake,) = mistakes_in(tmp_path, VALID + SECOND_ROUTE.replace("more\n", "digits\n"))
-    assert (mistake.place, mistake.line) == ("routes[1].name", 34)
+    (issue,) = issues_in(tmp_path, same_match)
+    assert (issue.place, issue.line) == ("routes[1].match.path_prefix", 35)
+    assert "on host 'a.example' is matched by routes[0] too" in issue.problem
+    (issue,) = issues_in(tmp_path, VALID + SECOND_ROUTE.replace("more\n", "digits\n"))
+    assert (issue.place, issue.line) == ("routes[1].name", 34)
     load(write(tmp_path, VALID + SECOND_ROUTE.replace("/more}", "/v2/models/digits}")), environ={})
 
 
@@ -120,7 +120,7 @@ def test_all_mistakes_are_told_at_once_in_the_files_order(tmp_path: Path) -> Non
         ("{header: X-User}", "{}"),
     ]:
         text = text.replace(old, new, 1)
-    places = [mistake.place for mistake in mistakes_in(tmp_path, text)]
+    places = [issue.place for issue in issues_in(tmp_path, text)]
     assert places == [
         "workers",
         "trusted_proxies[0]",
@@ -131,9 +131,9 @@ def test_all_mistakes_are_told_at_once_in_the_files_order(tmp_path: Path) -> Non
 
 
 def test_a_user_name_in_a_url_is_refused_and_not_shown(tmp_path: Path) -> None:
-    (mistake,) = mistakes_in(tmp_path, VALID.replace("http://127.0.0.1:8001", "http://u:hunter2@h"))
-    assert "user name or password" in mistake.problem
-    assert "hunter2" not in str(mistake)
+    (issue,) = issues_in(tmp_path, VALID.replace("http://127.0.0.1:8001", "http://u:hunter2@h"))
+    assert "user name or password" in issue.problem
+    assert "hunter2" not in str(issue)
 
 
 WHOLE_FILES: list[tuple[bytes, int | None, str]] = [
@@ -162,17 +162,17 @@ def test_a_file_without_a_usable_tree_is_one_mistake(tmp_path: Path, data: bytes
     path.write_bytes(data)
     with pytest.raises(ConfigError) as caught:
         load(path, environ={})
-    (mistake,) = caught.value.mistakes
-    assert (mistake.line, mistake.place) == (line, "")
-    assert words in str(mistake)
-    assert "\n" not in str(mistake)
+    (issue,) = caught.value.issues
+    assert (issue.line, issue.place) == (line, "")
+    assert words in str(issue)
+    assert "\n" not in str(issue)
 
 
 def test_an_alias_bomb_is_refused_before_it_unfolds(tmp_path: Path) -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 20)]
-    (mistake,) = mistakes_in(tmp_path, "\n".join(lines))
-    assert "make it smaller" in mistake.mend
+    (issue,) = issues_in(tmp_path, "\n".join(lines))
+    assert "make it smaller" in issue.hint
 
 
 def test_missing_file_and_directory_and_forbidden_path(tmp_path: Path) -> None:
@@ -212,22 +212,22 @@ def test_a_token_from_the_environment(tmp_path: Path) -> None:
     ],
 )
 def test_a_bad_token_is_refused_and_not_shown(tmp_path: Path, environ: dict[str, str], words: str) -> None:
-    (mistake,) = mistakes_in(tmp_path, OPEN_ADMIN, **environ)
-    assert (mistake.place, mistake.line) == ("admin.token_env", 6)
-    assert words in str(mistake)
-    assert "s3cret" not in str(mistake)
+    (issue,) = issues_in(tmp_path, OPEN_ADMIN, **environ)
+    assert (issue.place, issue.line) == ("admin.token_env", 6)
+    assert words in str(issue)
+    assert "s3cret" not in str(issue)
 
 
 def test_a_token_file_is_read_relative_to_the_configuration(tmp_path: Path) -> None:
     text = OPEN_ADMIN.replace("token_env: GATEWAY_ADMIN_TOKEN", "token_file: secret")
-    (mistake,) = mistakes_in(tmp_path, text)
-    assert mistake.place == "admin.token_file"
-    assert "No such file" in mistake.problem
+    (issue,) = issues_in(tmp_path, text)
+    assert issue.place == "admin.token_file"
+    assert "No such file" in issue.problem
     (tmp_path / "secret").write_text(f"{TOKEN}\n")
     config = load(write(tmp_path, text), environ={})
     assert admin_token(config.admin, {}) == TOKEN
     both = text.replace("token_file: secret", "token_file: secret\n  token_env: T")
-    assert any("keep one of the two" in mistake.mend for mistake in mistakes_in(tmp_path, both, T=TOKEN))
+    assert any("keep one of the two" in issue.hint for issue in issues_in(tmp_path, both, T=TOKEN))
 
 
 ELSEWHERE = VALID.replace(
@@ -263,11 +263,11 @@ def test_what_is_wrong_in_the_file_itself_is_wrong_elsewhere_too(
 ) -> None:
     with pytest.raises(ConfigError) as raised:
         load_elsewhere(write(tmp_path, ELSEWHERE.replace(here, wrong, 1)))
-    assert [mistake.place for mistake in raised.value.mistakes] == [place]
+    assert [issue.place for issue in raised.value.issues] == [place]
     assert "s3cret" not in str(raised.value)
 
 
 def test_a_pasted_token_in_place_of_the_variables_name_is_not_shown(tmp_path: Path) -> None:
-    (mistake,) = mistakes_in(tmp_path, OPEN_ADMIN.replace("GATEWAY_ADMIN_TOKEN", "s3cret+s3cret+s3cret"))
-    assert mistake.place == "admin.token_env"
-    assert "s3cret" not in str(mistake)
+    (issue,) = issues_in(tmp_path, OPEN_ADMIN.replace("GATEWAY_ADMIN_TOKEN", "s3cret+s3cret+s3cret"))
+    assert issue.place == "admin.token_env"
+    assert "s3cret" not in str(issue)

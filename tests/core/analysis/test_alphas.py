@@ -69,7 +69,7 @@ def test_no_configuration_has_one(name: str, text: str, tmp_path: Path) -> None:
     content = f"admin: {{token_env: TOKEN}}\n{backends}\nroutes: [{route}]\n"
     with pytest.raises(ConfigError, match=rf"routes\[0\].analysis.{name}: .*probability from") as refused:
         load(tmp_path / "gateway.yaml", text=content.encode(), environ={"TOKEN": "0123456789abcdef"})
-    assert len(refused.value.mistakes) == 1
+    assert len(refused.value.issues) == 1
 
 
 @pytest.mark.parametrize("option", ["--alpha", "--alpha-promote"])

@@ -1,6 +1,6 @@
 """What several keys must say together: names that refer, matches that differ, ladders that rise.
 
-Works on the plain tree, whatever is in it, so that these mistakes are told together with those of single keys: a rule
+Works on the plain tree, whatever is in it, so that these errors are reported together with those of single keys: a rule
 whose values are absent or of the wrong kind stays silent, because the schema speaks about those.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from gateway.config import grammar
 from gateway.config.analysis import AnalysisConfig
-from gateway.config.errors import BadValue, Flaw, TreePath, place_of, show
+from gateway.config.errors import BadValue, Issue, TreePath, place_of, show
 from gateway.config.explain import nearest
 from gateway.config.grammar import Address, UnixSocket
 from gateway.config.predictions import PREDICTED, TOLERANCE
@@ -33,9 +33,9 @@ def at(tree: Any, *path: str | int) -> Any:
     return tree
 
 
-def flaws_between(tree: Any) -> list[Flaw]:
-    """Every flaw that concerns more than one key, in the order of the rules."""
-    return [flaw for rule in _RULES for flaw in rule(tree)]
+def issues_between(tree: Any) -> list[Issue]:
+    """Every issue that concerns more than one key, in the order of the rules."""
+    return [issue for rule in _RULES for issue in rule(tree)]
 
 
 def listen_address(value: Any, default: Address) -> Address | UnixSocket | None:
@@ -55,15 +55,15 @@ def _routes(tree: Any) -> Iterator[tuple[TreePath, dict[str, Any]]]:
             yield ("routes", index), route
 
 
-def _listeners_differ(tree: Any) -> Iterator[Flaw]:
+def _listeners_differ(tree: Any) -> Iterator[Issue]:
     data = listen_address(at(tree, "listen"), DEFAULT_LISTEN)
     admin = listen_address(at(tree, "admin", "listen"), DEFAULT_ADMIN)
     if isinstance(data, Address) and isinstance(admin, Address) and data.overlaps(admin):
         path: TreePath = ("listen",) if at(tree, "admin", "listen") is None else ("admin", "listen")
-        yield Flaw(path, f"listen {data} and admin.listen {admin} collide", "give one of them another port")
+        yield Issue(path, f"listen {data} and admin.listen {admin} collide", "give one of them another port")
 
 
-def _backends_exist(tree: Any) -> Iterator[Flaw]:
+def _backends_exist(tree: Any) -> Iterator[Issue]:
     backends = at(tree, "backends")
     if not isinstance(backends, dict):
         return
@@ -72,39 +72,43 @@ def _backends_exist(tree: Any) -> Iterator[Flaw]:
             name = route.get(role)
             if isinstance(name, str) and name not in backends:
                 known = ", ".join(backends) or "none"
-                mend = f"{nearest(name, backends)}known: {known}"
-                yield Flaw((*path, role), f"no backend is named {show(name)}", mend)
+                hint = f"{nearest(name, backends)}known: {known}"
+                yield Issue((*path, role), f"no backend is named {show(name)}", hint)
 
 
-def _canary_is_another(tree: Any) -> Iterator[Flaw]:
+def _canary_is_another(tree: Any) -> Iterator[Issue]:
     for path, route in _routes(tree):
         stable, canary, percent = route.get("stable"), route.get("canary"), route.get("canary_percent")
         if isinstance(canary, str) and canary == stable:
-            yield Flaw((*path, "canary"), f"{show(canary)} is the stable backend too", "name another backend")
+            yield Issue((*path, "canary"), f"{show(canary)} is the stable backend too", "name another backend")
         if canary is None and isinstance(percent, (int, float)) and percent > 0:
-            yield Flaw((*path, "canary_percent"), f"{show(percent)} without a canary", "name a canary, or give 0")
+            yield Issue((*path, "canary_percent"), f"{show(percent)} without a canary", "name a canary, or give 0")
 
 
-def _somebody_serves(tree: Any) -> Iterator[Flaw]:
+def _somebody_serves(tree: Any) -> Iterator[Issue]:
     for path, route in _routes(tree):
         stable, canary, percent = route.get("stable"), route.get("canary"), route.get("canary_percent")
         if stable is None and canary is None:
-            mend = "name a stable backend, or the canary that is to be deployed here first"
-            yield Flaw(path, "neither stable nor canary is given", mend)
+            hint = "name a stable backend, or the canary that is to be deployed here first"
+            yield Issue(path, "neither stable nor canary is given", hint)
         elif stable is None and isinstance(percent, (int, float)) and percent > 0:
-            mend = "give 0: the first version is deployed by a rollout, all at once"
-            yield Flaw((*path, "canary_percent"), f"{show(percent)} without a stable backend for the others", mend)
+            hint = "give 0: the first version is deployed by a rollout, all at once"
+            yield Issue((*path, "canary_percent"), f"{show(percent)} without a stable backend for the others", hint)
 
 
-def _names_differ(tree: Any) -> Iterator[Flaw]:
+def _names_differ(tree: Any) -> Iterator[Issue]:
     first: dict[str, TreePath] = {}
     for path, route in _routes(tree):
         name = route.get("name")
         if isinstance(name, str) and first.setdefault(name, path) != path:
-            yield Flaw((*path, "name"), f"{show(name)} names {place_of(first[name])} too", "give each its own name")
+            yield _same_name((*path, "name"), name, first[name])
 
 
-def _matches_differ(tree: Any) -> Iterator[Flaw]:
+def _same_name(path: TreePath, name: str, first: TreePath) -> Issue:
+    return Issue(path, f"{show(name)} is also the name of {place_of(first)}", "names must be unique")
+
+
+def _matches_differ(tree: Any) -> Iterator[Issue]:
     first: dict[tuple[str, str], TreePath] = {}
     for path, route in _routes(tree):
         prefix = at(route, "match", "path_prefix")
@@ -115,7 +119,7 @@ def _matches_differ(tree: Any) -> Iterator[Flaw]:
             if earlier != path:
                 on = f" on host {show(host)}" if host else ""
                 problem = f"{show(prefix)}{on} is matched by {place_of(earlier)} too"
-                yield Flaw((*path, "match", "path_prefix"), problem, "give each route its own path_prefix or hosts")
+                yield Issue((*path, "match", "path_prefix"), problem, "give each route its own path_prefix or hosts")
                 break
 
 
@@ -133,7 +137,7 @@ def _route_host(text: str) -> str:
         return ""
 
 
-def _endpoints_differ(tree: Any) -> Iterator[Flaw]:
+def _endpoints_differ(tree: Any) -> Iterator[Issue]:
     backends = at(tree, "backends")
     for name, backend in backends.items() if isinstance(backends, dict) else ():
         endpoints = at(backend, "endpoints")
@@ -141,7 +145,7 @@ def _endpoints_differ(tree: Any) -> Iterator[Flaw]:
         for index, text in enumerate(endpoints if isinstance(endpoints, list) else ()):
             url = _endpoint_url(text)
             if url and url in seen:
-                yield Flaw(("backends", name, "endpoints", index), f"{show(text)} is listed twice", "keep one of them")
+                yield Issue(("backends", name, "endpoints", index), f"{show(text)} is listed twice", "keep one of them")
             seen.add(url)
 
 
@@ -152,17 +156,17 @@ def _endpoint_url(text: Any) -> str:
         return ""
 
 
-def _one_sticky_key(tree: Any) -> Iterator[Flaw]:
+def _one_sticky_key(tree: Any) -> Iterator[Issue]:
     for path, route in _routes(tree):
         sticky = route.get("sticky")
         if isinstance(sticky, dict) and not sticky.keys() - {"header", "cookie"}:
             given = [name for name in ("header", "cookie") if sticky.get(name) is not None]
             if len(given) != 1:
                 what = "both header and cookie are given" if given else "neither header nor cookie is given"
-                yield Flaw((*path, "sticky"), what, "give exactly one of header and cookie, or sticky: null")
+                yield Issue((*path, "sticky"), what, "give exactly one of header and cookie, or sticky: null")
 
 
-def _ladders_rise(tree: Any) -> Iterator[Flaw]:
+def _ladders_rise(tree: Any) -> Iterator[Issue]:
     for path, route in _routes(tree):
         steps = at(route, "plan", "steps")
         percents = [at(step, "percent") for step in steps] if isinstance(steps, list) else []
@@ -174,7 +178,7 @@ def _ladders_rise(tree: Any) -> Iterator[Flaw]:
                 yield from _rising(rungs, lambda index, below=below: (*below, index))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
 
 
-def _looks_see_bursts(tree: Any) -> Iterator[Flaw]:
+def _looks_see_bursts(tree: Any) -> Iterator[Issue]:
     default = AnalysisConfig()
     for path, route in _routes(tree):
         given, burst_s = (at(route, "analysis", key) for key in ("interval_s", "burst_s"))
@@ -185,14 +189,14 @@ def _looks_see_bursts(tree: Any) -> Iterator[Flaw]:
         if burst_s > 0 and COARSE * burst_s < interval_s:
             what = f"looks {show(interval_s)} s apart cannot see that failures come together within {show(burst_s)} s"
             if given is None:
-                mend = f"give at least {interval_s / COARSE:g}, or 0 to count each failure by itself"
-                yield Flaw((*path, "analysis", "burst_s"), what, mend)
+                hint = f"give at least {interval_s / COARSE:g}, or 0 to count each failure by itself"
+                yield Issue((*path, "analysis", "burst_s"), what, hint)
                 continue
-            mend = f"give at most {COARSE * burst_s:g}, or burst_s: 0 to count each failure by itself"
-            yield Flaw((*path, "analysis", "interval_s"), what, mend)
+            hint = f"give at most {COARSE * burst_s:g}, or burst_s: 0 to count each failure by itself"
+            yield Issue((*path, "analysis", "interval_s"), what, hint)
 
 
-def _guardrails_have_thresholds(tree: Any) -> Iterator[Flaw]:
+def _guardrails_have_thresholds(tree: Any) -> Iterator[Issue]:
     for path, route in _routes(tree):
         guardrails = at(route, "analysis", "guardrails")
         first: dict[tuple[str, Any], TreePath] = {}
@@ -203,14 +207,14 @@ def _guardrails_have_thresholds(tree: Any) -> Iterator[Flaw]:
                 continue
             slow = metric in LATENCY_METRICS
             if slow and threshold is None:
-                yield Flaw(here, f"a guardrail of {metric} has no threshold_ms", "say what is too slow, such as 200")
+                yield Issue(here, f"a guardrail of {metric} has no threshold_ms", "say what is too slow, such as 200")
             elif not slow and threshold is not None:
-                yield Flaw((*here, "threshold_ms"), f"{show(metric)} is no latency", "remove threshold_ms")
+                yield Issue((*here, "threshold_ms"), f"{show(metric)} is no latency", "remove threshold_ms")
             if isinstance(threshold, (int, float, type(None))) and first.setdefault((metric, threshold), here) != here:
-                yield Flaw(here, f"{place_of(first[metric, threshold])} limits the same", "keep one of them")
+                yield Issue(here, f"{place_of(first[metric, threshold])} limits the same", "keep one of them")
 
 
-def _events_differ(tree: Any) -> Iterator[Flaw]:
+def _events_differ(tree: Any) -> Iterator[Issue]:
     for path, route in _routes(tree):
         events = at(route, "analysis", "events")
         first: dict[str, TreePath] = {}
@@ -218,10 +222,10 @@ def _events_differ(tree: Any) -> Iterator[Flaw]:
             here: TreePath = (*path, "analysis", "events", index)
             name = at(event, "name")
             if isinstance(name, str) and first.setdefault(name, here) != here:
-                yield Flaw((*here, "name"), f"{show(name)} names {place_of(first[name])} too", "give each its own name")
+                yield _same_name((*here, "name"), name, first[name])
 
 
-def _events_have_sources(tree: Any) -> Iterator[Flaw]:
+def _events_have_sources(tree: Any) -> Iterator[Issue]:
     for path, route in _routes(tree):
         events = at(route, "analysis", "events")
         looks = _looks_at_answers(at(route, "analysis"))
@@ -229,11 +233,11 @@ def _events_have_sources(tree: Any) -> Iterator[Flaw]:
             here: TreePath = (*path, "analysis", "events", index)
             name, header, trial = at(event, "name"), at(event, "header"), at(event, "trial")
             if header is None and at(event, "header_value") is not None:
-                yield Flaw((*here, "header_value"), "there is no header that could have it", "name the header, too")
+                yield Issue((*here, "header_value"), "there is no header that could have it", "name the header, too")
             if header is not None and trial is not None:
-                yield Flaw((*here, "trial"), "a response header tells of it already", "keep header or trial")
+                yield Issue((*here, "trial"), "a response header tells of it already", "keep header or trial")
             elif isinstance(name, str) and header is None and trial is None and not (looks and name in PREDICTED):
-                yield Flaw(here, f"nothing tells of {show(name)}", "add header, or trial for labels that come later")
+                yield Issue(here, f"nothing tells of {show(name)}", "add header, or trial for labels that come later")
 
 
 def _looks_at_answers(analysis: Any) -> bool:
@@ -243,31 +247,31 @@ def _looks_at_answers(analysis: Any) -> bool:
     return isinstance(analysis["predictions"], dict) and analysis["predictions"].get("mode") not in ("off", False)
 
 
-def _predictions_can_be_found(tree: Any) -> Iterator[Flaw]:
+def _predictions_can_be_found(tree: Any) -> Iterator[Issue]:
     for path, route in _routes(tree):
         predictions = at(route, "analysis", "predictions")
         tolerance = at(predictions, "tolerance") or TOLERANCE
         margin = at(predictions, "margin")
         if isinstance(tolerance, (int, float)) and isinstance(margin, (int, float)) and margin < tolerance:
             what = f"{show(margin)} is under the tolerance of {show(tolerance)}"
-            yield Flaw((*path, "analysis", "predictions", "margin"), what, f"give at least {show(tolerance)}")
+            yield Issue((*path, "analysis", "predictions", "margin"), what, f"give at least {show(tolerance)}")
         if at(predictions, "protocol") == "json-path":
             wanted = ("value",) if at(predictions, "kind") == "values" else ("label", "scores")
             if all(at(predictions, key) is None for key in wanted):
                 keys = " or ".join(wanted)
                 what = f"json-path is not told where the {keys} stands"
-                yield Flaw((*path, "analysis", "predictions"), what, f"give {keys} a path, such as a.0.b")
+                yield Issue((*path, "analysis", "predictions"), what, f"give {keys} a path, such as a.0.b")
 
 
-def _rising(values: list[Any], path_of: Callable[[int], TreePath]) -> Iterator[Flaw]:
+def _rising(values: list[Any], path_of: Callable[[int], TreePath]) -> Iterator[Issue]:
     for index in range(1, len(values)):
         before, value = values[index - 1], values[index]
         if isinstance(before, (int, float)) and isinstance(value, (int, float)) and value <= before:
             problem = f"{show(value)} does not rise above {show(before)} before it"
-            yield Flaw(path_of(index), problem, "put them in rising order")
+            yield Issue(path_of(index), problem, "put them in rising order")
 
 
-def _hooks_are_whole(tree: Any) -> Iterator[Flaw]:
+def _hooks_are_whole(tree: Any) -> Iterator[Issue]:
     for section, ways in (("hooks", ("url", "url_env", "command")), ("gates", ("url", "url_env"))):
         hooks, first = at(tree, section), dict[str, TreePath]()
         for index, hook in enumerate(hooks if isinstance(hooks, list) else ()):
@@ -275,26 +279,26 @@ def _hooks_are_whole(tree: Any) -> Iterator[Flaw]:
             given = [key for key in ways if at(hook, key) is not None]
             if isinstance(hook, dict) and len(given) != 1:
                 what = f"{' and '.join(given)} are given" if given else f"none of {', '.join(ways)} is given"
-                yield Flaw(path, what, "give exactly one of them")
+                yield Issue(path, what, "give exactly one of them")
             if at(hook, "secret_env") is not None and at(hook, "secret_file") is not None:
-                yield Flaw((*path, "secret_file"), "secret_env is given too", "keep one of the two")
+                yield Issue((*path, "secret_file"), "secret_env is given too", "keep one of the two")
             name = at(hook, "name")
             if isinstance(name, str) and first.setdefault(name, path) != path:
-                yield Flaw((*path, "name"), f"{show(name)} names {place_of(first[name])} too", "give each its own name")
+                yield _same_name((*path, "name"), name, first[name])
 
 
-def _hooks_name_routes(tree: Any) -> Iterator[Flaw]:
+def _hooks_name_routes(tree: Any) -> Iterator[Issue]:
     known = [str(route.get("name")) for _, route in _routes(tree)]
     hooks = at(tree, "hooks")
     for index, hook in enumerate(hooks if isinstance(hooks, list) else ()):
         routes = at(hook, "routes")
         for place, route in enumerate(routes if isinstance(routes, list) else ()):
             if isinstance(route, str) and route not in known:
-                mend = f"{nearest(route, known)}known: {', '.join(known)}"
-                yield Flaw(("hooks", index, "routes", place), f"no route is named {show(route)}", mend)
+                hint = f"{nearest(route, known)}known: {', '.join(known)}"
+                yield Issue(("hooks", index, "routes", place), f"no route is named {show(route)}", hint)
 
 
-def _plans_name_gates(tree: Any) -> Iterator[Flaw]:
+def _plans_name_gates(tree: Any) -> Iterator[Issue]:
     gates = at(tree, "gates")
     known = ["manual", *(str(at(gate, "name")) for gate in (gates if isinstance(gates, list) else ()))]
     for path, route in _routes(tree):
@@ -305,11 +309,11 @@ def _plans_name_gates(tree: Any) -> Iterator[Flaw]:
             named.append(((*path, "plan", "steps", index, "gate"), at(step, "gate")))
         for place, gate in named:
             if isinstance(gate, str) and gate and gate not in known:
-                mend = f"{nearest(gate, known)}known: {', '.join(known)}"
-                yield Flaw(place, f"no gate is named {show(gate)}", mend)
+                hint = f"{nearest(gate, known)}known: {', '.join(known)}"
+                yield Issue(place, f"no gate is named {show(gate)}", hint)
 
 
-_RULES: tuple[Callable[[Any], Iterator[Flaw]], ...] = (
+_RULES: tuple[Callable[[Any], Iterator[Issue]], ...] = (
     _listeners_differ,
     _backends_exist,
     _canary_is_another,
