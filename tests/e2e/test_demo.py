@@ -84,6 +84,12 @@ def run(directory: Path, *arguments: str) -> Run:
     return Run(process.returncode, stdout, stderr, gone(marker), [path.name for path in directory.iterdir()])
 
 
+@pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short name: sockets lie below it, and their names may have 107 bytes."""
+    return tmp_path_factory.mktemp("t")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Run]]]:
     """All scenarios, two at a time, the long ones first; they run on while the tests above theirs do."""
