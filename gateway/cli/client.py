@@ -25,7 +25,7 @@ _OUTSIDE = frozenset({"/metrics", "/healthz", "/readyz", "/openapi.json"})
 _SAME_VERSION = "is it the admin address of a gateway of this version? See --url"
 
 
-class Refused(click.ClickException):
+class ApiError(click.ClickException):
     """The gateway refused, or cannot be reached. ``status`` is the HTTP status of the refusal, None without one."""
 
     exit_code = 1
@@ -36,7 +36,7 @@ class Refused(click.ClickException):
 
 
 class Client:
-    """The API of one gateway. Every method raises `Refused`."""
+    """The API of one gateway. Every method raises `ApiError`."""
 
     def __init__(self, url: str, token: str | None, timeout_s: float = TIMEOUT_S) -> None:
         self._url = url.rstrip("/")
@@ -126,23 +126,23 @@ class Client:
         except httpx.TransportError as error:
             raise self._unreachable(error) from None
         except msgspec.DecodeError:
-            raise Refused(f"{self._url} does not answer as a gateway does: {_SAME_VERSION}") from None
+            raise ApiError(f"{self._url} does not answer as a gateway does: {_SAME_VERSION}") from None
 
     def find(self, name: str) -> RolloutBody:
         """The rollout with this id, or the latest one of the route with this name."""
         try:
             return self.rollout(name)
-        except Refused as refusal:
+        except ApiError as refusal:
             if refusal.status != 404:
                 raise
         try:
             latest = self.rollouts(name, 1).rollouts
-        except Refused as refusal:
+        except ApiError as refusal:
             if refusal.status != 404:
                 raise
-            raise Refused(f"there is neither a rollout nor a route {name!r}; see: gateway rollout list") from None
+            raise ApiError(f"there is neither a rollout nor a route {name!r}; see: gateway rollout list") from None
         if not latest:
-            raise Refused(f"route {name} has had no rollout; start one with: gateway rollout start {name}")
+            raise ApiError(f"route {name} has had no rollout; start one with: gateway rollout start {name}")
         return latest[0]
 
     def _ask(self, method: str, path: str, kind: type[T], wish: Any = None, params: Any = None) -> T:
@@ -176,7 +176,7 @@ class Client:
                 timeout=self._timeout_s + more_s,
             )
         except httpx.TimeoutException:
-            raise Refused(f"the gateway at {self._url} does not answer in time") from None
+            raise ApiError(f"the gateway at {self._url} does not answer in time") from None
         except httpx.TransportError as error:
             raise self._unreachable(error) from None
         if not answer.is_success and answer.status_code not in accepted:
@@ -187,26 +187,26 @@ class Client:
         try:
             return msgspec.json.decode(answer.content or b"null", type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            raise Refused(f"{self._url} does not answer as a gateway does: {_SAME_VERSION}") from None
+            raise ApiError(f"{self._url} does not answer as a gateway does: {_SAME_VERSION}") from None
 
-    def _unreachable(self, error: httpx.TransportError) -> Refused:
-        return Refused(
+    def _unreachable(self, error: httpx.TransportError) -> ApiError:
+        return ApiError(
             f"cannot reach the gateway at {self._url} ({error}): start one with `gateway serve CONFIG`,"
             " or give its admin address with --url or GATEWAY_URL"
         )
 
-    def _refusal(self, answer: httpx.Response) -> Refused:
+    def _refusal(self, answer: httpx.Response) -> ApiError:
         if answer.status_code == 401:
             what = "refuses this token: give the right one" if self._token else "wants a token: give it"
-            return Refused(f"the gateway at {self._url} {what} with --token or GATEWAY_TOKEN", 401)
+            return ApiError(f"the gateway at {self._url} {what} with --token or GATEWAY_TOKEN", 401)
         try:
             problem = msgspec.json.decode(answer.content, type=dict[str, Any])
             if answer.status_code == 503 and "reasons" in problem:
-                return Refused(f"the gateway is not ready: {'; '.join(problem['reasons'])}", 503)
-            return Refused(f"{problem['title']}: {problem['detail']}", answer.status_code)
+                return ApiError(f"the gateway is not ready: {'; '.join(problem['reasons'])}", 503)
+            return ApiError(f"{problem['title']}: {problem['detail']}", answer.status_code)
         except (msgspec.DecodeError, UnicodeDecodeError, KeyError):
             said = f"{answer.status_code} {answer.reason_phrase}"
-            return Refused(f"{self._url} answers {said}, not as a gateway does: {_SAME_VERSION}")
+            return ApiError(f"{self._url} answers {said}, not as a gateway does: {_SAME_VERSION}")
 
 
 def one_line(text: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from gateway.admin.schemas import StoryBody
-from gateway.cli.client import Client, Refused, one_line
+from gateway.cli.client import ApiError, Client, one_line
 from gateway.cli.names import rollout_argument
 from gateway.cli.options import print_json, remote
 from gateway.control.journal.store import Journal
@@ -36,11 +36,11 @@ def explain(client: Client, wanted: str, path: Path | None, as_json: bool) -> No
 
 def _read(path: Path, wanted: str) -> StoryBody:
     if not path.is_file():
-        raise Refused(f"there is no journal {path}; it is the file journal.sqlite3 in the gateway's state directory")
+        raise ApiError(f"there is no journal {path}; it is the file journal.sqlite3 in the gateway's state directory")
     try:
         with Journal.open(path) as journal:
             latest = journal.latest(wanted)
             rollout_id = wanted if latest is None else latest.rollout_id
             return StoryBody(rollout_id, tuple(story(journal.events(rollout_id))))
     except GatewayError as error:
-        raise Refused(str(error)) from None
+        raise ApiError(str(error)) from None

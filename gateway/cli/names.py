@@ -13,7 +13,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from gateway.cli.client import DEFAULT_URL, Client, Refused
+from gateway.cli.client import DEFAULT_URL, ApiError, Client
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _ASK_TIMEOUT_S = 1.0
@@ -40,7 +40,7 @@ def rollout_argument() -> Callable[..., Any]:
 def _routes(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
     try:
         found = [(route.name, route.phase) for route in _client(ctx).routes()]
-    except (Refused, ValueError):
+    except (ApiError, ValueError):
         return []
     return [CompletionItem(known, help=phase) for known, phase in found if known.startswith(incomplete)]
 
@@ -48,7 +48,7 @@ def _routes(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[Com
 def _rollouts(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     try:
         found = [(view.id, view.phase) for view in _client(ctx).rollouts(None, _MANY).rollouts]
-    except (Refused, ValueError):
+    except (ApiError, ValueError):
         return []
     items = [CompletionItem(known, help=phase) for known, phase in found if known.startswith(incomplete)]
     return [*_routes(ctx, param, incomplete), *items]

@@ -30,7 +30,7 @@ HEALTH_PATHS = (
 _ASK_TIMEOUT_S = 2.0
 
 
-class Found(NamedTuple):
+class ProbedServer(NamedTuple):
     """A server, whether anything answers there, and the first health path that did so with 2xx."""
 
     url: str
@@ -45,7 +45,7 @@ class Found(NamedTuple):
         return f"{self.url} answers {self.probe}: that is its probe"
 
 
-def look(url: str) -> Found:
+def look(url: str) -> ProbedServer:
     """Ask a server for the usual health paths."""
     reached = False
     with httpx.Client(timeout=_ASK_TIMEOUT_S) as client:
@@ -58,16 +58,16 @@ def look(url: str) -> Found:
                 continue
             reached = True
             if 200 <= status < 300:
-                return Found(url, reached=True, probe=path)
-    return Found(url, reached, None)
+                return ProbedServer(url, reached=True, probe=path)
+    return ProbedServer(url, reached, None)
 
 
-def starter(stable: Found, canary: Found | None, prefix: str = "/") -> str:
+def starter(stable: ProbedServer, canary: ProbedServer | None, prefix: str = "/") -> str:
     """The configuration as a commented text."""
     return "\n".join(_lines(stable, canary, prefix)) + "\n"
 
 
-def _lines(stable: Found, canary: Found | None, prefix: str) -> Iterator[str]:
+def _lines(stable: ProbedServer, canary: ProbedServer | None, prefix: str) -> Iterator[str]:
     yield "# What each key means, and every other one: docs/configuration.md. To validate: gateway check FILE"
     yield ""
     yield "listen: 127.0.0.1:8080          # where requests come in; 0.0.0.0:8080 for other machines"
@@ -95,7 +95,7 @@ def _lines(stable: Found, canary: Found | None, prefix: str) -> Iterator[str]:
             yield f"        - {{percent: {percent}, min_time_s: 60, min_requests: 100}}"
 
 
-def _probe(found: Found) -> Iterator[str]:
+def _probe(found: ProbedServer) -> Iterator[str]:
     if not found.reached:
         yield "    # probe: {path: /health}    # it could not be asked; the default is /v2/health/ready, null is none"
     elif found.probe is None:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from gateway.admin.schemas import RolloutBody
 from gateway.cli import tables
-from gateway.cli.client import Client, Refused
+from gateway.cli.client import ApiError, Client
 from gateway.cli.names import route_argument
 from gateway.cli.options import print_json, remote
 from gateway.control.views import RouteView
@@ -65,7 +65,7 @@ def _follow(client: Client, route: str | None, now: Status, as_json: bool) -> No
     """For a file or a program: the status whenever it has changed."""
     _show(now, as_json)
     for newer in _polled(client, route):
-        if isinstance(newer, Refused):
+        if isinstance(newer, ApiError):
             newer.show()
         elif newer != now:
             now = newer
@@ -78,7 +78,7 @@ def _live(client: Client, route: str | None, now: Status) -> None:
     try:  # not `with`: an interrupt while the view is first drawn must show the cursor again too
         live.start(refresh=True)
         for newer in _polled(client, route):
-            if isinstance(newer, Refused):
+            if isinstance(newer, ApiError):
                 live.update(Text(f"{newer.message}; trying again", "red"), refresh=True)
             else:
                 live.update(_view(newer), refresh=True)
@@ -90,12 +90,12 @@ def _view(now: Status) -> RenderableType:
     return tables.status_view(now.routes, now.rollouts, now.not_ready)
 
 
-def _polled(client: Client, route: str | None) -> Iterator[Status | Refused]:
+def _polled(client: Client, route: str | None) -> Iterator[Status | ApiError]:
     """The status each second, for ever; a gateway that is away may come back."""
     while True:
         time.sleep(INTERVAL_S)
         try:
-            newer: Status | Refused = _read(client, route)
-        except Refused as refusal:
+            newer: Status | ApiError = _read(client, route)
+        except ApiError as refusal:
             newer = refusal
         yield newer

@@ -7,7 +7,7 @@ import time
 import click
 
 from gateway.admin.schemas import RolloutBody
-from gateway.cli.client import Client, Refused, one_line
+from gateway.cli.client import ApiError, Client, one_line
 from gateway.cli.names import rollout_argument
 from gateway.cli.options import print_json, remote
 
@@ -57,7 +57,7 @@ def _changed(client: Client, view: RolloutBody, left_s: float) -> RolloutBody:
     while True:
         try:
             return client.changed(view, left_s)
-        except Refused as refusal:
+        except ApiError as refusal:
             if refusal.status is not None or time.monotonic() >= away_s:
                 raise
             time.sleep(min(_ASK_AGAIN_S, left_s))

@@ -21,7 +21,7 @@ from collections.abc import Iterable
 import msgspec
 
 from gateway.core.stats.outcomes import ERRORS
-from gateway.replay.interval import Decision, Interval, Kind, windows
+from gateway.replay.intervals import DecisionKind, RecordedInterval, RuleDecision, windows
 from gateway.replay.parameters import Count, Positive, PositiveCount, Share
 
 
@@ -35,7 +35,7 @@ class ArgoParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     count: PositiveCount = 8
 
 
-def decide(intervals: Iterable[Interval], params: ArgoParams) -> Decision:
+def decide(intervals: Iterable[RecordedInterval], params: ArgoParams) -> RuleDecision:
     """What the analysis decides, and at which measurement. Reads no further than that."""
     measured = failed = errors_in_succession = 0
     for window in windows(intervals, params.interval_s):
@@ -45,7 +45,7 @@ def decide(intervals: Iterable[Interval], params: ArgoParams) -> Decision:
             if errors_in_succession > params.consecutive_error_limit:
                 reason = f"{errors_in_succession} measurements in succession without a canary request"
                 reason += f" (consecutiveErrorLimit {params.consecutive_error_limit})"
-                return Decision(Kind.ROLLBACK, window.at_s, reason)
+                return RuleDecision(DecisionKind.ROLLBACK, window.at_s, reason)
             continue
         errors_in_succession = 0
         measured += 1
@@ -53,9 +53,11 @@ def decide(intervals: Iterable[Interval], params: ArgoParams) -> Decision:
         failed += rate < params.success_rate_min
         if failed > params.failure_limit:
             reason = f"{failed} failed measurements (failureLimit {params.failure_limit}), the last: success rate"
-            return Decision(Kind.ROLLBACK, window.at_s, f"{reason} {rate:.4f} < {params.success_rate_min:g}")
+            return RuleDecision(
+                DecisionKind.ROLLBACK, window.at_s, f"{reason} {rate:.4f} < {params.success_rate_min:g}"
+            )
         if measured >= params.count:
             reason = f"{measured} measurements done, {failed} failed (failureLimit {params.failure_limit})"
-            return Decision(Kind.PROMOTE, window.at_s, reason)
+            return RuleDecision(DecisionKind.PROMOTE, window.at_s, reason)
     reason = f"{measured} of {params.count} measurements, {failed} failed, when the recording ended"
-    return Decision(Kind.UNDECIDED, None, reason)
+    return RuleDecision(DecisionKind.UNDECIDED, None, reason)

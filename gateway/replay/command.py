@@ -53,8 +53,7 @@ def replay(
     """
     from gateway.config.errors import one_line
     from gateway.core.errors import GatewayError
-    from gateway.replay import beside as rules
-    from gateway.replay import report
+    from gateway.replay import report, rules
     from gateway.replay.log_reader import LogRecording
     from gateway.replay.readers import open_recording
     from gateway.replay.run import run

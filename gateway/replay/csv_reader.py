@@ -12,7 +12,7 @@ Rules:
    of the interval alone, not running totals; all classes together are at most `requests`.
 4. `latency_ms` is a histogram, `ms:count;ms:count`, with at most `requests` entries; an empty cell is none.
 5. `weight_percent` is the canary's share that the router was set to, the same in both rows. Without the column it is
-   inferred from the shares of requests (split.py).
+   inferred from the shares of requests (weights.py).
 6. A last line that is torn, and a last interval of one row alone, are skipped. Where time steps back (a clock that was
    set), it goes on from where it was, an interval later.
 """
@@ -33,10 +33,10 @@ from gateway.core.stats.counts import Counts
 from gateway.core.stats.histogram import bucket_of
 from gateway.core.stats.outcomes import NAMES
 from gateway.core.types import weight_bp_from_percent
-from gateway.replay.interval import Interval
+from gateway.replay.intervals import RecordedInterval
 from gateway.replay.lines import LINE_BYTES_MAX, Notes, lines
-from gateway.replay.readers import RecordingError
-from gateway.replay.split import UNKNOWN_BP, inferred
+from gateway.replay.recording import RecordingError
+from gateway.replay.weights import UNKNOWN_BP, inferred
 
 REQUIRED = ("at_s", "variant", "requests", "errors")
 OPTIONAL = (*(name for name in NAMES if name not in REQUIRED), "weight_percent", "latency_ms")
@@ -99,27 +99,29 @@ class CsvRecording:
         """Itself: counts do not tell versions apart."""
         return [self]
 
-    def intervals(self) -> Iterator[Interval]:
+    def intervals(self) -> Iterator[RecordedInterval]:
         """The intervals, with times rising strictly. Raises RecordingError."""
         self._notes = Notes()
         return inferred(lambda counts: self._read(self._notes if counts else Notes()))
 
-    def _read(self, notes: Notes) -> Iterator[Interval]:
-        first: Interval | None = None
+    def _read(self, notes: Notes) -> Iterator[RecordedInterval]:
+        first: RecordedInterval | None = None
         count, since_s = 0, 0.0
         for stable, canary in self._pairs(notes):
-            interval = Interval(since_s, stable.at_s, self._weight_bp(stable, canary), stable.counts, canary.counts)
+            interval = RecordedInterval(
+                since_s, stable.at_s, self._weight_bp(stable, canary), stable.counts, canary.counts
+            )
             count, since_s = count + 1, interval.at_s
             if count == 1:
                 first = interval  # until the second one tells how long an interval is
                 continue
             if first is not None:
                 began_s = first.at_s - (interval.at_s - first.at_s)
-                yield Interval(began_s, first.at_s, first.weight_bp, first.stable, first.canary)
+                yield RecordedInterval(began_s, first.at_s, first.weight_bp, first.stable, first.canary)
                 first = None
             yield interval
         if first is not None:
-            yield Interval(first.at_s, first.at_s, first.weight_bp, first.stable, first.canary)
+            yield RecordedInterval(first.at_s, first.at_s, first.weight_bp, first.stable, first.canary)
         if not count:
             self._fail(self._header_line, "", "nothing follows the header", "add two rows for each interval")
 
@@ -215,10 +217,10 @@ class CsvRecording:
 
     def _out_of_order(self, row: _Row, last_s: float) -> NoReturn:
         if row.at_s == last_s:
-            problem, mend = f"the interval {row.at_s:g} has a third row", "give one row of stable and one of canary"
+            problem, hint = f"the interval {row.at_s:g} has a third row", "give one row of stable and one of canary"
         else:
-            problem, mend = f"time goes backwards, from {last_s:.10g} to {row.at_s:.10g}", "sort the rows by at_s"
-        self._fail(row.line, "at_s", problem, mend)
+            problem, hint = f"time goes backwards, from {last_s:.10g} to {row.at_s:.10g}", "sort the rows by at_s"
+        self._fail(row.line, "at_s", problem, hint)
 
     def _rows(self, notes: Notes) -> Iterator[_Row]:
         found = self._lines(notes)
@@ -332,8 +334,8 @@ class CsvRecording:
             return stable.weight_bp
         return UNKNOWN_BP
 
-    def _fail(self, line: int, column: str, problem: str, mend: str) -> NoReturn:
-        raise RecordingError(str(self._path), line, column, problem, mend)
+    def _fail(self, line: int, column: str, problem: str, hint: str) -> NoReturn:
+        raise RecordingError(str(self._path), line, column, problem, hint)
 
 
 def _names(cells: list[str]) -> list[str]:

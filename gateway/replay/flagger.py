@@ -22,7 +22,7 @@ import msgspec
 
 from gateway.core.stats.histogram import quantile_us
 from gateway.core.stats.outcomes import ERRORS
-from gateway.replay.interval import Decision, Interval, Kind, windows
+from gateway.replay.intervals import DecisionKind, RecordedInterval, RuleDecision, windows
 from gateway.replay.parameters import Percent, Positive, PositiveCount
 
 
@@ -37,7 +37,7 @@ class FlaggerParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     latency_ms_max: Positive = 500.0
 
 
-def decide(intervals: Iterable[Interval], params: FlaggerParams) -> Decision:
+def decide(intervals: Iterable[RecordedInterval], params: FlaggerParams) -> RuleDecision:
     """What Flagger decides, and at which check. Reads no further than that."""
     needed = math.ceil(params.max_weight / params.step_weight)
     passed = failed = 0
@@ -49,15 +49,15 @@ def decide(intervals: Iterable[Interval], params: FlaggerParams) -> Decision:
             failed += 1
         if failed >= params.threshold:
             reason = f"{failed} failed checks (threshold {params.threshold}), the last: {fault}"
-            return Decision(Kind.ROLLBACK, window.at_s, reason)
+            return RuleDecision(DecisionKind.ROLLBACK, window.at_s, reason)
         if passed >= needed:
             reason = f"{passed} good checks reached max_weight {params.max_weight:g} %, {failed} failed"
-            return Decision(Kind.PROMOTE, window.at_s, reason)
+            return RuleDecision(DecisionKind.PROMOTE, window.at_s, reason)
     reason = f"{passed} of {needed} good checks, {failed} of {params.threshold} failed ones when the recording ended"
-    return Decision(Kind.UNDECIDED, None, reason)
+    return RuleDecision(DecisionKind.UNDECIDED, None, reason)
 
 
-def _fault(window: Interval, params: FlaggerParams) -> str | None:
+def _fault(window: RecordedInterval, params: FlaggerParams) -> str | None:
     canary = window.canary
     if not canary.requests:
         return "no canary request in the interval"

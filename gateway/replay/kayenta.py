@@ -27,7 +27,7 @@ import msgspec
 from gateway.core.stats.counts import Counts
 from gateway.core.stats.histogram import quantile_us
 from gateway.core.stats.outcomes import ERRORS
-from gateway.replay.interval import Decision, Interval, Kind, windows
+from gateway.replay.intervals import DecisionKind, RecordedInterval, RuleDecision, windows
 from gateway.replay.mann_whitney import shift
 from gateway.replay.parameters import Confidence, Count, Factor, Positive
 
@@ -65,7 +65,7 @@ class Series:
                 del points[:-_POINTS_MAX]
 
 
-def decide(intervals: Iterable[Interval], params: KayentaParams) -> Decision:
+def decide(intervals: Iterable[RecordedInterval], params: KayentaParams) -> RuleDecision:
     """What the canary stage decides, and at which run. Reads no further than that."""
     errors, latency = Series("errors"), Series("latency p99")
     began_s, due, story = None, 1, "no run was due"
@@ -86,13 +86,13 @@ def decide(intervals: Iterable[Interval], params: KayentaParams) -> Decision:
             continue
         score, story = judgement([errors, latency], params)
         if score <= params.score_marginal:
-            return Decision(Kind.ROLLBACK, window.at_s, f"{story}: not above {params.score_marginal:g}")
+            return RuleDecision(DecisionKind.ROLLBACK, window.at_s, f"{story}: not above {params.score_marginal:g}")
         if last:
-            kind = Kind.PROMOTE if score >= params.score_pass else Kind.ROLLBACK
-            how = "at least" if kind is Kind.PROMOTE else "below"
-            return Decision(kind, window.at_s, f"{story} in the last run: {how} {params.score_pass:g}")
+            kind = DecisionKind.PROMOTE if score >= params.score_pass else DecisionKind.ROLLBACK
+            how = "at least" if kind is DecisionKind.PROMOTE else "below"
+            return RuleDecision(kind, window.at_s, f"{story} in the last run: {how} {params.score_pass:g}")
     points = min(len(errors.control), len(errors.experiment))
-    return Decision(Kind.UNDECIDED, None, f"{story}; {points} points, a run each {params.interval_s:g} s")
+    return RuleDecision(DecisionKind.UNDECIDED, None, f"{story}; {points} points, a run each {params.interval_s:g} s")
 
 
 def judgement(metrics: list[Series], params: KayentaParams) -> tuple[float, str]:

@@ -22,7 +22,7 @@ GZIP = b"\x1f\x8b"
 _ZSTD, _ZIP = b"\x28\xb5\x2f\xfd", b"PK\x03\x04"
 
 
-class Line(NamedTuple):
+class RecordedLine(NamedTuple):
     """One line. ``torn``: the file ends without a newline; ``too_long``: ``data`` is only its beginning."""
 
     number: int
@@ -68,7 +68,7 @@ def beginning(path: Path, size: int) -> bytes:
             return b""
 
 
-def lines(path: Path, notes: Notes) -> Iterator[Line]:
+def lines(path: Path, notes: Notes) -> Iterator[RecordedLine]:
     """All lines, each with its number from 1. Raises OSError."""
     number = 0
     with _open(path) as file:
@@ -84,7 +84,7 @@ def lines(path: Path, notes: Notes) -> Iterator[Line]:
             if not data:
                 return
             number += 1
-            yield Line(number, data, torn=not data.endswith(b"\n") and not too_long, too_long=too_long)
+            yield RecordedLine(number, data, torn=not data.endswith(b"\n") and not too_long, too_long=too_long)
 
 
 def _pass_over(file: BinaryIO) -> None:

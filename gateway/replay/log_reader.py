@@ -9,7 +9,7 @@ Rules:
 2. A line stands for the moment at which its request ended (``ts``). Several workers write into one log, so lines may be
    a little out of order: an interval stays open until the log is ``LATE_S`` past its end.
 3. Requests of different weights are never mixed: an interval in which the weight changed becomes several. A line
-   without a weight gets one that is inferred from the shares of requests (split.py).
+   without a weight gets one that is inferred from the shares of requests (weights.py).
 4. Each version (``canary`` against ``stable``) is a recording of its own, and so is one that was tried again after
    another: `versions`. Lines of a time without a canary are left out.
 5. Where ``ts`` steps back by more than `LATE_S` and less than `CLOCK_BACK_S_MAX`, a clock was set: time goes on from
@@ -35,10 +35,10 @@ from gateway.core.stats.counts import Counts
 from gateway.core.stats.histogram import bucket_of
 from gateway.core.stats.outcomes import ABANDONED, NAMES, OK
 from gateway.core.types import weight_bp_from_percent
-from gateway.replay.interval import Interval
+from gateway.replay.intervals import RecordedInterval
 from gateway.replay.lines import LINE_BYTES_MAX, Notes, lines
-from gateway.replay.readers import RecordingError
-from gateway.replay.split import UNKNOWN_BP, inferred
+from gateway.replay.recording import RecordingError
+from gateway.replay.weights import UNKNOWN_BP, inferred
 
 # Shorter than a burst (`analysis.burst_s`, 0.3 s), whose clumps would be lost in longer ones. A binary fraction.
 INTERVAL_S = 0.25
@@ -52,10 +52,10 @@ _BROKEN_MIN, _BROKEN_SHARE = 3, 0.1
 _SHOWN = 120
 _MILLISECONDS_MAX = 1e12
 KINDS = (OK, *NAMES)
-_MEND = "give a log that `access_log` wrote (docs/data-plane.md)"
+_HINT = "give a log that `access_log` wrote (docs/data-plane.md)"
 
 
-class _Line(msgspec.Struct):
+class _LogLine(msgspec.Struct):
     """What of a line is needed here."""
 
     ts: str
@@ -108,7 +108,7 @@ class _Clock:
         return at_s
 
 
-class _Slot:
+class _IntervalCounts:
     """The requests of one interval under one weight."""
 
     __slots__ = ("canary", "stable")
@@ -128,7 +128,7 @@ class LogRecording:
         self._route = route
         self._version = version
         self._notes = Notes()
-        self._decode = msgspec.json.Decoder(_Line).decode
+        self._decode = msgspec.json.Decoder(_LogLine).decode
 
     @functools.cached_property
     def _trials(self) -> list[_Version]:
@@ -164,13 +164,13 @@ class LogRecording:
             self._nothing()
         return [LogRecording(self._path, self._route, index) for index in range(len(trials))]
 
-    def intervals(self) -> Iterator[Interval]:
+    def intervals(self) -> Iterator[RecordedInterval]:
         """The intervals, with times rising strictly, from 0 at the first. Raises RecordingError."""
         self._notes = Notes()
         return inferred(lambda counts: self._read(self._notes if counts else Notes()))
 
-    def _read(self, notes: Notes) -> Iterator[Interval]:
-        open_slots: dict[int, dict[int, _Slot]] = {}
+    def _read(self, notes: Notes) -> Iterator[RecordedInterval]:
+        open_slots: dict[int, dict[int, _IntervalCounts]] = {}
         late = round(LATE_S / INTERVAL_S)
         # The tick that is time 0: the oldest of those that are known when the first is closed.
         first: int | None = None
@@ -187,7 +187,7 @@ class LogRecording:
                     first = ready if first is None else first
                     yield from _closed(ready - first, open_slots.pop(ready))
             weight_bp = self._weight_bp(number, line)
-            _enter(open_slots.setdefault(tick, {}).setdefault(weight_bp, _Slot()), line)
+            _enter(open_slots.setdefault(tick, {}).setdefault(weight_bp, _IntervalCounts()), line)
         if not open_slots:
             self._nothing()
         for ready in sorted(open_slots):
@@ -198,7 +198,7 @@ class LogRecording:
         of = "" if self._route is None else f" of route {show(self._route)}"
         self._fail(None, "", f"no line{of} is evidence", "log a route with a canary, and every request of it")
 
-    def _counted(self, notes: Notes) -> Iterator[tuple[int, _Line, float]]:
+    def _counted(self, notes: Notes) -> Iterator[tuple[int, _LogLine, float]]:
         """Line number, line and time of each that is evidence."""
         route = self._route
         clock = _Clock(notes)
@@ -208,9 +208,9 @@ class LogRecording:
                 continue
             if line.route is None or line.assigned not in ("stable", "canary"):
                 column = "route" if line.route is None else "assigned"
-                self._fail(number, column, f"{show(getattr(line, column))} in a line that was counted", _MEND)
+                self._fail(number, column, f"{show(getattr(line, column))} in a line that was counted", _HINT)
             if line.counted not in KINDS:
-                self._fail(number, "counted", f"{show(line.counted)} is no class of outcomes", _MEND)
+                self._fail(number, "counted", f"{show(line.counted)} is no class of outcomes", _HINT)
             if route is None:
                 route = line.route
             if line.route != route:
@@ -227,7 +227,7 @@ class LogRecording:
                 self._fail(number, "ts", problem, "sort the lines by ts")
             yield number, line, at_s
 
-    def _lines(self, notes: Notes) -> Iterator[tuple[int, _Line]]:
+    def _lines(self, notes: Notes) -> Iterator[tuple[int, _LogLine]]:
         whole = 0
         try:
             for number, data, torn, too_long in lines(self._path, notes):
@@ -252,11 +252,11 @@ class LogRecording:
             why = f"cannot be read: {error.strerror}"
             raise RecordingError(str(self._path), None, "", why, "give a file this user may read") from None
 
-    def _line(self, number: int, data: bytes) -> _Line:
+    def _line(self, number: int, data: bytes) -> _LogLine:
         try:
             return self._decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            self._fail(number, "", f"this line is not one of an access log: {error}", _MEND)
+            self._fail(number, "", f"this line is not one of an access log: {error}", _HINT)
 
     def _time(self, number: int, text: str) -> float:
         try:
@@ -268,7 +268,7 @@ class LogRecording:
             self._fail(number, "ts", f"{show(text)} is no time with its zone", "write one as 2026-01-31T12:00:00.000Z")
         return at_s
 
-    def _weight_bp(self, number: int, line: _Line) -> int:
+    def _weight_bp(self, number: int, line: _LogLine) -> int:
         weight_bp = UNKNOWN_BP
         try:
             if line.weight_percent is not None:
@@ -283,11 +283,11 @@ class LogRecording:
             self._fail(number, "counted_ms", f"{show(latency_ms)} is no latency", "write milliseconds from 0 up")
         return weight_bp
 
-    def _fail(self, line: int | None, column: str, problem: str, mend: str) -> NoReturn:
-        raise RecordingError(str(self._path), line, column, problem, mend)
+    def _fail(self, line: int | None, column: str, problem: str, hint: str) -> NoReturn:
+        raise RecordingError(str(self._path), line, column, problem, hint)
 
 
-def _version_of(trials: list[_Version], line: _Line, number: int, at_s: float) -> int:
+def _version_of(trials: list[_Version], line: _LogLine, number: int, at_s: float) -> int:
     """The index of the line's trial, a new one where it is of none that goes on.
 
     Lines of several workers mix where one trial follows another; a version that comes back after that is tried anew.
@@ -306,7 +306,7 @@ def _version_of(trials: list[_Version], line: _Line, number: int, at_s: float) -
     return len(trials) - 1
 
 
-def _enter(slot: _Slot, line: _Line) -> None:
+def _enter(slot: _IntervalCounts, line: _LogLine) -> None:
     counts = slot.canary if line.assigned == "canary" else slot.stable
     counts.requests += 1
     assert line.counted is not None  # `_counted` has looked
@@ -319,11 +319,11 @@ def _enter(slot: _Slot, line: _Line) -> None:
     histogram[bucket] = histogram.get(bucket, 0) + 1
 
 
-def _closed(tick: int, slots: dict[int, _Slot]) -> Iterator[Interval]:
+def _closed(tick: int, slots: dict[int, _IntervalCounts]) -> Iterator[RecordedInterval]:
     """The intervals of one tick: one for each weight, next to each other in time."""
     step_s = INTERVAL_S / len(slots)
     since_s = tick * INTERVAL_S
     for i, (weight_bp, slot) in enumerate(slots.items(), 1):
         at_s = (tick + 1) * INTERVAL_S if i == len(slots) else since_s + step_s
-        yield Interval(since_s, at_s, weight_bp, slot.stable, slot.canary)
+        yield RecordedInterval(since_s, at_s, weight_bp, slot.stable, slot.canary)
         since_s = at_s

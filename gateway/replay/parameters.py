@@ -1,4 +1,4 @@
-"""Domains of the rules' parameters, checked where they are read (`beside`)."""
+"""Domains of the rules' parameters, checked where they are read (rules.py)."""
 
 from __future__ import annotations
 

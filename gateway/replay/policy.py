@@ -26,7 +26,7 @@ from gateway.core.rollout import Analysed, Notify, Phase, Plan, Rollout, Started
 from gateway.core.rollout.steps import waiting_for
 from gateway.core.stats.counts import Counts, EpochCounts, merge
 from gateway.core.types import WEIGHT_BP_MAX, percent_from_weight_bp
-from gateway.replay.interval import Decision, Interval, Kind
+from gateway.replay.intervals import DecisionKind, RecordedInterval, RuleDecision
 
 METRICS = (*RATE_METRICS, "latency")
 ROUTE = "recorded"
@@ -66,10 +66,10 @@ def spec_for(spec: AnalysisSpec, metrics: frozenset[str]) -> AnalysisSpec:
 
 
 def decide(
-    intervals: Iterable[Interval], policy: Policy, note: Callable[[Entry], None] = lambda entry: None
-) -> Decision:
+    intervals: Iterable[RecordedInterval], policy: Policy, note: Callable[[Entry], None] = lambda entry: None
+) -> RuleDecision:
     """What the gateway decides, and when. ``note`` hears of every change; reads no further than the decision."""
-    evidence = Book()
+    evidence = CumulativeEvidence()
     spec = budget.for_bake(policy.spec, policy.plan.bake_s)
     state, rollout = AnalysisState.fresh(spec), Rollout()
     verdict: Verdict | None = None
@@ -94,38 +94,38 @@ def decide(
             if isinstance(command, Notify):
                 note(Entry(interval.at_s, "rollout", command.reason))
         if warming and rollout.phase is not Phase.WARMING:
-            evidence, state = Book(), AnalysisState.fresh(spec)
+            evidence, state = CumulativeEvidence(), AnalysisState.fresh(spec)
         if rollout.phase is Phase.BAKING and not state.baking:
             state = bake(state, policy.plan.bake_s)
         if rollout.phase.terminal or rollout.phase is Phase.RETURNING:
-            kind = Kind.PROMOTE if rollout.phase is Phase.PROMOTED else Kind.ROLLBACK
-            return Decision(kind, interval.at_s, rollout.reason)
+            kind = DecisionKind.PROMOTE if rollout.phase is Phase.PROMOTED else DecisionKind.ROLLBACK
+            return RuleDecision(kind, interval.at_s, rollout.reason)
     if rollout.phase is Phase.PAUSED:
-        return Decision(Kind.HOLD, None, rollout.reason)
+        return RuleDecision(DecisionKind.HOLD, None, rollout.reason)
     if rollout.phase is Phase.WAITING:
-        return Decision(Kind.HOLD, None, f"{waiting_for(rollout, event)}; {seen.reason}")
+        return RuleDecision(DecisionKind.HOLD, None, f"{waiting_for(rollout, event)}; {seen.reason}")
     rung = f"step {rollout.step_index + 1} of {len(policy.plan.steps)} when the recording ended"
-    return Decision(Kind.UNDECIDED, None, f"{rung}: {seen.reason}" if verdict else "nothing was recorded")
+    return RuleDecision(DecisionKind.UNDECIDED, None, f"{rung}: {seen.reason}" if verdict else "nothing was recorded")
 
 
-def looks(intervals: Iterable[Interval]) -> Iterator[Interval]:
+def looks(intervals: Iterable[RecordedInterval]) -> Iterator[RecordedInterval]:
     """The intervals with empty ones in the gaps between them: the gateway looks while nothing comes, too.
 
     Without these the guard against bursts would take a quiet second for one that nobody has looked at.
     """
-    last: Interval | None = None
+    last: RecordedInterval | None = None
     for interval in intervals:
         if last is not None:
             since_s, gap_s = last.at_s, interval.since_s - last.at_s
             ends = [since_s + QUIET_S * n for n in range(1, QUIET_LOOKS + 1) if QUIET_S * n < gap_s]
             for at_s in [*ends, interval.since_s] if gap_s > _ROUNDING_S else []:
-                yield Interval(since_s, at_s, last.weight_bp, Counts(), Counts())
+                yield RecordedInterval(since_s, at_s, last.weight_bp, Counts(), Counts())
                 since_s = at_s
         yield interval
         last = interval
 
 
-class Book:
+class CumulativeEvidence:
     """Intervals as the gateway counts them: cumulative, one entry for each weight that was in force."""
 
     def __init__(self) -> None:
@@ -134,7 +134,7 @@ class Book:
         self._weight_bp = -1
         self._outside = 0
 
-    def add(self, interval: Interval) -> None:
+    def add(self, interval: RecordedInterval) -> None:
         """Count one interval under its weight."""
         if interval.weight_bp != self._weight_bp:
             self._epoch += 1

@@ -11,13 +11,13 @@ from gateway.config.errors import one_line
 from gateway.core.analysis.bursts.guard import COARSE
 from gateway.core.analysis.metrics.silence import some
 from gateway.core.types import percent_from_weight_bp
-from gateway.replay.interval import Decision
-from gateway.replay.run import Outcome, Replay
+from gateway.replay.intervals import RuleDecision
+from gateway.replay.run import ReplayResult, RuleResult
 
 _HEADINGS = ("rule", "decision", "after", "requests", "canary", "bad let through")
 
 
-def text(replays: Sequence[Replay], width: int | None = None) -> str:
+def text(replays: Sequence[ReplayResult], width: int | None = None) -> str:
     """Each version's replay, one after the other, with what was split before them."""
     said = []
     if len(replays) > 1:
@@ -27,7 +27,7 @@ def text(replays: Sequence[Replay], width: int | None = None) -> str:
     return "\n\n".join([*said, *(_one(replay, width) for replay in replays)])
 
 
-def _one(replay: Replay, width: int | None) -> str:
+def _one(replay: ReplayResult, width: int | None) -> str:
     """The recording in a line or two, the timeline, the table of rules, and each rule's reason.
 
     Sentences are folded between words to ``width`` columns; None leaves them on one line each.
@@ -49,14 +49,14 @@ def _folded(lines: Iterable[str], width: int | None, indent: int) -> Iterable[st
             )
 
 
-def json(replays: Sequence[Replay]) -> str:
+def json(replays: Sequence[ReplayResult]) -> str:
     """The same with all its numbers, as one JSON object; of several, each is one of its ``versions``."""
     bodies = [_body(replay) for replay in replays]
     body = bodies[0] if len(bodies) == 1 else {"file": replays[0].file, "split": bodies}
     return msgspec.json.format(msgspec.json.encode(body), indent=2).decode()
 
 
-def _body(replay: Replay) -> dict[str, object]:
+def _body(replay: ReplayResult) -> dict[str, object]:
     totals = msgspec.to_builtins(replay.totals)
     return {
         "file": replay.file,
@@ -75,7 +75,7 @@ def _body(replay: Replay) -> dict[str, object]:
     }
 
 
-def _head(replay: Replay) -> Iterable[str]:
+def _head(replay: ReplayResult) -> Iterable[str]:
     totals, spec, plan = replay.totals, replay.policy.spec, replay.policy.plan
     titled = f"{replay.file}, {replay.title}" if replay.title else replay.file
     yield (
@@ -99,7 +99,7 @@ def _head(replay: Replay) -> Iterable[str]:
         yield f"read: {note}"
 
 
-def _timeline(replay: Replay) -> Iterable[str]:
+def _timeline(replay: ReplayResult) -> Iterable[str]:
     yield "timeline, in seconds of the recording"
     for entry in replay.timeline:
         yield f"{_time(entry.at_s):>12}  {entry.what:<7}  {one_line(entry.text)}"
@@ -107,7 +107,7 @@ def _timeline(replay: Replay) -> Iterable[str]:
         yield f"{'':>12}  and {replay.timeline_omitted} more changes"
 
 
-def _table(outcomes: Sequence[Outcome]) -> Iterable[str]:
+def _table(outcomes: Sequence[RuleResult]) -> Iterable[str]:
     rows = [_HEADINGS, *(_row(outcome) for outcome in outcomes)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
     for row in rows:
@@ -118,7 +118,7 @@ def _table(outcomes: Sequence[Outcome]) -> Iterable[str]:
         yield "  ".join(cells).rstrip()
 
 
-def _row(outcome: Outcome) -> tuple[str, ...]:
+def _row(outcome: RuleResult) -> tuple[str, ...]:
     return (
         outcome.rule,
         outcome.decision.kind.value,
@@ -129,12 +129,12 @@ def _row(outcome: Outcome) -> tuple[str, ...]:
     )
 
 
-def _reasons(replay: Replay) -> Iterable[str]:
+def _reasons(replay: ReplayResult) -> Iterable[str]:
     for outcome in replay.outcomes:
         yield f"{outcome.rule}: {_when(outcome.decision)}{one_line(outcome.decision.reason)}{_unread(replay, outcome)}"
 
 
-def _unread(replay: Replay, outcome: Outcome) -> str:
+def _unread(replay: ReplayResult, outcome: RuleResult) -> str:
     """What came after the decision, and so was no part of it."""
     totals = replay.totals
     after = totals.stable_requests + totals.canary_requests - outcome.requests
@@ -144,7 +144,7 @@ def _unread(replay: Replay, outcome: Outcome) -> str:
     return f"; the {after:,} requests of the {_time(rest_s)} s after that were not looked at"
 
 
-def _when(decision: Decision) -> str:
+def _when(decision: RuleDecision) -> str:
     return "" if decision.at_s is None else f"at {_time(decision.at_s)} s, "
 
 

@@ -9,20 +9,20 @@ import msgspec
 
 from gateway.core.analysis.bursts.guard import COARSE
 from gateway.replay import policy as own
-from gateway.replay.beside import RULES
-from gateway.replay.interval import Decision, Meter
+from gateway.replay.intervals import Meter, RuleDecision
 from gateway.replay.policy import Entry, Policy
-from gateway.replay.readers import Recording
+from gateway.replay.recording import Recording
+from gateway.replay.rules import RULES
 
 # A verdict that swings to and fro would fill any memory; its beginning and its total say enough.
 ENTRIES_MAX = 200
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class RuleResult(msgspec.Struct, frozen=True):
     """A rule's decision; ``after_s`` and the counts are from the recording's beginning to it (or to the end)."""
 
     rule: str
-    decision: Decision
+    decision: RuleDecision
     after_s: float
     requests: int
     canary_requests: int
@@ -42,7 +42,7 @@ class Totals(msgspec.Struct, frozen=True):
     canary_errors: int
 
 
-class Replay(msgspec.Struct, frozen=True):
+class ReplayResult(msgspec.Struct, frozen=True):
     """Everything that a replay says.
 
     ``title`` names the versions where the recording does; ``notes`` is what was skipped or adjusted in reading it.
@@ -60,10 +60,10 @@ class Replay(msgspec.Struct, frozen=True):
     policy: Policy
     timeline: tuple[Entry, ...]
     timeline_omitted: int
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[RuleResult, ...]
 
 
-def run(file: str, recording: Recording, policy: Policy, beside: Mapping[str, msgspec.Struct]) -> Replay:
+def run(file: str, recording: Recording, policy: Policy, beside: Mapping[str, msgspec.Struct]) -> ReplayResult:
     """Replay the recording by the gateway's policy and by the rules ``beside`` with their parameters.
 
     ``file`` is the recording's name for people, and printable.
@@ -99,7 +99,7 @@ def run(file: str, recording: Recording, policy: Policy, beside: Mapping[str, ms
         meter = Meter(recording.intervals())
         outcomes.append(_outcome(name, RULES[name].decide(meter, params), meter))
     deciding = [name for name in own.METRICS if getattr(policy.spec, name).decides]
-    return Replay(
+    return ReplayResult(
         file=file,
         title=recording.title,
         notes=notes,
@@ -115,7 +115,9 @@ def run(file: str, recording: Recording, policy: Policy, beside: Mapping[str, ms
     )
 
 
-def _outcome(rule: str, decision: Decision, meter: Meter) -> Outcome:
+def _outcome(rule: str, decision: RuleDecision, meter: Meter) -> RuleResult:
     requests = meter.stable_requests + meter.canary_requests
     after_s = meter.at_s - meter.since_s
-    return Outcome(rule, decision, after_s, requests, meter.canary_requests, meter.canary_errors, meter.canary_failures)
+    return RuleResult(
+        rule, decision, after_s, requests, meter.canary_requests, meter.canary_errors, meter.canary_failures
+    )

@@ -8,12 +8,12 @@ from pathlib import Path
 import click
 
 from gateway.serving.errors import FaultError
-from gateway.serving.faults import KEYS, Faults
+from gateway.serving.faults import KEYS, InjectedFaults
 
 
-def _faults(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> Faults:
+def _faults(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> InjectedFaults:
     try:
-        return Faults.from_options(texts)
+        return InjectedFaults.from_options(texts)
     except FaultError as error:
         raise click.BadParameter(str(error)) from None
 
@@ -51,7 +51,7 @@ def model_server(
     version: str | None,
     threads: int,
     queue_max: int,
-    faults: Faults,
+    faults: InjectedFaults,
     fault_seed: int | None,
     fault_control: bool,
 ) -> None:

@@ -62,7 +62,7 @@ _SHARES = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Faults:
+class InjectedFaults:
     """Which faults are on; the defaults mean none. FaultError for values outside the domains above."""
 
     error_rate: float = 0.0
@@ -86,7 +86,7 @@ class Faults:
             raise FaultError(f"fault crash-after-requests must be a whole number from 1, not {requests!r}")
 
     @classmethod
-    def from_mapping(cls, values: Mapping[str, object]) -> Faults:
+    def from_mapping(cls, values: Mapping[str, object]) -> InjectedFaults:
         """Build from keys as in the table; `{"hang": true}` and `{"hang": false}` mean all and none."""
         unknown = values.keys() - KEYS
         if unknown:
@@ -98,7 +98,7 @@ class Faults:
         return cls(**fields)  # type: ignore[arg-type]  # __post_init__ checks what came from outside
 
     @classmethod
-    def from_options(cls, texts: Iterable[str]) -> Faults:
+    def from_options(cls, texts: Iterable[str]) -> InjectedFaults:
         """Build from command line texts such as `error-rate=0.2` and `hang`."""
         values: dict[str, object] = {}
         for text in texts:
@@ -118,11 +118,11 @@ class Faults:
 class FaultSource:
     """Deals fates to requests: `faults` as they stand, a counter since they were set, one seeded generator."""
 
-    def __init__(self, faults: Faults, seed: int | None = None) -> None:
+    def __init__(self, faults: InjectedFaults, seed: int | None = None) -> None:
         self._random = random.Random(seed)  # a test double's dice, no secret
         self.set(faults)
 
-    def set(self, faults: Faults) -> None:
+    def set(self, faults: InjectedFaults) -> None:
         """Switch to other faults; the count towards `crash-after-requests` starts anew."""
         self.faults = faults
         self.requests = 0
@@ -152,7 +152,7 @@ def _field(key: str) -> str:
     return key.replace("-", "_")
 
 
-KEYS = tuple(_key(field.name) for field in dataclasses.fields(Faults))
+KEYS = tuple(_key(field.name) for field in dataclasses.fields(InjectedFaults))
 # Faults that strike every request when no share is given.
 _SWITCHES = frozenset(_key(field) for field in _SHARES) - {"error-rate"}
 

@@ -41,7 +41,7 @@ from starlette.types import Receive, Scope, Send
 from gateway import __version__
 from gateway.serving import streams
 from gateway.serving.errors import FaultError, ModelLoadError, OverloadedError, RequestError
-from gateway.serving.faults import CRASH_STATUS, Fate, Faults, FaultSource
+from gateway.serving.faults import CRASH_STATUS, Fate, FaultSource, InjectedFaults
 from gateway.serving.model import Model
 from gateway.serving.protocol import (
     HEADER_LENGTH,
@@ -68,7 +68,7 @@ _encoder = msgspec.json.Encoder()
 
 def build_app(
     model: Model,
-    faults: Faults | None = None,
+    faults: InjectedFaults | None = None,
     *,
     fault_seed: int | None = None,
     fault_control: bool = False,
@@ -76,7 +76,7 @@ def build_app(
     queue_max: int = 64,
 ) -> Starlette:
     """The ASGI application that serves one loaded model."""
-    source = FaultSource(faults or Faults(), fault_seed)
+    source = FaultSource(faults or InjectedFaults(), fault_seed)
     runner = Runner(threads, queue_max)
     views = _Views(model, source)
     infer, stream = (_Infer(model, source, runner, streams=as_stream) for as_stream in (False, True))
@@ -112,7 +112,7 @@ def serve(
     port: int = 8001,
     name: str | None = None,
     version: str | None = None,
-    faults: Faults | None = None,
+    faults: InjectedFaults | None = None,
     fault_seed: int | None = None,
     fault_control: bool = False,
     threads: int = 1,
@@ -178,7 +178,7 @@ class _Views:
         """Replace all faults; a key that is left out means that fault is off."""
         try:
             values = msgspec.json.decode(await request.body(), type=dict[str, bool | int | float | None])
-            faults = Faults.from_mapping({key: value for key, value in values.items() if value is not None})
+            faults = InjectedFaults.from_mapping({key: value for key, value in values.items() if value is not None})
         except (msgspec.MsgspecError, UnicodeDecodeError, FaultError) as error:
             raise RequestError(f"faults: {error}") from None
         self._source.set(faults)
@@ -238,8 +238,8 @@ class _Infer:
         _check_model(self._model, request.path_params)
         answer = await self._infer(body, header_length(request.headers.get(HEADER_LENGTH)))
         if self._streams:
-            return streams.EventStream(_events(answer, fate), stalls=fate is Fate.STALL)
-        return streams.Stalled(answer.body) if fate is Fate.STALL else _infer_response(answer)
+            return streams.EventStreamResponse(_events(answer, fate), stalls=fate is Fate.STALL)
+        return streams.StalledResponse(answer.body) if fate is Fate.STALL else _infer_response(answer)
 
     async def _infer(self, body: bytes, json_bytes: int | None) -> InferAnswer:
         signature = self._model.signature

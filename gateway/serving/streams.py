@@ -50,7 +50,7 @@ async def until_left(receive: Receive) -> None:
         pass
 
 
-class EventStream(Response):
+class EventStreamResponse(Response):
     """Events as they come; with ``stalls`` only the first of them ever does."""
 
     media_type = "text/event-stream"
@@ -73,7 +73,7 @@ class EventStream(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-class Stalled(Response):
+class StalledResponse(Response):
     """An answer of known length of which half ever comes."""
 
     media_type = "application/json"

@@ -27,9 +27,9 @@ from gateway.config.schema import MatchConfig, RouteConfig
 from gateway.core.stats.counts import Counts
 from gateway.core.stats.histogram import bucket_of
 from gateway.replay import policy as own
-from gateway.replay.beside import RULES, Rule, parameters
-from gateway.replay.interval import Decision, Interval, Kind, Meter
+from gateway.replay.intervals import DecisionKind, Meter, RecordedInterval, RuleDecision
 from gateway.replay.policy import Policy
+from gateway.replay.rules import RULES, Rule, parameters
 from loadtests.statistics.lines import options, write
 
 INTERVAL_S = 0.5
@@ -90,7 +90,7 @@ class Row:
     bad_let_through: float
 
 
-def recording(scenario: Scenario, rng: np.random.Generator) -> Iterator[Interval]:
+def recording(scenario: Scenario, rng: np.random.Generator) -> Iterator[RecordedInterval]:
     """The scenario's traffic, interval after interval."""
     next_pause = [rng.exponential(20.0), rng.exponential(20.0)]
     shares = np.exp(-0.5 * np.linspace(-2.5, 2.5, 41) ** 2)
@@ -112,17 +112,17 @@ def recording(scenario: Scenario, rng: np.random.Generator) -> Iterator[Interval
                 if n:
                     latency[bucket] = latency.get(bucket, 0) + n
             arms.append(Counts(requests, {"errors": errors}, latency=latency))
-        yield Interval(at_s - INTERVAL_S, at_s, round(10_000 * WEIGHT), *arms)
+        yield RecordedInterval(at_s - INTERVAL_S, at_s, round(10_000 * WEIGHT), *arms)
 
 
 class Tape:
     """One recording that every rule reads from its beginning, made only as far as the slowest of them reads."""
 
-    def __init__(self, source: Iterator[Interval]) -> None:
+    def __init__(self, source: Iterator[RecordedInterval]) -> None:
         self._source = source
-        self._made: list[Interval] = []
+        self._made: list[RecordedInterval] = []
 
-    def play(self) -> Iterator[Interval]:
+    def play(self) -> Iterator[RecordedInterval]:
         """The intervals from the first on; no reader changes them."""
         for index in itertools.count():
             if index == len(self._made):
@@ -133,12 +133,12 @@ class Tape:
             yield self._made[index]
 
 
-def judged(scenario: Scenario, seed: Sequence[int]) -> dict[str, tuple[Kind, float, int, int]]:
+def judged(scenario: Scenario, seed: Sequence[int]) -> dict[str, tuple[DecisionKind, float, int, int]]:
     """Every rule's decision on one recording: kind, seconds, requests of both arms, canary errors until then."""
     route = RouteConfig(name="recorded", match=MatchConfig(path_prefix="/"), stable="stable", canary="canary")
     policy = Policy(own.spec_for(analysis_spec(route), frozenset(("errors", "latency"))), plan(route))
-    found: dict[str, tuple[Kind, float, int, int]] = {}
-    contests: list[tuple[str, Callable[[Meter], Decision]]] = [("gateway", lambda meter: own.decide(meter, policy))]
+    found: dict[str, tuple[DecisionKind, float, int, int]] = {}
+    contests: list[tuple[str, Callable[[Meter], RuleDecision]]] = [("gateway", lambda meter: own.decide(meter, policy))]
     for suffix, settings in (("", ()), (", tuned", TUNED)):
         for name, params in parameters(settings).items():
             contests.append((name + suffix, _bound(RULES[name], params)))
@@ -151,7 +151,7 @@ def judged(scenario: Scenario, seed: Sequence[int]) -> dict[str, tuple[Kind, flo
     return found
 
 
-def _bound(rule: Rule, params: msgspec.Struct) -> Callable[[Meter], Decision]:
+def _bound(rule: Rule, params: msgspec.Struct) -> Callable[[Meter], RuleDecision]:
     return lambda meter: rule.decide(meter, params)
 
 
@@ -161,7 +161,7 @@ def rows(scenario: Scenario, runs: int, seed: Sequence[int]) -> list[Row]:
     out = []
     for rule in all_found[0]:
         mine = [found[rule] for found in all_found]
-        decided = [one for one in mine if one[0] in (Kind.ROLLBACK, Kind.PROMOTE)]
+        decided = [one for one in mine if one[0] in (DecisionKind.ROLLBACK, DecisionKind.PROMOTE)]
         out.append(
             Row(
                 "rules",
@@ -169,8 +169,8 @@ def rows(scenario: Scenario, runs: int, seed: Sequence[int]) -> list[Row]:
                 scenario.healthy,
                 rule,
                 runs,
-                sum(one[0] is Kind.ROLLBACK for one in mine),
-                sum(one[0] is Kind.PROMOTE for one in mine),
+                sum(one[0] is DecisionKind.ROLLBACK for one in mine),
+                sum(one[0] is DecisionKind.PROMOTE for one in mine),
                 statistics.median(one[1] for one in decided) if decided else math.inf,
                 statistics.median(one[2] for one in decided) if decided else math.inf,
                 statistics.fmean(one[3] for one in mine),

@@ -14,7 +14,7 @@ import httpx
 import pytest
 import yaml
 
-from gateway.cli.starter import Found, look, starter
+from gateway.cli.starter import ProbedServer, look, starter
 from gateway.config.load import check_text
 from tests.support.backend import Backend, answer
 from tests.support.ports import free_port
@@ -39,9 +39,9 @@ def names(directory: Path) -> list[str]:
 async def test_a_server_that_answers_is_probed_where_it_does(tmp_path: Path) -> None:
     async with Backend(answer(200)) as well, Backend(answer(404)) as bare:
         url = f"http://127.0.0.1:{free_port()}"
-        assert await asyncio.to_thread(look, well.url) == Found(well.url, reached=True, probe="/v2/health/ready")
-        assert await asyncio.to_thread(look, bare.url) == Found(bare.url, reached=True, probe=None)
-        assert await asyncio.to_thread(look, url) == Found(url, reached=False, probe=None)
+        assert await asyncio.to_thread(look, well.url) == ProbedServer(well.url, reached=True, probe="/v2/health/ready")
+        assert await asyncio.to_thread(look, bare.url) == ProbedServer(bare.url, reached=True, probe=None)
+        assert await asyncio.to_thread(look, url) == ProbedServer(url, reached=False, probe=None)
 
         arguments = ("init", "--stable", well.url, "--canary", bare.url, "--route", "/v1")
         done = await asyncio.to_thread(run, *arguments, cwd=tmp_path)
@@ -62,9 +62,11 @@ async def test_a_server_that_answers_is_probed_where_it_does(tmp_path: Path) -> 
     assert again.returncode == 1 and "gateway.yaml is there already" in again.stderr
 
 
-@pytest.mark.parametrize("canary", [None, Found("http://127.0.0.1:2", reached=True, probe="/health")])
-@pytest.mark.parametrize("stable", [Found("http://h:1", reached=False, probe=None), Found("http://h:1", True, None)])
-def test_whatever_was_found_the_text_is_a_configuration(stable: Found, canary: Found | None) -> None:
+@pytest.mark.parametrize("canary", [None, ProbedServer("http://127.0.0.1:2", reached=True, probe="/health")])
+@pytest.mark.parametrize(
+    "stable", [ProbedServer("http://h:1", reached=False, probe=None), ProbedServer("http://h:1", True, None)]
+)
+def test_whatever_was_found_the_text_is_a_configuration(stable: ProbedServer, canary: ProbedServer | None) -> None:
     check_text(Path("gateway.yaml"), starter(stable, canary, "/a b'\"#").replace("/a b'\\\"#", "/ab").encode())
 
 

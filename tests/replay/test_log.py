@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from gateway.core.stats.counts import Counts, merge
 from gateway.core.stats.outcomes import NAMES
 from gateway.core.traffic.table import Route
-from gateway.replay.readers import RecordingError, open_recording
+from gateway.replay.readers import open_recording
+from gateway.replay.recording import RecordingError
 from gateway.runtime.settings import AccessLogSettings
 from tests.support.backend import Backend, answer
 from tests.support.worker import RunningWorker, eventually, table

@@ -13,8 +13,9 @@ from click.testing import Result
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gateway.replay.interval import Interval
-from gateway.replay.readers import RecordingError, open_recording
+from gateway.replay.intervals import RecordedInterval
+from gateway.replay.readers import open_recording
+from gateway.replay.recording import RecordingError
 
 Run = Callable[..., Result]
 HEAD = "at_s,variant,requests,errors"
@@ -152,7 +153,7 @@ def test_any_bytes_give_intervals_or_a_recording_error(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "any.csv"
         path.write_bytes(data)
-        found: list[Interval] = []
+        found: list[RecordedInterval] = []
         try:
             found.extend(open_recording(path).intervals())
         except RecordingError as error:

@@ -18,7 +18,7 @@ from gateway.core.analysis import AnalysisSpec, AnalysisState, Evidence, Verdict
 from gateway.core.rollout import OnDeadline, Plan, Step
 from gateway.core.stats.counts import Counts, EpochCounts
 from gateway.replay import policy as own
-from gateway.replay.interval import Interval, Kind
+from gateway.replay.intervals import DecisionKind, RecordedInterval
 from gateway.replay.policy import EPOCHS_KEPT, Entry, Policy
 from gateway.replay.readers import open_recording
 from tests.replay import traffic
@@ -71,13 +71,13 @@ def test_sparse_errors_are_caught_by_the_gateway_long_before_the_rules(tmp_path:
     path.write_text(lines(traffic.sparse()))
     recording = open_recording(path)
     policy = Policy(own.spec_for(AnalysisSpec(), recording.metrics), PLAN)
-    assert own.decide(recording.intervals(), policy).kind is Kind.ROLLBACK
+    assert own.decide(recording.intervals(), policy).kind is DecisionKind.ROLLBACK
 
 
 # the gateway's own decision
 
 
-def directly(intervals: Iterable[Interval], spec: AnalysisSpec) -> list[tuple[float, Verdict]]:
+def directly(intervals: Iterable[RecordedInterval], spec: AnalysisSpec) -> list[tuple[float, Verdict]]:
     """The judge's verdicts on the same traffic, its evidence built from nothing but sums for each weight."""
     state, epochs, out = AnalysisState.fresh(spec), dict[int, EpochCounts](), []
     for interval in intervals:
@@ -106,7 +106,7 @@ def test_the_decision_is_the_judges_own(tmp_path: Path, name: str) -> None:
     verdicts = directly(recording.intervals(), spec)
     decisive = [(at_s, v) for at_s, v in verdicts if v in (Verdict.PASS, Verdict.FAIL)]
     assert decisive and decision.at_s == decisive[0][0]
-    assert decision.kind is (Kind.PROMOTE if decisive[0][1] is Verdict.PASS else Kind.ROLLBACK)
+    assert decision.kind is (DecisionKind.PROMOTE if decisive[0][1] is Verdict.PASS else DecisionKind.ROLLBACK)
 
 
 def test_a_metric_that_was_not_recorded_does_not_decide() -> None:
@@ -122,32 +122,32 @@ def test_at_the_deadline_the_policy_of_the_plan_acts(tmp_path: Path) -> None:
     ladder = (Step(100, min_time_s=1e6),)
     entries: list[Entry] = []
     held = own.decide(intervals, Policy(spec, Plan(ladder, deadline_s=10.0)), entries.append)
-    assert held.kind is Kind.HOLD and held.reason.startswith("held, deadline of 10 s reached")
+    assert held.kind is DecisionKind.HOLD and held.reason.startswith("held, deadline of 10 s reached")
     assert [entry.at_s for entry in entries if entry.what == "rollout"] == [10.0]
     back = own.decide(intervals, Policy(spec, Plan(ladder, 10.0, OnDeadline.ROLLBACK)))
-    assert (back.kind, back.at_s) == (Kind.ROLLBACK, 10.0)
-    assert own.decide(intervals, Policy(spec, Plan(ladder))).kind is Kind.UNDECIDED
-    assert own.decide([], Policy(spec, Plan(ladder))).kind is Kind.UNDECIDED
+    assert (back.kind, back.at_s) == (DecisionKind.ROLLBACK, 10.0)
+    assert own.decide(intervals, Policy(spec, Plan(ladder))).kind is DecisionKind.UNDECIDED
+    assert own.decide([], Policy(spec, Plan(ladder))).kind is DecisionKind.UNDECIDED
 
 
 def test_a_rollback_is_decided_when_it_begins_and_a_closed_gate_holds() -> None:
     spec = own.spec_for(AnalysisSpec(), frozenset({"errors"}))
     dying = [
-        Interval(at_s - 1.0, at_s, 1000, Counts(900, {"errors": 2}), Counts(100, {"errors": 60}))
+        RecordedInterval(at_s - 1.0, at_s, 1000, Counts(900, {"errors": 2}), Counts(100, {"errors": 60}))
         for at_s in range(1, 20)
     ]
     entries: list[Entry] = []
     slowly = Plan((Step(1000),), rollback_ramp_s=600.0)
     decision = own.decide(dying, Policy(spec, slowly), entries.append)
-    assert (decision.kind, [entry.what for entry in entries].count("rollout")) == (Kind.ROLLBACK, 1)
-    good = [Interval(at_s - 1.0, at_s, 1000, Counts(900, {"errors": 2}), Counts(100)) for at_s in range(1, 90)]
+    assert (decision.kind, [entry.what for entry in entries].count("rollout")) == (DecisionKind.ROLLBACK, 1)
+    good = [RecordedInterval(at_s - 1.0, at_s, 1000, Counts(900, {"errors": 2}), Counts(100)) for at_s in range(1, 90)]
     held = own.decide(good, Policy(spec, Plan((Step(1000),), promotion_gate="manual")))
-    assert held.kind is Kind.HOLD and "the gate 'manual' before the promotion is closed" in held.reason
+    assert held.kind is DecisionKind.HOLD and "the gate 'manual' before the promotion is closed" in held.reason
 
 
 def test_between_requests_the_gateway_looks_too() -> None:
-    def at(*ends: float) -> list[Interval]:
-        return [Interval(end - 0.25, end, 1000, Counts(9), Counts(1, {"errors": 1})) for end in ends]
+    def at(*ends: float) -> list[RecordedInterval]:
+        return [RecordedInterval(end - 0.25, end, 1000, Counts(9), Counts(1, {"errors": 1})) for end in ends]
 
     seen = list(own.looks(at(1.0, 1.25, 2.0, 9.0)))
     assert [look.at_s for look in seen] == [1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 2.75, 3.0, 8.75, 9.0]
@@ -158,13 +158,13 @@ def test_between_requests_the_gateway_looks_too() -> None:
     sparse = at(*(0.25 + 2.0 * n for n in range(1, 40)))
     plan = Plan((Step(1000),))
     decided = own.decide(sparse, Policy(spec, plan))
-    assert decided.kind is Kind.ROLLBACK
+    assert decided.kind is DecisionKind.ROLLBACK
     assert decided == own.decide(own.looks(sparse), Policy(spec, plan))
 
 
 def test_what_a_warm_up_served_is_no_evidence() -> None:
     spec = own.spec_for(AnalysisSpec(), frozenset({"errors"}))
-    good = [Interval(at_s - 1.0, at_s, 1000, Counts(900, {"errors": 2}), Counts(100)) for at_s in range(1, 90)]
+    good = [RecordedInterval(at_s - 1.0, at_s, 1000, Counts(900, {"errors": 2}), Counts(100)) for at_s in range(1, 90)]
     plain, warmed = (Plan((Step(1000, 10.0, 100),), warmup_s=warmup_s) for warmup_s in (0.0, 30.0))
     at_s = [own.decide(good, Policy(spec, one)).at_s for one in (plain, warmed)]
     # The first interval after the warm-up is evidence for the step, whose floor begins with the step.
@@ -173,11 +173,11 @@ def test_what_a_warm_up_served_is_no_evidence() -> None:
 
 
 def test_weights_that_change_all_the_time_take_bounded_evidence() -> None:
-    book = own.Book()
+    book = own.CumulativeEvidence()
     for tick in range(1, 1000):
-        book.add(Interval(tick - 1, tick, 1 + tick % 9000, Counts(90), Counts(10)))
+        book.add(RecordedInterval(tick - 1, tick, 1 + tick % 9000, Counts(90), Counts(10)))
         assert len(book.at(tick).epochs) == min(tick, EPOCHS_KEPT)
-    book.add(Interval(999, 1000, 10_000, Counts(0), Counts(100)))
+    book.add(RecordedInterval(999, 1000, 10_000, Counts(0), Counts(100)))
     assert all(0 < epoch.weight_bp < 10_000 for epoch in book.at(1000).epochs)
 
 
@@ -249,9 +249,9 @@ def test_a_sticky_route_is_not_judged_by_requests(replay: Run, tmp_path: Path) -
 
 
 def test_a_bake_has_its_part_of_alpha_and_tests_of_its_own() -> None:
-    def interval(at_s: int, canary_errors: int, weight_bp: int) -> Interval:
+    def interval(at_s: int, canary_errors: int, weight_bp: int) -> RecordedInterval:
         canary = 1000 * weight_bp // 10_000
-        return Interval(
+        return RecordedInterval(
             at_s - 1.0, at_s, weight_bp, Counts(1000 - canary, {"errors": 5}), Counts(canary, {"errors": canary_errors})
         )
 
@@ -263,7 +263,7 @@ def test_a_bake_has_its_part_of_alpha_and_tests_of_its_own() -> None:
     entries: list[own.Entry] = []
     plan = Plan((Step(1000, 10.0, 100),), 86_400.0, bake_s=3600.0)
     decision = own.decide(intervals, Policy(spec, plan), entries.append)
-    assert decision.kind is Kind.ROLLBACK and decision.at_s is not None and 900 <= decision.at_s <= 904
+    assert decision.kind is DecisionKind.ROLLBACK and decision.at_s is not None and 900 <= decision.at_s <= 904
     # A fifth of alpha_rollback (1 %) is the bake's.
     assert "of the 500 needed" in decision.reason and "at the bake" in decision.reason
     assert any("of the 125 needed" in entry.text for entry in entries)

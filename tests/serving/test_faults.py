@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from gateway import bundled
 from gateway.serving.errors import FaultError
-from gateway.serving.faults import CRASH_STATUS, KEYS, Fate, Faults, FaultSource
+from gateway.serving.faults import CRASH_STATUS, KEYS, Fate, FaultSource, InjectedFaults
 
 CONTENT = {
     "inputs": [{"name": "pixels", "datatype": "FP32", "shape": [1, 64], "data": bundled.heldout().pixels[0]}],
@@ -23,7 +23,7 @@ CONTENT = {
 
 _shares = st.floats(0, 1)
 _faults = st.builds(
-    Faults,
+    InjectedFaults,
     error_rate=_shares,
     latency_ms=st.floats(0, 1e6),
     hang=_shares,
@@ -37,24 +37,24 @@ _faults = st.builds(
 
 
 @given(_faults)
-def test_faults_round_trip_through_their_keys(faults: Faults) -> None:
+def test_faults_round_trip_through_their_keys(faults: InjectedFaults) -> None:
     values = {key: value for key, value in faults.to_mapping().items() if value is not None}
-    assert Faults.from_mapping(values) == faults
-    assert Faults.from_options(f"{key}={value!r}" for key, value in values.items()) == faults
+    assert InjectedFaults.from_mapping(values) == faults
+    assert InjectedFaults.from_options(f"{key}={value!r}" for key, value in values.items()) == faults
 
 
 @given(st.integers(), _shares, _shares)
 def test_one_seed_gives_one_sequence_and_shares_only_move_the_threshold(seed: int, low: float, high: float) -> None:
     """Whatever fails at a low rate fails at a higher one: a demo can be rerun with more of the same fault."""
     low, high = sorted((low, high))
-    few, many = (FaultSource(Faults(error_rate=rate), seed) for rate in (low, high))
+    few, many = (FaultSource(InjectedFaults(error_rate=rate), seed) for rate in (low, high))
     for _ in range(50):
         fates = few.draw(), many.draw()
         assert fates != (Fate.ERROR, Fate.SERVE)
 
 
 def test_the_gravest_fault_wins() -> None:
-    source = FaultSource(Faults(error_rate=1, hang=1, crash_after_requests=2))
+    source = FaultSource(InjectedFaults(error_rate=1, hang=1, crash_after_requests=2))
     assert [source.draw(), source.draw()] == [Fate.HANG, Fate.CRASH]
 
 
@@ -77,9 +77,9 @@ def test_the_gravest_fault_wins() -> None:
 )
 def test_bad_fault_options_are_refused(option: str, complaint: str) -> None:
     with pytest.raises(FaultError, match=complaint):
-        Faults.from_options([option])
+        InjectedFaults.from_options([option])
     with pytest.raises(FaultError, match="given twice"):
-        Faults.from_options(["hang", "hang=0.5"])
+        InjectedFaults.from_options(["hang", "hang=0.5"])
 
 
 def test_error_rate_fails_the_drawn_share_and_nothing_but_inference(start: Any) -> None:

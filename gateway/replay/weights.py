@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 import msgspec
 
 from gateway.core.types import WEIGHT_BP_MAX
-from gateway.replay.interval import Interval
+from gateway.replay.intervals import RecordedInterval
 
 UNKNOWN_BP = -1
 BLOCK_REQUESTS = 200
@@ -38,7 +38,7 @@ class _Stretch(msgspec.Struct):
         return min(max(round(WEIGHT_BP_MAX * self.canary / self.requests), 1), WEIGHT_BP_MAX - 1)
 
 
-def inferred(read: Callable[[bool], Iterator[Interval]]) -> Iterator[Interval]:
+def inferred(read: Callable[[bool], Iterator[RecordedInterval]]) -> Iterator[RecordedInterval]:
     """The intervals of ``read(True)``, with a weight for those that have none; ``read(False)`` is a reading ahead."""
     stretches: list[_Stretch] = []
     at = 0
@@ -52,7 +52,7 @@ def inferred(read: Callable[[bool], Iterator[Interval]]) -> Iterator[Interval]:
         yield msgspec.structs.replace(interval, weight_bp=stretches[at].weight_bp)
 
 
-def _stretches(intervals: Iterable[Interval]) -> list[_Stretch]:
+def _stretches(intervals: Iterable[RecordedInterval]) -> list[_Stretch]:
     found = [_Stretch(0)]
     block = _Stretch(0)
     for index, interval in enumerate(intervals):

@@ -23,7 +23,7 @@ from gateway.core.stats.outcomes import ERRORS, FAILURES
 _EARLY = 1e-6
 
 
-class Interval(msgspec.Struct, frozen=True):
+class RecordedInterval(msgspec.Struct, frozen=True):
     """Both arms' counts between ``since_s`` and ``at_s`` (not cumulative), and the weight they were assigned under."""
 
     since_s: float
@@ -33,7 +33,7 @@ class Interval(msgspec.Struct, frozen=True):
     canary: Counts
 
 
-class Kind(enum.StrEnum):
+class DecisionKind(enum.StrEnum):
     """What a rule decided. HOLD: held for an operator, UNDECIDED: still at work, when the recording ended."""
 
     PROMOTE = "promote"
@@ -42,10 +42,10 @@ class Kind(enum.StrEnum):
     UNDECIDED = "undecided"
 
 
-class Decision(msgspec.Struct, frozen=True):
+class RuleDecision(msgspec.Struct, frozen=True):
     """A rule's answer, when it fell (None: not within the recording) and why."""
 
-    kind: Kind
+    kind: DecisionKind
     at_s: float | None
     reason: str
 
@@ -53,7 +53,7 @@ class Decision(msgspec.Struct, frozen=True):
 class Meter:
     """Intervals as they go by, and what has gone by so far."""
 
-    def __init__(self, intervals: Iterable[Interval]) -> None:
+    def __init__(self, intervals: Iterable[RecordedInterval]) -> None:
         self._intervals = iter(intervals)
         self.intervals = 0
         self.covered_s = 0.0
@@ -65,10 +65,10 @@ class Meter:
         self.canary_errors = 0
         self.canary_failures = 0
 
-    def __iter__(self) -> Iterator[Interval]:
+    def __iter__(self) -> Iterator[RecordedInterval]:
         return self
 
-    def __next__(self) -> Interval:
+    def __next__(self) -> RecordedInterval:
         interval = next(self._intervals)
         if not self.intervals:
             self.since_s = interval.since_s
@@ -83,13 +83,13 @@ class Meter:
         return interval
 
 
-def windows(intervals: Iterable[Interval], window_s: float) -> Iterator[Interval]:
+def windows(intervals: Iterable[RecordedInterval], window_s: float) -> Iterator[RecordedInterval]:
     """The intervals summed up between the checks of a rule that looks every ``window_s``.
 
     A check falls on the first interval that ends at or after each multiple of ``window_s`` since the beginning; it sees
     all since the check before. What is left at the end is no whole window and is not seen.
     """
-    parts: list[Interval] = []
+    parts: list[RecordedInterval] = []
     began_s, due = 0.0, 1
     for interval in intervals:
         if not parts and due == 1:
@@ -101,9 +101,9 @@ def windows(intervals: Iterable[Interval], window_s: float) -> Iterator[Interval
             parts, due = [], int(passed) + 1
 
 
-def _sum(parts: list[Interval]) -> Interval:
+def _sum(parts: list[RecordedInterval]) -> RecordedInterval:
     first, last = parts[0], parts[-1]
     if first is last:
         return first
     stable, canary = merge(part.stable for part in parts), merge(part.canary for part in parts)
-    return Interval(first.since_s, last.at_s, last.weight_bp, stable, canary)
+    return RecordedInterval(first.since_s, last.at_s, last.weight_bp, stable, canary)

@@ -9,14 +9,14 @@ import msgspec
 
 from gateway.core.errors import InvalidValueError
 from gateway.replay import argo, flagger, kayenta
-from gateway.replay.interval import Decision, Interval
+from gateway.replay.intervals import RecordedInterval, RuleDecision
 
 
 class Rule(NamedTuple):
     """A rule's parameters with their documented defaults, and what it does with them."""
 
     params: type[msgspec.Struct]
-    decide: Callable[[Iterable[Interval], Any], Decision]
+    decide: Callable[[Iterable[RecordedInterval], Any], RuleDecision]
 
 
 RULES: Mapping[str, Rule] = {
