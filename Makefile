@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test systems deploy nightly check lint shape stats oracles pictures chaos scale format lock wheel image clean
+.PHONY: help demo test durations systems deploy nightly check lint shape stats oracles pictures chaos scale format lock wheel image clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1: \2/p' $(MAKEFILE_LIST)
@@ -24,7 +24,11 @@ demo: $(READY) ## run a whole canary rollout on this machine
 	$(BIN)/gateway demo
 
 test: $(READY) ## run the tests
-	$(BIN)/python -m pytest --ignore tests/repo/test_checks.py
+	$(BIN)/python -m pytest -n auto --dist loadgroup
+
+durations: $(READY) ## write down how long each file of the tests takes, for the order of the next run
+	$(BIN)/python -m pytest -n auto --dist loadgroup --junitxml=build/tests.xml
+	$(BIN)/python -m tests.support.durations build/tests.xml
 
 systems: $(READY) ## judge good and bad canaries behind real model servers, each in an environment of its own
 	.ci/systems
@@ -36,13 +40,10 @@ SEEDS ?= 0:10000
 nightly: $(READY) ## live 10,000 seeds of the control plane's simulation (SEEDS=from:to)
 	SIM_SEEDS=$(SEEDS) $(BIN)/python -m pytest -q -s tests/sim
 
-check: lint test ## run everything that CI runs: style, types, architecture, tests
+check: lint test ## run both
 
-lint: $(READY) ## check style, types and architecture
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
-	$(BIN)/mypy
-	$(BIN)/lint-imports --no-logo
+lint: $(READY) ## check style, types, architecture, the Dockerfile and the links in the papers
+	.ci/lint
 
 shape: $(READY) ## print how long and how entangled the code is (BEFORE=commit beside it, NAMES=1 for what is counted)
 	@$(BIN)/python -m tools.shape $(if $(BEFORE),--before $(BEFORE)) $(if $(NAMES),--names)

@@ -1,6 +1,6 @@
 """The rules of import that a linter of imports cannot say: what the core may use at all, and what a process loads.
 
-The floors themselves are contracts in pyproject.toml; `tests/repo/test_checks.py` runs them.
+The floors themselves are contracts in pyproject.toml; `.ci/lint` runs them.
 """
 
 from __future__ import annotations

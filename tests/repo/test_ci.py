@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import tomllib
@@ -14,19 +15,19 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-def show(readme: str | None, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def executable(path: Path, does: str) -> None:
+    path.write_text(f"#!/bin/sh\n{does}\n", encoding="ascii")
+    path.chmod(0o755)
+
+
+def show(readme: str | None, folder: Path, *options: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run `.ci/run --show` (or with other options) in a folder that has nothing but this README."""
-    (folder / ".ci").mkdir()
+    (folder / ".ci").mkdir(exist_ok=True)
     script = shutil.copy2(ROOT / ".ci" / "run", folder / ".ci")
     if readme is not None:
         (folder / "README.md").write_text(readme, encoding="utf-8")
-    return subprocess.run([script, *(options or ("--show",))], capture_output=True, text=True, timeout=60, check=False)
-
-
-def test_the_script_can_be_run() -> None:
-    script = ROOT / ".ci" / "run"
-    assert os.access(script, os.X_OK)
-    subprocess.run(["bash", "-n", script], check=True, timeout=60)
+    command = [script, *(options or ("--show",))]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=os.environ | environ)
 
 
 def test_the_command_is_the_block_after_the_marker(tmp_path: Path) -> None:
@@ -48,12 +49,28 @@ def test_an_older_environment_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / ".venv").exists() and not (tmp_path / "ran").exists()
 
 
-def test_this_readme_installs_from_the_lock_with_pip_alone(tmp_path: Path) -> None:
-    done = show((ROOT / "README.md").read_text(encoding="utf-8"), tmp_path)
-    words = done.stdout.replace("\\\n", " ").split()
-    assert "requirements-test.lock" in words and "pytest" in words
-    assert {word for word in words if re.fullmatch(r"\S*(make|uv|tox|nox|poetry|hatch)", word)} == set()
-    assert not {"-k", "-m=", "--deselect", "--ignore", "-x"} & set(words), "all the tests are run"
+def test_the_steps_run_in_order_and_the_first_that_fails_ends_the_run(tmp_path: Path) -> None:
+    readme = "<!-- test command -->\n```sh\nmkdir .venv && touch made && touch ran\n```\n"
+    (tmp_path / "bin").mkdir()
+    for name, does in {"prometheus": "exit 0", "promtool": "exit 0"}.items():
+        executable(tmp_path / "bin" / name, does)
+    (tmp_path / ".ci").mkdir()
+    executable(tmp_path / ".ci" / "lint", "test -e made && test ! -e ran && echo linted")
+    executable(tmp_path / ".ci" / "systems", "test -e ran && exit 3")
+    executable(tmp_path / ".ci" / "deploy", "touch deployed")
+    done = show(readme, tmp_path, "--run", PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    assert done.returncode == 3 and not (tmp_path / "deployed").exists()
+    *_, first, made, linted, ran, systems, total = done.stdout.splitlines()
+    table = [line.partition(" s  ")[2] for line in (first, made, linted, ran, systems, total)]
+    assert table == ["Debian's packages", "environment", "lint", "tests", "real model servers", "in all"]
+
+
+def test_this_readme_runs_all_the_tests() -> None:
+    command = subprocess.run([ROOT / ".ci/run", "--show"], capture_output=True, text=True, timeout=60, check=True)
+    (line,) = command.stdout.splitlines()
+    words = shlex.split(line.rpartition(" && ")[2])
+    assert words[1:3] == ["-m", "pytest"]
+    assert not {"-k", "-m", "--deselect", "--ignore", "-x"} & set(words[3:])
 
 
 def test_every_version_is_the_same_one() -> None:

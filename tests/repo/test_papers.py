@@ -1,6 +1,6 @@
 """What the papers tell a reader to type or to open exists: commands, options, make targets, tests, files.
 
-Relative links are held by test_hygiene.py, configuration keys by tests/config, metrics by tests/control. The texts are
+Links are held by `.ci/lint`, configuration keys by tests/config, metrics by tests/control. The texts are
 read, nothing in them is run; the examples in docstrings are.
 """
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+
+from tests.repo.conftest import Built
+
+pytestmark = pytest.mark.xdist_group("wheel")
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,26 +26,8 @@ print(len(bundled.heldout().labels))
 """
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy, so that the checkout stays clean, and with the tools at hand, so that nothing is fetched."""
-    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    for name in ("gateway", "models"):
-        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-index", "--no-build-isolation"]
-    # What is compiled has a test of its own (test_compiled.py); this one is about what a wheel carries.
-    environ = os.environ | {"CANARY_GATEWAY_PURE": "1"}
-    command = [*build, "-w", str(out), str(source)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False, env=environ)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (built,) = out.glob("canary_gateway-*.whl")
-    return built
-
-
-def test_it_has_every_module_and_data_file(wheel: Path) -> None:
-    packed = set(zipfile.ZipFile(wheel).namelist())
+def test_it_has_every_module_and_data_file(built: Built) -> None:
+    packed = set(zipfile.ZipFile(built.wheel).namelist())
     packages = (ROOT / "gateway", ROOT / "models")
     modules = [path for package in packages for path in package.rglob("*.py")]
     data = [path for pattern in ("*.onnx", "*.json", "*.md") for path in (ROOT / "models").glob(pattern)]
@@ -53,33 +38,30 @@ def test_it_has_every_module_and_data_file(wheel: Path) -> None:
     assert not [name for name in packed if name.startswith(("tests/", "models/", "loadtests/"))]
 
 
-def test_it_has_the_command(wheel: Path) -> None:
-    archive = zipfile.ZipFile(wheel)
+def test_it_has_the_command(built: Built) -> None:
+    archive = zipfile.ZipFile(built.wheel)
     (entry_points,) = [name for name in archive.namelist() if name.endswith("entry_points.txt")]
     assert "gateway = gateway.cli:main" in archive.read(entry_points).decode()
 
 
-def test_it_finds_its_models_wherever_it_lies(wheel: Path, tmp_path: Path) -> None:
-    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+def test_it_finds_its_models_wherever_it_lies(built: Built, tmp_path: Path) -> None:
     # -I: neither the working directory nor PYTHONPATH helps; the checkout may still be installed, hence first in line.
-    program = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\n{PROGRAM}"
+    program = f"import sys; sys.path.insert(0, {str(built.site)!r})\n{PROGRAM}"
     done = subprocess.run(
         [sys.executable, "-I", "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
     )
     found, heldout = done.stdout.splitlines()
     places = json.loads(found)
-    assert len(places) == 8 and all(place.startswith(str(tmp_path)) for place in places)
+    assert len(places) == 8 and all(place.startswith(str(built.site)) for place in places)
     assert int(heldout) == 500
 
 
-def test_the_demo_runs_from_it_and_from_nothing_else(wheel: Path, tmp_path: Path) -> None:
-    site = tmp_path / "site"
-    zipfile.ZipFile(wheel).extractall(site)
+def test_the_demo_runs_from_it_and_from_nothing_else(built: Built, tmp_path: Path) -> None:
     # PYTHONPATH comes before an installed checkout, here and in the processes that the demo starts.
-    environ = os.environ | {"PYTHONPATH": str(site)}
+    environ = os.environ | {"PYTHONPATH": str(built.site)}
     where = [sys.executable, "-c", "import gateway; print(gateway.__file__)"]
     told = subprocess.run(where, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60, check=True)
-    assert told.stdout.startswith(str(site))
+    assert told.stdout.startswith(str(built.site))
     demo = [sys.executable, "-m", "gateway", "demo", "--scenario", "errors", "--seed", "1", "--json"]
     done = subprocess.run(demo, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
