@@ -29,7 +29,7 @@ COMPILED = (
         for name in (
             *(
                 "upstream/backends",
-                "exchange/body_store",
+                "body_store",
                 "listen/client_connection",
                 "http1/downstream",
                 "exchange/exchange",
@@ -44,17 +44,26 @@ COMPILED = (
                 "exchange/log_line",
                 "upstream/outlier_ejection",
                 "heads/fast_heads",
+                "routes/rescue_budget",
                 "routes/route_runtime",
                 "upstream/pool",
                 "upstream/probed_health",
-                "routes/recent_answers",
+                "counting/recent_answers",
                 "exchange/request_body",
                 "heads/request_head",
                 "heads/response_head",
                 "exchange/retry",
                 "exchange/settlement",
             ),
-            *("context", "exchange/stream_times", "counting/counters", "heads/tracing", "http1/client_connection"),
+            *(
+                "context",
+                "sweeper",
+                "exchange/stream_times",
+                "counting/counters",
+                "counting/epoch_counters",
+                "heads/tracing",
+                "http1/client_connection",
+            ),
         )
     ),
 )

@@ -22,9 +22,9 @@ from gateway.core.predictions.settings import RouteWatch
 from gateway.core.traffic.table import Route, Tap
 from gateway.core.types import Variant
 from gateway.inspector.aggregator import Desk
-from gateway.proxy.counting.counters import RouteTally
-from gateway.proxy.counting.response_sampler import RouteTap, SampleQueue
-from gateway.proxy.routes.recent_answers import RecentAnswers
+from gateway.proxy.counting.epoch_counters import EpochCounters
+from gateway.proxy.counting.response_sampler import RouteSampler
+from gateway.proxy.counting.sample_link import SampleQueue
 from gateway.runtime.samples import FAILURES, Sample
 from gateway.runtime.wire import RouteTotals
 
@@ -56,11 +56,11 @@ def main() -> int:
 def _tapped(tap: Tap, queue: SampleQueue) -> Callable[[], None]:
     route = Route("r", "/", "stable", "canary", weight_bp=5000, tap=tap)
     totals = (RouteTotals("r", Variant.STABLE), RouteTotals("r", Variant.CANARY))
-    tally = RouteTally(route, 1, totals, RecentAnswers({}, {}))
-    route_tap, body, seconds = RouteTap(tally, tap, queue), _answer(0), itertools.count(1)
+    counters = EpochCounters(route, 1, totals)
+    sampler, body, seconds = RouteSampler(counters, tap, queue), _answer(0), itertools.count(1)
 
     def run() -> None:
-        specimen = route_tap.begin(Variant.STABLE, b"POST", b"", 0.5, next(seconds))
+        specimen = sampler.begin(Variant.STABLE, b"POST", b"", 0.5, next(seconds))
         if specimen is not None:
             specimen.head(200, _HEAD)
             specimen.body(body)

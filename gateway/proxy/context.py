@@ -1,6 +1,9 @@
-"""What all exchanges of one worker share: the current table and its indexes, pools, counters, and the clock.
+"""What every connection and exchange of one worker reads: clock, limits, policies; the table in force, pools, counters.
 
-A new table replaces router and tallies in one assignment each, between two events of the loop; an exchange that has
+It knows what is below exchanges. What is above (exchanges and connections that are open) it knows by two small abstract
+classes, native ones and no protocols, because compiled code calls those slowly (docs/decisions/0014).
+
+A new table replaces router and routes in one assignment each, between two events of the loop; an exchange that has
 chosen keeps what it chose.
 """
 
@@ -9,67 +12,64 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import random
+from abc import ABC, abstractmethod
 from time import monotonic
-from typing import TYPE_CHECKING, Final
 
 from gateway.core.traffic.addresses import plain_network
 from gateway.core.traffic.router import Router
 from gateway.core.traffic.table import Route, RoutingTable
 from gateway.proxy.access_log import AccessLog
-from gateway.proxy.counting.counters import RouteTally, Tally
-from gateway.proxy.counting.response_sampler import SampleQueue, tap_of
-from gateway.proxy.exchange.body_store import BodyStore
-from gateway.proxy.heads import gateway_errors
+from gateway.proxy.body_store import BodyStore
+from gateway.proxy.counting.counters import WorkerCounters
+from gateway.proxy.counting.epoch_counters import EpochCounters
+from gateway.proxy.counting.response_sampler import route_sampler
+from gateway.proxy.counting.sample_link import SampleQueue
 from gateway.proxy.heads.fast_heads import BYTES_MAX, FastHeadReader
+from gateway.proxy.heads.gateway_errors import Fault
 from gateway.proxy.heads.headers import field_policy
-from gateway.proxy.listen.limits import DeathWatch, Patience
+from gateway.proxy.routes.rescue_budget import Budget, budgets_of
 from gateway.proxy.routes.route_runtime import RouteRuntime
 from gateway.proxy.upstream.backends import Pools
 from gateway.runtime.settings import AccessLogSettings, HeaderPolicy, Limits
 
-if TYPE_CHECKING:
-    from gateway.proxy.exchange.settlement import Settlement
-    from gateway.proxy.http1.server_connection import DownstreamConnection
 
-SWEEP_S: Final = 0.025
-# A loop that was away for longer than this has missed answers that were already there: deadlines are moved by as much.
-_STALL_S: Final = 0.25
-# A request body may fall behind its least rate by so much: a network that pauses is no attack.
-BODY_GRACE_S: Final = 20.0
-# A scrape comes every 5 to 15 s: a lag stays visible for one to two windows of 15 s.
-_LAG_WINDOW_SWEEPS: Final = 600
+class OpenExchange(ABC):
+    """An exchange that is not over, as the sweeper sees it: its deadlines, and what to call when one has passed."""
 
+    __slots__ = ("deadline_s", "total_at_s")
 
-class Budget:
-    """A token bucket in requests: every request on the route adds a share, a rescue (or a retry) takes one."""
+    def __init__(self) -> None:
+        self.deadline_s = 0.0
+        self.total_at_s = 0.0
 
-    __slots__ = ("_max", "_share", "tokens")
+    @abstractmethod
+    def sweep(self, now_s: float) -> None:
+        """Act on a deadline that has passed."""
 
-    def __init__(self, percent: float, burst: int) -> None:
-        self._share = percent / 100
-        self._max = self.tokens = float(burst)
+    @abstractmethod
+    def awaited_body_bytes(self) -> int:
+        """How much of the request's body has come while it is the client's turn to send more; -1 otherwise."""
 
-    def adopt(self, percent: float, burst: int) -> None:
-        """Take over new limits, keeping what was saved up."""
-        self._share = percent / 100
-        self._max = float(burst)
-        self.tokens = min(self.tokens, self._max)
-
-    @property
-    def half_spent(self) -> bool:
-        """Whether no more than half of what may be saved up is left."""
-        return 2 * self.tokens <= self._max
-
-    def deposit(self) -> None:
-        """One request came along the route."""
-        self.tokens = min(self._max, self.tokens + self._share)
-
-    def take(self) -> None:
-        """Take the token that was seen to be there."""
-        self.tokens -= 1
+    @abstractmethod
+    def malformed(self, fault: Fault) -> None:
+        """The request cannot be served as it is: refuse it."""
 
 
-class WorkerState:
+class OpenConnection(ABC):
+    """A client's connection, as the sweeper sees it."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def sweep(self, now_s: float) -> None:
+        """Close it when it idles, sends its head too slowly, or does not read what is left for it."""
+
+    @abstractmethod
+    def forgive(self, late_s: float) -> None:
+        """The event loop stood still for that long: move the deadlines."""
+
+
+class WorkerContext:
     """Everything that the protocols of one worker need, and nothing global."""
 
     def __init__(
@@ -97,24 +97,18 @@ class WorkerState:
         self.header_fields_max = limits.header_fields_max
         self.boot = boot
         self.bodies = BodyStore(limits.body_memory_bytes, limits.body_disk_bytes, limits.body_directory)
-        self.counts = Tally(boot, place, self.bodies)
+        self.counts = WorkerCounters(boot, place)
         self.samples = SampleQueue()
         self.pools = Pools(loop, self.head_reader)
-        self.active: dict[Settlement, None] = {}
-        self.connections: set[DownstreamConnection] = set()
+        self.active: dict[OpenExchange, None] = {}
+        self.connections: set[OpenConnection] = set()
         self._trusted = tuple(plain_network(cidr) for cidr in trusted_proxies)
         self._budgets: dict[str, tuple[Budget, Budget]] = {}
-        self.deaths = DeathWatch(loop)
         # The drain's time is over: connections that end from now on were cut here, their clients did not leave.
         self.cutting = False
-        # Of request bodies that are under way: the bytes that had arrived, when, and by how much they are behind.
-        self._arrivals: dict[Settlement, tuple[int, float, float]] = {}
-        self._patience = Patience()
-        self._stalled_s = self._swept_s = monotonic()
-        self._sweeps = 0
         self.table = table
         self.router: Router
-        self.tallies: dict[str, RouteTally]
+        self.routes: dict[str, RouteRuntime]
         self._enter(table)
 
     def enter_table(self, table: RoutingTable) -> bool:
@@ -126,14 +120,23 @@ class WorkerState:
 
     def _enter(self, table: RoutingTable) -> None:
         self.pools.enter_table(table.backends)
-        self.tallies = self.counts.enter_table(table.epoch, table.routes)
-        self._budgets = {route.name: _budgets(route, self._budgets.get(route.name)) for route in table.routes}
-        for tally in self.tallies.values():
-            tally.tap = tap_of(tally.route, tally, self.samples)
-            tally.plan = RouteRuntime(tally.route, self.pools.backends, *self._budgets[tally.route.name])
-        self.samples.wanted = any(tally.tap is not None for tally in self.tallies.values())
+        counters = self.counts.enter_table(table.epoch, table.routes)
+        self._budgets = {route.name: budgets_of(route, self._budgets.get(route.name)) for route in table.routes}
+        self.routes = {route.name: self._runtime_of(route, counters[route.name]) for route in table.routes}
+        self.samples.wanted = any(route.sampler is not None for route in self.routes.values())
         self.router = Router(table)
         self.table = table
+
+    def _runtime_of(self, route: Route, counters: EpochCounters) -> RouteRuntime:
+        return RouteRuntime(
+            route,
+            self.pools.backends,
+            self._budgets[route.name],
+            counters,
+            self.counts.recent[route.name],
+            self.counts.sessions.get(route.name),
+            route_sampler(route, counters, self.samples),
+        )
 
     def trusts(self, address: str) -> bool:
         """Whether a peer's X-Forwarded-* are believed."""
@@ -144,77 +147,3 @@ class WorkerState:
         except ValueError:
             return False
         return any(parsed in network for network in self._trusted)
-
-    def sweep(self) -> None:
-        """Look for deadlines that have passed; called every ``SWEEP_S``.
-
-        One pass over the open exchanges costs less than a timer armed and cancelled per request would.
-        """
-        now_s = self.now_s()
-        late_s = now_s - self._swept_s - SWEEP_S
-        self._swept_s = now_s
-        self._sweeps += 1
-        if self.access is not None:
-            self.access.flush()
-            self.counts.log_lines, self.counts.log_dropped = self.access.lines, self.access.dropped
-        next_window = self._sweeps % _LAG_WINDOW_SWEEPS == 0
-        self.counts.lagged(int(late_s * 1e6), next_window=next_window)
-        if next_window:
-            self.counts.move_on()
-        self.counts.sweep_units(now_s)
-        if late_s > _STALL_S and self._stalled(late_s, now_s):
-            return
-        for exchange in [e for e in self.active if now_s >= e.deadline_s or now_s >= e.total_at_s]:
-            exchange.sweep(now_s)
-        if self._sweeps % 20 == 0:
-            for connection in list(self.connections):
-                connection.sweep(now_s)
-            self.pools.each(lambda pool: pool.sweep(now_s))
-            if self.limits.body_rate_min:
-                self.sweep_bodies(now_s)
-            self.bodies.sweep(now_s)
-
-    def sweep_bodies(self, now_s: float) -> None:
-        """Refuse request bodies that have fallen behind ``body_rate_min`` by more than the grace."""
-        arrivals: dict[Settlement, tuple[int, float, float]] = {}
-        for exchange in list(self.active):
-            arrived = exchange.awaited_body_bytes()
-            if arrived < 0:
-                continue
-            before, since_s, behind_s = self._arrivals.get(exchange, (arrived, now_s, 0.0))
-            behind_s = max(0.0, behind_s + now_s - since_s - (arrived - before) / self.limits.body_rate_min)
-            if behind_s > BODY_GRACE_S:
-                exchange.malformed(gateway_errors.BODY_TOO_SLOW)
-            else:
-                arrivals[exchange] = (arrived, now_s, behind_s)
-        self._arrivals = arrivals
-
-    def _stalled(self, late_s: float, now_s: float) -> bool:
-        """The loop stood still. True when all of it is forgiven: then no deadline is looked at before the next turn."""
-        self.counts.stalls += 1
-        forgiven_s = self._patience.forgive(late_s, now_s - self._stalled_s)
-        self._stalled_s = now_s
-        self._forgive(forgiven_s)
-        return forgiven_s >= late_s
-
-    def _forgive(self, late_s: float) -> None:
-        for exchange in self.active:
-            exchange.deadline_s += late_s
-            exchange.total_at_s += late_s
-        for connection in self.connections:
-            connection.forgive(late_s)
-        self._arrivals = {e: (n, since_s + late_s, behind_s) for e, (n, since_s, behind_s) in self._arrivals.items()}
-        self.pools.each(lambda pool: pool.forgive(late_s))
-
-
-def _budgets(route: Route, known: tuple[Budget, Budget] | None) -> tuple[Budget, Budget]:
-    """A route's budgets for rescues and for retries; what is saved up outlives the table."""
-    limits = (
-        (route.rescue.budget_percent, route.rescue.budget_burst),
-        (route.retry.budget_percent, route.retry.budget_burst),
-    )
-    if known is None:
-        return Budget(*limits[0]), Budget(*limits[1])
-    known[0].adopt(*limits[0])
-    known[1].adopt(*limits[1])
-    return known

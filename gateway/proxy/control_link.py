@@ -12,7 +12,7 @@ import logging
 import os
 from time import monotonic
 
-from gateway.proxy.context import WorkerState
+from gateway.proxy.context import WorkerContext
 from gateway.runtime import wire
 
 _log = logging.getLogger("gateway.worker")
@@ -26,7 +26,7 @@ _HEALTH_AGE_S_MAX = 30.0
 class ControlLink:
     """Keeps one connection to control, as long as the worker lives."""
 
-    def __init__(self, worker: WorkerState, index: int, path: str, report_interval_s: float) -> None:
+    def __init__(self, worker: WorkerContext, index: int, path: str, report_interval_s: float) -> None:
         self._worker = worker
         self._index = index
         self._path = path
@@ -103,4 +103,7 @@ class ControlLink:
         report.panics, report.kept = worker.pools.panicking(), worker.pools.kept()
         report.ejected = worker.pools.ejected()
         report.notes.update(worker.pools.ejections)
+        bodies = worker.bodies
+        report.notes.update({f"body_not_kept:{reason}": n for reason, n in bodies.not_kept.items()})
+        report.body_memory_bytes, report.body_disk_bytes = bodies.memory_bytes, bodies.disk_bytes
         writer.write(wire.encode(report))

@@ -18,11 +18,12 @@ import msgspec
 
 from gateway.core.traffic.table import RoutingTable
 from gateway.proxy import memory
-from gateway.proxy.context import SWEEP_S, WorkerState
+from gateway.proxy.context import WorkerContext
 from gateway.proxy.control_link import ControlLink
-from gateway.proxy.counting.response_sampler import SampleLink
+from gateway.proxy.counting.sample_link import SampleLink
 from gateway.proxy.listen.listener import Listener
 from gateway.proxy.listen.tls import ServerTls
+from gateway.proxy.sweeper import Sweeper
 from gateway.runtime.child import beat, orphaned, say_ready, say_retiring
 from gateway.runtime.settings import WorkerSettings
 from gateway.runtime.table_memory import SharedTable, first_table
@@ -54,7 +55,7 @@ async def _serve(settings: WorkerSettings, sock: socket.socket) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told_to_stop.set)
     table, remembers = _own_table(settings)
-    worker = WorkerState(
+    worker = WorkerContext(
         loop,
         table,
         settings.limits,
@@ -69,7 +70,7 @@ async def _serve(settings: WorkerSettings, sock: socket.socket) -> None:
     tasks = [asyncio.create_task(link.run()), asyncio.create_task(_orphaned())]
     tasks.append(asyncio.create_task(beat(settings.limits.hang_timeout_s)))
     tasks.append(asyncio.create_task(SampleLink(worker.samples, settings.control_path).run()))
-    _sweep(worker)
+    Sweeper(worker).start()
     await _first_table(link, told_to_stop)
     if not (link.table_received.is_set() or told_to_stop.is_set()):
         _log.warning("worker %d has not heard from control: it serves %s, stable only", settings.index, remembers)
@@ -110,7 +111,7 @@ async def _first_table(link: ControlLink, told_to_stop: asyncio.Event) -> None:
         waiter.cancel()
 
 
-def _tls(settings: WorkerSettings, worker: WorkerState, loop: asyncio.AbstractEventLoop) -> ServerTls | None:
+def _tls(settings: WorkerSettings, worker: WorkerContext, loop: asyncio.AbstractEventLoop) -> ServerTls | None:
     tls = None if settings.tls is None else ServerTls(settings.tls)
 
     def look() -> None:
@@ -126,12 +127,6 @@ def _tls(settings: WorkerSettings, worker: WorkerState, loop: asyncio.AbstractEv
     look_again()
     loop.add_signal_handler(signal.SIGHUP, look)
     return tls
-
-
-def _sweep(worker: WorkerState) -> None:
-    # Armed first: a sweep that fails is the loop's to report, and must not be the last one.
-    worker.loop.call_later(SWEEP_S, _sweep, worker)
-    worker.sweep()
 
 
 async def _orphaned() -> None:

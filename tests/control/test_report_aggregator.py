@@ -15,7 +15,7 @@ from gateway.core.analysis.types import Evidence
 from gateway.core.stats.counts import Counts
 from gateway.core.traffic.table import Route
 from gateway.core.types import Variant
-from gateway.proxy.counting.counters import Tally
+from gateway.proxy.counting.counters import WorkerCounters
 from gateway.runtime.wire import Report
 
 ROUTE = Route("r", "/", stable="a", canary="b", weight_bp=1000)
@@ -25,7 +25,7 @@ class Worker:
     """A worker's real tally, and the truth beside it."""
 
     def __init__(self, boot: str, index: int = 0) -> None:
-        self.tally = Tally(boot)
+        self.tally = WorkerCounters(boot)
         self.boot = boot
         self.index = index
         self.epoch = 0
@@ -37,7 +37,7 @@ class Worker:
         self.truth[epoch] = [0, 0]
 
     def serve(self, variant: Variant, kind: str) -> None:
-        self.route.hot[variant].count(kind, 1000, 2000)
+        self.route.variants[variant].count(kind, 1000, 2000)
         self.truth[self.epoch][variant] += 1
 
     def report(self) -> Report:

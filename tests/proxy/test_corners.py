@@ -16,7 +16,7 @@ from gateway.core.traffic import Route, Sticky, Timeouts, bucket_of_key
 from gateway.core.traffic.table import Backend as BackendSpec
 from gateway.core.traffic.table import BackendTls, Endpoint, Passive, RoutingTable
 from gateway.core.types import Variant
-from gateway.proxy.counting.counters import Tally
+from gateway.proxy.counting.counters import WorkerCounters
 from gateway.proxy.heads.fast_heads import FastHeadReader
 from gateway.proxy.http1.client_connection import UpstreamConnection
 from gateway.proxy.listen.proxy_protocol import BadProxyHeader, parse_v1
@@ -217,12 +217,12 @@ async def test_what_was_held_for_a_tunnel_does_not_unleash_it() -> None:
 def test_a_session_that_outlives_its_experiment_is_entered_and_lets_its_epoch_end() -> None:
     route = Route("r", "/", "a", "b", 1000, sticky=Sticky(header="x-session"))
     for kind in ("ok", "errors"):
-        whole = Tally("boot")
+        whole = WorkerCounters("boot")
         tally = whole.enter_table(1, (route,))["r"]
         tally.open += 1  # a request that is under way
+        sessions = whole.sessions["r"]
         whole.enter_table(2, (msgspec.structs.replace(route, weight_bp=0),))
-        assert tally.units is not None
-        tally.units.outcome(bucket_of_key(b"k", "salt"), tally, Variant.CANARY, kind, 1.0)
+        sessions.outcome(bucket_of_key(b"k", "salt"), tally, Variant.CANARY, kind, 1.0)
         tally.open -= 1
         assert tally.evidence.canary.trials.get(UNIT_EVENTS["errors"]) == 1
         whole.acknowledged(whole.report(2, 0, 0, 0).seq)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.traffic.table import Passive, Route, RoutingTable, Timeouts
-from gateway.proxy.listen.limits import Patience
+from gateway.proxy.sweeper import StallForgiveness
 from gateway.proxy.upstream.outlier_ejection import PassiveHealth, Usual
 from gateway.runtime.resolver import Name
 from tests.support.backend import Backend, answer, hang
@@ -266,7 +266,7 @@ async def test_a_want_of_descriptors_is_not_the_canarys_fault() -> None:
 
 @given(st.lists(st.floats(0.3, 5.0), min_size=1, max_size=200))
 def test_what_is_forgiven_is_bounded_in_the_long_run(late: list[float]) -> None:
-    patience = Patience(burst_s=10.0, share=0.1)
+    patience = StallForgiveness(burst_s=10.0, share=0.1)
     forgiven_s = [patience.forgive(one, since_s=one) for one in late]
     assert all(0 <= f <= one for f, one in zip(forgiven_s, late, strict=True))
     assert sum(forgiven_s) <= 10.0 + 0.1 * sum(late) + 1e-6

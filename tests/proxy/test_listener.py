@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from gateway.core.traffic.table import Route, Timeouts
+from gateway.proxy.sweeper import Sweeper
 from gateway.runtime.settings import Limits
 from tests.support.backend import Backend, Peer, Seen, answer
 from tests.support.downstream import in_hand
@@ -148,6 +149,7 @@ async def test_a_request_body_that_drips_is_refused_and_one_that_flows_or_pauses
         hand.worker.enter_table(table(ROUTE, epoch=2, a=a.port))
         now_s = hand.worker.now_s()
         hand.worker.now_s = lambda: now_s  # the clock at which tests stand
+        sweeper = Sweeper(hand.worker)
         clients = []
         for count in (1, 2, 3):
             clients.append(await asyncio.open_connection(*hand.address))
@@ -166,7 +168,7 @@ async def test_a_request_body_that_drips_is_refused_and_one_that_flows_or_pauses
                 lambda: all(e.awaited_body_bytes() == arrived[e] for e in hand.worker.active), "it is here"
             )
             now_s += 1.0
-            hand.worker.sweep_bodies(now_s)
+            sweeper.sweep_bodies(now_s)
             ended += [second] if len(hand.worker.active) == 2 and not ended else []
         assert set(hand.worker.active) == {flows, pauses}
         assert 98 <= ended[0] <= 102, "a fifth too slow, it was 20 s behind after 100"

@@ -31,7 +31,7 @@ BURST = """
 import re
 from pathlib import Path
 from gateway.proxy import memory
-from gateway.proxy.exchange.body_store import BodyStore
+from gateway.proxy.body_store import BodyStore
 from gateway.proxy.exchange.request_body import RequestBody
 
 def rss_mib():

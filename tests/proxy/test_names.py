@@ -13,7 +13,8 @@ import pytest
 
 from gateway.core.traffic.table import Backend as Model
 from gateway.core.traffic.table import Endpoint, Route, Timeouts
-from gateway.proxy.context import WorkerState
+from gateway.proxy.context import WorkerContext
+from gateway.proxy.sweeper import Sweeper
 from gateway.proxy.upstream import pool as pool_module
 from gateway.runtime.resolver import LookupThreads, Name
 from tests.support.backend import Backend, Peer, Seen, answer
@@ -90,7 +91,7 @@ async def test_a_name_keeps_its_addresses_while_its_lookup_hangs() -> None:
 
 
 @contextlib.asynccontextmanager
-async def served(port: int) -> AsyncIterator[tuple[httpx.AsyncClient, WorkerState]]:
+async def served(port: int) -> AsyncIterator[tuple[httpx.AsyncClient, WorkerContext]]:
     """A worker in this process whose one backend is called model.test; it sweeps as workers do."""
     spec = table(Route("r", "/", stable="a", timeouts=Timeouts(connect_s=20, first_byte_s=20)), a=port)
     model = Model("a", (Endpoint("model.test", port),), keepalive_s=600, resolve_s=0.05)
@@ -103,10 +104,11 @@ async def served(port: int) -> AsyncIterator[tuple[httpx.AsyncClient, WorkerStat
         await eventually(lambda: not (hand.worker.pools.open_count or hand.worker.connections), "all are closed")
 
 
-async def sweep(worker: WorkerState) -> None:
+async def sweep(worker: WorkerContext) -> None:
+    sweeper = Sweeper(worker)
     while True:
         await asyncio.sleep(0.005)
-        worker.sweep()
+        sweeper.sweep()
 
 
 @contextlib.asynccontextmanager

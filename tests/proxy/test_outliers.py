@@ -14,7 +14,7 @@ import pytest
 
 from gateway.core.stats.outcomes import by_status
 from gateway.core.traffic.table import Endpoint, Passive, Rescue, Retry, Route, RoutingTable, Timeouts
-from gateway.proxy.routes.recent_answers import RecentAnswers
+from gateway.proxy.counting.recent_answers import RecentAnswers
 from gateway.runtime.settings import AccessLogSettings
 from tests.support.backend import Backend, Peer, Script, Seen, answer, hang, raw
 from tests.support.worker import RunningWorker, eventually, table

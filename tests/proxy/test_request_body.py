@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.proxy.exchange.body_store import BodyStore
+from gateway.proxy.body_store import BodyStore
 from gateway.proxy.exchange.request_body import RequestBody
 
 KIB = 1024

@@ -27,7 +27,8 @@ from gateway.core.errors import JournalError
 from gateway.core.rollout import Analysed, Phase, Rollout
 from gateway.core.stats.histogram import bucket_of
 from gateway.core.traffic.table import RoutingTable
-from gateway.proxy.counting.counters import RouteTally, Tally
+from gateway.proxy.counting.counters import WorkerCounters
+from gateway.proxy.counting.epoch_counters import EpochCounters
 from gateway.runtime import wire
 from gateway.runtime.table_memory import SharedTable, encode
 from tests.support.worker import eventually
@@ -111,9 +112,9 @@ class SpokenWorker:
     def __init__(self, index: int, boot: str) -> None:
         self.index = index
         self.boot = boot
-        self.tally = Tally(boot)
+        self.tally = WorkerCounters(boot)
         self.table: RoutingTable | None = None
-        self.tallies: dict[str, RouteTally] = {}
+        self.tallies: dict[str, EpochCounters] = {}
         self.tables: list[RoutingTable] = []
         self.down: tuple[wire.EndpointDown, ...] = ()
         self.acked = 0

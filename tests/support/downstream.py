@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import cast
 
 from gateway.core.traffic.table import RoutingTable
-from gateway.proxy.context import WorkerState
+from gateway.proxy.context import WorkerContext
 from gateway.proxy.http1.server_connection import DownstreamConnection
 from gateway.runtime.settings import Limits
 from tests.support.worker import eventually
@@ -19,7 +19,7 @@ class InHand:
 
     def __init__(self, table: RoutingTable | None = None) -> None:
         first = table or RoutingTable(1, (), {})
-        self.worker = WorkerState(asyncio.get_running_loop(), first, Limits(), boot="b")
+        self.worker = WorkerContext(asyncio.get_running_loop(), first, Limits(), boot="b")
         self.made: list[DownstreamConnection] = []
         self.address: tuple[str, int] = ("", 0)
 

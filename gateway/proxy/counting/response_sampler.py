@@ -25,28 +25,18 @@ Rules:
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import math
-from collections import deque
-from pathlib import Path
 
 from gateway.core.predictions.failures import EVENTS, HTML, JSON, LINES, TEXT, family_of
-from gateway.core.stats.counts import Counts
+from gateway.core.stats.counts import Counts, EpochCounts
 from gateway.core.traffic.table import Route, Tap
 from gateway.core.types import WEIGHT_BP_MAX, Variant
-from gateway.proxy.counting.counters import RouteTally
+from gateway.proxy.counting.epoch_counters import EpochCounters
+from gateway.proxy.counting.sample_link import SampleQueue
 from gateway.runtime import samples
 from gateway.runtime.samples import FAILURES, PREDICTIONS, Part, Sample, Served
 
-_QUEUE_BYTES_MAX = 8 << 20
-_SERVED_MAX = 20_000
-_SEND_EVERY_S = 0.025
-_RETRY_S = 0.25
-_UNREAD_BYTES_MAX = 4 << 20
 _ID_BYTES_MAX = 200
-# Short answers cost more than their bytes: a flood of tiny ones is bounded, too.
-_OVERHEAD_BYTES = 256
 # Saved up by a budget, as a part of a second.
 SAVED_S = 0.25
 # How many samples of the variant with more traffic there are for one of the other (rule 1). More take the budget away
@@ -64,59 +54,6 @@ _NO_BODY = (204, 205, 206)
 _STREAMS = (EVENTS, LINES)
 # Read whole, as far as it goes; of other answers the beginning says enough.
 _READ = (JSON, HTML, TEXT, "")
-
-
-class SampleQueue:
-    """What waits to be sent to the inspector."""
-
-    def __init__(self) -> None:
-        self.samples: deque[Sample] = deque()
-        self.served: deque[Served] = deque()
-        self.connected = False
-        # Whether any route has a tap: without one there is nobody to be connected to.
-        self.wanted = False
-        self._bytes = 0
-        self._streams = 0
-
-    def put(self, sample: Sample) -> bool:
-        """Queue a sample; False when the queue is full."""
-        size = len(sample.body) + _OVERHEAD_BYTES
-        if self._bytes + size > _QUEUE_BYTES_MAX:
-            return False
-        self._bytes += size
-        self.samples.append(sample)
-        return True
-
-    def next_stream(self) -> int:
-        """A number for a streamed answer."""
-        self._streams += 1
-        return self._streams
-
-    def lose(self, sample: Sample) -> None:
-        """Tell of a stream that it is lost, room or not: there is one such sample for each, and no body in it."""
-        self._bytes += _OVERHEAD_BYTES
-        self.samples.append(sample)
-
-    def put_served(self, served: Served) -> bool:
-        """Queue the news of a request; False when the queue is full."""
-        if len(self.served) >= _SERVED_MAX:
-            return False
-        self.served.append(served)
-        return True
-
-    def batch(self) -> samples.Batch | None:
-        """The oldest part of the queue, of at most about a megabyte; None when it is empty."""
-        if not self.samples and not self.served:
-            return None
-        taken: list[Sample] = []
-        taken_bytes = 0
-        while self.samples and taken_bytes < samples.BATCH_BYTES_MAX:
-            sample = self.samples.popleft()
-            taken_bytes += len(sample.body) + _OVERHEAD_BYTES
-            taken.append(sample)
-        self._bytes -= taken_bytes
-        served = [self.served.popleft() for _ in range(min(len(self.served), 5_000))]
-        return samples.Batch(taken, served)
 
 
 class _Budget:
@@ -173,7 +110,7 @@ class Sampler:
         return False
 
 
-class RouteTap:
+class RouteSampler:
     """The tap of one route under one table."""
 
     __slots__ = (
@@ -181,7 +118,7 @@ class RouteTap:
         "_failures",
         "_predictions",
         "_share",
-        "_tally",
+        "_counters",
         "header_keys",
         "marks",
         "modest",
@@ -189,8 +126,8 @@ class RouteTap:
         "tap",
     )
 
-    def __init__(self, tally: RouteTally, tap: Tap, queue: SampleQueue) -> None:
-        self._tally = tally
+    def __init__(self, counters: EpochCounters, tap: Tap, queue: SampleQueue) -> None:
+        self._counters = counters
         self.queue = queue
         self.tap = tap
         # Event, header and wanted value, as they are compared.
@@ -200,7 +137,7 @@ class RouteTap:
         )
         # What is counted of each mark when its header comes, whatever it says: then somebody reports the event.
         self.header_keys: tuple[str, ...] = tuple(samples.HEADER_SEEN + mark.event for mark in tap.marks)
-        weight = tally.route.weight_bp / WEIGHT_BP_MAX
+        weight = counters.route.weight_bp / WEIGHT_BP_MAX
         split = 0.0 < weight < 1.0
         self.modest: bool = tap.modest
         self._share: float = tap.share if split or not tap.modest else 0.0
@@ -209,7 +146,9 @@ class RouteTap:
         self._failures = Sampler(tap.failures_per_s, weight) if compared else None
         self._bytes = _Budget(_BYTES_PER_S)
 
-    def begin(self, variant: Variant, method: bytes, request_id: bytes, draw: float, now_s: float) -> Specimen | None:
+    def begin(
+        self, variant: Variant, method: bytes, request_id: bytes, draw: float, now_s: float
+    ) -> ResponseSample | None:
         """A request was assigned: what will be looked at of its answer, if anything. ``draw`` is from [0, 1)."""
         share, purposes = self._share, 0
         if (
@@ -228,56 +167,59 @@ class RouteTap:
             purposes |= FAILURES
         if not purposes and not self.marks and not self.tap.ids:
             return None
-        return Specimen(self, variant, request_id, purposes)
+        return ResponseSample(self, variant, request_id, purposes)
 
     def count(self, variant: Variant, what: str) -> None:
         """Count what became of a sample."""
-        counts = self._tally.totals[variant].samples
+        counts = self._counters.totals[variant].samples
         counts[what] = counts.get(what, 0) + 1
 
     def spend(self, amount: int) -> None:
         """So many bytes were kept."""
         self._bytes.spend(amount)
 
-    def finish(self, specimen: Specimen) -> None:
+    def finish(self, taken: ResponseSample) -> None:
         """The answer is whole and relayed."""
-        route, epoch, weight_bp = self._tally.route.name, self._tally.evidence.epoch, self._tally.evidence.weight_bp
-        variant = specimen.variant
-        counts: Counts = self._tally.arms[variant]
+        evidence, variant = self._counters.evidence, taken.variant
+        counts: Counts = self._counters.arms[variant]
         for index, (event, _, _) in enumerate(self.marks):
-            counts.label(event, specimen.marked >> index & 1 == 1)
+            counts.label(event, taken.marked >> index & 1 == 1)
         if self.tap.ids:
-            request_id = specimen.request_id
+            request_id = taken.request_id
             if not 0 < len(request_id) <= _ID_BYTES_MAX:
                 self.count(variant, "without_id")
-            elif not self.queue.put_served(Served(route, epoch, weight_bp, variant, request_id.decode("latin-1"))):
+            elif not self.queue.put_served(_served(evidence, variant, request_id)):
                 self.count(variant, "ids_dropped")
 
-    def sample(self, specimen: Specimen, part: Part) -> Sample:
+    def sample(self, taken: ResponseSample, part: Part) -> Sample:
         """What is kept of the answer, as it is sent."""
-        tally = self._tally
+        counters = self._counters
         return Sample(
-            tally.route.name,
-            tally.evidence.epoch,
-            tally.evidence.weight_bp,
-            specimen.variant,
-            b"".join(specimen.pieces),
-            specimen.content_type.decode("latin-1"),
-            specimen.encoding.decode("latin-1"),
-            specimen.header_length.decode("latin-1"),
-            specimen.purposes,
-            specimen.stream,
+            counters.route.name,
+            counters.evidence.epoch,
+            counters.evidence.weight_bp,
+            taken.variant,
+            b"".join(taken.pieces),
+            taken.content_type.decode("latin-1"),
+            taken.encoding.decode("latin-1"),
+            taken.header_length.decode("latin-1"),
+            taken.purposes,
+            taken.stream,
             part,
-            specimen.cut,
+            taken.cut,
         )
 
 
-class Specimen:
+def _served(evidence: EpochCounts, variant: Variant, request_id: bytes) -> Served:
+    return Served(evidence.route, evidence.epoch, evidence.weight_bp, variant, request_id.decode("latin-1"))
+
+
+class ResponseSample:
     """What is kept of one answer while it is relayed. ``marked`` has a bit for each of the route's marks."""
 
     __slots__ = (
         "_limit",
-        "_route_tap",
+        "_route_sampler",
         "_streamed",
         "answered",
         "body_bytes",
@@ -294,8 +236,8 @@ class Specimen:
         "variant",
     )
 
-    def __init__(self, route_tap: RouteTap, variant: Variant, request_id: bytes, purposes: int) -> None:
-        self._route_tap = route_tap
+    def __init__(self, route_sampler: RouteSampler, variant: Variant, request_id: bytes, purposes: int) -> None:
+        self._route_sampler = route_sampler
         self.variant = variant
         self.request_id = request_id
         self.purposes = purposes
@@ -312,7 +254,7 @@ class Specimen:
             self.purposes = 0
         if not self.answered:
             return
-        marks = self._route_tap.marks
+        marks = self._route_sampler.marks
         for line in b"".join(lines).split(b"\r\n"):
             name, _, value = line.partition(b":")
             name, value = name.lower(), value.strip()
@@ -329,9 +271,9 @@ class Specimen:
             self._bound(family_of(self.content_type.decode("latin-1")))
 
     def _mark(self, name: bytes, value: bytes) -> None:
-        for index, (_, header, wanted) in enumerate(self._route_tap.marks):
+        for index, (_, header, wanted) in enumerate(self._route_sampler.marks):
             if name == header:
-                self._route_tap.count(self.variant, self._route_tap.header_keys[index])
+                self._route_sampler.count(self.variant, self._route_sampler.header_keys[index])
                 if wanted is None or wanted in [part.strip() for part in value.split(b",")]:
                     self.marked |= 1 << index
 
@@ -345,7 +287,7 @@ class Specimen:
         else:
             self._limit = _WHOLE_BYTES_MAX if family in _READ else _HEAD_BYTES
             if self.purposes & PREDICTIONS:
-                self._limit = self._route_tap.tap.body_bytes_max
+                self._limit = self._route_sampler.tap.body_bytes_max
 
     def body(self, piece: bytes) -> None:
         """A piece of the body."""
@@ -357,8 +299,8 @@ class Specimen:
             return
         self.pieces.append(piece)
         self.kept_bytes += len(piece)
-        if self.purposes & FAILURES or self._route_tap.modest:
-            self._route_tap.spend(len(piece))
+        if self.purposes & FAILURES or self._route_sampler.modest:
+            self._route_sampler.spend(len(piece))
         if self._streamed and self.kept_bytes >= _PART_BYTES:
             self._send(Part.MORE)
 
@@ -375,29 +317,29 @@ class Specimen:
 
     def _give_up(self, purpose: int, why: str) -> None:
         self.purposes &= ~purpose
-        self._route_tap.count(self.variant, why)
+        self._route_sampler.count(self.variant, why)
 
     def _send(self, part: Part) -> None:
         """Send what is kept, and keep nothing of it."""
-        queue, first = self._route_tap.queue, self.stream == 0
+        queue, first = self._route_sampler.queue, self.stream == 0
         if part is Part.MORE and first:
             self.stream, part = queue.next_stream(), Part.FIRST
-        put = queue.connected and queue.put(self._route_tap.sample(self, part))
+        put = queue.connected and queue.put(self._route_sampler.sample(self, part))
         self.pieces.clear()
         self.kept_bytes = 0
         if part not in _MORE or not put:
             result = "taken" if put else "dropped" if queue.connected else "away"
-            self._route_tap.count(self.variant, result)
+            self._route_sampler.count(self.variant, result)
             if put and self.purposes & PREDICTIONS:
-                self._route_tap.count(self.variant, samples.FOR_PREDICTIONS)
+                self._route_sampler.count(self.variant, samples.FOR_PREDICTIONS)
             self.purposes = 0
         if not put and not first:
-            queue.lose(self._route_tap.sample(self, Part.LOST))
+            queue.lose(self._route_sampler.sample(self, Part.LOST))
 
     def finish(self) -> None:
         """The answer is whole."""
         if self.answered:
-            self._route_tap.finish(self)
+            self._route_sampler.finish(self)
             if self.purposes:
                 self._send(Part.ENDED)
 
@@ -408,7 +350,7 @@ class Specimen:
             self._send(Part.LEFT)
 
 
-def tap_of(route: Route, tally: RouteTally, queue: SampleQueue) -> RouteTap | None:
+def route_sampler(route: Route, counters: EpochCounters, queue: SampleQueue) -> RouteSampler | None:
     """The route's tap; None where there is nothing to compare."""
     tap = route.tap
     if tap is None or route.canary is None:
@@ -416,40 +358,4 @@ def tap_of(route: Route, tally: RouteTally, queue: SampleQueue) -> RouteTap | No
     idle = not 0 < route.weight_bp < WEIGHT_BP_MAX
     if idle and (tap.modest or not tap.share) and not tap.ids and not tap.marks:
         return None
-    return RouteTap(tally, tap, queue)
-
-
-class SampleLink:
-    """Carries the queue to the inspector, for as long as the worker lives."""
-
-    def __init__(self, queue: SampleQueue, control_path: str) -> None:
-        self._queue = queue
-        self._path = str(Path(control_path).with_name(samples.SOCKET_NAME))
-
-    async def run(self) -> None:
-        """Connect as soon as there is something to say, and send until the connection ends; and again."""
-        while True:
-            writer = await self._connect() if self._queue.wanted else None
-            if writer is not None:
-                self._queue.connected = True
-                with contextlib.suppress(OSError):
-                    await self._send(writer)
-                self._queue.connected = False
-                writer.close()
-            await asyncio.sleep(_RETRY_S)
-
-    async def _connect(self) -> asyncio.StreamWriter | None:
-        try:
-            return (await asyncio.open_unix_connection(self._path))[1]
-        except OSError:
-            return None
-
-    async def _send(self, writer: asyncio.StreamWriter) -> None:
-        transport = writer.transport
-        while not transport.is_closing():
-            # Nothing is taken from the queue for an inspector that does not keep up: it fills, and drops.
-            if transport.get_write_buffer_size() < _UNREAD_BYTES_MAX:
-                batch = self._queue.batch()
-                if batch is not None:
-                    writer.write(samples.encode(batch))
-            await asyncio.sleep(_SEND_EVERY_S)
+    return RouteSampler(counters, tap, queue)

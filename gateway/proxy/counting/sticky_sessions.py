@@ -21,14 +21,10 @@ Rules:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from gateway.core.stats.counts import UNIT_EVENTS
 from gateway.core.stats.outcomes import FAILURES, OK
 from gateway.core.types import Variant
-
-if TYPE_CHECKING:
-    from gateway.proxy.counting.counters import RouteTally
+from gateway.proxy.counting.epoch_counters import EpochCounters
 
 WINDOW_S = 5.0
 UNITS_MAX = 1 << 16
@@ -36,7 +32,7 @@ UNITS_MAX = 1 << 16
 _FINE = 1 << 24
 
 
-class Units:
+class StickySessions:
     """The sessions of one sticky route on one worker, in one experiment."""
 
     __slots__ = ("_index", "_open", "_over", "_seen", "_workers")
@@ -45,11 +41,11 @@ class Units:
         self._index = index
         self._workers = workers
         # In the order of their opening, which is that of their windows' ends.
-        self._open: dict[float, tuple[float, RouteTally, Variant, str]] = {}
+        self._open: dict[float, tuple[float, EpochCounters, Variant, str]] = {}
         self._seen: dict[float, None] = {}
         self._over = False
 
-    def outcome(self, unit: float, tally: RouteTally, variant: Variant, kind: str, now_s: float) -> None:
+    def outcome(self, unit: float, tally: EpochCounters, variant: Variant, kind: str, now_s: float) -> None:
         """A counted request of this unit ended as ``kind``, its outcome class."""
         if unit in self._seen or int(unit * _FINE) % self._workers != self._index:
             return
@@ -86,12 +82,12 @@ class Units:
     def __len__(self) -> int:
         return len(self._open) + len(self._seen)
 
-    def _close(self, unit: float, tally: RouteTally, variant: Variant, kind: str) -> None:
+    def _close(self, unit: float, tally: EpochCounters, variant: Variant, kind: str) -> None:
         del self._open[unit]
         tally.open -= 1
         self._enter(unit, tally, variant, kind)
 
-    def _enter(self, unit: float, tally: RouteTally, variant: Variant, kind: str) -> None:
+    def _enter(self, unit: float, tally: EpochCounters, variant: Variant, kind: str) -> None:
         if len(self._seen) >= UNITS_MAX:
             del self._seen[next(iter(self._seen))]
         self._seen[unit] = None

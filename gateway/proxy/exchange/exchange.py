@@ -19,8 +19,8 @@ from gateway.core.stats.outcomes import EMPTY, ERRORS, LACKING, OK, PLAIN
 from gateway.core.traffic.split import bucket_of_key, variant_for
 from gateway.core.types import WEIGHT_BP_MAX, Variant
 from gateway.proxy.access_log import Record
+from gateway.proxy.body_store import TOO_LARGE
 from gateway.proxy.exchange import retry
-from gateway.proxy.exchange.body_store import TOO_LARGE
 from gateway.proxy.exchange.extras import Extras
 from gateway.proxy.exchange.settlement import CANARY, STABLE
 from gateway.proxy.exchange.stream_times import StreamTimes
@@ -33,9 +33,8 @@ from gateway.proxy.http1.small_reads import UNSENT_BYTES_MAX
 
 if TYPE_CHECKING:
     from gateway.core.traffic.table import Route
-    from gateway.proxy.context import WorkerState
-    from gateway.proxy.counting.counters import RouteTally
-    from gateway.proxy.counting.response_sampler import RouteTap, Specimen
+    from gateway.proxy.context import WorkerContext
+    from gateway.proxy.counting.response_sampler import ResponseSample, RouteSampler
     from gateway.proxy.heads.fast_heads import CachedHead, FirstLine
     from gateway.proxy.heads.field_policy import FieldPolicy
     from gateway.proxy.http1.client_connection import UpstreamConnection
@@ -70,7 +69,7 @@ class Exchange(Extras):
     __slots__ = ("_blocked", "_line", "_next_action")
 
     def __init__(
-        self, worker: WorkerState, downstream: DownstreamConnection, method: bytes, version: str, *, keep_alive: bool
+        self, worker: WorkerContext, downstream: DownstreamConnection, method: bytes, version: str, *, keep_alive: bool
     ) -> None:
         super().__init__(worker, downstream, method, version, keep_alive=keep_alive)
         self._head: RequestHead = None  # type: ignore[assignment]  # set by admit; without it the exchange has a fault
@@ -143,13 +142,12 @@ class Exchange(Extras):
             self._answer(gateway_errors.NO_ROUTE)
             return
         self.route = found
-        tally = self._worker.tallies[found.name]
-        plan = self._plan = tally.plan
+        plan = self._plan = self._worker.routes[found.name]
         self.total_at_s = now_s + plan.total_s
         body = self.request_body
         body.limit(plan.kept_bytes_max, plan.file_bytes_max)
         if body.complete or plan.streams_requests or (self._head.expects_continue and not body.received):
-            self.choose(tally)
+            self.choose()
         else:
             self._gather(now_s)
 
@@ -186,16 +184,15 @@ class Exchange(Extras):
             self._answer(gateway_errors.NO_ROUTE)
             return
         self.route = found
-        tally = self._worker.tallies[found.name]
-        self._plan = tally.plan
-        self.choose(tally)
+        self._plan = self._worker.routes[found.name]
+        self.choose()
 
     # choose: which variant?
 
-    def choose(self, tally: RouteTally) -> None:
+    def choose(self) -> None:
         """Assign a variant: forced by header, by sticky key, or by an independent draw."""
         plan = self._plan
-        self.tally = tally
+        tally = self.tally = plan.counters
         tally.open += 1
         plan.budget.deposit()
         if plan.has_canary:
@@ -210,17 +207,17 @@ class Exchange(Extras):
                 self.assigned = variant_for(self._point(), plan.weight_bp)
         self.variant = self.assigned
         if not self.forced:
-            tally.hot[1 if self.assigned is CANARY else 0].assigned()
-            if tally.tap is not None:
-                self._specimen = self._tapped(tally.tap)
+            tally.variants[1 if self.assigned is CANARY else 0].assigned()
+            if plan.sampler is not None:
+                self._specimen = self._sampled(plan.sampler)
         if not plan.replayable:
             self.request_body.give_up("")
         self.lease()
 
-    def _tapped(self, tap: RouteTap) -> Specimen | None:
+    def _sampled(self, sampler: RouteSampler) -> ResponseSample | None:
         worker = self._worker
-        request_id = worker.fields.id_of(self._head.id_line) if tap.tap.ids else b""
-        return tap.begin(self.assigned, self.method, request_id, worker.draw(), self._duration_from_s)
+        request_id = worker.fields.id_of(self._head.id_line) if sampler.tap.ids else b""
+        return sampler.begin(self.assigned, self.method, request_id, worker.draw(), self._duration_from_s)
 
     def _point(self) -> float:
         plan = self._plan
@@ -557,8 +554,7 @@ class Exchange(Extras):
             return False
         if self._extra is not None and self._extra.upgrade:
             return False
-        assert self.tally is not None
-        return self.tally.recent.canary_has_more(kind)
+        return plan.recent.canary_has_more(kind)
 
     def upstream_body(self, piece: bytes) -> None:
         """A piece of the response's body."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.proxy.exchange.body_store import MEMORY_LIMIT, SMALL_BYTES, TOO_LARGE, BodyFile, BodyStore
+from gateway.proxy.body_store import MEMORY_LIMIT, SMALL_BYTES, TOO_LARGE, BodyFile, BodyStore
 
 # What is held of a body that may not be kept, before it is sent.
 UNSENT_BYTES_MAX: Final = 64 * 1024

@@ -26,7 +26,8 @@ from gateway.core.stats.outcomes import ABANDONED, EMPTY, ERRORS, FAILURES, OK, 
 from gateway.core.traffic.table import Route
 from gateway.core.types import Variant
 from gateway.proxy.access_log import STATUS_ABORTED, Record
-from gateway.proxy.counting.counters import RouteTally
+from gateway.proxy.context import OpenExchange, WorkerContext
+from gateway.proxy.counting.epoch_counters import EpochCounters
 from gateway.proxy.exchange import retry
 from gateway.proxy.exchange.request_body import RequestBody
 from gateway.proxy.heads import gateway_errors
@@ -34,8 +35,7 @@ from gateway.proxy.heads.gateway_errors import Fault
 from gateway.proxy.routes.route_runtime import RouteRuntime
 
 if TYPE_CHECKING:
-    from gateway.proxy.context import WorkerState
-    from gateway.proxy.counting.response_sampler import Specimen
+    from gateway.proxy.counting.response_sampler import ResponseSample
     from gateway.proxy.exchange.stream_times import StreamTimes
     from gateway.proxy.http1.client_connection import UpstreamConnection
     from gateway.proxy.http1.server_connection import DownstreamConnection
@@ -55,7 +55,7 @@ STABLE: Final = Variant.STABLE
 CANARY: Final = Variant.CANARY
 
 
-class Settlement:
+class Settlement(OpenExchange):
     """The part of an exchange that its ends need: who takes part, what was tried, what was counted."""
 
     __slots__ = (
@@ -89,7 +89,6 @@ class Settlement:
         "_waiting_for",
         "_worker",
         "assigned",
-        "deadline_s",
         "fault",
         "forced",
         "method",
@@ -98,7 +97,6 @@ class Settlement:
         "route",
         "started",
         "tally",
-        "total_at_s",
         "unframed",
         "unit",
         "upload_pool",
@@ -106,8 +104,9 @@ class Settlement:
     )
 
     def __init__(
-        self, worker: WorkerState, downstream: DownstreamConnection, method: bytes, version: str, *, keep_alive: bool
+        self, worker: WorkerContext, downstream: DownstreamConnection, method: bytes, version: str, *, keep_alive: bool
     ) -> None:
+        super().__init__()
         self._worker = worker
         self._downstream = downstream
         self.method = method
@@ -116,7 +115,7 @@ class Settlement:
         self.fault: Fault | None = None
         self.started = False
         self.route: Route = None  # type: ignore[assignment]  # set by choose, before anything that reads it
-        self.tally: RouteTally | None = None
+        self.tally: EpochCounters | None = None
         self._plan: RouteRuntime = None  # type: ignore[assignment]  # as the route
         # The point of the sticky key, which is the unit of evidence; -1 without one.
         self.unit = -1.0
@@ -145,7 +144,7 @@ class Settlement:
         self._counted = False
         self._settled = False
         # What the tap keeps of the answer; None for routes without one, and for what is no evidence.
-        self._specimen: Specimen | None = None
+        self._specimen: ResponseSample | None = None
         # What the access log wants to know; None where there is none.
         self._record: Record | None = None
         # When the answer's events came; None before its head, and for one whose length the head gave.
@@ -156,9 +155,7 @@ class Settlement:
         self._asked_s = 0.0
         self.try_since_s = 0.0
         self._first_byte_s = 0.0
-        self.deadline_s = 0.0
         self._deadline_fault = gateway_errors.BODY_TIMEOUT
-        self.total_at_s = 0.0
 
     def lease(self) -> None:
         """Try (again): a rescue leads back here."""
@@ -389,7 +386,7 @@ class Settlement:
             and not self._downstream.last
         )
         if self.tally is not None:
-            self.tally.hot[self.variant].answered(fault.status)
+            self.tally.variants[self.variant].answered(fault.status)
         size = self._downstream.write_problem(
             fault, keep=keep, head_only=self.method == b"HEAD", detail=self._detail(fault), lines=self._named()
         )
@@ -401,7 +398,7 @@ class Settlement:
 
     def _completed(self) -> None:
         assert self.tally is not None
-        arm = self.tally.hot[self.variant]
+        arm = self.tally.variants[self.variant]
         arm.answered(self._status)
         kind = self._plan.outcomes[self._status]
         if kind == OK and not self._has_content and self._status == PLAIN and self.method != b"HEAD":
@@ -450,10 +447,10 @@ class Settlement:
             return  # it left while its own body was still coming, and has not waited for anybody
         self._counted = True
         self._enter_abandoned(self.tally)
-        if self.unit >= 0.0 and self.tally.units is not None:
-            self.tally.units.outcome(self.unit, self.tally, self.assigned, ABANDONED, self._worker.now_s())
+        if self.unit >= 0.0 and self._plan.sessions is not None:
+            self._plan.sessions.outcome(self.unit, self.tally, self.assigned, ABANDONED, self._worker.now_s())
 
-    def _enter_abandoned(self, tally: RouteTally) -> None:
+    def _enter_abandoned(self, tally: EpochCounters) -> None:
         """What had come to its end when the client left, and how long the rest had lasted (rule 4)."""
         stream, latency_us = self._stream, self._latency_us()
         waited = not self._first_byte_s if stream is None else not stream.first_s
@@ -501,7 +498,7 @@ class Settlement:
 
     def _tried_result(self, kind: str) -> None:
         assert self.tally is not None
-        self.tally.hot[self.variant].tried(kind, self._first_byte_us(), self._duration_us())
+        self.tally.variants[self.variant].tried(kind, self._first_byte_us(), self._duration_us())
 
     def _count(self, kind: str) -> None:
         if not self._counted:
@@ -512,9 +509,9 @@ class Settlement:
         self._counted = True
         if not self.forced:
             assert self.tally is not None
-            self.tally.hot[self.assigned].count(kind, latency_us, duration_us)
-            if self.unit >= 0.0 and self.tally.units is not None:
-                self.tally.units.outcome(self.unit, self.tally, self.assigned, kind, self._worker.now_s())
+            self.tally.variants[self.assigned].count(kind, latency_us, duration_us)
+            if self.unit >= 0.0 and self._plan.sessions is not None:
+                self._plan.sessions.outcome(self.unit, self.tally, self.assigned, kind, self._worker.now_s())
             if self._stream is not None and self._stream.events:
                 self._stream.ended(self._worker.now_s())
                 self.tally.streamed(self.assigned, self._stream.gap_s, self._stream.time_per_event_s, left=False)

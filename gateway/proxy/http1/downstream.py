@@ -20,7 +20,7 @@ import struct
 import termios
 from typing import Final
 
-from gateway.proxy.context import WorkerState
+from gateway.proxy.context import OpenConnection, WorkerContext
 from gateway.proxy.heads import gateway_errors
 from gateway.proxy.heads.gateway_errors import Fault
 
@@ -30,7 +30,7 @@ _LINGER_MAX_S: Final = 30.0
 _LINGER_ZERO: Final = struct.pack("ii", 1, 0)
 
 
-class ClientEnd:
+class ClientEnd(OpenConnection):
     """What a client's connection is, whatever is spoken on it."""
 
     __slots__ = (
@@ -38,7 +38,8 @@ class ClientEnd:
         *("closing", "eof", "transport"),
     )
 
-    def __init__(self, worker: WorkerState) -> None:
+    def __init__(self, worker: WorkerContext) -> None:
+        super().__init__()
         self._worker = worker
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set by connection_made, before any use
         self._since_s = worker.now_s()

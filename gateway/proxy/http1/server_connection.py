@@ -25,7 +25,7 @@ from typing import Any, Final, cast
 import httptools
 
 from gateway.core.traffic.addresses import plain_address
-from gateway.proxy.context import WorkerState
+from gateway.proxy.context import WorkerContext
 from gateway.proxy.exchange.exchange import Exchange
 from gateway.proxy.exchange.extras import CONTINUE
 from gateway.proxy.exchange.settlement import Settlement
@@ -83,7 +83,7 @@ class DownstreamConnection(ClientEnd):
         "trusted",
     )
 
-    def __init__(self, worker: WorkerState, registry: Any) -> None:
+    def __init__(self, worker: WorkerContext, registry: Any) -> None:
         super().__init__(worker)
         # A set, but not to the compiler: it would pass by the methods of one that does more (listener.py).
         self._registry = registry

@@ -1,25 +1,25 @@
-"""A client's connection as the listener makes it: the client may be another than the peer, and its death is heard."""
+"""A client's connection as the listener makes it: the client may be another than the peer, and its reset is noticed."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
 
+from gateway.proxy.context import WorkerContext
 from gateway.proxy.http1.server_connection import DownstreamConnection
-
-if TYPE_CHECKING:
-    import asyncio
-
-    from gateway.proxy.context import WorkerState
-    from gateway.proxy.listen.listener import ClientRegistry
+from gateway.proxy.listen.client_limits import ClientRegistry
+from gateway.proxy.listen.reset_watch import ResetWatch
 
 
 class ClientConnection(DownstreamConnection):
     """A connection whose client may be another than its peer: the one that a PROXY header named."""
 
-    __slots__ = ("client", "named", "_watched_fd")
+    __slots__ = ("_reset_watch", "_watched_fd", "client", "named")
 
-    def __init__(self, worker: WorkerState, registry: ClientRegistry, client: str, *, named: bool) -> None:
+    def __init__(
+        self, worker: WorkerContext, registry: ClientRegistry, reset_watch: ResetWatch, client: str, *, named: bool
+    ) -> None:
         super().__init__(worker, registry)
+        self._reset_watch = reset_watch
         self.client = client
         self.named = named
         self._watched_fd = -1
@@ -32,7 +32,7 @@ class ClientConnection(DownstreamConnection):
             self.trusted = self._worker.trusts(self.client)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """As ever."""
+        """The client is gone: watch it no longer."""
         self._unwatch()
         super().connection_lost(exc)
 
@@ -52,7 +52,7 @@ class ClientConnection(DownstreamConnection):
     def _watch(self) -> None:
         if self._watched_fd < 0 and not self.transport.is_closing():
             self._watched_fd = self.transport.get_extra_info("socket").fileno()
-            self._worker.deaths.add(self._watched_fd, self.transport.abort)
+            self._reset_watch.add(self._watched_fd, self.transport.abort)
 
     def resume_reading(self) -> None:
         """Read on: what happens to the connection is heard that way again."""
@@ -62,5 +62,5 @@ class ClientConnection(DownstreamConnection):
 
     def _unwatch(self) -> None:
         if self._watched_fd >= 0:
-            self._worker.deaths.remove(self._watched_fd)
+            self._reset_watch.remove(self._watched_fd)
             self._watched_fd = -1

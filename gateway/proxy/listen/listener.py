@@ -20,14 +20,16 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Any, cast
+from typing import cast
 
 from gateway.core.traffic.addresses import plain_address, plain_network
-from gateway.proxy.context import WorkerState
+from gateway.proxy.context import WorkerContext
 from gateway.proxy.heads import gateway_errors
 from gateway.proxy.listen.client_connection import ClientConnection
-from gateway.proxy.listen.limits import DescriptorGuard
+from gateway.proxy.listen.client_limits import ClientRegistry
+from gateway.proxy.listen.descriptor_limit import DescriptorLimit
 from gateway.proxy.listen.proxy_protocol import BadProxyHeader, read_source
+from gateway.proxy.listen.reset_watch import ResetWatch
 from gateway.proxy.listen.tls import ServerTls
 from gateway.runtime.settings import ProxyProtocolSettings
 
@@ -39,38 +41,12 @@ _DRAIN_LOOK_S = 0.02
 _SHORT = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 
-class ClientRegistry(set[Any]):
-    """The open connections, and how many of them each client has."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.clients: dict[str, int] = {}
-
-    def enter(self, client: str) -> None:
-        """A connection of this client begins."""
-        self.clients[client] = self.clients.get(client, 0) + 1
-
-    def leave(self, client: str) -> None:
-        """One of them is over."""
-        left = self.clients.get(client, 0) - 1
-        if left > 0:
-            self.clients[client] = left
-        else:
-            self.clients.pop(client, None)
-
-    def discard(self, connection: Any) -> None:
-        """The connection is gone (its protocol says so, exactly once)."""
-        if connection in self:
-            super().discard(connection)
-            self.leave(connection.client)
-
-
 class Listener:
     """Accepts on one inherited socket until it is told to drain."""
 
     def __init__(
         self,
-        worker: WorkerState,
+        worker: WorkerContext,
         sock: socket.socket,
         *,
         tls: ServerTls | None = None,
@@ -82,7 +58,8 @@ class Listener:
         self._tls = tls
         self._proxy = proxy_protocol
         self._balancers = tuple(plain_network(cidr) for cidr in proxy_protocol.trusted) if proxy_protocol else ()
-        self._guard = DescriptorGuard(worker.limits.connections_max)
+        self._reset_watch = ResetWatch(worker.loop)
+        self._descriptors = DescriptorLimit(worker.limits.connections_max)
         self.registry = ClientRegistry()
         # Accepted, and not yet a connection: tasks that read the PROXY header or shake hands.
         self._arriving: set[asyncio.Task[None]] = set()
@@ -139,7 +116,7 @@ class Listener:
                 return
 
     def _room(self) -> bool:
-        return self._guard.room(len(self.registry) + len(self._arriving), self._worker.pools.connections_max)
+        return self._descriptors.room(len(self.registry) + len(self._arriving), self._worker.pools.connections_max)
 
     def _wait_for_room(self) -> None:
         self._pause()
@@ -185,7 +162,9 @@ class Listener:
             sock.close()
             raise
         self.registry.enter(client)
-        connection = ClientConnection(self._worker, self.registry, client, named=self._proxy is not None)
+        connection = ClientConnection(
+            self._worker, self.registry, self._reset_watch, client, named=self._proxy is not None
+        )
         if not await self._connect(sock, connection):
             self.registry.leave(client)
         elif self._draining:

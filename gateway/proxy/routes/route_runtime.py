@@ -6,27 +6,28 @@ is compiled with the rest of the data plane (docs/decisions/0014) and costs thre
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from gateway.core.stats.outcomes import by_status
 from gateway.core.traffic.table import Route
-
-if TYPE_CHECKING:
-    from gateway.proxy.context import Budget
-    from gateway.proxy.upstream.backends import BackendPool
+from gateway.proxy.counting.epoch_counters import EpochCounters
+from gateway.proxy.counting.recent_answers import RecentAnswers
+from gateway.proxy.counting.response_sampler import RouteSampler
+from gateway.proxy.counting.sticky_sessions import StickySessions
+from gateway.proxy.routes.rescue_budget import Budget
+from gateway.proxy.upstream.backends import BackendPool
 
 
 class RouteRuntime:
-    """What a route says. ``forced`` and ``sticky_*`` are names, empty where there is none; ``try_s`` is 0 for no limit.
+    """What a route says, and what is counted of it under one table.
 
-    ``outcomes`` has the class of each status.
-
-    The pools are None for a backend that there is none of.
+    ``forced`` and ``sticky_*`` are names, empty where there is none; ``try_s`` is 0 for no limit. ``outcomes`` has the
+    class of each status. A pool is None where no backend is deployed; ``sampler`` where no answer is sampled;
+    ``sessions`` where the route is not sticky, or has no experiment.
     """
 
     __slots__ = (
         "budget",
         "canary_pool",
+        "counters",
         "file_bytes_max",
         "first_byte_s",
         "forced",
@@ -34,12 +35,15 @@ class RouteRuntime:
         "idle_s",
         "kept_bytes_max",
         "outcomes",
+        "recent",
         "replayable",
         "rescue_statuses",
         "rescues_unlike",
         "retry_budget",
         "retry_statuses",
         "route",
+        "sampler",
+        "sessions",
         "stable_pool",
         "sticky_cookie",
         "sticky_header",
@@ -50,10 +54,22 @@ class RouteRuntime:
         "weight_bp",
     )
 
-    def __init__(self, route: Route, backends: dict[str, BackendPool], budget: Budget, retry_budget: Budget) -> None:
+    def __init__(
+        self,
+        route: Route,
+        backends: dict[str, BackendPool],
+        budgets: tuple[Budget, Budget],
+        counters: EpochCounters,
+        recent: RecentAnswers,
+        sessions: StickySessions | None,
+        sampler: RouteSampler | None,
+    ) -> None:
         self.route = route
-        self.budget = budget
-        self.retry_budget = retry_budget
+        self.budget, self.retry_budget = budgets
+        self.counters = counters
+        self.recent = recent
+        self.sessions = sessions
+        self.sampler = sampler
         self.rescue_statuses = _statuses(route.rescue.statuses)
         self.rescues_unlike = route.rescue.unlike_stable
         self.retry_statuses = _statuses(route.retry.statuses)

@@ -9,8 +9,9 @@ from gateway.core.stats.outcomes import NAMES
 from gateway.core.traffic import Route, Sticky, bucket_of_key
 from gateway.core.types import Variant
 from gateway.proxy.counting import sticky_sessions as module
-from gateway.proxy.counting.counters import RouteTally, Tally
-from gateway.proxy.counting.sticky_sessions import WINDOW_S, Units
+from gateway.proxy.counting.counters import WorkerCounters
+from gateway.proxy.counting.epoch_counters import EpochCounters
+from gateway.proxy.counting.sticky_sessions import WINDOW_S, StickySessions
 from tests.support.backend import Backend, answer
 from tests.support.worker import RunningWorker, eventually, table
 
@@ -23,8 +24,8 @@ def route(weight_bp: int = 1000) -> Route:
     return Route("r", "/", "a", "b", weight_bp, sticky=Sticky(header="x-session"))
 
 
-def tally_of(weight_bp: int = 1000) -> tuple[Tally, RouteTally]:
-    whole = Tally("boot")
+def tally_of(weight_bp: int = 1000) -> tuple[WorkerCounters, EpochCounters]:
+    whole = WorkerCounters("boot")
     return whole, whole.enter_table(1, (route(weight_bp),))["r"]
 
 
@@ -32,7 +33,7 @@ def points(n: int) -> list[float]:
     return [bucket_of_key(str(i).encode(), "salt") for i in range(n)]
 
 
-def entered(tally: RouteTally, variant: Variant) -> tuple[int, int]:
+def entered(tally: EpochCounters, variant: Variant) -> tuple[int, int]:
     counts = tally.arms[variant]
     check(counts)
     return counts.trials.get(ERRORS, 0), counts.events.get(ERRORS, 0)
@@ -40,34 +41,33 @@ def entered(tally: RouteTally, variant: Variant) -> tuple[int, int]:
 
 def test_a_session_is_one_trial_however_often_it_comes() -> None:
     whole, tally = tally_of()
-    assert tally.units is not None
+    sessions = whole.sessions["r"]
     for second in range(20):
         for unit in points(50):
-            tally.units.outcome(unit, tally, Variant.CANARY, "ok", float(second))
-        whole.sweep_units(float(second))
+            sessions.outcome(unit, tally, Variant.CANARY, "ok", float(second))
+        whole.sweep_sessions(float(second))
     assert entered(tally, Variant.CANARY) == (50, 0) and tally.open == 0
 
 
 def test_a_failure_is_entered_at_once_and_a_success_when_the_window_ends() -> None:
     whole, tally = tally_of()
-    units = tally.units
-    assert units is not None
+    sessions = whole.sessions["r"]
     good, bad, late = points(3)
     for unit in (good, bad, late):
-        units.outcome(unit, tally, Variant.STABLE, "ok", 0.0)
+        sessions.outcome(unit, tally, Variant.STABLE, "ok", 0.0)
     assert tally.open == 3 and entered(tally, Variant.STABLE) == (0, 0)
-    units.outcome(bad, tally, Variant.STABLE, "errors", 1.0)
+    sessions.outcome(bad, tally, Variant.STABLE, "errors", 1.0)
     assert entered(tally, Variant.STABLE) == (1, 1)
-    whole.sweep_units(WINDOW_S - 0.01)
+    whole.sweep_sessions(WINDOW_S - 0.01)
     assert entered(tally, Variant.STABLE) == (1, 1)
-    whole.sweep_units(WINDOW_S)
-    units.outcome(late, tally, Variant.STABLE, "errors", WINDOW_S + 1.0)
+    whole.sweep_sessions(WINDOW_S)
+    sessions.outcome(late, tally, Variant.STABLE, "errors", WINDOW_S + 1.0)
     assert entered(tally, Variant.STABLE) == (3, 1) and tally.open == 0
 
 
 def test_a_success_in_another_form_waits_for_a_failure_that_says_more() -> None:
     whole, tally = tally_of()
-    assert tally.units is not None
+    sessions = whole.sessions["r"]
     created, failing, plain = points(3)
     for unit, kinds in (
         (created, ("ok", "other_success", "ok")),
@@ -75,9 +75,9 @@ def test_a_success_in_another_form_waits_for_a_failure_that_says_more() -> None:
         (plain, ("ok",)),
     ):
         for kind in kinds:
-            tally.units.outcome(unit, tally, Variant.STABLE, kind, 0.0)
+            sessions.outcome(unit, tally, Variant.STABLE, kind, 0.0)
     assert entered(tally, Variant.STABLE) == (1, 1), "what fails is entered at once"
-    whole.sweep_units(WINDOW_S)
+    whole.sweep_sessions(WINDOW_S)
     counts = tally.arms[Variant.STABLE]
     assert counts.trials == dict.fromkeys(UNIT_EVENTS.values(), 3) and tally.open == 0
     assert counts.events == {UNIT_EVENTS["errors"]: 1, UNIT_EVENTS["other_success"]: 1}
@@ -85,10 +85,10 @@ def test_a_success_in_another_form_waits_for_a_failure_that_says_more() -> None:
 
 def test_classes_are_told_apart() -> None:
     whole, tally = tally_of()
-    assert tally.units is not None
+    sessions = whole.sessions["r"]
     for unit, kind in zip(points(len(NAMES)), NAMES, strict=True):
-        tally.units.outcome(unit, tally, Variant.CANARY, kind, 0.0)
-    whole.sweep_units(WINDOW_S)
+        sessions.outcome(unit, tally, Variant.CANARY, kind, 0.0)
+    whole.sweep_sessions(WINDOW_S)
     counts = tally.arms[Variant.CANARY]
     assert counts.trials == dict.fromkeys(UNIT_EVENTS.values(), len(NAMES))
     assert counts.events == dict.fromkeys(UNIT_EVENTS.values(), 1)
@@ -97,11 +97,11 @@ def test_classes_are_told_apart() -> None:
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "UNITS_MAX", 100)
     whole, tally = tally_of()
-    assert tally.units is not None
+    sessions = whole.sessions["r"]
     for second, unit in enumerate(points(5000)):
-        tally.units.outcome(unit, tally, Variant.STABLE, "ok" if second % 3 else "errors", second / 100)
-        whole.sweep_units(second / 100)
-        assert len(tally.units) <= 200
+        sessions.outcome(unit, tally, Variant.STABLE, "ok" if second % 3 else "errors", second / 100)
+        whole.sweep_sessions(second / 100)
+        assert len(sessions) <= 200
 
 
 def test_each_session_belongs_to_one_worker() -> None:
@@ -109,7 +109,7 @@ def test_each_session_belongs_to_one_worker() -> None:
     for unit in points(300):
         for index in range(3):
             _, tally = tally_of()
-            Units(index, 3).outcome(unit, tally, Variant.STABLE, "errors", 0.0)
+            StickySessions(index, 3).outcome(unit, tally, Variant.STABLE, "errors", 0.0)
             owners[index] += entered(tally, Variant.STABLE)[0]
     assert sum(owners) == 300 and min(owners) > 60
 
@@ -117,15 +117,15 @@ def test_each_session_belongs_to_one_worker() -> None:
 def test_an_epoch_with_an_open_session_is_not_final_and_keeps_it() -> None:
     """A session that moves to the canary under the next epoch stays the stable session that it was."""
     whole, first = tally_of()
-    assert first.units is not None
+    sessions = whole.sessions["r"]
     (unit,) = points(1)
-    first.units.outcome(unit, first, Variant.STABLE, "ok", 0.0)
+    sessions.outcome(unit, first, Variant.STABLE, "ok", 0.0)
     second = whole.enter_table(2, (route(5000),))["r"]
-    assert second.units is first.units
-    second.units.outcome(unit, second, Variant.CANARY, "errors", 1.0)
+    assert whole.sessions["r"] is sessions
+    sessions.outcome(unit, second, Variant.CANARY, "errors", 1.0)
     whole.acknowledged(whole.report(2, 0, 0, 0).seq)
     assert len(whole.report(2, 0, 0, 0).evidence) == 2
-    whole.sweep_units(WINDOW_S)
+    whole.sweep_sessions(WINDOW_S)
     assert entered(first, Variant.STABLE) == (1, 0) and entered(second, Variant.CANARY) == (0, 0)
     whole.acknowledged(whole.report(2, 0, 0, 0).seq)
     assert len(whole.report(2, 0, 0, 0).evidence) == 1
@@ -134,13 +134,14 @@ def test_an_epoch_with_an_open_session_is_not_final_and_keeps_it() -> None:
 def test_a_new_experiment_knows_no_session() -> None:
     whole, tally = tally_of()
     (unit,) = points(1)
-    assert tally.units is not None
-    tally.units.outcome(unit, tally, Variant.STABLE, "ok", 0.0)
-    assert whole.enter_table(2, (route(0),))["r"].units is None
+    sessions = whole.sessions["r"]
+    sessions.outcome(unit, tally, Variant.STABLE, "ok", 0.0)
+    whole.enter_table(2, (route(0),))
+    assert "r" not in whole.sessions
     assert entered(tally, Variant.STABLE) == (1, 0) and tally.open == 0
     again = whole.enter_table(3, (route(),))["r"]
-    assert again.units is not None
-    again.units.outcome(unit, again, Variant.STABLE, "errors", 0.0)
+    sessions = whole.sessions["r"]
+    sessions.outcome(unit, again, Variant.STABLE, "errors", 0.0)
     assert entered(again, Variant.STABLE) == (1, 1)
 
 

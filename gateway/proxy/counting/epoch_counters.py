@@ -1,0 +1,161 @@
+"""The counters of one route under one table: plain increments on the request path.
+
+What is sent are msgspec's structures, whose attributes are slow to look at. So what happens in every request is entered
+through `VariantCounters`: into the structures' own histograms, and into numbers that are added to them when a report is
+made.
+"""
+
+from __future__ import annotations
+
+from gateway.core.stats.counts import Counts, EpochCounts
+from gateway.core.stats.histogram import bucket_of
+from gateway.core.stats.outcomes import ABANDONED, OK
+from gateway.core.traffic.table import Route
+from gateway.core.types import Variant
+from gateway.runtime.wire import RouteTotals
+
+
+def _add_one(counts: dict[str, int], key: str) -> None:
+    counts[key] = counts.get(key, 0) + 1
+
+
+class VariantCounters:
+    """What every request on one variant of a route enters. The dictionaries are those of the structures themselves."""
+
+    __slots__ = (
+        "_answered",
+        "_assigned",
+        "_counts",
+        "_counts_duration",
+        "_duration",
+        "_duration_us",
+        "_first_byte",
+        "_first_byte_us",
+        "_latency",
+        "_ok",
+        "_totals",
+        "_tries",
+    )
+
+    def __init__(self, counts: Counts, totals: RouteTotals) -> None:
+        self._counts = counts
+        self._latency = counts.latency
+        self._counts_duration = counts.duration
+        self._totals = totals
+        self._answered = totals.answered
+        self._tries = totals.tries
+        self._first_byte = totals.first_byte
+        self._duration = totals.duration
+        self._assigned = self._ok = self._first_byte_us = self._duration_us = 0
+
+    def assigned(self) -> None:
+        """A request was assigned to this variant."""
+        self._assigned += 1
+
+    def answered(self, status: int) -> None:
+        """A client was answered with this status on this variant's behalf."""
+        answered = self._answered
+        answered[status] = answered.get(status, 0) + 1
+
+    def tried(self, kind: str, first_byte_us: int, duration_us: int) -> None:
+        """Enter a try's end and its latencies into the totals for metrics."""
+        tries = self._tries
+        tries[kind] = tries.get(kind, 0) + 1
+        bucket = bucket_of(first_byte_us)
+        histogram = self._first_byte
+        histogram[bucket] = histogram.get(bucket, 0) + 1
+        self._first_byte_us += first_byte_us
+        bucket = bucket_of(duration_us)
+        histogram = self._duration
+        histogram[bucket] = histogram.get(bucket, 0) + 1
+        self._duration_us += duration_us
+
+    def count(self, kind: str, first_byte_us: int, duration_us: int) -> None:
+        """Enter one outcome of an assigned (not forced) request into the evidence: its class."""
+        if kind == OK:
+            self._ok += 1
+        else:
+            self._counts.requests += 1
+            self._counts.enter(kind)
+        bucket = bucket_of(first_byte_us)
+        histogram = self._latency
+        histogram[bucket] = histogram.get(bucket, 0) + 1
+        bucket = bucket_of(duration_us)
+        histogram = self._counts_duration
+        histogram[bucket] = histogram.get(bucket, 0) + 1
+
+    def settle(self) -> None:
+        """Add what was entered here to the structures: they are about to be sent."""
+        if self._assigned or self._ok:
+            self._counts.assigned += self._assigned
+            self._counts.requests += self._ok
+            self._assigned = self._ok = 0
+        if self._duration_us or self._first_byte_us:
+            self._totals.duration_us_sum += self._duration_us
+            self._totals.first_byte_us_sum += self._first_byte_us
+            self._duration_us = self._first_byte_us = 0
+
+
+class EpochCounters:
+    """The counters of one route under one table.
+
+    ``variants`` are stable's and the canary's as requests enter them; ``arms`` and ``totals`` are what is sent of them.
+    ``open`` counts what may still enter something: exchanges, and sessions whose window has not ended.
+    """
+
+    __slots__ = ("arms", "evidence", "final_seq", "open", "route", "totals", "variants")
+
+    def __init__(self, route: Route, epoch: int, totals: tuple[RouteTotals, RouteTotals]) -> None:
+        self.route = route
+        self.evidence = EpochCounts(route.name, epoch, route.weight_bp)
+        self.arms: tuple[Counts, Counts] = (self.evidence.stable, self.evidence.canary)
+        self.totals = totals
+        self.variants = (
+            VariantCounters(self.arms[0], totals[0]),
+            VariantCounters(self.arms[1], totals[1]),
+        )
+        self.open = 0
+        self.final_seq: int | None = None
+
+    def rescue_refused(self, reason: str) -> None:
+        """Count a failure of the canary that stable did not answer."""
+        _add_one(self.totals[Variant.CANARY].rescues_refused, reason)
+
+    def retried(self, variant: Variant, reason: str) -> None:
+        """Count a failed try (by its reason) that the same backend was given once more."""
+        _add_one(self.totals[variant].retries, reason)
+
+    def retry_refused(self, reason: str) -> None:
+        """Count a failed try of stable's that nobody was given once more."""
+        _add_one(self.totals[Variant.STABLE].retries_refused, reason)
+
+    def unserved(self, variant: Variant, reason: str) -> None:
+        """Count a request that could not be tried for a want of the gateway's: nobody's failure."""
+        _add_one(self.totals[variant].unserved, reason)
+
+    def streamed(self, variant: Variant, gap_s: float, time_per_event_s: float, *, left: bool) -> None:
+        """Enter the pauses of a counted event stream; ``left``: its client did not wait for its end."""
+        counts = self.arms[variant]
+        if gap_s:
+            _enter(counts.gap_left if left else counts.gap, int(gap_s * 1e6))
+        if time_per_event_s:
+            _enter(counts.time_per_event, int(time_per_event_s * 1e6))
+
+    def abandoned(self, variant: Variant, latency_us: int, lasted_us: int) -> None:
+        """Enter a request whose client left before the answer was whole.
+
+        ``lasted_us`` is how long the answer had lasted by then; -1: so far ``latency_us`` had passed, and was not over.
+        """
+        counts = self.arms[variant]
+        counts.requests += 1
+        counts.enter(ABANDONED)
+        if lasted_us < 0:
+            _enter(counts.aborted, latency_us)
+        else:
+            _enter(counts.latency, latency_us)
+            _enter(counts.duration_left, lasted_us)
+
+
+def _enter(histogram: dict[int, int], time_us: int) -> None:
+    bucket = bucket_of(time_us)
+    histogram[bucket] = histogram.get(bucket, 0) + 1
