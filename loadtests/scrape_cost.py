@@ -86,10 +86,10 @@ def main() -> None:
         config = load(path)
         journal = Journal.open(Path(directory, "journal.sqlite3"))
         controller = Controller(config, routing_table(config, epoch=1), journal)
-        observer = controller._observer  # noqa: SLF001  # its door is a worker's connection, which this has not
+        aggregator = controller._aggregator  # noqa: SLF001  # its door is a worker's connection, which this has not
         for worker in (0, 1):
-            observer.arrived(f"boot-{worker}", worker, 0.0)
-            observer.take(report(worker, asked.routes), 0.0)
+            aggregator.arrived(f"boot-{worker}", worker, 0.0)
+            aggregator.take(report(worker, asked.routes), 0.0)
         loop_ms, scrape = timed(lambda: Scrape(controller), asked.times)
         beside_ms, rendered = timed(lambda: scrape.render(openmetrics=False), 3)
         journal.close()

@@ -57,7 +57,7 @@ class Api:
         weight_bp = schemas.weight_bp_of(wish)
         _said(request, f"{wish.canary_percent:g} %")
         name = self._expected_route(request)
-        view = await self._control.set_weight(name, weight_bp, _by(request), one_line("reason", wish.reason))
+        view = await self._control.commands.set_weight(name, weight_bp, _by(request), one_line("reason", wish.reason))
         return _json(view, headers={"etag": self._route_tag(name)})
 
     async def start_rollout(self, request: Request) -> Response:
@@ -66,7 +66,7 @@ class Api:
         plan = None if wish.plan is None else plan_of(wish.plan)
         _said(request, one_line("reason", wish.reason))
         name, by = self._expected_route(request), _by(request)
-        view = await self._control.start(name, by, plan, retry=wish.retry, reason=wish.reason)
+        view = await self._control.commands.start(name, by, plan, retry=wish.retry, reason=wish.reason)
         return _rollout(view, 201, {"location": f"/api/v1/rollouts/{view.id}"})
 
     async def take_labels(self, request: Request) -> Response:
@@ -119,32 +119,32 @@ class Api:
     async def tell_story(self, request: Request) -> Response:
         """What was decided on a rollout, from the journal."""
         rollout_id = request.path_params["rollout_id"]
-        return _json(schemas.StoryBody(rollout_id, tuple(await self._control.story(rollout_id))))
+        return _json(schemas.StoryBody(rollout_id, tuple(await self._control.decision_history(rollout_id))))
 
     async def pause_rollout(self, request: Request) -> Response:
         """Hold the weight where it is."""
-        return await self._decide(request, self._control.pause)
+        return await self._decide(request, self._control.commands.pause)
 
     async def promote_rollout(self, request: Request) -> Response:
         """Promote by hand: all the way, or to the next step."""
         wish = await request_body.optional_wish(request, schemas.PromoteWish)
 
         async def promote(rollout_id: str, by: str, reason: str) -> RolloutView:
-            return await self._control.promote(rollout_id, by, reason, next_step=wish.next_step)
+            return await self._control.commands.promote(rollout_id, by, reason, next_step=wish.next_step)
 
         return await self._decide(request, promote, wish.reason)
 
     async def approve_rollout(self, request: Request) -> Response:
         """Open the gate that the rollout waits for."""
-        return await self._decide(request, self._control.approve)
+        return await self._decide(request, self._control.commands.approve)
 
     async def abort_rollout(self, request: Request) -> Response:
         """Roll back by hand."""
-        return await self._decide(request, self._control.abort)
+        return await self._decide(request, self._control.commands.abort)
 
     async def resume_rollout(self, request: Request) -> Response:
         """Let automation go on."""
-        return await self._decide(request, self._control.resume)
+        return await self._decide(request, self._control.commands.resume)
 
     async def _decide(
         self, request: Request, verb: Callable[[str, str, str], Awaitable[RolloutView]], reason: str | None = None

@@ -10,12 +10,13 @@ from gateway.admin.audit import AuditEntry
 from gateway.admin.configuring import Change, Source
 from gateway.admin.problems import Problem, problem
 from gateway.config.schema import BackendConfig, GatewayConfig, RouteConfig
-from gateway.control.show.decision_history import Decision, Numbers
 from gateway.control.views import (
     AlarmView,
     BackendView,
     ControlEvent,
+    DecisionView,
     EndpointView,
+    FindingNumbers,
     Readiness,
     RouteView,
     WorkerView,
@@ -43,7 +44,7 @@ ROUTE = RouteView(
     rollout_id=_ROLLOUT_ID,
     phase="PROGRESSING",
 )
-DECISION = Decision(
+DECISION = DecisionView(
     seq=2,
     revision=2,
     at="2026-11-23T09:00:10.000Z",
@@ -60,7 +61,7 @@ DECISION = Decision(
     causes=(),
     canary_requests=412,
     verdict="PASS",
-    numbers=(Numbers("errors", "PASS", "not worse", True, 1, 3120, 0, 412, -0.7, 3.4),),
+    numbers=(FindingNumbers("errors", "PASS", "not worse", True, 1, 3120, 0, 412, -0.7, 3.4),),
 )
 FINDING = schemas.FindingBody(
     metric="errors",

@@ -16,8 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from gateway.admin.audit import AuditEntry
-from gateway.control.show.decision_history import Decision
-from gateway.control.views import AlarmView, BackendView, ControlEvent, RolloutView, RouteView, WorkerView
+from gateway.control.views import AlarmView, BackendView, ControlEvent, DecisionView, RolloutView, RouteView, WorkerView
 from gateway.core.analysis.types import Analysis, Finding, Verdict
 from gateway.core.rollout.types import Day, OnDeadline, OnNewCanary, Plan, SafeAction, Step, WhenDown, Window
 from gateway.core.types import percent_from_weight_bp, weight_bp_from_percent
@@ -222,7 +221,7 @@ class StoryBody(msgspec.Struct, frozen=True):
     """What was decided on one rollout, oldest first, from the journal alone."""
 
     id: str
-    decisions: tuple[Decision, ...]
+    decisions: tuple[DecisionView, ...]
 
 
 class WorkerList(msgspec.Struct, frozen=True):

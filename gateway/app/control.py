@@ -71,12 +71,12 @@ async def _serve(settings: ControlSettings) -> None:
         keeper=TableKeeper(SharedTable(settings.memory_fds), config.state_dir, stored.sha256_of(settings.config_text)),
         state_watch=StateWatch(config.state_dir, config.state_dir / JOURNAL),
     )
-    controller.tell_alarm("state lost", settings.state_lost)
-    controller.tell_alarm("stored configuration", trouble)
+    controller.show_alarm("state lost", settings.state_lost)
+    controller.show_alarm("stored configuration", trouble)
     own = settings.own_addresses
     configuring = Configuring(
         *(controller, SystemClock(), path, settings.config_text, config, own),
-        on_kept=lambda: controller.tell_alarm("stored configuration", ""),
+        on_kept=lambda: controller.show_alarm("stored configuration", ""),
     )
     _heed(controller, configuring, settings)
     controller.inspect(Path(settings.control_path).with_name(SOCKET_NAME))
@@ -87,7 +87,7 @@ async def _serve(settings: ControlSettings) -> None:
     # Not cancelled with the others: it ends its streams and answers what it has in hand.
     credentials = Credentials(config.admin, settings.keys, os.environ, _alarm(controller))
     tasks.append(asyncio.create_task(credentials.run()))
-    attempts = Attempts(SystemClock(), controller.tell_alarm)
+    attempts = Attempts(SystemClock(), controller.show_alarm)
     tasks.append(asyncio.create_task(_look_at(attempts)))
     server = AdminServer(_admin_config(controller, configuring, credentials, tallies, attempts))
     serving = asyncio.create_task(_serve_admin(server, (controller.recovered, credentials.read), settings.admin_fd))
@@ -157,7 +157,7 @@ def _alarm(controller: Controller) -> Callable[[str, str], None]:
     loop = asyncio.get_running_loop()
 
     def tell(what: str, why: str) -> None:
-        loop.call_soon_threadsafe(controller.tell_alarm, what, why)
+        loop.call_soon_threadsafe(controller.show_alarm, what, why)
 
     return tell
 

@@ -1,4 +1,4 @@
-"""``gateway explain``: the story of a rollout, decision by decision, from the journal alone."""
+"""``gateway explain``: the decision history of a rollout, from its journal alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gateway.cli.client import ApiError, Client, one_line
 from gateway.cli.names import rollout_argument
 from gateway.cli.options import print_json, remote
 from gateway.control.journal.store import Journal
-from gateway.control.show.decision_history import lines, story
+from gateway.control.show.decision_history import decision_history, lines
 from gateway.core.errors import GatewayError
 
 
@@ -41,6 +41,6 @@ def _read(path: Path, wanted: str) -> StoryBody:
         with Journal.open(path) as journal:
             latest = journal.latest(wanted)
             rollout_id = wanted if latest is None else latest.rollout_id
-            return StoryBody(rollout_id, tuple(story(journal.events(rollout_id))))
+            return StoryBody(rollout_id, tuple(decision_history(journal.events(rollout_id))))
     except GatewayError as error:
         raise ApiError(str(error)) from None

@@ -1,8 +1,8 @@
 """The control plane: sees, decides, keeps, acts and shows.
 
-Sees: observer, prober (by probe), endpoint_health, readiness. Decides: controller (ticks and wishes), decisions (one
+Sees: aggregator, prober (by probe), endpoint_health, readiness. Decides: controller (ticks and wishes), decisions (one
 event, in the safe order), recovery (the first table), each over routes. Keeps: journal, behind scribe (the only one who
-waits for the disk), and records. Acts: executor, hub. Shows: views, events, alarms, metrics.
+waits for the disk), and records. Acts: publisher, hub. Shows: views, events, alarms, metrics.
 """
 
 from __future__ import annotations

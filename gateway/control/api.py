@@ -1,7 +1,7 @@
-"""The doors of the control plane: what the admin API, the CLI's server side and the metrics may ask of it.
+"""The interface of the control plane: what the admin API, the CLI's server side and the metrics may ask of it.
 
-`Controller` (controller.py) implements it; the protocol exists so that those above can be read, typed and tested
-without the process tree.
+`Controller` (controller.py) implements it, and `Commands` (commands.py) its commands; the protocols exist so that those
+above can be read, typed and tested without the process tree.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 from gateway.config.schema import GatewayConfig
-from gateway.control.show.decision_history import Decision
 from gateway.control.views import (
     AlarmView,
     BackendView,
     ControlEvent,
+    DecisionView,
     ProbeCounts,
     Readiness,
     RolloutView,
@@ -40,10 +40,47 @@ class TrafficTotals(Protocol):
     notes: dict[str, int]  # of runtime.wire.Report
 
 
+class RolloutCommands(Protocol):
+    """What changes rollouts. Each returns when every worker routes by what follows; ``by`` names who asks.
+
+    TransitionError, ConflictError, NotFoundError and JournalError mean that nothing was changed.
+    """
+
+    async def start(
+        self, route: str, by: str, plan: Plan | None = None, *, retry: bool = False, reason: str = ""
+    ) -> RolloutView:
+        """Start a rollout of the route's canary by the given plan, or the configured one.
+
+        A canary that was rolled back on this route is refused without ``retry``.
+        """
+
+    async def pause(self, rollout_id: str, by: str, reason: str = "") -> RolloutView:
+        """Hold the weight where it is."""
+
+    async def resume(self, rollout_id: str, by: str, reason: str = "") -> RolloutView:
+        """Let automation go on."""
+
+    async def promote(self, rollout_id: str, by: str, reason: str = "", *, next_step: bool = False) -> RolloutView:
+        """Promote by hand: all the way, or to the next step."""
+
+    async def approve(self, rollout_id: str, by: str, reason: str = "") -> RolloutView:
+        """Open the gate that the rollout waits for."""
+
+    async def abort(self, rollout_id: str, by: str, reason: str = "") -> RolloutView:
+        """Roll back by hand."""
+
+    async def set_weight(self, route: str, weight_bp: int, by: str, reason: str = "") -> RouteView:
+        """Publish a weight by hand."""
+
+
 class ControlPlane(Protocol):
-    """Read the state, wish for changes. Wishes raise TransitionError, ConflictError, NotFoundError, JournalError."""
+    """The state to read, and the commands that change it."""
 
     table_source: str  # of `process_metrics.TABLE_SOURCES`; empty before the first table
+
+    @property
+    def commands(self) -> RolloutCommands:
+        """What operators and pipelines may request."""
 
     @property
     def notice(self) -> Notice:
@@ -65,37 +102,11 @@ class ControlPlane(Protocol):
     def rollout(self, rollout_id: str) -> RolloutView:
         """One rollout, or NotFoundError."""
 
-    async def set_weight(self, route: str, weight_bp: int, by: str, reason: str = "") -> RouteView:
-        """Publish a weight by hand; returns when every worker routes by it."""
+    async def decision_history(self, rollout_id: str) -> list[DecisionView]:
+        """All decisions of a rollout, from the journal. Raises JournalError."""
 
     def label(self, route: str, labels: list[tuple[str, str, bool]]) -> None:
         """Hand on labels: a request's id, an event's name, whether it happened. NotFoundError, ConflictError."""
-
-    async def start(
-        self, route: str, by: str, plan: Plan | None = None, *, retry: bool = False, reason: str = ""
-    ) -> RolloutView:
-        """Start a rollout of the route's canary by the given plan, or the configured one.
-
-        A canary that was rolled back on this route is refused without ``retry``.
-        """
-
-    async def pause(self, rollout_id: str, by: str, reason: str = "") -> RolloutView:
-        """Hold the weight where it is."""
-
-    async def resume(self, rollout_id: str, by: str, reason: str = "") -> RolloutView:
-        """Let automation go on."""
-
-    async def approve(self, rollout_id: str, by: str, reason: str = "") -> RolloutView:
-        """Open the gate that the rollout waits for."""
-
-    async def story(self, rollout_id: str) -> list[Decision]:
-        """All decisions of a rollout, from the journal."""
-
-    async def promote(self, rollout_id: str, by: str, reason: str = "", *, next_step: bool = False) -> RolloutView:
-        """Promote by hand: all the way, or to the next step."""
-
-    async def abort(self, rollout_id: str, by: str, reason: str = "") -> RolloutView:
-        """Roll back by hand."""
 
     def events(self, after_id: int | None = None) -> AsyncIterator[ControlEvent]:
         """The stream of events from now on, or from those still remembered after ``after_id``."""

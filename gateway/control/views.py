@@ -154,3 +154,44 @@ class ProbeCounts(msgspec.Struct, frozen=True):
 
     unknown: dict[str, int] = {}
     panics: dict[str, bool] = {}
+
+
+class FindingNumbers(msgspec.Struct, frozen=True):
+    """What one metric's finding said when the decision was made; a log that is not finite is None."""
+
+    metric: str
+    verdict: str
+    reason: str
+    decides: bool
+    stable_events: int
+    stable_trials: int
+    canary_events: int
+    canary_trials: int
+    log_e_bad: float | None
+    log_e_ok: float | None
+
+
+class DecisionView(msgspec.Struct, frozen=True):
+    """One change of a rollout. ``at`` is ISO 8601 in UTC, by the wall clock of then; ``seq`` is the true order.
+
+    ``after_s`` is the time since the decision before, by the clock that decides, and None where the control plane was
+    started in between. ``event`` is what happened, ``phase`` and ``canary_percent`` what the rollout became.
+    """
+
+    seq: int
+    revision: int
+    at: str
+    after_s: float | None
+    event: str
+    by: str
+    automatic: bool
+    phase_before: str
+    phase: str
+    step: str
+    canary_percent_before: float
+    canary_percent: float
+    reason: str
+    causes: tuple[str, ...]
+    canary_requests: int | None
+    verdict: str | None
+    numbers: tuple[FindingNumbers, ...]

@@ -18,7 +18,7 @@ import msgspec
 
 from gateway.config.schema import GatewayConfig
 from gateway.control.controller import Controller
-from gateway.control.decide.rollout_records import Record
+from gateway.control.decide.rollout_records import RolloutRecord
 from gateway.control.journal.rows import JournalEntry
 from gateway.control.journal.store import Journal
 from gateway.control.views import ControlEvent, RolloutView
@@ -61,7 +61,7 @@ def _service(controller: Controller, config: GatewayConfig, clock: Clock, tallie
         await controller.note_in_journal(lambda journal: journal.remember_delivery(hook, told.view.id, revision))
 
     async def answer(rollout_id: str, gate: str, passed: bool, reason: str) -> None:
-        await controller.answer_gate(rollout_id, gate, passed, reason, f"gate {gate}")
+        await controller.commands.answer_gate(rollout_id, gate, passed, reason, f"gate {gate}")
 
     outbox = build_outbox(config.hooks, clock, remember, tallies)
     return Service(controller, outbox, GateKeeper(build_gates(config.gates), clock, answer, tallies))
@@ -137,7 +137,7 @@ def _transitions(journal: Journal, entries: Iterable[JournalEntry]) -> Iterator[
             kind = _kind(before, entry)
             before = entry.state
             if kind is not None and entry.seq in wanted:
-                record = Record(entry.state, entry.analysis, story[0].wall_time_s, entry.wall_time_s)
+                record = RolloutRecord(entry.state, entry.analysis, story[0].wall_time_s, entry.wall_time_s)
                 view = record.view(entry.state, entry.analysis, None)
                 name = f"{rollout_id}.{entry.state.revision}"
                 yield entry.seq, Transition(name, kind, iso(entry.wall_time_s), view)

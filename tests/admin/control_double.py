@@ -33,14 +33,15 @@ from gateway.config.admin import ClientConfig, Scope
 from gateway.config.host_checks import sha256_of
 from gateway.config.stored import effective
 from gateway.control.api import TrafficTotals
-from gateway.control.decide.rollout_records import Record
+from gateway.control.decide.rollout_records import RolloutRecord
 from gateway.control.events import EventLog
 from gateway.control.journal.rows import JournalEntry
-from gateway.control.show.decision_history import Decision, story
+from gateway.control.show.decision_history import decision_history
 from gateway.control.views import (
     AlarmView,
     BackendView,
     ControlEvent,
+    DecisionView,
     EndpointView,
     ProbeCounts,
     Readiness,
@@ -123,6 +124,7 @@ class ControlDouble:
         self.listeners = 0
         self.labels: list[tuple[str, str, bool]] = []
         self.config = config
+        self.commands = self
         self._canaries = {route.name: route.canary for route in config.routes}
         self._weights_bp = dict.fromkeys(self._canaries, 0)
         self._epoch = 1
@@ -258,9 +260,9 @@ class ControlDouble:
     def inspected(self) -> tuple[None, None]:
         return None, None
 
-    async def story(self, rollout_id: str) -> list[Decision]:
+    async def decision_history(self, rollout_id: str) -> list[DecisionView]:
         self._find(rollout_id)
-        return story(entry for entry in self._entries if entry.rollout_id == rollout_id)
+        return decision_history(entry for entry in self._entries if entry.rollout_id == rollout_id)
 
     def probes(self) -> ProbeCounts:
         return ProbeCounts()
@@ -374,7 +376,7 @@ class Served:
 
 def _view(rollout: Rollout) -> RolloutView:
     analysis = None if rollout.phase is Phase.IDLE else ANALYSIS
-    return Record(rollout, analysis, 0.0, rollout.last_at_s).view(rollout, analysis, 0)
+    return RolloutRecord(rollout, analysis, 0.0, rollout.last_at_s).view(rollout, analysis, 0)
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 
 async def started(plane: Plane, route: str = "r") -> str:
     """Start a rollout that has not been judged yet; returns its id."""
-    view = await plane.controller.start(route, "alice")
+    view = await plane.controller.commands.start(route, "alice")
     assert view.canary_percent == 20
     return view.id
 
@@ -67,7 +67,7 @@ async def test_a_rollback_overtakes_more_exposure_that_waits_for_the_disk(tmp_pa
         plane.disk.hold()
         wishes = []
         if verb == "promote":
-            wishes.append(asyncio.create_task(plane.controller.promote(rollout, "bob")))
+            wishes.append(asyncio.create_task(plane.controller.commands.promote(rollout, "bob")))
             await asyncio.sleep(0)
         else:
             await plane.good()
@@ -84,7 +84,7 @@ async def test_a_rollback_overtakes_more_exposure_that_waits_for_the_disk(tmp_pa
         assert max(table.route("r").weight_bp for w in plane.workers for table in w.tables) == 2000
         assert plane.journaled() == plane.state()
         for wish in wishes:
-            with pytest.raises(ConflictError, match="overtaken"):
+            with pytest.raises(ConflictError, match="superseded"):
                 await wish
 
 
@@ -92,14 +92,14 @@ async def test_an_abort_and_a_lower_weight_do_not_wait_for_the_disk_either(tmp_p
     async with Plane(tmp_path, text()) as plane:
         rollout = await started(plane)
         plane.disk.hold()
-        await plane.controller.set_weight("r", 500, "bob")
+        await plane.controller.commands.set_weight("r", 500, "bob")
         assert (plane.state().phase, plane.weight_bp()) == (Phase.PAUSED, 500)
-        resumed = asyncio.create_task(plane.controller.resume(rollout, "bob"))
+        resumed = asyncio.create_task(plane.controller.commands.resume(rollout, "bob"))
         await asyncio.sleep(0.01)
-        view = await plane.controller.abort(rollout, "carol", "enough")
+        view = await plane.controller.commands.abort(rollout, "carol", "enough")
         assert (view.phase, plane.weight_bp()) == ("ROLLED_BACK", 0)
         plane.disk.release()
-        with pytest.raises(ConflictError, match="overtaken"):
+        with pytest.raises(ConflictError, match="superseded"):
             await resumed
         await plane.quiet()
         assert plane.journaled() == plane.state()
@@ -110,7 +110,7 @@ async def test_one_routes_disk_wait_holds_no_other_route_up(tmp_path: Path) -> N
     async with Plane(tmp_path, text("a", "b")) as plane:
         await started(plane, "a")
         plane.disk.hold()
-        starting = asyncio.create_task(plane.controller.start("b", "bob"))
+        starting = asyncio.create_task(plane.controller.commands.start("b", "bob"))
         await asyncio.sleep(0.01)
         await plane.bad("a")
         assert plane.state("a").phase is Phase.ROLLED_BACK
@@ -123,22 +123,22 @@ async def test_one_routes_disk_wait_holds_no_other_route_up(tmp_path: Path) -> N
 
 async def test_a_lower_weight_takes_back_what_waits_for_the_disk(tmp_path: Path) -> None:
     async with Plane(tmp_path, text()) as plane:
-        await plane.controller.set_weight("r", 3000, "bob")
+        await plane.controller.commands.set_weight("r", 3000, "bob")
         plane.disk.hold()
-        raising = asyncio.create_task(plane.controller.set_weight("r", 9000, "bob"))
+        raising = asyncio.create_task(plane.controller.commands.set_weight("r", 9000, "bob"))
         await asyncio.sleep(0.01)
-        assert (await plane.controller.set_weight("r", 1000, "carol")).canary_percent == 10
+        assert (await plane.controller.commands.set_weight("r", 1000, "carol")).canary_percent == 10
         plane.disk.release()
         with pytest.raises(ConflictError, match="lowered meanwhile"):
             await raising
         assert plane.weight_bp() == 1000
         plane.disk.hold()
-        starting = asyncio.create_task(plane.controller.start("r", "bob"))
+        starting = asyncio.create_task(plane.controller.commands.start("r", "bob"))
         await asyncio.sleep(0.01)
-        await asyncio.wait_for(plane.controller.set_weight("r", 0, "carol"), 5)
+        await asyncio.wait_for(plane.controller.commands.set_weight("r", 0, "carol"), 5)
         assert plane.weight_bp() == 0
         plane.disk.release()
-        with pytest.raises(ConflictError, match="overtaken"):
+        with pytest.raises(ConflictError, match="superseded"):
             await starting
         await plane.quiet()
         assert (plane.weight_bp(), plane.state().phase) == (0, Phase.WITHDRAWN)
@@ -183,7 +183,7 @@ async def test_a_step_up_that_the_disk_does_not_take_in_time_is_taken_back_and_t
         assert max(table.route("r").weight_bp for w in plane.workers for table in w.tables) == 2000, "nothing late"
         await plane.good()
         await eventually(lambda: plane.weight_bp() == 5000, "it goes on by itself")
-        kinds = [decision.event for decision in await plane.controller.story(rollout)]
+        kinds = [decision.event for decision in await plane.controller.decision_history(rollout)]
         assert kinds == ["Started", "Analysed", "JournalTimedOut", "Analysed"]
 
 
@@ -191,15 +191,15 @@ async def test_a_ramp_back_begins_at_what_is_in_force_and_not_at_what_waits_for_
     steps = [{"percent": 20, "min_time_s": 0, "min_requests": 0}]
     async with Plane(tmp_path, text(plan={"steps": steps, "rollback_ramp_s": 60})) as plane:
         rollout = await started(plane)
-        await plane.controller.set_weight("r", 1800, "bob")
+        await plane.controller.commands.set_weight("r", 1800, "bob")
         await plane.quiet()
         plane.disk.hold()
-        resumed = asyncio.create_task(plane.controller.resume(rollout, "bob"))
+        resumed = asyncio.create_task(plane.controller.commands.resume(rollout, "bob"))
         await eventually(lambda: plane.waits("r"), "the resume waits for the disk")
         await plane.bad()
         assert (plane.state().phase, plane.weight_bp()) == (Phase.RETURNING, 1620)
         plane.disk.release()
-        with pytest.raises(ConflictError, match="overtaken"):
+        with pytest.raises(ConflictError, match="superseded"):
             await resumed
         await plane.quiet()
         assert plane.journaled() == plane.state()
@@ -209,21 +209,21 @@ async def test_a_deadline_over_a_step_that_waits_for_the_disk_takes_it_back_and_
     steps = [{"percent": 20, "min_time_s": 0, "min_requests": 0, "gate": "manual"}]
     plan = {"steps": steps, "rollback_ramp_s": 60, "deadline_s": 3, "on_deadline": "rollback"}
     async with Plane(tmp_path, text(plan=plan)) as plane:
-        rollout = (await plane.controller.start("r", "alice")).id
+        rollout = (await plane.controller.commands.start("r", "alice")).id
         await plane.quiet()
         plane.disk.hold()
-        approved = asyncio.create_task(plane.controller.approve(rollout, "bob"))
+        approved = asyncio.create_task(plane.controller.commands.approve(rollout, "bob"))
         await eventually(lambda: plane.waits("r"), "the approval waits for the disk")
         for _ in range(3):
             await plane.serve(10, 0)
             plane.tick(1.5)
         plane.disk.release()
-        with pytest.raises(ConflictError, match="overtaken"):
+        with pytest.raises(ConflictError, match="superseded"):
             await approved
         await plane.quiet()
         assert plane.weight_bp() == 0
         assert plane.journaled() == plane.state()
-        story = await plane.controller.story(rollout)
+        story = await plane.controller.decision_history(rollout)
         assert [decision.revision for decision in story] == list(range(1, len(story) + 1))
 
 
@@ -234,7 +234,7 @@ async def test_a_pause_holds_what_is_in_force_and_not_the_step_that_waits_for_th
         plane.disk.hold()
         await plane.good()
         await eventually(lambda: plane.waits("r"), "the step up waits for the disk")
-        view = await plane.controller.pause(rollout, "carol", "wait a moment")
+        view = await plane.controller.commands.pause(rollout, "carol", "wait a moment")
         assert (view.phase, plane.weight_bp()) == ("PAUSED", 2000)
         assert "paused by carol: wait a moment" in view.reason
         plane.disk.release()
@@ -248,20 +248,20 @@ async def test_a_failing_journal_freezes_what_rises_and_lets_fall(tmp_path: Path
         rollout = await started(plane)
         plane.disk.broken = True
         with pytest.raises(JournalError):
-            await plane.controller.start("s", "bob")
+            await plane.controller.commands.start("s", "bob")
         assert (plane.state("s").phase, plane.weight_bp("s")) == (Phase.IDLE, 0)
         with pytest.raises(JournalError):
-            await plane.controller.set_weight("s", 100, "bob")
+            await plane.controller.commands.set_weight("s", 100, "bob")
         with pytest.raises(JournalError):
-            await plane.controller.promote(rollout, "bob")
+            await plane.controller.commands.promote(rollout, "bob")
         for _ in range(20):
             await plane.good()
         await plane.quiet()
         assert (plane.state().phase, plane.weight_bp()) == (Phase.PROGRESSING, 2000), "a PASS that cannot be journaled"
         assert len(plane.told("alarm")) == 1, "said once"
         with pytest.raises(TransitionError):
-            await plane.controller.start("r", "bob")
-        assert (await plane.controller.abort(rollout, "bob")).phase == "ROLLED_BACK"
+            await plane.controller.commands.start("r", "bob")
+        assert (await plane.controller.commands.abort(rollout, "bob")).phase == "ROLLED_BACK"
         assert plane.weight_bp() == 0
         assert any("disk I/O error" in reason for reason in plane.controller.readiness().warnings)
     assert plane.state().phase is Phase.ROLLED_BACK
@@ -317,9 +317,9 @@ async def test_what_is_remembered_of_old_rollouts_is_bounded(tmp_path: Path) -> 
         first = last = ""
         plane.never_sync()  # it is about numbers, not about power cuts
         for _ in range(510):
-            last = (await plane.controller.start("busy", "bob", retry=True)).id
+            last = (await plane.controller.commands.start("busy", "bob", retry=True)).id
             first = first or last
-            await plane.controller.abort(last, "bob")
+            await plane.controller.commands.abort(last, "bob")
         kept = [view.id for view in plane.controller.rollouts(limit=10_000)]
         assert len(kept) <= 500 and quiet in kept and last in kept and first not in kept
         await plane.quiet()

@@ -9,7 +9,8 @@ import pytest
 
 from gateway.control.alarms import Alarms
 from gateway.control.events import EventLog
-from gateway.control.health.ejections import Ejections, ejection_metrics
+from gateway.control.health.ejections import Ejections
+from gateway.control.show.health_metrics import ejection_metrics
 from gateway.control.workers.report_aggregator import ReportAggregator
 from gateway.runtime.clock import SystemClock
 from gateway.runtime.wire import Ejected, Report
@@ -19,17 +20,17 @@ URL = "http://10.0.0.1:8000"
 
 class Watched:
     def __init__(self) -> None:
-        self.observer = ReportAggregator()
+        self.aggregator = ReportAggregator()
         self.events = EventLog(SystemClock())
         self.alarms = Alarms(self.events)
-        self.ejections = Ejections(self.observer, self.events, self.alarms)
+        self.ejections = Ejections(self.aggregator, self.events, self.alarms)
         self.seq = 0
         for index, boot in enumerate("ab"):
-            self.observer.arrived(boot, index, 0.0)
+            self.aggregator.arrived(boot, index, 0.0)
 
     def report(self, boot: str, *ejected: Ejected, **notes: int) -> None:
         self.seq += 1
-        self.observer.take(Report(boot, self.seq, 1, [], [], {}, 0, 0, 0, ejected=ejected, notes=notes), 0.0)
+        self.aggregator.take(Report(boot, self.seq, 1, [], [], {}, 0, 0, 0, ejected=ejected, notes=notes), 0.0)
         self.ejections.take_reports()
 
     async def published(self, count: int) -> list[dict[str, object]]:
@@ -71,10 +72,10 @@ async def test_an_ejection_is_an_event_and_an_alarm_until_the_last_worker_has_it
 def test_what_a_worker_that_has_left_said_stands_no_more_and_what_it_counted_does() -> None:
     seen = Watched()
     seen.report("a", Ejected("v1", URL, "reset", 1.0), **{f"ejected v1 {URL} reset": 3})
-    seen.observer.gone("a", 1.0)
+    seen.aggregator.gone("a", 1.0)
     seen.ejections.take_reports()
     assert seen.standing == []
-    merged = seen.observer.merged()
+    merged = seen.aggregator.merged()
     gauge, counter = ejection_metrics([], merged.reports, merged.notes)
     assert gauge.samples == []
     assert [(sample.labels, sample.value) for sample in counter.samples] == [

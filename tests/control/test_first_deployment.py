@@ -34,13 +34,13 @@ async def test_the_first_version_is_promoted_and_the_next_one_is_compared_with_i
         assert (view.stable, view.canary, view.configured_stable) == (None, "v2", None)
         assert served(plane) == [("", "v2", 0)] * 2
         with pytest.raises(ConflictError, match="nothing is deployed on route r yet"):
-            await plane.controller.set_weight("r", 1000, "alice")
-        rollout = await plane.controller.start("r", "alice")
+            await plane.controller.commands.set_weight("r", 1000, "alice")
+        rollout = await plane.controller.commands.start("r", "alice")
         assert (rollout.phase, rollout.stable) == ("PROMOTED", None)
         assert "nothing to compare it with" in rollout.reason
         assert served(plane) == [("v2", None, 0)] * 2
         with pytest.raises(TransitionError, match="nothing that route r could go back to"):
-            await plane.controller.abort(rollout.id, "bob")
+            await plane.controller.commands.abort(rollout.id, "bob")
         await plane.quiet()
         assert plane.journaled() == plane.state()
         for canary, weight_bp in ((None, 0), ("v3", 0)):
@@ -50,7 +50,7 @@ async def test_the_first_version_is_promoted_and_the_next_one_is_compared_with_i
             plane.config_path.write_text(first(canary="v2" if canary is None else canary))
             await plane.begin()
             assert served(plane) == [("v2", canary, weight_bp)] * 2, "also when nobody but the journal remembers"
-        second = await plane.controller.start("r", "alice")
+        second = await plane.controller.commands.start("r", "alice")
         assert (second.stable, second.canary, second.phase, plane.weight_bp()) == ("v2", "v3", "PROGRESSING", 2000)
         await plane.bad()
         assert served(plane)[0][0] == "v2" and plane.weight_bp() == 0
@@ -63,19 +63,19 @@ async def test_the_first_version_is_promoted_and_the_next_one_is_compared_with_i
 
 async def test_it_waits_until_probes_have_found_it_well_and_never_serves_a_share(tmp_path: Path) -> None:
     async with Plane(tmp_path, first()) as plane:
-        health = next(one for one in plane.controller.prober.health if one.backend == "v2")
+        health = next(one for one in plane.controller.prober.endpoints if one.backend == "v2")
         health.up, health.settled = True, False
-        view = await plane.controller.start("r", "alice")
+        view = await plane.controller.commands.start("r", "alice")
         assert (view.phase, view.gate) == ("WAITING", "canary"), "what was never asked is not known to be well"
-        with pytest.raises(ConflictError, match="its canary can have no share"):
-            await plane.controller.set_weight("r", 5000, "bob")
+        with pytest.raises(ConflictError, match="its canary cannot get a share"):
+            await plane.controller.commands.set_weight("r", 5000, "bob")
         await plane.serve(0, 0)
         plane.tick()
         await plane.quiet()
         assert served(plane) == [("", "v2", 0)] * 2
         await plane.restart()
         assert (plane.state().phase, plane.state().gate) == (Phase.WAITING, "canary")
-        health = next(one for one in plane.controller.prober.health if one.backend == "v2")
+        health = next(one for one in plane.controller.prober.endpoints if one.backend == "v2")
         health.up, health.settled = True, True
         await plane.serve(0, 0)
         plane.tick()
@@ -87,7 +87,7 @@ async def test_it_waits_until_probes_have_found_it_well_and_never_serves_a_share
 async def test_a_promotion_that_waits_for_the_disk_is_not_forgotten_by_another_configuration(tmp_path: Path) -> None:
     async with Plane(tmp_path, first()) as plane:
         plane.disk.hold()
-        starting = asyncio.create_task(plane.controller.start("r", "alice"))
+        starting = asyncio.create_task(plane.controller.commands.start("r", "alice"))
         await eventually(lambda: plane.waits("r"), "the promotion waits for the disk")
         plane.config_path.write_text(first(canary="v3"))
         config = load(plane.config_path)
@@ -104,15 +104,15 @@ async def test_a_promotion_that_waits_for_the_disk_is_not_forgotten_by_another_c
 async def test_one_that_never_gets_well_is_withdrawn_or_aborted_or_forced_in(tmp_path: Path) -> None:
     async with Plane(tmp_path, first()) as plane:
         for wish, phase in (("abort", "ROLLED_BACK"), ("approve", "PROMOTED")):
-            health = next(one for one in plane.controller.prober.health if one.backend == "v2")
+            health = next(one for one in plane.controller.prober.endpoints if one.backend == "v2")
             health.up = False
-            rollout = (await plane.controller.start("r", "alice", retry=True)).id
+            rollout = (await plane.controller.commands.start("r", "alice", retry=True)).id
             if wish == "abort":
-                await plane.controller.abort(rollout, "bob")
+                await plane.controller.commands.abort(rollout, "bob")
             else:
-                await plane.controller.pause(rollout, "bob")
-                await plane.controller.resume(rollout, "bob")
-                await plane.controller.approve(rollout, "bob", "its probes are wrong")
+                await plane.controller.commands.pause(rollout, "bob")
+                await plane.controller.commands.resume(rollout, "bob")
+                await plane.controller.commands.approve(rollout, "bob", "its probes are wrong")
             assert plane.controller.rollout(rollout).phase == phase
         assert served(plane) == [("v2", None, 0)] * 2
         await plane.quiet()

@@ -30,18 +30,18 @@ def table(epoch: int, weight_bp: int = 0) -> RoutingTable:
 @dataclass
 class Place:
     hub: WorkerHub
-    observer: ReportAggregator
+    aggregator: ReportAggregator
     path: Path
     changes: list[tuple[str, str]]
 
 
 @asynccontextmanager
 async def listening(directory: Path) -> AsyncIterator[Place]:
-    observer, changes = ReportAggregator(), []
-    hub = WorkerHub(observer, ManualClock(), lambda how, hello: changes.append((how, hello.boot)))
+    aggregator, changes = ReportAggregator(), []
+    hub = WorkerHub(aggregator, ManualClock(), lambda how, hello: changes.append((how, hello.boot)))
     await hub.start(directory / "sockets" / "c.sock")
     try:
-        yield Place(hub, observer, directory / "sockets" / "c.sock", changes)
+        yield Place(hub, aggregator, directory / "sockets" / "c.sock", changes)
     finally:
         await hub.stop()
 
@@ -93,9 +93,9 @@ async def test_what_waits_for_a_worker_that_hangs_is_bounded(tmp_path: Path, mon
         await worker.connect(place.path)
         await eventually(lambda: worker.epoch == 5 and worker.down == down, "it has the newest of everything")
         await worker.report()
-        counted = place.observer.evidence("r", 0, 9, 0.0).epochs[0]
+        counted = place.aggregator.evidence("r", 0, 9, 0.0).epochs[0]
         assert (counted.stable.requests, counted.canary.requests) == (5, 5), "not counted twice"
-        assert place.observer.merged().worker_starts == 1
+        assert place.aggregator.merged().worker_starts == 1
         await worker.close()
 
 

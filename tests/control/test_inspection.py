@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from gateway.config import load
 from gateway.control.decide import silent_sources
+from gateway.control.decide.answer_findings import with_answers
 from gateway.control.workers.inspector_link import Inspection
 from gateway.control.workers.report_aggregator import ReportAggregator
 from gateway.core.analysis import Analysis, AnalysisSpec, EventSpec, Finding, Look, Mode, Verdict
@@ -31,7 +32,7 @@ def passed(*deciding: str, advising: str = "errors") -> Analysis:
 
 
 def judged(inspection: Inspection, route: str, analysis: Analysis, spec: AnalysisSpec = NO_EVENTS) -> Analysis:
-    return inspection.judged(route, Look.of(analysis), spec, 1).analysis
+    return with_answers(inspection, route, Look.of(analysis), spec, 1).analysis
 
 
 PASS = passed("errors", "class_4", "click")
@@ -83,11 +84,11 @@ def test_every_other_verdict_stands(inspection: Inspection, clock: ManualClock, 
 
 def test_labels_are_taken_only_for_events_that_expect_them_and_by_somebody(inspection: Inspection) -> None:
     with pytest.raises(NotFoundError, match="expects no labels"):
-        inspection.tell("looked-at", [Label("a", "click", True)])
+        inspection.send_labels("looked-at", [Label("a", "click", True)])
     with pytest.raises(NotFoundError, match=r"\[1\].name: no event is named 'clock'; there are: click"):
-        inspection.tell("labelled", [Label("a", "click", True), Label("a", "clock", True)])
+        inspection.send_labels("labelled", [Label("a", "click", True), Label("a", "clock", True)])
     with pytest.raises(ConflictError, match="the inspector is away or behind"):
-        inspection.tell("labelled", [Label("a", "click", True)])
+        inspection.send_labels("labelled", [Label("a", "click", True)])
 
 
 @pytest.mark.parametrize(

@@ -126,14 +126,14 @@ class Plane:
     table_source = "journal"
     state_kept = True
 
-    observer: ReportAggregator = field(default_factory=ReportAggregator)
+    aggregator: ReportAggregator = field(default_factory=ReportAggregator)
     views: list[RouteView] = field(default_factory=lambda: [route_view()])
     newest: dict[str, RolloutView] = field(default_factory=dict)
     verdicts: dict[tuple[str, str], int] = field(default_factory=dict)
     inspection: Inspected | None = None
 
     def traffic_later(self) -> Callable[[], TrafficTotals]:
-        return self.observer.merged_later()
+        return self.aggregator.merged_later()
 
     def routes(self) -> list[RouteView]:
         return self.views
@@ -190,10 +190,10 @@ def busy() -> Plane:
         canary.duration[bucket_of(latency_us)] = 1
         canary.duration_us_sum += latency_us
     gauges = {"in_flight": 3, "connections": 5, "upstream_connections": 4, "loop_lag_us_max": 1500}
-    plane.observer.arrived("a", 0, 0.0)
-    plane.observer.arrived("b", 1, 0.0)
-    plane.observer.take(report("a", 1, (stable, canary), faults={"no_route": 4}, aborted=6, **gauges), 0.0)
-    plane.observer.take(report("b", 1, (stable,), loop_lag_us_max=250, in_flight=1), 0.0)
+    plane.aggregator.arrived("a", 0, 0.0)
+    plane.aggregator.arrived("b", 1, 0.0)
+    plane.aggregator.take(report("a", 1, (stable, canary), faults={"no_route": 4}, aborted=6, **gauges), 0.0)
+    plane.aggregator.take(report("b", 1, (stable,), loop_lag_us_max=250, in_flight=1), 0.0)
     plane.newest["digits"] = rollout_view(
         analysis(findings=(finding("errors", 2.0, -math.inf), finding("latency", math.nan, 0.5, decides=False)))
     )
@@ -342,10 +342,10 @@ def counters(samples: Samples) -> Samples:
 def test_no_counter_goes_backwards_when_a_worker_restarts() -> None:
     plane = busy()
     before = counters(scraped(plane))
-    plane.observer.gone("a")
+    plane.aggregator.gone("a")
     gone = counters(scraped(plane))
-    plane.observer.arrived("c", 0, 2.0)
-    plane.observer.take(report("c", 1, (RouteTotals("digits", Variant.STABLE, answered={200: 1}),)), 2.0)
+    plane.aggregator.arrived("c", 0, 2.0)
+    plane.aggregator.take(report("c", 1, (RouteTotals("digits", Variant.STABLE, answered={200: 1}),)), 2.0)
     after = counters(scraped(plane))
     assert gone == before
     assert all(after[key] >= n for key, n in before.items())

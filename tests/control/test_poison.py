@@ -49,7 +49,7 @@ def poisoned(report: wire.Report, poison: Callable[[dict[str, Any]], None]) -> b
 async def test_a_poisoned_report_is_dropped_and_counted_and_promotes_nobody(tmp_path: Path, name: str) -> None:
     poison, readable = POISONS[name]
     async with Plane(tmp_path, text()) as plane:
-        rollout = (await plane.controller.start("r", "alice")).id
+        rollout = (await plane.controller.commands.start("r", "alice")).id
         await plane.serve(10, 10)
         worker = plane.workers[0]
         worker.serve(10, 10)
@@ -66,7 +66,7 @@ async def test_a_poisoned_report_is_dropped_and_counted_and_promotes_nobody(tmp_
 
 async def test_evidence_of_an_epoch_that_is_yet_to_come_counts_for_nothing(tmp_path: Path) -> None:
     async with Plane(tmp_path, text()) as plane:
-        rollout = (await plane.controller.start("r", "alice")).id
+        rollout = (await plane.controller.commands.start("r", "alice")).id
         for worker in plane.workers:
             report = worker.tally.report(worker.epoch, 0, 0, 0)
             entry = next(entry for entry in report.evidence if entry.epoch == report.epoch)
@@ -90,7 +90,7 @@ async def test_no_clock_but_controls_own_decides(tmp_path: Path) -> None:
         place = tmp_path / str(number)
         place.mkdir()
         async with Plane(place, text()) as plane:
-            await plane.controller.start("r", "alice")
+            await plane.controller.commands.start("r", "alice")
             for worker, skew_s in zip(plane.workers, skews_s, strict=True):
                 worker.tally.tls_not_after_s = plane.clock.wall_now_s + 365 * 86_400.0 + skew_s
                 plane.clock.wall_now_s += skew_s
@@ -105,7 +105,7 @@ async def test_a_canary_that_nobody_asks_is_never_promoted(tmp_path: Path) -> No
     steps = [{"percent": 20, "min_time_s": 0, "min_requests": 0}]
     plan = {"steps": steps, "deadline_s": 60, "on_deadline": "promote"}
     async with Plane(tmp_path, text(plan=plan)) as plane:
-        rollout = (await plane.controller.start("r", "alice")).id
+        rollout = (await plane.controller.commands.start("r", "alice")).id
         for _ in range(70):
             for worker in plane.workers:
                 worker.serve(100, 0)

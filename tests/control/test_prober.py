@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from gateway.config.schema import BackendConfig, ProbeConfig
-from gateway.control.health.probe import REASONS, EndpointProbe, Outcome, ProbeResult, Target
-from gateway.control.health.prober import Health, Prober
+from gateway.control.health.probe import REASONS, EndpointProbe, ProbeOutcome, ProbeResult, Target
+from gateway.control.health.prober import EndpointState, Prober
 from gateway.core.traffic.table import BackendTls, Endpoint
 from gateway.runtime.resolver import LookupThreads
 from tests.support.backend import Backend, Script, answer, hang, raw
@@ -24,10 +24,10 @@ from tests.support.control import Plane, text
 from tests.support.worker import eventually
 
 pytestmark = pytest.mark.anyio
-READY = ProbeResult(Outcome.READY, "answered 200 to /ready")
-REFUSED = ProbeResult(Outcome.REFUSED, "answered 404 to /ready")
-SILENT = ProbeResult(Outcome.SILENT, "no answer to /ready in 1 s")
-UNKNOWN = ProbeResult(Outcome.UNKNOWN, "Too many open files", "descriptors")
+READY = ProbeResult(ProbeOutcome.READY, "answered 200 to /ready")
+REFUSED = ProbeResult(ProbeOutcome.REFUSED, "answered 404 to /ready")
+SILENT = ProbeResult(ProbeOutcome.SILENT, "no answer to /ready in 1 s")
+UNKNOWN = ProbeResult(ProbeOutcome.UNKNOWN, "Too many open files", "descriptors")
 
 
 def target(port: int, host: str = "127.0.0.1", timeout_s: float = 20.0, **changes: object) -> Target:
@@ -47,21 +47,25 @@ async def reset(_: object, peer: object) -> None:
 @pytest.mark.parametrize(
     ("script", "outcome", "words"),
     [
-        (answer(200), Outcome.READY, "answered 200 to /ready"),
-        (answer(204), Outcome.READY, "answered 204 to /ready"),
-        (raw(b"HTTP/1.1 103 Early\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"), Outcome.READY, "answered 200"),
-        (raw(b"HTTP/1.0 200\r\n\r\n", close=True), Outcome.READY, "answered 200"),
-        (answer(404), Outcome.REFUSED, "answered 404 to /ready"),
-        (answer(503), Outcome.REFUSED, "answered 503 to /ready"),
-        (answer(302, headers=b"location: /elsewhere\r\n"), Outcome.REFUSED, "answered 302 to /ready"),
-        (raw(b"SSH-2.0-OpenSSH\r\n", close=True), Outcome.SILENT, "gave no HTTP answer to /ready"),
-        (raw(b"HTTP/1.1 200 OK\r\nx: 1\r\n", close=True), Outcome.SILENT, "closed the connection without an answer"),
-        (raw(b"HTTP/1.1 200 OK\r\n" + b"x: " + b"y" * 100_000), Outcome.SILENT, "gave no HTTP answer"),
-        (raw(b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 20_000), Outcome.SILENT, "gave no HTTP answer"),
-        (reset, Outcome.SILENT, "closed the connection without an answer to /ready"),
+        (answer(200), ProbeOutcome.READY, "answered 200 to /ready"),
+        (answer(204), ProbeOutcome.READY, "answered 204 to /ready"),
+        (raw(b"HTTP/1.1 103 Early\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"), ProbeOutcome.READY, "answered 200"),
+        (raw(b"HTTP/1.0 200\r\n\r\n", close=True), ProbeOutcome.READY, "answered 200"),
+        (answer(404), ProbeOutcome.REFUSED, "answered 404 to /ready"),
+        (answer(503), ProbeOutcome.REFUSED, "answered 503 to /ready"),
+        (answer(302, headers=b"location: /elsewhere\r\n"), ProbeOutcome.REFUSED, "answered 302 to /ready"),
+        (raw(b"SSH-2.0-OpenSSH\r\n", close=True), ProbeOutcome.SILENT, "gave no HTTP answer to /ready"),
+        (
+            raw(b"HTTP/1.1 200 OK\r\nx: 1\r\n", close=True),
+            ProbeOutcome.SILENT,
+            "closed the connection without an answer",
+        ),
+        (raw(b"HTTP/1.1 200 OK\r\n" + b"x: " + b"y" * 100_000), ProbeOutcome.SILENT, "gave no HTTP answer"),
+        (raw(b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 20_000), ProbeOutcome.SILENT, "gave no HTTP answer"),
+        (reset, ProbeOutcome.SILENT, "closed the connection without an answer to /ready"),
     ],
 )
-async def test_what_the_backend_said(script: Script, outcome: Outcome, words: str) -> None:
+async def test_what_the_backend_said(script: Script, outcome: ProbeOutcome, words: str) -> None:
     async with Backend(script) as a:
         result = await asked(target(a.port))
     assert (result.outcome, result.reason) == (outcome, "") and words in result.text
@@ -69,15 +73,17 @@ async def test_what_the_backend_said(script: Script, outcome: Outcome, words: st
 
 async def test_no_answer_is_silence_and_nobody_there_a_refusal() -> None:
     async with Backend(hang) as a:
-        assert await asked(target(a.port, timeout_s=0.2)) == ProbeResult(Outcome.SILENT, "no answer to /ready in 0.2 s")
+        assert await asked(target(a.port, timeout_s=0.2)) == ProbeResult(
+            ProbeOutcome.SILENT, "no answer to /ready in 0.2 s"
+        )
         await a.stop()
-        assert await asked(target(a.port)) == ProbeResult(Outcome.REFUSED, "refused the connection")
+        assert await asked(target(a.port)) == ProbeResult(ProbeOutcome.REFUSED, "refused the connection")
 
 
 async def test_silence_while_the_loop_was_late_is_unknown() -> None:
     async with Backend(hang) as a:
         result = await asked(target(a.port, timeout_s=0.2), 1.0, 1.5)
-    assert (result.outcome, result.reason) == (Outcome.UNKNOWN, "late")
+    assert (result.outcome, result.reason) == (ProbeOutcome.UNKNOWN, "late")
     assert result.text == "the gateway was 0.5 s late itself: no answer to /ready in 0.2 s"
 
 
@@ -103,13 +109,13 @@ async def test_a_want_of_descriptors_is_unknown() -> None:
     async with Backend() as a:
         with no_descriptors():
             result = await asked(target(a.port))
-        assert (result.outcome, result.reason) == (Outcome.UNKNOWN, "descriptors"), result
-        assert (await asked(target(a.port))).outcome is Outcome.READY
+        assert (result.outcome, result.reason) == (ProbeOutcome.UNKNOWN, "descriptors"), result
+        assert (await asked(target(a.port))).outcome is ProbeOutcome.READY
 
 
 async def test_a_name_that_cannot_be_resolved_is_unknown() -> None:
     result = await asked(target(9, "nowhere.invalid"))
-    assert (result.outcome, result.reason) == (Outcome.UNKNOWN, "name")
+    assert (result.outcome, result.reason) == (ProbeOutcome.UNKNOWN, "name")
     assert "the name nowhere.invalid cannot be resolved" in result.text
 
 
@@ -117,7 +123,7 @@ async def test_tls_files_that_cannot_be_read_are_unknown(tmp_path: Path) -> None
     missing = BackendTls(ca=str(tmp_path / "missing.pem"))
     probe = ProbeConfig(path="/ready")
     result = await asked(Target("a", Endpoint("127.0.0.1", 9, tls=True), probe, tls=missing))
-    assert (result.outcome, result.reason) == (Outcome.UNKNOWN, "tls_files")
+    assert (result.outcome, result.reason) == (ProbeOutcome.UNKNOWN, "tls_files")
     assert "No such file" in result.text
 
 
@@ -127,7 +133,7 @@ async def test_tls_files_that_cannot_be_read_are_unknown(tmp_path: Path) -> None
 )
 async def test_a_probe_carries_the_host_that_traffic_carries(host_header: str, sent: bytes) -> None:
     async with Backend() as a:
-        assert (await asked(target(a.port, host_header=host_header))).outcome is Outcome.READY
+        assert (await asked(target(a.port, host_header=host_header))).outcome is ProbeOutcome.READY
         assert a.seen[0].all(b"host") == [sent % a.port if b"%" in sent else sent]
 
 
@@ -135,7 +141,7 @@ async def test_a_probe_carries_the_host_that_traffic_carries(host_header: str, s
 
 
 def test_unknown_results_neither_turn_an_endpoint_nor_break_a_streak() -> None:
-    health = Health("a", Endpoint("a", 1), ProbeConfig(rise=2, fall=2))
+    health = EndpointState("a", Endpoint("a", 1), ProbeConfig(rise=2, fall=2))
     assert [health.take(UNKNOWN, 1.0) for _ in range(50)] == [False] * 50
     assert (health.up, health.unknown, health.unknown_since_s) == (True, "Too many open files", 1.0)
     assert health.doubtful and not health.settled, "it was never known to be up"
@@ -149,7 +155,7 @@ def test_unknown_results_neither_turn_an_endpoint_nor_break_a_streak() -> None:
 
 
 def test_a_change_between_refused_and_silent_is_passed_on() -> None:
-    health = Health("a", Endpoint("a", 1), ProbeConfig(rise=1, fall=1))
+    health = EndpointState("a", Endpoint("a", 1), ProbeConfig(rise=1, fall=1))
     assert health.take(REFUSED, 1.0) and health.refused
     assert not health.take(REFUSED, 2.0)
     assert health.take(SILENT, 3.0) and not health.refused
@@ -183,8 +189,8 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def probing(**backends: BackendConfig) -> AsyncIterator[tuple[Prober, list[Health]]]:
-    turned: list[Health] = []
+async def probing(**backends: BackendConfig) -> AsyncIterator[tuple[Prober, list[EndpointState]]]:
+    turned: list[EndpointState] = []
     prober = Prober(backends, turned.append)
     task = asyncio.create_task(prober.run())
     try:
@@ -201,7 +207,7 @@ async def test_a_blocked_control_loop_delays_no_probe() -> None:
         prober,
         turned,
     ):
-        await eventually(lambda: prober.health[0].settled, "it is known")
+        await eventually(lambda: prober.endpoints[0].settled, "it is known")
         before = served.asked
         time.sleep(1.0)  # noqa: ASYNC251  # the loop is to be blocked
         assert served.asked > before + 3, "probes go on meanwhile"
@@ -214,12 +220,12 @@ async def test_the_probers_own_want_turns_no_endpoint_and_is_counted(caplog: pyt
     async with Backend() as a:
         probe = ProbeConfig(path="/", interval_s=0.02, rise=1, fall=1)
         async with probing(a=BackendConfig(endpoints=[Endpoint("127.0.0.1", a.port)], probe=probe)) as (prober, turned):
-            await eventually(lambda: prober.health[0].settled, "it is known")
+            await eventually(lambda: prober.endpoints[0].settled, "it is known")
             with no_descriptors():
                 await eventually(lambda: prober.unknown["descriptors"] > 3, "probes cannot be made")
-                assert prober.undecided == prober.health
+                assert prober.undecided == prober.endpoints
             await eventually(lambda: not prober.undecided, "they can again")
-            assert turned == [] and prober.health[0].up
+            assert turned == [] and prober.endpoints[0].up
             assert set(prober.unknown) == set(REASONS)
     assert caplog.text.count("probes cannot tell whether") == 1, "said once"
     assert "probes can tell the state of all endpoints again" in caplog.text
@@ -243,7 +249,7 @@ async def test_a_hanging_name_delays_no_other_probe(monkeypatch: pytest.MonkeyPa
             a=BackendConfig(endpoints=hung, probe=probe),
             b=BackendConfig(endpoints=[Endpoint("fine.test", a.port)], probe=probe),
         ) as (prober, turned):
-            fine = prober.health[-1]
+            fine = prober.endpoints[-1]
             await eventually(lambda: fine.settled, "the other is probed")
             await eventually(lambda: len(prober.undecided) == 40, "the hanging ones are unknown")
             assert turned == []
@@ -254,7 +260,7 @@ async def test_a_hanging_name_delays_no_other_probe(monkeypatch: pytest.MonkeyPa
 async def test_alarms_say_why_an_endpoint_is_down_and_that_probes_are_blind(tmp_path: Path) -> None:
     document = text().replace("probe: null", "probe: {path: /ready, interval_s: 3600}")
     async with Plane(tmp_path, document) as plane:
-        one = next(h for h in plane.controller.prober.health if h.backend == "v1")
+        one = next(h for h in plane.controller.prober.endpoints if h.backend == "v1")
         for _ in range(3):
             one.take(REFUSED, 0.0)
         plane.tick(2.0)

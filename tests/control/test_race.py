@@ -18,10 +18,13 @@ pytestmark = pytest.mark.anyio
 @pytest.mark.parametrize("first", ["promote", "abort"])
 async def test_the_rollback_wins(tmp_path: Path, first: str, slow_disk: bool) -> None:
     async with Plane(tmp_path, text()) as plane:
-        rollout_id = (await plane.controller.start("r", "ada")).id
+        rollout_id = (await plane.controller.commands.start("r", "ada")).id
         if slow_disk:
             plane.disk.hold()
-        promotion, rollback = (plane.controller.promote(rollout_id, "ada"), plane.controller.abort(rollout_id, "bob"))
+        promotion, rollback = (
+            plane.controller.commands.promote(rollout_id, "ada"),
+            plane.controller.commands.abort(rollout_id, "bob"),
+        )
         order = (promotion, rollback) if first == "promote" else (rollback, promotion)
         wishes = [asyncio.ensure_future(wish) for wish in order]
         await asyncio.sleep(0.05)

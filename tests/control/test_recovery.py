@@ -32,8 +32,8 @@ def so_far(plane: Plane) -> list[int]:
 
 async def test_no_table_of_a_restart_gives_a_rolled_back_canary_anything(tmp_path: Path) -> None:
     async with Plane(tmp_path, text(canary_percent=50)) as plane:
-        rollout = (await plane.controller.start("r", "alice")).id
-        await plane.controller.abort(rollout, "alice")
+        rollout = (await plane.controller.commands.start("r", "alice")).id
+        await plane.controller.commands.abort(rollout, "alice")
         await plane.quiet()
         since = so_far(plane)
         await plane.restart()
@@ -43,11 +43,11 @@ async def test_no_table_of_a_restart_gives_a_rolled_back_canary_anything(tmp_pat
 
 async def test_a_rollout_is_judged_on_after_everything_was_stopped_and_started(tmp_path: Path) -> None:
     async with Plane(tmp_path, text()) as plane:
-        await plane.controller.start("r", "alice")
+        await plane.controller.commands.start("r", "alice")
         await plane.serve(100, 100)
         await plane.quiet()
         plane.tick(1.5)
-        await plane.controller.set_weight("r", 1000, "alice")
+        await plane.controller.commands.set_weight("r", 1000, "alice")
         await plane.serve(100, 100)
         await plane.quiet()  # evidence is not saved while the disk has something else to do
         plane.tick(1.5)
@@ -74,7 +74,7 @@ async def test_epochs_grow_over_lives_and_evidence_of_another_life_is_not_ours(t
             epoch = plane.controller.route("r").epoch
             plane.workers[0].hang()  # misses the restart
             for weight_bp in (100, 200):
-                await plane.controller.set_weight("r", weight_bp, "alice")
+                await plane.controller.commands.set_weight("r", weight_bp, "alice")
             await plane.restart()
             assert plane.controller.route("r").epoch > epoch
             plane.workers[0].wake()
@@ -85,7 +85,7 @@ async def test_epochs_grow_over_lives_and_evidence_of_another_life_is_not_ours(t
 
 async def test_a_worker_that_is_far_ahead_is_outbid_and_what_it_counted_there_is_ignored(tmp_path: Path) -> None:
     async with Plane(tmp_path, text()) as plane:
-        await plane.controller.start("r", "alice")
+        await plane.controller.commands.start("r", "alice")
         stranger = await plane.newborn(0)
         table = plane.workers[1].table
         assert table is not None
@@ -104,7 +104,7 @@ async def test_a_worker_that_is_far_ahead_is_outbid_and_what_it_counted_there_is
 
 async def test_some_workers_live_and_some_are_new(tmp_path: Path) -> None:
     async with Plane(tmp_path, text()) as plane:
-        await plane.controller.start("r", "alice")
+        await plane.controller.commands.start("r", "alice")
         await plane.kill()
         await plane.newborn(0)
         await plane.begin()
@@ -114,7 +114,7 @@ async def test_some_workers_live_and_some_are_new(tmp_path: Path) -> None:
 
 async def test_a_rollback_that_never_reached_the_journal_holds(tmp_path: Path) -> None:
     async with Plane(tmp_path, text()) as plane:
-        await plane.controller.start("r", "alice")
+        await plane.controller.commands.start("r", "alice")
         plane.disk.hold()
         await plane.bad()
         await eventually(lambda: all(w.weight_bp() == 0 for w in plane.workers), "the workers know")
@@ -132,10 +132,10 @@ async def test_a_lower_weight_by_hand_that_never_reached_the_journal_holds(
 ) -> None:
     async with Plane(tmp_path, text(canary_percent=config_percent)) as plane:
         if not config_percent:
-            await plane.controller.set_weight("r", 6000, "alice")
+            await plane.controller.commands.set_weight("r", 6000, "alice")
         assert plane.weight_bp() == 6000
         plane.disk.hold()
-        await plane.controller.set_weight("r", 100, "alice")
+        await plane.controller.commands.set_weight("r", 100, "alice")
         since = so_far(plane)
         await plane.restart()
         assert plane.weight_bp() == 100 == exposure(plane, since)
@@ -149,7 +149,7 @@ async def test_a_lower_weight_by_hand_that_never_reached_the_journal_holds(
 
 async def test_a_weight_by_hand_was_meant_for_the_backends_of_then(tmp_path: Path) -> None:
     async with Plane(tmp_path, text()) as plane:
-        await plane.controller.set_weight("r", 10_000, "alice")
+        await plane.controller.commands.set_weight("r", 10_000, "alice")
         await plane.kill()
         for index in range(2):
             await plane.newborn(index)
@@ -161,7 +161,7 @@ async def test_a_weight_by_hand_was_meant_for_the_backends_of_then(tmp_path: Pat
 @pytest.mark.parametrize("changes", [{"canary": "v3"}, {"stable": "v3"}, {"canary": None}])
 async def test_a_rollout_about_other_backends_is_over(tmp_path: Path, changes: dict[str, Any]) -> None:
     async with Plane(tmp_path, text()) as plane:
-        rollout = (await plane.controller.start("r", "alice")).id
+        rollout = (await plane.controller.commands.start("r", "alice")).id
         since = so_far(plane)
         await plane.restart(text(**changes))
         view = plane.controller.rollout(rollout)
@@ -175,7 +175,7 @@ async def test_a_rollout_about_other_backends_is_over(tmp_path: Path, changes: d
 
 async def test_a_rollout_on_a_route_that_was_removed_is_over_for_good(tmp_path: Path) -> None:
     async with Plane(tmp_path, text("r", "s")) as plane:
-        rollout = (await plane.controller.start("s", "alice")).id
+        rollout = (await plane.controller.commands.start("s", "alice")).id
         await plane.restart(text("r"))
         assert plane.controller.rollout(rollout).phase == "WITHDRAWN"
         await plane.quiet()
@@ -185,7 +185,7 @@ async def test_a_rollout_on_a_route_that_was_removed_is_over_for_good(tmp_path: 
 
 async def test_the_promise_of_a_rollout_under_way_outlives_a_changed_analysis(tmp_path: Path) -> None:
     async with Plane(tmp_path, text()) as plane:
-        await plane.controller.start("r", "alice")
+        await plane.controller.commands.start("r", "alice")
         await plane.serve(10, 10)
         await plane.quiet()
         plane.tick(1.5)
@@ -208,7 +208,7 @@ def of_an_older_version() -> bytes:
 @pytest.mark.parametrize("state", [b'{"from": "another version"}', of_an_older_version()])
 async def test_evidence_that_cannot_be_read_any_more_begins_anew(tmp_path: Path, state: bytes) -> None:
     async with Plane(tmp_path, text()) as plane:
-        rollout = (await plane.controller.start("r", "alice")).id
+        rollout = (await plane.controller.commands.start("r", "alice")).id
         await plane.serve(10, 10)
         await plane.quiet()
         plane.tick(1.5)
@@ -232,19 +232,19 @@ def doctor(path: Path, route: str, sql: str) -> None:
 async def test_a_rollout_that_does_not_follow_from_its_events_freezes_its_route_only(tmp_path: Path) -> None:
     async with Plane(tmp_path, text("r", "s", canary_percent=30)) as plane:
         for route in ("r", "s"):
-            await plane.controller.start(route, "alice")
+            await plane.controller.commands.start(route, "alice")
         await plane.kill()
         doctor(plane.journal_path, "r", "state = replace(state, '\"step_index\":0', '\"step_index\":1')")
         await plane.begin()
         assert (plane.weight_bp("r"), plane.weight_bp("s")) == (0, 2000)
         assert any("route r serves stable only" in reason for reason in plane.alarms())
-        await plane.controller.start("r", "bob")
+        await plane.controller.commands.start("r", "bob")
         assert (plane.alarms(), plane.weight_bp("r")) == ([], 2000)
 
 
 async def test_rows_of_another_version_mean_stable_only(tmp_path: Path) -> None:
     async with Plane(tmp_path, text(canary_percent=30)) as plane:
-        await plane.controller.start("r", "alice")
+        await plane.controller.commands.start("r", "alice")
         await plane.kill()
         doctor(plane.journal_path, "r", "state = replace(state, 'PROGRESSING', 'FLYING')")
         await plane.begin()

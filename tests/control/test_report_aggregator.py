@@ -1,4 +1,4 @@
-"""The observer: whatever becomes of the workers' messages, the merged counts are the workers' own."""
+"""The aggregator: whatever becomes of the workers' messages, the merged counts are the workers' own."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class World:
 
     def __init__(self, seed: int, workers: int) -> None:
         self.dice = random.Random(seed)
-        self.observer = ReportAggregator()
+        self.aggregator = ReportAggregator()
         self.everyone: list[Worker] = []
         self.alive: list[Worker] = []
         self.in_flight: list[Report] = []
@@ -65,7 +65,7 @@ class World:
     def born(self, index: int, now: float) -> None:
         worker = Worker(f"w{len(self.everyone)}", index)
         worker.enter(self.epoch)
-        self.observer.arrived(worker.boot, index, now)
+        self.aggregator.arrived(worker.boot, index, now)
         self.everyone.append(worker)
         self.alive.append(worker)
 
@@ -79,7 +79,7 @@ class World:
         self.dice.shuffle(self.in_flight)
         if self.in_flight and self.dice.random() < 0.7:
             report = self.in_flight.pop()
-            if self.observer.take(report, now) and self.dice.random() < 0.5:
+            if self.aggregator.take(report, now) and self.dice.random() < 0.5:
                 next(w for w in self.everyone if w.boot == report.boot).tally.acknowledged(report.seq)
 
     def change(self, now: float) -> None:
@@ -90,16 +90,16 @@ class World:
         if self.dice.random() < 0.05:  # a worker dies with everything it said heard, and another takes its place
             dead = self.alive.pop(self.dice.randrange(len(self.alive)))
             self.in_flight = [r for r in self.in_flight if r.boot != dead.boot]
-            self.observer.take(dead.report(), now)
-            self.observer.gone(dead.boot)
+            self.aggregator.take(dead.report(), now)
+            self.aggregator.gone(dead.boot)
             self.born(dead.index, now)
         if self.dice.random() < 0.1:  # a connection ends, and the same worker is back
             back = self.dice.choice(self.alive)
-            self.observer.gone(back.boot)
-            self.observer.arrived(back.boot, back.index, now)
+            self.aggregator.gone(back.boot)
+            self.aggregator.arrived(back.boot, back.index, now)
 
     def merged(self, now: float) -> dict[int, list[int]]:
-        return _requests(self.observer.evidence("r", 0, 1 << 60, now))
+        return _requests(self.aggregator.evidence("r", 0, 1 << 60, now))
 
     def truth(self) -> dict[int, list[int]]:
         total: dict[int, list[int]] = {}
@@ -124,7 +124,7 @@ def test_lost_repeated_and_reordered_reports_change_nothing(seed: int, workers: 
             assert all(n >= b for n, b in zip(merged[epoch], before, strict=True)), f"epoch {epoch} went backwards"
         last = merged
     for worker in world.alive:
-        world.observer.take(worker.report(), 60)
+        world.aggregator.take(worker.report(), 60)
     counted = {epoch: counts for epoch, counts in world.merged(60).items() if any(counts)}
     assert counted == {epoch: counts for epoch, counts in world.truth().items() if any(counts)}
 
@@ -147,8 +147,8 @@ def test_the_judge_is_never_given_counts_that_went_backwards_or_epochs_that_came
         world.serve()
         world.deliver(now)
         world.change(now)
-        world.observer.forget(world.epoch, now)
-        evidence = world.observer.evidence("r", 0, world.epoch, now)
+        world.aggregator.forget(world.epoch, now)
+        evidence = world.aggregator.evidence("r", 0, world.epoch, now)
         memory, arrivals = intake.take(memory, evidence)  # raises EvidenceError for what cannot be true
         for arrival in arrivals:
             taken[0] += arrival.stable.requests
@@ -158,74 +158,74 @@ def test_the_judge_is_never_given_counts_that_went_backwards_or_epochs_that_came
 
 
 def test_a_worker_without_a_connection_keeps_its_counts_and_loses_its_gauges() -> None:
-    observer = ReportAggregator()
+    aggregator = ReportAggregator()
     worker = Worker("w")
     worker.enter(1)
-    observer.arrived("w", 0, 0.0)
+    aggregator.arrived("w", 0, 0.0)
     worker.serve(Variant.CANARY, "ok")
-    observer.take(worker.report(), 0.0)
-    observer.gone("w")
-    assert observer.merged().reports == []
-    assert _requests(observer.evidence("r", 0, 9, 0.0)) == {1: [0, 1]}
-    observer.arrived("w", 0, 1.0)
-    observer.take(worker.report(), 1.0)
-    assert len(observer.merged().reports) == 1
-    assert _requests(observer.evidence("r", 0, 9, 1.0)) == {1: [0, 1]}
-    assert observer.merged().worker_starts == 1
+    aggregator.take(worker.report(), 0.0)
+    aggregator.gone("w")
+    assert aggregator.merged().reports == []
+    assert _requests(aggregator.evidence("r", 0, 9, 0.0)) == {1: [0, 1]}
+    aggregator.arrived("w", 0, 1.0)
+    aggregator.take(worker.report(), 1.0)
+    assert len(aggregator.merged().reports) == 1
+    assert _requests(aggregator.evidence("r", 0, 9, 1.0)) == {1: [0, 1]}
+    assert aggregator.merged().worker_starts == 1
 
 
 def test_a_report_that_cannot_be_true_is_rejected_and_counted() -> None:
-    observer = ReportAggregator()
+    aggregator = ReportAggregator()
     worker = Worker("w")
     worker.enter(1)
     worker.serve(Variant.CANARY, "ok")
-    assert observer.take(worker.report(), 0.0)
+    assert aggregator.take(worker.report(), 0.0)
     poisoned = worker.report()
     poisoned.evidence[0].canary = Counts(outcomes={"errors": 9}, requests=5)
-    assert not observer.take(poisoned, 1.0)
-    assert _requests(observer.evidence("r", 0, 9, 1.0)) == {1: [0, 1]}, "the last good report stands"
-    assert observer.merged().rejected_reports == 1
+    assert not aggregator.take(poisoned, 1.0)
+    assert _requests(aggregator.evidence("r", 0, 9, 1.0)) == {1: [0, 1]}, "the last good report stands"
+    assert aggregator.merged().rejected_reports == 1
 
 
 def test_what_is_kept_of_old_epochs_is_bounded() -> None:
-    observer = ReportAggregator()
+    aggregator = ReportAggregator()
     worker = Worker("w")
     for epoch in range(1, 500):
         worker.enter(epoch)
         worker.serve(Variant.CANARY, "ok")
         report = worker.report()
-        observer.take(report, float(epoch))
+        aggregator.take(report, float(epoch))
         worker.tally.acknowledged(report.seq)
-        observer.forget(epoch, float(epoch))
+        aggregator.forget(epoch, float(epoch))
         assert len(report.evidence) <= 3
-        assert len(observer.evidence("r", 0, epoch, float(epoch)).epochs) <= 10
+        assert len(aggregator.evidence("r", 0, epoch, float(epoch)).epochs) <= 10
 
 
 def test_labels_gaps_aborts_and_assignments_are_merged_over_workers_lives() -> None:
-    observer, first, second = ReportAggregator(), Worker("one"), Worker("two", 1)
+    aggregator, first, second = ReportAggregator(), Worker("one"), Worker("two", 1)
     for worker in (first, second):
-        observer.arrived(worker.boot, worker.index, 0.0)
+        aggregator.arrived(worker.boot, worker.index, 0.0)
         worker.enter(1)
         arm = worker.route.arms[Variant.CANARY]
         arm.assigned += 3
         arm.label("clicked", True)
         arm.label("clicked", False)
         worker.route.abandoned(Variant.CANARY, 5_000, -1)
-        assert observer.take(worker.report(), 0.0)
-    observer.arrived("three", 1, 1.0)
-    canary = observer.evidence("r", 1, 1, 1.0).epochs[0].canary
+        assert aggregator.take(worker.report(), 0.0)
+    aggregator.arrived("three", 1, 1.0)
+    canary = aggregator.evidence("r", 1, 1, 1.0).epochs[0].canary
     assert (canary.assigned, canary.trials, canary.events) == (6, {"clicked": 4}, {"clicked": 2})
     assert sum(canary.aborted.values()) == 2
 
 
 def test_a_report_with_more_events_than_trials_is_rejected_whole_and_the_last_good_one_stands() -> None:
-    observer, worker = ReportAggregator(), Worker("one")
-    observer.arrived(worker.boot, worker.index, 0.0)
+    aggregator, worker = ReportAggregator(), Worker("one")
+    aggregator.arrived(worker.boot, worker.index, 0.0)
     worker.enter(1)
     worker.serve(Variant.STABLE, "ok")
-    assert observer.take(worker.report(), 0.0)
+    assert aggregator.take(worker.report(), 0.0)
     worker.serve(Variant.STABLE, "ok")
     worker.route.arms[Variant.CANARY].events["clicked"] = 1
-    assert not observer.take(worker.report(), 0.1)
-    assert _requests(observer.evidence("r", 1, 1, 0.1)) == {1: [1, 0]}
-    assert observer.merged().rejected_reports == 1
+    assert not aggregator.take(worker.report(), 0.1)
+    assert _requests(aggregator.evidence("r", 1, 1, 0.1)) == {1: [1, 0]}
+    assert aggregator.merged().rejected_reports == 1

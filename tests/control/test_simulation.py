@@ -50,13 +50,13 @@ class Conditions:
         control = self.plane.controller
         rollout = self.plane.state(name).rollout_id
         buttons: dict[str, Callable[[], Awaitable[object]]] = {
-            "start": lambda: control.start(name, "alice"),
-            "resume": lambda: control.resume(rollout, "alice"),
-            "promote": lambda: control.promote(rollout, "alice"),
-            "raise": lambda: control.set_weight(name, self.dice.randrange(1, 10_001), "alice"),
-            "pause": lambda: control.pause(rollout, "alice"),
-            "abort": lambda: control.abort(rollout, "alice"),
-            "lower": lambda: control.set_weight(name, 0, "alice"),
+            "start": lambda: control.commands.start(name, "alice"),
+            "resume": lambda: control.commands.resume(rollout, "alice"),
+            "promote": lambda: control.commands.promote(rollout, "alice"),
+            "raise": lambda: control.commands.set_weight(name, self.dice.randrange(1, 10_001), "alice"),
+            "pause": lambda: control.commands.pause(rollout, "alice"),
+            "abort": lambda: control.commands.abort(rollout, "alice"),
+            "lower": lambda: control.commands.set_weight(name, 0, "alice"),
         }
         button = self.dice.choice(list(buttons)[:4] if raises else list(buttons)[4:])
         self.log.append(f"{button} {name}")

@@ -29,8 +29,8 @@ async def fresh_workers(plane: Plane) -> None:
 @pytest.mark.parametrize("kept", [True, False], ids=["full restart", "control and workers"])
 async def test_a_promotion_outlives_a_journal_that_is_lost(tmp_path: Path, kept: bool) -> None:
     async with Plane(tmp_path, text()) as plane:
-        rollout = await plane.controller.start("r", "alice")
-        await plane.controller.promote(rollout.id, "alice")
+        rollout = await plane.controller.commands.start("r", "alice")
+        await plane.controller.commands.promote(rollout.id, "alice")
         assert plane.stable() == "v2"
         epoch = plane.controller.route("r").epoch
         await plane.kill()
@@ -53,8 +53,8 @@ async def test_a_promotion_outlives_a_journal_that_is_lost(tmp_path: Path, kept:
 async def test_a_canary_that_was_rolled_back_gets_nothing_when_the_journal_is_lost(tmp_path: Path) -> None:
     async with Plane(tmp_path, text(canary_percent=30.0)) as plane:
         assert plane.weight_bp() == 3000
-        rollout = await plane.controller.start("r", "alice")
-        await plane.controller.abort(rollout.id, "alice")
+        rollout = await plane.controller.commands.start("r", "alice")
+        await plane.controller.commands.abort(rollout.id, "alice")
         assert plane.weight_bp() == 0
         await plane.kill()
         plane.journal_path.unlink()
@@ -66,9 +66,9 @@ async def test_a_canary_that_was_rolled_back_gets_nothing_when_the_journal_is_lo
 
 async def test_a_rollback_that_no_disk_took_stays_when_all_workers_and_control_are_new(tmp_path: Path) -> None:
     async with Plane(tmp_path, text()) as plane:
-        rollout = await plane.controller.start("r", "alice")
+        rollout = await plane.controller.commands.start("r", "alice")
         plane.disk.broken = True
-        await plane.controller.abort(rollout.id, "alice")
+        await plane.controller.commands.abort(rollout.id, "alice")
         assert plane.weight_bp() == 0
         await plane.kill()
         await fresh_workers(plane)
@@ -78,9 +78,9 @@ async def test_a_rollback_that_no_disk_took_stays_when_all_workers_and_control_a
 
 async def test_a_weight_that_was_answered_is_not_lowered_by_a_file_that_missed_it(tmp_path: Path) -> None:
     async with Plane(tmp_path, text()) as plane:
-        await plane.controller.set_weight("r", 1000, "alice")
+        await plane.controller.commands.set_weight("r", 1000, "alice")
         before = plane.shared.read()
-        await plane.controller.set_weight("r", 3000, "alice")
+        await plane.controller.commands.set_weight("r", 3000, "alice")
         assert before is not None
         await plane.kill()
         await fresh_workers(plane)
@@ -92,8 +92,8 @@ async def test_a_weight_that_was_answered_is_not_lowered_by_a_file_that_missed_i
 
 async def test_another_file_is_a_newer_word_than_memory(tmp_path: Path) -> None:
     async with Plane(tmp_path, text(canary_percent=5.0)) as plane:
-        rollout = await plane.controller.start("r", "alice")
-        await plane.controller.promote(rollout.id, "alice")
+        rollout = await plane.controller.commands.start("r", "alice")
+        await plane.controller.commands.promote(rollout.id, "alice")
         await plane.kill()
         plane.journal_path.unlink()
         plane.config_path.write_text(text(canary_percent=10.0, stable="v3"))

@@ -277,8 +277,8 @@ async def test_labels_find_the_requests_that_they_are_of() -> None:
             clicked.append(reply)
             request_id = reply.headers["x-request-id"]
             labels = [Label(request_id, "click", True), Label(request_id, "right", index % 2 == 0)]
-            inspector.inspection.tell("r", labels)
-        inspector.inspection.tell("r", [labels[0], Label("stranger", "click", True)])
+            inspector.inspection.send_labels("r", labels)
+        inspector.inspection.send_labels("r", [labels[0], Label("stranger", "click", True)])
         await inspector.until(lambda: sum(inspector.trials("click")) >= 40, "the windows are over")
         assert sum(inspector.trials("click")) == 40 and sum(inspector.events("click")) == 10
         assert sum(inspector.trials("right")) == 10 and sum(inspector.events("right")) == 5
@@ -292,5 +292,5 @@ async def test_labels_find_the_requests_that_they_are_of() -> None:
 
         await inspector.until(lambda: results()["unknown"] == 1, "the stranger is given up")
         assert (results()["matched"], results()["duplicate"]) == (10, 1)
-        inspector.inspection.tell("r", [labels[0]])
+        inspector.inspection.send_labels("r", [labels[0]])
         await inspector.until(lambda: results()["late"] == 1, "one comes late")

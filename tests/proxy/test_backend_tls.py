@@ -13,7 +13,7 @@ import pytest
 
 from gateway.config.edge import BackendTlsConfig
 from gateway.config.schema import BackendConfig, ProbeConfig
-from gateway.control.health.prober import Health, Prober
+from gateway.control.health.prober import EndpointState, Prober
 from gateway.core.traffic.table import Backend as BackendSpec
 from gateway.core.traffic.table import BackendTls, Endpoint, Route, RoutingTable, Timeouts
 from tests.support.backend import Backend, Peer, Seen, answer
@@ -122,7 +122,7 @@ async def test_a_probe_verifies_as_the_workers_do_and_follows_the_files(tmp_path
         endpoint = Endpoint("127.0.0.1", a.port, tls=True)
         turned: list[tuple[bool | None, str]] = []
 
-        def turn(health: Health) -> None:
+        def turn(health: EndpointState) -> None:
             turned.append((health.up, health.last_answer))
 
         prober = Prober({"a": BackendConfig(endpoints=[endpoint], probe=probe, tls=tls)}, turn)

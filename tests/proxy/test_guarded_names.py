@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from gateway.config.schema import BackendConfig, ProbeConfig
-from gateway.control.health.prober import Health, Prober
+from gateway.control.health.prober import EndpointState, Prober
 from gateway.core.traffic.addresses import refusals
 from gateway.core.traffic.table import AddressGuard, Backend, Endpoint, Route, RoutingTable, Timeouts
 from gateway.runtime.resolver import Name
@@ -94,16 +94,16 @@ async def test_probes_go_nowhere_else_either() -> None:
         probe = ProbeConfig(path="/healthy", interval_s=0.05, rise=1, fall=1)
         turned: list[tuple[bool | None, str]] = []
 
-        def turn(health: Health) -> None:
+        def turn(health: EndpointState) -> None:
             turned.append((health.up, health.last_answer))
 
         prober = Prober({"a": BackendConfig(endpoints=[endpoint], probe=probe)}, turn)
-        prober.guard({"a": Backend("a", (endpoint,), guard=AddressGuard(("10.0.0.0/8",), (endpoint.url,)))})
+        prober.restrict({"a": Backend("a", (endpoint,), guard=AddressGuard(("10.0.0.0/8",), (endpoint.url,)))})
         task = asyncio.create_task(prober.run())
         await eventually(lambda: turned, "it is down")
         assert turned[0][0] is False and "localhost leads where no backend may be: 127.0.0.1 is not in" in turned[0][1]
         assert a.seen == []
-        prober.guard({"a": Backend("a", (endpoint,), guard=AddressGuard(HERE, (endpoint.url,)))})
+        prober.restrict({"a": Backend("a", (endpoint,), guard=AddressGuard(HERE, (endpoint.url,)))})
         await eventually(lambda: len(turned) == 2, "it is up")
         assert turned[1][0] is True
         task.cancel()

@@ -59,7 +59,7 @@ class Disk:
         self._go.set()
 
     def do(self, work: Callable[[], Any]) -> asyncio.Future[Any]:
-        """As `scribe.DiskThread.do`."""
+        """As `journal_writer.DiskThread.do`."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._jobs.append((work, future))
         if self._worker is None or self._worker.done():

@@ -112,25 +112,25 @@ class Script(World):
         """All of it."""
         await self.begin()
         control, wish = self.control, self.wish
-        rollout = await wish(lambda: control.start("a", "alice"), more=True)
+        rollout = await wish(lambda: control.commands.start("a", "alice"), more=True)
         await self.evidence()
-        await wish(lambda: control.pause(rollout, "bob"), more=False)
-        await wish(lambda: control.resume(rollout, "bob"), more=False)
-        await control.set_weight("a", 1000, "bob")
-        await wish(lambda: control.resume(rollout, "bob"), more=True)
+        await wish(lambda: control.commands.pause(rollout, "bob"), more=False)
+        await wish(lambda: control.commands.resume(rollout, "bob"), more=False)
+        await control.commands.set_weight("a", 1000, "bob")
+        await wish(lambda: control.commands.resume(rollout, "bob"), more=True)
         await asyncio.gather(
-            wish(lambda: control.promote(rollout, "carol"), more=False),
-            wish(lambda: control.abort(rollout, "dave"), more=False),
+            wish(lambda: control.commands.promote(rollout, "carol"), more=False),
+            wish(lambda: control.commands.abort(rollout, "dave"), more=False),
         )
-        again = await wish(lambda: control.start("a", "alice", retry=True), more=True)
-        await wish(lambda: control.promote(again, "carol"), more=True)
-        await wish(lambda: control.abort(again, "dave"), more=False)
-        await wish(lambda: control.start("b", "alice"), more=True)
-        await wish(lambda: control.start("a", "alice", retry=True), more=True)
+        again = await wish(lambda: control.commands.start("a", "alice", retry=True), more=True)
+        await wish(lambda: control.commands.promote(again, "carol"), more=True)
+        await wish(lambda: control.commands.abort(again, "dave"), more=False)
+        await wish(lambda: control.commands.start("b", "alice"), more=True)
+        await wish(lambda: control.commands.start("a", "alice", retry=True), more=True)
         for _ in range(8):
             await self.evidence(bad=True)
-        await control.set_weight("a", 700, "erin")
-        await control.set_weight("a", 0, "erin")
+        await control.commands.set_weight("a", 700, "erin")
+        await control.commands.set_weight("a", 0, "erin")
         await self.settle()
 
 
@@ -180,7 +180,7 @@ async def back(world: Script, dies_at: int) -> None:
         journaled = world.journal.events(rollout_id)
         assert len(journaled) >= revision, f"{rollout_id}: an answered decision is lost"
     if dies_at % 3 == 0 and not recovering:
-        weight_bp = world.control._executor.weight_bp("a")
+        weight_bp = world.control._publisher.weight_bp("a")
         assert weight_bp <= max([in_force["a"], *live]), "a restart gives no more"
     aborted = [r for r in world.journal.rollouts("a") if r.phase is Phase.ROLLED_BACK]
     assert all(rollout.weight_bp == 0 for rollout in aborted)

@@ -294,16 +294,16 @@ class World:
             await asyncio.sleep(0)
         states = self.control._routes
         before = {name: state.rollout for name, state in states.items()}
-        heard = {name: state.heard for name, state in states.items()}
+        heard = {name: state.last_analysis for name, state in states.items()}
         self.control.tick()
         for name, state in states.items():
-            was, analysis = before[name], state.heard
+            was, analysis = before[name], state.last_analysis
             if state.frozen and was.phase.active and state.rollout is not was:
                 by_time = was.phase in (Phase.PAUSED, Phase.RETURNING) and state.rollout.weight_bp <= was.weight_bp
                 assert by_time, f"{name}: decided while stable is dead: {state.rollout.reason}"
             judged = was.phase.active and was.phase is not Phase.RETURNING and analysis is not heard[name]
             if judged and analysis is not None and analysis.verdict is Verdict.FAIL:
-                weight_bp = self.control._executor.weight_bp(name)
+                weight_bp = self.control._publisher.weight_bp(name)
                 ramps = state.rollout.phase is Phase.RETURNING and weight_bp < was.weight_bp
                 assert ramps or (weight_bp == 0 and not state.rollout.phase.active), f"{name}: FAIL, and {weight_bp} bp"
 
@@ -314,15 +314,15 @@ class World:
         rollout = control._routes[name].rollout.rollout_id
         why = dice.choice(["", "because"])
         buttons: dict[str, Callable[[], Awaitable[object]]] = {
-            "start": lambda: control.start(name, "alice", retry=dice.random() < 0.8, reason=why),
-            "resume": lambda: control.resume(rollout, "alice", why),
-            "promote": lambda: control.promote(rollout, "alice", why),
-            "promote-next": lambda: control.promote(rollout, "alice", why, next_step=True),
-            "approve": lambda: control.approve(rollout, "alice", why),
-            "gate": lambda: control.answer_gate(rollout, "hook", dice.random() < 0.7, "asked", "the hook"),
-            "weight": lambda: control.set_weight(name, dice.choice([0, 100, 3000, 10_000]), "alice"),
-            "pause": lambda: control.pause(rollout, "alice", why),
-            "abort": lambda: control.abort(rollout, "alice", why),
+            "start": lambda: control.commands.start(name, "alice", retry=dice.random() < 0.8, reason=why),
+            "resume": lambda: control.commands.resume(rollout, "alice", why),
+            "promote": lambda: control.commands.promote(rollout, "alice", why),
+            "promote-next": lambda: control.commands.promote(rollout, "alice", why, next_step=True),
+            "approve": lambda: control.commands.approve(rollout, "alice", why),
+            "gate": lambda: control.commands.answer_gate(rollout, "hook", dice.random() < 0.7, "asked", "the hook"),
+            "weight": lambda: control.commands.set_weight(name, dice.choice([0, 100, 3000, 10_000]), "alice"),
+            "pause": lambda: control.commands.pause(rollout, "alice", why),
+            "abort": lambda: control.commands.abort(rollout, "alice", why),
         }
         names = list(buttons)
         chosen = dice.choices(names, [8, 3, 1, 2, 4, 3, 2, 2, 1])[0]
@@ -407,7 +407,7 @@ class World:
             case 0:
                 self.clock.wall_offset_s += dice.choice([-3600.0, 3600.0])
             case 1 | 2:
-                one = dice.choice(self.control.prober.health)
+                one = dice.choice(self.control.prober.endpoints)
                 one.up, one.settled = dice.random() < 0.6, True
             case _:
                 self.failing = {"v1": dice.choice([0.01] * 7 + [1.0])} | {
@@ -458,9 +458,9 @@ class World:
         waits = [now_s - since_s for since_s in self.pressed.values()]
         # The limit, a tick to notice it, and the second in which the workers may be waited for.
         assert max(waits, default=0.0) <= JOURNAL_WAIT_S + 5.0, f"a wish has waited for {max(waits):.1f} s"
-        observer = self.control._observer
-        assert len(observer._last_seen_s) <= 40 * (self.events + 1)
-        assert len(self.control._decisions._tasks) <= 2 * len(ROUTES) + len(self.pressed) + 2
+        aggregator = self.control._aggregator
+        assert len(aggregator._last_seen_s) <= 40 * (self.events + 1)
+        assert len(self.control._pipeline._tasks) <= 2 * len(ROUTES) + len(self.pressed) + 2
 
     async def settle(self) -> None:
         """Let everything answer, and compare what the disk has with what lives (promise 5)."""
@@ -470,7 +470,7 @@ class World:
             worker.wake()
         for _ in range(200):
             await asyncio.sleep(0.1)
-            if self.control._scribe.idle and not self.control._decisions._tasks and not self.pressed:
+            if self.control._journal_writer.idle and not self.control._pipeline._tasks and not self.pressed:
                 break
         else:
             raise AssertionError("it never comes to rest")
@@ -483,8 +483,8 @@ class World:
                 assert (None if roles is None else roles.stable) == (
                     None if state.promoted is None else state.promoted.stable
                 )
-            assert self.control._executor.table.route(name).stable == state.stable
-        epoch = self.control._executor.table.epoch
+            assert self.control._publisher.table.route(name).stable == state.stable
+        epoch = self.control._publisher.table.epoch
         for worker in self.workers:
             assert worker.epoch == epoch, f"worker {worker.boot} routes by {worker.epoch}, not {epoch}"
 

@@ -278,7 +278,7 @@ class Plane:
         for worker in self.workers:
             await worker.close()
         await self.controller.hub.stop()
-        await eventually(lambda: self.controller._scribe.idle, "the disk's thread is done")
+        await eventually(lambda: self.controller._journal_writer.idle, "the disk's thread is done")
         self.journal.close()
         self.disk = Disk()
 
@@ -328,12 +328,12 @@ class Plane:
 
     async def quiet(self) -> None:
         """Wait until nothing waits for the disk."""
-        decisions = self.controller._decisions
-        await eventually(lambda: self.controller._scribe.idle and not decisions._tasks, "the disk is quiet")
+        decisions = self.controller._pipeline
+        await eventually(lambda: self.controller._journal_writer.idle and not decisions._tasks, "the disk is quiet")
 
     def queued(self) -> int:
         """How much waits for the disk."""
-        return self.controller._scribe._thread._jobs.qsize()
+        return self.controller._journal_writer._thread._jobs.qsize()
 
     def never_sync(self) -> None:
         """A disk that is faster than it may be."""
@@ -367,15 +367,15 @@ class Plane:
 
     def stumble_over(self, name: str, patch: pytest.MonkeyPatch) -> None:
         """A fault of our own in whatever the analysis of this route leads to."""
-        decisions = self.controller._decisions
-        hear = decisions.hear
+        decisions = self.controller._pipeline
+        on_analysis = decisions.on_analysis
 
         def stumbling(route: RouteState, event: Analysed, look: Look) -> None:
             if route.name == name:
                 raise RuntimeError("a fault")
-            hear(route, event, look)
+            on_analysis(route, event, look)
 
-        patch.setattr(decisions, "hear", stumbling)
+        patch.setattr(decisions, "on_analysis", stumbling)
 
     def alarms(self) -> list[str]:
         """What stands, but for the alarms of single backends."""

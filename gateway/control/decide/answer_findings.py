@@ -6,6 +6,7 @@ Rules:
    rollback that it causes. Examples are of this rollout, short, and of the version that they are told of.
 2. What cannot be read convicts nobody. But no canary passes on the readable part of its answers alone: while its share
    of unread answers is more than `UNREAD_MARGIN` above stable's, PASS is held, and says why.
+3. While the inspector is away no canary passes where answers or labels decide: their evidence stands still.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from gateway.core.analysis import Analysis, Finding, Look, Verdict
+from gateway.config.predictions import PREDICTED
+from gateway.control.workers.inspector_link import Inspection
+from gateway.core.analysis import Analysis, AnalysisSpec, Finding, Look, Verdict
 from gateway.core.predictions.failures import KINDS, MODEL_ERRORS, UNREAD, UNREAD_ANSWERS
+from gateway.core.predictions.settings import RouteWatch
 from gateway.core.types import Variant
 from gateway.runtime.samples import AnswersRead
 
@@ -36,6 +40,29 @@ WORDS = {
     "too_large": "a body that unfolds to too much",
 }
 """What the inspector's kinds and reasons mean."""
+
+
+def with_answers(inspection: Inspection, route: str, look: Look, spec: AnalysisSpec, first_epoch: int) -> Look:
+    """The look with what was found in answers since ``first_epoch``, and without a PASS that they do not support."""
+    watch = inspection.looked_at(route)
+    if watch is None:
+        return look
+    seen = with_examples(look, inspection.answers(route), first_epoch)
+    if seen.verdict is not Verdict.PASS:
+        return seen
+    reason = unread_hold(seen.analysis) if inspection.present else _absent_hold(watch, seen.analysis, spec)
+    return Look.of(held(seen.analysis, reason)) if reason else seen
+
+
+def _absent_hold(watch: RouteWatch, analysis: Analysis, spec: AnalysisSpec) -> str:
+    """Why a PASS is held while the inspector is away (rule 3); "" when it is not."""
+    labels = watch.labels.events if watch.labels is not None else {}
+    labelled = any(f.decides and f.metric in labels for f in analysis.findings)
+    # In mode auto they do not decide without data; but that there are none now is no proof that there are none.
+    read = (*PREDICTED, MODEL_ERRORS)
+    if labelled or any(event.name in read and event.decides for event in spec.events):
+        return "the inspector is away, so answers and labels are not counted"
+    return ""
 
 
 def with_examples(look: Look, answers: Sequence[AnswersRead] | None, first_epoch: int) -> Look:

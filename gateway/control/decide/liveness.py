@@ -1,7 +1,7 @@
-"""Whether a route's stable backend lives: what is seen of it is what it answers, and only then what its probes say.
+"""Liveness of a route's stable backend: by what it answers, and only without requests by what its probes say.
 
 While it is dead there is nobody to compare a canary with and nobody to roll back to, so no verdict is given and none is
-credited with what an outage of both sides did (controller.py, rule 4).
+credited with what an outage of both sides did (route_judge.py, rule 1).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Liveness:
         self._well = self._ill_then = self._ill = 0
         self._well_s = 0.0
 
-    def feel(self, well: int, ill: int, now_s: float) -> None:
+    def update(self, well: int, ill: int, now_s: float) -> None:
         """Take in how many tries came to something so far, and how many did not; cumulative."""
         if well != self._well:
             self._well, self._well_s, self._ill_then = well, now_s, ill

@@ -1,4 +1,4 @@
-"""The way of one event: through the rollout machine, into the journal, out to the workers, in the order that is safe.
+"""The pipeline of one decision: through the rollout machine, into the journal, out to the workers, in a safe order.
 
 Rules:
 
@@ -7,8 +7,9 @@ Rules:
 3. An event meets the state that was decided last, also one that still waits for the journal. So the journal's order is
    the order of decisions, and folding it through `step` gives the same states.
 4. More exposure that the journal has not taken in `JOURNAL_WAIT_S` is given up: the weight stays, and whatever becomes
-   of the write, a `JournalTimedOut` follows it. A wish gets an error, and the rollout is paused; a step of automation's
-   own (or of a gate's answer) is taken back, and tried again when the disk answers and the floor has passed once more.
+   of the write, a `JournalTimedOut` follows it. A command gets an error, and the rollout is paused; a step of
+   automation (or of a gate's answer) is taken back, and tried again when the disk answers and the floor has passed once
+   more.
 5. What is decided meanwhile overtakes what waits: when the journal answers at last, the greater exposure is not applied
    if a rollback (or anything else) has taken its place.
 """
@@ -23,12 +24,12 @@ from typing import Any
 
 import msgspec
 
-from gateway.control.decide.rollout_records import Records
-from gateway.control.decide.routes import Pending, RouteState
+from gateway.control.decide.rollout_records import RolloutRecords
+from gateway.control.decide.routes import PendingIncrease, RouteState
 from gateway.control.events import EventLog
 from gateway.control.journal.rows import Roles
 from gateway.control.journal.writer import JournalWriter
-from gateway.control.workers.table_publisher import Served, TablePublisher
+from gateway.control.workers.table_publisher import RouteAssignment, TablePublisher
 from gateway.core.analysis import Analysis, Look, Verdict
 from gateway.core.errors import ConflictError, GatewayError, JournalError
 from gateway.core.rollout import (
@@ -58,7 +59,7 @@ _log = logging.getLogger("gateway.control")
 JOURNAL_WAIT_S = 5.0
 
 
-_HANGING = f"the journal's disk did not answer in {JOURNAL_WAIT_S:g} s, and more exposure must be on it first:"
+_HANGING = f"the journal's disk did not answer in {JOURNAL_WAIT_S:g} s, and more exposure must be journaled first:"
 # Older rollouts are taken out of the journal.
 ROLLOUTS_KEPT = 500
 # So is the middle of one that has come to twice as many decisions; hooks are owed no more than these (hooks/outbox.py).
@@ -69,31 +70,36 @@ class _GivenUpError(JournalError):
     """The journal did not answer in time."""
 
 
-class Decisions:
-    """Carries out events. Only `wish` and `weigh` wait: for the journal where they must, and for the workers."""
+class DecisionPipeline:
+    """Carries out events. Only `execute` and `set_weight` wait: for workers, and for the journal where they must."""
 
     def __init__(
-        self, clock: Clock, scribe: JournalWriter, executor: TablePublisher, records: Records, events: EventLog
+        self,
+        clock: Clock,
+        journal_writer: JournalWriter,
+        publisher: TablePublisher,
+        records: RolloutRecords,
+        events: EventLog,
     ) -> None:
         self._clock = clock
-        self._scribe = scribe
-        self._executor = executor
+        self._journal_writer = journal_writer
+        self._publisher = publisher
         self._records = records
         self._events = events
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def hear(self, route: RouteState, event: Analysed, look: Look) -> None:
+    def on_analysis(self, route: RouteState, analysed: Analysed, look: Look) -> None:
         """The evidence was judged. Never waits."""
-        heard: Event = event
-        if event.verdict is Verdict.FAIL and route.decided.phase is Phase.PROMOTED:
+        event: Event = analysed
+        if analysed.verdict is Verdict.FAIL and route.decided.phase is Phase.PROMOTED:
             # A promotion waits for the disk while the canary fails. The machine's way back from there is an abort.
-            heard = AbortRequested(event.at_s, AUTOMATION, event.reason)
-        if self._at_once(route, heard, look) or route.turn.locked():
+            event = AbortRequested(analysed.at_s, AUTOMATION, analysed.reason)
+        if self._at_once(route, event, look) or route.turn.locked():
             return
-        if self._scribe.takes_more:
-            self._spawn(self._in_turn(route, lambda: heard, look, self._pending(route)))
+        if self._journal_writer.takes_more:
+            self._spawn(self._in_turn(route, lambda: event, look, self._pending(route)))
 
-    def pass_time(self, route: RouteState, now_s: float) -> None:
+    def on_time_passed(self, route: RouteState, now_s: float) -> None:
         """Time has passed in which nothing could be judged. Never waits."""
         self._at_once(route, Ticked(now_s), None)
 
@@ -103,8 +109,8 @@ class Decisions:
             if now_s - pending.since_s >= JOURNAL_WAIT_S and not pending.given_up.done():
                 pending.given_up.set_result(None)
 
-    async def wish(self, route: RouteState, make: Callable[[], Event]) -> None:
-        """Grant a wish, made when its turn has come; returns when the workers know.
+    async def execute(self, route: RouteState, make: Callable[[], Event]) -> None:
+        """Carry out a command, whose event is made when its turn has come; returns when the workers know.
 
         Raises TransitionError, JournalError (nothing was done), ConflictError (something else was decided meanwhile).
         """
@@ -112,24 +118,24 @@ class Decisions:
         look = None if isinstance(event, Started) else route.look
         if not self._at_once(route, event, look):
             # Shielded: when whoever asked has gone, the journal and the table must agree all the same.
-            self._refuse_a_hanging_disk()
+            self._check_disk_responds()
             await asyncio.shield(self._spawn(self._in_turn(route, make, look, self._pending(route))))
-        await self._executor.settled()
+        await self._publisher.settled()
 
-    async def weigh(self, route: RouteState, weight_bp: int, by: str) -> None:
-        """Set the weight of a route without a rollout; returns when the workers know. Raises as `wish` does."""
-        if weight_bp <= self._executor.weight_bp(route.name):
+    async def set_weight(self, route: RouteState, weight_bp: int, by: str) -> None:
+        """Set the weight of a route without a rollout; returns when the workers know. Raises as `execute` does."""
+        if weight_bp <= self._publisher.weight_bp(route.name):
             route.lowered_by_hand += 1
-            self._executor.set_weight(route.name, weight_bp)
+            self._publisher.set_weight(route.name, weight_bp)
             self.keep_weight(route, weight_bp, by)
         else:
-            self._refuse_a_hanging_disk()
+            self._check_disk_responds()
             lowered, pending = route.lowered_by_hand, self._pending(route)
-            await asyncio.shield(self._spawn(self._weigh_in_turn(route, weight_bp, by, lowered, pending)))
-        await self._executor.settled()
+            await asyncio.shield(self._spawn(self._set_weight_in_turn(route, weight_bp, by, lowered, pending)))
+        await self._publisher.settled()
 
     def restart(self, route: RouteState, event: Event) -> str | None:
-        """Tell the machine that the control plane came back; the first table publishes what follows.
+        """Let the machine know that the control plane restarted; the first table publishes what follows.
 
         Returns what to announce then, None when nothing changed.
         """
@@ -145,7 +151,7 @@ class Decisions:
     def keep_weight(self, route: RouteState, weight_bp: int, by: str, *, first: bool = False) -> asyncio.Future[Any]:
         """Journal a weight set by hand; ``first``: before it is in force."""
         stable, canary, wall_s = route.stable, route.canary or "", self._clock.wall_s()
-        return self._scribe.write(
+        return self._journal_writer.write(
             lambda journal: journal.set_weight(route.name, stable, canary, weight_bp, by, wall_s), first=first
         )
 
@@ -169,7 +175,7 @@ class Decisions:
         waits = route.decided is not route.rollout
         if waits and new.phase is Phase.RETURNING and new.weight_bp >= route.rollout.weight_bp:
             # What it returns from never came into force, so that the way back begins at what did.
-            self._take_back(route, "it was to be rolled back before it was journaled")
+            self._take_back(route, "it was rolled back before it was journaled")
             new, commands = step(route.decided, event)
             if new is route.decided:
                 return True
@@ -181,7 +187,7 @@ class Decisions:
             return True
         self._apply(route, new, commands)
         self._journal(route.configured, event, new, None if look is None else look.analysis)
-        self._tell(route, commands)
+        self._announce_all(route, commands)
         return True
 
     def _journal(self, configured: str | None, event: Event, new: Rollout, analysis: Analysis | None) -> None:
@@ -195,7 +201,7 @@ class Decisions:
         route: RouteState,
         make: Callable[[], Event],
         look: Look | None,
-        pending: Pending,
+        pending: PendingIncrease,
     ) -> None:
         async with self._turn(route, pending):
             event = make()
@@ -206,7 +212,7 @@ class Decisions:
             before, route.decided = route.rollout, new
             try:
                 written = self._append(route.configured, event, new, analysis, first=True)
-                await _answer(written, pending)
+                await _until(written, pending)
             except _GivenUpError:
                 if route.decided is new:
                     why = f"the journal's disk did not answer in {JOURNAL_WAIT_S:g} s"
@@ -217,23 +223,23 @@ class Decisions:
                     route.decided = route.rollout
                 raise
             if route.decided is not new:
-                raise ConflictError(f"overtaken while it was being journaled: {route.decided.reason}")
+                raise ConflictError(f"superseded while it was being journaled: {route.decided.reason}")
             self._records.put(new, analysis, self._clock.wall_s())
             self._apply(route, new, commands)
-            self._tell(route, commands)
+            self._announce_all(route, commands)
             if isinstance(event, Started):
-                self._scribe.write(lambda journal: journal.prune(ROLLOUTS_KEPT))
+                self._journal_writer.write(lambda journal: journal.prune(ROLLOUTS_KEPT))
 
-    def _pending(self, route: RouteState) -> Pending:
-        return Pending(self._clock.monotonic_s(), asyncio.get_running_loop().create_future())
+    def _pending(self, route: RouteState) -> PendingIncrease:
+        return PendingIncrease(self._clock.monotonic_s(), asyncio.get_running_loop().create_future())
 
     @asynccontextmanager
-    async def _turn(self, route: RouteState, pending: Pending) -> AsyncIterator[None]:
+    async def _turn(self, route: RouteState, pending: PendingIncrease) -> AsyncIterator[None]:
         """The route's turn; it is waited for only as long as for the journal. Raises _GivenUpError."""
         route.pending.add(pending)
         turn = asyncio.ensure_future(route.turn.acquire())
         try:
-            await _answer(turn, pending)
+            await _until(turn, pending)
             yield
         finally:
             route.pending.discard(pending)
@@ -242,29 +248,31 @@ class Decisions:
 
     def _take_back(self, route: RouteState, why: str, before: Rollout | None = None) -> None:
         """The journal may yet take in what was decided; what follows it there says that it never came into force."""
-        live_bp = min(self._executor.weight_bp(route.name), route.decided.weight_bp)
+        live_bp = min(self._publisher.weight_bp(route.name), route.decided.weight_bp)
         overdue = JournalTimedOut(self._clock.monotonic_s(), live_bp, why, before, route.canary_requests)
         self._at_once(route, overdue, None)
 
-    def _refuse_a_hanging_disk(self) -> None:
-        if self._scribe.hangs:
+    def _check_disk_responds(self) -> None:
+        if self._journal_writer.hangs:
             raise JournalError(f"{_HANGING} nothing was changed")
 
-    async def _weigh_in_turn(self, route: RouteState, weight_bp: int, by: str, lowered: int, pending: Pending) -> None:
+    async def _set_weight_in_turn(
+        self, route: RouteState, weight_bp: int, by: str, lowered: int, pending: PendingIncrease
+    ) -> None:
         meant_for = (route.stable, route.canary)
         async with self._turn(route, pending):
             if route.deciding:
                 raise ConflictError(f"a rollout was started on route {route.name} meanwhile: {route.decided.reason}")
             try:
-                await _answer(self.keep_weight(route, weight_bp, by, first=True), pending)
+                await _until(self.keep_weight(route, weight_bp, by, first=True), pending)
             except _GivenUpError:
-                self.keep_weight(route, self._executor.weight_bp(route.name), AUTOMATION)
+                self.keep_weight(route, self._publisher.weight_bp(route.name), AUTOMATION)
                 raise
             if (route.stable, route.canary) != meant_for:
                 raise ConflictError(f"the backends of route {route.name} were changed meanwhile")
             if route.lowered_by_hand != lowered:
                 raise ConflictError(f"the weight of route {route.name} was lowered meanwhile")
-            self._executor.set_weight(route.name, weight_bp)
+            self._publisher.set_weight(route.name, weight_bp)
 
     def _append(
         self,
@@ -276,11 +284,11 @@ class Decisions:
         first: bool = False,
     ) -> asyncio.Future[Any]:
         wall_s = self._clock.wall_s()
-        written = self._scribe.write(
+        written = self._journal_writer.write(
             lambda journal: journal.append(new.rollout_id, event, new, analysis, wall_s, configured), first=first
         )
         if new.revision % DECISIONS_KEPT == 0:
-            self._scribe.write(lambda journal: journal.shorten(new.rollout_id, DECISIONS_KEPT))
+            self._journal_writer.write(lambda journal: journal.shorten(new.rollout_id, DECISIONS_KEPT))
         return written
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -293,9 +301,9 @@ class Decisions:
         self._tasks.discard(task)
         if task.cancelled() or (error := task.exception()) is None:
             return
-        # A wish's errors are told to whoever wished, a failing journal is an alarm of the scribe's.
+        # The errors of a command go to its caller; a failing journal is an alarm of the journal writer's.
         if not isinstance(error, GatewayError):
-            _log.error("a decision failed", exc_info=error)
+            _log.error("a decision could not be carried out", exc_info=error)
 
     # both
 
@@ -303,38 +311,38 @@ class Decisions:
         old = route.rollout
         if new.rollout_id != old.rollout_id or (old.phase is Phase.WARMING) != (new.phase is Phase.WARMING):
             # What was served before a rollout, or while its canary warmed up, is no evidence.
-            route.begin(self._executor.table.epoch + 1, new.plan.bake_s)
+            route.begin(self._publisher.table.epoch + 1, new.plan.bake_s)
         if new.phase is Phase.BAKING:
             route.bake(new.plan.bake_s)
         route.rollout = route.decided = new
         for command in commands:
             match command:
                 case SetWeight():
-                    self._executor.set_weight(command.route, command.weight_bp)
+                    self._publisher.set_weight(command.route, command.weight_bp)
                 case SwapRoles():
                     route.promoted = _roles(route, new, self._clock.wall_s())
-                    served = Served(command.stable, command.canary, command.weight_bp)
-                    self._executor.swap_roles(command.route, served)
+                    assignment = RouteAssignment(command.stable, command.canary, command.weight_bp)
+                    self._publisher.swap_roles(command.route, assignment)
 
-    def _tell(self, route: RouteState, commands: tuple[Command, ...]) -> None:
+    def _announce_all(self, route: RouteState, commands: tuple[Command, ...]) -> None:
         for command in commands:
             if isinstance(command, Notify):
                 self.announce(route, command.kind)
 
     def announce(self, route: RouteState, kind: str) -> None:
-        """Tell the world about the route's rollout."""
+        """Publish the event of the route's rollout, and log it."""
         view = route.view(self._records.get(route.rollout.rollout_id))
         if kind != "analysis":
             _log.warning("rollout %s %s: %s", view.id, kind, view.reason)
         self._events.publish(kind, msgspec.to_builtins(view), route=route.name, rollout_id=view.id)
 
 
-async def _answer(asked: asyncio.Future[Any], pending: Pending) -> None:
-    """Wait for a turn or for the journal, not for ever. Raises what the asked raises, or _GivenUpError."""
-    await asyncio.wait({asked, pending.given_up}, return_when=asyncio.FIRST_COMPLETED)
-    if not asked.done():
+async def _until(work: asyncio.Future[Any], pending: PendingIncrease) -> None:
+    """Wait for a turn or for the journal, not for ever. Raises what the work raises, or _GivenUpError."""
+    await asyncio.wait({work, pending.given_up}, return_when=asyncio.FIRST_COMPLETED)
+    if not work.done():
         raise _GivenUpError(f"{_HANGING} nothing was changed")
-    await asked
+    await work
 
 
 def _roles(route: RouteState, state: Rollout, wall_s: float) -> Roles | None:

@@ -26,15 +26,15 @@ import logging
 import msgspec
 
 from gateway.control.alarms import Alarms
-from gateway.control.decide.pipeline import Decisions
-from gateway.control.decide.rollout_records import Record, Records, read_records
-from gateway.control.decide.routes import RouteState, Saved, read_route
+from gateway.control.decide.pipeline import DecisionPipeline
+from gateway.control.decide.rollout_records import RolloutRecord, RolloutRecords, read_records
+from gateway.control.decide.routes import RouteState, SavedRoute, read_route
 from gateway.control.journal.rows import HandWeight, Roles
 from gateway.control.journal.store import Journal
 from gateway.control.journal.writer import JournalWriter
 from gateway.control.workers.hub import WorkerHub
 from gateway.control.workers.table_keeper import TableKeeper
-from gateway.control.workers.table_publisher import Served, TablePublisher
+from gateway.control.workers.table_publisher import RouteAssignment, TablePublisher
 from gateway.core.errors import JournalError
 from gateway.core.rollout import Event, Phase, Restarted, Withdrawn
 from gateway.core.traffic.table import RoutingTable
@@ -46,19 +46,19 @@ _log = logging.getLogger("gateway.control")
 BY = "the configuration"
 
 
-class Memory(msgspec.Struct):
-    """All that the journal knows of what concerns this configuration."""
+class JournalContents(msgspec.Struct):
+    """All that the journal has of what concerns this configuration."""
 
-    records: list[Record]
-    routes: dict[str, Saved]
+    records: list[RolloutRecord]
+    routes: dict[str, SavedRoute]
     hand_weights: dict[str, HandWeight]
 
 
-def read(journal: Journal, names: list[str]) -> Memory:
+def read(journal: Journal, names: list[str]) -> JournalContents:
     """Read it. Blocks; raises JournalError."""
     try:
         saved = {name: read_route(journal, name) for name in names}
-        return Memory(read_records(journal, names), saved, journal.weights())
+        return JournalContents(read_records(journal, names), saved, journal.weights())
     except ValueError as error:
         raise JournalError(f"journal {journal.path}: it holds what this gateway cannot read: {error}") from error
 
@@ -68,129 +68,135 @@ class Recovery:
 
     def __init__(
         self,
-        route_states: dict[str, RouteState],
+        *,
+        routes: dict[str, RouteState],
         hub: WorkerHub,
-        scribe: JournalWriter,
+        journal_writer: JournalWriter,
         alarms: Alarms,
-        records: Records,
-        executor: TablePublisher,
-        decisions: Decisions,
+        records: RolloutRecords,
+        publisher: TablePublisher,
+        pipeline: DecisionPipeline,
         clock: Clock,
         keeper: TableKeeper,
     ) -> None:
-        self._routes = route_states
+        self._routes = routes
         self._hub = hub
-        self._scribe = scribe
+        self._journal_writer = journal_writer
         self._alarms = alarms
         self._records = records
-        self._executor = executor
-        self._decisions = decisions
+        self._publisher = publisher
+        self._pipeline = pipeline
         self._clock = clock
-        self._kept = keeper.found
-        self._same_file = self._kept is not None and self._kept.config_sha256 == keeper.config_sha256
+        self._remembered = keeper.found
+        self._same_file = self._remembered is not None and self._remembered.config_sha256 == keeper.config_sha256
         self._hand_weights: dict[str, HandWeight] = {}
 
     @property
     def _lost(self) -> bool:
         """Whether the journal has lost decisions (rule 7)."""
-        return self._kept is not None and self._scribe.readable and self._scribe.last_seq < self._kept.journal_seq
+        return (
+            self._remembered is not None
+            and self._journal_writer.readable
+            and self._journal_writer.last_seq < self._remembered.journal_seq
+        )
 
     @property
     def source(self) -> str:
         """Where the first table comes from, in one word."""
-        if self._scribe.readable and not self._lost:
+        if self._journal_writer.readable and not self._lost:
             return "journal"
-        if self._kept is not None:
+        if self._remembered is not None:
             return "memory"
         return "workers" if any(session.hello.epoch > 0 for session in self._hub.sessions) else "configuration"
 
-    async def read(self) -> Memory | None:
-        """What the journal knows; None when it cannot be believed (the scribe has raised the alarm)."""
-        if not self._scribe.readable:
+    async def read(self) -> JournalContents | None:
+        """What the journal has; None when it cannot be used (the journal writer has raised the alarm)."""
+        if not self._journal_writer.readable:
             return None
         try:
-            return await self._scribe.read(lambda journal: read(journal, list(self._routes)))
+            return await self._journal_writer.read(lambda journal: read(journal, list(self._routes)))
         except JournalError as error:
-            self._scribe.distrust(error)
+            self._journal_writer.distrust(error)
             return None
 
-    def take_over(self, memory: Memory | None) -> None:
+    def take_over(self, contents: JournalContents | None) -> None:
         """Publish the first table. Does not wait, so that nothing can come between the workers' state and it."""
-        if memory is None:
-            served = {route.name: Served(*self._without_memory(route), 0) for route in self._routes.values()}
+        if contents is None:
+            assignments = {
+                route.name: RouteAssignment(*self._without_journal(route), 0) for route in self._routes.values()
+            }
             announcements: list[tuple[RouteState, str]] = []
         else:
-            self._records.adopt(memory.records)
-            self._hand_weights = memory.hand_weights
+            self._records.adopt(contents.records)
+            self._hand_weights = contents.hand_weights
             for route in self._routes.values():
-                self._adopt_roles(route, memory.routes[route.name].roles)
+                self._adopt_roles(route, contents.routes[route.name].roles)
             if self._lost:
-                self._adopt_kept_roles()
-            restarted = [(route, self._restart(route, memory.routes[route.name])) for route in self._routes.values()]
+                self._adopt_remembered_roles()
+            restarted = [(route, self._restart(route, contents.routes[route.name])) for route in self._routes.values()]
             announcements = [(route, kind) for route, kind in restarted if kind is not None]
-            served = {
-                route.name: Served(route.stable, route.canary, self._weight_bp(route, memory))
-                for route in self._routes.values()
+            assignments = {
+                route.name: route.assignment(self._weight_bp(route, contents)) for route in self._routes.values()
             }
-            self._retire_strangers()
+            self._retire_removed_routes()
         remembered = max(route.remembered_epoch for route in self._routes.values())
-        if self._kept is not None:
-            remembered = max(remembered, self._kept.table.epoch)
-        self._executor.publish_first(served, remembered)
+        if self._remembered is not None:
+            remembered = max(remembered, self._remembered.table.epoch)
+        self._publisher.publish_first(assignments, remembered)
         for route in self._routes.values():
-            route.first_epoch = self._executor.table.epoch
+            route.first_epoch = self._publisher.table.epoch
         for route, kind in announcements:
-            self._decisions.announce(route, kind)
+            self._pipeline.announce(route, kind)
 
-    def _without_memory(self, route: RouteState) -> tuple[str, str | None]:
+    def _without_journal(self, route: RouteState) -> tuple[str, str | None]:
         """Who is stable and who is canary as far as the workers know."""
         pair = (route.configured, route.config.canary)
         live = {session.hello.stables.get(route.name) for session in self._hub.sessions if session.hello.epoch > 0}
         if live == {route.config.canary} and route.config.canary is not None:
             return route.config.canary, None
-        promoted = self._kept_promotion(route) if not live else None
+        promoted = self._remembered_promotion(route) if not live else None
         if promoted is not None:
             return promoted, None if promoted == route.config.canary else route.config.canary
-        if not live and self._kept is None:
+        if not live and self._remembered is None:
             _log.error(
-                "route %s serves %s, which the configuration names: whether another version was promoted is not known",
+                "route %s: serves %s as the configuration says; whether another version was promoted is unknown",
                 *(route.name, route.configured or "nothing"),
             )
         return pair
 
-    def _kept_promotion(self, route: RouteState) -> str | None:
+    def _remembered_promotion(self, route: RouteState) -> str | None:
         """Whom the table memory knows as promoted on a route."""
-        if self._kept is None:
+        if self._remembered is None:
             return None
-        return self._kept.promoted(route.name, route.configured, self._executor.table)
+        return self._remembered.promoted(route.name, route.configured, self._publisher.table)
 
-    def _adopt_kept_roles(self) -> None:
+    def _adopt_remembered_roles(self) -> None:
         """Rule 7."""
-        assert self._kept is not None  # or nothing could be missed
+        assert self._remembered is not None  # or nothing could be missed
         for route in self._routes.values():
-            promoted = self._kept_promotion(route)
+            promoted = self._remembered_promotion(route)
             if promoted is None:
                 route.promoted = None
                 continue
             roles = Roles(route.name, route.configured, promoted, "", self._clock.wall_s())
             route.promoted = roles
-            self._scribe.write(lambda journal, roles=roles: journal.keep_roles(roles))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+            self._journal_writer.write(lambda journal, roles=roles: journal.keep_roles(roles))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
         why = (
-            f"the journal has lost decisions: it ends at event {self._scribe.last_seq}, and there were"
-            f" {self._kept.journal_seq}. What was promoted stays, and no canary has more than before; which versions"
-            " were rolled back is not known any more: restore the journal, or go on without its history"
+            f"the journal has lost decisions: it ends at event {self._journal_writer.last_seq}, and there were"
+            f" {self._remembered.journal_seq}. Promoted versions stay, and no canary has more than before; which"
+            " versions were rolled back is no longer known: restore the journal, or go on without its history"
         )
-        self._alarms.sound("journal lost", why, mild=True)
+        self._alarms.sound("journal lost", why, warning=True)
 
     def _adopt_roles(self, route: RouteState, roles: Roles | None) -> None:
         if roles is None:
             return
-        if roles.configured == route.configured and roles.stable in self._executor.table.backends:
+        if roles.configured == route.configured and roles.stable in self._publisher.table.backends:
             route.promoted = roles
         else:
-            self._scribe.write(lambda journal: journal.drop_roles(route.name))
+            self._journal_writer.write(lambda journal: journal.drop_roles(route.name))
 
-    def _restart(self, route: RouteState, saved: Saved) -> str | None:
+    def _restart(self, route: RouteState, saved: SavedRoute) -> str | None:
         if saved.rollout is None:
             return None
         route.adopt(saved.rollout, saved.snapshot, self._records.get(saved.rollout.rollout_id).analysis)
@@ -202,33 +208,33 @@ class Recovery:
             return None
         else:
             event = Withdrawn(now_s, BY, "its stable or canary backend was changed")
-        announcement = self._decisions.restart(route, event)
+        announcement = self._pipeline.restart(route, event)
         if route.rollout.phase is Phase.PROMOTED and not route.concerns_present_backends():
             # A promotion that was not in force everywhere, of a canary that the configuration no longer names.
             route.forget()
             return None
         return announcement
 
-    def _weight_bp(self, route: RouteState, memory: Memory) -> int:
-        damage = memory.routes[route.name].damage
+    def _weight_bp(self, route: RouteState, contents: JournalContents) -> int:
+        damage = contents.routes[route.name].damage
         if damage:
             why = f"route {route.name} serves stable only: {damage}"
-            self._alarms.sound(f"route {route.name}", why, mild=True)
+            self._alarms.sound(f"route {route.name}", why, warning=True)
             return 0
         live_bp = self._live_weight_bp(route)
-        wished_bp = route.first_weight_bp(memory.hand_weights.get(route.name), None)
-        weight_bp = route.first_weight_bp(memory.hand_weights.get(route.name), live_bp)
-        if weight_bp < wished_bp and not route.active:
+        wanted_bp = route.first_weight_bp(contents.hand_weights.get(route.name), None)
+        weight_bp = route.first_weight_bp(contents.hand_weights.get(route.name), live_bp)
+        if weight_bp < wanted_bp and not route.active:
             # Lowered by hand, and the journal does not know: what is live must also outlive the workers.
-            self._decisions.keep_weight(route, weight_bp, "restart")
+            self._pipeline.keep_weight(route, weight_bp, "restart")
         return weight_bp
 
     def _live_weight_bp(self, route: RouteState) -> int | None:
         """The least that a surviving worker gives the canary; None when none remembers a table."""
         canary = route.canary if route.rollout.phase is Phase.IDLE else route.rollout.canary
         remembering = [session.hello for session in self._hub.sessions if session.hello.epoch > 0]
-        if self._kept is not None and self._speaks_of(route):
-            remembering.append(_as_worker(self._kept.table))
+        if self._remembered is not None and self._speaks_of(route):
+            remembering.append(_as_worker(self._remembered.table))
         if route.rollout.swapped and remembering:
             # It was in force when the newest table was published; a worker that hung since then does not undo it.
             newest = max(remembering, key=lambda hello: hello.epoch)
@@ -239,21 +245,21 @@ class Recovery:
 
     def _speaks_of(self, route: RouteState) -> bool:
         """Whether the table memory knows a weight at least as well as the journal (rule 6)."""
-        kept = self._kept
+        kept = self._remembered
         if kept is None or not self._same_file:
             return False
         if not kept.from_file or self._lost:
             return True
         # Weights that were set by hand have no number to compare.
         decided = route.rollout.phase is not Phase.IDLE and route.name not in self._hand_weights
-        return decided and kept.journal_seq == self._scribe.last_seq
+        return decided and kept.journal_seq == self._journal_writer.last_seq
 
-    def _retire_strangers(self) -> None:
+    def _retire_removed_routes(self) -> None:
         for record in self._records.all():
             if record.rollout.route in self._routes or record.rollout.phase.terminal:
                 continue
             event = Withdrawn(self._clock.monotonic_s(), BY, "its route was removed")
-            self._decisions.retire(record.rollout, event)
+            self._pipeline.retire(record.rollout, event)
 
 
 def _as_worker(table: RoutingTable) -> wire.Hello:

@@ -16,7 +16,7 @@ from gateway.runtime.clock import iso
 _KEPT = 500
 
 
-class Record(msgspec.Struct):
+class RolloutRecord(msgspec.Struct):
     """One rollout as the journal has it. Wall times in seconds since the Unix epoch."""
 
     rollout: Rollout
@@ -53,17 +53,17 @@ class Record(msgspec.Struct):
         )
 
 
-class Records:
+class RolloutRecords:
     """All remembered rollouts, oldest first."""
 
     def __init__(self) -> None:
-        self._records: dict[str, Record] = {}
+        self._records: dict[str, RolloutRecord] = {}
 
-    def adopt(self, records: list[Record]) -> None:
+    def adopt(self, records: list[RolloutRecord]) -> None:
         """Begin with what `read_records` has found, oldest first."""
         self._records = {record.rollout.rollout_id: record for record in records}
 
-    def all(self) -> list[Record]:
+    def all(self) -> list[RolloutRecord]:
         """Every one of them, oldest first."""
         return list(self._records.values())
 
@@ -71,7 +71,7 @@ class Records:
         """A rollout began or changed."""
         known = self._records.get(rollout.rollout_id)
         if known is None:
-            self._records[rollout.rollout_id] = Record(rollout, analysis, wall_s, wall_s)
+            self._records[rollout.rollout_id] = RolloutRecord(rollout, analysis, wall_s, wall_s)
             self._drop_oldest()
         else:
             known.rollout, known.updated_s = rollout, wall_s
@@ -86,7 +86,7 @@ class Records:
         if (oldest := next(droppable, None)) is not None:
             del self._records[oldest]
 
-    def get(self, rollout_id: str) -> Record:
+    def get(self, rollout_id: str) -> RolloutRecord:
         """One rollout, or NotFoundError."""
         try:
             return self._records[rollout_id]
@@ -99,7 +99,7 @@ class Records:
         begun = [rollout for rollout in found if rollout.phase is not Phase.WITHDRAWN]
         return begun[-1] if begun and begun[-1].phase is Phase.ROLLED_BACK else None
 
-    def page(self, route: str | None, limit: int, before: str | None) -> list[Record]:
+    def page(self, route: str | None, limit: int, before: str | None) -> list[RolloutRecord]:
         """Newest first, from the one before ``before`` on."""
         found = [r for r in reversed(self._records.values()) if route is None or r.rollout.route == route]
         if before is not None:
@@ -109,7 +109,7 @@ class Records:
         return found[: max(0, limit)]
 
 
-def read_records(journal: Journal, routes: list[str]) -> list[Record]:
+def read_records(journal: Journal, routes: list[str]) -> list[RolloutRecord]:
     """The newest rollouts in the journal and the last one of each of these routes, oldest first. Blocks."""
     found = {rollout.rollout_id: rollout for rollout in journal.rollouts(limit=_KEPT)}
     for route in routes:
@@ -120,5 +120,5 @@ def read_records(journal: Journal, routes: list[str]) -> list[Record]:
     for rollout in found.values():
         entries = journal.events(rollout.rollout_id)
         analysis = next((e.analysis for e in reversed(entries) if e.analysis is not None), None)
-        records.append(Record(rollout, analysis, entries[0].wall_time_s, entries[-1].wall_time_s))
+        records.append(RolloutRecord(rollout, analysis, entries[0].wall_time_s, entries[-1].wall_time_s))
     return records[::-1]

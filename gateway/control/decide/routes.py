@@ -13,22 +13,23 @@ import msgspec
 from gateway.config.build import analysis_spec, plan
 from gateway.config.schema import RouteConfig
 from gateway.control.decide.liveness import Liveness
-from gateway.control.decide.rollout_records import Record
+from gateway.control.decide.rollout_records import RolloutRecord
 from gateway.control.journal.rows import HandWeight, Roles, Snapshot
 from gateway.control.journal.store import Journal
 from gateway.control.views import RolloutView
+from gateway.control.workers.table_publisher import RouteAssignment
 from gateway.core.analysis import Analysis, AnalysisState, Evidence, Look, Verdict, bake, budget, explained, judge
 from gateway.core.analysis.metrics.silence import sentence
 from gateway.core.analysis.spec import Mode
-from gateway.core.errors import JournalError
+from gateway.core.errors import JournalError, NotFoundError
 from gateway.core.rollout import Analysed, Phase, Rollout, waiting_for
 from gateway.core.types import Unjudged, Why, weight_bp_from_percent
 
 _log = logging.getLogger("gateway.control")
 
 
-class Pending(NamedTuple):
-    """A wish for more exposure that waits for its turn and the journal: since when, and how it hears of giving up."""
+class PendingIncrease(NamedTuple):
+    """More exposure that waits for its turn and for the journal: since when, and what is set when it is given up."""
 
     since_s: float
     given_up: asyncio.Future[None]
@@ -50,13 +51,13 @@ class RouteState:
         self.rollout = Rollout()
         self.decided = self.rollout
         self.turn = asyncio.Lock()
-        self.pending: set[Pending] = set()
+        self.pending: set[PendingIncrease] = set()
         self.promoted: Roles | None = None
         self.lowered_by_hand = 0
         self.analysis_state: AnalysisState | None = None
         self.look: Look | None = None
-        self.heard: Analysed | None = None
-        self.pulse = Liveness()
+        self.last_analysis: Analysed | None = None
+        self.stable_liveness = Liveness()
         self.frozen = False
         self.first_epoch = 0
         self.announced_s = 0.0
@@ -68,7 +69,7 @@ class RouteState:
         self.compared = ""
         self.meanings: dict[str, str] = {}
         self.generation: int | None = None
-        self.silent_told: tuple[str, ...] = ()
+        self.silent_alarmed: tuple[str, ...] = ()
         # Canary requests that were forced before the rollout began.
         self.forced_before = 0
 
@@ -92,6 +93,10 @@ class RouteState:
         """Who may be tried on the route: the configured canary, unless it is stable by now."""
         return None if self.config.canary == self.stable else self.config.canary
 
+    def assignment(self, weight_bp: int) -> RouteAssignment:
+        """How the route is served with this weight."""
+        return RouteAssignment(self.stable, self.canary, weight_bp)
+
     @property
     def active(self) -> bool:
         """Whether there is a rollout to judge."""
@@ -99,7 +104,7 @@ class RouteState:
 
     @property
     def deciding(self) -> bool:
-        """Whether there is a rollout that a wish would meet, though its start may not be journaled yet."""
+        """Whether there is a rollout that a command would meet, though its start may not be journaled yet."""
         return self.decided.phase.active
 
     @property
@@ -119,7 +124,7 @@ class RouteState:
         """A rollout begins; so does its evidence, with the epoch that the start itself publishes."""
         self.analysis_state = AnalysisState.fresh(budget.for_bake(self.spec, bake_s))
         self.look = None
-        self.heard = None
+        self.last_analysis = None
         self.first_epoch = first_epoch
 
     def bake(self, bake_s: float) -> None:
@@ -149,7 +154,9 @@ class RouteState:
                 return state
             problem = analysis.reason
         # Without its past the judge protects a little less; with a past that it cannot read, not at all.
-        _log.error("the evidence of rollout %s cannot be used, it begins anew: %s", snapshot.rollout_id, problem)
+        _log.error(
+            "rollout %s: its saved evidence cannot be used, collecting begins anew: %s", snapshot.rollout_id, problem
+        )
         return None
 
     def concerns_present_backends(self) -> bool:
@@ -184,23 +191,25 @@ class RouteState:
         return ended
 
     def first_weight_bp(self, by_hand: HandWeight | None, live_bp: int | None) -> int:
-        """The weight to begin with after a (re)start: what was wished, but not more than is live (None: unknown)."""
+        """The weight to begin with after a (re)start: what is wanted, but not more than is live (None: unknown)."""
         if self.canary is None or self.rollout.swapped:
             return 0
         # The configuration's weight was meant for the backends that it names.
-        wished_bp = weight_bp_from_percent(self.config.canary_percent) if self.stable == self.configured else 0
+        wanted_bp = weight_bp_from_percent(self.config.canary_percent) if self.stable == self.configured else 0
         if self.rollout.phase is not Phase.IDLE:
-            wished_bp = self.rollout.weight_bp if self.rollout.canary == self.canary else 0
+            wanted_bp = self.rollout.weight_bp if self.rollout.canary == self.canary else 0
         present = (self.stable, self.canary)
         if by_hand is not None and not self.active and (by_hand.stable, by_hand.canary) == present:
-            wished_bp = by_hand.weight_bp
-        return wished_bp if live_bp is None else min(wished_bp, live_bp)
+            wanted_bp = by_hand.weight_bp
+        return wanted_bp if live_bp is None else min(wanted_bp, live_bp)
 
-    def view(self, record: Record) -> RolloutView:
+    def view(self, record: RolloutRecord) -> RolloutView:
         """What people see of one of the route's rollouts."""
         if self.rollout.rollout_id != record.rollout.rollout_id:
             return record.view(record.rollout, record.analysis, None)
-        waiting = waiting_for(self.rollout, self.heard) if self.heard is not None and self.active else ""
+        waiting = (
+            waiting_for(self.rollout, self.last_analysis) if self.last_analysis is not None and self.active else ""
+        )
         analysis = self.analysis or record.analysis
         if analysis is not None and self.analysis_state is not None:
             analysis = explained(self.analysis_state, analysis, forecast=self.active)
@@ -219,12 +228,21 @@ class RouteState:
 
     def warnings(self) -> tuple[str, ...]:
         """What keeps the rollout from ever being promoted, a sentence each."""
-        said = sentence(self.silent)
-        return (said,) if said else ()
+        why = sentence(self.silent)
+        return (why,) if why else ()
 
 
-class Saved(msgspec.Struct):
-    """What the journal knows of one route, or why it cannot be believed."""
+def find_route(routes: Mapping[str, RouteState], name: str) -> RouteState:
+    """The route of that name, or NotFoundError."""
+    try:
+        return routes[name]
+    except KeyError:
+        known = ", ".join(sorted(routes))
+        raise NotFoundError(f"no route is named {name!r}; there are: {known}") from None
+
+
+class SavedRoute(msgspec.Struct):
+    """What the journal has of one route, or the damage because of which it is not used."""
 
     roles: Roles | None = None
     rollout: Rollout | None = None
@@ -232,13 +250,13 @@ class Saved(msgspec.Struct):
     damage: str = ""
 
 
-def read_route(journal: Journal, route: str) -> Saved:
+def read_route(journal: Journal, route: str) -> SavedRoute:
     """The route's last rollout, replayed, and what its analysis knew. Blocks; raises JournalError."""
     roles, latest = journal.roles().get(route), journal.latest(route)
     if latest is None:
-        return Saved(roles)
+        return SavedRoute(roles)
     try:
         rollout = journal.replay(latest.rollout_id)
     except JournalError as error:
-        return Saved(roles, damage=str(error))
-    return Saved(roles, rollout, journal.load_snapshot(latest.rollout_id))
+        return SavedRoute(roles, damage=str(error))
+    return SavedRoute(roles, rollout, journal.load_snapshot(latest.rollout_id))

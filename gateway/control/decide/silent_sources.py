@@ -43,7 +43,7 @@ _NOT_READ = {
 
 
 class Reported(NamedTuple):
-    """What has been seen of a route's sources: headers and labels by their event, stable's answers at the tap."""
+    """What has been seen of a route's sources: headers and labels by their event, stable's sampled answers."""
 
     headers: AbstractSet[str]
     labels: AbstractSet[str]
@@ -55,7 +55,7 @@ class Reported(NamedTuple):
 def reported(
     samples: tuple[Mapping[str, int], Mapping[str, int]], labels: AbstractSet[str], answers: int, for_s: float
 ) -> Reported:
-    """``samples``: what became of each version's answers at the tap; ``answers``: how many stable gave in ``for_s``."""
+    """``samples``: what became of each version's sampled answers; ``answers``: how many stable gave in ``for_s``."""
     keys = {key for part in samples for key in part if key.startswith(HEADER_SEEN)}
     return Reported({key.removeprefix(HEADER_SEEN) for key in keys}, labels, samples[0], answers, for_s)
 
@@ -126,8 +126,8 @@ def not_compared(route: RouteConfig, silent: Mapping[str, Unjudged]) -> str:
 class SilentSources:
     """Looks at the sources of each route's metrics again and again, and sounds the alarm where one stays silent."""
 
-    def __init__(self, observer: ReportAggregator, alarms: Alarms) -> None:
-        self._observer = observer
+    def __init__(self, aggregator: ReportAggregator, alarms: Alarms) -> None:
+        self._aggregator = aggregator
         self._alarms = alarms
 
     def look(self, route: RouteState, inspection: Inspection | None, for_s: float, now_s: float) -> None:
@@ -141,8 +141,8 @@ class SilentSources:
             route.unjudged = self._unjudged(route, inspection, for_s)
         # The numbers in the sentence grow; the alarm is another one only when other metrics are concerned.
         silent = tuple(sorted(route.silent)) if route.active else ()
-        if silent != route.silent_told:
-            route.silent_told = silent
+        if silent != route.silent_alarmed:
+            route.silent_alarmed = silent
             why = f"route {route.name} cannot promote: {sentence(route.silent)}" if silent else ""
             self._alarms.show(f"no data on {route.name}", why)
 
@@ -153,13 +153,13 @@ class SilentSources:
         if unasked and not events:
             return {}
         posted = frozenset[str]() if inspection is None else inspection.posted(name)
-        answers = self._observer.tries(name, Variant.STABLE)[0]
-        seen = reported(self._observer.samples(name), posted, answers, for_s)
+        answers = self._aggregator.tries(name, Variant.STABLE)[0]
+        seen = reported(self._aggregator.samples(name), posted, answers, for_s)
         watched = None if inspection is None else inspection.watched(name)
         if inspection is not None and watched is not None:
             route.compared, route.meanings = watched.chosen, inspection.meanings(name)
             if route.generation is not None and route.generation < watched.generation and route.analysis_state:
-                _log.warning("route %s: what is compared of the answers was chosen anew: %s", name, watched.chosen)
+                _log.warning("route %s: the outputs that are compared were chosen anew: %s", name, watched.chosen)
                 route.analysis_state = asked_anew(route.analysis_state, ANSWERS)
             route.generation = watched.generation
         found = unjudged(route.config, watched, seen)

@@ -1,4 +1,4 @@
-"""What the machine is told of the world at an analysis: local time, and how many endpoints of each side are healthy."""
+"""The conditions of an analysis: local time, and how many endpoints of each side are healthy."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Iterable
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
-from gateway.control.health.prober import Health
+from gateway.control.health.prober import EndpointState
 from gateway.core.rollout import Conditions, LocalTime, Plan
 
 
-def world(plan: Plan, stable: str, canary: str, health: Iterable[Health], wall_s: float) -> Conditions:
+def conditions(plan: Plan, stable: str, canary: str, health: Iterable[EndpointState], wall_s: float) -> Conditions:
     """The facts that a plan may depend on; the wall clock counts only for one that has windows or closed dates."""
-    known = list(health)
+    endpoints = list(health)
     local = local_time(wall_s, plan.timezone) if plan.windows or plan.closed_dates else None
-    return Conditions(local, endpoints_up(known, stable), canary_endpoints_up(known, canary, stable))
+    return Conditions(local, endpoints_up(endpoints, stable), canary_endpoints_up(endpoints, canary, stable))
 
 
-def endpoints_up(health: Iterable[Health], backend: str) -> int | None:
+def endpoints_up(health: Iterable[EndpointState], backend: str) -> int | None:
     """How many of a backend's endpoints answer probes or, despite them, requests; None when none is probed.
 
     One that was not asked often enough yet counts as up.
@@ -26,7 +26,7 @@ def endpoints_up(health: Iterable[Health], backend: str) -> int | None:
     return sum(probed) if probed else None
 
 
-def canary_endpoints_up(health: Iterable[Health], canary: str, stable: str) -> int | None:
+def canary_endpoints_up(health: Iterable[EndpointState], canary: str, stable: str) -> int | None:
     """The same of a canary: endpoints that never could be asked do not count.
 
     Without a stable version, where health is all that a promotion goes by, they have to be settled.
@@ -42,10 +42,10 @@ def local_time(wall_s: float, timezone: str) -> LocalTime:
     return LocalTime(there.date().isoformat(), there.weekday(), there.hour * 60 + there.minute)
 
 
-def no_verdict(world: Conditions, *, frozen: bool = False) -> str:
+def no_verdict(known: Conditions, *, frozen: bool = False) -> str:
     """Why nothing can be said of a canary just now; empty when it can. ``frozen``: stable answers nothing."""
-    if world.stable_up == 0 and world.canary_up == 0:
+    if known.stable_up == 0 and known.canary_up == 0:
         return "no verdict: neither side has a healthy endpoint"
-    if world.stable_up == 0:
+    if known.stable_up == 0:
         return "no verdict: stable has no healthy endpoint, so there is nothing to compare the canary with"
     return "no verdict: stable answers nothing well, so there is nothing to compare the canary with" if frozen else ""

@@ -1,4 +1,4 @@
-"""Ejections, as the workers report them: events, alarms and metrics.
+"""Ejections, as the workers report them: events and alarms.
 
 Rules:
 
@@ -9,26 +9,21 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from collections.abc import Mapping
 
 from gateway.control.alarms import Alarms
 from gateway.control.events import EventLog
-from gateway.control.views import RouteView
 from gateway.control.workers.report_aggregator import ReportAggregator
-from gateway.runtime.wire import Ejected, Report
+from gateway.runtime.wire import Ejected
 
 _NAMED_MAX = 3
-# How a worker's report names what it counts (wire.Report.notes).
-_NOTE = "ejected"
 
 
 class Ejections:
     """Follows the workers' reports."""
 
-    def __init__(self, observer: ReportAggregator, events: EventLog, alarms: Alarms) -> None:
-        self._observer = observer
+    def __init__(self, aggregator: ReportAggregator, events: EventLog, alarms: Alarms) -> None:
+        self._aggregator = aggregator
         self._events = events
         self._alarms = alarms
         self._out: dict[tuple[str, str], Ejected] = {}
@@ -36,7 +31,7 @@ class Ejections:
 
     def take_reports(self) -> None:
         """Say what has changed since the last time."""
-        found = self._observer.ejected()
+        found = self._aggregator.ejected()
         if not found and not self._out:
             return
         # Of several workers the one that waits for the longest: the others will have looked again by then.
@@ -62,35 +57,7 @@ class Ejections:
         for backend, sentences in by_backend.items():
             more = f"; and {len(sentences) - _NAMED_MAX} more" if len(sentences) > _NAMED_MAX else ""
             reason = f"backend {backend}: {'; '.join(sentences[:_NAMED_MAX])}{more}"
-            self._alarms.sound(f"ejections of {backend}", reason, mild=True)
+            self._alarms.sound(f"ejections of {backend}", reason, warning=True)
         for backend in self._alarmed - by_backend.keys():
             self._alarms.clear(f"ejections of {backend}")
         self._alarmed = set(by_backend)
-
-
-def ejection_metrics(
-    routes: Iterable[RouteView], reports: Iterable[Report], notes: Mapping[str, int]
-) -> Iterator[Metric]:
-    """One family each; ``notes`` are merged over the workers' lives."""
-    workers = {(endpoint.backend, endpoint.url): 0 for route in routes for endpoint in route.endpoints}
-    for report in reports:
-        for one in report.ejected:
-            workers[one.backend, one.url] = workers.get((one.backend, one.url), 0) + 1
-    out = GaugeMetricFamily(
-        "gateway_endpoint_ejected",
-        "Workers whose own traffic keeps the endpoint out of rotation.",
-        labels=("backend", "endpoint"),
-    )
-    for labels, count in sorted(workers.items()):
-        out.add_metric(labels, float(count))
-    yield out
-    total = CounterMetricFamily(
-        "gateway_endpoint_ejections",
-        "Ejections of the endpoint by live traffic, by the failure that completed the streak.",
-        labels=("backend", "endpoint", "reason"),
-    )
-    for note, number in sorted(notes.items()):
-        kind, _, named = note.partition(" ")
-        if kind == _NOTE:
-            total.add_metric(named.split(" "), float(number))
-    yield total

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from gateway.control.alarms import Alarms
-from gateway.control.health.prober import Health, Prober
+from gateway.control.health.prober import EndpointState, Prober
 from gateway.control.views import EndpointView, ProbeCounts
 from gateway.control.workers.report_aggregator import ReportAggregator
 from gateway.core.traffic.table import RoutingTable
@@ -28,17 +28,17 @@ _PROBES = "probes"
 class EndpointHealth:
     """The prober's findings beside the workers' newest reports."""
 
-    def __init__(self, prober: Prober, observer: ReportAggregator, alarms: Alarms) -> None:
+    def __init__(self, prober: Prober, aggregator: ReportAggregator, alarms: Alarms) -> None:
         self._prober = prober
-        self._observer = observer
+        self._aggregator = aggregator
         self._alarms = alarms
         self._panics: frozenset[str] = frozenset()
         self._alarmed: set[str] = set()
 
     @property
-    def endpoints(self) -> list[Health]:
+    def endpoints(self) -> list[EndpointState]:
         """All endpoints of all backends."""
-        return self._prober.health
+        return self._prober.endpoints
 
     def panics(self, backend: str) -> bool:
         """Whether a worker uses all endpoints of that backend, because too few of them look well."""
@@ -46,39 +46,39 @@ class EndpointHealth:
 
     def counts(self) -> ProbeCounts:
         """For metrics."""
-        probed = {one.backend: one.backend in self._panics for one in self._prober.health if one.probe is not None}
+        probed = {one.backend: one.backend in self._panics for one in self._prober.endpoints if one.probe is not None}
         return ProbeCounts(dict(self._prober.unknown), probed)
 
     def take_reports(self) -> None:
         """Take in what the workers reported last."""
-        kept, self._panics = self._observer.despite_probes()
-        for one in self._prober.health:
+        kept, self._panics = self._aggregator.despite_probes()
+        for one in self._prober.endpoints:
             one.kept = one.up is False and (one.backend, one.endpoint.url) in kept
 
     def sound_alarms(self, wall_s: float) -> None:
         """Let the alarms be those that fit the endpoints' state."""
-        down: dict[str, list[Health]] = {}
+        down: dict[str, list[EndpointState]] = {}
         for one in self._prober.down:
             down.setdefault(one.backend, []).append(one)
         for backend in self._alarmed - down.keys():
             self._alarms.clear(f"backend {backend}")
         self._alarmed = set(down)
         for backend, those in down.items():
-            of = sum(one.backend == backend for one in self._prober.health)
+            of = sum(one.backend == backend for one in self._prober.endpoints)
             used = ", so requests go to all of them" if backend in self._panics else ""
             reason = f"{len(those)} of {of} endpoints of backend {backend} are down{used}: {_listed(those)}"
-            self._alarms.sound(f"backend {backend}", reason, mild=True)
+            self._alarms.sound(f"backend {backend}", reason, warning=True)
         undecided = self._prober.undecided
         if undecided and wall_s - undecided[0].unknown_since_s >= _UNKNOWN_ALARM_S:
             first = undecided[0]
             reason = f"probes cannot tell whether {first.endpoint.url} of backend {first.backend} is up"
             others = " (nor some others)" if len(undecided) > 1 else ""
-            self._alarms.sound(_PROBES, f"{reason}{others}, it keeps its state: {first.unknown}", mild=True)
+            self._alarms.sound(_PROBES, f"{reason}{others}, it keeps its state: {first.unknown}", warning=True)
         elif not undecided:
             self._alarms.clear(_PROBES)
 
 
-def view(one: Health) -> EndpointView:
+def view(one: EndpointState) -> EndpointView:
     """One endpoint, for people."""
     since = None if one.since_s is None else datetime.fromtimestamp(one.since_s, UTC).isoformat(timespec="seconds")
     return EndpointView(
@@ -86,10 +86,10 @@ def view(one: Health) -> EndpointView:
     )
 
 
-def unserved(table: RoutingTable, health: Iterable[Health]) -> list[str]:
+def unserved(table: RoutingTable, health: Iterable[EndpointState]) -> list[str]:
     """For each route whose stable backend has no endpoint that looks well, a sentence that says why."""
     well: dict[str, bool] = {}
-    down: dict[str, list[Health]] = {}
+    down: dict[str, list[EndpointState]] = {}
     for one in health:
         well[one.backend] = well.get(one.backend, False) or one.up is not False or one.kept
         if one.up is False:
@@ -101,7 +101,7 @@ def unserved(table: RoutingTable, health: Iterable[Health]) -> list[str]:
     ]
 
 
-def _listed(those: list[Health]) -> str:
+def _listed(those: list[EndpointState]) -> str:
     named = [f"{one.endpoint.url} {one.last_answer}{', and is kept in use' * one.kept}" for one in those[:_NAMED_MAX]]
     more = len(those) - len(named)
     return "; ".join(named) + (f"; and {more} more" if more > 0 else "")

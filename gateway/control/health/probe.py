@@ -48,7 +48,7 @@ OWN_WANTS: Final = {
 REASONS: Final = (*dict.fromkeys(OWN_WANTS.values()), "late", "name", "tls_files", "threads", "internal")
 
 
-class Outcome(enum.Enum):
+class ProbeOutcome(enum.Enum):
     """What a probe found out; the later outweighs the earlier where a name's addresses differ."""
 
     REFUSED = 0
@@ -60,7 +60,7 @@ class Outcome(enum.Enum):
 class ProbeResult(msgspec.Struct, frozen=True):
     """The outcome in words, and for an unknown one the name of what was wanting."""
 
-    outcome: Outcome
+    outcome: ProbeOutcome
     text: str
     reason: str = ""
 
@@ -103,7 +103,7 @@ class EndpointProbe:
         except Exception as error:  # noqa: BLE001  # a fault of the prober's is no word of the backend's
             result = _unknown("internal", f"the probe failed: {type(error).__name__}: {error}")
         late_s = self._lag_s() - before_s
-        if result.outcome is Outcome.SILENT and late_s > _LATE_SHARE_MAX * target.probe.timeout_s:
+        if result.outcome is ProbeOutcome.SILENT and late_s > _LATE_SHARE_MAX * target.probe.timeout_s:
             return _unknown("late", f"the gateway was {late_s:.2g} s late itself: {result.text}")
         return result
 
@@ -119,7 +119,7 @@ class EndpointProbe:
             async with asyncio.timeout(timeout_s):
                 address = await self._name.address()
         except AddressNotAllowedError as error:
-            return ProbeResult(Outcome.REFUSED, error.strerror or str(error))
+            return ProbeResult(ProbeOutcome.REFUSED, error.strerror or str(error))
         except TimeoutError:
             return _unknown("name", f"the name {target.endpoint.host} was not resolved in {timeout_s:g} s")
         except (OSError, UnicodeError) as error:
@@ -130,12 +130,12 @@ class EndpointProbe:
                     result = await self._ask_address(address)
                     if worst is None or result.outcome.value >= worst.outcome.value:
                         worst = result
-                    if result.outcome is Outcome.READY or left == 1:
+                    if result.outcome is ProbeOutcome.READY or left == 1:
                         break
                     self._name.failed(address)
                     address = await self._name.address()
         except TimeoutError:
-            return ProbeResult(Outcome.SILENT, f"no answer to {target.probe.path} in {timeout_s:g} s")
+            return ProbeResult(ProbeOutcome.SILENT, f"no answer to {target.probe.path} in {timeout_s:g} s")
         assert worst is not None
         return worst
 
@@ -177,26 +177,26 @@ class EndpointProbe:
                 with contextlib.suppress(Exception):  # it is over in any case
                     writer.transport.abort()
         except ssl.SSLError as error:
-            return ProbeResult(Outcome.SILENT, f"the TLS handshake failed: {error}")
+            return ProbeResult(ProbeOutcome.SILENT, f"the TLS handshake failed: {error}")
         except ConnectionRefusedError:
-            return ProbeResult(Outcome.REFUSED, "refused the connection")
+            return ProbeResult(ProbeOutcome.REFUSED, "refused the connection")
         except ConnectionResetError:
-            return ProbeResult(Outcome.SILENT, "reset the connection")
+            return ProbeResult(ProbeOutcome.SILENT, "reset the connection")
         except OSError as error:
             if error.errno in OWN_WANTS:
                 return _unknown(OWN_WANTS[error.errno], f"the gateway could not connect: {error.strerror or error}")
             if isinstance(error, TimeoutError):
                 raise
-            return ProbeResult(Outcome.SILENT, f"cannot be reached: {error.strerror or error}")
+            return ProbeResult(ProbeOutcome.SILENT, f"cannot be reached: {error.strerror or error}")
         except MemoryError:
             return _unknown("memory", "the gateway is out of memory")
         if status == 0:
-            return ProbeResult(Outcome.SILENT, f"closed the connection without an answer to {target.probe.path}")
+            return ProbeResult(ProbeOutcome.SILENT, f"closed the connection without an answer to {target.probe.path}")
         if status is None:
-            return ProbeResult(Outcome.SILENT, f"gave no HTTP answer to {target.probe.path}")
+            return ProbeResult(ProbeOutcome.SILENT, f"gave no HTTP answer to {target.probe.path}")
         if 200 <= status < 300:
-            return ProbeResult(Outcome.READY, f"answered {status} to {target.probe.path}")
-        return ProbeResult(Outcome.REFUSED, f"answered {status} to {target.probe.path}")
+            return ProbeResult(ProbeOutcome.READY, f"answered {status} to {target.probe.path}")
+        return ProbeResult(ProbeOutcome.REFUSED, f"answered {status} to {target.probe.path}")
 
 
 async def _final_status(reader: asyncio.StreamReader) -> int | None:
@@ -228,4 +228,4 @@ async def _final_status(reader: asyncio.StreamReader) -> int | None:
 
 
 def _unknown(reason: str, text: str) -> ProbeResult:
-    return ProbeResult(Outcome.UNKNOWN, text, reason)
+    return ProbeResult(ProbeOutcome.UNKNOWN, text, reason)

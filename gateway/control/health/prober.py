@@ -23,7 +23,7 @@ import threading
 from collections.abc import Callable, Mapping
 
 from gateway.config.schema import BackendConfig, ProbeConfig
-from gateway.control.health.probe import REASONS, EndpointProbe, Outcome, ProbeResult, Target
+from gateway.control.health.probe import REASONS, EndpointProbe, ProbeOutcome, ProbeResult, Target
 from gateway.core.traffic.table import Backend, BackendTls, Endpoint
 from gateway.runtime.clock import Clock, SystemClock
 
@@ -36,7 +36,7 @@ _STOP_S = 2.0
 _THREAD_LOOK_S = 1.0
 
 
-class Health:
+class EndpointState:
     """What is known of one endpoint. ``up`` is None where no probe is configured."""
 
     def __init__(
@@ -81,7 +81,7 @@ class Health:
     def take(self, result: ProbeResult, now_s: float) -> bool:
         """Take in one result; True when workers have to hear of it."""
         assert self.probe is not None
-        if result.outcome is Outcome.UNKNOWN:
+        if result.outcome is ProbeOutcome.UNKNOWN:
             self.unknown_since_s = self.unknown_since_s if self.unknown else now_s
             self.unknown = result.text
             self._unknowns += 1
@@ -89,8 +89,8 @@ class Health:
         self.unknown = ""
         self._unknowns = 0
         self.last_answer = result.text
-        good = result.outcome is Outcome.READY
-        refused = result.outcome is Outcome.REFUSED
+        good = result.outcome is ProbeOutcome.READY
+        refused = result.outcome is ProbeOutcome.REFUSED
         if good == self.up:
             self._streak = 0
             self._agreeing += 1
@@ -116,7 +116,7 @@ class Prober:
     def __init__(
         self,
         backends: dict[str, BackendConfig],
-        on_turn: Callable[[Health], None],
+        on_turn: Callable[[EndpointState], None],
         on_settled: Callable[[], None] = lambda: None,
         clock: Clock | None = None,
     ) -> None:
@@ -125,42 +125,42 @@ class Prober:
         self._on_settled: Callable[[], None] | None = on_settled
         self._clock = clock or SystemClock()
         self._configs = backends
-        self.health = _unprobed(backends)
-        self._known = set(self.health)
+        self.endpoints = _unprobed(backends)
+        self._known = set(self.endpoints)
         # How many probes ended in an unknown outcome, by its reason.
         self.unknown: dict[str, int] = dict.fromkeys(REASONS, 0)
         self._blind = False
         self._thread: _ProbeThread | None = None
         self._backends: Mapping[str, Backend] = {}
 
-    def guard(self, backends: Mapping[str, Backend]) -> None:
-        """Ask these backends where they may be from now on."""
+    def restrict(self, backends: Mapping[str, Backend]) -> None:
+        """Let the names of these backends lead only where each may be, from now on."""
         self._backends = backends
         self._aim()
 
     @property
-    def down(self) -> tuple[Health, ...]:
+    def down(self) -> tuple[EndpointState, ...]:
         """The endpoints that are down."""
-        return tuple(health for health in self.health if health.up is False)
+        return tuple(health for health in self.endpoints if health.up is False)
 
     @property
-    def undecided(self) -> list[Health]:
+    def undecided(self) -> list[EndpointState]:
         """The endpoints whose probes cannot tell, the one that has been so for longest first."""
-        return sorted((one for one in self.health if one.unknown), key=lambda one: one.unknown_since_s)
+        return sorted((one for one in self.endpoints if one.unknown), key=lambda one: one.unknown_since_s)
 
     def watch(self, backends: dict[str, BackendConfig]) -> None:
         """Probe these from now on; what is known of an endpoint that stays, with the same probe, stays known."""
-        known = {one.asked: one for one in self.health}
+        known = {one.asked: one for one in self.endpoints}
         self._configs = backends
-        self.health = [known.get(one.asked, one) for one in _unprobed(backends)]
-        self._known = set(self.health)
+        self.endpoints = [known.get(one.asked, one) for one in _unprobed(backends)]
+        self._known = set(self.endpoints)
         self._aim()
 
     async def run(self) -> None:
         """Probe for ever."""
         loop = asyncio.get_running_loop()
 
-        def report(health: Health, result: ProbeResult) -> None:
+        def report(health: EndpointState, result: ProbeResult) -> None:
             with contextlib.suppress(RuntimeError):  # control's loop is closed: it ends
                 loop.call_soon_threadsafe(self._take, health, result)
 
@@ -177,7 +177,7 @@ class Prober:
             if thread is not None:
                 await asyncio.to_thread(thread.stop)
 
-    def _start(self, report: Callable[[Health, ProbeResult], None]) -> _ProbeThread | None:
+    def _start(self, report: Callable[[EndpointState, ProbeResult], None]) -> _ProbeThread | None:
         """A thread that probes; None where the machine has none to give just now, or no descriptors for its loop."""
         try:
             self._thread = _ProbeThread(report)
@@ -189,9 +189,9 @@ class Prober:
 
     def _aim(self) -> None:
         if self._thread is not None:
-            self._thread.aim({one: self._target(one, one.probe) for one in self.health if one.probe is not None})
+            self._thread.aim({one: self._target(one, one.probe) for one in self.endpoints if one.probe is not None})
 
-    def _target(self, health: Health, probe: ProbeConfig) -> Target:
+    def _target(self, health: EndpointState, probe: ProbeConfig) -> Target:
         config, backend = self._configs[health.backend], self._backends.get(health.backend)
         return Target(
             health.backend,
@@ -204,25 +204,25 @@ class Prober:
             allow=None if backend is None else backend.allow(health.endpoint),
         )
 
-    def _take(self, health: Health, result: ProbeResult) -> None:
+    def _take(self, health: EndpointState, result: ProbeResult) -> None:
         if health not in self._known:
             return
-        if result.outcome is Outcome.UNKNOWN:
+        if result.outcome is ProbeOutcome.UNKNOWN:
             self.unknown[result.reason] += 1
         if health.take(result, self._clock.wall_s()):
             self._on_turn(health)
         self._note_blindness(health)
-        if self._on_settled is not None and all(one.asked_enough for one in self.health):
+        if self._on_settled is not None and all(one.asked_enough for one in self.endpoints):
             tell, self._on_settled = self._on_settled, None
             tell()
 
-    def _note_blindness(self, health: Health) -> None:
+    def _note_blindness(self, health: EndpointState) -> None:
         """Log once that probes cannot tell, and once that all of them can again: the cause is often one for many."""
         if health.unknown and not self._blind:
             self._blind = True
             where = f"{health.endpoint.url} of {health.backend}"
             _log.warning("probes cannot tell whether %s is up, it keeps its state: %s", where, health.unknown)
-        elif self._blind and not health.unknown and not any(one.unknown for one in self.health):
+        elif self._blind and not health.unknown and not any(one.unknown for one in self.endpoints):
             self._blind = False
             _log.warning("probes can tell the state of all endpoints again")
 
@@ -230,11 +230,11 @@ class Prober:
 class _ProbeThread:
     """The thread on which probes run. Daemon: it never holds up the end of the process."""
 
-    def __init__(self, report: Callable[[Health, ProbeResult], None]) -> None:
+    def __init__(self, report: Callable[[EndpointState, ProbeResult], None]) -> None:
         self._report = report
         self._looked_s = 0.0
         self._lag_sum_s = 0.0
-        self._targets: dict[Health, Target] = {}
+        self._targets: dict[EndpointState, Target] = {}
         self._loop = asyncio.new_event_loop()
         self._changed = asyncio.Event()
         self._stopped = False
@@ -246,7 +246,7 @@ class _ProbeThread:
         """Whether it runs."""
         return self._thread.is_alive()
 
-    def aim(self, targets: dict[Health, Target]) -> None:
+    def aim(self, targets: dict[EndpointState, Target]) -> None:
         """Probe these from now on. Called from another thread."""
         self._targets = targets
         self._wake()
@@ -266,7 +266,7 @@ class _ProbeThread:
             runner.run(self._run())
 
     async def _run(self) -> None:
-        watchers: dict[Health, tuple[Target, asyncio.Task[None]]] = {}
+        watchers: dict[EndpointState, tuple[Target, asyncio.Task[None]]] = {}
         async with asyncio.TaskGroup() as group:
             lag = group.create_task(self._measure_lag())
             while not self._stopped:
@@ -284,7 +284,7 @@ class _ProbeThread:
                 task.cancel()
             lag.cancel()
 
-    async def _watch(self, health: Health, target: Target) -> None:
+    async def _watch(self, health: EndpointState, target: Target) -> None:
         probe = EndpointProbe(target, self._late_s)
         while True:
             self._report(health, await probe.ask())
@@ -302,9 +302,9 @@ class _ProbeThread:
         return self._lag_sum_s + max(0.0, self._loop.time() - self._looked_s - 2 * _LAG_LOOK_S)
 
 
-def _unprobed(backends: dict[str, BackendConfig]) -> list[Health]:
+def _unprobed(backends: dict[str, BackendConfig]) -> list[EndpointState]:
     return [
-        Health(name, endpoint, backend.probe, None if backend.tls is None else backend.tls.table())
+        EndpointState(name, endpoint, backend.probe, None if backend.tls is None else backend.tls.table())
         for name, backend in backends.items()
         for endpoint in backend.endpoints
     ]

@@ -19,9 +19,9 @@ _CERTIFICATE_ALARM_S: Final = 7 * 86_400.0
 class ProcessAlarms:
     """Turns the supervisor's notices and the workers' reports into alarms."""
 
-    def __init__(self, alarms: Alarms, observer: ReportAggregator, clock: Clock) -> None:
+    def __init__(self, alarms: Alarms, aggregator: ReportAggregator, clock: Clock) -> None:
         self._alarms = alarms
-        self._observer = observer
+        self._aggregator = aggregator
         self._clock = clock
         self.notice = Notice()
 
@@ -44,7 +44,7 @@ class ProcessAlarms:
 
     def watch_certificates(self) -> None:
         """Sound the alarm of certificates that clients will no longer accept, or that end soon."""
-        ends_s = min((r.tls_not_after_s for r in self._observer.present if r.tls_not_after_s), default=None)
+        ends_s = min((r.tls_not_after_s for r in self._aggregator.present if r.tls_not_after_s), default=None)
         left_s = None if ends_s is None else ends_s - self._clock.wall_s()
         why = ""
         if left_s is not None and left_s <= _CERTIFICATE_ALARM_S:

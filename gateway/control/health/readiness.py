@@ -34,7 +34,7 @@ def instance_readiness(
         reasons.append(f"{len(sessions)} of {workers} workers are connected")
     elif hub.applied(epoch) < len(sessions):
         reasons.append(f"{hub.applied(epoch)} of {len(sessions)} workers route by table {epoch}")
-    silent = [str(session.hello.index) for session in sessions if now_s - session.heard_s > SILENT_S]
+    silent = [str(session.hello.index) for session in sessions if now_s - session.last_message_s > SILENT_S]
     if silent:
         reasons.append(f"nothing has been heard from worker {', '.join(sorted(silent))} for {SILENT_S:g} s")
     return Readiness(not reasons, len(sessions), tuple(reasons), tuple(warnings))

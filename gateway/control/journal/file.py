@@ -7,7 +7,7 @@
   SQLite's rollback journal was itself synced, so power loss cannot take it back.
 * Not WAL: one flipped bit in a WAL frame silently drops every later commit, and with it perhaps the row that says
   "rolled back"; here all rows are in one file and each has a checksum. (The WAL-reset bug of SQLite 3.7.0 to 3.51.2
-  needs WAL and several connections; there is neither.) Decisions are rare, so the slower commit costs nothing.
+  needs WAL and several connections; there is neither.) DecisionPipeline are rare, so the slower commit costs nothing.
 
 A torn tail is SQLite's to mend: a transaction that did not commit is gone. A committed row that no longer matches its
 checksum, a gap in ``seq`` or a failed integrity check is damage, and the file is refused: the damaged row may be the

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from gateway.control.alarms import Alarms
 from gateway.control.journal.writer import JournalWriter
-from gateway.control.workers.table_keeper import TableKeeper
 from gateway.core.errors import JournalError
 from gateway.runtime.disk_thread import DiskThread
 
@@ -60,22 +60,24 @@ class StateWatch:
 class StateGuard:
     """Says within seconds that nothing is kept any more, and refuses what would have to be."""
 
-    def __init__(self, watch: StateWatch, scribe: JournalWriter, alarms: Alarms, keeper: TableKeeper) -> None:
+    def __init__(
+        self, watch: StateWatch, journal_writer: JournalWriter, alarms: Alarms, on_kept: Callable[[], None]
+    ) -> None:
         self._watch = watch
-        self._scribe = scribe
+        self._journal_writer = journal_writer
         self._alarms = alarms
-        self._keeper = keeper
+        self._on_kept = on_kept
         self._thread = DiskThread()
 
     async def run(self) -> None:
         """Look for ever."""
         while True:
-            self._scribe.unkept = why = await self._thread.do(self._watch.look)
+            self._journal_writer.unkept = why = await self._thread.do(self._watch.look)
             if why:
-                self._alarms.sound("state", f"nothing is kept: no rollout begins or climbs: {why}", mild=True)
+                self._alarms.sound("state", f"nothing is kept: no rollout begins or climbs: {why}", warning=True)
             else:
                 self._alarms.clear("state")
-                self._keeper.write()
+                self._on_kept()
             await asyncio.sleep(LOOK_S)
 
     async def must_keep(self) -> None:

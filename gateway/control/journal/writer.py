@@ -1,4 +1,4 @@
-"""The scribe: everything that touches the journal's disk, on one thread, in the order in which it was asked for.
+"""The journal writer: everything that touches the journal's disk, on one thread, in the order of the requests.
 
 Rules:
 
@@ -10,8 +10,8 @@ Rules:
 4. What must be on the disk first (more exposure) is not even tried while the state directory cannot keep it
    (state_watch.py): it was deleted, replaced or emptied under us, or has become read-only. What need not be there first
    is written all the same, to the file that is open.
-5. All its alarms are mild: traffic does not suffer, and a balancer that emptied the instance (or all, where they share
-   a disk) would turn a full disk into an outage.
+5. All its alarms are warnings: traffic does not suffer, and a balancer that emptied the instance (or all, where they
+   share a disk) would turn a full disk into an outage.
 6. Where a write was refused for want of room and nothing else is in doubt, `mended` says when there is room again:
    then control starts anew by itself, from what is journaled and what the workers do (recovery.py).
 """
@@ -142,7 +142,7 @@ class JournalWriter:
         """The journal cannot be read, or not be believed: stable only, and no rollout until it is mended."""
         self._journal = None
         self.refusal = str(error)
-        self._alarms.sound("journal", f"serving stable only, rollouts are frozen: {error}", mild=True)
+        self._alarms.sound("journal", f"serving stable only, rollouts are frozen: {error}", warning=True)
 
     async def read(self, work: Callable[[Journal], T]) -> T:
         """Read something. Raises JournalError, also when the disk does not answer."""
@@ -191,13 +191,13 @@ class JournalWriter:
         self._given_s.popleft()
         if self._journal is not None and self.refusal is not None:
             why = f"nothing is journaled any more, rollouts are frozen: {self.refusal}"
-            self._alarms.sound("journal", why, mild=True)
+            self._alarms.sound("journal", why, warning=True)
 
     def watch(self) -> None:
         """Raise or clear the alarm of a disk that does not answer; called with every tick."""
         if self.hangs:
             why = "the journal's disk does not answer: no canary gets more until it does"
-            self._alarms.sound("disk", why, mild=True)
+            self._alarms.sound("disk", why, warning=True)
         else:
             self._alarms.clear("disk")
 

@@ -1,7 +1,7 @@
-"""The story of a rollout, decision by decision, from what the journal has of it and from nothing else.
+"""The decision history of a rollout: what was decided, when, by whom and why, from its journal alone.
 
-A story is data: `story` folds the journal's entries into decisions with when, who, what, why and the numbers of the
-analysis that led to each; `lines` says the same in words.
+`decision_history` folds the journal's entries into decisions, each with the numbers of the analysis that led to it;
+`lines` renders them for people.
 """
 
 from __future__ import annotations
@@ -9,9 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-import msgspec
-
 from gateway.control.journal.rows import JournalEntry
+from gateway.control.views import DecisionView, FindingNumbers
 from gateway.core.analysis.types import Finding, Verdict
 from gateway.core.numbers import e_value
 from gateway.core.rollout import AUTOMATION, Event, Rollout
@@ -19,50 +18,9 @@ from gateway.core.types import percent_from_weight_bp
 from gateway.runtime.clock import iso
 
 
-class Numbers(msgspec.Struct, frozen=True):
-    """What one metric's finding said when the decision was made; a log that is not finite is None."""
-
-    metric: str
-    verdict: str
-    reason: str
-    decides: bool
-    stable_events: int
-    stable_trials: int
-    canary_events: int
-    canary_trials: int
-    log_e_bad: float | None
-    log_e_ok: float | None
-
-
-class Decision(msgspec.Struct, frozen=True):
-    """One change of a rollout. ``at`` is ISO 8601 in UTC, by the wall clock of then; ``seq`` is the true order.
-
-    ``after_s`` is the time since the decision before, by the clock that decides, and None where the control plane was
-    started in between. ``event`` is what happened, ``phase`` and ``canary_percent`` what the rollout became.
-    """
-
-    seq: int
-    revision: int
-    at: str
-    after_s: float | None
-    event: str
-    by: str
-    automatic: bool
-    phase_before: str
-    phase: str
-    step: str
-    canary_percent_before: float
-    canary_percent: float
-    reason: str
-    causes: tuple[str, ...]
-    canary_requests: int | None
-    verdict: str | None
-    numbers: tuple[Numbers, ...]
-
-
-def story(entries: Iterable[JournalEntry]) -> list[Decision]:
+def decision_history(entries: Iterable[JournalEntry]) -> list[DecisionView]:
     """The decisions of one rollout, oldest first, from its entries in the journal."""
-    decisions: list[Decision] = []
+    decisions: list[DecisionView] = []
     before = Rollout()
     for entry in entries:
         decisions.append(_decision(before, entry))
@@ -70,9 +28,9 @@ def story(entries: Iterable[JournalEntry]) -> list[Decision]:
     return decisions
 
 
-def lines(decisions: Iterable[Decision]) -> list[str]:
+def lines(decisions: Iterable[DecisionView]) -> list[str]:
     """The same for people: a line for each decision, and indented under it why, and the numbers that count."""
-    told: list[str] = []
+    shown: list[str] = []
     for decision in decisions:
         change = f"{decision.phase_before} -> {decision.phase}"
         if decision.phase_before == decision.phase:
@@ -80,15 +38,15 @@ def lines(decisions: Iterable[Decision]) -> list[str]:
         weight = f"{decision.canary_percent:g} %"
         if decision.canary_percent != decision.canary_percent_before:
             weight = f"{decision.canary_percent_before:g} % -> {weight}"
-        told.append(f"{decision.at}  {change}, step {decision.step}, canary {weight}, by {decision.by}")
-        told.append(f"    {decision.reason}")
-        told += [f"    {_numbers_line(one)}" for one in decision.numbers if one.decides]
-    return told
+        shown.append(f"{decision.at}  {change}, step {decision.step}, canary {weight}, by {decision.by}")
+        shown.append(f"    {decision.reason}")
+        shown += [f"    {_numbers_line(one)}" for one in decision.numbers if one.decides]
+    return shown
 
 
-def _decision(before: Rollout, entry: JournalEntry) -> Decision:
+def _decision(before: Rollout, entry: JournalEntry) -> DecisionView:
     state, analysis = entry.state, entry.analysis
-    return Decision(
+    return DecisionView(
         seq=entry.seq,
         revision=state.revision,
         at=iso(entry.wall_time_s),
@@ -120,8 +78,8 @@ def _step(state: Rollout) -> str:
     return {-2: "none", -1: "warm-up"}.get(state.step_index, f"{state.step_index + 1}/{count}")
 
 
-def _numbers(finding: Finding) -> Numbers:
-    return Numbers(
+def _numbers(finding: Finding) -> FindingNumbers:
+    return FindingNumbers(
         metric=finding.metric,
         verdict=finding.verdict.value,
         reason=finding.reason,
@@ -139,7 +97,7 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _numbers_line(numbers: Numbers) -> str:
+def _numbers_line(numbers: FindingNumbers) -> str:
     return (
         f"{numbers.metric}: {numbers.verdict}, stable {numbers.stable_events} of {numbers.stable_trials},"
         f" canary {numbers.canary_events} of {numbers.canary_trials}, evidence {_shown(numbers.log_e_bad)} worse,"

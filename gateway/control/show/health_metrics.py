@@ -1,46 +1,69 @@
-"""The metrics of endpoints' health: what probes find, what they cannot find out, and where they are not heeded."""
+"""The metrics of endpoints' health: what probes find and cannot find out, where they are not heeded, ejections."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import Metric
 
 from gateway.control.health.probe import REASONS
+from gateway.control.show.families import counter, counter_by, gauge, gauge_by
 from gateway.control.views import ProbeCounts, RouteView
+from gateway.runtime.wire import Report
+
+_ENDPOINT = ("backend", "endpoint")
+# How a worker's report names what it counts (wire.Report.notes): this, backend, URL and reason.
+_EJECTED_NOTE = "ejected"
 
 
 def health_metrics(routes: Iterable[RouteView], counts: ProbeCounts) -> Iterator[Metric]:
     """One family each."""
-    endpoints = {(e.backend, e.url): e for route in routes for e in route.endpoints if e.healthy is not None}
-    up = GaugeMetricFamily(
+    probed = {(e.backend, e.url): e for route in routes for e in route.endpoints if e.healthy is not None}
+    endpoints = sorted(probed.items())
+    yield gauge(
         "gateway_endpoint_up",
         "1 for endpoints that active probes find up, 0 for those they find down.",
-        labels=("backend", "endpoint"),
+        _ENDPOINT,
+        ((labels, endpoint.healthy is True) for labels, endpoint in endpoints),
     )
-    kept = GaugeMetricFamily(
+    yield gauge(
         "gateway_endpoint_kept",
         "1 for endpoints that are used although probes get no answer, because they answer requests.",
-        labels=("backend", "endpoint"),
+        _ENDPOINT,
+        ((labels, endpoint.kept) for labels, endpoint in endpoints),
     )
-    for labels, endpoint in sorted(endpoints.items()):
-        up.add_metric(labels, float(endpoint.healthy is True))
-        kept.add_metric(labels, float(endpoint.kept))
-    yield up
-    yield kept
-    panic = GaugeMetricFamily(
+    yield gauge_by(
         "gateway_backend_panic",
         "1 while so few endpoints of the backend look well that requests go to all of them, whatever probes say.",
-        labels=("backend",),
+        "backend",
+        dict(sorted(counts.panics.items())),
     )
-    for backend, panics in sorted(counts.panics.items()):
-        panic.add_metric((backend,), float(panics))
-    yield panic
-    unknown = CounterMetricFamily(
+    yield counter_by(
         "gateway_probe_unknown",
         "Probes that found out nothing for a reason of the gateway's own; the endpoint keeps its state.",
-        labels=("reason",),
+        "reason",
+        {reason: counts.unknown.get(reason, 0) for reason in REASONS},
     )
-    for reason in REASONS:
-        unknown.add_metric((reason,), float(counts.unknown.get(reason, 0)))
-    yield unknown
+
+
+def ejection_metrics(
+    routes: Iterable[RouteView], reports: Iterable[Report], notes: Mapping[str, int]
+) -> Iterator[Metric]:
+    """One family each; ``notes`` are merged over the workers' lives."""
+    workers = {(endpoint.backend, endpoint.url): 0 for route in routes for endpoint in route.endpoints}
+    for report in reports:
+        for one in report.ejected:
+            workers[one.backend, one.url] = workers.get((one.backend, one.url), 0) + 1
+    yield gauge(
+        "gateway_endpoint_ejected",
+        "Workers whose own traffic keeps the endpoint out of rotation.",
+        _ENDPOINT,
+        sorted(workers.items()),
+    )
+    named = sorted((note.split(" "), number) for note, number in notes.items())
+    yield counter(
+        "gateway_endpoint_ejections",
+        "Ejections of the endpoint by live traffic, by the failure that completed the streak.",
+        (*_ENDPOINT, "reason"),
+        ((labels, number) for (kind, *labels), number in named if kind == _EJECTED_NOTE),
+    )

@@ -1,87 +1,86 @@
-"""The metrics of answers and labels: what the taps took, what the inspector made of it, what became of labels."""
+"""The metrics of answers and labels: what workers sampled, what the inspector found, and what became of labels."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import Metric
 
+from gateway.control.show.families import counter, single_gauge, with_zeros
 from gateway.core.predictions.failures import KINDS, UNREAD
 from gateway.core.types import Variant
 from gateway.runtime.samples import FOR_PREDICTIONS, HEADER_SEEN, AnswersRead, Inspected
 from gateway.runtime.wire import RouteTotals
 
-TAPPED = ("taken", "dropped", "away", "too_large", "streamed", "without_id", "ids_dropped")
+SAMPLE_RESULTS = ("taken", "dropped", "away", "too_large", "streamed", "without_id", "ids_dropped")
+_ARM = ("route", "variant")
 
 
-def observed(totals: Iterable[RouteTotals], inspected: Inspected | None, present: bool | None) -> Iterator[Metric]:
-    """All of them; ``present`` None: nobody needs an inspector."""
-    samples = CounterMetricFamily(
+def inspection_metrics(
+    totals: Iterable[RouteTotals], inspected: Inspected | None, present: bool | None
+) -> Iterator[Metric]:
+    """All of them; ``present`` None: no inspector is needed."""
+    yield counter(
         "gateway_samples_total",
         "Answers that the taps chose, by what became of them on their way to the inspector.",
-        labels=("route", "variant", "result"),
+        (*_ARM, "result"),
+        (
+            ((part.route, Variant(part.variant).label, result), n)
+            for part in totals
+            for result, n in with_zeros(_results_only(part.samples), SAMPLE_RESULTS)
+        ),
     )
-    for part in totals:
-        for result, n in _zeros(TAPPED, part.samples):
-            samples.add_metric((part.route, Variant(part.variant).label, result), n)
-    yield samples
-    answers = CounterMetricFamily(
+    results = {} if inspected is None else inspected.results
+    yield counter(
         "gateway_inspected_answers_total",
         "Answers that the inspector was given, by what it found; an answer may have NaN and be decoded.",
-        labels=("route", "result"),
+        ("route", "result"),
+        (((route, result), n) for route, found in sorted(results.items()) for result, n in sorted(found.items())),
     )
-    labels = CounterMetricFamily(
+    labels = {} if inspected is None else inspected.labels
+    yield counter(
         "gateway_labels_total",
         "Labels handed in over the admin API, by what became of them.",
-        labels=("route", "event", "result"),
+        ("route", "event", "result"),
+        (
+            ((route, event, result), n)
+            for route, events in sorted(labels.items())
+            for event, found in sorted(events.items())
+            for result, n in sorted(found.items())
+        ),
     )
-    for route, results in sorted(({} if inspected is None else inspected.results).items()):
-        for result, n in sorted(results.items()):
-            answers.add_metric((route, result), n)
-    for route, events in sorted(({} if inspected is None else inspected.labels).items()):
-        for event, results in sorted(events.items()):
-            for result, n in sorted(results.items()):
-                labels.add_metric((route, event, result), n)
-    yield answers
-    yield labels
     yield from _answers({} if inspected is None else inspected.answers)
-    up = GaugeMetricFamily("gateway_inspector_up", "1 while the inspector is heard of; absent where none is needed.")
-    if present is not None:
-        up.add_metric((), float(present))
-    yield up
+    up = "1 while the inspector is heard of; absent where none is needed."
+    yield single_gauge("gateway_inspector_up", up, present)
 
 
 def _answers(found: Mapping[str, tuple[AnswersRead, AnswersRead]]) -> Iterator[Metric]:
     """What was found by reading answers for failures."""
-    read = CounterMetricFamily(
+    parts = [
+        ((route, variant.label), part)
+        for route, pair in sorted(found.items())
+        for variant, part in zip(Variant, pair, strict=True)
+    ]
+    yield counter(
         "gateway_answers_read_total",
         "Sampled answers that were read for failures inside of them.",
-        labels=("route", "variant"),
+        _ARM,
+        ((arm, part.read) for arm, part in parts),
     )
-    failures = CounterMetricFamily(
+    yield counter(
         "gateway_answer_failures_total",
         "Failures found inside of answers with a 2xx status, by kind.",
-        labels=("route", "variant", "kind"),
+        (*_ARM, "kind"),
+        (((*arm, kind), n) for arm, part in parts for kind, n in with_zeros(part.failures, KINDS)),
     )
-    unread = CounterMetricFamily(
+    yield counter(
         "gateway_unread_answers_total",
         "Sampled answers that could not be read, by reason; they convict nobody.",
-        labels=("route", "variant", "reason"),
+        (*_ARM, "reason"),
+        (((*arm, reason), n) for arm, part in parts for reason, n in with_zeros(part.unread, UNREAD)),
     )
-    for route, parts in sorted(found.items()):
-        for variant, part in zip(Variant, parts, strict=True):
-            read.add_metric((route, variant.label), part.read)
-            for kind, n in _zeros(KINDS, part.failures):
-                failures.add_metric((route, variant.label, kind), n)
-            for reason, n in _zeros(UNREAD, part.unread):
-                unread.add_metric((route, variant.label, reason), n)
-    yield read
-    yield failures
-    yield unread
 
 
-def _zeros(known: tuple[str, ...], counts: Mapping[str, int]) -> list[tuple[str, int]]:
-    found = {
-        result: n for result, n in counts.items() if result != FOR_PREDICTIONS and not result.startswith(HEADER_SEEN)
-    }
-    return sorted({**dict.fromkeys(known, 0), **found}.items())
+def _results_only(samples: Mapping[str, int]) -> dict[str, int]:
+    """Without what is counted beside what became of a sample."""
+    return {key: n for key, n in samples.items() if key != FOR_PREDICTIONS and not key.startswith(HEADER_SEEN)}

@@ -19,18 +19,14 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from prometheus_client.core import (
-    InfoMetricFamily,
-    Metric,
-)
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import InfoMetricFamily, Metric
 
 import gateway
 from gateway.control.api import ControlPlane, TrafficTotals
-from gateway.control.health.ejections import ejection_metrics
-from gateway.control.show.families import counter, finite, gauge
-from gateway.control.show.health_metrics import health_metrics
-from gateway.control.show.inspection_metrics import observed
+from gateway.control.show.families import counter, finite, gauge, single_counter, single_gauge
+from gateway.control.show.health_metrics import ejection_metrics, health_metrics
+from gateway.control.show.inspection_metrics import inspection_metrics
 from gateway.control.show.process_metrics import process_metrics, state_metrics
 from gateway.control.show.traffic_metrics import traffic_metrics
 from gateway.control.views import Readiness, RolloutView, RouteView
@@ -90,7 +86,7 @@ class Scrape:
         traffic, routes, newest = self._traffic(), self._routes, self._newest
         totals = _complete(traffic.totals, routes)
         yield from traffic_metrics(totals, traffic)
-        yield from observed(totals, *self._inspected)
+        yield from inspection_metrics(totals, *self._inspected)
         yield from _exposure(routes, newest)
         yield from _verdicts(self._verdicts, routes)
         yield from _evidence(newest)
@@ -133,7 +129,7 @@ def _exposure(routes: list[RouteView], newest: Mapping[str, RolloutView | None])
     )
     yield gauge(
         "gateway_rollout_step",
-        "Rung of its plan that the route's newest rollout has reached, from 1; 0 without a rollout.",
+        "Step of its plan that the route's newest rollout has reached, from 1; 0 without a rollout.",
         ("route",),
         (((name,), rollout.step if rollout else 0) for name, rollout in newest.items()),
     )
@@ -234,11 +230,11 @@ def _process_tree(traffic: TrafficTotals, routes: list[RouteView], readiness: Re
         ),
     )
     for name, text, value in gauges:
-        yield gauge(name, text, (), [((), value)])
+        yield single_gauge(name, text, value)
     starts = "Workers that have introduced themselves: starts and restarts, and reconnections to a new control plane."
-    yield counter("gateway_worker_starts_total", starts, (), [((), traffic.worker_starts)])
+    yield single_counter("gateway_worker_starts_total", starts, traffic.worker_starts)
     rejected = "Workers' reports that could not be true and were not counted."
-    yield counter("gateway_rejected_reports_total", rejected, (), [((), traffic.rejected_reports)])
+    yield single_counter("gateway_rejected_reports_total", rejected, traffic.rejected_reports)
     yield InfoMetricFamily(
         "gateway_build",
         "The gateway's version, and whether its data plane is compiled or interpreted.",

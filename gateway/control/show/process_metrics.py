@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import Metric
 
+from gateway.control.show.families import counter, counter_by, gauge_by, single_counter, single_gauge
 from gateway.runtime.notices import Notice
 from gateway.runtime.wire import Report
 
@@ -17,54 +18,51 @@ TABLE_SOURCES = ("journal", "memory", "workers", "configuration")
 
 def state_metrics(source: str, *, kept: bool) -> Iterator[Metric]:
     """Whether what is decided is kept, and where the first table of this control process came from."""
-    yield GaugeMetricFamily("gateway_state_kept", "1 while the state directory keeps what is decided.", value=kept)
-    family = GaugeMetricFamily(
+    yield single_gauge("gateway_state_kept", "1 while the state directory keeps what is decided.", kept)
+    yield gauge_by(
         "gateway_table_source",
         "1 for what told this control process which versions are stable when it began.",
-        labels=["source"],
+        "source",
+        {one: one == source for one in TABLE_SOURCES},
     )
-    for one in TABLE_SOURCES:
-        family.add_metric([one], one == source)
-    yield family
 
 
 def process_metrics(reports: Sequence[Report], notice: Notice) -> Iterator[Metric]:
     """One family each, from the newest report of each live worker and the supervisor's newest notice."""
-    reloads = CounterMetricFamily(
-        "gateway_config_reloads", "Configurations read again on SIGHUP, by what became of them.", labels=["result"]
+    yield counter_by(
+        "gateway_config_reloads",
+        "Configurations read again on SIGHUP, by what became of them.",
+        "result",
+        {"applied": notice.reloads_applied, "refused": notice.reloads_refused},
     )
-    reloads.add_metric(["applied"], notice.reloads_applied)
-    reloads.add_metric(["refused"], notice.reloads_refused)
-    yield reloads
-    yield GaugeMetricFamily(
+    yield single_gauge(
         "gateway_config_last_reload_failed",
         "1 when the file could not be used at the last SIGHUP: the configuration before it is in force.",
-        value=float(bool(notice.refused_why)),
+        bool(notice.refused_why),
     )
-    yield CounterMetricFamily(
+    yield single_counter(
         "gateway_event_loop_stalls",
         "How often an event loop stood still for more than a quarter of a second.",
-        value=sum(report.stalls for report in reports),
+        sum(report.stalls for report in reports),
     )
-    yield CounterMetricFamily(
+    yield single_counter(
         "gateway_accept_pauses",
         "How often accepting clients paused because descriptors were short.",
-        value=sum(report.accept_pauses for report in reports),
+        sum(report.accept_pauses for report in reports),
     )
-    restarts = CounterMetricFamily(
+    yield counter(
         "gateway_child_restarts",
         "Children that were started again, by why: they ended by themselves, or hung and were killed.",
-        labels=["child", "reason"],
+        ("child", "reason"),
+        (
+            ((child, reason), notice.restarts.get(child, {}).get(reason, 0))
+            for child in ("control", "inspector", "worker")
+            for reason in ("exit", "hang")
+        ),
     )
-    for child in ("control", "inspector", "worker"):
-        for reason in ("exit", "hang"):
-            restarts.add_metric([child, reason], notice.restarts.get(child, {}).get(reason, 0))
-    yield restarts
     ends_s = [report.tls_not_after_s for report in reports if report.tls_not_after_s]
-    certificate = GaugeMetricFamily(
+    yield single_gauge(
         "gateway_tls_certificate_not_after_seconds",
         "When the first of the certificates for clients ends, in seconds since the Unix epoch.",
+        min(ends_s, default=None),
     )
-    if ends_s:
-        certificate.add_metric([], min(ends_s))
-    yield certificate

@@ -1,91 +1,130 @@
-"""What people ask the control plane besides its rollouts: routes, workers and backends."""
+"""What people ask the control plane: its routes and rollouts, workers and backends, as they are at this moment."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
 from gateway.config.schema import GatewayConfig
-from gateway.control.decide.routes import RouteState
+from gateway.control.decide.rollout_records import RolloutRecord, RolloutRecords
+from gateway.control.decide.routes import RouteState, find_route
 from gateway.control.health.endpoint_health import EndpointHealth, view
-from gateway.control.health.prober import Health
-from gateway.control.views import BackendView, EndpointView, RouteView, WorkerView
+from gateway.control.views import BackendView, EndpointView, RolloutView, RouteView, WorkerView
 from gateway.control.workers.hub import WorkerHub
 from gateway.control.workers.report_aggregator import ReportAggregator
-from gateway.core.traffic.table import Route, RoutingTable
+from gateway.control.workers.table_publisher import TablePublisher
+from gateway.core.traffic.table import Route
 from gateway.core.types import WEIGHT_BP_MAX, percent_from_weight_bp
 
 
-def workers(hub: WorkerHub, observer: ReportAggregator, now_s: float) -> list[WorkerView]:
-    """The connected workers, by their index."""
-    reports = {report.boot: report for report in observer.merged().reports}
-    found = []
-    for session in hub.sessions:
-        report = reports.get(session.hello.boot)
-        found.append(
-            WorkerView(
-                index=session.hello.index,
-                pid=session.hello.pid,
-                epoch=session.epoch,
-                in_flight=report.in_flight if report else 0,
-                connections=report.connections if report else 0,
-                heard_ago_s=round(max(0.0, now_s - session.heard_s), 3),
-            )
-        )
-    return sorted(found, key=lambda worker: worker.index)
-
-
-def backends(config: GatewayConfig, health: EndpointHealth) -> list[BackendView]:
-    """All backends, in the order of the configuration."""
-    return [
-        BackendView(
-            name,
-            tuple(view(one) for one in health.endpoints if one.backend == name),
-            tuple(route.name for route in config.routes if name in (route.stable, route.canary)),
-            health.panics(name),
-        )
-        for name in config.backends
-    ]
-
-
-class Routes:
-    """What is shown of the routes at one moment."""
+class Queries:
+    """Answers from what the other parts hold; it keeps nothing itself."""
 
     def __init__(
         self,
-        table: RoutingTable,
+        *,
+        routes: Mapping[str, RouteState],
+        records: RolloutRecords,
+        publisher: TablePublisher,
         hub: WorkerHub,
-        health: Iterable[Health],
-        rescues: Mapping[str, tuple[int, dict[str, int]]],
+        aggregator: ReportAggregator,
+        health: EndpointHealth,
     ) -> None:
-        self._epoch = table.epoch
-        self._served = {route.name: route for route in table.routes}
+        self._routes = routes
+        self._records = records
+        self._publisher = publisher
         self._hub = hub
-        self._rescues = rescues
-        self._endpoints: dict[str, list[EndpointView]] = {}
-        for one in health:
-            self._endpoints.setdefault(one.backend, []).append(view(one))
+        self._aggregator = aggregator
+        self._health = health
 
-    def view(self, state: RouteState) -> RouteView:
-        """One route, as it is served."""
-        served = self._served[state.name]
-        rescued, refused = self._rescues.get(served.name, (0, {}))
-        variants = [served.stable, served.canary or ""]
+    def routes(self) -> list[RouteView]:
+        """All routes, in the order of the configuration."""
+        return self._route_views(self._routes.values())
+
+    def route(self, name: str) -> RouteView:
+        """One route, or NotFoundError."""
+        return self._route_views([find_route(self._routes, name)])[0]
+
+    def rollouts(self, route: str | None, limit: int, before: str | None) -> list[RolloutView]:
+        """Rollouts, newest first; NotFoundError for an unknown route."""
+        if route is not None:
+            find_route(self._routes, route)
+        return [self._rollout_view(record) for record in self._records.page(route, limit, before)]
+
+    def rollout(self, rollout_id: str) -> RolloutView:
+        """One rollout, or NotFoundError."""
+        return self._rollout_view(self._records.get(rollout_id))
+
+    def workers(self, now_s: float) -> list[WorkerView]:
+        """The connected workers, by their index."""
+        reports = {report.boot: report for report in self._aggregator.merged().reports}
+        found = []
+        for session in self._hub.sessions:
+            report = reports.get(session.hello.boot)
+            found.append(
+                WorkerView(
+                    index=session.hello.index,
+                    pid=session.hello.pid,
+                    epoch=session.epoch,
+                    in_flight=report.in_flight if report else 0,
+                    connections=report.connections if report else 0,
+                    heard_ago_s=round(max(0.0, now_s - session.last_message_s), 3),
+                )
+            )
+        return sorted(found, key=lambda worker: worker.index)
+
+    def backends(self, config: GatewayConfig) -> list[BackendView]:
+        """All backends, in the order of the configuration."""
+        return [
+            BackendView(
+                name,
+                tuple(view(one) for one in self._health.endpoints if one.backend == name),
+                tuple(route.name for route in config.routes if name in (route.stable, route.canary)),
+                self._health.panics(name),
+            )
+            for name in config.backends
+        ]
+
+    def _rollout_view(self, record: RolloutRecord) -> RolloutView:
+        state = self._routes.get(record.rollout.route)
+        return record.view(record.rollout, record.analysis, None) if state is None else state.view(record)
+
+    def _route_views(self, states: Iterable[RouteState]) -> list[RouteView]:
+        table = self._publisher.table
+        in_table = {route.name: route for route in table.routes}
+        rescues = self._aggregator.rescues()
+        endpoints: dict[str, list[EndpointView]] = {}
+        for one in self._health.endpoints:
+            endpoints.setdefault(one.backend, []).append(view(one))
+        return [
+            self._route_view(state, in_table[state.name], table.epoch, endpoints, rescues.get(state.name, (0, {})))
+            for state in states
+        ]
+
+    def _route_view(
+        self,
+        state: RouteState,
+        route: Route,
+        epoch: int,
+        endpoints: Mapping[str, list[EndpointView]],
+        rescues: tuple[int, dict[str, int]],
+    ) -> RouteView:
+        rescued, refused = rescues
         return RouteView(
-            name=served.name,
-            path_prefix=served.path_prefix,
-            hosts=served.hosts,
-            stable=served.stable or None,
-            canary=served.canary,
-            canary_percent=percent_from_weight_bp(served.weight_bp),
-            epoch=self._epoch,
+            name=route.name,
+            path_prefix=route.path_prefix,
+            hosts=route.hosts,
+            stable=route.stable or None,
+            canary=route.canary,
+            canary_percent=percent_from_weight_bp(route.weight_bp),
+            epoch=epoch,
             workers=len(self._hub.sessions),
-            workers_applied=self._hub.applied(self._epoch),
-            endpoints=tuple(one for backend in variants for one in self._endpoints.get(backend, ())),
+            workers_applied=self._hub.applied(epoch),
+            endpoints=tuple(one for name in (route.stable, route.canary or "") for one in endpoints.get(name, ())),
             rollout_id=state.rollout.rollout_id or None,
             phase=state.rollout.phase.value,
             configured_stable=state.config.stable,
-            warning=weight_warning(served),
-            exempt_statuses=served.exempt_statuses,
+            warning=weight_warning(route),
+            exempt_statuses=route.exempt_statuses,
             rescued=rescued,
             rescues_refused=refused,
         )

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from prometheus_client.core import HistogramMetricFamily, Metric
+from prometheus_client.metrics_core import HistogramMetricFamily, Metric
 
 from gateway.control.api import TrafficTotals
-from gateway.control.show.families import counter, gauge, with_zeros
+from gateway.control.show.families import counter, counter_by, gauge_by, single_counter, single_gauge, with_zeros
 from gateway.core.stats.histogram import bucket_of
 from gateway.core.stats.outcomes import NAMES, OK
 from gateway.core.types import Variant
@@ -162,64 +162,50 @@ def _rescues(totals: list[RouteTotals]) -> Iterator[Metric]:
 
 
 def _gateway_made(traffic: TrafficTotals) -> Iterator[Metric]:
-    yield counter(
+    yield counter_by(
         "gateway_errors_total",
         "Answers that the gateway made itself, by reason.",
-        ("reason",),
-        (((reason,), n) for reason, n in with_zeros(traffic.faults, REASONS)),
+        "reason",
+        dict(with_zeros(traffic.faults, REASONS)),
     )
-    yield counter(
+    yield single_counter(
         "gateway_aborted_requests_total",
         "Requests whose client went away before the response was whole.",
-        (),
-        [((), traffic.aborted)],
+        traffic.aborted,
     )
 
 
 def _notes(traffic: TrafficTotals) -> Iterator[Metric]:
     notes = traffic.notes
-    yield counter(
-        "gateway_tunnels_total",
-        "Connections that switched to another protocol, such as WebSocket.",
-        (),
-        [((), notes.get("tunnels", 0))],
-    )
-    yield gauge(
-        "gateway_open_tunnels",
-        "Tunnels that are open.",
-        (),
-        [((), sum(report.tunnels_open for report in traffic.reports))],
-    )
-    yield counter(
+    tunnels = "Connections that switched to another protocol, such as WebSocket."
+    yield single_counter("gateway_tunnels_total", tunnels, notes.get("tunnels", 0))
+    open_tunnels = sum(report.tunnels_open for report in traffic.reports)
+    yield single_gauge("gateway_open_tunnels", "Tunnels that are open.", open_tunnels)
+    yield counter_by(
         "gateway_trailer_fields_total",
         "Trailer fields by what became of them.",
-        ("fate",),
-        (((fate,), notes.get(f"trailers_{fate}", 0)) for fate in ("passed", "dropped")),
+        "fate",
+        {fate: notes.get(f"trailers_{fate}", 0) for fate in ("passed", "dropped")},
     )
-    yield counter(
-        "gateway_access_log_lines_total",
-        "Lines of the access log that were due.",
-        (),
-        [((), notes.get("log_lines", 0))],
-    )
-    yield counter(
+    lines = "Lines of the access log that were due."
+    yield single_counter("gateway_access_log_lines_total", lines, notes.get("log_lines", 0))
+    yield single_counter(
         "gateway_access_log_dropped_total",
         "Lines of the access log that were not written: the queue was full, or the file could not be written.",
-        (),
-        [((), notes.get("log_dropped", 0))],
+        notes.get("log_dropped", 0),
     )
-    yield counter(
+    yield counter_by(
         "gateway_request_bodies_not_kept_total",
         "Request bodies that could not be kept for another try, by reason.",
-        ("reason",),
-        (((reason,), notes.get(f"body_not_kept:{reason}", 0)) for reason in BODY_NOT_KEPT),
+        "reason",
+        {reason: notes.get(f"body_not_kept:{reason}", 0) for reason in BODY_NOT_KEPT},
     )
-    yield gauge(
+    yield gauge_by(
         "gateway_request_body_bytes",
         "What is held of request bodies, in memory and in temporary files.",
-        ("place",),
-        [
-            (("memory",), sum(report.body_memory_bytes for report in traffic.reports)),
-            (("disk",), sum(report.body_disk_bytes for report in traffic.reports)),
-        ],
+        "place",
+        {
+            "memory": sum(report.body_memory_bytes for report in traffic.reports),
+            "disk": sum(report.body_disk_bytes for report in traffic.reports),
+        },
     )

@@ -31,8 +31,8 @@ class Session:
         self.hello = hello
         self.epoch = hello.epoch
         # When it last spoke. A report comes every few dozen milliseconds.
-        self.heard_s = now_s
-        self.reported_s = 0.0
+        self.last_message_s = now_s
+        self.last_report_s = 0.0
         self.hangs = False
         self._writer = writer
 
@@ -42,7 +42,7 @@ class Session:
         if transport.is_closing():
             return
         if transport.get_write_buffer_size() > _BACKLOG_BYTES_MAX:
-            _log.error("worker %s does not read: cut off until it comes back", self.hello.boot)
+            _log.error("worker %s: it does not read, its connection is closed until it reconnects", self.hello.boot)
             transport.abort()
             return
         self._writer.write(wire.encode(message))
@@ -51,8 +51,10 @@ class Session:
 class WorkerHub:
     """All sessions; the newest table and health are given to whoever connects."""
 
-    def __init__(self, observer: ReportAggregator, clock: Clock, on_change: Callable[[str, wire.Hello], None]) -> None:
-        self._observer = observer
+    def __init__(
+        self, aggregator: ReportAggregator, clock: Clock, on_change: Callable[[str, wire.Hello], None]
+    ) -> None:
+        self._aggregator = aggregator
         self._clock = clock
         self._on_change = on_change
         self._sessions: dict[str, Session] = {}
@@ -132,7 +134,11 @@ class WorkerHub:
         except asyncio.CancelledError:
             pass  # by `stop`; a cancelled task would make asyncio's streams complain
         except ValueError as error:
-            _log.error("worker %s spoke nonsense: %s", session.hello.boot if session else "?", error)
+            _log.error(
+                "worker %s: its connection is closed, it sent what is not the protocol: %s",
+                session.hello.boot if session else "?",
+                error,
+            )
         finally:
             self._tasks.discard(task)
             writer.close()
@@ -144,7 +150,7 @@ class WorkerHub:
             raise ValueError(f"a worker began with {type(hello).__name__} instead of Hello")
         now_s = self._clock.monotonic_s()
         session = self._sessions[hello.boot] = Session(hello, writer, now_s)
-        self._observer.arrived(hello.boot, hello.index, now_s)
+        self._aggregator.arrived(hello.boot, hello.index, now_s)
         self._on_change("connected", hello)
         if self._down is not None:
             session.send(wire.SetHealth(self._down))
@@ -157,17 +163,17 @@ class WorkerHub:
         # It may have come back on a new connection before the old one was seen to end.
         if self._sessions.get(boot) is session:
             del self._sessions[boot]
-            self._observer.gone(boot, self._clock.monotonic_s())
+            self._aggregator.gone(boot, self._clock.monotonic_s())
             self._on_change("disconnected", session.hello)
         async with self._applied:
             self._applied.notify_all()
 
     async def _take(self, session: Session, message: wire.Up) -> None:
-        session.heard_s = self._clock.monotonic_s()
+        session.last_message_s = self._clock.monotonic_s()
         match message:
             case wire.Report():
-                session.reported_s = session.heard_s
-                self._observer.take(message, session.reported_s)
+                session.last_report_s = session.last_message_s
+                self._aggregator.take(message, session.last_report_s)
                 session.send(wire.Ack(message.seq))
             case wire.Applied(epoch):
                 session.epoch = max(session.epoch, epoch)

@@ -13,13 +13,9 @@ import logging
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
-from gateway.config.predictions import PREDICTED
-from gateway.control.decide.answer_findings import held, unread_hold, with_examples
 from gateway.control.workers.report_aggregator import ReportAggregator
-from gateway.core.analysis import Analysis, AnalysisSpec, Look, Verdict
 from gateway.core.errors import ConflictError, NotFoundError
 from gateway.core.predictions.events import Known, Watched
-from gateway.core.predictions.failures import MODEL_ERRORS
 from gateway.core.predictions.settings import RouteWatch
 from gateway.runtime import samples
 from gateway.runtime.clock import Clock
@@ -37,10 +33,10 @@ _BACKLOG_BYTES_MAX = 4 << 20
 class Inspection:
     """One connection to the inspector. ``routes`` is what it is to look at; without any there is no connection."""
 
-    def __init__(self, path: Path, routes: dict[str, RouteWatch], observer: ReportAggregator, clock: Clock) -> None:
+    def __init__(self, path: Path, routes: dict[str, RouteWatch], aggregator: ReportAggregator, clock: Clock) -> None:
         self._path = path
         self._routes = routes
-        self._observer = observer
+        self._aggregator = aggregator
         self._clock = clock
         self._writer: asyncio.StreamWriter | None = None
         self._heard_s = clock.monotonic_s()
@@ -54,7 +50,7 @@ class Inspection:
         self._routes = routes
         self._send(samples.Watching(routes, self._known()))
 
-    def tell(self, route: str, labels: list[samples.Label]) -> None:
+    def send_labels(self, route: str, labels: list[samples.Label]) -> None:
         """Hand on business events.
 
         NotFoundError for a route that expects none, or not this event; ConflictError when the inspector cannot take
@@ -97,29 +93,13 @@ class Inspection:
         watched = {} if self.newest is None else self.newest.watched
         return {name: one.known for name, one in watched.items() if one.known is not None}
 
-    def judged(self, route: str, look: Look, spec: AnalysisSpec, first_epoch: int) -> Look:
-        """The look with what was met in answers since ``first_epoch``, and without a PASS that they do not bear."""
-        watched = self._routes.get(route)
-        if watched is None:
-            return look
-        answers = None if self.newest is None else self.newest.answers.get(route)
-        seen = with_examples(look, answers, first_epoch)
-        if seen.verdict is not Verdict.PASS:
-            return seen
-        reason = self._hold(watched, seen.analysis, spec)
-        return Look.of(held(seen.analysis, reason)) if reason else seen
+    def looked_at(self, route: str) -> RouteWatch | None:
+        """What of a route's answers is looked at; None when nothing is."""
+        return self._routes.get(route)
 
-    def _hold(self, watched: RouteWatch, analysis: Analysis, spec: AnalysisSpec) -> str:
-        """Why there is no PASS now: events that only the inspector could tell, and does not, or answers unread."""
-        if self.present:
-            return unread_hold(analysis)
-        labels = watched.labels.events if watched.labels is not None else {}
-        told = any(f.decides and f.metric in labels for f in analysis.findings)
-        # In mode auto they do not decide without data; but that there are none now is no proof that there are none.
-        read = (*PREDICTED, MODEL_ERRORS)
-        if told or any(event.name in read and event.decides for event in spec.events):
-            return "the inspector is away, answers and labels are not counted"
-        return ""
+    def answers(self, route: str) -> tuple[samples.AnswersRead, samples.AnswersRead] | None:
+        """What the inspector found in stable's and in the canary's answers; None before its first report."""
+        return None if self.newest is None else self.newest.answers.get(route)
 
     async def run(self) -> None:
         """Connect, talk until the connection ends, and again."""
@@ -154,8 +134,8 @@ class Inspection:
     def _take(self, message: samples.Inspected) -> None:
         now_s = self._clock.monotonic_s()
         report = message.report
-        self._observer.arrived(report.boot, INSPECTOR_INDEX, now_s)
-        self._observer.take(report, now_s)
+        self._aggregator.arrived(report.boot, INSPECTOR_INDEX, now_s)
+        self._aggregator.take(report, now_s)
         self.newest = message
         for route, events in message.labels.items():
             posted = {name for name, results in events.items() if any(results.get(one) for one in _POSTED)}

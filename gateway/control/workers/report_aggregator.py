@@ -1,4 +1,4 @@
-"""The observer: many workers' cumulative reports become one set of totals and one body of evidence.
+"""The aggregator: many workers' cumulative reports become one set of totals and one body of evidence.
 
 Rules:
 
@@ -36,7 +36,7 @@ Key = tuple[str, int]
 K = TypeVar("K")
 
 
-class Merged(msgspec.Struct):
+class MergedTotals(msgspec.Struct):
     """Everything that the workers have counted, over all their lives (satisfies control.api.TrafficTotals)."""
 
     totals: list[RouteTotals]
@@ -226,19 +226,19 @@ class ReportAggregator:
                 found.setdefault((one.backend, one.url), []).append(one)
         return found
 
-    def merged(self) -> Merged:
+    def merged(self) -> MergedTotals:
         """All totals, for metrics."""
         return self.merged_later()()
 
-    def merged_later(self) -> Callable[[], Merged]:
+    def merged_later(self) -> Callable[[], MergedTotals]:
         """What merges the totals of this moment. It reads nothing that changes later, so any thread may call it."""
         reports = list(self._newest.values())
         present = self.present
         departed, faults, notes = self._departed_totals, self._departed_faults, self._departed_notes
         aborted, starts, rejected = self._departed_aborted, self._starts, self._rejected
 
-        def merge() -> Merged:
-            return Merged(
+        def merge() -> MergedTotals:
+            return MergedTotals(
                 list(_summed([*departed.values(), *(t for report in reports for t in report.totals)]).values()),
                 _sum_of(faults, *(report.faults for report in reports)),
                 aborted + sum(report.aborted for report in reports),

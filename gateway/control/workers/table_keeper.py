@@ -73,7 +73,7 @@ class TableKeeper:
         if self.alarms is None:
             return
         if why:
-            self.alarms.sound(_ALARM, why, mild=True)
+            self.alarms.sound(_ALARM, why, warning=True)
         else:
             self.alarms.clear(_ALARM)
 

@@ -1,4 +1,4 @@
-"""The executor: the only one who changes what the workers do.
+"""The publisher: the only one who changes what the workers do.
 
 It holds the table in force and publishes each change under a new epoch. Publishing never waits; whoever wants to know
 that the workers route by it asks `settled`.
@@ -26,7 +26,7 @@ from gateway.core.types import percent_from_weight_bp
 _LIFE = 1000
 
 
-class Served(NamedTuple):
+class RouteAssignment(NamedTuple):
     """How a route is served: by whom, and how much of it by the canary."""
 
     stable: str
@@ -45,27 +45,22 @@ class TablePublisher:
         self._remember = remember
         self._events = events
 
-    def publish_first(self, served: dict[str, Served], remembered_epoch: int) -> None:
+    def publish_first(self, assignments: dict[str, RouteAssignment], remembered_epoch: int) -> None:
         """Publish the first table of this control plane's life, above every epoch that is live or remembered."""
         newest = max([remembered_epoch, *(session.hello.epoch for session in self._hub.sessions)])
         epoch = (newest // _LIFE + 1) * _LIFE if newest else 1
-        self._publish(_serving(msgspec.structs.replace(self.table, epoch=epoch), served))
+        self._publish(_serving(msgspec.structs.replace(self.table, epoch=epoch), assignments))
 
     def _publish(self, table: RoutingTable) -> None:
         self.table = table
         self._remember(table)
         self._hub.send_table(table)
 
-    def replace(self, table: RoutingTable, served: dict[str, Served]) -> None:
+    def replace(self, table: RoutingTable, assignments: dict[str, RouteAssignment]) -> None:
         """Publish another configuration's table, in which the routes are served so."""
-        self._publish(_serving(msgspec.structs.replace(table, epoch=self.table.epoch + 1), served))
+        self._publish(_serving(msgspec.structs.replace(table, epoch=self.table.epoch + 1), assignments))
         for route in self.table.routes:
-            self._tell(route.name)
-
-    def served(self, route: str) -> Served:
-        """How a route is served now."""
-        found = self.table.route(route)
-        return Served(found.stable, found.canary, found.weight_bp)
+            self._publish_weight_event(route.name)
 
     def weight_bp(self, route: str) -> int:
         """The weight in force."""
@@ -74,17 +69,17 @@ class TablePublisher:
     def set_weight(self, route: str, weight_bp: int) -> None:
         """Publish a weight."""
         self._publish(self.table.with_weight(route, weight_bp))
-        self._tell(route)
+        self._publish_weight_event(route)
 
-    def swap_roles(self, route: str, served: Served) -> None:
+    def swap_roles(self, route: str, assignment: RouteAssignment) -> None:
         """Publish who is stable and who is canary on a route, with the weight."""
-        self._publish(_serving(msgspec.structs.replace(self.table, epoch=self.table.epoch + 1), {route: served}))
-        data = {"stable": served.stable or None, "canary": served.canary, "epoch": self.table.epoch}
+        self._publish(_serving(msgspec.structs.replace(self.table, epoch=self.table.epoch + 1), {route: assignment}))
+        data = {"stable": assignment.stable or None, "canary": assignment.canary, "epoch": self.table.epoch}
         self._events.publish("roles", data, route=route)
-        if served.weight_bp:
-            self._tell(route)
+        if assignment.weight_bp:
+            self._publish_weight_event(route)
 
-    def _tell(self, route: str) -> None:
+    def _publish_weight_event(self, route: str) -> None:
         percent = percent_from_weight_bp(self.weight_bp(route))
         self._events.publish("weight", {"canary_percent": percent, "epoch": self.table.epoch}, route=route)
 
@@ -92,16 +87,16 @@ class TablePublisher:
         """Wait for the workers; True when every connected one routes by the table in force."""
         return await self._hub.settled(self.table.epoch)
 
-    def outbid(self, epoch: int) -> None:
+    def renumber_above(self, epoch: int) -> None:
         """A worker turned up with a newer epoch than ours (a life we do not remember): number above it."""
         self._publish(msgspec.structs.replace(self.table, epoch=(epoch // _LIFE + 1) * _LIFE))
 
 
-def _serving(table: RoutingTable, served: dict[str, Served]) -> RoutingTable:
+def _serving(table: RoutingTable, assignments: dict[str, RouteAssignment]) -> RoutingTable:
     """The table with some of its routes served so."""
 
     def route_of(route: Route) -> Route:
-        if (how := served.get(route.name)) is None:
+        if (how := assignments.get(route.name)) is None:
             return route
         return msgspec.structs.replace(route, stable=how.stable, canary=how.canary, weight_bp=how.weight_bp)
 
