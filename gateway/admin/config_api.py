@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-import yaml
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,6 +18,7 @@ from gateway.admin.configuring import Change, Configuring, InvalidConfigurationE
 from gateway.admin.etags import tag
 from gateway.config.errors import place_of
 from gateway.config.plain import plain, redacted
+from gateway.config.yaml_text import to_yaml
 from gateway.control.api import ControlPlane
 from gateway.core.errors import ConflictError, InvalidValueError, NotFoundError
 
@@ -236,6 +236,6 @@ def _document(request: Request, tree: Any, etag: str) -> Response:
         return Response(status_code=304, headers={"etag": etag})
     accept = request.headers.get("accept", "").lower()
     if "yaml" in accept and "json" not in accept:
-        text = yaml.safe_dump(tree, allow_unicode=True, sort_keys=False)
+        text = to_yaml(tree)
         return Response(text, 200, {"etag": etag, "vary": "accept"}, YAML)
     return Response(msgspec.json.encode(tree), 200, {"etag": etag, "vary": "accept"}, "application/json")

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import yaml
 
 from gateway.admin.addresses import AddressRules, refusals
 from gateway.admin.etags import tag
@@ -40,6 +39,7 @@ from gateway.config.load import check_text
 from gateway.config.plain import differences, plain, redacted, restored
 from gateway.config.stored import Stored, effective, sha256_of, write_stored
 from gateway.config.watching import needs_inspector
+from gateway.config.yaml_text import to_yaml
 from gateway.control.api import ControlPlane
 from gateway.core.errors import ConflictError, InvalidValueError, JournalError, NotFoundError
 from gateway.core.rollout.types import Phase
@@ -272,7 +272,7 @@ class Configuring:
         tree = plain(new)
         if tree == self._told:
             return None
-        text = yaml.safe_dump(tree, allow_unicode=True, sort_keys=False)
+        text = to_yaml(tree)
         return Stored(sha256_of(self._text), text, by, iso(self._clock.wall_s()))
 
     def _table(self, new: GatewayConfig) -> RoutingTable:
@@ -306,7 +306,7 @@ class Configuring:
 
 def _written(tree: Any) -> bytes:
     try:
-        return yaml.safe_dump(tree, allow_unicode=True).encode()
+        return to_yaml(tree).encode()
     except UnicodeEncodeError:
         raise InvalidValueError("the body holds half of a surrogate pair; write the character itself") from None
     except RecursionError:

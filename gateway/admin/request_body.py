@@ -12,8 +12,8 @@ from starlette.requests import Request
 
 from gateway.admin.decode import MalformedError, decode, parse
 from gateway.admin.problems import ProblemError
-from gateway.config.document import Document, YamlSyntaxError, read_document
-from gateway.config.errors import place_of, show
+from gateway.config.document import YamlSyntaxError, read_tree
+from gateway.config.errors import show
 from gateway.config.load import FILE_BYTES_MAX
 from gateway.core.errors import InvalidValueError
 from gateway.core.rollout.types import AUTOMATION
@@ -61,7 +61,7 @@ async def document(request: Request) -> dict[str, Any]:
 
 def _yaml(content: bytes) -> dict[str, Any]:
     try:
-        return _mapping(read_document(content.decode()))
+        return _mapping(read_tree(content.decode()))
     except UnicodeDecodeError as error:
         raise MalformedError(f"the body is not UTF-8 text: byte {error.start} begins no character") from None
     except YamlSyntaxError as error:
@@ -70,11 +70,6 @@ def _yaml(content: bytes) -> dict[str, Any]:
 
 
 def _mapping(tree: Any) -> dict[str, Any]:
-    if isinstance(tree, Document):
-        if tree.issues:
-            first = tree.issues[0]
-            raise InvalidValueError(f"{place_of(first.path)}: {first.problem}; {first.hint}")
-        tree = tree.tree
     if not isinstance(tree, dict):
         raise InvalidValueError(f"the body: {show(tree)} does not fit here; give an object")
     return tree

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 
 from gateway.cli.client import Client, one_line
 from gateway.cli.options import confirm, print_json, remote, yes_option
+from gateway.config.document import read_tree
+from gateway.config.errors import BadValue
+from gateway.config.yaml_text import to_yaml
 
 dry_run_option = click.option("--dry-run", is_flag=True, help="Only say what would change.")
 
@@ -28,7 +30,7 @@ def show(client: Client, defaults: bool, as_json: bool) -> None:
     if as_json:
         print_json(found)
     else:
-        click.echo(yaml.safe_dump(found, sort_keys=False, allow_unicode=True), nl=False)
+        click.echo(to_yaml(found), nl=False)
 
 
 @configuration.command()
@@ -53,8 +55,8 @@ def apply(client: Client, file: Path, dry_run: bool, yes: bool, as_json: bool) -
     The replacement outlives restarts until the file that the gateway was started with changes; see docs/api.md.
     """
     try:
-        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        tree = read_tree(file.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, BadValue) as error:
         raise click.BadParameter(f"{file}: {one_line(str(error))}", param_hint="FILE") from None
     _change(client, "PUT", "/config", "Replace the configuration", dry_run, yes, as_json, tree)
 

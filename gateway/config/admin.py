@@ -52,7 +52,7 @@ def allowed_backend(text: str) -> AllowedBackend:
         if "/" not in text and ":" not in text:
             return AllowedBackend(("*." if below != text else "") + grammar.host_name(below))
     if re.fullmatch(r"[^:/]+:[0-9]+", text):
-        raise BadValue(f"{show(text)} has a port", "give the host or the range alone; every port of it is allowed")
+        raise BadValue(f"{show(text)} has a port", "use the host or the range alone: all its ports are allowed")
     found: Network = grammar.network(text)
     return AllowedBackend(str(found), found)
 
@@ -68,7 +68,7 @@ def principal_name(text: str) -> str:
     """Who holds a token or a certificate, as the audit trail shows it."""
     if not _PRINCIPAL.fullmatch(text):
         hint = "use up to 63 letters, digits, spaces and . _ @ - that begin with a letter or digit"
-        raise BadValue(f"{show(text)} is not a name to be shown in the audit trail", hint)
+        raise BadValue(f"{show(text)} cannot be shown in the audit trail", hint)
     return text
 
 

@@ -58,7 +58,7 @@ _SHARES = MetricShares()
 
 def _event_name(text: str) -> str:
     if text in (MODEL_ERRORS, UNREAD_ANSWERS):
-        raise BadValue(f"{show(text)} is a metric of the gateway's own", "choose another name")
+        raise BadValue(f"{show(text)} is a metric of the gateway itself", "choose another name")
     try:
         return EventSpec(text).name
     except InvalidValueError as error:
@@ -69,19 +69,19 @@ def _guarded_metric(text: str) -> str:
     try:
         return GuardrailSpec(text, 0.5, 1 if text in LATENCY_METRICS else None).metric
     except InvalidValueError as error:
-        raise BadValue(str(error), "name a class of outcomes, a latency, or an event of this route") from None
+        raise BadValue(str(error), "use an outcome class, a latency or an event of this route") from None
 
 
 def _exempt(status: int) -> int:
     if status == PLAIN:
-        raise BadValue(f"{status} is compared in no class", "leave it out, or name a status such as 404")
+        raise BadValue(f"{status} is the normal status and always exempt", "remove it")
     return status
 
 
 def _different(statuses: list[int]) -> list[int]:
     twice = next((one for one in statuses if statuses.count(one) > 1), None)
     if twice is not None:
-        raise BadValue(f"{twice} is there twice", "name each status once")
+        raise BadValue(f"{twice} is listed twice", "list each status once")
     return statuses
 
 

@@ -60,7 +60,7 @@ def _listeners_differ(tree: Any) -> Iterator[Issue]:
     admin = listen_address(at(tree, "admin", "listen"), DEFAULT_ADMIN)
     if isinstance(data, Address) and isinstance(admin, Address) and data.overlaps(admin):
         path: TreePath = ("listen",) if at(tree, "admin", "listen") is None else ("admin", "listen")
-        yield Issue(path, f"listen {data} and admin.listen {admin} collide", "give one of them another port")
+        yield Issue(path, f"listen {data} and admin.listen {admin} use the same port", "change one of the ports")
 
 
 def _backends_exist(tree: Any) -> Iterator[Issue]:
@@ -73,27 +73,27 @@ def _backends_exist(tree: Any) -> Iterator[Issue]:
             if isinstance(name, str) and name not in backends:
                 known = ", ".join(backends) or "none"
                 hint = f"{nearest(name, backends)}known: {known}"
-                yield Issue((*path, role), f"no backend is named {show(name)}", hint)
+                yield Issue((*path, role), f"there is no backend {show(name)}", hint)
 
 
 def _canary_is_another(tree: Any) -> Iterator[Issue]:
     for path, route in _routes(tree):
         stable, canary, percent = route.get("stable"), route.get("canary"), route.get("canary_percent")
         if isinstance(canary, str) and canary == stable:
-            yield Issue((*path, "canary"), f"{show(canary)} is the stable backend too", "name another backend")
+            yield Issue((*path, "canary"), f"{show(canary)} is also the stable backend", "choose another backend")
         if canary is None and isinstance(percent, (int, float)) and percent > 0:
-            yield Issue((*path, "canary_percent"), f"{show(percent)} without a canary", "name a canary, or give 0")
+            yield Issue((*path, "canary_percent"), f"{show(percent)} needs a canary", "set canary, or 0 here")
 
 
 def _somebody_serves(tree: Any) -> Iterator[Issue]:
     for path, route in _routes(tree):
         stable, canary, percent = route.get("stable"), route.get("canary"), route.get("canary_percent")
         if stable is None and canary is None:
-            hint = "name a stable backend, or the canary that is to be deployed here first"
-            yield Issue(path, "neither stable nor canary is given", hint)
+            hint = "set stable, or canary for a version that is to be deployed here first"
+            yield Issue(path, "neither stable nor canary is set", hint)
         elif stable is None and isinstance(percent, (int, float)) and percent > 0:
-            hint = "give 0: the first version is deployed by a rollout, all at once"
-            yield Issue((*path, "canary_percent"), f"{show(percent)} without a stable backend for the others", hint)
+            hint = "use 0: the first version is deployed by a rollout, all at once"
+            yield Issue((*path, "canary_percent"), f"{show(percent)} needs a stable backend", hint)
 
 
 def _names_differ(tree: Any) -> Iterator[Issue]:
@@ -118,8 +118,8 @@ def _matches_differ(tree: Any) -> Iterator[Issue]:
             earlier = first.setdefault((host, prefix.rstrip("/")), path)
             if earlier != path:
                 on = f" on host {show(host)}" if host else ""
-                problem = f"{show(prefix)}{on} is matched by {place_of(earlier)} too"
-                yield Issue((*path, "match", "path_prefix"), problem, "give each route its own path_prefix or hosts")
+                problem = f"{show(prefix)}{on} is also matched by {place_of(earlier)}"
+                yield Issue((*path, "match", "path_prefix"), problem, "use another path_prefix or other hosts")
                 break
 
 
@@ -162,8 +162,8 @@ def _one_sticky_key(tree: Any) -> Iterator[Issue]:
         if isinstance(sticky, dict) and not sticky.keys() - {"header", "cookie"}:
             given = [name for name in ("header", "cookie") if sticky.get(name) is not None]
             if len(given) != 1:
-                what = "both header and cookie are given" if given else "neither header nor cookie is given"
-                yield Issue((*path, "sticky"), what, "give exactly one of header and cookie, or sticky: null")
+                what = "both header and cookie are set" if given else "neither header nor cookie is set"
+                yield Issue((*path, "sticky"), what, "set exactly one of them, or sticky: null")
 
 
 def _ladders_rise(tree: Any) -> Iterator[Issue]:
@@ -187,12 +187,12 @@ def _looks_see_bursts(tree: Any) -> Iterator[Issue]:
         if not isinstance(interval_s, (int, float)) or not isinstance(burst_s, (int, float)):
             continue
         if burst_s > 0 and COARSE * burst_s < interval_s:
-            what = f"looks {show(interval_s)} s apart cannot see that failures come together within {show(burst_s)} s"
+            what = f"an analysis every {show(interval_s)} s cannot see bursts of {show(burst_s)} s"
             if given is None:
-                hint = f"give at least {interval_s / COARSE:g}, or 0 to count each failure by itself"
+                hint = f"use at least {interval_s / COARSE:g}, or 0 to count each failure by itself"
                 yield Issue((*path, "analysis", "burst_s"), what, hint)
                 continue
-            hint = f"give at most {COARSE * burst_s:g}, or burst_s: 0 to count each failure by itself"
+            hint = f"use at most {COARSE * burst_s:g}, or burst_s: 0 to count each failure by itself"
             yield Issue((*path, "analysis", "interval_s"), what, hint)
 
 
@@ -207,11 +207,11 @@ def _guardrails_have_thresholds(tree: Any) -> Iterator[Issue]:
                 continue
             slow = metric in LATENCY_METRICS
             if slow and threshold is None:
-                yield Issue(here, f"a guardrail of {metric} has no threshold_ms", "say what is too slow, such as 200")
+                yield Issue(here, f"a guardrail on {metric} needs threshold_ms", "add it, such as 200")
             elif not slow and threshold is not None:
-                yield Issue((*here, "threshold_ms"), f"{show(metric)} is no latency", "remove threshold_ms")
+                yield Issue((*here, "threshold_ms"), f"{show(metric)} is not a latency", "remove threshold_ms")
             if isinstance(threshold, (int, float, type(None))) and first.setdefault((metric, threshold), here) != here:
-                yield Issue(here, f"{place_of(first[metric, threshold])} limits the same", "keep one of them")
+                yield Issue(here, f"{place_of(first[metric, threshold])} has the same limit", "keep one of them")
 
 
 def _events_differ(tree: Any) -> Iterator[Issue]:
@@ -233,11 +233,11 @@ def _events_have_sources(tree: Any) -> Iterator[Issue]:
             here: TreePath = (*path, "analysis", "events", index)
             name, header, trial = at(event, "name"), at(event, "header"), at(event, "trial")
             if header is None and at(event, "header_value") is not None:
-                yield Issue((*here, "header_value"), "there is no header that could have it", "name the header, too")
+                yield Issue((*here, "header_value"), "header_value needs a header", "add header")
             if header is not None and trial is not None:
-                yield Issue((*here, "trial"), "a response header tells of it already", "keep header or trial")
+                yield Issue((*here, "trial"), "header and trial are both set", "keep one of them")
             elif isinstance(name, str) and header is None and trial is None and not (looks and name in PREDICTED):
-                yield Issue(here, f"nothing tells of {show(name)}", "add header, or trial for labels that come later")
+                yield Issue(here, f"the event {show(name)} has no source", "add header, or trial for later labels")
 
 
 def _looks_at_answers(analysis: Any) -> bool:
@@ -253,22 +253,22 @@ def _predictions_can_be_found(tree: Any) -> Iterator[Issue]:
         tolerance = at(predictions, "tolerance") or TOLERANCE
         margin = at(predictions, "margin")
         if isinstance(tolerance, (int, float)) and isinstance(margin, (int, float)) and margin < tolerance:
-            what = f"{show(margin)} is under the tolerance of {show(tolerance)}"
-            yield Issue((*path, "analysis", "predictions", "margin"), what, f"give at least {show(tolerance)}")
+            what = f"{show(margin)} is less than the tolerance of {show(tolerance)}"
+            yield Issue((*path, "analysis", "predictions", "margin"), what, f"use at least {show(tolerance)}")
         if at(predictions, "protocol") == "json-path":
             wanted = ("value",) if at(predictions, "kind") == "values" else ("label", "scores")
             if all(at(predictions, key) is None for key in wanted):
                 keys = " or ".join(wanted)
-                what = f"json-path is not told where the {keys} stands"
-                yield Issue((*path, "analysis", "predictions"), what, f"give {keys} a path, such as a.0.b")
+                what = f"json-path needs the path of {keys}"
+                yield Issue((*path, "analysis", "predictions"), what, f"set {keys} to a path such as a.0.b")
 
 
 def _rising(values: list[Any], path_of: Callable[[int], TreePath]) -> Iterator[Issue]:
     for index in range(1, len(values)):
         before, value = values[index - 1], values[index]
         if isinstance(before, (int, float)) and isinstance(value, (int, float)) and value <= before:
-            problem = f"{show(value)} does not rise above {show(before)} before it"
-            yield Issue(path_of(index), problem, "put them in rising order")
+            problem = f"{show(value)} is not greater than the {show(before)} before it"
+            yield Issue(path_of(index), problem, "list them in ascending order")
 
 
 def _hooks_are_whole(tree: Any) -> Iterator[Issue]:
@@ -278,10 +278,10 @@ def _hooks_are_whole(tree: Any) -> Iterator[Issue]:
             path: TreePath = (section, index)
             given = [key for key in ways if at(hook, key) is not None]
             if isinstance(hook, dict) and len(given) != 1:
-                what = f"{' and '.join(given)} are given" if given else f"none of {', '.join(ways)} is given"
-                yield Issue(path, what, "give exactly one of them")
+                what = f"{' and '.join(given)} are set" if given else f"none of {', '.join(ways)} is set"
+                yield Issue(path, what, "set exactly one of them")
             if at(hook, "secret_env") is not None and at(hook, "secret_file") is not None:
-                yield Issue((*path, "secret_file"), "secret_env is given too", "keep one of the two")
+                yield Issue((*path, "secret_file"), "secret_env is set too", "keep one of the two")
             name = at(hook, "name")
             if isinstance(name, str) and first.setdefault(name, path) != path:
                 yield _same_name((*path, "name"), name, first[name])
@@ -295,7 +295,7 @@ def _hooks_name_routes(tree: Any) -> Iterator[Issue]:
         for place, route in enumerate(routes if isinstance(routes, list) else ()):
             if isinstance(route, str) and route not in known:
                 hint = f"{nearest(route, known)}known: {', '.join(known)}"
-                yield Issue(("hooks", index, "routes", place), f"no route is named {show(route)}", hint)
+                yield Issue(("hooks", index, "routes", place), f"there is no route {show(route)}", hint)
 
 
 def _plans_name_gates(tree: Any) -> Iterator[Issue]:
@@ -310,7 +310,7 @@ def _plans_name_gates(tree: Any) -> Iterator[Issue]:
         for place, gate in named:
             if isinstance(gate, str) and gate and gate not in known:
                 hint = f"{nearest(gate, known)}known: {', '.join(known)}"
-                yield Issue(place, f"no gate is named {show(gate)}", hint)
+                yield Issue(place, f"there is no gate {show(gate)}", hint)
 
 
 _RULES: tuple[Callable[[Any], Iterator[Issue]], ...] = (

@@ -44,9 +44,10 @@ def _issue(detail: ErrorDetails, root: type[BaseModel]) -> Issue:
     if detail["type"] == "missing":
         return Issue(path, "is missing", f"add it: {wanted}")
     if detail["type"] == "too_short":
-        return Issue(path, "is empty", "give at least one")
+        return Issue(path, "is empty", "add at least one")
     removable = detail["input"] is None and path and isinstance(path[-1], str)
-    return Issue(path, _problem(detail), f"{'remove the key or ' if removable else ''}give {wanted}", at_key)
+    hint = f"remove the key, or set it to {wanted}" if removable else f"expected {wanted}"
+    return Issue(path, _problem(detail), hint, at_key)
 
 
 def _unknown_key(path: TreePath, root: type[BaseModel]) -> Issue:
@@ -60,7 +61,7 @@ def _wanted(shape: Shape | None) -> str:
     if shape is None:
         return "another value"
     if shape.fields:
-        return f"a section with the keys {', '.join(shape.fields)}"
+        return f"a section with the keys {', '.join(shape.fields)}{', or null' if shape.nullable else ''}"
     return describe(shape)
 
 
@@ -71,7 +72,7 @@ def _problem(detail: ErrorDetails) -> str:
         return f"{show(value)} {words} {number(context[name])}"
     if say := _WORDS.get(detail["type"]):
         return say(value)
-    return f"{show(value)} does not fit here"
+    return f"{show(value)} is not valid here"
 
 
 def _not_a_number(value: Any) -> str:
@@ -81,7 +82,7 @@ def _not_a_number(value: Any) -> str:
         plain = number(float(value))
     except (ValueError, OverflowError):
         return f"{show(value)} is text, not a number"
-    return f"{show(value)} is text, not a number (YAML wants {plain}, without quotes or exponent)"
+    return f"{show(value)} is text, not a number (write {plain}, without quotes)"
 
 
 def _not_whole(value: Any) -> str:
@@ -89,10 +90,10 @@ def _not_whole(value: Any) -> str:
 
 
 _BOUNDS = {
-    "greater_than": ("gt", "is not over"),
-    "greater_than_equal": ("ge", "is under"),
-    "less_than": ("lt", "is not under"),
-    "less_than_equal": ("le", "is over"),
+    "greater_than": ("gt", "is not greater than"),
+    "greater_than_equal": ("ge", "is less than"),
+    "less_than": ("lt", "is not less than"),
+    "less_than_equal": ("le", "is greater than"),
 }
 _WORDS: dict[str, Callable[[Any], str]] = {
     "float_type": _not_a_number,
@@ -103,6 +104,6 @@ _WORDS: dict[str, Callable[[Any], str]] = {
     "list_type": lambda value: f"{show(value)} is not a list",
     "dict_type": lambda value: f"{show(value)} is not a mapping",
     "model_type": lambda value: f"{show(value)} is not a section",
-    "enum": lambda value: f"{show(value)} is not among the choices",
-    "too_long": lambda value: f"has {len(value)} items, which is too many",
+    "enum": lambda value: f"{show(value)} is not one of the choices",
+    "too_long": lambda value: f"has {len(value)} items, too many",
 }

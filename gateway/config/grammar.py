@@ -89,7 +89,7 @@ def address(text: str) -> Address:
     """``host:port`` with a port from 0 to 65535; IPv6 in brackets."""
     host, port = _split_authority(text)
     if host in ("", "*"):
-        raise BadValue(f"{show(text)} names no host", f"write 0.0.0.0:{port or 'PORT'} to listen on every interface")
+        raise BadValue(f"{show(text)} has no host", f"write 0.0.0.0:{port or 'PORT'} to listen on every interface")
     if port is None:
         raise BadValue(f"{show(text)} has no port", f"write host:port, such as {_bracketed(host)}:8080")
     return Address(host, _port(text, port, least=0))
@@ -102,11 +102,11 @@ def admin_address(text: str) -> Address | UnixSocket:
     path = text.removeprefix(UNIX)
     if not path.startswith("/") or path.endswith("/") or not path.isprintable():
         hint = "write unix: and an absolute path, as in unix:/run/gateway.sock"
-        raise BadValue(f"{show(text)} names no socket", hint)
+        raise BadValue(f"{show(text)} is not the path of a socket", hint)
     if path.startswith("//"):
         raise BadValue(f"{show(text)} is written as a URL", f"write {UNIX}/{path.lstrip('/')}")
     if len(path.encode()) > _SOCKET_BYTES_MAX:
-        raise BadValue(f"the path has {len(path.encode())} bytes", f"give one of at most {_SOCKET_BYTES_MAX}")
+        raise BadValue(f"the path has {len(path.encode())} bytes", f"use one of at most {_SOCKET_BYTES_MAX}")
     return UnixSocket(path)
 
 
@@ -131,7 +131,7 @@ def endpoint(text: str) -> Endpoint:
         )
     host, port = _split_authority(authority)
     if not host:
-        raise BadValue(f"{show(text)} names no host", f"write {scheme}://HOST:PORT")
+        raise BadValue(f"{show(text)} has no host", f"write {scheme}://HOST:PORT")
     tls = scheme == "https"
     return Endpoint(host, (443 if tls else 80) if port is None else _port(text, port, least=1), tls)
 
@@ -174,7 +174,7 @@ def _port(text: str, port: str, least: int) -> int:
     if _PORT.fullmatch(port) and least <= int(port) <= 65535:
         return int(port)
     wanted = f"from {least} to 65535"
-    raise BadValue(f"the port of {show(text)} is not a number {wanted}", f"give a port {wanted}")
+    raise BadValue(f"the port of {show(text)} is not a number {wanted}", f"use a port {wanted}")
 
 
 def _bracketed(host: str) -> str:
@@ -205,9 +205,9 @@ def route_host(text: str) -> str:
     if text.startswith("[") and text.endswith("]"):
         return f"[{_ipv6(text[1:-1])}]"
     if ":" in text:
-        raise BadValue(f"{show(text)} has a port", "give the host alone; routes do not look at the port")
+        raise BadValue(f"{show(text)} has a port", "use the host alone; routes do not look at the port")
     if "*" in text:
-        raise BadValue(f"{show(text)} is a pattern", "name each host; an empty list means every host")
+        raise BadValue(f"{show(text)} is a pattern", "list each host; an empty list means every host")
     return host_name(text)
 
 
@@ -248,7 +248,7 @@ def header_name(text: str) -> str:
     """A header's name, in lower case; not one that frames or addresses the message."""
     name = _token(text, "header").lower()
     if name in _FRAMING_HEADERS:
-        raise BadValue(f"{show(text)} belongs to the protocol itself", "choose a header of your own, such as x-user")
+        raise BadValue(f"{show(text)} is reserved by the protocol", "use another header, such as x-user")
     return name
 
 
@@ -281,7 +281,7 @@ def environment_name(text: str) -> str:
     """The name of an environment variable."""
     if not _ENVIRONMENT_NAME.fullmatch(text):
         # Not shown: a token pasted in the place of a name is a likely mistake.
-        raise BadValue("this is not the name of an environment variable", "give its name alone, such as GATEWAY_TOKEN")
+        raise BadValue("this is not the name of an environment variable", "use the name alone, such as GATEWAY_TOKEN")
     return text
 
 
@@ -295,13 +295,13 @@ def network(text: str) -> Network:
         wide = ip_network(text, strict=False)
     except ValueError:
         raise BadValue(f"{show(text)} is not an address range", "write it as 10.0.0.0/8 or fd00::/8") from None
-    raise BadValue(f"{show(text)} has bits set behind the prefix", f"write {wide}")
+    raise BadValue(f"{show(text)} has host bits set", f"write {wide}")
 
 
 def file_path(text: str) -> str:
     """A path of the file system."""
     if not text or "\0" in text:
-        raise BadValue(f"{show(text)} is not a path", "give a path, absolute or relative to this file")
+        raise BadValue(f"{show(text)} is not a path", "use a path, absolute or relative to this file")
     if text.startswith("~"):
-        raise BadValue(f"{show(text)} begins with ~, which is not expanded here", "write the whole path")
+        raise BadValue(f"{show(text)} begins with ~, which is not expanded here", "write the full path")
     return text

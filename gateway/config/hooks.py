@@ -40,7 +40,7 @@ class LetterFormat(enum.StrEnum):
 
 def _kind(text: str) -> str:
     if text not in NOTIFY_KINDS:
-        raise BadValue(f"{show(text)} is no transition", f"choose among {', '.join(NOTIFY_KINDS)}")
+        raise BadValue(f"{show(text)} is not a transition", f"use one of {', '.join(NOTIFY_KINDS)}")
     return text
 
 
@@ -51,7 +51,7 @@ Argument = Annotated[str, Field(min_length=1, max_length=4096), Noun("text")]
 
 def _gate_name(text: str) -> str:
     if text in ("manual", "canary"):
-        raise BadValue(f"{show(text)} has a meaning of its own in a plan", "give the gate another name")
+        raise BadValue(f"{show(text)} is reserved in plans", "give the gate another name")
     return text
 
 
@@ -90,9 +90,9 @@ def key_of(secret: str) -> bytes:
         coded = secret.startswith(_PREFIX)
         key = base64.b64decode(secret[len(_PREFIX) :], validate=True) if coded else secret.encode()
     except binascii.Error:
-        raise BadValue(f"it begins with {_PREFIX} but goes on with no base64", hint) from None
+        raise BadValue(f"what follows {_PREFIX} is not base64", hint) from None
     if len(key) < SECRET_BYTES_MIN:
-        raise BadValue(f"it has {len(key)} bytes, and {SECRET_BYTES_MIN} are the least", hint)
+        raise BadValue(f"it has {len(key)} bytes, at least {SECRET_BYTES_MIN} are needed", hint)
     return key
 
 
@@ -104,7 +104,7 @@ def webhook_url(hook: HookConfig | GateConfig, environ: Mapping[str, str] = os.e
         return grammar.web_url(_variable(hook.url_env, environ).strip())
     except BadValue as bad:
         # Without the grammar's words: they quote the value, which is a secret.
-        problem = f"the environment variable {hook.url_env} holds no http(s) URL"
+        problem = f"the environment variable {hook.url_env} is not an http(s) URL"
         raise bad if hook.url_env not in environ else BadValue(problem, "set it to the receiver's URL") from None
 
 
@@ -153,5 +153,5 @@ def _long_enough(text: str, where: str) -> str:
     try:
         key_of(secret)
     except BadValue as bad:
-        raise BadValue(f"the secret in {where} is none: {bad.problem}", bad.hint) from None
+        raise BadValue(f"the secret in {where} is invalid: {bad.problem}", bad.hint) from None
     return secret

@@ -112,13 +112,13 @@ def token_issues(tree: Any, environ: Mapping[str, str] | None, base: Path) -> It
     if name is None and file is None and not tokens:
         yield from _token_needed(tree)
     if name is not None and file is not None:
-        yield Issue(("admin", "token_file"), "token_env is given too", "keep one of the two")
+        yield Issue(("admin", "token_file"), "token_env is set too", "keep one of the two")
     yield from _unreadable(("admin", "token_env"), name, ("admin", "token_file"), file, environ, base)
     for index, token in enumerate(tokens if isinstance(tokens, list) else ()):
         here: TreePath = ("admin", "tokens", index)
         env, path = at(token, "env"), at(token, "file")
         if isinstance(token, dict) and sum(at(token, kind) is not None for kind in ("sha256", "env", "file")) != 1:
-            yield Issue(here, "it needs exactly one of sha256, env and file", "keep one, or add one")
+            yield Issue(here, "needs exactly one of sha256, env and file", "keep one, or add one")
         yield from _unreadable((*here, "env"), env, (*here, "file"), path, environ, base)
     yield from _names_differ(("admin", "tokens"), tokens)
     yield from _names_differ(("admin", "tls", "clients"), at(tree, "admin", "tls", "clients"))
@@ -140,7 +140,7 @@ def _names_differ(path: TreePath, items: Any) -> Iterator[Issue]:
     for index, item in enumerate(items if isinstance(items, list) else ()):
         name = at(item, "name")
         if isinstance(name, str) and name in seen:
-            yield Issue((*path, index, "name"), f"{show(name)} is given twice", "give each its own name")
+            yield Issue((*path, index, "name"), f"duplicate name {show(name)}", "names must be unique")
         elif isinstance(name, str):
             seen.add(name)
 
@@ -150,7 +150,7 @@ def _token_needed(tree: Any) -> Iterator[Issue]:
     certified = at(tree, "admin", "tls", "client_ca_file") is not None and at(tree, "admin", "tls", "clients")
     if admin and not admin.loopback and not certified:
         problem = f"{admin} can be reached from other machines, and no token is required there"
-        hint = "add admin.token_env, admin.token_file, admin.tokens or admin.tls.clients, or listen on 127.0.0.1"
+        hint = "set admin.token_env, admin.token_file, admin.tokens or admin.tls.clients, or listen on 127.0.0.1"
         yield Issue(("admin", "listen"), problem, hint)
 
 
@@ -162,7 +162,7 @@ def tls_issues(admin: AdminConfig) -> Iterator[Issue]:
     elif tls is not None:
         yield from issues_in(("admin", "tls", "cert_file"), lambda: admin_tls(tls))
         if tls.clients and tls.client_ca_file is None:
-            problem = "without client_ca_file nobody shows a certificate"
+            problem = "without client_ca_file no client certificate is asked for"
             yield Issue(("admin", "tls", "clients"), problem, "add client_ca_file")
 
 
@@ -171,8 +171,12 @@ def state_dir_issues(path: Path) -> Iterator[Issue]:
     try:
         nearest = next(here for here in (path, *path.parents) if here.exists() or here.is_symlink())
         if not nearest.is_dir():
-            yield Issue(("state_dir",), f"{nearest} is not a directory", "name a directory, or one that can be created")
+            yield Issue(("state_dir",), f"{nearest} is not a directory", "use another directory")
         elif not os.access(nearest, os.W_OK | os.X_OK):
-            yield Issue(("state_dir",), f"this user cannot write to {nearest}", "permit it, or name another directory")
+            yield Issue(
+                ("state_dir",),
+                f"this user cannot write to {nearest}",
+                "permit it, or use another directory",
+            )
     except OSError as error:
-        yield Issue(("state_dir",), f"cannot use {path}: {error.strerror}", "name another directory")
+        yield Issue(("state_dir",), f"cannot use {path}: {error.strerror}", "use another directory")

@@ -100,12 +100,12 @@ def read(path: Path) -> bytes:
         with path.open("rb") as file:
             data = file.read(FILE_BYTES_MAX + 1)
     except FileNotFoundError:
-        _refuse(path, "there is no such file", "give the path of a configuration; config/gateway.yaml is an example")
+        _refuse(path, "no such file", "config/gateway.yaml is an example")
     except IsADirectoryError:
-        _refuse(path, "this is a directory", "give the path of the file in it")
+        _refuse(path, "is a directory", "use the path of the file in it")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        _refuse(path, f"cannot be read: {reason}", "give the path of a file that this user may read")
+        _refuse(path, f"cannot be read: {reason}", "use a file that this user may read")
     if len(data) > FILE_BYTES_MAX:
         _refuse(path, f"holds more than {FILE_BYTES_MAX} bytes", "is this the right file?")
     return data
@@ -116,7 +116,7 @@ def _parse(data: bytes, file: str) -> Document:
         text = data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        problem, hint = "this line is not UTF-8 text", "save the file as UTF-8"
+        problem, hint = "invalid UTF-8 on this line", "save the file as UTF-8"
         raise ConfigError([_located(file, "", Place(line, 1), problem, hint)]) from None
     try:
         return read_document(text)

@@ -18,7 +18,7 @@ def take_chain(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
     try:
         context.load_cert_chain(certificate, key, password=_no_passphrase)
     except (OSError, ValueError) as error:
-        hint = "give a certificate chain and its key as PEM files that this user may read, the key without a passphrase"
+        hint = "use a certificate chain and its key as PEM files that this user may read, the key without a passphrase"
         raise BadValue(f"cannot use {certificate} with {key}: {_why(error)}", hint) from None
 
 
@@ -28,7 +28,7 @@ def take_authorities(context: ssl.SSLContext, path: Path) -> None:
     try:
         context.load_verify_locations(path)
     except (OSError, ValueError) as error:
-        hint = "give the CA's certificates as a PEM file that this user may read"
+        hint = "use the CA's certificates as a PEM file that this user may read"
         raise BadValue(f"cannot use {path}: {_why(error)}", hint) from None
 
 
@@ -39,9 +39,9 @@ def _check_file(path: Path) -> None:
     except OSError:
         return  # the one who opens it says why
     if not stat.S_ISREG(found.st_mode):
-        raise BadValue(f"cannot use {path}: it is not a file", "name a PEM file")
+        raise BadValue(f"cannot use {path}: it is not a file", "use a PEM file")
     if found.st_size > _BYTES_MAX:
-        raise BadValue(f"cannot use {path}: it holds more than {_BYTES_MAX} bytes", "name a PEM file")
+        raise BadValue(f"cannot use {path}: it holds more than {_BYTES_MAX} bytes", "use a PEM file")
 
 
 def _why(error: Exception) -> str:

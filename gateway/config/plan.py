@@ -41,7 +41,7 @@ class PlanDeadline(StrEnum):
 
 def _time_of_day(text: str) -> str:
     if not _TIME.fullmatch(text):
-        raise BadValue(f"{show(text)} is no time of day", 'write it as "09:00", in quotes')
+        raise BadValue(f"{show(text)} is not a time of day", "write it as 09:00")
     return text
 
 
@@ -49,23 +49,23 @@ def _date(text: str) -> str:
     try:
         return date.fromisoformat(text).isoformat()
     except ValueError:
-        raise BadValue(f"{show(text)} is no date", 'write it as "2026-12-24", in quotes') from None
+        raise BadValue(f"{show(text)} is not a date", "write it as 2026-12-24") from None
 
 
 def _timezone(name: str) -> str:
     try:
         zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        hint = "give UTC or a name of the time zone database, such as Europe/Berlin"
-        raise BadValue(f"{show(name)} is no time zone that this machine knows", hint) from None
+        hint = "use UTC or a name of the time zone database, such as Europe/Berlin"
+        raise BadValue(f"{show(name)} is not a time zone of this machine", hint) from None
     return name
 
 
 def _gate(text: str) -> str:
     if text == GATE_CANARY:
-        raise BadValue(f"{show(text)} is what every start waits for anyway", "give manual, or a gate's name")
+        raise BadValue(f"{show(text)} is reserved: every start waits for it anyway", "use manual or a gate's name")
     if not text:
-        raise BadValue("'' names no gate", "give manual or a gate's name, or null for none")
+        raise BadValue("'' is not a gate", "use manual or a gate's name, or null for none")
     return text
 
 

@@ -61,7 +61,7 @@ _LOW_BOUNDS = (1.5, 0.05, 2.0, 0.1)
 
 def _protocol(name: str) -> str:
     if name not in PROTOCOLS:
-        raise BadValue(f"no protocol is named {show(name)}", f"known: {', '.join(PROTOCOLS)}")
+        raise BadValue(f"there is no protocol {show(name)}", f"known: {', '.join(PROTOCOLS)}")
     return name
 
 

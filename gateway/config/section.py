@@ -37,8 +37,8 @@ def _leaves_a_control(percent: float) -> float:
     """A verdict compares concurrent requests; at 100 % stable has none."""
     if percent >= 100:
         raise BadValue(
-            "a step of 100 % leaves stable no requests to compare the canary with",
-            "give less, such as 50: a promotion goes to 100 % by itself, and bake_s watches the version there",
+            "a step of 100 % leaves no requests on stable to compare with",
+            "use less, such as 50: a promotion goes to 100 % by itself, and bake_s watches the version there",
         )
     return percent
 
@@ -48,7 +48,7 @@ def _beside_the_file(value: object, info: ValidationInfo) -> Path:
     if isinstance(value, Path):
         value = str(value)
     if not isinstance(value, str):
-        raise BadValue(f"{show(value)} is not text", "give a path, absolute or relative to this file")
+        raise BadValue(f"{show(value)} is not text", "use a path, absolute or relative to this file")
     return Path(info.context or "") / grammar.file_path(value)
 
 

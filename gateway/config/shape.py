@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -100,7 +100,7 @@ def describe(shape: Shape) -> str:
     """
     noun = next((mark.text for mark in shape.marks if isinstance(mark, Noun)), None)
     if noun is None and isinstance(shape.kind, type) and issubclass(shape.kind, enum.Enum):
-        noun = " or ".join(str(member.value) for member in shape.kind)
+        noun = either([str(member.value) for member in shape.kind])
     if shape.fields:
         noun = "a section"
     elif shape.kind is list:
@@ -118,8 +118,17 @@ def _bounds(shape: Shape) -> str:
         return f" from {number(least)} to {number(most)}"
     if over is None:
         return ""
-    ending = f" and under {number(under)}" if most is None else f", at most {number(most)}"
-    return f" over {number(over)}{ending}"
+    ending = f" and less than {number(under)}" if most is None else f", at most {number(most)}"
+    return f" greater than {number(over)}{ending}"
+
+
+def either(words: Sequence[str]) -> str:
+    """The words as a choice.
+
+    >>> either(["hold", "rollback", "promote"])
+    'hold, rollback or promote'
+    """
+    return f"{', '.join(words[:-1])} or {words[-1]}" if len(words) > 1 else "".join(words)
 
 
 def number(value: float) -> str:

@@ -41,7 +41,7 @@ def _backend_issues(path: TreePath, tls: BackendTlsConfig | None) -> Iterator[Is
         yield from issues_in((*path, "cert_file"), lambda: _chain(certificate, key))
     elif certificate is not None or key is not None:
         given, absent = ("cert_file", "key_file") if key is None else ("key_file", "cert_file")
-        yield Issue((*path, given), f"{absent} is not given", "give both, or none of them")
+        yield Issue((*path, given), f"{absent} is missing", "set both, or neither")
 
 
 def _chain(certificate: Path, key: Path) -> None:

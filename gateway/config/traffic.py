@@ -52,7 +52,7 @@ def _pseudonym(text: str) -> str:
 def _upgrade(text: str) -> str:
     protocol = grammar.token(text, "protocol").lower()
     if protocol in _NEVER_UPGRADED:
-        raise BadValue(f"{show(text)} cannot be tunnelled", "remove it; such requests are served as HTTP/1.1")
+        raise BadValue(f"{show(text)} cannot be tunnelled", "remove it: such requests are served as HTTP/1.1")
     return protocol
 
 
@@ -66,14 +66,14 @@ def _host_header(text: str) -> str:
 
 def _log_path(value: object, info: ValidationInfo) -> str:
     if not isinstance(value, str):
-        raise BadValue(f"{show(value)} is not text", "give a path, or '-' for standard output")
+        raise BadValue(f"{show(value)} is not text", "use a path, or '-' for standard output")
     return value if value == _STDOUT else str(Path(info.context or "") / grammar.file_path(value))
 
 
 def _status(value: object) -> str:
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
     if not isinstance(text, str) or _STATUS.fullmatch(text) is None:
-        raise BadValue(f"{show(value)} is no status of a failure", "give a number from 400 to 599, or 4xx or 5xx")
+        raise BadValue(f"{show(value)} is not a failure status", "use a number from 400 to 599, 4xx or 5xx")
     return text
 
 

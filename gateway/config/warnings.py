@@ -27,20 +27,18 @@ def _timeouts(route: RouteConfig) -> Iterator[tuple[str, str]]:
         why = "a request always ends at total_s first"
         if _rescues(route):
             why = "a canary that hangs may leave stable no time to answer for it"
-        hint = "give first_byte_s less than half of total_s"
-        yield "timeouts.first_byte_s", f"{number(times.first_byte_s)} is not under {total}: {why}; {hint}"
+        hint = "set first_byte_s to less than half of total_s"
+        yield "timeouts.first_byte_s", f"{number(times.first_byte_s)} is not less than {total}: {why}; {hint}"
     if times.connect_s >= times.total_s:
-        text = (
-            f"{number(times.connect_s)} is not under {total}: an endpoint that cannot be connected to uses up all time"
-        )
-        yield "timeouts.connect_s", f"{text}; give connect_s a small part of total_s"
+        text = f"{number(times.connect_s)} is not less than {total}: connecting may use up all the time"
+        yield "timeouts.connect_s", f"{text}; set connect_s to a small part of total_s"
     if times.try_s is None:
         return
     if times.try_s > times.total_s:
-        yield "timeouts.try_s", f"{number(times.try_s)} is over {total} and has no effect; lower it, or leave it out"
+        yield "timeouts.try_s", f"{number(times.try_s)} is more than {total} and has no effect; lower it, or remove it"
     if times.first_byte_s > times.try_s:
-        text = f"{number(times.first_byte_s)} is over try_s ({number(times.try_s)}), which ends each try first"
-        yield "timeouts.first_byte_s", f"{text}; give first_byte_s less than try_s"
+        text = f"{number(times.first_byte_s)} is more than try_s ({number(times.try_s)}), which ends each try first"
+        yield "timeouts.first_byte_s", f"{text}; set first_byte_s to less than try_s"
 
 
 def _rescue(route: RouteConfig) -> Iterator[tuple[str, str]]:
@@ -49,10 +47,10 @@ def _rescue(route: RouteConfig) -> Iterator[tuple[str, str]]:
         return
     if not rescue.body_bytes_max and not rescue.file_bytes_max:
         text = "0, and file_bytes_max too: no request with a body can be rescued or retried"
-        yield "rescue.body_bytes_max", f"{text}; give some bytes, or say replayable: false"
+        yield "rescue.body_bytes_max", f"{text}; set a size, or replayable: false"
     if not rescue.budget_percent and not rescue.budget_burst:
         text = "0, and budget_burst too: users see every failure of the canary"
-        yield "rescue.budget_percent", f"{text}; give one of them, or say replayable: false"
+        yield "rescue.budget_percent", f"{text}; set one of them, or replayable: false"
 
 
 def _rescues(route: RouteConfig) -> bool:

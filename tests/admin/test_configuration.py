@@ -93,7 +93,7 @@ def test_mistakes_are_told_with_their_place_in_what_was_sent(served: Any, client
     answer = client.put("/api/v1/routes/digits", json=ROUTE | {"stabel": "x", "canary": "digits-v9"})
     assert problem(answer) == (422, "invalid-configuration")
     assert "stabel: unknown key 'stabel'; did you mean 'stable'?" in answer.json()["detail"]
-    assert "canary: no backend is named 'digits-v9'" in answer.json()["detail"]
+    assert "canary: there is no backend 'digits-v9'" in answer.json()["detail"]
     assert "routes[" not in answer.json()["detail"]
     answer = client.put("/api/v1/backends/a%20b", json=BACKEND)
     assert problem(answer) == (422, "invalid-configuration")

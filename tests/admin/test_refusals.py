@@ -137,7 +137,7 @@ CASES = [
     steps('{"percent": 1}, ' * 100 + '{"percent": 1}', "plan.steps: it has 101 items"),
     steps('{"percent": 0}', "plan.steps[0].percent"),
     steps('{"percent": 101}', "plan.steps[0].percent"),
-    steps('{"percent": 100}', "plan.steps[0].percent: a step of 100 % leaves stable no requests to compare"),
+    steps('{"percent": 100}', "plan.steps[0].percent: a step of 100 % leaves no requests on stable"),
     steps('{"percent": 0.005}', "plan.steps[0].percent has steps of 0.01"),
     steps('{"percent": 5}, {"percent": 5}', "plan.steps[1].percent must be over"),
     steps('{"weight_bp": 5}', "plan.steps[0].weight_bp: unknown key; known: percent"),

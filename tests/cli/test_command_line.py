@@ -75,7 +75,7 @@ def test_commands_that_only_talk_import_no_numerics_and_no_server(arguments: lis
         (["status", "--url", "http://127.0.0.1:99999"], "is not a URL"),
         (["status", "--token", "a b"], "a token has neither spaces"),
         (["serve"], "give either the configuration file CONFIG, or --stable"),
-        (["serve", "/no/such/file.yaml"], "there is no such file"),
+        (["serve", "/no/such/file.yaml"], "no such file"),
     ],
 )
 def test_a_wrong_command_line_is_2_and_says_why(run: Any, arguments: list[str], says: str) -> None:

@@ -189,7 +189,7 @@ def test_people_are_told_what_would_have_to_change(run: Any) -> None:
         (["--margin-delta", "-1"], "margin_delta must be from 0"),
         (["--route", "digits"], "give its file with --config"),
         (["--config", str(CONFIG), "--route", "digit"], "has no route 'digit': give --route, one of digits"),
-        (["--config", "/no/such/file.yaml"], "there is no such file"),
+        (["--config", "/no/such/file.yaml"], "no such file"),
     ],
 )
 def test_bad_input_is_2_and_one_line_that_says_how_to_mend_it(run: Any, arguments: list[str], says: str) -> None:

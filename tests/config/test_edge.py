@@ -32,7 +32,7 @@ def test_tls_files_that_cannot_be_used_are_mistakes_of_their_keys(tmp_path: Path
         "tls.certificates[0].cert_file: cannot use",
         "tls.client_ca_file: cannot use",
         "backends.a.tls.ca_file: cannot use",
-        "backends.a.tls.cert_file: key_file is not given",
+        "backends.a.tls.cert_file: key_file is missing",
         "backends.b.tls.cert_file: cannot use",
     ):
         assert place in text, text

@@ -85,7 +85,7 @@ def golden() -> list[tuple[str, str, list[str]]]:
 
 
 @pytest.mark.parametrize(("old", "new", "lines"), golden())
-def test_a_mistake_earns_its_place_line_and_mend(tmp_path: Path, old: str, new: str, lines: list[str]) -> None:
+def test_an_error_names_its_place_line_and_hint(tmp_path: Path, old: str, new: str, lines: list[str]) -> None:
     assert old in VALID
     assert lines
     found = [str(issue) for issue in issues_in(tmp_path, VALID.replace(old, new, 1))]
@@ -94,9 +94,8 @@ def test_a_mistake_earns_its_place_line_and_mend(tmp_path: Path, old: str, new: 
 
 def test_the_rendered_line_is_exact(tmp_path: Path) -> None:
     text = VALID.replace("canary_percent: 0", "canary_percent: 130")
-    assert str(issues_in(tmp_path, text)[0]) == (
-        f"{tmp_path}/gateway.yaml:22: routes[0].canary_percent: 130 is over 100; give a percentage from 0 to 100"
-    )
+    line = "routes[0].canary_percent: 130 is greater than 100; expected a percentage from 0 to 100"
+    assert str(issues_in(tmp_path, text)[0]) == f"{tmp_path}/gateway.yaml:22: {line}"
     assert issues_in(tmp_path, text)[0].column == 21
 
 
@@ -104,7 +103,7 @@ def test_routes_with_the_same_match_or_name_are_named(tmp_path: Path) -> None:
     same_match = VALID + SECOND_ROUTE.replace("/more}", "/v2/models/digits/, hosts: [b.example, A.EXAMPLE]}")
     (issue,) = issues_in(tmp_path, same_match)
     assert (issue.place, issue.line) == ("routes[1].match.path_prefix", 35)
-    assert "on host 'a.example' is matched by routes[0] too" in issue.problem
+    assert "on host 'a.example' is also matched by routes[0]" in issue.problem
     (issue,) = issues_in(tmp_path, VALID + SECOND_ROUTE.replace("more\n", "digits\n"))
     assert (issue.place, issue.line) == ("routes[1].name", 34)
     load(write(tmp_path, VALID + SECOND_ROUTE.replace("/more}", "/v2/models/digits}")), environ={})
@@ -141,13 +140,13 @@ WHOLE_FILES: list[tuple[bytes, int | None, str]] = [
     (b"# only a comment\n", None, "the file is empty"),
     (b"- a\n- b\n", None, "the top level is not a mapping; begin with"),
     (b"null\n", None, "the top level is not a mapping"),
-    (b"listen: x\n  workers: 1\n", 2, "not valid YAML: mapping values are not allowed here; mend this line"),
-    (b"a: [1,\nb: {\n", 3, "not valid YAML: "),
-    (b"a: 1\n---\nb: 1\n", 2, "but found another document"),
-    (b"a: 1\nb: *nowhere\n", 2, "undefined alias"),
+    (b"listen: x\n  workers: 1\n", 2, "invalid YAML: mapping values are not allowed in this context; fix this line"),
+    (b"a: [1,\nb: {\n", 3, "invalid YAML: "),
+    (b"a: 1\n---\nb: 1\n", 2, "a second document begins here"),
+    (b"a: 1\nb: *nowhere\n", 2, "the alias *nowhere has no anchor"),
     (b"a: 1\nb: \x00\n", 2, "the character U+0000 is not allowed in YAML; remove it"),
-    (b'a: 1\nb: "\\UFFFFFFFF"\n', 2, "an escape that names no character"),
-    (b"a: 1\nb: \xff\xfe\n", 2, "this line is not UTF-8 text; save the file as UTF-8"),
+    (b'a: 1\nb: "\\UFFFFFFFF"\n', 2, "found invalid Unicode character escape code"),
+    (b"a: 1\nb: \xff\xfe\n", 2, "invalid UTF-8 on this line; save the file as UTF-8"),
     (b"a: &a [*a]\n", 1, "holds more than 50000 values"),
     (b"a: &a {<<: *a, b: 1}\n", 1, "holds more than 50000 values"),
     (b"a: " + b"[" * 5000, 1, "holds more than 50000 values"),
@@ -177,8 +176,8 @@ def test_an_alias_bomb_is_refused_before_it_unfolds(tmp_path: Path) -> None:
 
 def test_missing_file_and_directory_and_forbidden_path(tmp_path: Path) -> None:
     for path, words in [
-        (tmp_path / "none.yaml", "there is no such file"),
-        (tmp_path, "this is a directory"),
+        (tmp_path / "none.yaml", "no such file"),
+        (tmp_path, "is a directory"),
         (tmp_path / "a\0b", "cannot be read"),
         (tmp_path / ("x" * 300), "cannot be read: File name too long"),
     ]:

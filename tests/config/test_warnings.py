@@ -50,7 +50,7 @@ def test_check_prints_warnings_beside_its_summary_and_exits_with_0(tmp_path: Pat
     done = CliRunner().invoke(check, [str(path)])
     assert done.exit_code == 0
     assert done.stdout.startswith("OK: ")
-    assert done.stderr.startswith("warning: routes[0].timeouts.try_s: 400 is over total_s (300)")
+    assert done.stderr.startswith("warning: routes[0].timeouts.try_s: 400 is more than total_s (300)")
     done = CliRunner().invoke(check, ["--json", str(path)])
     assert (done.exit_code, done.stdout) == (0, "[]\n")
 
