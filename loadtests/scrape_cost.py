@@ -17,7 +17,7 @@ from typing import Any
 
 from gateway.config import load, routing_table
 from gateway.control.controller import Controller
-from gateway.control.journal.store import Journal
+from gateway.control.journal.sqlite_store import SqliteStore
 from gateway.control.show.metrics import Scrape
 from gateway.runtime.wire import Report, RouteTotals
 
@@ -84,15 +84,15 @@ def main() -> None:
         path = Path(directory, "gateway.yaml")
         path.write_text(configuration(asked.routes))
         config = load(path)
-        journal = Journal.open(Path(directory, "journal.sqlite3"))
-        controller = Controller(config, routing_table(config, epoch=1), journal)
+        store = SqliteStore.open(Path(directory, "state.sqlite3"))
+        controller = Controller(config, routing_table(config, epoch=1), store)
         aggregator = controller._aggregator  # noqa: SLF001  # its door is a worker's connection, which this has not
         for worker in (0, 1):
             aggregator.arrived(f"boot-{worker}", worker, 0.0)
             aggregator.take(report(worker, asked.routes), 0.0)
         loop_ms, scrape = timed(lambda: Scrape(controller), asked.times)
         beside_ms, rendered = timed(lambda: scrape.render(openmetrics=False), 3)
-        journal.close()
+        store.close()
     print(f"{asked.routes} routes, {len(rendered[0]) / 1e6:.1f} MB")
     print(f"on the event loop: {loop_ms:.1f} ms")
     print(f"on a thread beside it: {beside_ms:.0f} ms")

@@ -23,12 +23,12 @@ from gateway.admin.connections import Connections, connection_metrics, raise_des
 from gateway.admin.credentials import Credentials
 from gateway.admin.server import AdminServer, AdminServerConfig, server_config
 from gateway.app.child_settings import ControlSettings
-from gateway.app.state import JOURNAL
 from gateway.config import endpoints_of, guarded, reload, routing_table, stored
 from gateway.config.load import check_text
 from gateway.control.controller import Controller
+from gateway.control.journal import sqlite_store
 from gateway.control.journal.state_watch import StateWatch
-from gateway.control.journal.writer import open_journal
+from gateway.control.journal.writer import open_store
 from gateway.control.show.metrics import Scrape
 from gateway.control.workers.table_keeper import TableKeeper
 from gateway.core.errors import GatewayError
@@ -61,15 +61,15 @@ async def _serve(settings: ControlSettings) -> None:
     in_force, _, trouble = stored.effective(settings.config_text, told.state_dir, lambda kept: check_text(path, kept))
     config = reload(path, in_force)
     # Until here a signal simply ends the process: the disk may take its time.
-    journal = await open_journal(config.state_dir / JOURNAL)
+    store = await open_store(config.state_dir / sqlite_store.NAME)
     told_to_stop = _until_told_to_stop()
     table = guarded(routing_table(config, epoch=0), endpoints_of(told), config.admin.backend_allow)
     controller = Controller(
         config,
         table,
-        journal,
+        store,
         keeper=TableKeeper(SharedTable(settings.memory_fds), config.state_dir, stored.sha256_of(settings.config_text)),
-        state_watch=StateWatch(config.state_dir, config.state_dir / JOURNAL),
+        state_watch=StateWatch(config.state_dir, config.state_dir / sqlite_store.NAME),
     )
     controller.show_alarm("state lost", settings.state_lost)
     controller.show_alarm("stored configuration", trouble)

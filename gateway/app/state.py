@@ -13,18 +13,17 @@ from typing import NamedTuple
 
 import msgspec
 
-from gateway.config import stored
 from gateway.config.files import write_whole
+from gateway.control.journal import sqlite_store
 from gateway.runtime import table_memory
 from gateway.runtime.table_memory import Remembered
 
-JOURNAL = "journal.sqlite3"
 RUNTIME = "runtime.json"
 RUNTIME_PREFIX = "gateway-"
 _log = logging.getLogger("gateway.supervisor")
 # What is left where something was decided: nothing is without a wish over the API. A journal that is empty has been
 # emptied. (`RUNTIME` is there after a start that came to nothing, too.)
-_TRACES = (JOURNAL, "audit.jsonl", "idempotency.jsonl", stored.NAME, stored.SUPERSEDED)
+_TRACES = (sqlite_store.NAME, *sqlite_store.PRERELEASE_NAMES)
 
 
 class Found(NamedTuple):
@@ -37,7 +36,7 @@ class Found(NamedTuple):
 def look(state_dir: Path) -> Found:
     """Look at the directory before anything is created in it."""
     remembered, damage = table_memory.read_file(state_dir)
-    if remembered is not None or _has_content(state_dir / JOURNAL):
+    if remembered is not None or _has_content(state_dir / sqlite_store.NAME):
         return Found(remembered, "")
     traces = [name for name in _TRACES if (state_dir / name).exists()]
     if not traces and not damage:

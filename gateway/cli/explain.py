@@ -10,7 +10,7 @@ from gateway.admin.schemas import StoryBody
 from gateway.cli.client import ApiError, Client, one_line
 from gateway.cli.names import rollout_argument
 from gateway.cli.options import print_json, remote
-from gateway.control.journal.store import Journal
+from gateway.control.journal.sqlite_store import NAME, SqliteStore
 from gateway.control.show.decision_history import decision_history, lines
 from gateway.core.errors import GatewayError
 
@@ -21,7 +21,7 @@ from gateway.core.errors import GatewayError
     "--journal",
     "path",
     type=click.Path(path_type=Path),
-    help="Read this file (journal.sqlite3 in the state directory) instead of asking a gateway; it must not be running.",
+    help=f"Read this file ({NAME} of a gateway that is not running, or a backup) instead of asking a gateway.",
 )
 @remote
 def explain(client: Client, wanted: str, path: Path | None, as_json: bool) -> None:
@@ -36,9 +36,10 @@ def explain(client: Client, wanted: str, path: Path | None, as_json: bool) -> No
 
 def _read(path: Path, wanted: str) -> StoryBody:
     if not path.is_file():
-        raise ApiError(f"there is no journal {path}; it is the file journal.sqlite3 in the gateway's state directory")
+        raise ApiError(f"there is no file {path}; name {NAME} in the gateway's state directory, or a backup of it")
     try:
-        with Journal.open(path) as journal:
+        with SqliteStore.open(path) as store:
+            journal = store.journal
             latest = journal.latest(wanted)
             rollout_id = wanted if latest is None else latest.rollout_id
             return StoryBody(rollout_id, tuple(decision_history(journal.events(rollout_id))))

@@ -35,7 +35,7 @@ from gateway.control.health.prober import EndpointState, Prober
 from gateway.control.health.process_alarms import ProcessAlarms
 from gateway.control.health.readiness import SILENT_S, ReadinessWatch, instance_readiness
 from gateway.control.journal.state_watch import StateGuard, StateWatch
-from gateway.control.journal.store import Journal
+from gateway.control.journal.store import Journal, Store
 from gateway.control.journal.writer import JournalWriter
 from gateway.control.show.decision_history import decision_history
 from gateway.control.show.queries import Queries
@@ -75,7 +75,7 @@ class Controller:
         self,
         config: GatewayConfig,
         table: RoutingTable,
-        journal: Journal | JournalError,
+        store: Store | JournalError,
         clock: Clock | None = None,
         *,
         keeper: TableKeeper | None = None,
@@ -88,7 +88,7 @@ class Controller:
         self._keeper = keeper or TableKeeper()
         self._keeper.alarms = self._alarms
         look = (lambda: "") if state_watch is None else state_watch.look
-        self._journal_writer = JournalWriter(journal, self._clock, self._alarms, look)
+        self._journal_writer = JournalWriter(store, self._clock, self._alarms, look)
         self._state = None
         if state_watch is not None:
             self._state = StateGuard(state_watch, self._journal_writer, self._alarms, self._keeper.write)

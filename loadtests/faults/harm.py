@@ -272,7 +272,7 @@ async def state_away(site: Site) -> AsyncIterator[None]:
 @asynccontextmanager
 async def journal_emptied(site: Site) -> AsyncIterator[None]:
     """Emptied under a running control, which is then killed."""
-    for path in site.gateway.state_dir.glob("journal*"):
+    for path in site.gateway.state_dir.glob("state.sqlite3*"):
         os.truncate(path, 0)
     await asyncio.sleep(2.0)
     _kill(site, "control")

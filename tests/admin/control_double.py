@@ -291,7 +291,7 @@ class ControlDouble:
 
     def _journal(self) -> None:
         if self.journal_fails:
-            raise JournalError("cannot write journal state/journal.sqlite3: disk full; free space on the disk")
+            raise JournalError("cannot write state file state/state.sqlite3: disk full; free space on the disk")
 
     def _known(self, name: str) -> None:
         if name not in self._canaries:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gateway.control.journal.store import Journal
+from gateway.control.journal.sqlite_store import SqliteStore
 from gateway.core.analysis import Verdict
 from gateway.core.rollout import Analysed, Plan, Rollout, Started, Step, step
 from tests.cli.conftest import environment
@@ -72,15 +72,15 @@ def test_explain_tells_the_story_from_a_running_gateway(run: Any, api: Any) -> N
 
 
 def test_explain_tells_the_story_from_the_file_alone(run: Any, tmp_path: Path) -> None:
-    path = tmp_path / "journal.sqlite3"
-    with Journal.open(path) as journal:
+    path = tmp_path / "state.sqlite3"
+    with SqliteStore.open(path) as store:
         state = Rollout()
         for event in (
             Started("r-1", "r", "v1", "v2", Plan((Step(100, 0.0, 0),)), 1.0, "ann"),
             Analysed(2.0, Verdict.FAIL, "worse than stable: errors", ("errors",), 30),
         ):
             state, _ = step(state, event)
-            journal.append("r-1", event, state, None, 1_700_000_000.0)
+            store.journal.append("r-1", event, state, None, 1_700_000_000.0)
     told = run("explain", "r", "--journal", str(path)).out
     assert "PROGRESSING -> ROLLED_BACK" in told and "worse than stable: errors" in told and "by automation" in told
     assert json.loads(run("explain", "r-1", "--journal", str(path), "--json").out)["id"] == "r-1"

@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.control.journal.file import EVENT_COLUMNS, checksum
+from gateway.control.journal.sqlite_file import checksum
+from gateway.control.journal.sqlite_schema import EVENT_COLUMNS
 from gateway.core.analysis import AnalysisSpec, AnalysisState, Verdict
 from gateway.core.rollout import Phase
 from tests.support.control import Plane, text

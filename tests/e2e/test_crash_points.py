@@ -21,7 +21,7 @@ import httpx
 import msgspec
 import pytest
 
-from gateway.control.journal.store import Journal
+from gateway.control.journal.sqlite_store import SqliteStore
 from gateway.runtime import wire
 from tests.hooks.receiver import WebReceiver
 from tests.support.control import SpokenWorker
@@ -268,5 +268,5 @@ async def test_a_kill_at_any_commit_loses_no_decision_and_raises_nothing(tmp_pat
         await eventually(lambda: life.owed <= told(), "the hook has heard of everything")
     sys.stdout.write(f"{life.deaths} crash points\n")
     assert life.deaths == 2 * len(CASES)
-    with Journal.open(tmp_path / "state" / "journal.sqlite3") as journal:
-        assert all(journal.replay(rollout.rollout_id) == rollout for rollout in journal.rollouts())
+    with SqliteStore.open(tmp_path / "state" / "state.sqlite3") as store:
+        assert all(store.journal.replay(rollout.rollout_id) == rollout for rollout in store.journal.rollouts())

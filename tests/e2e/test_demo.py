@@ -204,7 +204,7 @@ def test_without_a_terminal_it_tells_the_story_in_lines(tmp_path: Path) -> None:
     assert "\nROLLED BACK " in done.stdout and "none of them failed" in done.stdout
     assert done.left == [] and done.files == []
     config = load(kept / "gateway.yaml")
-    assert config.workers == 2 and (config.state_dir / "journal.sqlite3").exists()
+    assert config.workers == 2 and (config.state_dir / "state.sqlite3").exists()
 
     again = run(tmp_path / "tmp", "--keep", str(kept))
     assert again.status == 2 and "not an empty directory" in again.stderr

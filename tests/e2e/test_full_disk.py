@@ -92,7 +92,7 @@ async def test_without_room_nothing_rises_all_is_served_and_with_room_it_goes_on
             view = await gateway.rollout(rollout)
             assert (view["phase"], view["canary_percent"]) == ("PROGRESSING", 20)
             (alarm,) = await gateway.until_alarms(1)
-            assert "nothing is journaled any more, rollouts are frozen" in alarm["reason"]
+            assert "decisions are not stored any more, rollouts are frozen" in alarm["reason"]
             await traffic.reaches(traffic.total + 50)
             c.script = answer(500, b"boom")
             assert (await gateway.until_phase(rollout, "ROLLED_BACK"))["canary_percent"] == 0

@@ -111,7 +111,7 @@ async def test_a_replaced_version_never_comes_back_while_anything_remembers(tmp_
         assert await served_by(gateway) == {"v2"}
         await gateway.__aexit__()
         # nothing remembers: the configuration is served, and says so
-        (state / "journal.sqlite3").write_bytes(b"")
+        (state / "state.sqlite3").write_bytes(b"")
         (state / "table.json").unlink()
         async with RunningGateway(tmp_path, settings) as gateway:
             assert "names the right version" in await until_alarm(gateway, "state lost")
@@ -130,7 +130,7 @@ async def eventually_no_alarm(gateway: RunningGateway, what: str) -> None:
 async def test_what_cannot_be_kept_is_refused_when_the_journal_is_gone(tmp_path: Path) -> None:
     async with Backend() as s, Backend() as c, RunningGateway(tmp_path, config(s.url, c.url)) as gateway:
         rollout = await gateway.start_rollout()
-        (tmp_path / "state" / "journal.sqlite3").unlink()
+        (tmp_path / "state" / "state.sqlite3").unlink()
         # at once, before anybody has looked
         refused = await gateway.admin.post(f"/api/v1/rollouts/{rollout}/promote")
         assert (refused.status_code, refused.json()["type"]) == (503, "urn:canary-gateway:problem:journal-unavailable")

@@ -127,7 +127,7 @@ async def test_sigterm_under_load_drains_without_a_loss(tmp_path: Path) -> None:
 async def test_an_unreadable_journal_means_stable_only_and_an_alarm(tmp_path: Path) -> None:
     settings = config("http://127.0.0.1:9", "http://127.0.0.1:9", canary_percent=50)
     (tmp_path / "state").mkdir()
-    (tmp_path / "state" / "journal.sqlite3").write_bytes(b"this is no journal" * 1000)
+    (tmp_path / "state" / "state.sqlite3").write_bytes(b"this is no journal" * 1000)
     async with Backend() as s, Backend() as c:
         settings["backends"]["stable"]["endpoints"] = [s.url]
         settings["backends"]["canary"]["endpoints"] = [c.url]

@@ -33,7 +33,7 @@ class LoopClock:
 
 
 class Disk:
-    """In place of the scribe's thread: does what it is asked in order, each after a moment; it can hang and break."""
+    """In place of the disk's thread: does what it is asked in order, each after a moment; it can hang and break."""
 
     def __init__(self, dice: random.Random) -> None:
         self._dice = dice
@@ -59,7 +59,7 @@ class Disk:
         self._go.set()
 
     def do(self, work: Callable[[], Any]) -> asyncio.Future[Any]:
-        """As `journal_writer.DiskThread.do`."""
+        """As `DiskThread.do`."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._jobs.append((work, future))
         if self._worker is None or self._worker.done():

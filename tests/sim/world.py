@@ -31,7 +31,7 @@ import msgspec
 from gateway.config import GatewayConfig, load, routing_table
 from gateway.control.controller import Controller
 from gateway.control.decide.pipeline import JOURNAL_WAIT_S
-from gateway.control.journal.store import Journal
+from gateway.control.journal.sqlite_store import SqliteStore
 from gateway.control.workers.table_keeper import TableKeeper
 from gateway.core.analysis import Verdict
 from gateway.core.errors import ConflictError, GatewayError, InvalidValueError, JournalError, TransitionError
@@ -105,7 +105,7 @@ class World:
 
     def __init__(self, directory: Path, seed: int, patch: Callable[[Callable[[], Disk]], None]) -> None:
         self.dice = random.Random(seed)
-        self.path = directory / "journal.sqlite3"
+        self.path = directory / "state.sqlite3"
         self.file = directory / "gateway.yaml"
         self.clock = LoopClock()
         self.disk = Disk(self.dice)
@@ -149,11 +149,12 @@ class World:
         before = self.shared.read()
         # The state directory's may be older than the journal; then the journal alone speaks of promotions.
         self.found = None if before is None or before.from_file else before.table
-        self.journal = Journal.open(self.path)
+        self.store = SqliteStore.open(self.path)
+        self.journal = self.store.journal
         # Durability has tests with real kills; here order counts, and speed.
-        self.journal._connection.execute("PRAGMA synchronous = OFF")
+        self.store.file.connection.execute("PRAGMA synchronous = OFF")
         table, keeper = routing_table(self.config, epoch=0), TableKeeper(self.shared, config_sha256=FILE)
-        self.control = Controller(self.config, table, self.journal, self.clock, keeper=keeper)
+        self.control = Controller(self.config, table, self.store, self.clock, keeper=keeper)
         hub = self.control.hub
         send = hub.send_table
 
@@ -179,7 +180,7 @@ class World:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
         self.pressed.clear()
-        self.journal.close()
+        self.store.close()
         self.disk = Disk(self.dice)
 
     async def restart(self) -> None:

@@ -19,7 +19,9 @@ from gateway.config import load, routing_table
 from gateway.config.stored import sha256_of
 from gateway.control.controller import Controller
 from gateway.control.decide.routes import RouteState
-from gateway.control.journal.store import Journal
+from gateway.control.journal.sqlite_journal import SqliteJournal
+from gateway.control.journal.sqlite_store import SqliteStore
+from gateway.control.journal.store import Store
 from gateway.control.views import ControlEvent
 from gateway.control.workers.table_keeper import TableKeeper
 from gateway.core.analysis import Analysis, Look
@@ -79,7 +81,7 @@ class Disk:
             journal.fail()
 
 
-class TestJournal(Journal):
+class TestJournal(SqliteJournal):
     """The real journal behind a disk of the test's."""
 
     __test__ = False
@@ -87,7 +89,7 @@ class TestJournal(Journal):
 
     def fail(self) -> None:
         """Fail as a full disk does."""
-        self._broken = "disk I/O error"
+        self.file.broken = "disk I/O error"
         raise JournalError("cannot write: disk I/O error")
 
     def append(self, *args: Any) -> int:
@@ -250,21 +252,21 @@ class Plane:
     @property
     def journal_path(self) -> Path:
         """Where the journal is."""
-        return self.directory / "journal.sqlite3"
+        return self.directory / "state.sqlite3"
 
     async def begin(self) -> None:
         """A life begins: open the journal, hear the workers, publish."""
         config = load(self.config_path)
-        journal: Journal | JournalError
+        store: Store | JournalError
         try:
-            self.journal = TestJournal.open(self.journal_path)  # type: ignore[assignment]  # open() is of the class
+            store = self.store = SqliteStore.open(self.journal_path)
+            self.store.journal = self.journal = TestJournal(self.store.file, self.store.journal.last_seq)
             self.journal.disk = self.disk
-            journal = self.journal
         except JournalError as error:
-            journal = error
+            store = error
         config = config.model_copy(update={"workers": len(self.workers)})
         keeper = TableKeeper(self.shared, config_sha256=sha256_of(self.config_path.read_bytes()))
-        self.controller = Controller(config, routing_table(config, epoch=0), journal, self.clock, keeper=keeper)
+        self.controller = Controller(config, routing_table(config, epoch=0), store, self.clock, keeper=keeper)
         self.events = self.controller.events()
         await self.controller.hub.start(self.socket)
         for worker in self.workers:
@@ -279,7 +281,7 @@ class Plane:
             await worker.close()
         await self.controller.hub.stop()
         await eventually(lambda: self.controller._journal_writer.idle, "the disk's thread is done")
-        self.journal.close()
+        self.store.close()
         self.disk = Disk()
 
     async def restart(self, text: str | None = None) -> None:
@@ -337,7 +339,7 @@ class Plane:
 
     def never_sync(self) -> None:
         """A disk that is faster than it may be."""
-        self.journal._connection.execute("PRAGMA synchronous = OFF")
+        self.store.file.connection.execute("PRAGMA synchronous = OFF")
 
     def weight_bp(self, route: str = "r") -> int:
         """The weight in force."""

@@ -1,4 +1,4 @@
-"""What the journal's rows hold, as values, and how values are written into a row and read again.
+"""What the store holds, as values, and how values are written as text and read again.
 
 Values are JSON with the event's type in ``type``; infinities are written as Python's json does.
 """
@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from gateway.config.stored import Stored
 from gateway.core.analysis.types import Analysis
 from gateway.core.errors import InvalidValueError
 from gateway.core.rollout import Event, Rollout
@@ -52,13 +53,52 @@ class HandWeight(msgspec.Struct, frozen=True):
 
 
 class Roles(msgspec.Struct, frozen=True):
-    """Whom the promotion ``rollout_id`` made stable on a route whose configuration names ``configured`` as stable."""
+    """The backend that promotion ``rollout_id`` made stable on a route whose configured stable is ``configured``."""
 
     route: str
     configured: str
     stable: str
     rollout_id: str
     wall_time_s: float
+
+
+class ConfigurationRevision(msgspec.Struct, frozen=True):
+    """A configuration given at run time, None for what the file says; ``damage`` says why it cannot be read."""
+
+    revision: int
+    stored: Stored | None
+    damage: str = ""
+
+
+class KeptAnswer(msgspec.Struct, frozen=True):
+    """What the request with an idempotency key was answered with. Times are wall-clock seconds."""
+
+    principal: str
+    key: str
+    fingerprint: str
+    status: int
+    headers: dict[str, str]
+    body: str
+    at_s: float
+
+
+class AuditEntry(msgspec.Struct, frozen=True):
+    """One request: who (``principal`` is authenticated, ``actor`` is claimed), from where, what, and its result.
+
+    ``problem`` is the name of the problem it was answered with. ``said`` is what the request asked for, in short.
+    """
+
+    id: int
+    at: str
+    principal: str
+    actor: str
+    address: str
+    method: str
+    path: str
+    status: int
+    problem: str | None = None
+    said: str = ""
+    suppressed: int = 0
 
 
 def encoded(value: msgspec.Struct) -> str:

@@ -1,0 +1,141 @@
+"""What SQLite keeps beside the journal: configurations, answers to idempotency keys, the audit trail.
+
+A damaged row of these costs itself alone (store.py, rule 5): it is passed over and stays where it is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from gateway.config.stored import Stored
+from gateway.control.journal.rows import AuditEntry, ConfigurationRevision, KeptAnswer
+from gateway.control.journal.sqlite_file import SqliteFile, checksum
+from gateway.control.journal.sqlite_schema import ANSWER_COLUMNS, AUDIT_COLUMNS, CONFIGURATION_COLUMNS
+from gateway.control.journal.store import Answers, Audit, Configurations
+from gateway.core.errors import ConflictError
+
+T = TypeVar("T")
+# So many are kept: the one in force, and those before it for whoever wants one back.
+REVISIONS_KEPT = 10
+_DAMAGED = "its checksum does not match"
+
+
+class SqliteConfigurations(Configurations):
+    """The configurations of an open file."""
+
+    def __init__(self, file: SqliteFile) -> None:
+        self._file = file
+
+    def newest(self) -> ConfigurationRevision:
+        """As `Configurations.newest`."""
+        return next(iter(self._read(1)), ConfigurationRevision(0, None))
+
+    def history(self) -> list[ConfigurationRevision]:
+        """As `Configurations.history`."""
+        return self._read(REVISIONS_KEPT)
+
+    def replace(self, stored: Stored | None, revision: int) -> int:
+        """As `Configurations.replace`."""
+        fresh = revision + 1
+        with self._file.transaction(f"revision {fresh} of the configuration"):
+            newest = self._file.row("SELECT coalesce(max(revision), 0) FROM configurations")[0]
+            if newest != revision:
+                raise ConflictError(f"the configuration was replaced meanwhile: revision {newest} is stored")
+            text = None if stored is None else msgspec.json.encode(stored).decode()
+            self._file.insert("configurations", CONFIGURATION_COLUMNS, (fresh, text), replace=False)
+            self._file.execute("DELETE FROM configurations WHERE revision <= ?", (fresh - REVISIONS_KEPT,))
+        return fresh
+
+    def _read(self, limit: int) -> list[ConfigurationRevision]:
+        sql = f"SELECT {CONFIGURATION_COLUMNS}, crc FROM configurations ORDER BY revision DESC LIMIT ?"
+        return [_revision(*row) for row in self._file.rows(sql, (limit,))]
+
+
+def _revision(revision: int, text: str | None, crc: int) -> ConfigurationRevision:
+    if checksum((revision, text)) != crc:
+        return ConfigurationRevision(revision, None, _DAMAGED)
+    if text is None:
+        return ConfigurationRevision(revision, None)
+    try:
+        return ConfigurationRevision(revision, _decoded(text, Stored))
+    except (ValueError, RecursionError) as error:
+        return ConfigurationRevision(revision, None, str(error))
+
+
+class SqliteAnswers(Answers):
+    """The answers of an open file."""
+
+    def __init__(self, file: SqliteFile) -> None:
+        self._file = file
+
+    def add(self, answer: KeptAnswer, *, kept: int, expired_s: float) -> None:
+        """As `Answers.add`."""
+        row = (answer.principal, answer.key, answer.at_s, msgspec.json.encode(answer).decode())
+        with self._file.transaction("the answer to an idempotency key"):
+            self._file.insert("answers", ANSWER_COLUMNS, row)
+            self._file.execute(
+                "DELETE FROM answers WHERE at_s <= ?"
+                " OR number <= (SELECT number FROM answers ORDER BY number DESC LIMIT 1 OFFSET ?)",
+                (expired_s, kept),
+            )
+
+    def all(self) -> list[KeptAnswer]:
+        """As `Answers.all`."""
+        sql = f"SELECT {ANSWER_COLUMNS}, crc FROM answers ORDER BY number"
+        return list(_whole(self._file.rows(sql), KeptAnswer))
+
+
+class SqliteAudit(Audit):
+    """The audit trail of an open file."""
+
+    def __init__(self, file: SqliteFile) -> None:
+        self._file = file
+
+    def append(self, entries: Sequence[AuditEntry], *, kept: int) -> None:
+        """As `Audit.append`."""
+        with self._file.transaction(f"{len(entries)} audit entries"):
+            for entry in entries:
+                self._file.insert("audit", AUDIT_COLUMNS, (entry.id, msgspec.json.encode(entry).decode()))
+            self._file.execute(
+                "DELETE FROM audit WHERE id <= (SELECT id FROM audit ORDER BY id DESC LIMIT 1 OFFSET ?)", (kept,)
+            )
+
+    def page(self, limit: int, before: int | None = None) -> list[AuditEntry]:
+        """As `Audit.page`."""
+        sql = f"SELECT {AUDIT_COLUMNS}, crc FROM audit WHERE ? IS NULL OR id < ? ORDER BY id DESC LIMIT ?"
+        return list(_whole(self._file.rows(sql, (before, before, max(0, limit))), AuditEntry))
+
+
+def check_records(file: SqliteFile) -> tuple[str, ...]:
+    """How many rows of each table are damaged, a sentence for each table that has any."""
+    tables = (
+        ("configurations", CONFIGURATION_COLUMNS),
+        ("answers", ANSWER_COLUMNS),
+        ("audit", AUDIT_COLUMNS),
+    )
+    damage = []
+    for table, columns in tables:
+        damaged = sum(not whole for _, whole in file.checked(table, columns, "rowid"))
+        if damaged:
+            damage.append(f"{file.place}: {damaged} damaged rows of table {table} are ignored, and stay in the file")
+    return tuple(damage)
+
+
+def _whole(rows: list[tuple[Any, ...]], kind: type[T]) -> Iterator[T]:
+    """What the rows hold in their last column, those that can be read."""
+    for *row, crc in rows:
+        if checksum(row) != crc:
+            continue
+        try:
+            yield _decoded(row[-1], kind)
+        except (ValueError, RecursionError):
+            continue
+
+
+def _decoded(text: str, kind: type[T]) -> T:
+    found: T = msgspec.convert(json.loads(text), kind)
+    return found
