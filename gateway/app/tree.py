@@ -30,9 +30,10 @@ from gateway.runtime import listening, notices, sdnotify
 from gateway.runtime.build import described
 from gateway.runtime.child import DIRECTORY_VARIABLE
 from gateway.runtime.notices import Notice
+from gateway.runtime.process import Child
 from gateway.runtime.samples import SOCKET_NAME
 from gateway.runtime.settings import WorkerSettings
-from gateway.runtime.supervisor import HUNG, Child, Supervisor
+from gateway.runtime.supervisor import HUNG, Supervisor
 from gateway.runtime.table_memory import SharedTable
 from gateway.runtime.terminal import LOOK_S, Terminal
 

@@ -21,6 +21,7 @@ import click
 
 from gateway import __version__
 from gateway.cli.lazy import LazyGroup
+from gateway.core.errors import GatewayError
 from gateway.runtime.build import described
 
 INTERRUPTED = 130
@@ -72,6 +73,9 @@ def _run(arguments: Sequence[str] | None) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
+    except GatewayError as error:
+        click.ClickException(str(error)).show()
+        return 1
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     return result if isinstance(result, int) else 0

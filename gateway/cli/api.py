@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from gateway.cli.client import Client
+from gateway.admin.client import Client
 from gateway.cli.options import print_json, remote
 
 _NAME = re.compile(r"[A-Za-z0-9-]+")

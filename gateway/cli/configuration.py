@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from gateway.cli.client import Client, one_line
+from gateway.admin.client import Client, one_line
 from gateway.cli.options import confirm, print_json, remote, yes_option
 from gateway.config.document import read_tree
 from gateway.config.errors import BadValue

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from gateway.admin.client import ApiError, Client, one_line
 from gateway.admin.schemas import StoryBody
-from gateway.cli.client import ApiError, Client, one_line
 from gateway.cli.names import rollout_argument
 from gateway.cli.options import print_json, remote
 from gateway.control.journal.sqlite_store import NAME, SqliteStore

@@ -8,8 +8,8 @@ from typing import Any
 import click
 from msgspec import convert
 
+from gateway.admin.client import Client, one_line
 from gateway.cli import tables
-from gateway.cli.client import Client, one_line
 from gateway.cli.options import print_json, remote
 from gateway.control.views import EndpointView
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
+from gateway.admin.client import Client
+from gateway.admin.client import one_line as shown
 from gateway.admin.decode import decode
 from gateway.admin.schemas import PlanWish, RolloutBody, StartWish
 from gateway.cli import tables
-from gateway.cli.client import Client
-from gateway.cli.client import one_line as shown
 from gateway.cli.names import rollout_argument, route_argument
 from gateway.cli.options import confirm, print_json, reason_option, remote, yes_option
 from gateway.cli.wait import until_over, wait

@@ -11,9 +11,9 @@ from rich.console import RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from gateway.admin.client import ApiError, Client
 from gateway.admin.schemas import RolloutBody
 from gateway.cli import tables
-from gateway.cli.client import ApiError, Client
 from gateway.cli.names import route_argument
 from gateway.cli.options import print_json, remote
 from gateway.control.views import RouteView
@@ -66,7 +66,7 @@ def _follow(client: Client, route: str | None, now: Status, as_json: bool) -> No
     _show(now, as_json)
     for newer in _polled(client, route):
         if isinstance(newer, ApiError):
-            newer.show()
+            click.echo(f"Error: {newer}", err=True)
         elif newer != now:
             now = newer
             _show(now, as_json)
@@ -79,7 +79,7 @@ def _live(client: Client, route: str | None, now: Status) -> None:
         live.start(refresh=True)
         for newer in _polled(client, route):
             if isinstance(newer, ApiError):
-                live.update(Text(f"{newer.message}; trying again", "red"), refresh=True)
+                live.update(Text(f"{newer}; trying again", "red"), refresh=True)
             else:
                 live.update(_view(newer), refresh=True)
     finally:

@@ -10,8 +10,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from gateway.admin.client import one_line
 from gateway.admin.schemas import AnalysisBody, FindingBody, RolloutBody
-from gateway.cli.client import one_line
 from gateway.control.views import EndpointView, RouteView
 from gateway.core.analysis.types import Verdict
 from gateway.core.numbers import e_value

@@ -6,8 +6,8 @@ import time
 
 import click
 
+from gateway.admin.client import ApiError, Client, one_line
 from gateway.admin.schemas import RolloutBody
-from gateway.cli.client import ApiError, Client, one_line
 from gateway.cli.names import rollout_argument
 from gateway.cli.options import print_json, remote
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from gateway.cli.client import Client, one_line
+from gateway.admin.client import Client, one_line
 from gateway.cli.names import route_argument
 from gateway.cli.options import percentage, print_json, reason_option, remote
 

@@ -3,9 +3,9 @@
     scenarios      what is wrong with the canary, and what must come of it
     configuration  the gateway's configuration for a rollout of half a minute
     processes      starting, watching and stopping the processes, whatever happens
-    replay         the client process: replays held-out inputs and measures what users see
+    client         the client process: sends held-out inputs and measures what users see
     admin          the gateway's admin API, as the demo uses it
-    story          pure: everything that was heard, folded into one state
+    story          pure: everything that gateway and client said, folded into one state
     show, live     how it is told: JSON lines, plain lines, or a live view
     summary        the end of the story, for machines and for people
     run            the order of things

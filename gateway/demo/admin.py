@@ -1,14 +1,20 @@
-"""The gateway's admin API, as the demo uses it: readiness, one wish, and the stream of events."""
+"""The gateway's admin API, as the demo uses it: readiness, one rollout, and the stream of events.
+
+The client is the commands' own, which waits for each answer; here it does so on threads. The thread that reads events
+ends with the gateway, or with the demo.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
-import httpx
 import msgspec
 
+from gateway.admin.client import ApiError, Client
 from gateway.admin.schemas import RolloutBody
 from gateway.control.views import ControlEvent
 from gateway.demo.processes import DemoError
@@ -16,62 +22,65 @@ from gateway.demo.processes import DemoError
 ROLLOUT_KINDS = frozenset({"started", "advanced", "paused", "resumed", "promoted", "rolled_back", "analysis"})
 _TIMEOUT_S = 5.0
 # The stream sends a heartbeat every ten seconds; a silence twice as long means that it is dead.
-_SILENCE_S = 20.0
+_SILENCE_S_MAX = 20.0
+_ASK_AGAIN_S = 0.1
 
 
 class Admin:
     """A client of one gateway's admin listener."""
 
     def __init__(self, base_url: str) -> None:
-        headers = {"x-actor": "gateway demo"}
-        self._http = httpx.AsyncClient(base_url=base_url, headers=headers, timeout=_TIMEOUT_S, trust_env=False)
-        self._last_id: int | None = None
+        self._client = Client(base_url, timeout_s=_TIMEOUT_S, actor="gateway demo")
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._http.aclose()
+        await asyncio.to_thread(self._client.close)
 
     async def until_ready(self, timeout_s: float) -> None:
-        """Wait until /readyz says yes; DemoError with what was missing when it does not in time."""
+        """Wait until the gateway is ready; DemoError with what was missing when it is not in time."""
         deadline_s = time.monotonic() + timeout_s
-        missing = "it did not answer"
-        while time.monotonic() < deadline_s:
+        while True:
             try:
-                response = await self._http.get("/readyz")
-                if response.status_code == 200:
+                readiness = await asyncio.to_thread(self._client.readiness)
+                if readiness.ready:
                     return
-                missing = response.text
-            except httpx.HTTPError as error:
-                missing = f"{type(error).__name__}: {error}"
-            await asyncio.sleep(0.05)
-        raise DemoError(f"the gateway was not ready within {timeout_s:g} s: {missing}")
+                missing = "; ".join(readiness.reasons)
+            except ApiError as error:
+                missing = str(error)
+            if time.monotonic() >= deadline_s:
+                raise DemoError(f"the gateway was not ready within {timeout_s:g} s: {missing}")
+            await asyncio.sleep(_ASK_AGAIN_S)
 
-    async def start_rollout(self, route: str) -> RolloutBody:
-        """Start the route's rollout by its configured plan; DemoError with the gateway's words when it refuses."""
+    async def start_rollout(self, route: str) -> None:
+        """Start the route's rollout by its configured plan; DemoError with the gateway's reason when it refuses."""
         try:
-            response = await self._http.post(f"/api/v1/routes/{route}/rollouts")
-        except httpx.HTTPError as error:
-            raise DemoError(f"the gateway did not take the rollout: {type(error).__name__}: {error}") from error
-        if response.status_code != 201:
-            raise DemoError(f"the gateway refused the rollout with {response.status_code}: {response.text}")
-        return msgspec.json.decode(response.content, type=RolloutBody)
+            await asyncio.to_thread(self._client.start, route, {})
+        except ApiError as error:
+            raise DemoError(f"the gateway refused the rollout: {error}") from error
 
     async def events(self, listening: asyncio.Event) -> AsyncIterator[ControlEvent]:
         """All events from now on, across reconnects; ``listening`` is set when none can be missed any more."""
+        loop = asyncio.get_running_loop()
+        arrived: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+        def read() -> None:
+            last_id: int | None = None
+            while not loop.is_closed():
+                try:
+                    for event in self._client.events(
+                        last_id, _SILENCE_S_MAX, lambda: loop.call_soon_threadsafe(listening.set)
+                    ):
+                        last_id = event["id"]
+                        loop.call_soon_threadsafe(arrived.put_nowait, event)
+                except ApiError:
+                    pass
+                except RuntimeError:  # the client or the loop is closed: the demo is over
+                    return
+                time.sleep(_ASK_AGAIN_S)
+
+        threading.Thread(target=read, name="events", daemon=True).start()
         while True:
-            headers = {} if self._last_id is None else {"last-event-id": str(self._last_id)}
-            timeout = httpx.Timeout(_TIMEOUT_S, read=_SILENCE_S)
-            try:
-                async with self._http.stream("GET", "/api/v1/events", headers=headers, timeout=timeout) as response:
-                    response.raise_for_status()
-                    async for line in response.aiter_lines():
-                        listening.set()
-                        if line.startswith("data: "):
-                            event = msgspec.json.decode(line[6:], type=ControlEvent)
-                            self._last_id = event.id
-                            yield event
-            except httpx.HTTPError:
-                await asyncio.sleep(0.1)
+            yield msgspec.convert(await arrived.get(), ControlEvent)
 
 
 def rollout_of(event: ControlEvent) -> RolloutBody | None:

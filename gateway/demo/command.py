@@ -63,17 +63,16 @@ def demo(
     Exits with 0 when the rollout came to an end (promoted, rolled back, or held at its deadline), with 1 when the demo
     itself could not run.
     """
-    from gateway.demo.launch import Wish, launch
+    from gateway.demo.launch import launch
+    from gateway.demo.run import DemoSettings
 
-    wish = Wish(
+    settings = DemoSettings(
         scenario=SCENARIOS[name],
         seed=secrets.randbelow(2**31) if seed is None else seed,
-        as_json=as_json,
         rate_per_s=rate,
         workers=workers,
         port=port,
         admin_port=admin_port,
-        keep=keep,
         keep_running_s=keep_running_s,
     )
-    sys.exit(launch(wish))
+    sys.exit(launch(settings, keep, as_json=as_json))

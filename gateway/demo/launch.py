@@ -16,85 +16,55 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from gateway.demo.processes import DemoError
-from gateway.demo.run import Demo, Settings
-from gateway.demo.scenarios import Scenario
+from gateway.demo.run import Demo, DemoSettings
 from gateway.demo.show import JsonLines, Narrator, PlainLines, write_line
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-@dataclass(frozen=True)
-class Wish:
-    """What the command line said."""
-
-    scenario: Scenario
-    seed: int
-    as_json: bool
-    rate_per_s: float
-    workers: int
-    port: int
-    admin_port: int
-    keep: Path | None
-    keep_running_s: float
-
-
-def launch(wish: Wish) -> int:
-    """Run the demo; returns the exit status."""
+def launch(settings: DemoSettings, keep: Path | None, *, as_json: bool) -> int:
+    """Run the demo in the directory ``keep``, or in one that is removed afterwards; returns the exit status."""
     try:
-        return asyncio.run(_until_signalled(wish))
+        return asyncio.run(_until_signalled(settings, keep, as_json=as_json))
     except DemoError as error:
-        if wish.as_json:
+        if as_json:
             write_line(msgspec.json.encode({"event": "error", "message": str(error)}).decode())
         sys.stderr.write(f"gateway demo: {error}\n")
         return 1
 
 
-async def _until_signalled(wish: Wish) -> int:
+async def _until_signalled(settings: DemoSettings, keep: Path | None, *, as_json: bool) -> int:
     """Run to the end, or until a signal; returns the exit status."""
     running = asyncio.current_task()
-    heard: list[int] = []
+    received: list[int] = []
     demo: Demo | None = None
 
-    def hear(number: int) -> None:
-        heard.append(number)
-        if len(heard) == 1:
+    def on_signal(number: int) -> None:
+        received.append(number)
+        if len(received) == 1:
             assert running is not None
             running.cancel()
         elif demo is not None:
-            demo.hurry() if len(heard) == 2 else demo.kill()
+            demo.hurry() if len(received) == 2 else demo.kill()
 
     for number in _SIGNALS:
-        asyncio.get_running_loop().add_signal_handler(number, hear, number)
+        asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
     try:
-        with _directory(wish.keep) as directory, _narrator(as_json=wish.as_json) as narrator:
-            demo = Demo(_settings(wish, directory), narrator)
+        with _directory(keep) as directory, _narrator(as_json=as_json) as narrator:
+            demo = Demo(settings, directory, narrator)
             summary = await demo.run()
         narrator.end(summary)
     except asyncio.CancelledError:
-        if not heard:
+        if not received:
             raise
-        sys.stderr.write(f"gateway demo: stopped by {signal.Signals(heard[0]).name}\n")
-        return 128 + heard[0]
+        sys.stderr.write(f"gateway demo: stopped by {signal.Signals(received[0]).name}\n")
+        return 128 + received[0]
     return 0
-
-
-def _settings(wish: Wish, directory: Path) -> Settings:
-    return Settings(
-        scenario=wish.scenario,
-        seed=wish.seed,
-        directory=directory,
-        port=wish.port,
-        admin_port=wish.admin_port,
-        workers=wish.workers,
-        rate_per_s=wish.rate_per_s,
-        keep_running_s=wish.keep_running_s,
-    )
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from gateway.admin.schemas import AnalysisBody, FindingBody, RolloutBody
 from gateway.config.predictions import PREDICTED
 from gateway.core.analysis.types import Verdict
 from gateway.core.numbers import e_value
-from gateway.demo.replay import Report, VariantReport
+from gateway.demo.client.report import ClientReport, VariantReport
 from gateway.demo.story import Story, Told, needed
 from gateway.demo.summary import Summary, page
 
@@ -142,7 +142,7 @@ def _floor(story: Story, rollout: RolloutBody, now_s: float) -> str:
     return f" ({elapsed_s:.0f} of {step.min_time_s:.0f} s, {requests} of {step.min_requests} requests)"
 
 
-def _traffic(report: Report | None, width: int) -> Table:
+def _traffic(report: ClientReport | None, width: int) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), width=min(width, 100), header_style=_DIM, expand=True)
     table.add_column("traffic", no_wrap=True, min_width=26)
     for name in ("req/s", "requests", "failed", "p50 ms", "p95 ms", "correct"):

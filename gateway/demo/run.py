@@ -11,10 +11,8 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import signal
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +22,10 @@ from urllib.parse import urlsplit
 import msgspec
 
 from gateway import bundled
-from gateway.demo import configuration, replay
+from gateway.demo import configuration
 from gateway.demo.admin import Admin
-from gateway.demo.processes import DemoError, Process
-from gateway.demo.replay import Report
+from gateway.demo.client.report import ClientReport, ClientSettings
+from gateway.demo.processes import DemoError, DemoProcess
 from gateway.demo.scenarios import STABLE_MODEL, Scenario
 from gateway.demo.show import Narrator
 from gateway.demo.story import Story, Told
@@ -43,12 +41,11 @@ _GATEWAY_STOP_TIMEOUT_S = 12.0
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What was asked for. ``directory`` exists and is empty; ports may be 0."""
+class DemoSettings:
+    """What was asked for. Ports may be 0."""
 
     scenario: Scenario
     seed: int
-    directory: Path
     port: int = 0
     admin_port: int = 0
     workers: int = 1
@@ -57,23 +54,24 @@ class Settings:
 
 
 class Demo:
-    """One run."""
+    """One run, in a directory that exists and is empty."""
 
-    def __init__(self, settings: Settings, narrator: Narrator) -> None:
+    def __init__(self, settings: DemoSettings, directory: Path, narrator: Narrator) -> None:
         self._settings = settings
         self._narrator = narrator
         self._random = random.Random(settings.seed)
         self._since_s = monotonic()
         self._story = Story(settings.scenario, settings.seed, self._since_s)
-        self._config = settings.directory / "gateway.yaml"
-        self._stable = Process("the stable model server", _model_server(STABLE_MODEL, (), self._draw_seed()))
-        self._canary = Process(
-            "the canary model server",
-            _model_server(settings.scenario.canary_model, settings.scenario.faults, self._draw_seed()),
+        self._config = directory / "gateway.yaml"
+        scenario = settings.scenario
+        self._stable = _model_server("the stable model server", STABLE_MODEL, (), self._draw_seed())
+        self._canary = _model_server(
+            "the canary model server", scenario.canary_model, scenario.faults, self._draw_seed()
         )
-        serve = _gateway_command("serve", str(self._config))
-        self._gateway = Process("the gateway", serve, stop_timeout_s=_GATEWAY_STOP_TIMEOUT_S)
-        self._client = Process("the client", [sys.executable, "-m", "gateway.demo.replay"])
+        self._gateway = DemoProcess(
+            "the gateway", "gateway", "serve", str(self._config), stop_timeout_s=_GATEWAY_STOP_TIMEOUT_S
+        )
+        self._client = DemoProcess("the client", "gateway.demo.client")
         self._processes = (self._client, self._gateway, self._canary, self._stable)
         self._admin: Admin | None = None
         self._decided = asyncio.Event()
@@ -98,13 +96,13 @@ class Demo:
         """Somebody asked twice: kill all but the supervisor, which on a second SIGTERM does that to its own."""
         for process in self._processes:
             if process is not self._gateway:
-                process.kill()
-        self._gateway.terminate()
+                process.send(signal.SIGKILL)
+        self._gateway.send(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Kill everything at once."""
+        """Kill everything at once; the gateway's workers end as after any death of their supervisor."""
         for process in self._processes:
-            process.kill()
+            process.send(signal.SIGKILL)
 
     # the stages, in their order
 
@@ -115,7 +113,7 @@ class Demo:
         listening = asyncio.Event()
         self._tasks.append(group.create_task(self._follow(admin, listening)))
         await self._within(_READY_TIMEOUT_S, listening, "the gateway's event stream did not begin")
-        await self._client.start(msgspec.json.encode(self._client_settings(url)) + b"\n")
+        await self._client.start(msgspec.json.encode(self._client_settings(url)))
         hearing = group.create_task(self._hear_client())
         self._story.stage = "baseline"
         self._tell([self._started(url, admin_url)])
@@ -154,10 +152,10 @@ class Demo:
         said = await self._gateway.until_said(r"serving on (http://\S+), admin on (http://[^\s,]+)", _READY_TIMEOUT_S)
         return said[1], said[2]
 
-    def _client_settings(self, url: str) -> replay.Settings:
+    def _client_settings(self, url: str) -> ClientSettings:
         address = urlsplit(url)
         assert address.hostname is not None and address.port is not None
-        return replay.Settings(
+        return ClientSettings(
             address.hostname,
             address.port,
             configuration.INFER_PATH,
@@ -200,7 +198,7 @@ class Demo:
 
     async def _hear_client(self) -> None:
         async for line in self._client.lines():
-            self._tell(self._story.hear_report(msgspec.json.decode(line, type=Report)))
+            self._tell(self._story.hear_report(msgspec.json.decode(line, type=ClientReport)))
 
     async def _kill_canary(self, earliest_s: float, latest_s: float) -> None:
         delay_s = self._random.uniform(earliest_s, latest_s)
@@ -208,10 +206,10 @@ class Demo:
             await asyncio.sleep(_FRAME_S)
         await asyncio.sleep(report.first_canary_s + delay_s - monotonic())
         self._canary.expected_to_die = True
-        os.kill(self._canary.pid, signal.SIGKILL)
+        self._canary.send(signal.SIGKILL)
         self._tell([self._story.killed(monotonic())])
 
-    async def _watch(self, process: Process) -> None:
+    async def _watch(self, process: DemoProcess) -> None:
         await process.ended.wait()
         if process.failure is not None:
             raise DemoError(process.failure)
@@ -234,16 +232,10 @@ class Demo:
         return self._random.getrandbits(32)
 
 
-def _gateway_command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "gateway", *arguments]
-
-
-def _model_server(model: str, faults: tuple[str, ...], seed: int) -> list[str]:
+def _model_server(name: str, model: str, faults: tuple[str, ...], seed: int) -> DemoProcess:
     options = [part for fault in faults for part in ("--fault", fault)]
-    path = str(bundled.path(model))
-    return _gateway_command(
-        "model-server", path, "--port", "0", "--name", "digits", "--fault-seed", str(seed), *options
-    )
+    command = ("model-server", str(bundled.path(model)), "--port", "0", "--name", "digits", "--fault-seed", str(seed))
+    return DemoProcess(name, "gateway", *command, *options)
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -15,7 +15,7 @@ from gateway.control.views import ControlEvent
 from gateway.core.numbers import e_value
 from gateway.core.rollout.types import AUTOMATION
 from gateway.demo.admin import ROLLOUT_KINDS, rollout_of
-from gateway.demo.replay import Report
+from gateway.demo.client.report import ClientReport
 from gateway.demo.scenarios import Scenario
 
 _TELL_EVERY_S = 1.0
@@ -32,7 +32,7 @@ class Told:
 
 
 @dataclass(frozen=True)
-class Decision:
+class DemoDecision:
     """How the rollout ended."""
 
     phase: str
@@ -54,8 +54,8 @@ class Story:
     step_since_s: float = 0.0
     step_requests_base: int = 0
     rollout: RolloutBody | None = None
-    report: Report | None = None
-    decision: Decision | None = None
+    report: ClientReport | None = None
+    decision: DemoDecision | None = None
     killed_s: float | None = None
     _analysis_told_s: float = float("-inf")
     _traffic_told_s: float = float("-inf")
@@ -93,7 +93,7 @@ class Story:
         """Something to tell, at this moment of the story."""
         return Told(event, round(now_s - self.since_s, 3), text, data)
 
-    def hear_report(self, report: Report) -> Iterator[Told]:
+    def hear_report(self, report: ClientReport) -> Iterator[Told]:
         """The client has reported."""
         self.report = report
         if report.final or report.at_s - self._traffic_told_s < _TELL_EVERY_S:
@@ -151,7 +151,7 @@ class Story:
 
     def _decide(self, rollout: RolloutBody, now_s: float) -> Told:
         self.stage = "decided"
-        self.decision = Decision(rollout.phase, rollout.reason, rollout.causes, now_s, rollout.canary_requests)
+        self.decision = DemoDecision(rollout.phase, rollout.reason, rollout.causes, now_s, rollout.canary_requests)
         return self.told(
             "decision",
             now_s,

@@ -6,9 +6,9 @@ import textwrap
 
 import msgspec
 
-from gateway.demo.replay import Report, VariantReport
+from gateway.demo.client.report import ClientReport, VariantReport
 from gateway.demo.scenarios import SCENARIOS, as_expected, preventable
-from gateway.demo.story import Decision, Story
+from gateway.demo.story import DemoDecision, Story
 
 
 class Latency(msgspec.Struct, frozen=True):
@@ -47,7 +47,7 @@ class Summary(msgspec.Struct, frozen=True, tag_field="event", tag="summary"):
     duration_s: float
 
 
-def summarise(story: Story, report: Report, duration_s: float) -> Summary:
+def summarise(story: Story, report: ClientReport, duration_s: float) -> Summary:
     """The summary of a story that has come to its decision."""
     decision = story.decision
     assert decision is not None
@@ -74,7 +74,7 @@ def summarise(story: Story, report: Report, duration_s: float) -> Summary:
     )
 
 
-def _canary_requests(decision: Decision, report: Report) -> int:
+def _canary_requests(decision: DemoDecision, report: ClientReport) -> int:
     if decision.phase != "ROLLED_BACK":
         return decision.canary_requests
     # The decision rests on what was answered or overdue; the client knows what was still in flight, and nothing more

@@ -1,6 +1,6 @@
-"""What every child of the supervisor runs through: it ends with its parent, whatever kills that.
+"""What every child process runs through: it ends with its parent, whatever kills that.
 
-    python -m gateway.runtime.child PARENT_PID MODULE
+    python -m gateway.runtime.child PARENT_PID MODULE [ARGUMENTS]
 
 A supervisor that is killed cannot tell its children. On Linux the kernel does (prctl, PR_SET_PDEATHSIG); elsewhere the
 children look for themselves, once a second. Nothing is imported here that a worker would not have anyway.
@@ -35,6 +35,7 @@ BEAT_S = 1.0
 def main() -> None:
     """Tie this process to its parent and become the module."""
     parent, module = int(sys.argv[1]), sys.argv[2]
+    sys.argv = [module, *sys.argv[3:]]
     # SIGHUP asks for something to be read again; one who does not listen for it (yet) is not to die of it.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if READY_FD_VARIABLE in os.environ:

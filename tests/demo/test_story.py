@@ -13,8 +13,8 @@ from gateway.admin.schemas import AnalysisBody, FindingBody, PlanBody, RolloutBo
 from gateway.control.views import ControlEvent
 from gateway.core.analysis.types import Verdict
 from gateway.core.stats.outcomes import NAMES
+from gateway.demo.client.report import ClientReport, VariantReport
 from gateway.demo.live import frame
-from gateway.demo.replay import Report, VariantReport
 from gateway.demo.scenarios import SCENARIOS, as_expected
 from gateway.demo.story import Story, Told
 from gateway.demo.summary import page, summarise
@@ -54,13 +54,13 @@ def event(kind: str, data: Any) -> ControlEvent:
     return ControlEvent(1, "2026-11-23T00:00:00.000Z", kind, "digits", "digits-1", msgspec.to_builtins(data))
 
 
-def report(at_s: float, *, rescued: int = 4, final: bool = False, first_s: float | None = START_S + 3) -> Report:
+def report(at_s: float, *, rescued: int = 4, final: bool = False, first_s: float | None = START_S + 3) -> ClientReport:
     stable = VariantReport(12_345, 0, 12_000, 237.4, 1.3, 4.5)
     canary = VariantReport(600, 0, 590, 12.0, None, None)
     saved = VariantReport(rescued, 0, rescued, 1.0, 2001.4, 2010.9)
     none = VariantReport(0, 0, 0, 0.0, None, None)
     variants = {"stable": stable, "canary": canary, "rescued": saved, "none": none}
-    return Report(at_s, 12_345 + 600 + rescued, 0, variants, {}, first_s, final)
+    return ClientReport(at_s, 12_345 + 600 + rescued, 0, variants, {}, first_s, final)
 
 
 def story(scenario: str = "errors") -> Story:

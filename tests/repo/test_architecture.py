@@ -120,11 +120,8 @@ STILL_TWICE = {
     "Health",
     "Pending",
     "Record",
-    "Report",
     "Seen",
     "Served",
-    "Settings",
-    "Tally",
     "Usual",
     "_Seen",
 }

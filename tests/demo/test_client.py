@@ -12,7 +12,9 @@ import msgspec
 import pytest
 
 from gateway import bundled
-from gateway.demo.replay import Replay, Report, Settings, label_of
+from gateway.demo.client.answers import label_of
+from gateway.demo.client.report import ClientReport, ClientSettings
+from gateway.demo.client.traffic import TrafficClient
 
 LABELS = bundled.heldout().labels
 
@@ -100,13 +102,13 @@ class Server:
 
 async def replay(
     seed: int, requests: int, deeds: list[tuple[str, Any, str]] = DEEDS, **changes: Any
-) -> tuple[Server, Replay]:
-    """Replay until the server has had so many requests, and let the client finish."""
+) -> tuple[Server, TrafficClient]:
+    """TrafficClient until the server has had so many requests, and let the client finish."""
     server = Server(deeds)
     listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
     options: dict[str, Any] = {"rate_per_s": 400.0, "timeout_s": 1.5} | changes
-    client = Replay(Settings("127.0.0.1", port, "/v2/models/digits/infer", seed, **options))
+    client = TrafficClient(ClientSettings("127.0.0.1", port, "/v2/models/digits/infer", seed, **options))
     running = asyncio.create_task(client.run())
     while len(server.ids) < requests:
         await asyncio.sleep(0.01)
@@ -116,8 +118,8 @@ async def replay(
     return server, client
 
 
-def reports(printed: bytes) -> list[Report]:
-    return [msgspec.json.decode(line, type=Report) for line in printed.splitlines()]
+def reports(printed: bytes) -> list[ClientReport]:
+    return [msgspec.json.decode(line, type=ClientReport) for line in printed.splitlines()]
 
 
 @pytest.mark.parametrize(
@@ -173,7 +175,7 @@ def test_a_gateway_that_does_not_listen_is_a_failure(capfdbinary: pytest.Capture
         port = listener.sockets[0].getsockname()[1]
         listener.close()
         await listener.wait_closed()
-        client = Replay(Settings("127.0.0.1", port, "/", seed=1))
+        client = TrafficClient(ClientSettings("127.0.0.1", port, "/", seed=1))
         running = asyncio.create_task(client.run())
         await asyncio.sleep(0.4)
         client.stopping.set()

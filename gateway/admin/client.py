@@ -1,19 +1,19 @@
-"""The commands' side of the admin API: typed answers, or one line that says what is wrong and how to mend it."""
+"""A client of the admin API: typed answers, or one line that says what is wrong and how to fix it."""
 
 from __future__ import annotations
 
 import contextlib
 import getpass
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-import click
 import httpx
 import msgspec
 
 from gateway.admin.schemas import RolloutBody, RolloutList, RouteList, StoryBody, encode
 from gateway.control.views import Readiness, RouteView
+from gateway.core.errors import GatewayError
 from gateway.runtime.loopback import is_loopback
 
 T = TypeVar("T")
@@ -25,10 +25,8 @@ _OUTSIDE = frozenset({"/metrics", "/healthz", "/readyz", "/openapi.json"})
 _SAME_VERSION = "is it the admin address of a gateway of this version? See --url"
 
 
-class ApiError(click.ClickException):
+class ApiError(GatewayError):
     """The gateway refused, or cannot be reached. ``status`` is the HTTP status of the refusal, None without one."""
-
-    exit_code = 1
 
     def __init__(self, message: str, status: int | None = None) -> None:
         self.status = status
@@ -36,14 +34,16 @@ class ApiError(click.ClickException):
 
 
 class Client:
-    """The API of one gateway. Every method raises `ApiError`."""
+    """The API of one gateway. Every method raises `ApiError`. ``actor`` is who asks, by default the operator's name."""
 
-    def __init__(self, url: str, token: str | None, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self, url: str, token: str | None = None, timeout_s: float = TIMEOUT_S, actor: str | None = None
+    ) -> None:
         self._url = url.rstrip("/")
         socket = urlsplit(url).path if url.startswith("unix:") else None
         # What is asked on a socket needs a host all the same: the one that the guard knows as this machine.
         self._base = self._url if socket is None else "http://localhost"
-        headers = {"x-actor": _user()}
+        headers = {"x-actor": _user() if actor is None else actor}
         if token:
             headers["authorization"] = f"Bearer {token}"
         # A proxy that the environment names is of no use for an address of this machine.
@@ -112,15 +112,24 @@ class Client:
         """The JSON of an answer as plain values; None for an empty one."""
         return self._read(answer, Any)
 
-    def events(self, after: int | None) -> Iterator[dict[str, Any]]:
-        """What happens, for ever: the stream of events, from the one after ``after`` on."""
+    def events(
+        self, after: int | None, silence_s_max: float | None = None, on_open: Callable[[], object] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """The stream of events, from the one after ``after`` on, until the gateway ends it.
+
+        ``on_open`` is called when no later event can be missed any more. A stream that is silent for longer than
+        ``silence_s_max``, heartbeats included, is an error.
+        """
+        timeout = httpx.Timeout(self._timeout_s, read=silence_s_max)
         headers = {"accept": "text/event-stream"} | ({} if after is None else {"last-event-id": str(after)})
         try:
-            with self._http.stream("GET", f"{self._base}/api/v1/events", headers=headers, timeout=None) as answer:
+            with self._http.stream("GET", f"{self._base}/api/v1/events", headers=headers, timeout=timeout) as answer:
                 if not answer.is_success:
                     answer.read()
                     raise self._refusal(answer)
                 for line in answer.iter_lines():
+                    if on_open is not None:
+                        on_open()
                     if line.startswith("data:"):
                         yield msgspec.json.decode(line[5:], type=dict[str, Any])
         except httpx.TransportError as error:
