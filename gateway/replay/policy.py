@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from gateway.core.analysis import AnalysisSpec, AnalysisState, Evidence, Mode, Verdict, bake, budget, look
+from gateway.core.analysis import AnalysisSpec, Evidence, Mode, Verdict, bake, budget, fresh_state, look
 from gateway.core.analysis.spec import LATENCY_METRICS, RATE_METRICS
 from gateway.core.rollout import Analysed, Notify, Phase, Plan, Rollout, Started, step
 from gateway.core.rollout.steps import waiting_for
@@ -71,7 +71,7 @@ def decide(
     """What the gateway decides, and when. ``note`` hears of every change; reads no further than the decision."""
     evidence = CumulativeEvidence()
     spec = budget.for_bake(policy.spec, policy.plan.bake_s)
-    state, rollout = AnalysisState.fresh(spec), Rollout()
+    state, rollout = fresh_state(spec), Rollout()
     verdict: Verdict | None = None
     weight_bp: int | None = None
     for interval in looks(intervals):
@@ -94,7 +94,7 @@ def decide(
             if isinstance(command, Notify):
                 note(Entry(interval.at_s, "rollout", command.reason))
         if warming and rollout.phase is not Phase.WARMING:
-            evidence, state = CumulativeEvidence(), AnalysisState.fresh(spec)
+            evidence, state = CumulativeEvidence(), fresh_state(spec)
         if rollout.phase is Phase.BAKING and not state.baking:
             state = bake(state, policy.plan.bake_s)
         if rollout.phase.terminal or rollout.phase is Phase.RETURNING:

@@ -9,7 +9,7 @@ import msgspec
 
 from gateway.config.errors import one_line
 from gateway.core.analysis.bursts.guard import COARSE
-from gateway.core.analysis.metrics.silence import some
+from gateway.core.analysis.show.sentences import some
 from gateway.core.types import percent_from_weight_bp
 from gateway.replay.intervals import RuleDecision
 from gateway.replay.run import ReplayResult, RuleResult

@@ -18,7 +18,7 @@ import sys
 from gateway.config.predictions import BY_DEFAULT
 from gateway.core.analysis import AnalysisSpec, EventSpec, budget
 from gateway.core.analysis.evidence.intake import Arrival
-from gateway.core.analysis.metrics import rates
+from gateway.core.analysis.metrics import events, rates
 from gateway.core.stats import Counts
 
 WEIGHTS = (0.01, 0.05, 0.25, 0.5)
@@ -43,7 +43,7 @@ def answers(spec: EventSpec, weight: float, rates_of: tuple[float, float], rng: 
             arms[arm].label(spec.name, rng.random() < rates_of[arm])
             canary += arm
         look += 1
-        state = rates.take_event(state, spec, [Arrival(1, *arms)], [1], BAD_NEEDED, 0.1 * look)
+        state = events.take(state, spec, [Arrival(1, arms[0], arms[1])], [1], BAD_NEEDED, 0.1 * look)
         if rates.log_e_bad(state.metrics) >= BAD_NEEDED or rates.log_e_ok(state.metrics) >= OK_NEEDED:
             return canary
 

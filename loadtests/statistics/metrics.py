@@ -35,8 +35,8 @@ from gateway.core.analysis import LatencySpec
 from gateway.core.analysis.betting import wealth
 from gateway.core.analysis.betting.eprocess import RATE_MIN
 from gateway.core.analysis.evidence.intake import Arrival
-from gateway.core.analysis.judge import TICK_S
 from gateway.core.analysis.metrics import event_slices, guardrails, rates, sample_ratio, time_slices
+from gateway.core.analysis.metrics.kind import TICK_S
 from gateway.core.analysis.metrics.rates import Prior
 from gateway.core.stats import Counts, bucket_of
 from loadtests.statistics import bursts, detection, impatience
@@ -229,7 +229,7 @@ def latency(weight: float, runs: int, rng: np.random.Generator, horizon: int = 0
         if horizon:
             state = time_slices.baked(state, horizon)
         for second, arms in enumerate(zip(*counts, strict=True)):
-            state = time_slices.take(state, SHARP, [Arrival(1, *arms)], [1], float(second))
+            state = time_slices.take(state, SHARP, [Arrival(1, arms[0], arms[1])], [1], float(second))
             highest[run] = max(highest[run], time_slices.log_e_bad(state))
     return highest
 

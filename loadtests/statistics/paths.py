@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gateway.core.analysis import AnalysisSpec, AnalysisState, Evidence, Verdict, judge
+from gateway.core.analysis import AnalysisSpec, Evidence, Verdict, fresh_state, judge
 from gateway.core.stats import Counts, EpochCounts, bucket_of
 from loadtests.statistics import bursts
 from loadtests.statistics.lines import options, write
@@ -56,7 +56,7 @@ def example(seed: int) -> list[Look]:
     """Looks until FAIL; a verdict PASS is noted and the traffic goes on, as on a long step."""
     rng = np.random.default_rng([seed, 61])
     spec = AnalysisSpec()
-    state = AnalysisState.fresh(spec)
+    state = fresh_state(spec)
     arms, found = (Counts(), Counts()), []
     for tick in range(2000):
         at_s = 0.1 * tick

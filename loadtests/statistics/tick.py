@@ -19,12 +19,12 @@ import time
 
 from gateway.core.analysis import (
     AnalysisSpec,
-    AnalysisState,
     EventSpec,
     Evidence,
     GuardrailSpec,
     LatencySpec,
     explained,
+    fresh_state,
     look,
 )
 from gateway.core.analysis.spec import Unit, Worse
@@ -53,7 +53,7 @@ _SLOW = GuardrailSpec("latency", 0.5, threshold_us=100_000)
 def measure(metrics: int, ticks: int) -> dict[str, float]:
     """Median microseconds of a tick, and of making an analysis ready to be shown."""
     rng, spec = random.Random(1), spec_with(metrics)
-    state, entry = AnalysisState.fresh(spec), EpochCounts("r", 1, 1_000)
+    state, entry = fresh_state(spec), EpochCounts("r", 1, 1_000)
     looks, shows = [], []
     for tick in range(1, ticks + 1):
         for _ in range(_REQUESTS):

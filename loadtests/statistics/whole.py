@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gateway.core.analysis import AnalysisSpec, AnalysisState, Evidence, Verdict, judge
+from gateway.core.analysis import AnalysisSpec, Evidence, Verdict, fresh_state, judge
 from gateway.core.stats import Counts, EpochCounts, bucket_of
 from loadtests.statistics import bursts
 from loadtests.statistics.bursts import BASE_RATE, PAUSE_S, PAUSES_EVERY_S, TICK_S
@@ -50,7 +50,7 @@ def rollout(requests_per_s: float, weight: float, rng: np.random.Generator) -> t
     """What a healthy canary was convicted of within `LENGTH_S`; None: it never was."""
     spec, ticks = AnalysisSpec(), round(LENGTH_S / TICK_S)
     paused = [bursts.windows(rng, 1, ticks, PAUSES_EVERY_S, PAUSE_S)[:, 0] for _ in range(2)]
-    state, entry = AnalysisState.fresh(spec), EpochCounts("r", 1, round(1e4 * weight))
+    state, entry = fresh_state(spec), EpochCounts("r", 1, round(1e4 * weight))
     shares = 1.0 - weight, weight
     for tick in range(ticks):
         for counts, share, pauses in zip((entry.stable, entry.canary), shares, paused, strict=True):

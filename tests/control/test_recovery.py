@@ -12,7 +12,7 @@ import pytest
 
 from gateway.control.journal.sqlite_file import checksum
 from gateway.control.journal.sqlite_schema import EVENT_COLUMNS
-from gateway.core.analysis import AnalysisSpec, AnalysisState, Verdict
+from gateway.core.analysis import AnalysisSpec, Verdict, fresh_state
 from gateway.core.rollout import Phase
 from tests.support.control import Plane, text
 from tests.support.worker import eventually
@@ -202,7 +202,7 @@ async def test_the_promise_of_a_rollout_under_way_outlives_a_changed_analysis(tm
 
 def of_an_older_version() -> bytes:
     """A state that can be decoded, with a field that it has no more."""
-    state = msgspec.json.encode(msgspec.structs.replace(AnalysisState.fresh(AnalysisSpec()), version=3))
+    state = msgspec.json.encode(msgspec.structs.replace(fresh_state(AnalysisSpec()), version=3))
     return state.replace(b'"misfortunes":', b'"worth":3.5,"misfortunes":')
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from gateway import bundled
 from gateway.config.predictions import PREDICTED, PredictionsConfig
-from gateway.core.analysis import AnalysisSpec, AnalysisState, Evidence, Finding, Verdict, judge
+from gateway.core.analysis import AnalysisSpec, Evidence, Finding, Verdict, fresh_state, judge
 from gateway.core.predictions.settings import RouteWatch
 from gateway.core.stats.counts import EpochCounts
 from gateway.core.types import Variant
@@ -59,7 +59,7 @@ def findings(canary: list[bytes], requests: int, seed: int, weight: float) -> tu
     desk = Desk("boot", draw.random)
     desk.watch({"r": RouteWatch(watch=CONFIG.watch())})
     spec = AnalysisSpec(events=CONFIG.events(), alpha_sample_ratio=0.0)
-    state, failed, canaries = AnalysisState.fresh(spec), dict[str, int](), 0
+    state, failed, canaries = fresh_state(spec), dict[str, int](), 0
     stable = bodies(STABLE)
     found: dict[str, Finding] = {}
     tick = max(1, requests // 40)
@@ -99,7 +99,7 @@ def test_a_class_that_half_of_the_answers_have_can_be_proven() -> None:
     """The first bets are made before stable's rate is known; they must not cost more than the later ones bring."""
     draw = random.Random(5)
     spec = AnalysisSpec(events=PredictionsConfig(margin=0.2).events(), alpha_sample_ratio=0.0)
-    state, counts = AnalysisState.fresh(spec), EpochCounts("r", 1, 2000)
+    state, counts = fresh_state(spec), EpochCounts("r", 1, 2000)
     for number in range(3000):
         arm = counts.canary if draw.random() < 0.2 else counts.stable
         half = draw.random() < 0.5

@@ -14,7 +14,7 @@ from click.testing import Result
 
 from gateway.config import plan as plan_of
 from gateway.config.schema import MatchConfig, RouteConfig
-from gateway.core.analysis import AnalysisSpec, AnalysisState, Evidence, Verdict, judge
+from gateway.core.analysis import AnalysisSpec, Evidence, Verdict, fresh_state, judge
 from gateway.core.rollout import OnDeadline, Plan, Step
 from gateway.core.stats.counts import Counts, EpochCounts
 from gateway.replay import policy as own
@@ -79,7 +79,7 @@ def test_sparse_errors_are_caught_by_the_gateway_long_before_the_rules(tmp_path:
 
 def directly(intervals: Iterable[RecordedInterval], spec: AnalysisSpec) -> list[tuple[float, Verdict]]:
     """The judge's verdicts on the same traffic, its evidence built from nothing but sums for each weight."""
-    state, epochs, out = AnalysisState.fresh(spec), dict[int, EpochCounts](), []
+    state, epochs, out = fresh_state(spec), dict[int, EpochCounts](), []
     for interval in intervals:
         epoch = epochs.setdefault(
             interval.weight_bp, EpochCounts("r", 1 + len(epochs), interval.weight_bp, Counts(), Counts())

@@ -11,6 +11,7 @@ import pytest
 
 from gateway.config.analysis import ModelErrorsConfig
 from gateway.core.analysis.evidence.intake import Arrival
+from gateway.core.analysis.metrics import events as labelled_events
 from gateway.core.analysis.metrics import rates
 from gateway.core.predictions.failures import ERROR, INVALID, UNFINISHED, Seen
 from gateway.core.predictions.usual import Usual
@@ -34,10 +35,10 @@ def test_the_default_metric_over_arrays(alpha: float) -> None:
         judge.take(counts.astype(float))
         log_e = judge.log_e()
         for i, (xs, ns, xc, nc) in enumerate(counts.tolist()):
-            arms = (Counts(trials={spec.name: n}, events={spec.name: x}) for x, n in ((xs, ns), (xc, nc)))
-            new = [Arrival(1, *arms)] if ns or nc else []
+            arms = [Counts(trials={spec.name: n}, events={spec.name: x}) for x, n in ((xs, ns), (xc, nc))]
+            new = [Arrival(1, arms[0], arms[1])] if ns or nc else []
             at_s = 0.1 * (tick + 1)
-            states[i] = rates.take_event(states[i], spec, new, [1], -math.log(alpha), at_s, 0.0, 0.3)
+            states[i] = labelled_events.take(states[i], spec, new, [1], -math.log(alpha), at_s, 0.0, 0.3)
             assert log_e[i] == pytest.approx(rates.log_e_bad(states[i].metrics), rel=1e-9, abs=1e-9), (tick, i)
 
 

@@ -13,7 +13,7 @@ from gateway.core.analysis import RateSpec
 from gateway.core.analysis.betting import wealth
 from gateway.core.analysis.betting.eprocess import NOT_WORSE, Rates
 from gateway.core.analysis.evidence.intake import Arrival
-from gateway.core.analysis.metrics import rates
+from gateway.core.analysis.metrics import outcomes, rates
 from gateway.core.analysis.sizing.limit import requests_at_limit
 from gateway.core.stats import Counts
 from loadtests.statistics import detection
@@ -36,7 +36,7 @@ def test_the_arrays_do_what_the_engine_does(needed: float) -> None:
             before = states[i].batches
             new = Arrival(1, Counts(ns, {"errors": xs}), Counts(nc, {"errors": xc}))
             # `errors` alone: the first of the classes.
-            states[i] = rates.take(states[i], (one,), [new], [1], (needed,))
+            states[i] = outcomes.take(states[i], (one,), [new], [1], (needed,))
             assert states[i].batches - before == int(closed[i])
             assert arrays.log_e[i] == pytest.approx(wealth.log_e(states[i].metrics[0].bad), rel=1e-9, abs=1e-9)
 

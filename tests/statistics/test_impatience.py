@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from gateway.core.analysis import AnalysisSpec, AnalysisState, Evidence, LatencySpec, Mode, RateSpec, judge
+from gateway.core.analysis import AnalysisSpec, Evidence, LatencySpec, Mode, RateSpec, fresh_state, judge
 from gateway.core.analysis.spec import LATENCY_METRICS, RATE_METRICS, ROUTE_DEFAULT
 from gateway.core.analysis.types import Analysis
 from gateway.core.stats import Counts, EpochCounts, bucket_of
@@ -49,7 +49,7 @@ def stream(counts: Counts, rng: random.Random, hangs: float, patience_s: float) 
 
 def rollout(hangs: float, both: bool, seconds: int, spec: AnalysisSpec = ROUTE_DEFAULT) -> tuple[Analysis, int]:
     """The verdict and when it fell, of 20 streams per second, 30 % of them on the canary."""
-    rng, state, entry = random.Random(4), AnalysisState.fresh(spec), EpochCounts("r", 1, 3_000)
+    rng, state, entry = random.Random(4), fresh_state(spec), EpochCounts("r", 1, 3_000)
     for second in range(1, seconds + 1):
         for _ in range(20):
             canary = rng.random() < 0.3
@@ -79,7 +79,7 @@ def paused(metric: str, slower: float, stalls: tuple[float, float], events: int)
     off = {name: LatencySpec(mode=Mode.OFF) for name in LATENCY_METRICS} | {metric: LatencySpec()}
     rates = dict.fromkeys(RATE_METRICS, RateSpec(mode=Mode.OFF))
     spec = AnalysisSpec(**off, **rates)  # type: ignore[arg-type]  # specs by name
-    rng, state, entry = np.random.default_rng(5), AnalysisState.fresh(spec), EpochCounts("r", 1, 3_000)
+    rng, state, entry = np.random.default_rng(5), fresh_state(spec), EpochCounts("r", 1, 3_000)
     for second in range(1, 101):
         for counts, streams, factor, share in (
             (entry.stable, 14, 1.0, stalls[0]),

@@ -13,7 +13,7 @@ from gateway.core.analysis import EventSpec, GuardrailSpec, RateSpec
 from gateway.core.analysis.betting import wealth
 from gateway.core.analysis.evidence.intake import Arrival
 from gateway.core.analysis.evidence.trials import CLASS_TESTS
-from gateway.core.analysis.metrics import event_slices, guardrails, rates, sample_ratio
+from gateway.core.analysis.metrics import event_slices, events, guardrails, outcomes, rates, sample_ratio
 from gateway.core.analysis.spec import Mode, Worse
 from gateway.core.stats import Counts
 from gateway.core.stats.counts import UNIT_EVENTS
@@ -45,8 +45,8 @@ def test_labelled_events_over_arrays(direction: str, needed: float) -> None:
     for counts in looks(5, 120):
         tests.take(counts.astype(float))
         for i, (xs, ns, xc, nc) in enumerate(counts.tolist()):
-            arms = (Counts(trials={"click": n}, events={"click": x}) for x, n in ((xs, ns), (xc, nc)))
-            states[i] = rates.take_event(states[i], spec, [Arrival(1, *arms)], [1], needed)
+            arms = [Counts(trials={"click": n}, events={"click": x}) for x, n in ((xs, ns), (xc, nc))]
+            states[i] = events.take(states[i], spec, [Arrival(1, arms[0], arms[1])], [1], needed)
             assert tests.log_e[i] == pytest.approx(rates.log_e_bad(states[i].metrics), rel=1e-9, abs=1e-9)
 
 
@@ -65,7 +65,7 @@ def test_bakes_over_arrays() -> None:
         for i, (xs, ns, xc, nc) in enumerate(counts.tolist()):
             new = [Arrival(1, Counts(ns, {"errors": xs}), Counts(nc, {"errors": xc}))]
             limits = (needed, *[math.inf] * OTHERS)
-            states[i] = rates.take(states[i], (RateSpec(), *[off] * OTHERS), new, [1], limits, 1.0 * tick, 10.0)
+            states[i] = outcomes.take(states[i], (RateSpec(), *[off] * OTHERS), new, [1], limits, 1.0 * tick, 10.0)
             assert tests.log_e[i] == pytest.approx(wealth.log_e(states[i].metrics[0].bad), rel=1e-9, abs=1e-9)
 
 
@@ -77,10 +77,10 @@ def test_sessions_over_arrays(needed: float) -> None:
     for counts in looks(7, 80, 9):
         tests.take(counts.astype(float))
         for i, (xs, ns, xc, nc) in enumerate(counts.tolist()):
-            arms = (Counts(trials=dict.fromkeys(labels, n), events={labels[0]: x}) for x, n in ((xs, ns), (xc, nc)))
+            arms = [Counts(trials=dict.fromkeys(labels, n), events={labels[0]: x}) for x, n in ((xs, ns), (xc, nc))]
             limits = (needed, *[math.inf] * OTHERS)
-            states[i] = rates.take(
-                states[i], (RateSpec(), *[off] * OTHERS), [Arrival(1, *arms)], [1], limits, sticky=True
+            states[i] = outcomes.take(
+                states[i], (RateSpec(), *[off] * OTHERS), [Arrival(1, arms[0], arms[1])], [1], limits, sticky=True
             )
             assert tests.log_e[i] == pytest.approx(wealth.log_e(states[i].metrics[0].bad), rel=1e-9, abs=1e-9)
 

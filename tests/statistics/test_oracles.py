@@ -147,8 +147,8 @@ def _latencies(fast: int, slow: int) -> dict[int, int]:
 
 
 def _arrival(stable_slow: int, stable: int, canary_slow: int, canary: int) -> Arrival:
-    arms = ((stable_slow, stable), (canary_slow, canary))
-    return Arrival(1, *(Counts(n, latency=_latencies(n - slow, slow)) for slow, n in arms))
+    arms = [Counts(n, latency=_latencies(n - slow, slow)) for slow, n in ((stable_slow, stable), (canary_slow, canary))]
+    return Arrival(1, arms[0], arms[1])
 
 
 def test_slices_are_confseqs_bets(monkeypatch: pytest.MonkeyPatch) -> None:

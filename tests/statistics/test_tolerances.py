@@ -11,7 +11,7 @@ from gateway.core.analysis import RateSpec
 from gateway.core.analysis.betting import wealth
 from gateway.core.analysis.bursts.guard import Tolerance
 from gateway.core.analysis.evidence.intake import Arrival
-from gateway.core.analysis.metrics import rates
+from gateway.core.analysis.metrics import outcomes, rates
 from gateway.core.stats import Counts
 from loadtests.statistics import bursts, tolerances
 
@@ -35,7 +35,7 @@ def test_the_arrays_do_what_the_engine_does(tolerance: Tolerance) -> None:
         for i, (xs, ns, xc, nc) in enumerate(counts.tolist()):
             new = Arrival(1, Counts(ns, {"errors": xs}), Counts(nc, {"errors": xc}))
             # `errors` alone: the first of the classes.
-            states[i] = rates.take(states[i], (spec,), [new], [1], (needed,), tick * bursts.TICK_S, burst_s=0.3)
+            states[i] = outcomes.take(states[i], (spec,), [new], [1], (needed,), tick * bursts.TICK_S, burst_s=0.3)
             mine = states[i].metrics[0]
             assert arrays.log_e[i] == pytest.approx(wealth.log_e(mine.bad), rel=1e-6, abs=1e-6), (tick, i)
             assert believed[i] == pytest.approx(rates.log_bad(mine), rel=1e-6, abs=1e-6), (tick, i)

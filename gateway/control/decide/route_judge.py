@@ -140,7 +140,7 @@ class RouteJudge:
         state = route.analysis_state
         if self._journal_writer.refusal is not None or state is None or not route.active:
             return
-        rollout_id, body, wall_s = route.rollout.rollout_id, msgspec.json.encode(state), self._clock.wall_s()
+        rollout_id, body, wall_s = route.rollout.rollout_id, state.encode(), self._clock.wall_s()
         evidence = msgspec.json.encode(route.analysis)
         self._journal_writer.write(lambda journal: journal.save_snapshot(rollout_id, body, evidence, wall_s))
 

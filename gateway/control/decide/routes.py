@@ -18,10 +18,10 @@ from gateway.control.journal.rows import HandWeight, Roles, Snapshot
 from gateway.control.journal.store import Journal
 from gateway.control.views import RolloutView
 from gateway.control.workers.table_publisher import RouteAssignment
-from gateway.core.analysis import Analysis, AnalysisState, Evidence, Look, Verdict, bake, budget, explained, judge
-from gateway.core.analysis.metrics.silence import sentence
+from gateway.core.analysis import Analysis, AnalysisState, Look, bake, budget, explained, fresh_state, restore
+from gateway.core.analysis.show import sentences
 from gateway.core.analysis.spec import Mode
-from gateway.core.errors import JournalError, NotFoundError
+from gateway.core.errors import EvidenceError, JournalError, NotFoundError
 from gateway.core.rollout import Analysed, Phase, Rollout, waiting_for
 from gateway.core.types import Unjudged, Why, weight_bp_from_percent
 
@@ -122,7 +122,7 @@ class RouteState:
 
     def begin(self, first_epoch: int, bake_s: float) -> None:
         """A rollout begins; so does its evidence, with the epoch that the start itself publishes."""
-        self.analysis_state = AnalysisState.fresh(budget.for_bake(self.spec, bake_s))
+        self.analysis_state = fresh_state(budget.for_bake(self.spec, bake_s))
         self.look = None
         self.last_analysis = None
         self.first_epoch = first_epoch
@@ -135,7 +135,7 @@ class RouteState:
     def adopt(self, rollout: Rollout, snapshot: Snapshot | None, analysis: Analysis | None) -> None:
         """Go on where the journal left off. The promise of a rollout under way is the one it was started with."""
         self.rollout = self.decided = rollout
-        fresh = AnalysisState.fresh(budget.for_bake(self.spec, rollout.plan.bake_s))
+        fresh = fresh_state(budget.for_bake(self.spec, rollout.plan.bake_s))
         self.analysis_state = self._restored(snapshot) or fresh
         if rollout.phase is Phase.BAKING:
             self.bake(rollout.plan.bake_s)
@@ -145,14 +145,9 @@ class RouteState:
         if snapshot is None:
             return None
         try:
-            state = msgspec.json.decode(snapshot.analysis_state, type=AnalysisState)
-            analysis = judge(state.spec, state, Evidence(0.0, ()))[1]
-        except ValueError as error:
+            return restore(snapshot.analysis_state)
+        except EvidenceError as error:
             problem = str(error)
-        else:
-            if analysis.verdict is not Verdict.ERROR or analysis.causes:
-                return state
-            problem = analysis.reason
         # Without its past the judge protects a little less; with a past that it cannot read, not at all.
         _log.error(
             "rollout %s: its saved evidence cannot be used, collecting begins anew: %s", snapshot.rollout_id, problem
@@ -228,7 +223,7 @@ class RouteState:
 
     def warnings(self) -> tuple[str, ...]:
         """What keeps the rollout from ever being promoted, a sentence each."""
-        why = sentence(self.silent)
+        why = sentences.unjudged(self.silent)
         return (why,) if why else ()
 
 

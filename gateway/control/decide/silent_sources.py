@@ -26,8 +26,8 @@ from gateway.control.decide.routes import RouteState
 from gateway.control.workers.inspector_link import Inspection
 from gateway.control.workers.report_aggregator import ReportAggregator
 from gateway.core.analysis import asked_anew
-from gateway.core.analysis.metrics.silence import sentence
-from gateway.core.analysis.show.report import AUTO_SHARE_MIN
+from gateway.core.analysis.metrics.latencies import AUTO_SHARE_MIN
+from gateway.core.analysis.show import sentences
 from gateway.core.analysis.spec import ANSWERS
 from gateway.core.predictions.events import Watched
 from gateway.core.types import Unjudged, Variant, Why
@@ -143,7 +143,7 @@ class SilentSources:
         silent = tuple(sorted(route.silent)) if route.active else ()
         if silent != route.silent_alarmed:
             route.silent_alarmed = silent
-            why = f"route {route.name} cannot promote: {sentence(route.silent)}" if silent else ""
+            why = f"route {route.name} cannot promote: {sentences.unjudged(route.silent)}" if silent else ""
             self._alarms.show(f"no data on {route.name}", why)
 
     def _unjudged(self, route: RouteState, inspection: Inspection | None, for_s: float) -> dict[str, Unjudged]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from gateway.core.analysis import budget
-from gateway.core.analysis.judge import AnalysisState, Look, asked_anew, bake, explained, judge, look
+from gateway.core.analysis.judge import Look, bake, explained, fresh_state, judge, look, restore
+from gateway.core.analysis.metrics.events import asked_anew
+from gateway.core.analysis.state import AnalysisState
 from gateway.core.analysis.types import (
     Analysis,
     AnalysisSpec,
@@ -40,6 +42,8 @@ __all__ = [
     "bake",
     "budget",
     "explained",
+    "fresh_state",
     "judge",
     "look",
+    "restore",
 ]

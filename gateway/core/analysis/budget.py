@@ -23,7 +23,9 @@ from collections.abc import Mapping
 
 import msgspec
 
-from gateway.core.analysis.spec import LATENCY_METRICS, RATE_METRICS, AnalysisSpec, EventSpec, GuardrailSpec, Mode
+from gateway.core.analysis.metrics.kind import Metric, Role
+from gateway.core.analysis.metrics.registry import metrics_of
+from gateway.core.analysis.spec import AnalysisSpec
 
 BAKE_SHARE = 0.2
 
@@ -39,24 +41,17 @@ def log_alpha(spec: AnalysisSpec, *, baking: bool) -> float:
     return math.log(spec.alpha_rollback) + (math.log(share) if share else 0.0)
 
 
-@functools.lru_cache(maxsize=64)
 def log_shares(spec: AnalysisSpec) -> Mapping[str, float]:
-    """log v by name, of everything that is looked at, in the order of the report.
+    """log v by name, of everything that can roll back, in the order of the report.
 
     What does not decide gets the share that it would have if it did.
     """
-    parts = _parts(spec)
-    whole = math.fsum(part for part, decides in parts.values() if decides)
-    return {
-        name: math.log(part) - math.log(whole if decides else whole + part) for name, (part, decides) in parts.items()
-    }
+    return _log_shares(_sharing(spec))
 
 
-@functools.lru_cache(maxsize=64)
 def bad_needed(spec: AnalysisSpec, *, baking: bool = False) -> Mapping[str, float]:
     """log E_bad at which each name convicts by itself, 1 / (alpha v)."""
-    alpha = log_alpha(spec, baking=baking)
-    return {name: -alpha - share for name, share in log_shares(spec).items()}
+    return _bad_needed(_sharing(spec), log_alpha(spec, baking=baking))
 
 
 def blamed(weighted: Mapping[str, float], alpha: float) -> tuple[str, ...]:
@@ -67,15 +62,19 @@ def blamed(weighted: Mapping[str, float], alpha: float) -> tuple[str, ...]:
     return tuple(name for name in weighted if name in guilty)
 
 
-def _parts(spec: AnalysisSpec) -> dict[str, tuple[float, bool]]:
-    """The configured share of everything that is looked at, and whether it decides."""
-    parts: dict[str, tuple[float, bool]] = {}
-    for name in (*RATE_METRICS, *LATENCY_METRICS):
-        metric = getattr(spec, name)
-        if metric.mode is not Mode.OFF:
-            parts[name] = (getattr(spec.shares, name), metric.decides)
-    others: list[EventSpec | GuardrailSpec] = [*spec.events, *spec.guardrails]
-    for one in others:
-        if one.mode is not Mode.OFF:
-            parts[one.name] = (one.share, one.decides)
-    return parts
+def _sharing(spec: AnalysisSpec) -> tuple[Metric, ...]:
+    """What shares alpha_rollback: all but the checks of the experiment, which have an alpha of their own."""
+    return tuple([one for _, metrics in metrics_of(spec) for one in metrics if one.role is not Role.CHECK])
+
+
+@functools.lru_cache(maxsize=64)
+def _log_shares(metrics: tuple[Metric, ...]) -> Mapping[str, float]:
+    whole = math.fsum(one.share for one in metrics if one.mode.may_decide)
+    return {
+        one.name: math.log(one.share) - math.log(whole if one.mode.may_decide else whole + one.share) for one in metrics
+    }
+
+
+@functools.lru_cache(maxsize=64)
+def _bad_needed(metrics: tuple[Metric, ...], alpha: float) -> Mapping[str, float]:
+    return {name: -alpha - share for name, share in _log_shares(metrics).items()}

@@ -7,7 +7,7 @@ Rules:
 2. PASS when EVERY deciding metric's E_ok is at 1 / alpha_promote now. "Now" and not "ever": a canary that has become
    worse must prove itself again. A deciding metric without data, or with nothing to compare (silence.py), keeps PASS
    away; one in mode ``auto`` decides as soon
-   as either version has data for it (report.py, rule 5).
+   as either version has data for it (8).
 3. A split of the traffic that contradicts the weights is ERROR with the cause ``sample_ratio``: the experiment is at
    fault. FAIL goes before it, because a rollback is safe whatever the split.
 4. NODATA until the canary has answered a request of the experiment; otherwise UNDECIDED. Requests that were forced, or
@@ -19,6 +19,12 @@ Rules:
    over. There a rate bets at most once in ``TICK_S``, and a latency once a slice.
 7. There is no clock here (``evidence.at_s`` is the time) and no latch: FAIL is the answer of this moment, and the
    caller acts on it at once.
+8. A metric in mode ``auto`` without data advises. Its share of alpha_rollback is reserved all the same, so its E (1
+   before any data) always counts towards FAIL: nothing depends on when data appear. Promotion waits for its proof from
+   the first data of either version on. One that cannot be judged (silence.py) holds no promotion up in mode ``auto``
+   when that is for good; it does while the data are there and their meaning is being learnt.
+9. Nothing here knows a kind of metric: each is asked through its interface (metrics/kind.py). A look takes numbers and
+   one sentence, the verdict's; the others are made when somebody reads.
 """
 
 from __future__ import annotations
@@ -26,95 +32,61 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import msgspec
 
 from gateway.core.analysis import budget
 from gateway.core.analysis.betting import wealth
+from gateway.core.analysis.betting.wealth import Wealth
 from gateway.core.analysis.evidence import intake
 from gateway.core.analysis.evidence.intake import Arrival, Intake
-from gateway.core.analysis.evidence.trials import CLASS_TESTS
-from gateway.core.analysis.metrics import event_slices, guardrails, rates, sample_ratio, time_slices
-from gateway.core.analysis.metrics.event_slices import VotesState
-from gateway.core.analysis.metrics.guardrails import GuardState
-from gateway.core.analysis.metrics.rates import RatesState
-from gateway.core.analysis.metrics.sample_ratio import SplitState
-from gateway.core.analysis.metrics.silence import sentence, some
-from gateway.core.analysis.metrics.time_slices import LatencyState
-from gateway.core.analysis.show import explain, report
-from gateway.core.analysis.spec import LATENCY_METRICS, Mode, Unit
-from gateway.core.analysis.types import Analysis, AnalysisSpec, Evidence, Finding, Verdict
+from gateway.core.analysis.findings import FindingNumbers, Needed
+from gateway.core.analysis.metrics import registry, silence
+from gateway.core.analysis.metrics.kind import TICK_S, Measure, Metric, MetricKind, Role, Standing, Tick
+from gateway.core.analysis.show import explain, sentences
+from gateway.core.analysis.show.explain import Traffic
+from gateway.core.analysis.spec import LATENCY_METRICS, AnalysisSpec, Mode
+from gateway.core.analysis.state import STATE_VERSION, AnalysisState, Pace
+from gateway.core.analysis.types import Analysis, Evidence, Finding, Verdict
 from gateway.core.errors import EvidenceError, InvalidValueError
-from gateway.core.types import Unjudged, Why
-
-STATE_VERSION = 5
-# The bet of a rate in a bake: what happens in a second is one.
-TICK_S = 1.0
-# An epoch may close its last batch beside the newest one's.
-_SPARE_BETS = 8
+from gateway.core.types import WEIGHT_BP_MAX, Unjudged, Why
 
 
-class Pace(msgspec.Struct, frozen=True):
-    """How fast evidence comes: since when the newest epoch does, and the requests counted before it."""
-
-    epoch: int = -1
-    since_s: float = 0.0
-    at_s: float = 0.0
-    stable_before: int = 0
-    canary_before: int = 0
+def fresh_state(spec: AnalysisSpec) -> AnalysisState:
+    """The state before any evidence; one unit of wealth in every test."""
+    return AnalysisState(spec, Intake(), {kind.name: kind.fresh(spec) for kind, _ in registry.metrics_of(spec)})
 
 
-class AnalysisState(msgspec.Struct, frozen=True):
-    """Everything that the next verdict needs: what was consumed, log-wealths, thresholds, and the spec they belong to.
+def restore(encoded: bytes) -> AnalysisState:
+    """The state that `AnalysisState.encode` wrote.
 
-    Plain finite numbers throughout: ``msgspec.json`` writes and reads it back bit for bit. ``latencies`` holds the
-    latencies that are looked at, ``events`` the labelled events with the request as unit, ``votes`` those with the
-    slice. ``bake_s`` is 0 during the climb.
+    Raises EvidenceError for one that this gateway cannot go on with.
     """
+    try:
+        state = msgspec.json.decode(encoded, type=AnalysisState)
+        kinds = [kind for kind, _ in registry.metrics_of(state.spec)]
+        if state.version != STATE_VERSION:
+            raise EvidenceError(f"the analysis state has version {state.version}, this gateway reads {STATE_VERSION}")
+        tests = {kind.name: msgspec.convert(state.tests[kind.name], kind.state_type, str_keys=True) for kind in kinds}
+    except (msgspec.DecodeError, KeyError, InvalidValueError) as error:
+        raise EvidenceError(f"the analysis state cannot be read: {error}") from error
+    if _sizes(tests) != _sizes(fresh_state(state.spec).tests):
+        raise EvidenceError("the analysis state holds other tests than this gateway's: start a new rollout")
+    return msgspec.structs.replace(state, tests=tests)
 
-    spec: AnalysisSpec
-    intake: Intake
-    rates: RatesState
-    latencies: dict[str, LatencyState]
-    events: dict[str, RatesState]
-    votes: dict[str, VotesState]
-    guardrails: dict[str, GuardState]
-    split: SplitState
-    unjudged: dict[str, Unjudged] = {}
-    stable_requests: int = 0
-    canary_requests: int = 0
-    outside: int = 0
-    pace: Pace = Pace()
-    bake_s: float = 0.0
-    version: int = STATE_VERSION
 
-    @classmethod
-    def fresh(cls, spec: AnalysisSpec) -> AnalysisState:
-        """The state before any evidence; one unit of wealth in every test."""
-        by_request = [event for event in spec.events if event.unit is Unit.REQUEST and event.mode is not Mode.OFF]
-        by_slice = [event for event in spec.events if event.unit is Unit.SLICE and event.mode is not Mode.OFF]
-        return cls(
-            spec=spec,
-            intake=Intake(),
-            rates=rates.fresh(),
-            latencies={name: time_slices.fresh(latency) for name, latency in spec.latencies.items()},
-            events={
-                event.name: rates.fresh(len(rates.directions_of(event)), rates.LABELLED_PRIOR) for event in by_request
-            },
-            votes={event.name: event_slices.fresh(event) for event in by_slice},
-            guardrails={one.name: guardrails.fresh() for one in spec.guardrails if one.mode is not Mode.OFF},
-            split=sample_ratio.fresh(),
-        )
-
-    @property
-    def latency(self) -> LatencyState:
-        """The latency of the first byte. Raises KeyError when it is not looked at."""
-        return self.latencies["latency"]
-
-    @property
-    def baking(self) -> bool:
-        """Whether this is the time after promotion."""
-        return self.bake_s > 0.0
+def _sizes(value: Any) -> object:
+    """How many guesses each test in a state has, whatever else it holds."""
+    if isinstance(value, Wealth):
+        return len(value.logs)
+    if isinstance(value, msgspec.Struct):
+        value = {name: getattr(value, name) for name in value.__struct_fields__}
+    if isinstance(value, Mapping):
+        return {key: found for key, each in value.items() if (found := _sizes(each)) is not None} or None
+    if isinstance(value, tuple):
+        return [found for each in value if (found := _sizes(each)) is not None] or None
+    return None
 
 
 def bake(state: AnalysisState, bake_s: float) -> AnalysisState:
@@ -124,35 +96,8 @@ def bake(state: AnalysisState, bake_s: float) -> AnalysisState:
     """
     if not 0.0 < bake_s < math.inf:
         raise InvalidValueError(f"a bake lasts more than 0 seconds, not {bake_s!r}")
-    latency_specs = state.spec.latencies
-    event_slices_s = {event.name: event.slice_s for event in state.spec.events}
-    guard_slices_s = {one.name: max(TICK_S, one.slice_s) for one in state.spec.guardrails}
-    return msgspec.structs.replace(
-        state,
-        rates=rates.baked(state.rates, _bets(bake_s, TICK_S)),
-        latencies={
-            name: time_slices.baked(one, _bets(bake_s, latency_specs[name].slice_s))
-            for name, one in state.latencies.items()
-        },
-        events={name: rates.baked(one, _bets(bake_s, TICK_S)) for name, one in state.events.items()},
-        votes={name: event_slices.baked(one, _bets(bake_s, event_slices_s[name])) for name, one in state.votes.items()},
-        guardrails={
-            name: guardrails.baked(one, _bets(bake_s, guard_slices_s[name])) for name, one in state.guardrails.items()
-        },
-        bake_s=bake_s,
-    )
-
-
-def asked_anew(state: AnalysisState, group: str) -> AnalysisState:
-    """The state when the events of a group have come to mean something else (what is compared was chosen anew)."""
-    names = {event.name for event in state.spec.events if event.group == group}
-    events = {name: rates.asked_anew(one) if name in names else one for name, one in state.events.items()}
-    return msgspec.structs.replace(state, events=events)
-
-
-def _bets(bake_s: float, tick_s: float) -> int:
-    """How many bets the bake has room for."""
-    return math.ceil(bake_s / tick_s) + _SPARE_BETS
+    tests = {kind.name: kind.baked(kind.own(state), state.spec, bake_s) for kind, _ in registry.metrics_of(state.spec)}
+    return msgspec.structs.replace(state, tests=tests, bake_s=bake_s)
 
 
 class Look:
@@ -167,7 +112,7 @@ class Look:
         reason: str,
         causes: tuple[str, ...],
         canary_requests: int,
-        tell: Callable[[], Analysis],
+        whole: Callable[[], Analysis],
         silent: Mapping[str, Unjudged] | None = None,
     ) -> None:
         self.verdict = verdict
@@ -175,20 +120,20 @@ class Look:
         self.causes = causes
         self.canary_requests = canary_requests
         self.silent = silent or {}
-        self._tell = tell
+        self._whole = whole
 
     @classmethod
     def of(cls, analysis: Analysis) -> Look:
-        """The look at what has been told already."""
+        """The look at an analysis that was made already."""
         return cls(analysis.verdict, analysis.reason, analysis.causes, analysis.canary_requests, lambda: analysis)
 
     @functools.cached_property
     def analysis(self) -> Analysis:
-        """Everything, with a sentence for each metric. Never raises: what is decided stands, told or not."""
+        """Everything, with a sentence for each metric. Never raises: what is decided stands, in words or not."""
         try:
-            return self._tell()
+            return self._whole()
         except Exception as error:  # noqa: BLE001  # a word that cannot be found must not undo a decision
-            reason = f"{self.reason}; the metrics cannot be told: {type(error).__name__}: {error}"
+            reason = f"{self.reason}; the findings cannot be shown: {type(error).__name__}: {error}"
             return Analysis(self.verdict, reason, self.causes, (), 0.0, 0.0, 0.0, 0, self.canary_requests)
 
 
@@ -201,7 +146,10 @@ def judge(spec: AnalysisSpec, state: AnalysisState, evidence: Evidence) -> tuple
 def look(spec: AnalysisSpec, state: AnalysisState, evidence: Evidence) -> tuple[AnalysisState, Look]:
     """`judge` for those who look often and read seldom: sentences about each metric are not made yet. Never raises."""
     try:
-        _check_state(spec, state)
+        if state.spec is not spec and state.spec != spec:
+            raise EvidenceError(
+                "the analysis spec changed under way: start a new rollout, its promise is fixed at the start"
+            )
         after = _take(state, evidence)
         return after, _decide(after)
     except EvidenceError as error:
@@ -219,37 +167,16 @@ def explained(state: AnalysisState, analysis: Analysis, *, forecast: bool = True
     """
     if analysis.verdict is Verdict.ERROR and not analysis.causes:
         return analysis
-    return msgspec.structs.replace(
-        analysis, findings=tuple(explain.explained(state, finding, forecast=forecast) for finding in analysis.findings)
+    traffic = _traffic(state) if forecast and not state.baking else None
+    known = {standing.metric: kind.finding(state, standing) for kind, standing in _standings(state)}
+    findings = tuple(
+        explain.explained(finding, known[finding.metric], traffic) if finding.metric in known else finding
+        for finding in analysis.findings
     )
+    return msgspec.structs.replace(analysis, findings=findings)
 
 
-def _check_state(spec: AnalysisSpec, state: AnalysisState) -> None:
-    if state.version != STATE_VERSION:
-        raise EvidenceError(f"the analysis state has version {state.version}, this gateway reads {STATE_VERSION}")
-    if state.spec is not spec and state.spec != spec:
-        raise EvidenceError(
-            "the analysis spec changed under way: start a new rollout, its promise is fixed at the start"
-        )
-    if _shape(state) != _shape_of(spec):
-        raise EvidenceError("the analysis state holds other tests than this gateway's: start a new rollout")
-
-
-def _shape(state: AnalysisState) -> list[object]:
-    """Names and sizes of every test in a state."""
-    return [
-        [(len(test.bad.logs), len(test.ok.logs)) for test in state.rates.metrics],
-        {n: [(len(q.bad.logs), len(q.ok.logs)) for q in one.quantiles] for n, one in state.latencies.items()},
-        {n: [(len(test.bad.logs), len(test.ok.logs)) for test in one.metrics] for n, one in state.events.items()},
-        {n: [(len(test.bad.logs), len(test.ok.logs)) for test in one.tests] for n, one in state.votes.items()},
-        {n: len(one.bad.logs) for n, one in state.guardrails.items()},
-        len(state.split.wealth.logs),
-    ]
-
-
-@functools.lru_cache(maxsize=64)
-def _shape_of(spec: AnalysisSpec) -> list[object]:
-    return _shape(AnalysisState.fresh(spec))
+# --- evidence in ---
 
 
 def _take(state: AnalysisState, evidence: Evidence) -> AnalysisState:
@@ -258,45 +185,11 @@ def _take(state: AnalysisState, evidence: Evidence) -> AnalysisState:
     memory, arrivals = intake.take(state.intake, evidence, _unread(spec))
     live = sorted(memory.epochs)
     needed = budget.bad_needed(spec, baking=state.baking)
-    every_s = TICK_S if state.baking else 0.0
-    by_test = [needed.get(test.name, math.inf) for test in CLASS_TESTS]
-    latency_specs = spec.latencies
+    tick = Tick(spec, at_s, arrivals, live, needed, TICK_S if state.baking else 0.0)
     return AnalysisState(
         spec=spec,
         intake=memory,
-        rates=rates.take(
-            state.rates,
-            tuple(getattr(spec, test.name) for test in CLASS_TESTS),
-            arrivals,
-            live,
-            by_test,
-            at_s,
-            every_s,
-            spec.burst_s,
-            sticky=spec.sticky,
-        ),
-        latencies={
-            name: time_slices.take(one, latency_specs[name], arrivals, live, at_s, name)
-            for name, one in state.latencies.items()
-        },
-        events={
-            event.name: rates.take_event(
-                state.events[event.name], event, arrivals, live, needed[event.name], at_s, every_s, spec.burst_s
-            )
-            for event in spec.events
-            if event.name in state.events
-        },
-        votes={
-            event.name: event_slices.take(state.votes[event.name], event, arrivals, live, at_s)
-            for event in spec.events
-            if event.name in state.votes
-        },
-        guardrails={
-            one.name: guardrails.take(state.guardrails[one.name], one, arrivals, at_s, every_s)
-            for one in spec.guardrails
-            if one.name in state.guardrails
-        },
-        split=sample_ratio.take(state.split, arrivals, memory) if spec.alpha_sample_ratio else state.split,
+        tests={kind.name: kind.take(kind.own(state), tick) for kind, _ in registry.metrics_of(spec)},
         unjudged=dict(evidence.unjudged),
         stable_requests=state.stable_requests + _requests(arrivals, "stable"),
         canary_requests=state.canary_requests + _requests(arrivals, "canary"),
@@ -323,53 +216,133 @@ def _pace(state: AnalysisState, live: list[int], at_s: float) -> Pace:
     return Pace(pace.epoch, pace.since_s, at_s, pace.stable_before, pace.canary_before)
 
 
+def _traffic(state: AnalysisState) -> Traffic | None:
+    """What a forecast goes by; None before the first epoch with evidence."""
+    entry, pace = state.intake.epochs.get(state.pace.epoch), state.pace
+    if entry is None:
+        return None
+    for_s = pace.at_s - pace.since_s
+    per_s = (state.canary_requests - pace.canary_before) / for_s if for_s > 0.0 else 0.0
+    return Traffic(entry.weight_bp / WEIGHT_BP_MAX, per_s, state.canary_requests)
+
+
 def _requests(arrivals: list[Arrival], arm: str) -> int:
     return sum(getattr(arrival, arm).requests for arrival in arrivals)
+
+
+# --- the verdict out ---
+
+
+def _standings(state: AnalysisState) -> list[tuple[MetricKind[Any], Standing]]:
+    """What each metric says to the verdict, in the order of the report."""
+    spec = state.spec
+    bad_needed = budget.bad_needed(spec, baking=state.baking)
+    ok_needed = -math.log(spec.alpha_promote)
+    unjudged = silence.unjudged(state)
+    found = []
+    for kind, metrics in registry.metrics_of(spec):
+        known: dict[int, tuple[float, float]] = {}
+        for metric in metrics:
+            measure = kind.measure(state, metric, known)
+            if metric.role is Role.CHECK:
+                if measure.units:
+                    found.append((kind, _checked(metric, measure)))
+                continue
+            standing = _standing(metric, measure, Needed(bad_needed[metric.name], ok_needed))
+            if metric.name in unjudged:
+                standing = _silenced(standing, unjudged[metric.name], auto=metric.mode is Mode.AUTO)
+            found.append((kind, standing))
+    return found
+
+
+def _standing(metric: Metric, measure: Measure, needed: Needed) -> Standing:
+    """A metric that shares alpha_rollback."""
+    bad, ok, units, present = measure
+    if bad >= needed.bad:
+        verdict = Verdict.FAIL
+    elif not units:
+        verdict = Verdict.NODATA
+    else:
+        proven = metric.role is Role.COMPARED and ok >= needed.ok
+        verdict = Verdict.PASS if proven else Verdict.UNDECIDED
+    convicts = decides = metric.mode.may_decide
+    if metric.mode is Mode.AUTO and metric.role is Role.COMPARED:
+        decides = present or verdict is Verdict.FAIL
+    return Standing(metric.name, verdict, convicts, decides, bad, ok, needed, metric.role)
+
+
+def _checked(metric: Metric, measure: Measure) -> Standing:
+    """A check of the experiment, with an alpha of its own (rule 3)."""
+    needed = Needed(-math.log(metric.alpha), 0.0)
+    verdict = Verdict.ERROR if measure.log_e_bad >= needed.bad else Verdict.UNDECIDED
+    return Standing(metric.name, verdict, False, False, measure.log_e_bad, measure.log_e_ok, needed, Role.CHECK)
+
+
+def _silenced(standing: Standing, unjudged: Unjudged, *, auto: bool) -> Standing:
+    """A metric that has nothing to compare (rule 8)."""
+    why = unjudged.why
+    decides = standing.decides and why is not Why.ABSENT and not (auto and why is Why.NEVER)
+    return standing._replace(
+        verdict=Verdict.NODATA,
+        decides=decides or (auto and why is Why.LEARNING),
+        log_e_bad=min(standing.log_e_bad, 0.0),
+        log_e_ok=min(standing.log_e_ok, 0.0),
+        unjudged=unjudged,
+    )
+
+
+def _numbers(state: AnalysisState, kind: MetricKind[Any], standing: Standing) -> FindingNumbers:
+    """One metric's finding in numbers, also of one that has nothing to compare."""
+    numbers = kind.finding(state, standing)
+    if standing.unjudged is None:
+        return numbers
+    return msgspec.structs.replace(numbers, unjudged=standing.unjudged.reason)
 
 
 def _decide(state: AnalysisState) -> Look:
     spec = state.spec
     shares = budget.log_shares(spec)
     alpha, ok_needed = budget.log_alpha(spec, baking=state.baking), -math.log(spec.alpha_promote)
-    answers = report.answers(state, budget.bad_needed(spec, baking=state.baking), ok_needed)
-    by_name = {answer.metric: answer for answer in answers}
-    weighted = {one.metric: one.log_e_bad + shares[one.metric] for one in answers if one.convicts}
+    asked = _standings(state)
+    standings = [standing for _, standing in asked]
+    weighted = {one.metric: one.log_e_bad + shares[one.metric] for one in standings if one.convicts}
     log_e_bad = wealth.sum_logs(list(weighted.values())) if weighted else 0.0
+    proving = [one for one in standings if one.must_pass]
+    missing = [one for one in proving if one.log_e_ok < ok_needed or one.verdict is Verdict.NODATA]
+    broken = tuple(one.metric for one in standings if one.role is Role.CHECK and one.verdict is Verdict.ERROR)
+
+    def said(*names: str) -> list[FindingNumbers]:
+        return [_numbers(state, kind, one) for kind, one in asked if one.metric in names]
+
     causes: tuple[str, ...] = ()
-    proving = [answer for answer in answers if answer.must_pass]
-    missing = [answer for answer in proving if answer.log_e_ok < ok_needed or answer.verdict is Verdict.NODATA]
     if log_e_bad >= -alpha:
         verdict, causes = Verdict.FAIL, budget.blamed(weighted, alpha)
-        reason = _blame([by_name[name].tell() for name in causes])
-    elif "sample_ratio" in by_name and by_name["sample_ratio"].verdict is Verdict.ERROR:
-        verdict, causes, reason = Verdict.ERROR, ("sample_ratio",), by_name["sample_ratio"].tell().reason
+        reason = sentences.blame(said(*causes))
+    elif broken:
+        verdict, causes, reason = Verdict.ERROR, broken, sentences.reason(said(*broken)[0])
     elif not state.canary_requests:
-        verdict, reason = Verdict.NODATA, _nothing_yet(state)
-    elif not any(answer.decides for answer in answers):
-        verdict, reason = Verdict.UNDECIDED, "no metric decides"
+        verdict, reason = Verdict.NODATA, sentences.nothing_yet(state.outside)
+    elif not any(one.decides for one in standings):
+        verdict, reason = Verdict.UNDECIDED, sentences.NOTHING_DECIDES
     elif state.baking:
-        names = some([answer.metric for answer in answers if answer.decides])
-        verdict, reason = Verdict.UNDECIDED, f"nothing has turned bad since promotion: {names} are watched"
-    elif not missing and proving:
-        names = some([answer.metric for answer in proving])
-        verdict, reason = Verdict.PASS, f"proven within the margin: {names}, {state.canary_requests} canary requests"
+        verdict, reason = Verdict.UNDECIDED, sentences.watched([one.metric for one in standings if one.decides])
     elif not proving:
-        verdict, reason = Verdict.UNDECIDED, "only guardrails decide: they can roll back, but prove nothing"
+        verdict, reason = Verdict.UNDECIDED, sentences.ONLY_LIMITS
+    elif not missing:
+        verdict, reason = Verdict.PASS, sentences.proven([one.metric for one in proving], state.canary_requests)
     else:
-        names = some([answer.metric for answer in missing])
+        verdict = Verdict.UNDECIDED
         silent = {one.metric: one.unjudged for one in missing if one.unjudged is not None}
-        if silent:
-            verdict, reason = Verdict.UNDECIDED, f"not proven yet: {names}; {sentence(silent)}"
-        else:
-            furthest = min(missing, key=lambda answer: answer.log_e_ok)
-            verdict, reason = Verdict.UNDECIDED, f"not proven yet: {names}; furthest: {furthest.tell().reason}"
+        furthest = min(missing, key=lambda one: one.log_e_ok)
+        why = sentences.unjudged(silent) or f"furthest: {sentences.reason(said(furthest.metric)[0])}"
+        reason = sentences.unproven([one.metric for one in missing], why)
 
-    def tell() -> Analysis:
+    def whole() -> Analysis:
         return Analysis(
             verdict=verdict,
             reason=reason,
             causes=causes,
-            findings=tuple(answer.tell() for answer in answers),
+            findings=tuple([sentences.shown(_numbers(state, kind, one)) for kind, one in asked]),
             log_e_bad=log_e_bad,
             log_e_bad_needed=-alpha,
             log_e_ok_needed=ok_needed,
@@ -377,30 +350,8 @@ def _decide(state: AnalysisState) -> Look:
             canary_requests=state.canary_requests,
         )
 
-    silent = {one.metric: one.unjudged for one in proving if one.unjudged is not None}
-    never = {name: one for name, one in silent.items() if one.why is Why.NEVER}
-    return Look(verdict, reason, causes, state.canary_requests, tell, never)
-
-
-def _nothing_yet(state: AnalysisState) -> str:
-    """Why there is no verdict at all."""
-    if not state.outside:
-        return "no canary request of the experiment has been answered yet"
-    return (
-        f"no canary request of the experiment has been answered yet; {state.outside:,} others were, forced ones or at a"
-        " weight of 0 or 100 %: those have nothing to be compared with"
-    )
-
-
-def _blame(guilty: list[Finding]) -> str:
-    """Why, in one sentence: worse than stable, or beyond an absolute limit."""
-    worse = "; ".join(finding.reason for finding in guilty if not finding.guardrail)
-    beyond = "; ".join(finding.reason for finding in guilty if finding.guardrail)
-    return "; ".join(
-        part
-        for part in (f"worse than stable: {worse}" if worse else "", f"beyond its limit: {beyond}" if beyond else "")
-        if part
-    )
+    never = {one.metric: one.unjudged for one in proving if one.unjudged is not None and one.unjudged.why is Why.NEVER}
+    return Look(verdict, reason, causes, state.canary_requests, whole, never)
 
 
 def _error(reason: str) -> Analysis:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.core.analysis import Analysis, AnalysisSpec, AnalysisState, Evidence, judge
+from gateway.core.analysis import Analysis, AnalysisSpec, Evidence, fresh_state, judge
 from gateway.core.stats import Counts, EpochCounts, bucket_of
 
 
@@ -22,7 +22,7 @@ class World:
         self.seed = seed
         self.random = random.Random(seed)
         self.spec = spec or AnalysisSpec()
-        self.state = AnalysisState.fresh(self.spec)
+        self.state = fresh_state(self.spec)
         self.epochs: list[EpochCounts] = []
         self.at_s = 0.0
         self.rps = rps

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from gateway.core.analysis import AnalysisSpec, AnalysisState, Evidence, LatencySpec, Mode, RateSpec, judge
+from gateway.core.analysis import AnalysisSpec, Evidence, LatencySpec, Mode, RateSpec, fresh_state, judge
 from gateway.core.analysis.types import Analysis
 from gateway.core.stats import EpochCounts, bucket_of
 from tests.support.specs import silent
@@ -25,7 +25,7 @@ def run(
     share: float = 1.0,
 ) -> Analysis:
     """Log-normal latencies, a share of the canary's ``slower`` times as long; clients wait between the patiences."""
-    rng, state, entry = random.Random(seed), AnalysisState.fresh(SPEC), EpochCounts("r", 1, 3_000)
+    rng, state, entry = random.Random(seed), fresh_state(SPEC), EpochCounts("r", 1, 3_000)
     for tick in range(1, ticks + 1):
         for _ in range(30):
             canary = rng.random() < 0.3

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.cli import main
 from gateway.config import ConfigError, load
-from gateway.core.analysis import AnalysisSpec, AnalysisState, Evidence, Verdict, judge
+from gateway.core.analysis import AnalysisSpec, AnalysisState, Evidence, Verdict, fresh_state, judge
 from gateway.core.analysis.betting.eprocess import NOT_WORSE, Rates
 from gateway.core.analysis.show import intervals
 from gateway.core.analysis.sizing.limit import requests_at_limit
@@ -85,7 +85,7 @@ def test_no_command_takes_one(command: tuple[str, ...], option: str, alpha: str,
 
 @pytest.mark.parametrize("alpha", ["0", "1", "2", "-1", "1e999", "null"])
 def test_no_snapshot_brings_one_back(alpha: str) -> None:
-    state = msgspec.json.encode(AnalysisState.fresh(AnalysisSpec())).decode()
+    state = msgspec.json.encode(fresh_state(AnalysisSpec())).decode()
     tampered = state.replace('"alpha_rollback":0.01', f'"alpha_rollback":{alpha}')
     assert tampered != state
     with pytest.raises(msgspec.DecodeError):
@@ -95,7 +95,7 @@ def test_no_snapshot_brings_one_back(alpha: str) -> None:
 @pytest.mark.parametrize("alpha", BARE)
 def test_a_spec_that_was_forced_to_have_one_is_another_than_the_states(alpha: float) -> None:
     spec = AnalysisSpec()
-    state = AnalysisState.fresh(spec)
+    state = fresh_state(spec)
     forced = AnalysisSpec()
     msgspec.structs.force_setattr(forced, "alpha_rollback", alpha)
     assert judge(forced, state, Evidence(1.0, ()))[1].verdict is Verdict.ERROR

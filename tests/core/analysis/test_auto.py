@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.core.analysis import AnalysisSpec, AnalysisState, EventSpec, Evidence, LatencySpec, Mode, judge
+from gateway.core.analysis import AnalysisSpec, EventSpec, Evidence, LatencySpec, Mode, fresh_state, judge
 from gateway.core.analysis.budget import bad_needed
 from gateway.core.analysis.types import Analysis
 from gateway.core.stats import Counts, EpochCounts, bucket_of
@@ -23,7 +23,7 @@ Enter = Callable[[Counts, bool, int], None]
 
 def run(enter: Enter, ticks: int = 150, spec: AnalysisSpec = SPEC) -> list[Analysis]:
     """The analysis after each tick of 60 requests, 20 of them on the canary; ``enter`` adds to one request's counts."""
-    state, entry, seen = AnalysisState.fresh(spec), EpochCounts("r", 1, 3_333), []
+    state, entry, seen = fresh_state(spec), EpochCounts("r", 1, 3_333), []
     for tick in range(1, ticks + 1):
         for i in range(60):
             counts = entry.canary if i % 3 == 0 else entry.stable

@@ -11,16 +11,20 @@ import pytest
 
 from gateway.core.analysis import (
     AnalysisSpec,
-    AnalysisState,
     EventSpec,
     Evidence,
     GuardrailSpec,
     LatencySpec,
     bake,
     budget,
+    fresh_state,
     judge,
+    restore,
 )
 from gateway.core.analysis.betting import wealth
+from gateway.core.analysis.metrics.guardrails import GUARDRAILS
+from gateway.core.analysis.metrics.latencies import LATENCIES
+from gateway.core.analysis.metrics.outcomes import OUTCOMES
 from gateway.core.analysis.spec import Unit
 from gateway.core.analysis.types import Analysis
 from gateway.core.errors import InvalidValueError
@@ -84,7 +88,7 @@ class Holdout:
 
     def __init__(self, seed: int, spec: AnalysisSpec, bake_s: float) -> None:
         self.random, self.spec, self.epoch = random.Random(seed), budget.for_bake(spec, bake_s), 0
-        self.state, self.at_s = AnalysisState.fresh(self.spec), 0.0
+        self.state, self.at_s = fresh_state(self.spec), 0.0
         self.entry = EpochCounts("r", 0, 0)
         self.set_weight(2_000)
         self.run(50, (0.01, 0.01), 0)
@@ -141,10 +145,10 @@ def test_a_healthy_version_is_never_passed_nor_convicted_in_the_bake() -> None:
 
 def test_a_rate_bets_at_most_once_a_second() -> None:
     world = Holdout(1, EVERYTHING, 30.0)
-    before = world.state.rates.batches
+    before = OUTCOMES.own(world.state).batches
     world.run(100, (0.01, 0.01), 0)
-    assert 5 <= world.state.rates.batches - before <= 11
-    assert world.state.guardrails["guardrail:errors"].bad.bets <= 11
+    assert 5 <= OUTCOMES.own(world.state).batches - before <= 11
+    assert GUARDRAILS.own(world.state)["guardrail:errors"].bad.bets <= 11
 
 
 def test_the_budget_is_shared_between_the_climb_and_the_bake() -> None:
@@ -157,7 +161,7 @@ def test_the_budget_is_shared_between_the_climb_and_the_bake() -> None:
 def test_a_bake_survives_a_snapshot_bit_for_bit() -> None:
     world = Holdout(2, EVERYTHING, 60.0)
     world.run(35, (0.05, 0.1), 0)
-    restored = msgspec.json.decode(msgspec.json.encode(world.state), type=AnalysisState)
+    restored = restore(msgspec.json.encode(world.state))
     assert restored == world.state and restored.baking
     evidence = Evidence(world.at_s + 1.0, (world.entry,))
     assert judge(world.spec, restored, evidence) == judge(world.spec, world.state, evidence)
@@ -166,15 +170,15 @@ def test_a_bake_survives_a_snapshot_bit_for_bit() -> None:
 @pytest.mark.parametrize("bake_s", [0.0, -1.0, math.nan, math.inf])
 def test_a_time_that_is_none_is_refused(bake_s: float) -> None:
     with pytest.raises(InvalidValueError, match="bake"):
-        bake(AnalysisState.fresh(AnalysisSpec()), bake_s)
+        bake(fresh_state(AnalysisSpec()), bake_s)
 
 
 def test_what_was_learnt_about_stable_stays() -> None:
     entry = EpochCounts(
         "r", 1, 500, Counts(900, {"errors": 90}, latency={300: 900}), Counts(100, {"errors": 10}, latency={300: 100})
     )
-    state, _ = judge(AnalysisSpec(), AnalysisState.fresh(AnalysisSpec()), Evidence(0.0, (entry,)))
+    state, _ = judge(AnalysisSpec(), fresh_state(AnalysisSpec()), Evidence(0.0, (entry,)))
     baked = bake(state, 10.0)
-    assert baked.latency.past == state.latency.past and baked.intake == state.intake
-    assert [m.past_events for m in baked.rates.metrics] == [m.past_events for m in state.rates.metrics]
+    assert LATENCIES.own(baked)["latency"].past == LATENCIES.own(state)["latency"].past and baked.intake == state.intake
+    assert [m.past_events for m in OUTCOMES.own(baked).metrics] == [m.past_events for m in OUTCOMES.own(state).metrics]
     assert (baked.stable_requests, baked.canary_requests) == (900, 100)

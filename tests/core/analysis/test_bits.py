@@ -23,7 +23,6 @@ import pytest
 from gateway.core.analysis import (
     Analysis,
     AnalysisSpec,
-    AnalysisState,
     EventSpec,
     Evidence,
     GuardrailSpec,
@@ -31,6 +30,7 @@ from gateway.core.analysis import (
     Mode,
     RateSpec,
     bake,
+    fresh_state,
     judge,
 )
 from gateway.core.analysis.spec import ANSWERS, Unit, Worse
@@ -116,7 +116,7 @@ def request(counts: Counts, rng: random.Random, worse: float, sticky: bool) -> N
 def looks(world: str) -> Iterator[tuple[str, Analysis]]:
     """The looks of a world that are written down; the last third is a bake."""
     seed, spec, worse = WORLDS[world]
-    rng, state, epochs = random.Random(seed), AnalysisState.fresh(spec), [EpochCounts("r", 1, 1_000)]
+    rng, state, epochs = random.Random(seed), fresh_state(spec), [EpochCounts("r", 1, 1_000)]
     for tick in range(1, max(LOOKS) + 1):
         if tick in (60, 120):
             epochs.append(EpochCounts("r", len(epochs) + 1, 1_000 * len(epochs) + 2_000))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.core.analysis import AnalysisSpec, AnalysisState, Evidence, LatencySpec, Mode, Verdict, judge
+from gateway.core.analysis import AnalysisSpec, Evidence, LatencySpec, Mode, Verdict, fresh_state, judge
 from gateway.core.analysis.betting import wealth
 from gateway.core.analysis.betting.eprocess import Batch
 from gateway.core.analysis.bursts import evidence_cap, guard
@@ -140,7 +140,7 @@ def test_looks_that_come_a_little_late_are_as_far_apart_as_they_were_asked_for()
 def test_a_pause_while_nobody_looks_is_a_pause_all_the_same(weight: float) -> None:
     def verdicts(late: frozenset[int]) -> set[Verdict]:
         spec = AnalysisSpec(latency=LatencySpec(mode=Mode.OFF))
-        state, stable, canary, found = AnalysisState.fresh(spec), Counts(), Counts(), set()
+        state, stable, canary, found = fresh_state(spec), Counts(), Counts(), set()
         ours = round(20 * weight)
         for look in range(1, 701):
             # Both arms fail now and then; for 300 ms all of the canary's requests do.
@@ -225,7 +225,7 @@ def test_the_judge_forgives_pauses_and_not_death(burst_s: float, pauses_harm: bo
     """60 s of two healthy arms that pause by turns (the canary first), then the canary dies: seed 4."""
     rng = np.random.default_rng(4)
     spec = AnalysisSpec(burst_s=burst_s)
-    state, convicted_s = AnalysisState.fresh(spec), math.inf
+    state, convicted_s = fresh_state(spec), math.inf
     stable, canary = Counts(), Counts()
     for tick in range(700):
         second = tick / 10

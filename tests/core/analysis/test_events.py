@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.core.analysis import AnalysisSpec, AnalysisState, EventSpec, Evidence, LatencySpec, Mode, RateSpec, judge
+from gateway.core.analysis import AnalysisSpec, EventSpec, Evidence, LatencySpec, Mode, RateSpec, fresh_state, judge
 from gateway.core.analysis.betting.eprocess import Batch, Rates, log_gains_beyond, within_tolerance
 from gateway.core.analysis.metrics.rates import bad_guesses, directions_of, ok_guesses
 from gateway.core.analysis.spec import Unit, Worse
@@ -84,7 +84,7 @@ class Labelled:
     """Requests with one labelled event each, of known rates."""
 
     def __init__(self, spec: AnalysisSpec, seed: int, weight_bp: int = 2_000) -> None:
-        self.random, self.spec, self.state = random.Random(seed), spec, AnalysisState.fresh(spec)
+        self.random, self.spec, self.state = random.Random(seed), spec, fresh_state(spec)
         self.entry, self.at_s = EpochCounts("r", 1, weight_bp), 0.0
 
     def until(self, verdict: str, rates: tuple[float, float], ticks: int = 300) -> Any:
@@ -150,7 +150,7 @@ def test_an_event_that_advises_never_decides_and_one_that_is_off_is_not_looked_a
 def test_an_event_without_trials_is_nodata_and_keeps_pass_away() -> None:
     world = Labelled(only(EventSpec("clicked", margin_delta=0.3)), 1)
     spec = only(*world.spec.events, EventSpec("bought"))
-    world.spec, world.state = spec, AnalysisState.fresh(spec)
+    world.spec, world.state = spec, fresh_state(spec)
     analysis = world.until("PASS", (0.1, 0.1), 200)
     assert analysis.verdict == "UNDECIDED"
     assert [found.verdict for found in analysis.findings] == ["PASS", "NODATA"]
@@ -195,7 +195,7 @@ def test_labels_that_cannot_be_true_are_refused() -> None:
         ({str(i): 1 for i in range(300)}, {}, "300 names"),
     ):
         counts = Counts(5, trials=trials, events=events)  # type: ignore[arg-type]  # wrong on purpose
-        state = AnalysisState.fresh(spec)
+        state = fresh_state(spec)
         after, analysis = judge(spec, state, Evidence(0.0, (EpochCounts("r", 1, 500, Counts(5), counts),)))
         assert after is state and analysis.verdict == "ERROR"
         assert said in analysis.reason, analysis.reason

@@ -11,16 +11,17 @@ import pytest
 
 from gateway.core.analysis import (
     AnalysisSpec,
-    AnalysisState,
     EventSpec,
     Evidence,
     GuardrailSpec,
     LatencySpec,
     explained,
+    fresh_state,
     judge,
 )
 from gateway.core.analysis.betting.eprocess import worse_by_margin
 from gateway.core.analysis.bursts import guard
+from gateway.core.analysis.metrics.outcomes import OUTCOMES
 from gateway.core.analysis.show.explain import likely
 from gateway.core.analysis.sizing.limit import information, requests_at_limit
 from gateway.core.analysis.spec import RATE_METRICS, Unit, Worse
@@ -115,7 +116,7 @@ def test_where_failures_clump_more_is_needed_by_as_much(make_world: Make) -> Non
         analysis = world.judge()
     found = shown(world, analysis)["errors"]
     assert "to be proven" in found.reason, found.reason
-    state = world.state.rates.metrics[0]
+    state = OUTCOMES.own(world.state).metrics[0]
     believed = guard.guarded_ok(1.0, state.bursts)
     assert believed < 0.2
     spec, missing = world.spec, math.log(1 / world.spec.alpha_promote) - found.log_e_ok
@@ -128,7 +129,7 @@ def test_what_is_needed_is_told_in_the_metrics_own_unit() -> None:
     spec = AnalysisSpec(sticky=True, alpha_sample_ratio=0.0)
     labels = UNIT_EVENTS.values()
     arms = [Counts(10 * n, trials=dict.fromkeys(labels, n)) for n in (400, 100)]
-    state = AnalysisState.fresh(spec)
+    state = fresh_state(spec)
     for epoch in (1, 2):
         state, analysis = judge(spec, state, Evidence(epoch, (EpochCounts("r", epoch, 2000, *arms),)))
     found = explained(state, analysis).findings[0]
@@ -175,7 +176,7 @@ def test_showing_changes_no_verdict_and_a_refusal_is_shown_as_it_is(make_world: 
 def test_an_analysis_that_is_older_than_its_state_can_be_shown(make_world: Make) -> None:
     world = make_world(4, spec=SPEC)
     analysis = world.tick()
-    fresh = type(world.state).fresh(AnalysisSpec())
+    fresh = fresh_state(AnalysisSpec())
     assert len(explained(fresh, analysis).findings) == len(analysis.findings)
 
 

@@ -10,11 +10,11 @@ import pytest
 
 from gateway.core.analysis import (
     AnalysisSpec,
-    AnalysisState,
     Evidence,
     GuardrailSpec,
     LatencySpec,
     Mode,
+    fresh_state,
     judge,
 )
 from gateway.core.analysis.metrics.guardrails import ODDS_RATIOS, request_gains, seen, slice_gains
@@ -53,7 +53,7 @@ def test_a_slice_with_a_mean_below_the_limit_has_bets_of_mean_at_most_one(limit:
 
 
 def run(spec: AnalysisSpec, seed: int, rate: float, ticks: int = 200, stable: float = 0.0) -> Analysis:
-    rng, state, entry = random.Random(seed), AnalysisState.fresh(spec), EpochCounts("r", 1, 2_000)
+    rng, state, entry = random.Random(seed), fresh_state(spec), EpochCounts("r", 1, 2_000)
     for tick in range(1, ticks + 1):
         for counts, p, n in ((entry.stable, stable, 16), (entry.canary, rate, 4)):
             for _ in range(n):
@@ -101,7 +101,7 @@ def test_watched_at_every_tick_a_canary_on_the_limit_is_convicted_less_often_tha
 
 def test_a_guardrail_without_data_says_so() -> None:
     spec = only(GuardrailSpec("errors", 0.05), GuardrailSpec("latency", 0.01, threshold_us=200_000))
-    analysis = judge(spec, AnalysisState.fresh(spec), Evidence(1.0, ()))[1]
+    analysis = judge(spec, fresh_state(spec), Evidence(1.0, ()))[1]
     guards = [finding for finding in analysis.findings if finding.guardrail]
     assert [finding.verdict for finding in guards] == ["NODATA", "NODATA"]
     assert all(finding.reason.endswith("%: no canary trials yet") for finding in guards)
@@ -117,7 +117,7 @@ def test_a_guardrail_never_passes_and_does_not_hold_a_pass_back() -> None:
         guardrails=(GuardrailSpec("errors", 0.5),),
     )
     assert run(spec, 1, 0.0, 400).verdict in ("PASS", "UNDECIDED")
-    state, entry = AnalysisState.fresh(spec), EpochCounts("r", 1, 2_000, Counts(40_000), Counts(10_000))
+    state, entry = fresh_state(spec), EpochCounts("r", 1, 2_000, Counts(40_000), Counts(10_000))
     assert judge(spec, state, Evidence(1.0, (entry,)))[1].verdict == "PASS"
 
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from gateway.core.analysis import AnalysisSpec, AnalysisState, Evidence, judge
+from gateway.core.analysis import AnalysisSpec, Evidence, fresh_state, judge
 from gateway.core.analysis.evidence.intake import Intake, take
 from gateway.core.errors import EvidenceError
 from gateway.core.stats import Counts, EpochCounts
@@ -44,7 +44,7 @@ def test_an_epoch_from_the_future_is_refused() -> None:
 def test_more_answers_than_were_assigned_are_refused() -> None:
     false = EpochCounts("r", 1, 500, Counts(9, assigned=8), Counts(1))
     spec = AnalysisSpec()
-    analysis = judge(spec, AnalysisState.fresh(spec), Evidence(0.0, (false,)))[1]
+    analysis = judge(spec, fresh_state(spec), Evidence(0.0, (false,)))[1]
     assert analysis.verdict == "ERROR" and "9 requests of 8 assigned" in analysis.reason
 
 

@@ -22,10 +22,14 @@ from gateway.core.analysis import (
     Mode,
     RateSpec,
     Verdict,
+    fresh_state,
     judge,
+    restore,
 )
+from gateway.core.analysis.metrics.latencies import LATENCIES
+from gateway.core.analysis.metrics.outcomes import OUTCOMES
 from gateway.core.analysis.spec import RATE_METRICS
-from gateway.core.errors import InvalidValueError
+from gateway.core.errors import EvidenceError, InvalidValueError
 from gateway.core.stats import Counts, EpochCounts
 from gateway.core.stats.counts import merge
 from gateway.core.stats.histogram import BUCKET_MAX
@@ -40,7 +44,7 @@ def finding(analysis: Analysis, metric: str) -> Any:
 
 
 def restored(state: AnalysisState) -> AnalysisState:
-    return msgspec.json.decode(msgspec.json.encode(state), type=AnalysisState)
+    return restore(msgspec.json.encode(state))
 
 
 # What must be convicted.
@@ -86,7 +90,7 @@ def test_a_canary_slower_by_40_ms_is_convicted_within_14_slices(make_world: Make
         world.added_us[1] = 40_000
         analysis = world.until("FAIL", 200)
         assert analysis.verdict is Verdict.FAIL and analysis.causes == ("latency",), f"seed {seed}: {analysis.reason}"
-        assert world.state.latency.slices <= 14, f"seed {seed}"
+        assert LATENCIES.own(world.state)["latency"].slices <= 14, f"seed {seed}"
         assert "errors" not in analysis.reason
 
 
@@ -138,7 +142,7 @@ def test_a_healthy_canary_is_passed_within_70_slices_and_1500_canary_requests(ma
         world = make_world(seed, weight_bp=1_000)
         analysis = world.until("PASS", 720)
         assert analysis.verdict is Verdict.PASS, f"seed {seed}: {analysis.reason}"
-        assert world.state.latency.slices <= 70 and world.canary_requests <= 1_500, f"seed {seed}"
+        assert LATENCIES.own(world.state)["latency"].slices <= 70 and world.canary_requests <= 1_500, f"seed {seed}"
         proven = {found.metric for found in analysis.findings if found.verdict is Verdict.PASS}
         assert proven == {*RATE_METRICS, "latency"}, f"seed {seed}"
 
@@ -156,7 +160,7 @@ def test_a_canary_that_turns_bad_loses_its_pass(make_world: Make) -> None:
 
 
 def test_no_canary_request_is_nodata(make_world: Make) -> None:
-    assert judge(SPEC, AnalysisState.fresh(SPEC), Evidence(0.0, ()))[1].verdict is Verdict.NODATA
+    assert judge(SPEC, fresh_state(SPEC), Evidence(0.0, ()))[1].verdict is Verdict.NODATA
     world = make_world(0)
     world.answer(world.epochs[-1].stable, False, 2_000)
     assert world.judge().verdict is Verdict.NODATA
@@ -167,9 +171,9 @@ def test_an_epoch_without_an_experiment_adds_nothing(weight_bp: int) -> None:
     epoch = EpochCounts(
         "r", 1, weight_bp, Counts(900, latency={40: 900}), Counts(900, {"errors": 900}, latency={40: 900})
     )
-    state, analysis = judge(SPEC, AnalysisState.fresh(SPEC), Evidence(1.0, (epoch,)))
+    state, analysis = judge(SPEC, fresh_state(SPEC), Evidence(1.0, (epoch,)))
     assert analysis.verdict is Verdict.NODATA
-    assert state == AnalysisState.fresh(SPEC)
+    assert state == fresh_state(SPEC)
 
 
 def test_metrics_that_do_not_decide_report_and_nothing_more(make_world: Make) -> None:
@@ -205,7 +209,7 @@ EQUAL = AnalysisSpec(
     ],
 )
 def test_alpha_is_shared_by_the_metrics_that_decide(spec: AnalysisSpec, needed: dict[str, float]) -> None:
-    analysis = judge(spec, AnalysisState.fresh(spec), Evidence(0.0, ()))[1]
+    analysis = judge(spec, fresh_state(spec), Evidence(0.0, ()))[1]
     for metric, value in needed.items():
         assert math.exp(finding(analysis, metric).details["log_e_bad_needed"]) == pytest.approx(value)
     paid = [math.exp(-f.details["log_e_bad_needed"]) for f in analysis.findings if f.decides]
@@ -250,23 +254,23 @@ def one(stable: Counts, canary: Counts, epoch: Any = 1, weight_bp: Any = 500, ro
     ],
 )
 def test_evidence_that_cannot_be_true_is_refused_with_its_reason(entry: EpochCounts, said: str) -> None:
-    state, _ = judge(SPEC, AnalysisState.fresh(SPEC), Evidence(0.0, (one(Counts(9), Counts(1)),)))
+    state, _ = judge(SPEC, fresh_state(SPEC), Evidence(0.0, (one(Counts(9), Counts(1)),)))
     assert said in refused(state, Evidence(0.1, (entry,)))
 
 
 @pytest.mark.parametrize("at_s", [math.nan, math.inf, -math.inf, None, "1"])
 def test_a_time_that_is_none_is_refused(at_s: Any) -> None:
-    assert "time" in refused(AnalysisState.fresh(SPEC), Evidence(at_s, ()))
+    assert "time" in refused(fresh_state(SPEC), Evidence(at_s, ()))
 
 
 def test_events_that_outgrow_their_new_requests_are_refused() -> None:
-    state, _ = judge(SPEC, AnalysisState.fresh(SPEC), Evidence(0.0, (one(Counts(9), Counts(9)),)))
+    state, _ = judge(SPEC, fresh_state(SPEC), Evidence(0.0, (one(Counts(9), Counts(9)),)))
     assert "errors is 5 of 1" in refused(state, Evidence(0.1, (one(Counts(9), Counts(10, {"errors": 5})),)))
 
 
 def test_epochs_that_repeat_mix_or_come_back_are_refused() -> None:
     first, second = one(Counts(9), Counts(1)), one(Counts(9), Counts(1), epoch=2)
-    fresh = AnalysisState.fresh(SPEC)
+    fresh = fresh_state(SPEC)
     assert "twice" in refused(fresh, Evidence(0.0, (first, first)))
     assert "mixes routes" in refused(fresh, Evidence(0.0, (first, one(Counts(), Counts(), epoch=2, route="q"))))
     state, _ = judge(SPEC, fresh, Evidence(0.0, (first, second)))
@@ -276,11 +280,23 @@ def test_epochs_that_repeat_mix_or_come_back_are_refused() -> None:
 
 
 def test_a_state_for_another_question_is_refused() -> None:
-    state = AnalysisState.fresh(SPEC)
+    state = fresh_state(SPEC)
     assert "spec changed" in refused(state, Evidence(0.0, ()), AnalysisSpec(alpha_rollback=0.001))
-    assert "version" in refused(msgspec.structs.replace(state, version=99), Evidence(0.0, ()))
-    broken = msgspec.structs.replace(state, latencies={"latency": msgspec.structs.replace(state.latency, quantiles=())})
-    assert "other tests" in refused(broken, Evidence(0.0, ()))
+
+
+def test_a_state_that_another_gateway_made_is_not_restored() -> None:
+    state = fresh_state(SPEC)
+    assert restore(state.encode()) == state
+    with pytest.raises(EvidenceError, match="version 99"):
+        restore(msgspec.structs.replace(state, version=99).encode())
+    fewer = {"latency": msgspec.structs.replace(LATENCIES.own(state)["latency"], quantiles=())}
+    for name, tests in (("latencies", fewer), ("events", 5), ("guardrails", None)):
+        broken = msgspec.structs.replace(state, tests={**state.tests, name: tests})
+        with pytest.raises(EvidenceError, match=r"other tests|cannot be read"):
+            restore(broken.encode())
+    for encoded in (b"", b"{}", b"[1]", state.encode().replace(b'"guardrails"', b'"others"')):
+        with pytest.raises(EvidenceError, match="cannot be read"):
+            restore(encoded)
 
 
 garbage = st.recursive(
@@ -296,7 +312,7 @@ wild_epochs = st.builds(EpochCounts, garbage, numbers, numbers, wild_counts, wil
 @settings(max_examples=200, deadline=None)
 @given(garbage | st.floats(0, 9), st.lists(wild_epochs, max_size=3).map(tuple) | garbage)
 def test_garbage_is_never_passed_and_never_raises(at_s: Any, epochs: Any) -> None:
-    state = AnalysisState.fresh(SPEC)
+    state = fresh_state(SPEC)
     after, analysis = judge(SPEC, state, Evidence(at_s, epochs))
     assert analysis.verdict is not Verdict.PASS
     assert after is state or analysis.verdict is not Verdict.ERROR
@@ -366,7 +382,7 @@ def test_looking_again_without_news_changes_no_evidence(make_world: Make) -> Non
 def test_the_order_of_workers_and_epochs_does_not_matter(make_world: Make) -> None:
     rng = random.Random(5)
     workers = [make_world(seed, weight_bp=2_000) for seed in range(3)]
-    states = [AnalysisState.fresh(SPEC)] * 2
+    states = [fresh_state(SPEC)] * 2
     for tick in range(25):
         for worker in workers:
             if tick == 12:
@@ -392,7 +408,7 @@ def test_the_order_of_workers_and_epochs_does_not_matter(make_world: Make) -> No
 
 def test_a_billion_requests_stay_finite_and_bounded() -> None:
     n = 10**9
-    state = AnalysisState.fresh(SPEC)
+    state = fresh_state(SPEC)
     for i in range(1, 40):
         stable = Counts(
             20 * n * i, {"client_errors": 19 * n * i, "overload": n * i}, dict.fromkeys(range(0, 900, 50), n * i)
@@ -414,7 +430,7 @@ def test_the_state_holds_only_epochs_in_evidence(make_world: Make) -> None:
         world.epochs[-1] = EpochCounts("r", n + 10, 100 + n)
         for _ in range(3):
             assert world.tick().verdict is not Verdict.ERROR
-        sizes.append(len(world.state.intake.epochs) + len(world.state.rates.pending))
+        sizes.append(len(world.state.intake.epochs) + len(OUTCOMES.own(world.state).pending))
     assert max(sizes) <= 4
 
 

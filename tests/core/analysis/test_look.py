@@ -12,21 +12,23 @@ import pytest
 from gateway.core.analysis import AnalysisSpec, Evidence, GuardrailSpec, Look, Mode, RateSpec, Verdict, judge, look
 from gateway.core.analysis.betting.eprocess import NOT_WORSE, Batch, log_gain, log_gains_not_worse
 from gateway.core.analysis.evidence.trials import Pending
+from gateway.core.analysis.findings import FindingNumbers
 from gateway.core.analysis.metrics import rates
-from gateway.core.analysis.show import report
-from gateway.core.analysis.types import Analysis, Finding
+from gateway.core.analysis.show import sentences
+from gateway.core.analysis.types import Analysis
 
 
 def test_a_look_is_the_judgement_and_tells_it_when_asked(
     make_world: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[str] = []
+    said: list[str] = []
+    reason = sentences.reason
 
-    def counted(**fields: Any) -> Finding:
-        told.append(fields["metric"])
-        return Finding(**fields)
+    def counted(numbers: FindingNumbers) -> str:
+        said.append(numbers.metric)
+        return reason(numbers)
 
-    monkeypatch.setattr(report, "Finding", counted)
+    monkeypatch.setattr(sentences, "reason", counted)
     spec = AnalysisSpec(guardrails=(GuardrailSpec("errors", 0.5),))
     for errors in ((0.0, 0.0), (0.01, 0.4)):
         world = make_world(7, weight_bp=2_000, spec=spec)
@@ -35,14 +37,14 @@ def test_a_look_is_the_judgement_and_tells_it_when_asked(
             for _ in range(20):
                 world.request()
             evidence = Evidence(world.at_s + 0.1, tuple(world.epochs))
-            told.clear()
+            said.clear()
             after, seen = look(spec, world.state, evidence)
-            assert len(told) <= 1, "one sentence at most is said at a look: the verdict's"
+            assert len(said) <= 1, "one sentence at most is said at a look: the verdict's"
             analysis = world.judge()
             assert (after, seen.analysis) == (world.state, analysis)
             assert seen.analysis is seen.analysis
-            said = (analysis.verdict, analysis.reason, analysis.causes, analysis.canary_requests)
-            assert (seen.verdict, seen.reason, seen.causes, seen.canary_requests) == said
+            whole = (analysis.verdict, analysis.reason, analysis.causes, analysis.canary_requests)
+            assert (seen.verdict, seen.reason, seen.causes, seen.canary_requests) == whole
 
 
 def test_a_look_at_what_cannot_be_true_is_an_error_like_a_judgement(make_world: Callable[..., Any]) -> None:
@@ -91,10 +93,10 @@ def test_the_common_null_written_out_is_the_general_one_to_the_last_bit(stable: 
         assert log_gains_not_worse(guesses, batch) == general, batch
 
 
-def test_what_cannot_be_told_undoes_no_decision() -> None:
+def test_what_cannot_be_said_undoes_no_decision() -> None:
     def stumbles() -> Analysis:
         raise ZeroDivisionError("no words")
 
-    told = Look(Verdict.FAIL, "errors are worse", ("errors",), 12, stumbles).analysis
-    assert (told.verdict, told.causes, told.canary_requests) == (Verdict.FAIL, ("errors",), 12)
-    assert told.reason == "errors are worse; the metrics cannot be told: ZeroDivisionError: no words"
+    seen = Look(Verdict.FAIL, "errors are worse", ("errors",), 12, stumbles).analysis
+    assert (seen.verdict, seen.causes, seen.canary_requests) == (Verdict.FAIL, ("errors",), 12)
+    assert seen.reason == "errors are worse; the findings cannot be shown: ZeroDivisionError: no words"

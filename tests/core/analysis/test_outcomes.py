@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.analysis import Analysis, AnalysisSpec, AnalysisState, Evidence, LatencySpec, Mode, judge
+from gateway.core.analysis import Analysis, AnalysisSpec, Evidence, LatencySpec, Mode, fresh_state, judge
 from gateway.core.analysis.evidence.intake import Arrival
 from gateway.core.analysis.evidence.trials import CLASS_TESTS, requests
 from gateway.core.stats import Counts, EpochCounts
@@ -28,7 +28,7 @@ def run(
     """The first FAIL or PASS of a rollout whose arms answer with these shares of each class, or the last look."""
     rng = random.Random(seed)
     entry = EpochCounts("r", 1, weight_bp)
-    state = AnalysisState.fresh(SPEC)
+    state = fresh_state(SPEC)
     for tick in range(1, round(10 * seconds) + 1):
         for _ in range(per_s // 10):
             arm, mix = (entry.canary, canary) if rng.random() * 10_000 < weight_bp else (entry.stable, stable)
@@ -112,7 +112,7 @@ def test_a_class_that_never_occurs_costs_a_proof_nothing() -> None:
     alone = AnalysisSpec(latency=LatencySpec(mode=Mode.OFF), **off)
     times = []
     for spec in (SPEC, alone):
-        entry, state = EpochCounts("r", 1, 1_000), AnalysisState.fresh(spec)
+        entry, state = EpochCounts("r", 1, 1_000), fresh_state(spec)
         for tick in itertools.count(1):
             entry.stable.requests, entry.canary.requests = 18 * tick, 2 * tick
             state, analysis = judge(spec, state, Evidence(0.1 * tick, (entry,)))
@@ -156,7 +156,7 @@ def test_e_is_at_most_one_on_average_where_both_arms_are_alike(mix: Mix) -> None
                 arm.enter(name)
         entry = EpochCounts("r", 1, 3_333, stable, canary)
         # A second epoch closes the first one's batch.
-        state, _ = judge(spec, AnalysisState.fresh(spec), Evidence(0.1, (entry,)))
+        state, _ = judge(spec, fresh_state(spec), Evidence(0.1, (entry,)))
         _, analysis = judge(spec, state, Evidence(0.2, (entry, EpochCounts("r", 2, 3_333, Counts(1), Counts()))))
         chance = math.prod(share for _, share in drawn)
         for found in analysis.findings:

@@ -11,7 +11,7 @@ import pytest
 from gateway.core.analysis.betting import wealth
 from gateway.core.analysis.betting.eprocess import NOT_WORSE, Batch, Rates
 from gateway.core.analysis.evidence.intake import Arrival
-from gateway.core.analysis.metrics import rates
+from gateway.core.analysis.metrics import outcomes, rates
 from gateway.core.analysis.metrics.rates import RatesState, RateState
 from gateway.core.analysis.sizing.limit import requests_at_limit
 from gateway.core.analysis.types import RateSpec
@@ -105,7 +105,7 @@ def arrival(stable: int, canary: int, epoch: int = 1) -> Arrival:
 
 
 def take(state: RatesState, arrivals: list[Arrival], live: list[int]) -> RatesState:
-    return rates.take(state, SPECS, arrivals, live, NEEDED)
+    return outcomes.take(state, SPECS, arrivals, live, NEEDED)
 
 
 def test_a_batch_waits_for_both_arms_and_until_it_could_convict() -> None:
@@ -163,7 +163,7 @@ def test_stopped_wherever_it_stands_highest_the_mean_of_e_is_at_most_one(arms: s
             if odds:
                 one = Counts(1, {"errors": event})
                 new = Arrival(1, one, Counts()) if left[0] == "s" else Arrival(1, Counts(), one)
-                after = rates.take(state, SPECS, [new], [1], (math.log(3.0),) * 3)
+                after = outcomes.take(state, SPECS, [new], [1], (math.log(3.0),) * 3)
                 walk(after, left[1:], chance * odds, wait)
 
     walk(rates.fresh(len(SPECS)), arms, 1.0, levels)

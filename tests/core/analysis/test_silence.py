@@ -10,15 +10,16 @@ import pytest
 
 from gateway.core.analysis import (
     AnalysisSpec,
-    AnalysisState,
     EventSpec,
     Evidence,
     LatencySpec,
     Look,
     Mode,
     asked_anew,
+    fresh_state,
     look,
 )
+from gateway.core.analysis.metrics.events import EVENTS
 from gateway.core.analysis.types import Finding, Worse
 from gateway.core.stats import EpochCounts
 from gateway.core.types import Unjudged, Why
@@ -55,7 +56,7 @@ def run(
 ) -> Look:
     """The last look, or the first one that is a FAIL; ``odd`` canary answers have the other event."""
     draw = random.Random(20_261)
-    state, entry = AnalysisState.fresh(spec), EpochCounts("r", 1, 3_333)
+    state, entry = fresh_state(spec), EpochCounts("r", 1, 3_333)
     seen: Look | None = None
     for tick in range(1, ticks + 1):
         for i in range(60):
@@ -172,10 +173,10 @@ def test_in_auto_what_is_being_learnt_holds_and_what_may_never_come_does_not() -
 
 
 def test_requests_outside_of_the_experiment_are_named() -> None:
-    _, seen = look(SPEC, AnalysisState.fresh(SPEC), Evidence(1.0, (), outside=1_222))
+    _, seen = look(SPEC, fresh_state(SPEC), Evidence(1.0, (), outside=1_222))
     assert seen.verdict == "NODATA"
     assert "1,222 others were, forced ones or at a weight of 0 or 100 %" in seen.reason
-    _, seen = look(SPEC, AnalysisState.fresh(SPEC), Evidence(1.0, ()))
+    _, seen = look(SPEC, fresh_state(SPEC), Evidence(1.0, ()))
     assert seen.reason == "no canary request of the experiment has been answered yet"
 
 
@@ -185,14 +186,14 @@ def test_the_version_that_is_missing_is_named() -> None:
         arm = getattr(entry, variant)
         arm.requests += 1
         arm.label("odd", happened=False)
-        _, seen = look(SPEC, AnalysisState.fresh(SPEC), Evidence(1.0, (entry,)))
+        _, seen = look(SPEC, fresh_state(SPEC), Evidence(1.0, (entry,)))
         assert finding(seen, "errors").reason.endswith(f"{missing} requests yet")
         assert finding(seen, "odd").reason.endswith(f"{missing} trials yet")
 
 
 def test_events_that_mean_something_else_are_proven_anew_and_what_speaks_against_the_canary_stays() -> None:
     draw = random.Random(20_261)
-    state, entry = AnalysisState.fresh(SPEC), EpochCounts("r", 1, 3_333)
+    state, entry = fresh_state(SPEC), EpochCounts("r", 1, 3_333)
     for i in range(6_000):
         arm = entry.canary if i % 3 == 0 else entry.stable
         arm.requests += 1
@@ -202,11 +203,11 @@ def test_events_that_mean_something_else_are_proven_anew_and_what_speaks_against
             arm.label(event.name, event.name == label)
         if i % 60 == 59:
             state, _ = look(SPEC, state, Evidence(i / 600, (entry,)))
-    before = state.events["class_0"].metrics[0]
+    before = EVENTS.own(state).by_request["class_0"].metrics[0]
     anew = asked_anew(state, "answers")
-    after = anew.events["class_0"].metrics[0]
+    after = EVENTS.own(anew).by_request["class_0"].metrics[0]
     assert after.bad == before.bad and after.ok != before.ok
-    assert anew.events["odd"] == state.events["odd"]
+    assert EVENTS.own(anew).by_request["odd"] == EVENTS.own(state).by_request["odd"]
     _, seen = look(SPEC, anew, Evidence(10.0, (entry,)))
     assert seen.verdict == "UNDECIDED" and finding(seen, "class_0").stable_trials == 0
     assert finding(seen, "odd").verdict == "PASS"

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from gateway.core.analysis import Analysis, AnalysisSpec, AnalysisState, Evidence, judge
+from gateway.core.analysis import Analysis, AnalysisSpec, Evidence, fresh_state, judge
 from gateway.core.analysis.metrics.sample_ratio import SHIFTS, gains
 from gateway.core.stats import EpochCounts
 
@@ -24,7 +24,7 @@ def test_under_the_weight_every_guess_has_a_mean_of_one(weight: float) -> None:
 
 
 def run(seed: int, share: float, spec: AnalysisSpec, ticks: int = 200, weight_bp: int = 1_000) -> Analysis:
-    rng, state, entry = random.Random(seed), AnalysisState.fresh(spec), EpochCounts("r", 1, weight_bp)
+    rng, state, entry = random.Random(seed), fresh_state(spec), EpochCounts("r", 1, weight_bp)
     for tick in range(1, ticks + 1):
         for _ in range(50):
             counts = entry.canary if rng.random() < share else entry.stable
@@ -55,19 +55,19 @@ def test_a_sound_split_is_left_alone_less_often_wrong_than_alpha() -> None:
 def test_answers_that_are_late_or_never_come_are_no_mismatch() -> None:
     spec, entry = AnalysisSpec(), EpochCounts("r", 1, 1_000)
     entry.stable.assigned, entry.canary.assigned, entry.stable.requests = 9_000, 1_000, 9_000
-    assert judge(spec, AnalysisState.fresh(spec), Evidence(1.0, (entry,)))[1].verdict == "NODATA"
+    assert judge(spec, fresh_state(spec), Evidence(1.0, (entry,)))[1].verdict == "NODATA"
 
 
 def test_it_is_off_with_alpha_zero_and_silent_where_nothing_was_counted_at_assignment() -> None:
     assert run(1, 0.6, AnalysisSpec(alpha_sample_ratio=0.0), 20).verdict != "ERROR"
     spec, entry = AnalysisSpec(), EpochCounts("r", 1, 1_000)
     entry.stable.requests = entry.canary.requests = 500
-    findings = judge(spec, AnalysisState.fresh(spec), Evidence(1.0, (entry,)))[1].findings
+    findings = judge(spec, fresh_state(spec), Evidence(1.0, (entry,)))[1].findings
     assert "sample_ratio" not in {finding.metric for finding in findings}
 
 
 def test_a_failing_canary_is_rolled_back_even_if_the_split_is_broken() -> None:
-    spec, state, entry = AnalysisSpec(), AnalysisState.fresh(AnalysisSpec()), EpochCounts("r", 1, 1_000)
+    spec, state, entry = AnalysisSpec(), fresh_state(AnalysisSpec()), EpochCounts("r", 1, 1_000)
     for tick in range(1, 40):
         for counts, n in ((entry.stable, 50), (entry.canary, 50)):
             counts.assigned += n

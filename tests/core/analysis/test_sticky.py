@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.core.analysis import AnalysisSpec, AnalysisState, Evidence, LatencySpec, Mode, Verdict, judge
+from gateway.core.analysis import AnalysisSpec, Evidence, LatencySpec, Mode, Verdict, fresh_state, judge
 from gateway.core.stats import Counts, EpochCounts
 from gateway.core.stats.counts import UNIT_EVENTS
 
@@ -21,7 +21,7 @@ def counts(requests: int, errors: int, sessions: int, failed: int) -> Counts:
 
 def verdicts(stable: tuple[int, int, int, int], canary: tuple[int, int, int, int], looks: int) -> list[Verdict]:
     """A look each half second at arms that gain this many requests, errors, sessions and failed sessions."""
-    state, found = AnalysisState.fresh(SPEC), []
+    state, found = fresh_state(SPEC), []
     for look in range(1, looks + 1):
         arms = [counts(*(look * n for n in arm)) for arm in (stable, canary)]
         state, analysis = judge(SPEC, state, Evidence(0.5 * look, (EpochCounts("r", 1, 2000, *arms),)))
@@ -39,7 +39,7 @@ def test_failing_sessions_convict() -> None:
 
 
 def test_good_sessions_pass_and_the_finding_speaks_of_sessions() -> None:
-    state = AnalysisState.fresh(SPEC)
+    state = fresh_state(SPEC)
     for look in range(1, 600):
         arms = counts(400 * look, 0, 20 * look, 0), counts(100 * look, 0, 5 * look, 0)
         state, analysis = judge(SPEC, state, Evidence(0.5 * look, (EpochCounts("r", 1, 2000, *arms),)))

@@ -11,7 +11,7 @@ from gateway.core.analysis.evidence.trials import Pending
 from gateway.core.analysis.metrics.event_slices import (
     LAMBDAS,
     OK_PRIORS,
-    VotesState,
+    EventSlicesState,
     _shares,
     bad_gains,
     fresh,
@@ -66,7 +66,7 @@ def test_a_ramp_between_epochs_does_not_speak_against_the_canary() -> None:
 
 def test_a_clock_that_went_backwards_only_makes_the_slice_longer() -> None:
     spec = EventSpec("x", slice_s=1.0)
-    state: VotesState = fresh(spec)
+    state: EventSlicesState = fresh(spec)
     state = take(state, spec, [], [1], 100.0)
     assert take(state, spec, [], [1], 0.5).slices == 0
     assert take(state, spec, [], [1], 200.0).slices == 0

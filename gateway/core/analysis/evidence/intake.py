@@ -34,11 +34,12 @@ class Seen(msgspec.Struct, frozen=True):
 
 
 class Arrival(msgspec.Struct, frozen=True):
-    """What one epoch of the experiment gained since the last tick."""
+    """What one epoch of the experiment gained since the last look."""
 
     epoch: int
     stable: Counts
     canary: Counts
+    weight_bp: int = 0
 
 
 class Intake(msgspec.Struct, frozen=True):
@@ -86,7 +87,7 @@ def _consume(entry: EpochCounts, seen: Seen | None, unread: tuple[str, ...]) -> 
     if stable is None or canary is None:
         return _consume_slowly(entry, before, unread)
     now = Seen(entry.weight_bp, _kept(entry.stable.copy(), unread), _kept(entry.canary.copy(), unread))
-    return now, Arrival(entry.epoch, stable, canary)
+    return now, Arrival(entry.epoch, stable, canary, entry.weight_bp)
 
 
 def _consume_slowly(entry: EpochCounts, before: Seen, unread: tuple[str, ...]) -> tuple[Seen, Arrival]:
@@ -94,7 +95,8 @@ def _consume_slowly(entry: EpochCounts, before: Seen, unread: tuple[str, ...]) -
     stable, canary = _checked(entry.epoch, entry.stable), _checked(entry.epoch, entry.canary)
     now = Seen(entry.weight_bp, _kept(stable, unread), _kept(canary, unread))
     try:
-        arrival = Arrival(entry.epoch, delta(now.stable, before.stable), delta(now.canary, before.canary))
+        stable, canary = delta(now.stable, before.stable), delta(now.canary, before.canary)
+        arrival = Arrival(entry.epoch, stable, canary, entry.weight_bp)
         check(arrival.stable)
         check(arrival.canary)
     except EvidenceError as error:

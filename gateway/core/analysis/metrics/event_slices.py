@@ -1,4 +1,4 @@
-"""Labelled events with the slice of time as unit: whatever happens together inside a slice is one vote.
+"""Labelled events with the slice of time as unit: whatever happens together inside a slice is one observation.
 
 The sibling of time_slices.py for plain events. A slice has the shares C (canary) and S (stable) of trials with the
 event; only the means of what follows are assumed, so events may come in bursts.
@@ -35,17 +35,17 @@ _OK_SHARES = (0.2, 0.5, 0.95)
 OK_PRIORS = (0.125, 0.125, 0.25, 0.125, 0.125, 0.25)
 
 
-class VoteState(msgspec.Struct, frozen=True):
+class DirectionState(msgspec.Struct, frozen=True):
     """Two e-processes of one direction."""
 
     bad: Wealth
     ok: Wealth
 
 
-class VotesState(msgspec.Struct, frozen=True):
+class EventSlicesState(msgspec.Struct, frozen=True):
     """One event's tests, its open slice by epoch and when that opened, and totals for the report."""
 
-    tests: tuple[VoteState, ...]
+    tests: tuple[DirectionState, ...]
     since_s: float = 0.0
     parts: dict[int, Pending] = msgspec.field(default_factory=dict)
     slices: int = 0
@@ -55,29 +55,31 @@ class VotesState(msgspec.Struct, frozen=True):
     canary_events: int = 0
 
 
-def fresh(spec: EventSpec) -> VotesState:
+def fresh(spec: EventSpec) -> EventSlicesState:
     """Nothing seen, one unit of wealth in every test."""
-    one = VoteState(wealth.fresh(BAD_PRIORS, wealth.HELD_BACK), wealth.fresh(OK_PRIORS))
-    return VotesState(tuple(one for _ in directions_of(spec)))
+    one = DirectionState(wealth.fresh(BAD_PRIORS, wealth.HELD_BACK), wealth.fresh(OK_PRIORS))
+    return EventSlicesState(tuple(one for _ in directions_of(spec)))
 
 
-def baked(state: VotesState, horizon: int) -> VotesState:
+def baked(state: EventSlicesState, horizon: int) -> EventSlicesState:
     """The state at promotion: the tests begin anew as CUSUMs."""
-    one = VoteState(wealth.watch(BAD_PRIORS, horizon), wealth.fresh(OK_PRIORS))
+    one = DirectionState(wealth.watch(BAD_PRIORS, horizon), wealth.fresh(OK_PRIORS))
     return msgspec.structs.replace(state, tests=tuple(one for _ in state.tests), parts={}, slices=0)
 
 
-def log_e_bad(state: VotesState) -> float:
+def log_e_bad(state: EventSlicesState) -> float:
     """log of E against "not worse": the average over directions."""
     return wealth.mean_logs([wealth.log_e(test.bad) for test in state.tests])
 
 
-def log_e_ok(state: VotesState) -> float:
+def log_e_ok(state: EventSlicesState) -> float:
     """log of E against "worse by the margin": the least of the directions."""
     return min(wealth.log_e(test.ok) for test in state.tests)
 
 
-def take(state: VotesState, spec: EventSpec, arrivals: list[Arrival], live: list[int], at_s: float) -> VotesState:
+def take(
+    state: EventSlicesState, spec: EventSpec, arrivals: list[Arrival], live: list[int], at_s: float
+) -> EventSlicesState:
     """The state after one tick's arrivals. ``live`` are the experiment's epochs still in evidence."""
     parts = {epoch: part for epoch, part in state.parts.items() if epoch in live}
     since_s = min(state.since_s, at_s) if parts else at_s
@@ -85,7 +87,7 @@ def take(state: VotesState, spec: EventSpec, arrivals: list[Arrival], live: list
     for epoch, part in new.items():
         if part.stable or part.canary:
             parts[epoch] = pooled(parts[epoch], part) if epoch in parts else part
-    state = VotesState(
+    state = EventSlicesState(
         state.tests,
         since_s,
         parts,
@@ -95,10 +97,10 @@ def take(state: VotesState, spec: EventSpec, arrivals: list[Arrival], live: list
         state.stable_events + sum(part.stable_events[0] for part in new.values()),
         state.canary_events + sum(part.canary_events[0] for part in new.values()),
     )
-    votes = [part for part in parts.values() if part.stable and part.canary]
-    if at_s - since_s < spec.slice_s or not votes:
+    whole = [part for part in parts.values() if part.stable and part.canary]
+    if at_s - since_s < spec.slice_s or not whole:
         return state
-    tests = tuple(_bet(vote, test, votes) for vote, test in zip(state.tests, directions_of(spec), strict=True))
+    tests = tuple(_bet(one, test, whole) for one, test in zip(state.tests, directions_of(spec), strict=True))
     return msgspec.structs.replace(state, tests=tests, parts={}, since_s=at_s, slices=state.slices + 1)
 
 
@@ -117,20 +119,20 @@ def ok_gains(spec: RateSpec, stable: float, canary: float) -> list[float]:
     return [math.log1p(share * by) for by in (by_ratio, by_delta) for share in _OK_SHARES]
 
 
-def _bet(state: VoteState, test: PairSpec, votes: list[Pending]) -> VoteState:
-    stable, canary = _shares(votes)
+def _bet(state: DirectionState, test: PairSpec, parts: list[Pending]) -> DirectionState:
+    stable, canary = _shares(parts)
     if test.mirrored:
         stable, canary = canary, stable
-    return VoteState(
+    return DirectionState(
         wealth.grow(state.bad, bad_gains(test.spec, stable, canary), BAD_PRIORS),
         wealth.grow(state.ok, ok_gains(test.spec, stable, canary), OK_PRIORS),
     )
 
 
-def _shares(votes: list[Pending]) -> tuple[float, float]:
+def _shares(parts: list[Pending]) -> tuple[float, float]:
     """Each arm's share of events: the mean over epochs, with the same weights for both arms."""
-    weights = [part.stable * part.canary / (part.stable + part.canary) for part in votes]
+    weights = [part.stable * part.canary / (part.stable + part.canary) for part in parts]
     whole = math.fsum(weights)
-    stable = math.fsum(w * part.stable_events[0] / part.stable for w, part in zip(weights, votes, strict=True)) / whole
-    canary = math.fsum(w * part.canary_events[0] / part.canary for w, part in zip(weights, votes, strict=True)) / whole
+    stable = math.fsum(w * part.stable_events[0] / part.stable for w, part in zip(weights, parts, strict=True)) / whole
+    canary = math.fsum(w * part.canary_events[0] / part.canary for w, part in zip(weights, parts, strict=True)) / whole
     return min(stable, 1.0), min(canary, 1.0)

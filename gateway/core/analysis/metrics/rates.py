@@ -64,8 +64,9 @@ from gateway.core.analysis.betting.eprocess import (
 from gateway.core.analysis.betting.wealth import Wealth
 from gateway.core.analysis.bursts import guard
 from gateway.core.analysis.bursts.guard import BurstState, Tolerance
-from gateway.core.analysis.evidence.intake import Arrival
-from gateway.core.analysis.evidence.trials import CLASS_TESTS, Pending, labelled, pooled, requests, sessions, summed
+from gateway.core.analysis.evidence.trials import CLASS_TESTS, Pending, pooled, summed
+from gateway.core.analysis.findings import FindingNumbers, RateClaim, Share
+from gateway.core.analysis.metrics.kind import Standing
 from gateway.core.analysis.spec import EventSpec, Mode, RateSpec, Worse
 
 ODDS_RATIOS = (1.55, 2.4, 4.3, 9.0, 20.0, 55.0, 300.0)
@@ -165,75 +166,10 @@ def directions_of(spec: EventSpec) -> tuple[PairSpec, ...]:
     return tuple(PairSpec(spec.rate, 0, mirrored) for mirrored in directions)
 
 
-def take(
-    state: RatesState,
-    specs: tuple[RateSpec, ...],
-    arrivals: list[Arrival],
-    live: list[int],
-    needed: Sequence[float],
-    at_s: float = 0.0,
-    every_s: float = 0.0,
-    burst_s: float = 0.0,
-    *,
-    sticky: bool = False,
-) -> RatesState:
-    """The outcome classes' state after one tick's arrivals.
-
-    ``specs`` and ``needed`` are by test (`CLASS_TESTS`): ``needed`` the log E_bad at which each metric convicts by
-    itself. ``live`` are the experiment's epochs still in evidence, ascending; ``every_s`` the least time between two
-    bets of a bake (0: it is none); ``burst_s`` how long failures of one arm may come together (0: they are
-    independent); ``sticky`` that sessions are the units.
-    """
-    parts = {arrival.epoch: sessions(arrival) if sticky else requests(arrival) for arrival in arrivals}
-    tests = [PairSpec(spec, i, CLASS_TESTS[i].fewer, conditional=sticky) for i, spec in enumerate(specs)]
-    after = advance(state, tests, parts, live, needed, at_s, every_s)
-    if not burst_s:
-        return after
-    new = summed(parts)
-    metrics: list[RateState] = []
-    # Twins are one object (rule 8).
-    asked: dict[tuple[int, int, int, Tolerance], RateState] = {}
-    for i, (metric, spec) in enumerate(zip(after.metrics, specs, strict=True)):
-        if CLASS_TESTS[i].success:
-            metrics.append(metric)
-            continue
-        batch, tolerance = new.batch(i), tolerance_of(spec)
-        asking = (id(metric), batch.stable_events, batch.canary_events, tolerance)
-        answer = asked.get(asking)
-        if answer is None:
-            seen = guard.take(metric.bursts, batch, at_s, burst_s, tolerance)
-            answer = asked[asking] = metric if seen is metric.bursts else msgspec.structs.replace(metric, bursts=seen)
-        metrics.append(answer)
-    return msgspec.structs.replace(after, metrics=tuple(metrics))
-
-
 @functools.lru_cache(maxsize=256)
 def tolerance_of(spec: RateSpec) -> Tolerance:
     """What the guard against bursts must know of it."""
     return Tolerance(spec.tolerance_ratio, spec.tolerance_delta)
-
-
-def take_event(
-    state: RatesState,
-    spec: EventSpec,
-    arrivals: list[Arrival],
-    live: list[int],
-    needed: float,
-    at_s: float = 0.0,
-    every_s: float = 0.0,
-    burst_s: float = 0.0,
-) -> RatesState:
-    """The same for one labelled event, of its own trials."""
-    parts = {arrival.epoch: labelled(arrival, spec.name) for arrival in arrivals}
-    tests = directions_of(spec)
-    after = advance(state, tests, parts, live, (needed,) * len(tests), at_s, every_s)
-    if not spec.guarded or not burst_s:
-        return after
-    seen, tolerance = summed(parts).batch(0), tolerance_of(spec.rate)
-    guarded = [
-        msgspec.structs.replace(m, bursts=guard.take(m.bursts, seen, at_s, burst_s, tolerance)) for m in after.metrics
-    ]
-    return msgspec.structs.replace(after, metrics=tuple(guarded))
 
 
 def advance(
@@ -245,7 +181,11 @@ def advance(
     at_s: float,
     every_s: float,
 ) -> RatesState:
-    """The state after one tick's new trials, ``parts`` by epoch. The rest is as for `take`."""
+    """The state after one look's new trials, ``parts`` by epoch.
+
+    ``needed`` is by test the log E_bad at which its metric convicts by itself; ``live`` are the experiment's epochs
+    still in evidence, ascending; ``every_s`` is the least time between two bets of a bake (0: it is none).
+    """
     pending = {epoch: part for epoch, part in state.pending.items() if epoch in live}
     metrics, batches, stable, canary = state.metrics, state.batches, state.stable, state.canary
     for epoch, part in parts.items():
@@ -363,33 +303,6 @@ def ok_guesses(stable: float, spec: RateSpec, mirrored: bool = False) -> list[Pa
     return [(stable, canary) for canary in rates_at([edge - share * gap for share in OK_GAPS])]
 
 
-@functools.cache
-def tests_of(name: str) -> tuple[int, ...]:
-    """Where an outcome class has its tests."""
-    return tuple(i for i, test in enumerate(CLASS_TESTS) if test.name == name)
-
-
-def of_class(state: RatesState, name: str) -> tuple[RateState, ...]:
-    """An outcome class's tests: one, or one for each direction.
-
-    The first counts the canary's own events (and excuses some of stable's), the last stable's own.
-    """
-    return tuple([state.metrics[i] for i in tests_of(name)])
-
-
-def evidence(tests: Sequence[RateState], known: dict[int, tuple[float, float]]) -> tuple[float, float]:
-    """`log_e_bad` and `log_e_ok` of one metric; ``known`` keeps those of each test for its twins (rule 8)."""
-    each = []
-    for test in tests:
-        found = known.get(id(test))
-        if found is None:
-            found = known[id(test)] = log_bad(test), log_ok(test)
-        each.append(found)
-    if len(each) == 1:
-        return each[0]
-    return wealth.mean_logs([bad for bad, _ in each]), min([ok for _, ok in each])
-
-
 def log_e_bad(tests: Sequence[RateState]) -> float:
     """log of E of one metric against "not worse" in any direction that counts: the average over its tests."""
     return wealth.mean_logs([log_bad(test) for test in tests])
@@ -408,6 +321,47 @@ def log_e_ok(tests: Sequence[RateState]) -> float:
 def log_ok(state: RateState) -> float:
     """log E of one test against "worse by the margin", as far as it is believed (rule 7)."""
     return guard.guarded_ok(wealth.log_e(state.ok), state.bursts)
+
+
+def finding(
+    standing: Standing,
+    spec: RateSpec,
+    worse: Worse,
+    shares: tuple[Share, Share],
+    units: str,
+    *,
+    believed: float = 1.0,
+    guess: float | None = None,
+    per_request: bool = True,
+) -> FindingNumbers:
+    """What is found of a rate, in numbers; ``shares`` are stable's and the canary's, ``guess`` stable's next rate."""
+    return FindingNumbers(
+        metric=standing.metric,
+        verdict=standing.verdict,
+        decides=standing.decides,
+        log_e_bad=standing.log_e_bad,
+        log_e_ok=standing.log_e_ok,
+        needed=standing.needed,
+        stable=shares[0],
+        canary=shares[1],
+        units=units,
+        claim=RateClaim(
+            worse,
+            spec.tolerance_ratio,
+            spec.tolerance_delta,
+            spec.margin_ratio,
+            spec.margin_delta,
+            per_request,
+            believed,
+        ),
+        details={
+            "margin_ratio": spec.margin_ratio,
+            "margin_delta": spec.margin_delta,
+            "tolerance_ratio": spec.tolerance_ratio,
+            "tolerance_delta": spec.tolerance_delta,
+            **({} if guess is None else {"stable_rate_guess": guess}),
+        },
+    )
 
 
 def _bad_after(state: RateState, spec: RateSpec, batch: Batch, mirrored: bool, conditional: bool) -> Wealth:

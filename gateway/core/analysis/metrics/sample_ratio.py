@@ -20,14 +20,18 @@ import msgspec
 from gateway.core.analysis.betting import wealth
 from gateway.core.analysis.betting.eprocess import from_log_odds, log_odds
 from gateway.core.analysis.betting.wealth import Wealth
-from gateway.core.analysis.evidence.intake import Arrival, Intake
+from gateway.core.analysis.evidence.intake import Arrival
+from gateway.core.analysis.findings import FindingNumbers, Share, SplitClaim
+from gateway.core.analysis.metrics.kind import Metric, MetricKind, Role, Standing, Tick
+from gateway.core.analysis.spec import AnalysisSpec, Mode
+from gateway.core.analysis.state import AnalysisState
 from gateway.core.types import WEIGHT_BP_MAX
 
 SHIFTS = (-2.0, -0.6, -0.2, -0.05, 0.05, 0.2, 0.6, 2.0)
 PRIORS = (0.125,) * len(SHIFTS)
 
 
-class SplitState(msgspec.Struct, frozen=True):
+class SampleRatioState(msgspec.Struct, frozen=True):
     """The e-process; assigned requests of both arms, and how many of them the weights would give the canary."""
 
     wealth: Wealth
@@ -36,18 +40,77 @@ class SplitState(msgspec.Struct, frozen=True):
     expected: float = 0.0
 
 
-def fresh() -> SplitState:
+class SampleRatio(MetricKind[SampleRatioState]):
+    """The kind of the check of the split, its only metric."""
+
+    name = "sample_ratio"
+    state_type = SampleRatioState
+
+    def metrics(self, spec: AnalysisSpec) -> tuple[Metric, ...]:
+        """The check, unless it is off."""
+        if not spec.alpha_sample_ratio:
+            return ()
+        return (Metric(self.name, Mode.ADVISE, 0.0, Role.CHECK, alpha=spec.alpha_sample_ratio),)
+
+    def fresh(self, spec: AnalysisSpec) -> SampleRatioState:  # the same test for every spec
+        """Nothing seen."""
+        return fresh()
+
+    def baked(self, state: SampleRatioState, spec: AnalysisSpec, bake_s: float) -> SampleRatioState:
+        """The check goes on: the split is the same experiment's."""
+        return state
+
+    def take(self, state: SampleRatioState, tick: Tick) -> SampleRatioState:
+        """The state after one look's assignments."""
+        return take(state, tick.arrivals) if tick.spec.alpha_sample_ratio else state
+
+    def log_e_bad(self, whole: AnalysisState, metric: str) -> float:  # there is one
+        """log of E against "assigned by its weight"."""
+        return wealth.log_e(self.own(whole).wealth)
+
+    def log_e_ok(self, whole: AnalysisState, metric: str) -> float:  # it proves nothing good
+        """Nothing."""
+        return 0.0
+
+    def units(self, whole: AnalysisState, metric: str) -> tuple[int, bool]:  # there is one
+        """The requests that were assigned."""
+        state = self.own(whole)
+        return state.stable + state.canary, state.stable + state.canary > 0
+
+    def finding(self, whole: AnalysisState, standing: Standing) -> FindingNumbers:
+        """The split, in numbers."""
+        state = self.own(whole)
+        assigned = state.stable + state.canary
+        return FindingNumbers(
+            metric=standing.metric,
+            verdict=standing.verdict,
+            decides=standing.decides,
+            log_e_bad=standing.log_e_bad,
+            log_e_ok=standing.log_e_ok,
+            needed=standing.needed,
+            stable=Share(state.stable, assigned),
+            canary=Share(state.canary, assigned),
+            units="requests",
+            claim=SplitClaim(state.expected / assigned),
+            details={"expected_share": state.expected / assigned},
+        )
+
+
+SAMPLE_RATIO = SampleRatio()
+
+
+def fresh() -> SampleRatioState:
     """Nothing seen, one unit of wealth."""
-    return SplitState(wealth.fresh(PRIORS, wealth.HELD_BACK))
+    return SampleRatioState(wealth.fresh(PRIORS, wealth.HELD_BACK))
 
 
-def take(state: SplitState, arrivals: list[Arrival], memory: Intake) -> SplitState:
-    """The state after one tick's arrivals; ``memory`` knows the epochs' weights."""
+def take(state: SampleRatioState, arrivals: list[Arrival]) -> SampleRatioState:
+    """The state after one look's arrivals."""
     for arrival in arrivals:
         stable, canary = arrival.stable.assigned, arrival.canary.assigned
         if stable or canary:
-            weight = memory.epochs[arrival.epoch].weight_bp / WEIGHT_BP_MAX
-            state = SplitState(
+            weight = arrival.weight_bp / WEIGHT_BP_MAX
+            state = SampleRatioState(
                 wealth.grow(state.wealth, gains(weight, stable, canary), PRIORS),
                 state.stable + stable,
                 state.canary + canary,

@@ -12,16 +12,11 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
-
+from gateway.core.analysis.metrics.events import counted
+from gateway.core.analysis.spec import Mode, Unit
+from gateway.core.analysis.state import AnalysisState
 from gateway.core.types import Unjudged, Why
 
-if TYPE_CHECKING:
-    from gateway.core.analysis.judge import AnalysisState
-
-# A sentence that names more metrics than this names the first few.
-_NAMES_MAX, _NAMES_SAID = 6, 4
 # Before so many answers of stable it may be chance.
 _ANSWERS_MIN = 100
 _ONE_CLASS = "send inputs that differ, or let this advise: `predictions: {mode: advise}`"
@@ -31,29 +26,10 @@ def unjudged(state: AnalysisState) -> dict[str, Unjudged]:
     """The metrics that cannot be judged now, by name."""
     groups: dict[str, list[str]] = {}
     for event in state.spec.events:
-        if event.group and event.name in state.events:
+        if event.group and event.mode is not Mode.OFF and event.unit is Unit.REQUEST:
             groups.setdefault(event.group, []).append(event.name)
     found = {name: silent for names in groups.values() if (silent := _constant(state, names)) for name in names}
     return {**found, **state.unjudged}
-
-
-def sentence(silent: Mapping[str, Unjudged]) -> str:
-    """Which metrics cannot be judged and why, each reason once; empty without metrics."""
-    reasons: dict[str, list[str]] = {}
-    for name, one in silent.items():
-        reasons.setdefault(one.reason, []).append(name)
-    return "; ".join(f"{some(names)} cannot be judged: {reason}" for reason, names in reasons.items())
-
-
-def some(names: Sequence[str]) -> str:
-    """Names in a sentence, the first few of many: the findings name them all.
-
-    >>> some(["errors", "overload"]), some([f"class_{n}" for n in range(9)])
-    ('errors, overload', 'class_0, class_1, class_2, class_3 and 5 more')
-    """
-    if len(names) <= _NAMES_MAX:
-        return ", ".join(names)
-    return f"{', '.join(names[:_NAMES_SAID])} and {len(names) - _NAMES_SAID} more"
 
 
 def _constant(state: AnalysisState, names: list[str]) -> Unjudged | None:
@@ -61,19 +37,20 @@ def _constant(state: AnalysisState, names: list[str]) -> Unjudged | None:
     happened = []
     why = Why.NEVER
     for name in names:
-        event = state.events[name]
-        if event.stable < _ANSWERS_MIN:
+        stable, canary = counted(state, name)
+        if stable.trials < _ANSWERS_MIN:
             why = Why.WAITS
-        stable, canary = event.metrics[0].stable_events, event.metrics[0].canary_events
-        if not event.stable or not event.canary:
+        if not stable.trials or not canary.trials:
             return None
-        if stable or canary:
-            happened.append((name, stable, canary))
-            if (stable, canary) != (event.stable, event.canary):
+        if stable.events or canary.events:
+            happened.append((name, stable.events, canary.events))
+            if (stable.events, canary.events) != (stable.trials, canary.trials):
                 return None
-    if not happened:
-        seen = f"the answers of both versions all say the same ({event.stable:,} of stable, {event.canary:,} of canary)"
+    if happened:
+        name, of_stable, of_canary = happened[0]
+        seen = f"all answers of both versions are {name} ({of_stable:,} of stable, {of_canary:,} of canary)"
     else:
-        name, stable, canary = happened[0]
-        seen = f"all answers of both versions are {name} ({stable:,} of stable, {canary:,} of canary)"
+        seen = (
+            f"the answers of both versions all say the same ({stable.trials:,} of stable, {canary.trials:,} of canary)"
+        )
     return Unjudged(f"{seen}: nothing to compare, which is no proof; {_ONE_CLASS}", why)

@@ -14,25 +14,19 @@ Rules:
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import msgspec
 
 from gateway.core.analysis.betting.eprocess import Null, Rates, within_tolerance, worse_by_margin
-from gateway.core.analysis.bursts import guard
-from gateway.core.analysis.metrics import rates
-from gateway.core.analysis.metrics.time_slices import LatencyState
+from gateway.core.analysis.findings import FindingNumbers, LatencyClaim, LimitClaim, RateClaim, SplitClaim
 from gateway.core.analysis.show import intervals
 from gateway.core.analysis.show.intervals import Interval
 from gateway.core.analysis.sizing.limit import information
-from gateway.core.analysis.spec import RATE_METRICS, EventSpec, LatencySpec, RateSpec, Unit, Worse
+from gateway.core.analysis.spec import Worse
 from gateway.core.analysis.types import Finding, Verdict
 from gateway.core.numbers import about, duration
 from gateway.core.stats.histogram import quantile_us
-from gateway.core.types import WEIGHT_BP_MAX
-
-if TYPE_CHECKING:
-    from gateway.core.analysis.judge import AnalysisState
 
 ALPHA = 0.05
 QUANTILES = (0.5, 0.95, 0.99)
@@ -41,22 +35,31 @@ _NATS_MIN = 1e-11
 _REQUESTS_MAX = 1e9
 
 
-def explained(state: AnalysisState, finding: Finding, *, forecast: bool = True) -> Finding:
-    """The finding with its effect, intervals and, with ``forecast``, need."""
-    forecast = forecast and not state.baking
-    details = dict(finding.details)
-    reason = finding.reason
-    if finding.metric in state.latencies:
-        details |= _quantiles(state.latencies[finding.metric])
-        if forecast:
-            reason += _slices_needed(getattr(state.spec, finding.metric), finding)
-    elif finding.guardrail:
-        seen = intervals.rate_interval(finding.canary_events, finding.canary_trials, ALPHA)
-        details |= _ends("canary_rate", finding.canary_rate, seen)
-    elif finding.metric != "sample_ratio":
-        details |= _effect(finding)
-        if finding.verdict is Verdict.UNDECIDED and forecast:
-            reason += _need(state, finding, details)
+class Traffic(NamedTuple):
+    """The canary's share of requests under the weight in force, its requests per second, and all that it has had."""
+
+    weight: float
+    canary_per_s: float
+    canary_requests: int
+
+
+def explained(finding: Finding, numbers: FindingNumbers, traffic: Traffic | None) -> Finding:
+    """The finding with its effect, intervals and, where there is ``traffic`` to forecast from, what is still needed."""
+    details, reason = dict(finding.details), finding.reason
+    match numbers.claim:
+        case LatencyClaim() as claim:
+            details |= _quantiles(claim)
+            if traffic is not None:
+                reason += _slices_needed(finding, claim)
+        case LimitClaim():
+            seen = intervals.rate_interval(finding.canary_events, finding.canary_trials, ALPHA)
+            details |= _ends("canary_rate", finding.canary_rate, seen)
+        case SplitClaim():
+            pass
+        case claim:
+            details |= _effect(finding)
+            if isinstance(claim, RateClaim) and claim.per_request and traffic is not None:
+                reason += _need(finding, numbers, claim, traffic, details)
     return msgspec.structs.replace(finding, reason=reason, details=details)
 
 
@@ -83,9 +86,9 @@ def _effect(finding: Finding) -> dict[str, float]:
     }
 
 
-def _quantiles(state: LatencyState) -> dict[str, float]:
+def _quantiles(claim: LatencyClaim) -> dict[str, float]:
     out: dict[str, float] = {}
-    for arm, seen in (("stable", state.stable_seen), ("canary", state.canary_seen)):
+    for arm, seen in (("stable", claim.stable_seen), ("canary", claim.canary_seen)):
         for q in QUANTILES:
             found = intervals.quantile_interval(seen, q, ALPHA / 2.0)
             if found is not None:
@@ -96,37 +99,25 @@ def _quantiles(state: LatencyState) -> dict[str, float]:
 # --- what is still needed ---
 
 
-def _need(state: AnalysisState, finding: Finding, details: dict[str, float]) -> str:
+def _need(
+    finding: Finding, numbers: FindingNumbers, claim: RateClaim, traffic: Traffic, details: dict[str, float]
+) -> str:
     """The sentence about proof that is still missing, and its numbers among the details."""
-    entry = state.intake.epochs.get(state.pace.epoch)
-    rate = _rate_spec(state, finding.metric)
-    if rate is None or entry is None or not finding.stable_trials or not finding.canary_trials:
+    if finding.verdict is not Verdict.UNDECIDED or not finding.stable_trials or not finding.canary_trials:
         return ""
-    weight = entry.weight_bp / WEIGHT_BP_MAX
-    truth = likely(finding)
-    spec, worse = rate
-    ok = _believed(state, finding.metric) * _nats_to_pass(spec, worse, truth, weight)
-    bad = _nats_to_fail(spec, worse, truth, weight)
-    prove = _canary_requests(finding.log_e_ok, details["log_e_ok_needed"], ok, weight)
-    convict = _canary_requests(finding.log_e_bad, details["log_e_bad_needed"], bad, weight)
+    weight, truth = traffic.weight, likely(finding)
+    ok, bad = claim.believed * _nats_to_pass(claim, truth, weight), _nats_to_fail(claim, truth, weight)
+    prove = _canary_requests(finding.log_e_ok, numbers.needed.ok, ok, weight)
+    convict = _canary_requests(finding.log_e_bad, numbers.needed.bad, bad, weight)
     trials, what = min((prove, "be proven"), (convict, "be convicted"))
     if trials > _REQUESTS_MAX:
         return "; too close to the margin to be decided at this effect"
     details["canary_needed"] = float(math.ceil(trials))
-    unit = "trials" if finding.metric not in RATE_METRICS else "sessions" if state.spec.sticky else "requests"
-    said = f"; about {about(trials)} canary {unit} more at this effect to {what}"
-    pace = _per_second(state, finding)
-    if pace <= 0.0:
+    said = f"; about {about(trials)} canary {numbers.units} more at this effect to {what}"
+    if traffic.canary_per_s <= 0.0:
         return said
-    details["needed_s"] = trials / pace
-    return f"{said}: {duration(trials / pace)} at this weight"
-
-
-def _believed(state: AnalysisState, metric: str) -> float:
-    """How much of a nat of E_ok counts where failures clump (guard.py)."""
-    if metric not in RATE_METRICS:
-        return 1.0
-    return guard.guarded_ok(1.0, rates.of_class(state.rates, metric)[0].bursts)
+    details["needed_s"] = trials / (traffic.canary_per_s * finding.canary_trials / traffic.canary_requests)
+    return f"{said}: {duration(details['needed_s'])} at this weight"
 
 
 def likely(finding: Finding) -> Rates:
@@ -143,14 +134,14 @@ def _canary_requests(log_e: float, needed: float, nats: float, weight: float) ->
     return weight * max(needed - log_e, 0.0) / nats if nats > _NATS_MIN else math.inf
 
 
-def _nats_to_pass(spec: RateSpec, worse: Worse, truth: Rates, weight: float) -> float:
-    null = worse_by_margin(spec.margin_ratio, spec.margin_delta)
-    return min(_nats(truth, (null,), weight, mirrored=mirrored) for mirrored in _directions(worse))
+def _nats_to_pass(claim: RateClaim, truth: Rates, weight: float) -> float:
+    null = worse_by_margin(claim.margin_ratio, claim.margin_delta)
+    return min(_nats(truth, (null,), weight, mirrored=mirrored) for mirrored in _directions(claim.worse))
 
 
-def _nats_to_fail(spec: RateSpec, worse: Worse, truth: Rates, weight: float) -> float:
-    nulls = within_tolerance(spec.tolerance_ratio, spec.tolerance_delta)
-    return max(_nats(truth, nulls, weight, mirrored=mirrored) for mirrored in _directions(worse))
+def _nats_to_fail(claim: RateClaim, truth: Rates, weight: float) -> float:
+    nulls = within_tolerance(claim.tolerance_ratio, claim.tolerance_delta)
+    return max(_nats(truth, nulls, weight, mirrored=mirrored) for mirrored in _directions(claim.worse))
 
 
 def _directions(worse: Worse) -> tuple[bool, ...]:
@@ -163,28 +154,10 @@ def _nats(truth: Rates, nulls: tuple[Null, ...], weight: float, *, mirrored: boo
     return min(information(truth, null, weight) for null in nulls)
 
 
-def _rate_spec(state: AnalysisState, metric: str) -> tuple[RateSpec, Worse] | None:
-    """How a rate is judged by request; None for what is judged by slice."""
-    if metric in RATE_METRICS:
-        directions = len(rates.tests_of(metric))
-        return getattr(state.spec, metric), Worse.HIGHER if directions == 1 else Worse.DIFFERENT
-    event: EventSpec | None = next((one for one in state.spec.events if one.name == metric), None)
-    return None if event is None or event.unit is Unit.SLICE else (event.rate, event.worse)
-
-
-def _per_second(state: AnalysisState, finding: Finding) -> float:
-    """The canary's trials per second under the weight in force."""
-    pace = state.pace
-    if pace.at_s <= pace.since_s or not state.canary_requests:
-        return 0.0
-    requests = (state.canary_requests - pace.canary_before) / (pace.at_s - pace.since_s)
-    return requests * finding.canary_trials / state.canary_requests
-
-
-def _slices_needed(spec: LatencySpec, finding: Finding) -> str:
+def _slices_needed(finding: Finding, claim: LatencyClaim) -> str:
     """At the pace so far: slices are bets of a bounded size, so their number tells the time."""
-    slices, ok, needed = finding.details["slices"], finding.log_e_ok, finding.details["log_e_ok_needed"]
-    if finding.verdict is not Verdict.UNDECIDED or not slices or ok <= 0.0:
+    ok, needed = finding.log_e_ok, finding.details["log_e_ok_needed"]
+    if finding.verdict is not Verdict.UNDECIDED or not claim.slices or ok <= 0.0:
         return ""
-    more = math.ceil(slices * (needed / ok - 1.0))
-    return f"; about {about(more)} slices more at this pace: {duration(more * spec.slice_s)} or longer"
+    more = math.ceil(claim.slices * (needed / ok - 1.0))
+    return f"; about {about(more)} slices more at this pace: {duration(more * claim.slice_s)} or longer"

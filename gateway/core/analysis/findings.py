@@ -1,0 +1,108 @@
+"""What a metric found, in numbers: everything that a sentence about it needs (show/sentences.py makes it).
+
+A *claim* is what is tested, as numbers. Each has its words in show/sentences.py; a metric that makes none of these is
+told in general ones.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from gateway.core.analysis.spec import Worse
+from gateway.core.analysis.types import Verdict
+
+
+class Share(NamedTuple):
+    """So many events among so many trials."""
+
+    events: int = 0
+    trials: int = 0
+
+
+class Needed(NamedTuple):
+    """The logarithms of E at which a metric convicts by itself, and at which it is proven."""
+
+    bad: float
+    ok: float
+
+
+class RateClaim(msgspec.Struct, frozen=True):
+    """The canary's rate against stable's. ``per_request``: each trial is evidence by itself, so proof has a price.
+
+    ``believed``: how much of a nat for PASS counts where failures come in bursts.
+    """
+
+    worse: Worse
+    tolerance_ratio: float
+    tolerance_delta: float
+    margin_ratio: float
+    margin_delta: float
+    per_request: bool = True
+    believed: float = 1.0
+
+
+class LatencyClaim(msgspec.Struct, frozen=True):
+    """The canary's share of slow requests against stable's, at one threshold, in slices of ``slice_s``.
+
+    ``quantile`` is None for the objective ``slo_us``. ``past`` of ``past_needed`` requests of stable have set
+    thresholds, ``stable_seen`` and ``canary_seen`` are all latencies so far, ``..._left`` how many clients had left
+    before the end of one. ``minor_below``: so few requests have it that it holds nothing up in mode ``auto``; the share
+    below which that is so.
+    """
+
+    slices: int
+    slice_s: float
+    quantile: float | None
+    slo_us: int | None
+    tolerance_ratio: float
+    tolerance_us: int
+    margin_ratio: float
+    margin_us: int
+    margin_delta: float
+    past: int
+    past_needed: int
+    stable_seen: dict[int, int]
+    canary_seen: dict[int, int]
+    stable_left: int
+    canary_left: int
+    minor_below: float | None = None
+
+
+class LimitClaim(msgspec.Struct, frozen=True):
+    """The canary's rate against an absolute limit; ``of`` is the metric, ``threshold_us`` what is slow of a latency."""
+
+    of: str
+    limit: float
+    threshold_us: int | None
+
+
+class SplitClaim(msgspec.Struct, frozen=True):
+    """The canary's share of the assigned requests against what its weights would give it."""
+
+    expected: float
+
+
+Claim = RateClaim | LatencyClaim | LimitClaim | SplitClaim
+
+
+class FindingNumbers(msgspec.Struct, frozen=True):
+    """One metric's finding.
+
+    ``units`` is what evidence comes in, as people call it: requests, sessions, trials, slices. ``unjudged`` says why
+    there is nothing to compare. ``details`` are further numbers for whoever reads a finding by a program.
+    """
+
+    metric: str
+    verdict: Verdict
+    decides: bool
+    log_e_bad: float
+    log_e_ok: float
+    needed: Needed
+    stable: Share = Share()
+    canary: Share = Share()
+    units: str = "trials"
+    claim: Claim | None = None
+    unjudged: str = ""
+    details: dict[str, float] = {}

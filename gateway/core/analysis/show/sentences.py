@@ -1,0 +1,262 @@
+"""Findings in sentences: what was seen, what it weighs, what it would need.
+
+Rules:
+
+1. Every reason carries both arms' numbers and the evidence as "X of the Y needed": E itself, not its logarithm.
+2. Nothing here decides, and nothing is computed but words: a sentence is made of `FindingNumbers` alone.
+3. What is claimed has its words here, one function for each of findings.py's claims; a metric that makes none of them
+   is told by `_plain`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+
+from gateway.core.analysis.findings import (
+    FindingNumbers,
+    LatencyClaim,
+    LimitClaim,
+    RateClaim,
+    SplitClaim,
+)
+from gateway.core.analysis.spec import Worse
+from gateway.core.analysis.types import Finding, Verdict
+from gateway.core.numbers import e_value, milliseconds, percent, points, share
+from gateway.core.stats.histogram import total
+from gateway.core.types import Unjudged
+
+# A sentence that names more metrics than this names the first few.
+_NAMES_MAX, _NAMES_SAID = 6, 4
+
+# What is needed stays the same from look to look.
+_known = functools.lru_cache(maxsize=256)(e_value)
+
+
+def shown(numbers: FindingNumbers) -> Finding:
+    """The finding as people read it, and as the API and the journal have it."""
+    needed = {"log_e_bad_needed": numbers.needed.bad}
+    if isinstance(numbers.claim, (RateClaim, LatencyClaim)) or numbers.claim is None:
+        needed["log_e_ok_needed"] = numbers.needed.ok
+    return Finding(
+        metric=numbers.metric,
+        verdict=numbers.verdict,
+        reason=reason(numbers),
+        decides=numbers.decides,
+        log_e_bad=numbers.log_e_bad,
+        log_e_ok=numbers.log_e_ok,
+        stable_events=numbers.stable.events,
+        stable_trials=numbers.stable.trials,
+        canary_events=numbers.canary.events,
+        canary_trials=numbers.canary.trials,
+        details={**needed, **numbers.details},
+    )
+
+
+def reason(numbers: FindingNumbers) -> str:
+    """Why a metric's finding is what it is."""
+    if numbers.unjudged:
+        return f"{numbers.metric} cannot be judged: {numbers.unjudged}"
+    match numbers.claim:
+        case RateClaim() as claim:
+            return _rate(numbers, claim)
+        case LatencyClaim() as claim:
+            return _latency(numbers, claim)
+        case LimitClaim() as claim:
+            return _limit(numbers, claim)
+        case SplitClaim() as claim:
+            return _split(numbers, claim)
+        case None:
+            return _plain(numbers)
+
+
+# --- the verdict ---
+
+NOTHING_DECIDES = "no metric decides"
+ONLY_LIMITS = "only guardrails decide: they can roll back, but prove nothing"
+
+
+def blame(guilty: Sequence[FindingNumbers]) -> str:
+    """Why a canary is rolled back: worse than stable, or beyond an absolute limit."""
+    worse = "; ".join(reason(one) for one in guilty if not isinstance(one.claim, LimitClaim))
+    beyond = "; ".join(reason(one) for one in guilty if isinstance(one.claim, LimitClaim))
+    parts = (f"worse than stable: {worse}" if worse else "", f"beyond its limit: {beyond}" if beyond else "")
+    return "; ".join(part for part in parts if part)
+
+
+def nothing_yet(outside: int) -> str:
+    """Why there is no verdict at all; ``outside`` canary requests were no part of the experiment."""
+    said = "no canary request of the experiment has been answered yet"
+    if not outside:
+        return said
+    return (
+        f"{said}; {outside:,} others were, forced ones or at a weight of 0 or 100 %: those have nothing to be compared"
+        " with"
+    )
+
+
+def proven(names: Sequence[str], canary_requests: int) -> str:
+    """Why a canary passes."""
+    return f"proven within the margin: {some(names)}, {canary_requests} canary requests"
+
+
+def unproven(names: Sequence[str], why: str) -> str:
+    """Why a canary does not pass yet."""
+    return f"not proven yet: {some(names)}; {why}"
+
+
+def watched(names: Sequence[str]) -> str:
+    """What a bake says while nothing has turned bad."""
+    return f"nothing has turned bad since promotion: {some(names)} are watched"
+
+
+def unjudged(silent: Mapping[str, Unjudged]) -> str:
+    """Which metrics cannot be judged and why, each reason once; empty without metrics."""
+    reasons: dict[str, list[str]] = {}
+    for name, one in silent.items():
+        reasons.setdefault(one.reason, []).append(name)
+    return "; ".join(f"{some(names)} cannot be judged: {why}" for why, names in reasons.items())
+
+
+def some(names: Sequence[str]) -> str:
+    """Names in a sentence, the first few of many: the findings name them all.
+
+    >>> some(["errors", "overload"]), some([f"class_{n}" for n in range(9)])
+    ('errors, overload', 'class_0, class_1, class_2, class_3 and 5 more')
+    """
+    if len(names) <= _NAMES_MAX:
+        return ", ".join(names)
+    return f"{', '.join(names[:_NAMES_SAID])} and {len(names) - _NAMES_SAID} more"
+
+
+# --- what is claimed, in words ---
+
+
+def _plain(numbers: FindingNumbers) -> str:
+    return _compared(numbers, _both(numbers), ("not worse", "worse by its margin"))
+
+
+def _rate(numbers: FindingNumbers, claim: RateClaim) -> str:
+    return _compared(numbers, _both(numbers), (_within(claim), _beyond(claim)))
+
+
+def _latency(numbers: FindingNumbers, claim: LatencyClaim) -> str:
+    if claim.slices:
+        tolerance, edge, margin = _thresholds(claim)
+        seen = (
+            f"canary {numbers.metric} beyond {tolerance} in {share(*numbers.canary)} requests against stable"
+            f" beyond {edge} in {share(*numbers.stable)}, {claim.slices} slices{_left(claim)}"
+        )
+        said = _compared(numbers, seen, ("not slower", margin))
+    else:
+        said = _waiting(numbers.metric, claim)
+    if claim.minor_below is not None:
+        least = percent(claim.minor_below)
+        said += f"; holds no promotion up while less than {least} of either version's requests have one"
+    return said
+
+
+def _limit(numbers: FindingNumbers, claim: LimitClaim) -> str:
+    slow = "" if claim.threshold_us is None else f" beyond {milliseconds(claim.threshold_us)}"
+    at_most = f"{100 * claim.limit:g} %"
+    evidence = (
+        f"evidence {e_value(numbers.log_e_bad)} of the {_known(numbers.needed.bad)} needed against 'at most {at_most}'"
+    )
+    return (
+        f"canary {claim.of}{slow} {share(*numbers.canary)} against a limit of {at_most}:"
+        f" {evidence if numbers.canary.trials else 'no canary trials yet'}"
+    )
+
+
+def _split(numbers: FindingNumbers, claim: SplitClaim) -> str:
+    broken = numbers.verdict is Verdict.ERROR
+    says = "the split is broken, the experiment is at fault" if broken else "no sign of a broken split"
+    return (
+        f"{says}: canary was assigned {share(*numbers.canary)} of requests, by its weight"
+        f" {100 * claim.expected:.3g} %; evidence {e_value(numbers.log_e_bad)} of the {e_value(numbers.needed.bad)}"
+        " needed"
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _within(claim: RateClaim) -> str:
+    """The null of E_bad in words."""
+    direction = {Worse.HIGHER: "not worse", Worse.LOWER: "not lower", Worse.DIFFERENT: "not different"}[claim.worse]
+    parts = []
+    if claim.tolerance_ratio > 1.0:
+        parts.append(f"{claim.tolerance_ratio:g} x")
+    if claim.tolerance_delta > 0.0:
+        parts.append(points(claim.tolerance_delta))
+    return f"{direction} beyond {' or '.join(parts)}" if parts else direction
+
+
+@functools.lru_cache(maxsize=256)
+def _beyond(claim: RateClaim) -> str:
+    """The null of E_ok in words.
+
+    >>> _beyond(RateClaim(Worse.HIGHER, 1.0, 0.0, 1.5, 0.01))
+    'worse than 1.5 x stable and stable + 1 point'
+    >>> _beyond(RateClaim(Worse.DIFFERENT, 1.0, 0.0, 1.0, 0.2))
+    'different by 20 points'
+    """
+    by, ratio = points(claim.margin_delta), f"{claim.margin_ratio:g}"
+    by_ratio = claim.margin_ratio > 1.0
+    if claim.worse is Worse.HIGHER:
+        return f"worse than {f'{ratio} x stable and ' * by_ratio}stable + {by}"
+    if claim.worse is Worse.LOWER:
+        return f"lower than {f'stable / {ratio} and ' * by_ratio}stable - {by}"
+    return f"different by {f'{ratio} x and ' * by_ratio}{by}"
+
+
+def _thresholds(claim: LatencyClaim) -> tuple[str, str, str]:
+    """What the canary may not exceed, what stable is compared at, and the null of E_ok, of one threshold."""
+    if claim.slo_us is not None:
+        return milliseconds(claim.slo_us), "it", f"slower by {points(claim.margin_delta)} of requests"
+    name = f"p{100 * (claim.quantile or 0.0):g}"
+    tolerance = f"{claim.tolerance_ratio:g} x stable's {name} + {milliseconds(claim.tolerance_us)}"
+    return tolerance, f"its {name}", f"slower than {claim.margin_ratio:g} x stable + {milliseconds(claim.margin_us)}"
+
+
+def _left(claim: LatencyClaim) -> str:
+    """How many of the requests were not seen to their end."""
+    if not claim.stable_left and not claim.canary_left:
+        return ""
+    return f" (clients left before its end: {claim.canary_left} on canary, {claim.stable_left} on stable)"
+
+
+def _waiting(name: str, claim: LatencyClaim) -> str:
+    """Why no slice has closed yet."""
+    canary = total(claim.canary_seen) + claim.canary_left
+    if canary and not claim.past:
+        return f"{name}: {canary} canary requests have one and no stable request has: nothing to compare with"
+    if claim.past < claim.past_needed:
+        return f"{name}: {claim.past} of the {claim.past_needed} stable requests needed to set thresholds"
+    return f"{name}: the first slice of {claim.slice_s:g} s is open until both arms have answered in it"
+
+
+# --- the sentence ---
+
+
+def _both(numbers: FindingNumbers) -> str:
+    return f"canary {numbers.metric} {share(*numbers.canary)} against stable {share(*numbers.stable)}"
+
+
+def _compared(numbers: FindingNumbers, seen: str, nulls: tuple[str, str]) -> str:
+    bad, ok, needed = numbers.log_e_bad, numbers.log_e_ok, numbers.needed
+    against = f"evidence {e_value(bad)} of the {_known(needed.bad)} needed against '{nulls[0]}'"
+    if numbers.verdict is Verdict.FAIL:
+        return f"{seen}: {against}"
+    passing = f"{e_value(ok)} of the {_known(needed.ok)} needed against '{nulls[1]}'"
+    if numbers.verdict is Verdict.NODATA:
+        return f"{seen}: no {_missing(numbers)} yet"
+    if numbers.verdict is Verdict.PASS:
+        return f"{seen}: evidence {passing}; {e_value(bad)} of {_known(needed.bad)} against '{nulls[0]}'"
+    return f"{seen}: {against}, {passing}"
+
+
+def _missing(numbers: FindingNumbers) -> str:
+    """What there is none of: both versions' units, or those of the one that is missing."""
+    units, stable, canary = numbers.units, numbers.stable.trials, numbers.canary.trials
+    if bool(stable) == bool(canary):
+        return units if stable else f"{units} of either version"
+    return f"{'canary' if stable else 'stable'} {units}"

@@ -1,0 +1,57 @@
+"""What an analysis remembers: everything that the next verdict needs, and nothing that it computes.
+
+Rules:
+
+1. A state is a value: plain finite numbers throughout, which `encode` and `judge.restore` write and read bit for bit.
+2. Each kind of metric keeps what it likes under its own name in ``tests``; nobody else looks into it
+   (metrics/kind.py).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from gateway.core.analysis.evidence.intake import Intake
+from gateway.core.analysis.spec import AnalysisSpec
+from gateway.core.types import Unjudged
+
+STATE_VERSION = 6
+
+
+class Pace(msgspec.Struct, frozen=True):
+    """How fast evidence comes: since when the newest epoch does, and the requests counted before it."""
+
+    epoch: int = -1
+    since_s: float = 0.0
+    at_s: float = 0.0
+    stable_before: int = 0
+    canary_before: int = 0
+
+
+class AnalysisState(msgspec.Struct, frozen=True):
+    """The spec, what was consumed of the evidence, and the state of each kind of metric by its name.
+
+    ``bake_s`` is 0 during the climb.
+    """
+
+    spec: AnalysisSpec
+    intake: Intake
+    tests: dict[str, Any]
+    unjudged: dict[str, Unjudged] = {}
+    stable_requests: int = 0
+    canary_requests: int = 0
+    outside: int = 0
+    pace: Pace = Pace()
+    bake_s: float = 0.0
+    version: int = STATE_VERSION
+
+    @property
+    def baking(self) -> bool:
+        """Whether this is the time after promotion."""
+        return self.bake_s > 0.0
+
+    def encode(self) -> bytes:
+        """The state as JSON; `judge.restore` reads it."""
+        return msgspec.json.encode(self)
