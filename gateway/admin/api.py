@@ -172,7 +172,7 @@ class Api:
         asked = request_body.query(request, frozenset({"limit", "before"}))
         limit = request_body.whole_number("limit", asked.get("limit", str(PAGE_DEFAULT)), 1, PAGE_MAX)
         before = asked.get("before")
-        found = self._trail.page(
+        found = await self._trail.page(
             limit + 1, None if before is None else request_body.whole_number("before", before, 1, _EVENT_ID_MAX)
         )
         following = found[limit - 1].id if len(found) > limit else None

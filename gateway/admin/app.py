@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
@@ -41,22 +40,23 @@ def build_admin(
     keys: Sequence[Key] = (),
     clients: Sequence[ClientConfig] = (),
     keyring: Keyring | None = None,
-    state_dir: Path | None = None,
     clock: Clock | None = None,
     attempts: Attempts | None = None,
+    trail: AuditTrail | None = None,
+    replays: Replays | None = None,
 ) -> Starlette:
     """The application for the admin listener.
 
     ``keys`` and ``clients`` say who is let in, or a ``keyring`` made of them does; without any the listener must be on
     loopback or a file, and nobody is asked.
-    ``metrics`` collects the values of one moment, for the exposition. The audit trail and the remembered
-    idempotency keys are kept in ``state_dir``, in memory alone without one. Serve it with `server.AdminServer`, or call
+    ``metrics`` collects the values of one moment, for the exposition. The audit ``trail`` and the
+    idempotency keys (``replays``) are kept in memory alone if not given. Serve it with `server.AdminServer`, or call
     ``app.state.streams.end()`` when the server is told to stop: event streams do not end by themselves.
     """
     clock = clock or SystemClock()
     streams = Streams()
-    trail = AuditTrail(clock, None if state_dir is None else state_dir / "audit.jsonl")
-    replays = Replays(clock, None if state_dir is None else state_dir / "idempotency.jsonl")
+    trail = trail or AuditTrail(clock)
+    replays = replays or Replays(clock)
     config_api = ConfigApi(control, configuring)
     api = Api(control, Exposition(metrics, clock), streams, trail, config_api.route_tag)
     app = Starlette(

@@ -1,70 +1,55 @@
-"""The audit trail: who did what, and who was refused, as JSON lines in the state directory and in memory.
+"""The audit trail: who did what, and who was refused. Kept in the store, the newest entries in memory too.
 
 Rules:
 
-1. Every wish leaves an entry, also a refused one; so does everything that is refused for want of the right credentials.
-2. Entries are numbered without gaps, across restarts, and never changed. The file that is full is set aside, and the
-   oldest that was set aside goes: ``audit.jsonl``, ``audit.1.jsonl``, ... hold `FILES * FILE_BYTES_MAX` bytes at most.
-3. Nobody waits for the disk. A disk that does not keep up costs lines in the file, and the file says how many.
-4. Strangers cannot write the trail full: of requests with wrong credentials so many a minute are kept, the others are
-   counted in the next one's ``suppressed``.
+1. Every request for a change leaves an entry, also a refused one; so does every request with invalid credentials.
+2. Entries are numbered without gaps, across restarts, and never changed. The store keeps the newest `KEPT`; whoever
+   needs more collects the log ``gateway.audit``, which has the same lines.
+3. Nobody waits for the disk. What comes while it is busy is written in one transaction after that. A disk that does not
+   keep up, or a store that takes nothing any more, costs entries there; they stay in memory and are counted.
+4. The trail cannot be flooded from outside: of requests with wrong credentials so many a minute are kept, the others
+   are counted in the next entry's ``suppressed``.
 """
 
 from __future__ import annotations
 
-import errno
-import json
+import asyncio
+import contextlib
 import logging
-import os
 from collections import deque
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Sequence
 
 import msgspec
 
+from gateway.control.journal.rows import AuditEntry
+from gateway.control.journal.store import Store
+from gateway.control.journal.writer import JournalWriter
+from gateway.core.errors import JournalError
 from gateway.runtime.clock import Clock, iso
-from gateway.runtime.disk_thread import DiskThread
 
 _log = logging.getLogger("gateway.admin")
+KEPT = 10_000
 REMEMBERED = 1000
-FILE_BYTES_MAX = 8 << 20
-FILES = 4
 _PENDING_MAX = 1000
-_STRANGERS_PER_MINUTE = 60
-
-
-class AuditEntry(msgspec.Struct, frozen=True):
-    """One request: who (``principal`` was proven, ``actor`` is said), from where, what, and what became of it.
-
-    ``problem`` is the name of the problem it was answered with. ``said`` is what the wish was, in short.
-    """
-
-    id: int
-    at: str
-    principal: str
-    actor: str
-    address: str
-    method: str
-    path: str
-    status: int
-    problem: str | None = None
-    said: str = ""
-    suppressed: int = 0
+_UNAUTHENTICATED_PER_MINUTE = 60
 
 
 class AuditTrail:
-    """The trail of one gateway. Without a path it is kept in memory alone."""
+    """The trail of one gateway. Without a writer it is kept in memory alone; ``remembered``: newest first."""
 
-    def __init__(self, clock: Clock, path: Path | None = None) -> None:
+    def __init__(
+        self, clock: Clock, writer: JournalWriter | None = None, remembered: Sequence[AuditEntry] = ()
+    ) -> None:
         self._clock = clock
-        self._path = path
-        self._entries: deque[AuditEntry] = deque(_remembered(path), maxlen=REMEMBERED)
+        self._writer = writer
+        self._entries: deque[AuditEntry] = deque(reversed(remembered), maxlen=REMEMBERED)
         self._last_id = self._entries[-1].id if self._entries else 0
-        self._disk: DiskThread | None = None
+        self._unwritten: deque[AuditEntry] = deque()
+        self._queued = False
         # How many entries wait for the disk, and how many it never got.
         self.pending = 0
         self.dropped = 0
-        self._strangers: deque[float] = deque(maxlen=_STRANGERS_PER_MINUTE)
+        self._unauthenticated_s: deque[float] = deque(maxlen=_UNAUTHENTICATED_PER_MINUTE)
         self._suppressed = 0
 
     def add(self, entry: AuditEntry, *, stranger: bool = False) -> None:
@@ -76,68 +61,63 @@ class AuditTrail:
         suppressed, self._suppressed = self._suppressed, 0
         kept = msgspec.structs.replace(entry, id=self._last_id, at=iso(self._clock.wall_s()), suppressed=suppressed)
         self._entries.append(kept)
-        if self._path is not None:
-            self._write(self._path, kept)
+        if self._writer is not None:
+            self._write(self._writer, kept)
 
-    def page(self, limit: int, before: int | None) -> list[AuditEntry]:
-        """The remembered entries, newest first, from the one before ``before`` on."""
-        found = (entry for entry in reversed(self._entries) if before is None or entry.id < before)
-        return [entry for entry, _ in zip(found, range(limit), strict=False)]
+    async def page(self, limit: int, before: int | None) -> list[AuditEntry]:
+        """Entries, newest first, from the one before ``before`` on; older ones than those in memory from the store."""
+        newest = (entry for entry in reversed(self._entries) if before is None or entry.id < before)
+        found = [entry for entry, _ in zip(newest, range(limit), strict=False)]
+        missing, older_than = limit - len(found), found[-1].id if found else before
+        if missing and self._writer is not None and (older_than is None or older_than > 1):
+            with contextlib.suppress(JournalError):
+                found += await self._writer.read_store(lambda store: store.audit.page(missing, older_than))
+        return found
 
     def _let_in(self) -> bool:
-        now_s = self._clock.monotonic_s()
-        if len(self._strangers) == _STRANGERS_PER_MINUTE and now_s - self._strangers[0] < 60.0:
+        now_s, since = self._clock.monotonic_s(), self._unauthenticated_s
+        if len(since) == _UNAUTHENTICATED_PER_MINUTE and now_s - since[0] < 60.0:
             return False
-        self._strangers.append(now_s)
+        since.append(now_s)
         return True
 
-    def _write(self, path: Path, entry: AuditEntry) -> None:
+    def _write(self, writer: JournalWriter, entry: AuditEntry) -> None:
         if self.pending >= _PENDING_MAX:
             self.dropped += 1
             return
-        self._disk = self._disk or DiskThread()
         self.pending += 1
-        line = msgspec.json.encode(entry) + b"\n"
-        self._disk.do(lambda: _append(path, line)).add_done_callback(lambda future: self._written(future.exception()))
+        self._unwritten.append(entry)
+        if self._queued:
+            return
+        taken: list[AuditEntry] = []
 
-    def _written(self, error: BaseException | None) -> None:
-        self.pending -= 1
-        if error is not None:
-            self.dropped += 1
-            if self.dropped == 1:
-                _log.error("the audit trail cannot be written to %s: %s; it is kept in memory", self._path, error)
+        def write(store: Store) -> None:
+            """On the disk's thread."""
+            self._queued = False
+            while self._unwritten:
+                taken.append(self._unwritten.popleft())
+            if taken:
+                store.audit.append(taken, kept=KEPT)
 
-
-def _append(path: Path, line: bytes) -> None:
-    """On the disk's thread."""
-    if path.exists() and path.stat().st_size + len(line) > FILE_BYTES_MAX:
-        for number in range(FILES - 1, 0, -1):
-            older = _set_aside(path, number - 1)
-            if older.exists():
-                older.replace(_set_aside(path, number))
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    try:
-        if os.write(descriptor, line) < len(line):
-            raise OSError(errno.ENOSPC, "the line does not fit")
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _set_aside(path: Path, number: int) -> Path:
-    return path.with_suffix(f".{number}.jsonl") if number else path
-
-
-def _remembered(path: Path | None) -> Iterator[AuditEntry]:
-    """What the files still hold, oldest first; a torn or foreign line is passed over."""
-    for number in (1, 0) if path is not None else ():
-        assert path is not None
+        self._queued = True
         try:
-            lines = _set_aside(path, number).read_bytes().splitlines()[-REMEMBERED:]
-        except OSError:
-            continue
-        for line in lines:
-            try:
-                yield msgspec.convert(json.loads(line), AuditEntry)
-            except (ValueError, RecursionError):
-                continue
+            writer.keep(write).add_done_callback(lambda done: self._written(done, taken))
+        except JournalError as error:
+            self._refused(error, taken)
+
+    def _written(self, done: asyncio.Future[None], taken: Sequence[AuditEntry]) -> None:
+        error = None if done.cancelled() else done.exception()
+        if error is None:
+            self.pending -= len(taken)
+        else:
+            self._refused(error, taken)
+
+    def _refused(self, error: BaseException, taken: Sequence[AuditEntry]) -> None:
+        """Neither what was to be written is, nor what came since."""
+        self._queued = False
+        lost = len(taken) + len(self._unwritten)
+        self._unwritten.clear()
+        if not self.dropped:
+            _log.error("audit entries are kept in memory only, they cannot be stored: %s", error)
+        self.pending -= lost
+        self.dropped += lost

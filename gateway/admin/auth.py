@@ -32,8 +32,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.admin import problems, request_body
 from gateway.admin.attempts import PER_MINUTE, Attempts
-from gateway.admin.audit import AuditEntry, AuditTrail
+from gateway.admin.audit import AuditTrail
 from gateway.admin.principals import ANYBODY, Keyring, Refused
+from gateway.control.journal.rows import AuditEntry
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 _WISHES = frozenset({"POST", "PUT", "PATCH", "DELETE"})

@@ -8,7 +8,7 @@ Rules:
    refused with its keys, and with what does change them.
 3. A backend that is not in the file must be where the file allows it (`addresses`).
 4. A rollout under way keeps its route and its backends; it is ended first.
-5. What was replaced is kept beside the journal, on the disk before it is in force (`gateway.config.stored`).
+5. What was given is stored before it is in force (`gateway.config.stored`).
 """
 
 from __future__ import annotations
@@ -35,13 +35,12 @@ from gateway.config import (
     routing_table,
 )
 from gateway.config.errors import place_of
-from gateway.config.load import check_text
 from gateway.config.plain import differences, plain, redacted, restored
-from gateway.config.stored import Stored, effective, sha256_of, write_stored
+from gateway.config.stored import Stored, sha256_of
 from gateway.config.watching import needs_inspector
 from gateway.config.yaml_text import to_yaml
 from gateway.control.api import ControlPlane
-from gateway.core.errors import ConflictError, InvalidValueError, JournalError, NotFoundError
+from gateway.core.errors import ConflictError, InvalidValueError, NotFoundError
 from gateway.core.rollout.types import Phase
 from gateway.core.traffic.table import RoutingTable
 from gateway.runtime.clock import Clock, iso
@@ -105,13 +104,9 @@ class Configuring:
         config: GatewayConfig,
         own: tuple[tuple[str, int], ...] = (),
         *,
-        on_kept: Callable[[], None] = lambda: None,
+        stored: Stored | None = None,
     ) -> None:
-        """``text`` is what the file held at the start; ``config`` is in force, which may be what replaced it.
-
-        ``on_kept`` is called whenever another configuration was kept: what was kept before it does not matter then.
-        """
-        self._on_kept = on_kept
+        """``text`` is what the file held at the start; ``config`` is in force, made of ``stored`` if there is one."""
         self._control = control
         self._clock = clock
         self._path = path
@@ -124,7 +119,7 @@ class Configuring:
         told = reload(path, text)
         self._told: dict[str, Any] = plain(told)
         self._trusted = endpoints_of(told)
-        self._stored = effective(text, config.state_dir, lambda kept: check_text(path, kept)).stored
+        self._stored = stored
 
     @property
     def tree(self) -> dict[str, Any]:
@@ -279,15 +274,8 @@ class Configuring:
         return guarded(routing_table(new, epoch=0), self._trusted, new.admin.backend_allow)
 
     async def _keep(self, stored: Stored | None) -> None:
-        try:
-            await asyncio.to_thread(write_stored, self.config.state_dir, stored)
-        except OSError as error:
-            raise JournalError(
-                f"the configuration cannot be kept in {self.config.state_dir}: {error.strerror};"
-                " free space or permit it, then try again"
-            ) from None
+        await self._control.keep_configuration(stored)
         self._stored = stored
-        self._on_kept()
 
     async def follow(self, text: bytes, by: str) -> None:
         """Go by what the file holds now, which the supervisor has read and checked: the file wins over the API."""
@@ -297,7 +285,8 @@ class Configuring:
             await self._control.reconfigure(new, table, by, file_sha256=sha256_of(text))
             self.config, self._text, self._told = new, text, plain(new)
             self._trusted = endpoints_of(new)
-            await self._keep(None)
+            self._control.drop_configuration()
+            self._stored = None
 
     async def go_back(self, by: str, *, expect: Callable[[], None], dry_run: bool = False) -> Change:
         """Replace it by what the file said when the gateway was started."""

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.admin import schemas
-from gateway.admin.audit import AuditEntry
 from gateway.admin.configuring import Change, Source
 from gateway.admin.problems import Problem, problem
 from gateway.config.schema import BackendConfig, GatewayConfig, RouteConfig
+from gateway.control.journal.rows import AuditEntry
 from gateway.control.views import (
     AlarmView,
     BackendView,

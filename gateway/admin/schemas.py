@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from gateway.admin.audit import AuditEntry
+from gateway.control.journal.rows import AuditEntry
 from gateway.control.views import AlarmView, BackendView, ControlEvent, DecisionView, RolloutView, RouteView, WorkerView
 from gateway.core.analysis.types import Analysis, Finding, Verdict
 from gateway.core.rollout.types import Day, OnDeadline, OnNewCanary, Plan, SafeAction, Step, WhenDown, Window

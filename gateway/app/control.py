@@ -18,20 +18,26 @@ import uvicorn
 
 from gateway.admin.app import build_admin
 from gateway.admin.attempts import Attempts, attempt_metrics
+from gateway.admin.audit import REMEMBERED, AuditTrail
 from gateway.admin.configuring import Configuring
 from gateway.admin.connections import Connections, connection_metrics, raise_descriptor_limit
 from gateway.admin.credentials import Credentials
+from gateway.admin.idempotency import Replays
 from gateway.admin.server import AdminServer, AdminServerConfig, server_config
 from gateway.app.child_settings import ControlSettings
-from gateway.config import endpoints_of, guarded, reload, routing_table, stored
+from gateway.config import endpoints_of, guarded, reload, routing_table
 from gateway.config.load import check_text
+from gateway.config.stored import Effective, sha256_of
 from gateway.control.controller import Controller
 from gateway.control.journal import sqlite_store
+from gateway.control.journal.given_configuration import configuration_at_start
+from gateway.control.journal.rows import AuditEntry, KeptAnswer
 from gateway.control.journal.state_watch import StateWatch
-from gateway.control.journal.writer import open_store
+from gateway.control.journal.store import Store
+from gateway.control.journal.writer import JournalWriter, open_store
 from gateway.control.show.metrics import Scrape
 from gateway.control.workers.table_keeper import TableKeeper
-from gateway.core.errors import GatewayError
+from gateway.core.errors import GatewayError, JournalError
 from gateway.hooks.service import serve_hooks
 from gateway.hooks.tallies import Tallies, hook_metrics
 from gateway.runtime import notices
@@ -43,6 +49,7 @@ from gateway.runtime.notices import Notice
 from gateway.runtime.samples import SOCKET_NAME
 from gateway.runtime.table_memory import SharedTable
 
+_log = logging.getLogger("gateway.control")
 _CERTIFICATE_LOOK_S = 1.0
 _ATTEMPTS_LOOK_S = 5.0
 
@@ -58,25 +65,27 @@ async def _serve(settings: ControlSettings) -> None:
     say_accept_errors_once(asyncio.get_running_loop())
     path = Path(settings.config_path)
     told = reload(path, settings.config_text)
-    in_force, _, trouble = stored.effective(settings.config_text, told.state_dir, lambda kept: check_text(path, kept))
-    config = reload(path, in_force)
+    keeper = TableKeeper(SharedTable(settings.memory_fds), told.state_dir, sha256_of(settings.config_text))
+    store = await open_store(told.state_dir / sqlite_store.NAME)
+    in_force = await configuration_at_start(
+        *(store, keeper.found, settings.config_text, told.state_dir), lambda text: check_text(path, text)
+    )
+    config = reload(path, in_force.text)
     # Until here a signal simply ends the process: the disk may take its time.
-    store = await open_store(config.state_dir / sqlite_store.NAME)
     told_to_stop = _until_told_to_stop()
     table = guarded(routing_table(config, epoch=0), endpoints_of(told), config.admin.backend_allow)
     controller = Controller(
         config,
         table,
         store,
-        keeper=TableKeeper(SharedTable(settings.memory_fds), config.state_dir, stored.sha256_of(settings.config_text)),
+        keeper=keeper,
         state_watch=StateWatch(config.state_dir, config.state_dir / sqlite_store.NAME),
     )
     controller.show_alarm("state lost", settings.state_lost)
-    controller.show_alarm("stored configuration", trouble)
+    _show_stored(controller, in_force, path)
     own = settings.own_addresses
     configuring = Configuring(
-        *(controller, SystemClock(), path, settings.config_text, config, own),
-        on_kept=lambda: controller.show_alarm("stored configuration", ""),
+        *(controller, SystemClock(), path, settings.config_text, config, own), stored=in_force.stored
     )
     _heed(controller, configuring, settings)
     controller.inspect(Path(settings.control_path).with_name(SOCKET_NAME))
@@ -89,7 +98,8 @@ async def _serve(settings: ControlSettings) -> None:
     tasks.append(asyncio.create_task(credentials.run()))
     attempts = Attempts(SystemClock(), controller.show_alarm)
     tasks.append(asyncio.create_task(_look_at(attempts)))
-    server = AdminServer(_admin_config(controller, configuring, credentials, tallies, attempts))
+    trail, replays = await _remembered(controller.journal_writer)
+    server = AdminServer(_admin_config(controller, configuring, credentials, tallies, attempts, trail, replays))
     serving = asyncio.create_task(_serve_admin(server, (controller.recovered, credentials.read), settings.admin_fd))
     await asyncio.wait({*tasks, serving}, return_when=asyncio.FIRST_COMPLETED)
     server.should_exit = True
@@ -101,6 +111,34 @@ async def _serve(settings: ControlSettings) -> None:
     for result in results:
         if isinstance(result, Exception):
             raise result
+
+
+def _show_stored(controller: Controller, in_force: Effective, path: Path) -> None:
+    """Say what is served in the file's place, and what was wrong with what was stored."""
+    controller.given_configuration.adopt(in_force.stored)
+    controller.show_alarm("stored configuration", in_force.trouble)
+    if in_force.trouble:
+        _log.error("%s", in_force.trouble)
+    if in_force.stored is not None:
+        _log.warning(
+            "serving the configuration that %s gave at %s, as %s has not changed since; see GET /api/v1/config/source",
+            *(in_force.stored.by, in_force.stored.at, path),
+        )
+
+
+async def _remembered(writer: JournalWriter) -> tuple[AuditTrail, Replays]:
+    """The audit trail and the idempotency keys, with what the store has of them; without a store in memory alone."""
+
+    def read(store: Store) -> tuple[list[AuditEntry], list[KeptAnswer]]:
+        for damage in store.damage:
+            _log.error("%s", damage)
+        return store.audit.page(REMEMBERED), store.answers.all()
+
+    try:
+        entries, answers = await writer.read_store(read)
+    except JournalError:  # its alarm stands
+        entries, answers = [], []
+    return AuditTrail(SystemClock(), writer, entries), Replays(SystemClock(), writer, answers)
 
 
 def _heed(controller: Controller, configuring: Configuring, settings: ControlSettings) -> None:
@@ -131,9 +169,9 @@ async def _reconfigure(controller: Controller, configuring: Configuring, file: P
     try:
         await configuring.follow(await asyncio.to_thread(file.read_bytes), by="SIGHUP")
         controller.processes.refuse_configuration("")
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  # the configuration in force stays, whatever it was
         if not isinstance(error, GatewayError):  # a state directory that cannot be written is no fault of the program
-            logging.getLogger("gateway.control").exception("the newest configuration cannot be put in force")
+            _log.exception("the newest configuration cannot be put in force")
         controller.processes.refuse_configuration(str(error))
 
 
@@ -170,7 +208,13 @@ async def _look_at(attempts: Attempts) -> None:
 
 
 def _admin_config(
-    controller: Controller, configuring: Configuring, credentials: Credentials, tallies: Tallies, attempts: Attempts
+    controller: Controller,
+    configuring: Configuring,
+    credentials: Credentials,
+    tallies: Tallies,
+    attempts: Attempts,
+    trail: AuditTrail,
+    replays: Replays,
 ) -> AdminServerConfig:
     raise_descriptor_limit()
     connections = Connections(configuring.config.admin.connections_max)
@@ -184,8 +228,9 @@ def _admin_config(
         configuring,
         metrics=scrape,
         keyring=credentials.keyring,
-        state_dir=configuring.config.state_dir,
         attempts=attempts,
+        trail=trail,
+        replays=replays,
     )
     return server_config(app, credentials.context, connections)
 

@@ -17,10 +17,9 @@ from pathlib import Path
 from gateway.app import state
 from gateway.app.config_watch import on_kubernetes_volume
 from gateway.app.tree import ProcessTree
-from gateway.config import admin_keys, load, read, stored
+from gateway.config import admin_keys, load, read
 from gateway.config.admin import AdminConfig
 from gateway.config.grammar import UnixSocket
-from gateway.config.load import check_text
 from gateway.config.warnings import warnings
 from gateway.runtime import listening, orphans
 from gateway.runtime.logs import log_to_stderr
@@ -54,7 +53,6 @@ def serve(config_path: Path, *, fd: int | None = None, admin_fd: int | None = No
             memory, state_lost = _memory(config.state_dir)
             if (before := state.runtime_directory(config.state_dir)) is not None:
                 orphans.clear(before)
-            _check_stored(config_path, text, config.state_dir)
             if fd is None:
                 listeners = listening.listen(config.listen.host, config.listen.port, config.workers)
             else:
@@ -126,20 +124,6 @@ def _memory(state_dir: Path) -> tuple[SharedTable, str]:
     elif found.lost:
         _log.error("%s", found.lost)
     return memory, found.lost
-
-
-def _check_stored(path: Path, text: bytes, state_dir: Path) -> None:
-    """Set aside what the file has overtaken, and tell people what is served in the file's place, or is not any more."""
-    if told := stored.set_aside(text, state_dir):
-        _log.warning("%s", told)
-    _, replaced, trouble = stored.effective(text, state_dir, lambda kept: check_text(path, kept))
-    if trouble:
-        _log.error("%s", trouble)
-    if replaced is not None:
-        _log.warning(
-            "serving the configuration that %s gave at %s, as %s has not changed since; see GET /api/v1/config/source",
-            *(replaced.by, replaced.at, path),
-        )
 
 
 def _private_directory() -> tempfile.TemporaryDirectory[str]:

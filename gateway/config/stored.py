@@ -1,22 +1,19 @@
-"""The configuration that was given at run time, kept beside the journal: ``config.json`` in the state directory.
+"""The configuration that was given at run time, over the API. Control's store keeps it (control/journal/store.py).
 
 Rules:
 
-1. It holds as long as the file that the gateway is started with is the one that it replaced (told by its SHA-256): also
-   after a restart. So nothing that was set at run time is lost.
-2. When the file was changed since, the file wins: what was replaced is set aside as ``config.superseded.json``, and the
-   log says so. So nothing old comes back behind the back of whoever edited the file.
-3. It is written whole or not at all, and is on the disk before it is in force. A second copy is written after it,
-   ``config.last-good.json``.
-4. What cannot be read or used (damaged, not permitted, a text that is no configuration any more) stops no start: the
-   last good copy is served in its place, without one the file is, and either is said (``trouble``). What was damaged
-   stays where it is until the next change or until somebody deletes it.
+1. It is served as long as the configuration file has the text that it replaced (by its SHA-256), also after a restart.
+   So nothing that was set at run time is lost.
+2. When the file was changed since, the file wins: what was replaced is written to ``superseded.yaml`` in the state
+   directory, and the log says so. So nothing old comes back without the knowledge of who edited the file.
+3. It is stored before it is in force, and the table memory (runtime/table_memory.py) has a copy of what is in force.
+4. What cannot be read or used (damaged, refused, no valid configuration any more) stops no start: the copy is served in
+   its place, without one the file is, and either is said (``trouble``).
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -24,11 +21,9 @@ from typing import NamedTuple
 import msgspec
 
 from gateway.config.errors import ConfigError
-from gateway.config.files import sync_folder, write_whole
+from gateway.config.files import write_whole
 
-NAME = "config.json"
-LAST_GOOD = "config.last-good.json"
-SUPERSEDED = "config.superseded.json"
+SUPERSEDED = "superseded.yaml"
 
 
 class Stored(msgspec.Struct, frozen=True):
@@ -46,83 +41,59 @@ def sha256_of(text: bytes) -> str:
 
 
 class Effective(NamedTuple):
-    """The text to serve, what has replaced the file's (None: nothing), and what is wrong with what was kept."""
+    """The text to serve, what has replaced the file's (None: nothing), and what is wrong with what was stored."""
 
     text: bytes
     stored: Stored | None = None
     trouble: str = ""
 
 
-def effective(text: bytes, state_dir: Path, sound: Callable[[bytes], object] = lambda _: None) -> Effective:
-    """What is to be served when the file holds ``text``: that, or what has replaced it. Changes nothing.
+def effective(text: bytes, found: Stored | None, validate: Callable[[bytes], object] = lambda _: None) -> Effective:
+    """What is to be served when the file holds ``text``: that, or what has replaced it.
 
-    ``sound`` raises ConfigError for a text that cannot be used.
+    ``validate`` raises ConfigError for a text that cannot be used.
     """
-    path = state_dir / NAME
-    kept = _usable(path, text, sound)
-    if kept is None:
+    if not replaces(found, text):
         return Effective(text)
-    if isinstance(kept, Stored):
-        return Effective(kept.text.encode(), kept)
-    spare = _usable(state_dir / LAST_GOOD, text, sound)
-    if isinstance(spare, Stored):
-        why = f"{path} {kept}: the last good copy is served, which {spare.by} gave at {spare.at}"
-        return Effective(spare.text.encode(), spare, f"{why}; give the configuration anew, or delete both")
-    why = f"{path} {kept}, and there is no good copy: what the configuration file says is served"
-    return Effective(text, None, f"{why}; give the configuration anew, or delete it")
-
-
-def _usable(path: Path, text: bytes, sound: Callable[[bytes], object]) -> Stored | str | None:
-    """What has replaced ``text``, why it cannot be used, or None when nothing has."""
+    assert found is not None  # or it could replace nothing
     try:
-        found = _read(path)
-        if found is None or found.replaces_sha256 != sha256_of(text):
-            return None
-        sound(found.text.encode())
-    except OSError as error:
-        return f"cannot be read ({error.strerror})"
+        validate(found.text.encode())
     except ConfigError as error:
-        return f"cannot be used ({str(error).partition(chr(10))[0]})"
-    except (ValueError, RecursionError):
-        return "is damaged"
-    return found
+        why = (
+            f"the configuration that {found.by} gave at {found.at} cannot be used"
+            f" ({str(error).partition(chr(10))[0]}): the configuration file is served; give the configuration again"
+        )
+        return Effective(text, None, why)
+    return Effective(found.text.encode(), found)
 
 
-def _read(path: Path) -> Stored | None:
-    try:
-        return msgspec.convert(json.loads(path.read_bytes()), Stored)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+def from_copy(
+    text: bytes, why: str, copy: Stored | None, validate: Callable[[bytes], object] = lambda _: None
+) -> Effective:
+    """What is to be served when what was stored cannot be read, for the reason ``why``: the copy, or the file."""
+    served = effective(text, copy, validate)
+    if served.stored is not None:
+        kept = f"the copy of the configuration that {served.stored.by} gave at {served.stored.at} is served"
+    else:
+        kept = "the configuration file is served"
+    return served._replace(trouble=f"{why}: {kept}; give the configuration again, or restore a backup")
 
 
-def set_aside(text: bytes, state_dir: Path) -> str:
-    """Put away what replaced another text than this one; returns what to tell people, empty when there is nothing."""
-    try:
-        stored = _read(state_dir / NAME)
-    except (OSError, ValueError, RecursionError):
-        return ""  # `effective` says so
-    if stored is None or stored.replaces_sha256 == sha256_of(text):
-        return ""
-    (state_dir / NAME).replace(state_dir / SUPERSEDED)
-    (state_dir / LAST_GOOD).unlink(missing_ok=True)
-    if stored.text.encode() == text:
-        return ""
-    return (
-        f"the configuration that {stored.by} gave at {stored.at} is no longer served: the file was changed since;"
-        f" it is kept in {state_dir / SUPERSEDED}"
-    )
+def replaces(found: Stored | None, text: bytes) -> bool:
+    """Whether it was given in place of this text of the file."""
+    return found is not None and found.replaces_sha256 == sha256_of(text)
 
 
-def write_stored(state_dir: Path, stored: Stored | None) -> None:
-    """Keep it, or None to serve what the file says again. On return it is on the disk; raises OSError when it is not.
+def write_superseded(state_dir: Path, stored: Stored, text: bytes) -> str:
+    """Write what was given in place of another text of the file, for people; return what to log. Raises OSError.
 
     Blocks.
     """
-    if stored is None:
-        for name in (NAME, LAST_GOOD):
-            (state_dir / name).unlink(missing_ok=True)
-        sync_folder(state_dir)
-        return
-    data = msgspec.json.format(msgspec.json.encode(stored))
-    for name in (NAME, LAST_GOOD):
-        write_whole(state_dir / name, data)
+    if stored.text.encode() == text:
+        return ""  # the file says the same now
+    path = state_dir / SUPERSEDED
+    write_whole(path, stored.text.encode())
+    return (
+        f"the configuration that {stored.by} gave at {stored.at} is no longer served, because the file was changed"
+        f" since; it is kept in {path}"
+    )

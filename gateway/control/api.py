@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 from gateway.config.schema import GatewayConfig
+from gateway.config.stored import Stored
 from gateway.control.views import (
     AlarmView,
     BackendView,
@@ -128,6 +129,15 @@ class ControlPlane(Protocol):
 
     async def must_keep(self) -> None:
         """Raise JournalError when the state directory would not keep what is changed now."""
+
+    async def keep_configuration(self, stored: Stored | None) -> None:
+        """Store a configuration before it is put in force, None for what the file says.
+
+        Raises JournalError when it cannot be stored in time; nothing was changed then.
+        """
+
+    def drop_configuration(self) -> None:
+        """Forget the stored configuration: the file's newest text counts."""
 
     async def reconfigure(
         self,

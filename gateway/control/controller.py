@@ -18,6 +18,7 @@ from typing import TypeVar
 import msgspec
 
 from gateway.config.schema import GatewayConfig
+from gateway.config.stored import Stored
 from gateway.config.watching import watched
 from gateway.control.alarms import Alarms
 from gateway.control.commands import Commands
@@ -34,6 +35,7 @@ from gateway.control.health.endpoint_health import EndpointHealth, unserved, vie
 from gateway.control.health.prober import EndpointState, Prober
 from gateway.control.health.process_alarms import ProcessAlarms
 from gateway.control.health.readiness import SILENT_S, ReadinessWatch, instance_readiness
+from gateway.control.journal.given_configuration import GivenConfiguration
 from gateway.control.journal.state_watch import StateGuard, StateWatch
 from gateway.control.journal.store import Journal, Store
 from gateway.control.journal.writer import JournalWriter
@@ -89,6 +91,7 @@ class Controller:
         self._keeper.alarms = self._alarms
         look = (lambda: "") if state_watch is None else state_watch.look
         self._journal_writer = JournalWriter(store, self._clock, self._alarms, look)
+        self.given_configuration = GivenConfiguration(self._journal_writer, self._keeper.remember_given)
         self._state = None
         if state_watch is not None:
             self._state = StateGuard(state_watch, self._journal_writer, self._alarms, self._keeper.write)
@@ -261,6 +264,21 @@ class Controller:
         """Raise JournalError when what is changed now could not be kept."""
         if self._state is not None:
             await self._state.must_keep()
+
+    async def keep_configuration(self, stored: Stored | None) -> None:
+        """Store a configuration before it is put in force; what was wrong with the one before does not matter then."""
+        await self.given_configuration.keep(stored)
+        self.show_alarm("stored configuration", "")
+
+    def drop_configuration(self) -> None:
+        """Forget the stored configuration."""
+        self.given_configuration.drop()
+        self.show_alarm("stored configuration", "")
+
+    @property
+    def journal_writer(self) -> JournalWriter:
+        """The one way to the store: for the audit trail and the idempotency keys too."""
+        return self._journal_writer
 
     async def read_journal(self, work: Callable[[Journal], T]) -> T:
         """Read the journal on its thread. Raises JournalError."""

@@ -13,6 +13,8 @@ Rules:
 4. The table is used whole with the text of the configuration file that it was made under (by its SHA-256), routes and
    backends that came in over the API included. Under another text only promotions are taken over: where the file names
    the stable backend that was promoted over, and has the promoted one among its backends.
+5. A configuration that was given at run time is remembered with the table: where control's store cannot be read, this
+   copy is what it serves by.
 """
 
 from __future__ import annotations
@@ -31,6 +33,15 @@ NAME = "table.json"
 _FORMAT = 1
 
 
+class Given(msgspec.Struct, frozen=True):
+    """A configuration that was given at run time: in place of which text of the file, its text, by whom and when."""
+
+    replaces_sha256: str
+    text: str
+    by: str
+    at: str
+
+
 class Remembered(msgspec.Struct, frozen=True):
     """A table that was in force.
 
@@ -44,6 +55,7 @@ class Remembered(msgspec.Struct, frozen=True):
     configured: dict[str, str]
     table: RoutingTable
     from_file: bool = False
+    given: Given | None = None
     format: int = _FORMAT
 
     def promoted(self, route: str, configured: str, table: RoutingTable) -> str | None:

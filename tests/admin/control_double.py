@@ -25,17 +25,24 @@ import msgspec
 
 from gateway.admin.app import build_admin
 from gateway.admin.attempts import Attempts
+from gateway.admin.audit import AuditTrail
 from gateway.admin.configuring import Configuring
 from gateway.admin.connections import Connections
+from gateway.admin.idempotency import Replays
 from gateway.admin.server import AdminServer, server_config
 from gateway.config import GatewayConfig, Key, load
 from gateway.config.admin import ClientConfig, Scope
 from gateway.config.host_checks import sha256_of
-from gateway.config.stored import effective
+from gateway.config.stored import Stored, effective
+from gateway.control.alarms import Alarms
 from gateway.control.api import TrafficTotals
 from gateway.control.decide.rollout_records import RolloutRecord
 from gateway.control.events import EventLog
+from gateway.control.journal import sqlite_store
+from gateway.control.journal.given_configuration import GivenConfiguration
 from gateway.control.journal.rows import JournalEntry
+from gateway.control.journal.sqlite_store import SqliteStore
+from gateway.control.journal.writer import JournalWriter
 from gateway.control.show.decision_history import decision_history
 from gateway.control.views import (
     AlarmView,
@@ -119,6 +126,7 @@ class ControlDouble:
 
     def __init__(self, config: GatewayConfig) -> None:
         self.log = EventLog(SystemClock())
+        self.given = cast("GivenConfiguration", None)  # whoever serves it has a store
         self.journal_fails = False
         self.ready = True
         self.listeners = 0
@@ -246,6 +254,12 @@ class ControlDouble:
     async def must_keep(self) -> None:
         pass
 
+    async def keep_configuration(self, stored: Stored | None) -> None:
+        await self.given.keep(stored)
+
+    def drop_configuration(self) -> None:
+        self.given.drop()
+
     async def reconfigure(
         self, config: GatewayConfig, table: RoutingTable, by: str = "", *, file_sha256: str | None = None
     ) -> None:
@@ -325,14 +339,20 @@ class Served:
         if not self.path.exists():
             self.path.write_text(CONFIG)
         text = self.path.read_bytes()
-        config = load(self.path, text=effective(text, load(self.path).state_dir)[0])
-        config.state_dir.mkdir(exist_ok=True)
+        self.store = SqliteStore.open(load(self.path).state_dir / sqlite_store.NAME)
+        in_force = effective(text, self.store.configurations.newest().stored)
+        config = load(self.path, text=in_force.text)
         self.control = ControlDouble(config)
+        clock = SystemClock()
+        writer = JournalWriter(self.store, clock, Alarms(EventLog(clock)))
+        self.control.given = GivenConfiguration(writer, lambda _: None)
+        self.control.given.adopt(in_force.stored)
         # From its descriptor, so that the socket knows its protocol and asyncio turns Nagle's algorithm off.
         self._socket = socket.socket(fileno=socket.create_server(("127.0.0.1", 0)).detach())
         self.port = self._socket.getsockname()[1]
         self.configuring = Configuring(
-            self.control, SystemClock(), self.path, text, config, (("127.0.0.1", self.port), ("10.0.0.1", 9900))
+            *(self.control, clock, self.path, text, config, (("127.0.0.1", self.port), ("10.0.0.1", 9900))),
+            stored=in_force.stored,
         )
         self.app = build_admin(
             self.control,
@@ -340,7 +360,8 @@ class Served:
             metrics=Scraped,
             keys=keys if token is None else (*keys, Key("", (Scope.ADMIN,), sha256_of(token))),
             clients=clients,
-            state_dir=config.state_dir,
+            trail=AuditTrail(clock, writer, self.store.audit.page(1000)),
+            replays=Replays(clock, writer, self.store.answers.all()),
             attempts=attempts or Attempts(SystemClock(), burst=10_000),
         )
         self.server = AdminServer(server_config(self.app, tls, connections))
@@ -362,6 +383,7 @@ class Served:
         self.server.should_exit = True
         self._thread.join(20)
         assert not self._thread.is_alive(), "the server does not stop"
+        self.store.close()
         self._held.cleanup()
 
     def call(self, function: Callable[..., Any], *args: Any, **options: Any) -> None:

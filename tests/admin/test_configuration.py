@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -204,11 +203,11 @@ def test_a_replacement_that_control_refuses_leaves_the_old_one(served: Any, clie
     before = client.get(f"{CONFIG}/source").json()
     assert problem(client.put("/api/v1/backends/x", json=BACKEND)) == (409, "conflict")
     assert client.get(f"{CONFIG}/source").json() == before
-    assert not (served.path.parent / "state" / "config.json").exists()
+    assert served.store.configurations.newest().stored is None
 
 
 def test_a_replacement_that_cannot_be_kept_is_not_put_in_force(served: Any, client: httpx.Client) -> None:
-    (served.path.parent / "state" / "config.json" / "in the way").mkdir(parents=True)
+    served.store.file.connection.execute("PRAGMA query_only = ON")
     before = served.control.state()
     assert problem(client.put("/api/v1/backends/x", json=BACKEND)) == (503, "journal-unavailable")
     assert served.control.state() == before
@@ -251,6 +250,6 @@ def test_secrets_are_not_shown_and_come_back_as_they_were(double: Any, tmp_path:
         assert digest not in shown.text and shown.json()["admin"]["tokens"][0]["sha256"] == "<redacted>"
         assert client.put(CONFIG, json=shown.json()).json()["changed"] == []
         assert client.put("/api/v1/backends/spare", json=BACKEND).status_code == 200
-        stored = json.loads((tmp_path / "state" / "config.json").read_bytes())
-        assert digest in stored["text"]
-        assert (tmp_path / "state" / "config.json").stat().st_mode & 0o777 == 0o600
+        stored = served.store.configurations.newest().stored
+        assert stored is not None and digest in stored.text
+        assert served.store.file.path.stat().st_mode & 0o777 == 0o600

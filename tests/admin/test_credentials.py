@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -13,12 +12,18 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.admin.audit import REMEMBERED, AuditEntry, AuditTrail
+from gateway.admin.audit import REMEMBERED, AuditTrail
 from gateway.admin.operations import OPERATIONS
 from gateway.admin.principals import Keyring
 from gateway.config.admin import AdminTlsConfig, ClientConfig, Scope
 from gateway.config.errors import BadValue
 from gateway.config.host_checks import Key, admin_tls, sha256_of
+from gateway.control.alarms import Alarms
+from gateway.control.events import EventLog
+from gateway.control.journal.rows import AuditEntry
+from gateway.control.journal.sqlite_store import SqliteStore
+from gateway.control.journal.writer import JournalWriter
+from gateway.core.errors import JournalError
 from gateway.runtime.clock import SystemClock
 from tests.support.control import ManualClock
 from tests.support.worker import EVENTUALLY_S
@@ -178,40 +183,61 @@ def test_the_trail_tells_who_did_what_and_who_was_refused(scoped: Any) -> None:
         assert older[0]["id"] == found.json()["entries"][-1]["id"] - 1
 
 
-def filled(path: Path, count: int) -> AuditTrail:
-    """A trail with so many entries, all of them on the disk."""
+def filled(path: Path, count: int) -> list[AuditEntry]:
+    """A trail with so many more entries, all of them on the disk; what it shows."""
 
-    async def fill() -> AuditTrail:
-        trail = AuditTrail(SystemClock(), path)
+    async def fill(store: SqliteStore) -> list[AuditEntry]:
+        clock = SystemClock()
+        writer = JournalWriter(store, clock, Alarms(EventLog(clock)))
+        trail = AuditTrail(clock, writer, store.audit.page(REMEMBERED))
         for number in range(count):
             trail.add(entry(path=f"/{number}"))
         async with asyncio.timeout(EVENTUALLY_S):
             while trail.pending:
                 await asyncio.sleep(0.01)
-        return trail
+        assert trail.dropped == 0
+        return await trail.page(10_000, None)
 
-    return asyncio.run(fill())
+    with SqliteStore.open(path) as store:
+        return asyncio.run(fill(store))
 
 
 def test_the_trail_outlives_a_restart_and_goes_on_counting(tmp_path: Path) -> None:
-    path = tmp_path / "audit.jsonl"
-    filled(path, 3)
-    assert [json.loads(line)["id"] for line in path.read_bytes().splitlines()] == [1, 2, 3]
-    with path.open("ab") as file:
-        file.write(b'{"id": 4, "torn\n')
+    path = tmp_path / "state.sqlite3"
+    assert [e.id for e in filled(path, 3)] == [3, 2, 1]
     again = filled(path, 1)
-    assert [(e.id, e.path) for e in again.page(10, None)] == [(4, "/0"), (3, "/2"), (2, "/1"), (1, "/0")]
+    assert [(e.id, e.path) for e in again] == [(4, "/0"), (3, "/2"), (2, "/1"), (1, "/0")]
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_the_trail_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.admin.audit.FILE_BYTES_MAX", 2000)
-    path = tmp_path / "audit.jsonl"
-    assert len(filled(path, 100).page(10_000, None)) == 100 <= REMEMBERED
-    names = sorted(found.name for found in tmp_path.iterdir())
-    assert names == ["audit.1.jsonl", "audit.2.jsonl", "audit.3.jsonl", "audit.jsonl"]
-    assert all(found.stat().st_size <= 2000 for found in tmp_path.iterdir())
-    assert json.loads(path.read_bytes().splitlines()[-1])["id"] == 100
+def test_the_trail_is_bounded_and_shows_what_is_older_than_its_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.admin.audit.KEPT", 50)
+    monkeypatch.setattr("gateway.admin.audit.REMEMBERED", 10)
+    path = tmp_path / "state.sqlite3"
+    shown = filled(path, 100)
+    assert [e.id for e in shown] == list(range(100, 50, -1))
+    with SqliteStore.open(path) as store:
+        assert store.audit.page(1000) == shown
+
+
+def test_entries_that_cannot_be_stored_stay_in_memory_and_are_counted(tmp_path: Path) -> None:
+    async def fill() -> None:
+        clock = SystemClock()
+        writer = JournalWriter(JournalError("no such disk"), clock, Alarms(EventLog(clock)))
+        trail = AuditTrail(clock, writer)
+        for _ in range(5):
+            trail.add(entry())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert (trail.pending, trail.dropped, len(await trail.page(10, None))) == (0, 5, 5)
+
+    asyncio.run(fill())
+
+
+def page(trail: AuditTrail, limit: int) -> list[AuditEntry]:
+    return asyncio.run(trail.page(limit, None))
 
 
 def test_strangers_cannot_write_the_trail_full() -> None:
@@ -219,9 +245,9 @@ def test_strangers_cannot_write_the_trail_full() -> None:
     trail = AuditTrail(clock)
     for _ in range(1000):
         trail.add(entry(status=401, problem="unauthorized"), stranger=True)
-    assert len(trail.page(10_000, None)) == 60
+    assert len(page(trail, 10_000)) == 60
     trail.add(entry())
-    assert trail.page(1, None)[0].suppressed == 940
+    assert page(trail, 1)[0].suppressed == 940
     clock.now_s += 61
     trail.add(entry(status=401), stranger=True)
-    assert trail.page(1, None)[0].status == 401
+    assert page(trail, 1)[0].status == 401

@@ -133,5 +133,5 @@ async def test_a_token_of_the_configuration_lets_in_and_its_wishes_are_on_record
         trail = await gateway.admin.get("/api/v1/audit", headers=bearer("CHIEF_TOKEN"))
         found = [(e["principal"], e["method"], e["status"]) for e in trail.json()["entries"]]
         assert found == [("ops", "DELETE", 403), ("ops", "POST", 201), ("", "POST", 401)]
-    lines = (tmp_path / "state" / "audit.jsonl").read_text()
-    assert not any(token in lines or token.encode() in gateway.log for token in environ.values())
+    state = (tmp_path / "state" / "state.sqlite3").read_bytes()
+    assert not any(token.encode() in state or token.encode() in gateway.log for token in environ.values())

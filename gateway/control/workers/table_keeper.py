@@ -14,7 +14,7 @@ from gateway.config.files import write_whole
 from gateway.control.alarms import Alarms
 from gateway.core.traffic.table import RoutingTable
 from gateway.runtime.disk_thread import DiskThread
-from gateway.runtime.table_memory import NAME, Remembered, SharedTable, encode
+from gateway.runtime.table_memory import NAME, Given, Remembered, SharedTable, encode
 
 _log = logging.getLogger("gateway.control")
 _CLOSE_TIMEOUT_S = 2.0
@@ -35,16 +35,21 @@ class TableKeeper:
         self._path = None if state_dir is None else state_dir / NAME
         self.config_sha256 = config_sha256
         self.found = None if shared is None else shared.read()
+        self._given: Given | None = None
         self.alarms: Alarms | None = None
         self._thread = DiskThread() if state_dir is not None else None
         self._wanted: bytes | None = None
         self._writing: asyncio.Task[None] | None = None
 
+    def remember_given(self, given: Given | None) -> None:
+        """Remember this configuration with the tables from now on; another table follows whenever it changes."""
+        self._given = given
+
     def remember(self, table: RoutingTable, configured: dict[str, str], journal_seq: int) -> None:
         """This table is about to be published. Never waits for a disk."""
         if self._shared is None:
             return
-        data = encode(Remembered(self.config_sha256, journal_seq, configured, table))
+        data = encode(Remembered(self.config_sha256, journal_seq, configured, table, given=self._given))
         try:
             self._shared.write(data)
         except OSError as error:
