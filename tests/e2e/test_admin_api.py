@@ -88,8 +88,29 @@ async def test_a_backend_and_a_route_come_without_a_restart_and_outlive_one(tmp_
         settings["routes"][0]["timeouts"]["connect_s"] = 0.7
         async with RunningGateway(tmp_path, settings) as gateway:
             assert (await gateway.admin.get("/api/v1/config/source")).json()["source"] == "file"
-        assert b"no longer served: the file was changed" in gateway.log
-        assert (tmp_path / "state" / "config.superseded.json").exists()
+        assert b"is no longer served, because the file was changed since" in gateway.log
+        assert "late" in (tmp_path / "state" / "superseded.yaml").read_text()
+
+
+async def test_what_was_given_at_run_time_is_served_when_the_state_file_is_damaged(tmp_path: Path) -> None:
+    async with Backend() as s, Backend() as late:
+        settings = steerable(s.url, None)
+        async with RunningGateway(tmp_path, settings) as gateway:
+            await gateway.admin.put("/api/v1/backends/late", json={"endpoints": [late.url], "probe": None})
+            await gateway.admin.put("/api/v1/routes/late", json={"match": {"path_prefix": "/late"}, "stable": "late"})
+        (tmp_path / "state" / "state.sqlite3").write_bytes(b"not a database" * 1000)
+        async with RunningGateway(tmp_path, settings) as gateway:
+            assert (await gateway.client.get("/late/x")).status_code == 200
+            assert len(late.seen) == 1
+            alarms = {a["what"]: a["reason"] for a in (await gateway.admin.get("/api/v1/alarms")).json()["alarms"]}
+            assert "the copy of the configuration that admin gave at" in alarms["stored configuration"]
+            assert "file is not a database" in alarms["journal"]
+            refused = await gateway.admin.put("/api/v1/backends/more", json={"endpoints": [late.url]})
+            assert (refused.status_code, refused.json()["type"]) == (
+                503,
+                "urn:canary-gateway:problem:journal-unavailable",
+            )
+        assert (tmp_path / "state" / "state.sqlite3").read_bytes() == b"not a database" * 1000, "it is left as it was"
 
 
 async def test_readiness_says_that_a_route_has_nobody_to_serve_it(tmp_path: Path) -> None:
