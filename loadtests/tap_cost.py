@@ -21,7 +21,7 @@ from gateway.core.predictions.events import WatchSettings
 from gateway.core.predictions.settings import RouteWatch
 from gateway.core.traffic.table import Route, Tap
 from gateway.core.types import Variant
-from gateway.inspector.aggregator import Desk
+from gateway.inspector.aggregator import Aggregator
 from gateway.proxy.counting.epoch_counters import EpochCounters
 from gateway.proxy.counting.response_sampler import RouteSampler
 from gateway.proxy.counting.sample_link import SampleQueue
@@ -71,17 +71,17 @@ def _tapped(tap: Tap, queue: SampleQueue) -> Callable[[], None]:
 
 
 def _inspected() -> Callable[[], None]:
-    desk = Desk("boot", random.Random(0).random)
-    desk.watch({"r": RouteWatch(watch=WatchSettings())})
+    aggregator = Aggregator("boot", random.Random(0).random)
+    aggregator.watch({"r": RouteWatch(watch=WatchSettings())})
     samples = [Sample("r", 1, 5000, Variant.STABLE, _answer(n), "application/json", "", "") for n in range(10)]
-    return lambda: desk.take(random.choice(samples), 0.0)
+    return lambda: aggregator.take(random.choice(samples), 0.0)
 
 
 def _read(media: str, body: bytes) -> Callable[[], None]:
-    desk = Desk("boot", random.Random(0).random)
-    desk.watch({"r": RouteWatch(failures=True)})
+    aggregator = Aggregator("boot", random.Random(0).random)
+    aggregator.watch({"r": RouteWatch(failures=True)})
     sample = Sample("r", 1, 5000, Variant.STABLE, body, media, "", "", FAILURES)
-    return lambda: desk.take(sample, 0.0)
+    return lambda: aggregator.take(sample, 0.0)
 
 
 def _stream() -> bytes:

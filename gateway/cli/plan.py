@@ -30,8 +30,8 @@ from gateway.core.analysis.sizing.planning import (
     Forecast,
     Journey,
     Need,
+    PlannedStep,
     Question,
-    Rung,
     StepForecast,
     forecast,
 )
@@ -162,20 +162,20 @@ def _spec(spec: AnalysisSpec, metric: str, options: dict[str, Any]) -> AnalysisS
     return msgspec.structs.replace(spec, **changes)
 
 
-def _steps(ladder: Plan, text: str | None, min_time: str | None, min_requests: str | None) -> tuple[Rung, ...]:
+def _steps(ladder: Plan, text: str | None, min_time: str | None, min_requests: str | None) -> tuple[PlannedStep, ...]:
     changes: dict[str, Any] = {}
     if min_time is not None:
         changes["min_time_s"] = _seconds("--min-time", min_time)
     if min_requests is not None:
         changes["min_requests"] = _whole("--min-requests", min_requests)
     if text is not None:
-        floor = msgspec.structs.replace(Rung(1), **changes)
+        floor = msgspec.structs.replace(PlannedStep(1), **changes)
         return tuple(_rung(part, floor) for part in text.split(","))
-    rungs = (Rung(step.weight_bp, step.min_time_s, step.min_requests) for step in ladder.steps)
+    rungs = (PlannedStep(step.weight_bp, step.min_time_s, step.min_requests) for step in ladder.steps)
     return tuple(msgspec.structs.replace(rung, **changes) for rung in rungs)
 
 
-def _rung(text: str, floor: Rung) -> Rung:
+def _rung(text: str, floor: PlannedStep) -> PlannedStep:
     """A step from ``PERCENT[:TIME[:REQUESTS]]``; what is not given is the floor's."""
     percent, time, requests, *rest = (*(part.strip() for part in text.split(":")), "", "")
     value = _number("--steps", percent.removesuffix("%"))
@@ -188,7 +188,7 @@ def _rung(text: str, floor: Rung) -> Rung:
             f"--steps: a weight must lie between 0 and 100 %, not {value:g}: evidence needs requests of both variants,"
             " and 100 % follows the last step by itself"
         )
-    return Rung(
+    return PlannedStep(
         weight_bp_from_percent(value),
         _seconds("--steps", time) if time else floor.min_time_s,
         _whole("--steps", requests) if requests else floor.min_requests,

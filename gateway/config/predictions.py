@@ -29,7 +29,7 @@ from gateway.core.predictions.events import (
     FAULTS,
     LOW_CONFIDENCE,
     QUANTILE_NAMES,
-    Kind,
+    ModelKind,
     WatchSettings,
     mix_names,
 )
@@ -71,7 +71,7 @@ def _mode(value: object) -> object:
 
 
 ModeKey = Annotated[Mode, Field(strict=False), BeforeValidator(_mode)]
-KindKey = Annotated[Kind, Field(strict=False)]
+KindKey = Annotated[ModelKind, Field(strict=False)]
 ProtocolName = Annotated[str, AfterValidator(_protocol), Noun("a protocol's name")]
 OutputName = Annotated[str, Field(min_length=1, max_length=_OUTPUT_CHARS_MAX), Noun("an output")]
 SamplePercent = Annotated[float, Field(gt=0, le=100), Noun("a percentage")]
@@ -147,7 +147,7 @@ class PredictionsConfig(Section):
         ]
         advises = Mode.OFF if self.mode is Mode.OFF else Mode.ADVISE
         low = EventSpec(LOW_CONFIDENCE, advises, Worse.HIGHER, *_LOW_BOUNDS, other_share)
-        return (*faults, *mixed, *([low] if self.kind is Kind.CLASSES else []))
+        return (*faults, *mixed, *([low] if self.kind is ModelKind.CLASSES else []))
 
 
 BY_DEFAULT = PredictionsConfig(mode=Mode.AUTO)

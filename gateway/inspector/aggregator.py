@@ -1,4 +1,4 @@
-"""What the inspector knows: samples and labels in, cumulative counts per route and epoch out. No I/O; told the time.
+"""What the inspector knows: samples and labels in, cumulative counts per route and epoch out; no I/O.
 
 Rules:
 
@@ -18,12 +18,12 @@ from collections.abc import Callable, Mapping
 from gateway.core.predictions.events import FAULTS, UNREADABLE, Known, Watch
 from gateway.core.predictions.failures import UNREAD_ANSWERS
 from gateway.core.predictions.labels import Join
-from gateway.core.predictions.outputs import Answer, Decoder, Output, UndecodableError
+from gateway.core.predictions.outputs import Output, OutputsDecoder, UndecodableError, WholeAnswer
 from gateway.core.predictions.protocols import PROTOCOLS
 from gateway.core.predictions.settings import RouteWatch
 from gateway.core.stats.counts import Counts, EpochCounts
 from gateway.core.types import Variant
-from gateway.inspector.answers import Answers
+from gateway.inspector.answers import SampledAnswers
 from gateway.inspector.decoding import UnreadError, decoded
 from gateway.runtime.samples import FAILURES, PREDICTIONS, Inspected, Label, Sample, Served
 from gateway.runtime.wire import Report
@@ -32,38 +32,40 @@ _ON_ITS_WAY_S = 10.0
 RESULTS = ("decoded", *FAULTS, "skipped")
 
 
-class _Tray:
+class _Bucket:
     """One route's epoch: its counts, and whether they are final."""
 
-    def __init__(self, counts: EpochCounts, heard_s: float) -> None:
+    def __init__(self, counts: EpochCounts, updated_s: float) -> None:
         self.counts = counts
-        self.heard_s = heard_s
+        self.updated_s = updated_s
         self.final_seq: int | None = None
 
     def arm(self, variant: int) -> Counts:
         return self.counts.canary if variant else self.counts.stable
 
 
-class _RouteDesk:
+class _WatchedRoute:
     """One watched route."""
 
     def __init__(self, settings: RouteWatch, known: Known | None = None) -> None:
         self.settings = settings
-        self.decode: Decoder = PROTOCOLS[settings.protocol](settings.paths)
+        self.decode: OutputsDecoder = PROTOCOLS[settings.protocol](settings.paths)
         self.watch = None if settings.watch is None else Watch(settings.watch, known)
         self.join = None if settings.labels is None else Join(settings.labels)
-        self.answers = Answers(settings.decoded_bytes_max) if settings.failures or self.watch is not None else None
+        self.answers = (
+            SampledAnswers(settings.decoded_bytes_max) if settings.failures or self.watch is not None else None
+        )
 
 
-class Desk:
+class Aggregator:
     """All watched routes. ``draw`` gives a number from [0, 1)."""
 
     def __init__(self, boot: str, draw: Callable[[], float]) -> None:
         self._boot = boot
         self._draw = draw
         self._seq = 0
-        self._routes: dict[str, _RouteDesk] = {}
-        self._trays: dict[tuple[str, int], _Tray] = {}
+        self._routes: dict[str, _WatchedRoute] = {}
+        self._buckets: dict[tuple[str, int], _Bucket] = {}
         self._newest: dict[str, int] = {}
         self._results: dict[str, dict[str, int]] = {}
         self._labels: dict[str, dict[str, dict[str, int]]] = {}
@@ -73,41 +75,43 @@ class Desk:
         before = self._routes
         self._routes = {}
         for name, settings in routes.items():
-            desk = before.get(name)
-            if desk is None or desk.settings != settings:
-                desk = _RouteDesk(settings, (known or {}).get(name) if desk is None else None)
-            self._routes[name] = desk
-        for name, desk in self._routes.items():
-            if desk.watch is not None:
+            state = before.get(name)
+            if state is None or state.settings != settings:
+                state = _WatchedRoute(settings, (known or {}).get(name) if state is None else None)
+            self._routes[name] = state
+        for name, state in self._routes.items():
+            if state.watch is not None:
                 self._results.setdefault(name, dict.fromkeys(RESULTS, 0))
 
     def take(self, sample: Sample, now_s: float, source: int = 0) -> None:
-        """One sampled answer, or a part of one; ``source`` tells the workers' streams apart."""
-        desk = self._routes.get(sample.route)
-        if desk is None or desk.answers is None:
+        """One sampled answer, or a part of one; ``source`` distinguishes the workers' streams."""
+        state = self._routes.get(sample.route)
+        if state is None or state.answers is None:
             return
-        if sample.purposes & FAILURES and desk.settings.failures:
-            self._label(sample, desk.answers.take(sample, source), now_s)
-        if sample.purposes & PREDICTIONS and desk.watch is not None:
-            self._predicted(desk, desk.watch, desk.answers, sample, now_s)
+        if sample.purposes & FAILURES and state.settings.failures:
+            self._label(sample, state.answers.take(sample, source), now_s)
+        if sample.purposes & PREDICTIONS and state.watch is not None:
+            self._predicted(state, state.watch, state.answers, sample, now_s)
 
     def gone(self, source: int) -> None:
-        """This source says no more."""
-        for desk in self._routes.values():
-            if desk.answers is not None:
-                desk.answers.gone(source)
+        """This worker's connection has ended."""
+        for state in self._routes.values():
+            if state.answers is not None:
+                state.answers.gone(source)
 
     def _label(self, sample: Sample, labels: list[tuple[str, bool]], now_s: float) -> None:
         if labels:
-            arm = self._tray(sample, now_s).arm(sample.variant)
+            arm = self._bucket(sample, now_s).arm(sample.variant)
             for event, happened in labels:
                 arm.label(event, happened)
 
-    def _predicted(self, desk: _RouteDesk, watch: Watch, answers: Answers, sample: Sample, now_s: float) -> None:
+    def _predicted(
+        self, state: _WatchedRoute, watch: Watch, answers: SampledAnswers, sample: Sample, now_s: float
+    ) -> None:
         results = self._results[sample.route]
-        alone = not (sample.purposes & FAILURES and desk.settings.failures)
+        alone = not (sample.purposes & FAILURES and state.settings.failures)
         try:
-            body = decoded(sample.encoding, sample.body, desk.settings.decoded_bytes_max)
+            body = decoded(sample.encoding, sample.body, state.settings.decoded_bytes_max)
         except UnreadError as error:
             results["skipped"] += 1
             watch.skip(Variant(sample.variant), str(error))
@@ -119,11 +123,11 @@ class Desk:
         outputs: list[Output] | None = None
         unreadable = ""
         try:
-            outputs = desk.decode(Answer(body, sample.content_type, sample.header_length))
+            outputs = state.decode(WholeAnswer(body, sample.content_type, sample.header_length))
         except UndecodableError as error:
             unreadable = str(error)
         tried, happened = watch.take(Variant(sample.variant), outputs, self._draw(), unreadable, body)
-        arm = self._tray(sample, now_s).arm(sample.variant)
+        arm = self._bucket(sample, now_s).arm(sample.variant)
         for event in tried:
             arm.label(event, event in happened)
         for event in FAULTS:
@@ -132,58 +136,60 @@ class Desk:
 
     def served(self, news: Served, now_s: float) -> None:
         """A request that may be labelled from now on."""
-        desk = self._routes.get(news.route)
-        if desk is not None and desk.join is not None:
-            self._tray(news, now_s)
-            desk.join.served(news.request_id, news.epoch, Variant(news.variant), now_s)
+        state = self._routes.get(news.route)
+        if state is not None and state.join is not None:
+            self._bucket(news, now_s)
+            state.join.served(news.request_id, news.epoch, Variant(news.variant), now_s)
 
     def label(self, route: str, label: Label, now_s: float) -> None:
         """A business event."""
-        desk = self._routes.get(route)
-        if desk is not None and desk.join is not None and label.name in desk.join.results:
-            desk.join.label(label.request_id, label.name, label.happened, now_s)
+        state = self._routes.get(route)
+        if state is not None and state.join is not None and label.name in state.join.results:
+            state.join.label(label.request_id, label.name, label.happened, now_s)
 
     def expire(self, now_s: float) -> None:
         """Close the windows that are over."""
-        for name, desk in self._routes.items():
-            for trial in desk.join.expire(now_s) if desk.join is not None else ():
-                tray = self._trays.get((name, trial.epoch))
-                if tray is not None:
-                    tray.arm(trial.variant).label(trial.event, trial.happened)
+        for name, state in self._routes.items():
+            for trial in state.join.expire(now_s) if state.join is not None else ():
+                bucket = self._buckets.get((name, trial.epoch))
+                if bucket is not None:
+                    bucket.arm(trial.variant).label(trial.event, trial.happened)
 
     def report(self, now_s: float) -> Inspected:
         """Everything counted so far. The caller sends it at once (it is not a copy)."""
         self._seq += 1
-        for (name, epoch), tray in self._trays.items():
-            desk = self._routes.get(name)
-            awaited = desk is not None and desk.join is not None and epoch in desk.join.epochs
-            over = epoch < self._newest[name] and now_s - tray.heard_s > _ON_ITS_WAY_S
-            if tray.final_seq is None and over and not awaited:
-                tray.final_seq = self._seq
-        evidence = [tray.counts for tray in self._trays.values()]
+        for (name, epoch), bucket in self._buckets.items():
+            state = self._routes.get(name)
+            awaited = state is not None and state.join is not None and epoch in state.join.epochs
+            over = epoch < self._newest[name] and now_s - bucket.updated_s > _ON_ITS_WAY_S
+            if bucket.final_seq is None and over and not awaited:
+                bucket.final_seq = self._seq
+        evidence = [bucket.counts for bucket in self._buckets.values()]
         epoch = max(self._newest.values(), default=0)
         report = Report(self._boot, self._seq, epoch, evidence, [], {}, 0, 0, 0)
-        for name, desk in self._routes.items():
-            if desk.join is not None:
-                self._labels[name] = desk.join.results
-        meanings = {name: desk.watch.meanings for name, desk in self._routes.items() if desk.watch is not None}
-        watched = {name: desk.watch.watched for name, desk in self._routes.items() if desk.watch is not None}
-        answers = {name: desk.answers.found for name, desk in self._routes.items() if desk.answers is not None}
+        for name, state in self._routes.items():
+            if state.join is not None:
+                self._labels[name] = state.join.results
+        meanings = {name: state.watch.meanings for name, state in self._routes.items() if state.watch is not None}
+        watched = {name: state.watch.watched for name, state in self._routes.items() if state.watch is not None}
+        answers = {name: state.answers.found for name, state in self._routes.items() if state.answers is not None}
         return Inspected(report, self._results, self._labels, meanings, watched, answers)
 
-    def heard(self, seq: int) -> None:
+    def confirm(self, seq: int) -> None:
         """Control has taken in report ``seq``: forget the epochs whose final counts it held."""
-        final = [key for key, tray in self._trays.items() if tray.final_seq is not None and tray.final_seq <= seq]
+        final = [
+            key for key, bucket in self._buckets.items() if bucket.final_seq is not None and bucket.final_seq <= seq
+        ]
         for key in final:
-            del self._trays[key]
+            del self._buckets[key]
 
-    def _tray(self, news: Sample | Served, now_s: float) -> _Tray:
+    def _bucket(self, news: Sample | Served, now_s: float) -> _Bucket:
         key = (news.route, news.epoch)
-        tray = self._trays.get(key)
-        if tray is None:
-            tray = self._trays[key] = _Tray(EpochCounts(news.route, news.epoch, news.weight_bp), now_s)
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            bucket = self._buckets[key] = _Bucket(EpochCounts(news.route, news.epoch, news.weight_bp), now_s)
             self._newest[news.route] = max(news.epoch, self._newest.get(news.route, 0))
-        tray.heard_s = now_s
+        bucket.updated_s = now_s
         # Whatever was final a moment ago is not, after all.
-        tray.final_seq = None
-        return tray
+        bucket.final_seq = None
+        return bucket

@@ -1,4 +1,4 @@
-"""One route's sampled answers, read for failures inside of them. No I/O; told of each part as it comes.
+"""One route's sampled answers, read for failures inside of them. No I/O: each part is an argument.
 
 Rules:
 
@@ -19,11 +19,11 @@ from gateway.core.predictions.failures import (
     MODEL_ERRORS,
     TEXT,
     UNREAD_ANSWERS,
-    Seen,
+    ReadAnswer,
     family_of,
     read_answer,
 )
-from gateway.core.predictions.usual import Usual
+from gateway.core.predictions.usual import FailureRules
 from gateway.core.types import Variant
 from gateway.inspector.decoding import Decoder, UnreadError, beginning
 from gateway.runtime.samples import AnswersRead, Example, Part, Sample
@@ -53,7 +53,7 @@ class _Stream:
             except UnreadError as error:
                 self.unread = error
 
-    def seen(self, *, ended: bool) -> Seen:
+    def seen(self, *, ended: bool) -> ReadAnswer:
         """What was in it. Raises UnreadError."""
         if self.unread is None and ended and self._decoder is not None:
             self._decoder.end()
@@ -62,17 +62,17 @@ class _Stream:
         return self._reader.seen(ended=ended)
 
 
-class Answers:
+class SampledAnswers:
     """One route's answers, and what was found in them: ``found`` of stable's and of the canary's."""
 
     def __init__(self, decoded_bytes_max: int) -> None:
         self._limit = decoded_bytes_max
-        self._usual = Usual()
+        self._usual = FailureRules()
         self._open: dict[tuple[int, int], _Stream] = {}
         self.found = (AnswersRead(), AnswersRead())
 
     def take(self, sample: Sample, source: int) -> list[tuple[str, bool]]:
-        """A part of an answer: what is known by it, as events and whether they happened. ``source``: who tells."""
+        """A part of an answer: events that are known by it, and whether they happened. ``source``: the connection."""
         try:
             seen = self._stream(sample, source) if sample.stream else self._whole(sample)
         except UnreadError as error:
@@ -91,7 +91,7 @@ class Answers:
         for key in [key for key in self._open if key[0] == source]:
             del self._open[key]
 
-    def _read(self, sample: Sample, seen: Seen) -> list[tuple[str, bool]]:
+    def _read(self, sample: Sample, seen: ReadAnswer) -> list[tuple[str, bool]]:
         found = self.found[sample.variant]
         found.read += 1
         failure = self._usual.failure(seen)
@@ -102,7 +102,7 @@ class Answers:
             self._usual.learn(seen)
         return [(MODEL_ERRORS, failure is not None), (UNREAD_ANSWERS, False)]
 
-    def _whole(self, sample: Sample) -> Seen:
+    def _whole(self, sample: Sample) -> ReadAnswer:
         family, ended = family_of(sample.content_type), sample.part is Part.ENDED and not sample.cut
         reader = reader_of(family)
         if reader is not None:
@@ -114,7 +114,7 @@ class Answers:
         body, whole = beginning(sample.encoding, sample.body, self._limit, cut=not ended)
         return read_answer(sample.content_type, body, whole=ended, cut=not whole)
 
-    def _stream(self, sample: Sample, source: int) -> Seen | None:
+    def _stream(self, sample: Sample, source: int) -> ReadAnswer | None:
         key = (source, sample.stream)
         if sample.part is Part.FIRST:
             reader = reader_of(family_of(sample.content_type))

@@ -4,7 +4,7 @@
 
 Workers send batches of samples; each connection is read one frame at a time, and between two frames everybody else has
 a turn, so that a flood from the workers delays a report by one batch at most. Control says what to look at, hands on
-business events, and is told everything every `REPORT_EVERY_S`.
+business events, and receives everything every `REPORT_EVERY_S`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.inspector.aggregator import Desk
+from gateway.inspector.aggregator import Aggregator
 from gateway.runtime import samples
 from gateway.runtime.child import beat, orphaned
 from gateway.runtime.logs import log_to_stderr
@@ -33,16 +33,16 @@ _SAMPLES_A_TURN = 20
 
 
 class InspectorSettings(msgspec.Struct, frozen=True):
-    """What the inspector is told at its birth; the rest comes from control."""
+    """What the inspector is given at its start; the rest comes from control."""
 
     path: str
 
 
 class Inspector:
-    """All connections, around one desk."""
+    """All connections, around one aggregator."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, aggregator: Aggregator) -> None:
+        self._aggregator = aggregator
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self, path: Path) -> None:
@@ -56,7 +56,7 @@ class Inspector:
         try:
             while True:
                 await asyncio.sleep(REPORT_EVERY_S)
-                self._desk.expire(time.monotonic())
+                self._aggregator.expire(time.monotonic())
         finally:
             server.close()
             for task in list(self._tasks):
@@ -82,7 +82,7 @@ class Inspector:
             _log.error("a connection spoke nonsense: %s", error)
         finally:
             self._tasks.discard(task)
-            self._desk.gone(id(task))
+            self._aggregator.gone(id(task))
             if reports is not None:
                 reports.cancel()
             writer.close()
@@ -92,23 +92,23 @@ class Inspector:
         match message:
             case samples.Batch(taken, served):
                 for news in served:
-                    self._desk.served(news, now_s)
+                    self._aggregator.served(news, now_s)
                 for number, sample in enumerate(taken):
-                    self._desk.take(sample, now_s, source)
+                    self._aggregator.take(sample, now_s, source)
                     if number % _SAMPLES_A_TURN == 0:
                         await asyncio.sleep(0)
             case samples.Watching(routes, known):
-                self._desk.watch(routes, known)
+                self._aggregator.watch(routes, known)
             case samples.Labels(route, labels):
                 for label in labels:
-                    self._desk.label(route, label, now_s)
+                    self._aggregator.label(route, label, now_s)
             case samples.Heard(seq):
-                self._desk.heard(seq)
+                self._aggregator.confirm(seq)
 
     async def _report(self, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):  # the reading side sees the same end
             while True:
-                writer.write(samples.encode(self._desk.report(time.monotonic())))
+                writer.write(samples.encode(self._aggregator.report(time.monotonic())))
                 await writer.drain()
                 await asyncio.sleep(REPORT_EVERY_S)
 
@@ -120,11 +120,11 @@ def _remove(path: Path) -> None:
 
 async def _serve(settings: InspectorSettings) -> None:
     boot = f"inspector-{os.getpid()}-{secrets.token_hex(4)}"
-    inspector = Inspector(Desk(boot, random.Random().random))
-    told = asyncio.Event()
+    inspector = Inspector(Aggregator(boot, random.Random().random))
+    stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, told.set)
-    works = (inspector.run(Path(settings.path)), _until(told), orphaned(), beat())
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    works = (inspector.run(Path(settings.path)), _until(stopping), orphaned(), beat())
     tasks = [asyncio.create_task(work) for work in works]
     done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:
@@ -134,8 +134,8 @@ async def _serve(settings: InspectorSettings) -> None:
         task.result()
 
 
-async def _until(told: asyncio.Event) -> None:
-    await told.wait()
+async def _until(stopping: asyncio.Event) -> None:
+    await stopping.wait()
 
 
 def main() -> None:

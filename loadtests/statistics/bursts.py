@@ -107,7 +107,7 @@ class Guard:
         self.bets = np.zeros(runs)
         self.single, self.several, self.last = np.zeros(runs), np.zeros(runs), np.zeros(runs)
         self.log_null, self.before = (np.zeros((runs, len(evidence_cap.SHARES))) for _ in range(2))
-        self.crowd = np.zeros(runs)
+        self.neighbours = np.zeros(runs)
         self.ticks = 0
         self.cell_ticks = cell_ticks
 
@@ -121,7 +121,7 @@ class Guard:
         if self.ticks > 1 and (self.ticks - 1) % self.cell_ticks == 0:
             self._bet()
             self.single, self.several, self.log_null, self.last, self.before = self._told()
-            self.crowd = self._crowd()
+            self.neighbours = self._crowd()
             for arm in self.arms:
                 arm.close()
             always = np.maximum(self._always(), guard.MULTIPLE_OF)
@@ -152,36 +152,36 @@ class Guard:
         self.bets += both
 
     def _told(self) -> tuple[Floats, Floats, Floats, Floats, Floats]:
-        """Misfortunes with those of the open cell: single, several, log_null, last, before."""
-        events, met, weight = self.arms[1].events, self._met(), self._weight()
-        sparse = met < evidence_cap.SPARSE
+        """Incidents with those of the open cell: single, several, log_null, last, before."""
+        events, hit, weight = self.arms[1].events, self._hit(), self._weight()
+        sparse = hit < evidence_cap.SPARSE
         some = (events > 0) & ~sparse
         begins, grows = some & (self.last == 0), some & (self.last == 1)
-        one, more = self._log_chances(met, weight)
+        one, more = self._log_chances(hit, weight)
         alone, together = begins & (events == 1), begins & (events > 1)
         log_null = self.log_null + np.where(alone[:, None], one, 0.0) + np.where(together[:, None], more, 0.0)
         log_null = np.where(grows[:, None], self.before + more, log_null)
-        nats = np.where(sparse, events, 0.0) * (evidence_cap.LUCK - np.log(weight))
+        nats = np.where(sparse, events, 0.0) * (evidence_cap.SCATTER - np.log(weight))
         last, before = np.where(begins, events, 0.0), np.where(alone[:, None], self.log_null, 0.0)
         several = self.several + together + grows
         return self.single + alone - grows, several, log_null - nats[:, None], last, before
 
-    def _log_chances(self, met: Floats, weight: Floats) -> tuple[Floats, Floats]:
+    def _log_chances(self, hit: Floats, weight: Floats) -> tuple[Floats, Floats]:
         """[runs, shares]: of a single failure, of several."""
         shares, odds = np.array(evidence_cap.SHARES), self.odds[:, None]
-        mean = np.outer(met * weight, shares)
+        mean = np.outer(hit * weight, shares)
         one = mean * np.exp(-mean)
         more = 1.0 - np.exp(-mean) - one
-        seen = odds * (one + more) + 1.0 - np.exp(-np.outer(met * (1.0 - weight), shares))
+        seen = odds * (one + more) + 1.0 - np.exp(-np.outer(hit * (1.0 - weight), shares))
         least = evidence_cap.CHANCE_MIN
         seen = np.log(np.maximum(seen, least))
         chances = np.log(np.maximum(odds * one, least)) - seen, np.log(np.maximum(odds * more, least)) - seen
         return np.asarray(chances[0]), np.asarray(chances[1])
 
     def _worth(self) -> Floats:
-        """The most that the misfortunes are worth."""
+        """The most that the incidents are worth."""
         single, several, log_null, *_ = self._told()
-        a, b = 0.5, np.maximum(0.5 * np.minimum(self._met() * self._weight(), 1.0), evidence_cap.PRIOR_MIN)
+        a, b = 0.5, np.maximum(0.5 * np.minimum(self._hit() * self._weight(), 1.0), evidence_cap.PRIOR_MIN)
         bet = betaln(single + a, several + b) - betaln(a, b)
         bet += betaln(single + several + a + b, evidence_cap.STABLES) - betaln(a + b, evidence_cap.STABLES)
         return np.asarray(np.maximum(bet - log_null.max(axis=1), 0.0))
@@ -189,9 +189,9 @@ class Guard:
     def _crowd(self) -> Floats:
         """With the open cell."""
         requests = self.arms[0].trials + self.arms[1].trials
-        return np.asarray(self.crowd + requests * (requests - 1.0))
+        return np.asarray(self.neighbours + requests * (requests - 1.0))
 
-    def _met(self) -> Floats:
+    def _hit(self) -> Floats:
         """The requests of both arms that a burst meets."""
         trials = sum(arm.all_trials + arm.trials for arm in self.arms)
         return np.asarray(self._crowd() / np.maximum(trials, 1.0))

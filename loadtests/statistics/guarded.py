@@ -86,13 +86,13 @@ class Coarse(Guard):
             arm.expected = arm.expected + expected
             arm.all_events = arm.all_events + counts[:, 2 * index]
             arm.all_trials = arm.all_trials + counts[:, 2 * index + 1]
-        # Single failures, far apart: each is a misfortune of its own.
-        met, weight = sum(per_cell), self._weight()
-        self.crowd = met * (self.arms[0].all_trials + self.arms[1].all_trials)
-        if met < evidence_cap.SPARSE:
-            one = (np.log(weight) - evidence_cap.LUCK)[:, None]
+        # Single failures, far apart: each is a incident of its own.
+        hit, weight = sum(per_cell), self._weight()
+        self.neighbours = hit * (self.arms[0].all_trials + self.arms[1].all_trials)
+        if hit < evidence_cap.SPARSE:
+            one = (np.log(weight) - evidence_cap.SCATTER)[:, None]
         else:
-            one, _ = self._log_chances(np.full(counts.shape[0], met), weight)
+            one, _ = self._log_chances(np.full(counts.shape[0], hit), weight)
             self.single = self.single + counts[:, 2]
         self.log_null = self.log_null + counts[:, 2:3] * one
 

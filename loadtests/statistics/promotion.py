@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from gateway.core.analysis import RateSpec
 from gateway.core.analysis.betting import wealth
-from gateway.core.analysis.betting.eprocess import RATE_MIN, Batch, Rates, worse_by_margin
+from gateway.core.analysis.betting.eprocess import RATE_MIN, Rates, TrialBatch, worse_by_margin
 from gateway.core.analysis.metrics import rates
 from gateway.core.analysis.sizing.limit import requests_at_limit
 from gateway.core.rollout import Step
@@ -178,7 +178,7 @@ def wrong_in_bursts(
     return found
 
 
-def batches(truth: Rates, weight: float, rng: np.random.Generator, count: int) -> list[Batch]:
+def batches(truth: Rates, weight: float, rng: np.random.Generator, count: int) -> list[TrialBatch]:
     """Batches as rates.py closes them: each at `SCARCE_MAX` requests of the scarcer arm."""
     small = min(weight, 1.0 - weight)
     others = rng.negative_binomial(rates.SCARCE_MAX, small, count)
@@ -187,7 +187,7 @@ def batches(truth: Rates, weight: float, rng: np.random.Generator, count: int) -
     stable = np.maximum(stable, 1)
     events = rng.binomial(stable, truth.stable), rng.binomial(canary, truth.canary)
     columns = (events[0].tolist(), stable.tolist(), events[1].tolist(), canary.tolist())
-    return [Batch(*row) for row in zip(*columns, strict=True)]
+    return [TrialBatch(*row) for row in zip(*columns, strict=True)]
 
 
 def promotion(rate: float, spec: RateSpec, weight: float, runs: int, rng: np.random.Generator) -> Promotion | None:

@@ -203,7 +203,7 @@ async def test_the_promise_of_a_rollout_under_way_outlives_a_changed_analysis(tm
 def of_an_older_version() -> bytes:
     """A state that can be decoded, with a field that it has no more."""
     state = msgspec.json.encode(msgspec.structs.replace(fresh_state(AnalysisSpec()), version=3))
-    return state.replace(b'"misfortunes":', b'"worth":3.5,"misfortunes":')
+    return state.replace(b'"incidents":', b'"worth":3.5,"incidents":')
 
 
 @pytest.mark.parametrize("state", [b'{"from": "another version"}', of_an_older_version()])

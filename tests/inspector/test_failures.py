@@ -15,7 +15,7 @@ import pytest
 from gateway.core.predictions.settings import RouteWatch
 from gateway.core.traffic.table import Tap
 from gateway.core.types import Variant
-from gateway.inspector.aggregator import Desk
+from gateway.inspector.aggregator import Aggregator
 from gateway.inspector.answers import OPEN_MAX
 from gateway.runtime.samples import FAILURES, Part, Sample
 from tests.inspector.test_process import price, running, samples, send
@@ -153,15 +153,15 @@ def part(number: int, part: Part, body: bytes = b"") -> Sample:
 
 
 async def test_streams_that_are_under_way_are_bounded_and_forgotten_with_their_worker() -> None:
-    desk = Desk("boot", lambda: 0.5)
-    desk.watch({"r": WATCH})
+    aggregator = Aggregator("boot", lambda: 0.5)
+    aggregator.watch({"r": WATCH})
     for number in range(1, OPEN_MAX + 2):
-        desk.take(part(number, Part.FIRST, TOKEN), 0.0, source=7)
+        aggregator.take(part(number, Part.FIRST, TOKEN), 0.0, source=7)
     for number in range(1, OPEN_MAX + 2):
-        desk.take(part(number, Part.LEFT if number % 2 else Part.LOST, ERROR), 0.0, source=7)
-    (entry,) = desk.report(0.0).report.evidence
+        aggregator.take(part(number, Part.LEFT if number % 2 else Part.LOST, ERROR), 0.0, source=7)
+    (entry,) = aggregator.report(0.0).report.evidence
     assert entry.canary.trials["model_errors"] == OPEN_MAX // 2 == entry.canary.events["model_errors"]
-    desk.take(part(1, Part.FIRST, TOKEN), 0.0, source=7)
-    desk.gone(7)
-    desk.take(part(1, Part.ENDED, DONE), 0.0, source=7)
+    aggregator.take(part(1, Part.FIRST, TOKEN), 0.0, source=7)
+    aggregator.gone(7)
+    aggregator.take(part(1, Part.ENDED, DONE), 0.0, source=7)
     assert json.loads(json.dumps(entry.canary.trials))["model_errors"] == OPEN_MAX // 2

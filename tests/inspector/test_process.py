@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from gateway import bundled
-from gateway.core.predictions.events import WARM_UP, Kind, WatchSettings
+from gateway.core.predictions.events import WARM_UP, ModelKind, WatchSettings
 from gateway.core.predictions.labels import LabelSettings
 from gateway.core.predictions.settings import RouteWatch
 from gateway.core.traffic.table import Mark, Route, Tap
@@ -28,7 +28,7 @@ from tests.support.worker import RunningWorker, table
 
 pytestmark = pytest.mark.anyio
 LABELS = RouteWatch(labels=LabelSettings({"click": True, "right": False}, window_s=2.0))
-VALUES = RouteWatch(watch=WatchSettings(Kind.VALUES))
+VALUES = RouteWatch(watch=WatchSettings(ModelKind.VALUES))
 
 
 def route(tap: Tap, **changes: Any) -> Route:

@@ -19,7 +19,7 @@ from gateway.core.analysis import AnalysisSpec, Evidence, Finding, Verdict, fres
 from gateway.core.predictions.settings import RouteWatch
 from gateway.core.stats.counts import EpochCounts
 from gateway.core.types import Variant
-from gateway.inspector.aggregator import Desk
+from gateway.inspector.aggregator import Aggregator
 from gateway.runtime.samples import Sample
 from gateway.serving.model import Model
 
@@ -56,8 +56,8 @@ def bodies(name: str, temperature: float = 1.0) -> list[bytes]:
 def findings(canary: list[bytes], requests: int, seed: int, weight: float) -> tuple[dict[str, Finding], dict[str, int]]:
     """The findings of all events after so many requests; and at how many canary requests each one failed first."""
     draw = random.Random(seed)
-    desk = Desk("boot", draw.random)
-    desk.watch({"r": RouteWatch(watch=CONFIG.watch())})
+    aggregator = Aggregator("boot", draw.random)
+    aggregator.watch({"r": RouteWatch(watch=CONFIG.watch())})
     spec = AnalysisSpec(events=CONFIG.events(), alpha_sample_ratio=0.0)
     state, failed, canaries = fresh_state(spec), dict[str, int](), 0
     stable = bodies(STABLE)
@@ -67,9 +67,9 @@ def findings(canary: list[bytes], requests: int, seed: int, weight: float) -> tu
         variant = Variant.CANARY if draw.random() < weight else Variant.STABLE
         canaries += variant
         body = draw.choice(canary if variant else stable)
-        desk.take(Sample("r", 1, int(weight * 10_000), variant, body, "application/json", "", ""), number / 250)
+        aggregator.take(Sample("r", 1, int(weight * 10_000), variant, body, "application/json", "", ""), number / 250)
         if number % tick == tick - 1:
-            state, analysis = judge(spec, state, Evidence(number / 250, tuple(desk.report(0.0).report.evidence)))
+            state, analysis = judge(spec, state, Evidence(number / 250, tuple(aggregator.report(0.0).report.evidence)))
             assert analysis.verdict is not Verdict.ERROR, analysis.reason
             found = {finding.metric: finding for finding in analysis.findings if finding.metric in PREDICTED}
             for name in analysis.causes:

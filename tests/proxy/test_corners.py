@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gateway.core.stats.counts import UNIT_EVENTS
+from gateway.core.stats.counts import SESSION_EVENTS
 from gateway.core.traffic import Route, Sticky, Timeouts, bucket_of_key
 from gateway.core.traffic.table import Backend as BackendSpec
 from gateway.core.traffic.table import BackendTls, Endpoint, Passive, RoutingTable
@@ -224,7 +224,7 @@ def test_a_session_that_outlives_its_experiment_is_entered_and_lets_its_epoch_en
         whole.enter_table(2, (msgspec.structs.replace(route, weight_bp=0),))
         sessions.outcome(bucket_of_key(b"k", "salt"), tally, Variant.CANARY, kind, 1.0)
         tally.open -= 1
-        assert tally.evidence.canary.trials.get(UNIT_EVENTS["errors"]) == 1
+        assert tally.evidence.canary.trials.get(SESSION_EVENTS["errors"]) == 1
         whole.acknowledged(whole.report(2, 0, 0, 0).seq)
         assert [e.epoch for e in whole.report(2, 0, 0, 0).evidence] == [2], "nothing holds the old epoch any more"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.core.stats.counts import UNIT_EVENTS, check
+from gateway.core.stats.counts import SESSION_EVENTS, check
 from gateway.core.stats.outcomes import NAMES
 from gateway.core.traffic import Route, Sticky, bucket_of_key
 from gateway.core.types import Variant
@@ -17,7 +17,7 @@ from tests.support.worker import RunningWorker, eventually, table
 
 pytestmark = pytest.mark.anyio
 
-ERRORS = UNIT_EVENTS["errors"]
+ERRORS = SESSION_EVENTS["errors"]
 
 
 def route(weight_bp: int = 1000) -> Route:
@@ -79,8 +79,8 @@ def test_a_success_in_another_form_waits_for_a_failure_that_says_more() -> None:
     assert entered(tally, Variant.STABLE) == (1, 1), "what fails is entered at once"
     whole.sweep_sessions(WINDOW_S)
     counts = tally.arms[Variant.STABLE]
-    assert counts.trials == dict.fromkeys(UNIT_EVENTS.values(), 3) and tally.open == 0
-    assert counts.events == {UNIT_EVENTS["errors"]: 1, UNIT_EVENTS["other_success"]: 1}
+    assert counts.trials == dict.fromkeys(SESSION_EVENTS.values(), 3) and tally.open == 0
+    assert counts.events == {SESSION_EVENTS["errors"]: 1, SESSION_EVENTS["other_success"]: 1}
 
 
 def test_classes_are_told_apart() -> None:
@@ -90,8 +90,8 @@ def test_classes_are_told_apart() -> None:
         sessions.outcome(unit, tally, Variant.CANARY, kind, 0.0)
     whole.sweep_sessions(WINDOW_S)
     counts = tally.arms[Variant.CANARY]
-    assert counts.trials == dict.fromkeys(UNIT_EVENTS.values(), len(NAMES))
-    assert counts.events == dict.fromkeys(UNIT_EVENTS.values(), 1)
+    assert counts.trials == dict.fromkeys(SESSION_EVENTS.values(), len(NAMES))
+    assert counts.events == dict.fromkeys(SESSION_EVENTS.values(), 1)
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

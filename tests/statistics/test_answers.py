@@ -13,8 +13,8 @@ from gateway.config.analysis import ModelErrorsConfig
 from gateway.core.analysis.evidence.intake import Arrival
 from gateway.core.analysis.metrics import events as labelled_events
 from gateway.core.analysis.metrics import rates
-from gateway.core.predictions.failures import ERROR, INVALID, UNFINISHED, Seen
-from gateway.core.predictions.usual import Usual
+from gateway.core.predictions.failures import ERROR, INVALID, UNFINISHED, ReadAnswer
+from gateway.core.predictions.usual import FailureRules
 from gateway.core.stats import Counts
 from gateway.core.types import Variant
 from gateway.proxy.counting.response_sampler import Sampler
@@ -45,13 +45,13 @@ def test_the_default_metric_over_arrays(alpha: float) -> None:
 @pytest.mark.parametrize(("kind", "share"), [(ERROR, 0.3), (INVALID, 0.9), (UNFINISHED, 0.01), (UNFINISHED, 1.0)])
 def test_kinds_switch_over_arrays_as_on_a_route(kind: str, share: float) -> None:
     rng = np.random.default_rng(11)
-    switch, routes = answers.Switch(kind, 3), [Usual() for _ in range(3)]
+    switch, routes = answers.Switch(kind, 3), [FailureRules() for _ in range(3)]
     switched = set()
     for _ in range(5_000):
         had, stable = rng.random(3) < share, rng.random(3) < 0.8
         counts = switch.counts()
         for i, route in enumerate(routes):
-            seen = Seen("json", frozenset((kind,)) if had[i] else frozenset(), results=True, ends=True)
+            seen = ReadAnswer("json", frozenset((kind,)) if had[i] else frozenset(), results=True, ends=True)
             assert (route.failure(seen) is not None) == (had[i] and counts[i])
             if stable[i]:
                 route.learn(seen)

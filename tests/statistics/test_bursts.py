@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gateway.core.analysis.betting.eprocess import Batch, Rates
+from gateway.core.analysis.betting.eprocess import Rates, TrialBatch
 from gateway.core.analysis.bursts import guard
 from loadtests.statistics import bursts as program
 from loadtests.statistics import guarded
@@ -25,7 +25,7 @@ def test_the_arrays_do_what_the_guard_does() -> None:
         arrays.take(counts.astype(float))
         believed, passing = arrays.guarded(np.full(6, 20.0)), arrays.guarded_ok(np.full(6, 20.0))
         for i, look in enumerate(counts.tolist()):
-            states[i] = guard.take(states[i], Batch(*look), tick * program.TICK_S, 0.3)
+            states[i] = guard.take(states[i], TrialBatch(*look), tick * program.TICK_S, 0.3)
             assert believed[i] == pytest.approx(guard.guarded(20.0, states[i]), rel=1e-9, abs=1e-9), (tick, i)
             assert passing[i] == pytest.approx(guard.guarded_ok(20.0, states[i]), rel=1e-9), (tick, i)
 

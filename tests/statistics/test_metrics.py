@@ -16,7 +16,7 @@ from gateway.core.analysis.evidence.trials import CLASS_TESTS
 from gateway.core.analysis.metrics import event_slices, events, guardrails, outcomes, rates, sample_ratio
 from gateway.core.analysis.spec import Mode, Worse
 from gateway.core.stats import Counts
-from gateway.core.stats.counts import UNIT_EVENTS
+from gateway.core.stats.counts import SESSION_EVENTS
 from loadtests.statistics import metrics, sticky
 
 RATES = np.array([[0.3, 0.35], [0.02, 0.02], [0.6, 0.2], [0.0, 0.9]])
@@ -72,7 +72,7 @@ def test_bakes_over_arrays() -> None:
 @pytest.mark.parametrize("needed", [math.log(100), math.log(1e30)])
 def test_sessions_over_arrays(needed: float) -> None:
     tests = sticky.Sessions(4, needed)
-    labels, off = tuple(UNIT_EVENTS.values()), RateSpec(mode=Mode.OFF)
+    labels, off = tuple(SESSION_EVENTS.values()), RateSpec(mode=Mode.OFF)
     states = [rates.fresh()] * 4
     for counts in looks(7, 80, 9):
         tests.take(counts.astype(float))

@@ -19,7 +19,7 @@ import pytest
 from scipy.special import roots_jacobi, roots_legendre
 
 from gateway.core.analysis.betting import hypergeometric, wealth
-from gateway.core.analysis.betting.eprocess import NOT_WORSE, Batch, Rates, log_odds
+from gateway.core.analysis.betting.eprocess import NOT_WORSE, Rates, TrialBatch, log_odds
 from gateway.core.analysis.evidence.intake import Arrival
 from gateway.core.analysis.metrics import guardrails, sample_ratio, time_slices
 from gateway.core.analysis.show import intervals
@@ -116,12 +116,12 @@ def test_conditional_process_of_rare_events_is_savvis_canary_test() -> None:
         canary = round(weight * trials)
         mine = wealth.fresh(priors)
         for stable_events, canary_events in given["batches"]:
-            batch = Batch(stable_events, trials - canary, canary_events, canary)
+            batch = TrialBatch(stable_events, trials - canary, canary_events, canary)
             mine = wealth.grow(mine, [_conditional(ratio, batch) for ratio in ratios], priors)
         assert wealth.log_e(mine) == close(value), given
 
 
-def _conditional(ratio: float, batch: Batch) -> float:
+def _conditional(ratio: float, batch: TrialBatch) -> float:
     """log e for any ratio: below 1 it is the reciprocal of the bet on 1 against the ratio."""
     return hypergeometric.log_gain(ratio, batch) if ratio > 1.0 else -hypergeometric.log_gain(1.0, batch, ratio)
 

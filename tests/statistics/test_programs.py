@@ -11,7 +11,7 @@ import pytest
 
 from gateway.core.analysis import RateSpec
 from gateway.core.analysis.betting import wealth
-from gateway.core.analysis.betting.eprocess import Batch
+from gateway.core.analysis.betting.eprocess import TrialBatch
 from gateway.core.analysis.metrics import rates
 from loadtests.statistics import bursts, promotion, rules
 from loadtests.statistics.lines import upper_bound, write
@@ -45,7 +45,7 @@ def test_the_arrays_pass_as_the_engine_does(margin: tuple[float, float]) -> None
         events = rng.binomial(trials, [[0.001, 0.02], [0.03, 0.03], [0.3, 0.2]])
         counts = np.stack([events[:, 0], trials[:, 0], events[:, 1], trials[:, 1]], axis=1)
         arrays.take(counts.astype(float))
-        states = [rates.bet(one, spec, Batch(*row)) for one, row in zip(states, counts.tolist(), strict=True)]
+        states = [rates.bet(one, spec, TrialBatch(*row)) for one, row in zip(states, counts.tolist(), strict=True)]
         assert arrays.log_ok() == pytest.approx([wealth.log_e(one.ok) for one in states], rel=1e-6, abs=1e-6)
 
 

@@ -87,7 +87,7 @@ class SplitClaim(msgspec.Struct, frozen=True):
 Claim = RateClaim | LatencyClaim | LimitClaim | SplitClaim
 
 
-class FindingNumbers(msgspec.Struct, frozen=True):
+class MetricFinding(msgspec.Struct, frozen=True):
     """One metric's finding.
 
     ``units`` is what evidence comes in, as people call it: requests, sessions, trials, slices. ``unjudged`` says why

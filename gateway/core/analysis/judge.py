@@ -41,7 +41,7 @@ from gateway.core.analysis.betting import wealth
 from gateway.core.analysis.betting.wealth import Wealth
 from gateway.core.analysis.evidence import intake
 from gateway.core.analysis.evidence.intake import Arrival, Intake
-from gateway.core.analysis.findings import FindingNumbers, Needed
+from gateway.core.analysis.findings import MetricFinding, Needed
 from gateway.core.analysis.metrics import registry, silence
 from gateway.core.analysis.metrics.kind import TICK_S, Measure, Metric, MetricKind, Role, Standing, Tick
 from gateway.core.analysis.show import explain, sentences
@@ -291,7 +291,7 @@ def _silenced(standing: Standing, unjudged: Unjudged, *, auto: bool) -> Standing
     )
 
 
-def _numbers(state: AnalysisState, kind: MetricKind[Any], standing: Standing) -> FindingNumbers:
+def _numbers(state: AnalysisState, kind: MetricKind[Any], standing: Standing) -> MetricFinding:
     """One metric's finding in numbers, also of one that has nothing to compare."""
     numbers = kind.finding(state, standing)
     if standing.unjudged is None:
@@ -311,7 +311,7 @@ def _decide(state: AnalysisState) -> Look:
     missing = [one for one in proving if one.log_e_ok < ok_needed or one.verdict is Verdict.NODATA]
     broken = tuple(one.metric for one in standings if one.role is Role.CHECK and one.verdict is Verdict.ERROR)
 
-    def said(*names: str) -> list[FindingNumbers]:
+    def said(*names: str) -> list[MetricFinding]:
         return [_numbers(state, kind, one) for kind, one in asked if one.metric in names]
 
     causes: tuple[str, ...] = ()

@@ -29,7 +29,7 @@ from gateway.core.predictions.failures import (
     NO_EVENTS,
     NOTHING,
     UNFINISHED,
-    Seen,
+    ReadAnswer,
     excerpt,
     head_is_error,
     msgspec_json,
@@ -115,17 +115,17 @@ class StreamReader:
         for line in self._lines.feed(piece):
             self._line(line)
 
-    def seen(self, *, ended: bool) -> Seen:
+    def seen(self, *, ended: bool) -> ReadAnswer:
         """What was found; ``ended``: the stream came to its end, and all of it was read."""
         if self._kind == ERROR:
-            return Seen(self.family, frozenset((ERROR,)), self._example)
+            return ReadAnswer(self.family, frozenset((ERROR,)), self._example)
         if ended:
             self._end()
         kinds = {self._kind} if self._kind else set()
         if ended and not kinds:
             kinds = self._ending()
         some = ended and bool(self._units)
-        return Seen(self.family, frozenset(kinds), self._example, results=some, ends=some, form=self._form())
+        return ReadAnswer(self.family, frozenset(kinds), self._example, results=some, ends=some, form=self._form())
 
     def _form(self) -> Form | None:
         return None

@@ -53,7 +53,7 @@ _RENEW_EVERY = 100
 _DIGITS = re.compile(r"-?[0-9]{1,18}\Z")
 
 
-class Kind(enum.StrEnum):
+class ModelKind(enum.StrEnum):
     """What the model's answers are."""
 
     CLASSES = "classes"
@@ -67,7 +67,7 @@ class WatchSettings(msgspec.Struct, frozen=True):
     out. Events ``told`` by a header or by labels are not told by answers. ``surely``: see rule 6.
     """
 
-    kind: Kind = Kind.CLASSES
+    kind: ModelKind = ModelKind.CLASSES
     classes_max: int = 10
     low_confidence: float | None = None
     low_quantile: float = 0.1
@@ -78,7 +78,7 @@ class WatchSettings(msgspec.Struct, frozen=True):
 
 def mix_names(settings: WatchSettings) -> tuple[str, ...]:
     """The events that say how the answers are distributed."""
-    if settings.kind is Kind.VALUES:
+    if settings.kind is ModelKind.VALUES:
         return QUANTILE_NAMES
     return (*(f"class_{index}" for index in range(settings.classes_max)), CLASS_OTHER)
 
@@ -245,7 +245,7 @@ class Watch:
 
     def _unjudged(self) -> dict[str, Unjudged]:
         stable, choice = self._arms[Variant.STABLE], self._choice
-        low = (LOW_CONFIDENCE,) if self._settings.kind is Kind.CLASSES else ()
+        low = (LOW_CONFIDENCE,) if self._settings.kind is ModelKind.CLASSES else ()
         faults = () if self._faults() else FAULTS
         unread = stable.recent.count(False)
         if len(stable.recent) >= UNREAD_MIN and 2 * unread > len(stable.recent):
@@ -310,7 +310,7 @@ class Watch:
     def _begin(self) -> None:
         first, self._first = self._first, []
         settings = self._settings
-        choice = choose(first, settings.named, values=settings.kind is Kind.VALUES, surely=settings.surely)
+        choice = choose(first, settings.named, values=settings.kind is ModelKind.VALUES, surely=settings.surely)
         labels: list[str] = []
         for outputs in first if choice.layout.names else ():
             try:

@@ -76,7 +76,7 @@ _PAGE_START = re.compile(rb"\s*<(?:!doctype\s+html|html)\b", re.IGNORECASE)
 _BOM = b"\xef\xbb\xbf"
 
 
-class Seen(msgspec.Struct, frozen=True):
+class ReadAnswer(msgspec.Struct, frozen=True):
     """What was found in an answer: kinds of `KINDS`, an example in words, and the family of its content.
 
     ``results``: whether it is whole JSON, which may say nothing; ``ends``: whether it is a whole stream, which may lack
@@ -112,14 +112,14 @@ def family_of(content_type: str) -> str:
     return group if group in (TEXT, "image", "audio", "video") else BINARY
 
 
-def read_answer(content_type: str, body: bytes, *, whole: bool = True, cut: bool = False) -> Seen:
+def read_answer(content_type: str, body: bytes, *, whole: bool = True, cut: bool = False) -> ReadAnswer:
     """What is seen in an answer that is no stream.
 
     ``whole``: it was relayed to its end. ``cut``: ``body`` is only its beginning.
     """
     family = family_of(content_type)
     if not body:
-        return Seen(family)
+        return ReadAnswer(family)
     if family == JSON:
         return _json(body, whole and not cut)
     if family in ("", TEXT):
@@ -128,10 +128,10 @@ def read_answer(content_type: str, body: bytes, *, whole: bool = True, cut: bool
             return _json(body, whole and not cut)
         family = HTML if _PAGE_START.match(text) else family or (TEXT if _is_text(text) else BINARY)
     if family in (HTML, TEXT):
-        return Seen(family, example=f"{_typed(content_type)}: {excerpt(body)}", form=Form(VALUE))
+        return ReadAnswer(family, example=f"{_typed(content_type)}: {excerpt(body)}", form=Form(VALUE))
     if family == LINES:
-        return Seen(family)
-    return Seen(family, form=Form(DATA, start=_typed(content_type).encode()))
+        return ReadAnswer(family)
+    return ReadAnswer(family, form=Form(DATA, start=_typed(content_type).encode()))
 
 
 def msgspec_json(text: bytes) -> tuple[Any] | None:
@@ -196,20 +196,22 @@ def excerpt(body: bytes) -> str:
     return text if len(text) <= EXAMPLE_CHARS_MAX else f"{text[:EXAMPLE_CHARS_MAX]}..."
 
 
-def _json(body: bytes, whole: bool) -> Seen:
+def _json(body: bytes, whole: bool) -> ReadAnswer:
     text = body.removeprefix(_BOM).strip()
     if not text:
-        return Seen(JSON, frozenset((INVALID,)), "a body of blanks")
+        return ReadAnswer(JSON, frozenset((INVALID,)), "a body of blanks")
     if not whole:
         return (
-            _failed(ERROR, body) if head_is_error(text) else Seen(JSON, form=Form(json_kind(text), start=_start(body)))
+            _failed(ERROR, body)
+            if head_is_error(text)
+            else ReadAnswer(JSON, form=Form(json_kind(text), start=_start(body)))
         )
     read, nan = msgspec_json(text), False
     if read is None:
         try:
             read, nan = _lenient(text)
         except RecursionError:
-            return Seen(JSON)
+            return ReadAnswer(JSON)
     if read is None:
         return _lines(text)
     if is_error(read[0]):
@@ -217,16 +219,16 @@ def _json(body: bytes, whole: bool) -> Seen:
     if nan:
         return _failed(NAN, body)
     if _says_nothing(read[0]):
-        return Seen(JSON, frozenset((NOTHING,)), excerpt(body), results=True)
-    return Seen(JSON, results=True, form=json_form(read[0], _start(body)))
+        return ReadAnswer(JSON, frozenset((NOTHING,)), excerpt(body), results=True)
+    return ReadAnswer(JSON, results=True, form=json_form(read[0], _start(body)))
 
 
 def _start(body: bytes) -> bytes:
     return body[: 2 * EXAMPLE_CHARS_MAX]
 
 
-def _failed(kind: str, body: bytes) -> Seen:
-    return Seen(JSON, frozenset((kind,)), excerpt(body))
+def _failed(kind: str, body: bytes) -> ReadAnswer:
+    return ReadAnswer(JSON, frozenset((kind,)), excerpt(body))
 
 
 def _lenient(text: bytes) -> tuple[tuple[Any] | None, bool]:
@@ -240,14 +242,14 @@ def _lenient(text: bytes) -> tuple[tuple[Any] | None, bool]:
     return (value,), bool(constants)
 
 
-def _lines(text: bytes) -> Seen:
+def _lines(text: bytes) -> ReadAnswer:
     """JSON that is no single value: JSON lines under the wrong name, or broken."""
     lines = [line for line in text.splitlines() if line.strip()]
     values = [msgspec_json(line) for line in lines]
     if len(lines) < 2 or None in values:
         return _failed(INVALID, text)
     wrong = next((line for line, value in zip(lines, values, strict=True) if value and is_error(value[0])), None)
-    return Seen(JSON) if wrong is None else _failed(ERROR, wrong)
+    return ReadAnswer(JSON) if wrong is None else _failed(ERROR, wrong)
 
 
 def _is_error_object(value: object) -> bool:

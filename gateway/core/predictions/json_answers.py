@@ -23,7 +23,7 @@ from collections.abc import Iterable, Mapping
 
 from gateway.core.predictions import oip
 from gateway.core.predictions.names import like_a_class, like_scores
-from gateway.core.predictions.outputs import OUTPUTS_MAX, Answer, Output, UndecodableError, Value, flat
+from gateway.core.predictions.outputs import OUTPUTS_MAX, Output, UndecodableError, Value, WholeAnswer, flat
 
 ROWS = "predictions"
 _DEPTH_MAX = 4
@@ -32,7 +32,7 @@ _FIELDS_MAX = 512
 _LABELS, _SCORES = ("label", "class", "class_name"), ("score", "probability", "confidence")
 
 
-def decode(answer: Answer) -> list[Output]:
+def decode(answer: WholeAnswer) -> list[Output]:
     """The outputs of an answer. Raises UndecodableError."""
     if answer.header_length.strip():
         return oip.decode(answer)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from gateway.core.predictions.outputs import Answer, Output, UndecodableError, checked, flat
+from gateway.core.predictions.outputs import Output, UndecodableError, WholeAnswer, checked, flat
 
 _STEPS_MAX = 16
 
@@ -21,7 +21,7 @@ class JsonPath:
     def __init__(self, paths: Mapping[str, str]) -> None:
         self._paths = {name: path.split(".")[:_STEPS_MAX] for name, path in paths.items()}
 
-    def __call__(self, answer: Answer) -> list[Output]:
+    def __call__(self, answer: WholeAnswer) -> list[Output]:
         """The outputs. Raises UndecodableError."""
         try:
             # Python's own parser: it reads the NaN that its writer writes.

@@ -71,7 +71,7 @@ class Choice(msgspec.Struct, frozen=True):
     problem: str = ""
 
 
-class _Seen(msgspec.Struct, frozen=True):
+class _Candidate(msgspec.Struct, frozen=True):
     """One output over the first answers: the roles it may have, and why it is no label."""
 
     name: str
@@ -127,7 +127,7 @@ def choose(
     return Choice(layout, reason)
 
 
-def _seen(answers: Sequence[Sequence[Output]], named: Mapping[str, str]) -> list[_Seen]:
+def _seen(answers: Sequence[Sequence[Output]], named: Mapping[str, str]) -> list[_Candidate]:
     by_name: dict[str, list[Output]] = {}
     for answer in answers:
         for output in answer:
@@ -141,7 +141,7 @@ def _seen(answers: Sequence[Sequence[Output]], named: Mapping[str, str]) -> list
     return found
 
 
-def _look(name: str, outputs: Sequence[Output], *, named: bool) -> _Seen:
+def _look(name: str, outputs: Sequence[Output], *, named: bool) -> _Candidate:
     ranked = all(_ranked(output) for output in outputs if output.values)
     if ranked:
         outputs = [batched(output) for output in outputs]
@@ -151,22 +151,22 @@ def _look(name: str, outputs: Sequence[Output], *, named: bool) -> _Seen:
     items = [row[0] for output in outputs if output.rows and (row := output.row(output.rows // 2))]
     if ranked and kinds == {str} and min(widths, default=0):
         items = [ranked_label(str(item)) for item in items]
-        return _Seen(name, ("label",), items, _against(name, items, named=True), ranked=True)
+        return _Candidate(name, ("label",), items, _against(name, items, named=True), ranked=True)
     numbers = kinds <= {int, float}
     if widths == {1} and kinds and (kinds <= {str} or kinds <= {bool} or kinds <= {int}):
         roles = ("label", "value") if kinds <= {int} else ("label",)
-        return _Seen(name, roles, items, _against(name, items, named=named))
+        return _Candidate(name, roles, items, _against(name, items, named=named))
     if widths == {1} and numbers and kinds:
         # Whole numbers with a fraction of zero are a class only where the name says so.
         if (named or like_a_class(name)) and all(map(_whole, items)) and not _against(name, items, named=named):
-            return _Seen(name, ("label", "value"), items)
-        return _Seen(name, ("value",), items)
+            return _Candidate(name, ("label", "value"), items)
+        return _Candidate(name, ("value",), items)
     if min(widths, default=0) > 1 and numbers and float in kinds and all(len(output.shape) <= 2 for output in outputs):
-        return _Seen(name, ("scores",), items)
-    return _Seen(name, (), items, "is neither one label nor one vector of scores for each item" if kinds else "")
+        return _Candidate(name, ("scores",), items)
+    return _Candidate(name, (), items, "is neither one label nor one vector of scores for each item" if kinds else "")
 
 
-def _surely(one: _Seen, answers: Sequence[Sequence[Output]]) -> _Seen:
+def _surely(one: _Candidate, answers: Sequence[Sequence[Output]]) -> _Candidate:
     """The output with the roles that it surely has (rule 6)."""
     roles, against = one.roles, one.against
     called = like_a_class(one.name) or like_scores(one.name)
@@ -209,7 +209,7 @@ def _against(name: str, items: list[Value], *, named: bool) -> str:
     return ""
 
 
-def _best(role: str, seen: Sequence[_Seen]) -> str | None:
+def _best(role: str, seen: Sequence[_Candidate]) -> str | None:
     fit = [one for one in seen if role in one.roles and not (role == "label" and one.against)]
     if role == "label":
         fit.sort(key=lambda one: (not like_a_class(one.name), one.distinct < 2, not _is_text(one)))
@@ -218,11 +218,11 @@ def _best(role: str, seen: Sequence[_Seen]) -> str | None:
     return fit[0].name if fit else None
 
 
-def _is_text(one: _Seen) -> bool:
+def _is_text(one: _Candidate) -> bool:
     return any(isinstance(item, str) for item in one.items)
 
 
-def _why(role: str, one: _Seen | None, named: Mapping[str, str]) -> str:
+def _why(role: str, one: _Candidate | None, named: Mapping[str, str]) -> str:
     if role in named:
         return "configured"
     assert one is not None  # whatever was found has been seen
@@ -233,7 +233,7 @@ def _why(role: str, one: _Seen | None, named: Mapping[str, str]) -> str:
     return f"{by_name}{form}, {one.distinct} different in {len(one.items)} answers"
 
 
-def _nothing(seen: Sequence[_Seen], passed_over: Sequence[str], *, values: bool) -> str:
+def _nothing(seen: Sequence[_Candidate], passed_over: Sequence[str], *, values: bool) -> str:
     """What was seen where nothing can be compared, and the line of configuration that would help."""
     if not seen:
         return "stable's answers have no output that is in most of them; see the protocol in docs/predictions.md"

@@ -21,10 +21,10 @@ import msgspec
 
 from gateway.core.predictions.outputs import (
     OUTPUTS_MAX,
-    Answer,
     Output,
     UndecodableError,
     Value,
+    WholeAnswer,
     checked,
     count,
     flat,
@@ -62,7 +62,7 @@ class _Response(msgspec.Struct):
 _strict = msgspec.json.Decoder(_Response)
 
 
-def decode(answer: Answer) -> list[Output]:
+def decode(answer: WholeAnswer) -> list[Output]:
     """The outputs of an inference response. Raises UndecodableError."""
     head, tail = _split(answer)
     tensors = _response(head).outputs
@@ -85,7 +85,7 @@ def decode(answer: Answer) -> list[Output]:
     return outputs
 
 
-def _split(answer: Answer) -> tuple[bytes, memoryview]:
+def _split(answer: WholeAnswer) -> tuple[bytes, memoryview]:
     text, body = answer.header_length.strip(), answer.body
     if not text:
         return body, memoryview(b"")

@@ -21,7 +21,7 @@ class UndecodableError(GatewayError):
     """A body that is not what its protocol says."""
 
 
-class Answer(msgspec.Struct, frozen=True):
+class WholeAnswer(msgspec.Struct, frozen=True):
     """A response as it was relayed, whole. ``header_length`` is Inference-Header-Content-Length, "" if absent."""
 
     body: bytes
@@ -53,10 +53,10 @@ class Output(msgspec.Struct, frozen=True):
         return self.values[index * width : (index + 1) * width]
 
 
-class Decoder(Protocol):
+class OutputsDecoder(Protocol):
     """One protocol. Raises UndecodableError, and nothing else, whatever the bytes are."""
 
-    def __call__(self, answer: Answer) -> list[Output]:
+    def __call__(self, answer: WholeAnswer) -> list[Output]:
         """The outputs of an answer, in its order."""
 
 

@@ -29,7 +29,7 @@ from gateway.core.predictions.failures import (
     PAGE,
     TEXT,
     UNFINISHED,
-    Seen,
+    ReadAnswer,
     excerpt,
 )
 from gateway.core.predictions.form import PAST_MAX, RARE, WARM_UP, Forms
@@ -58,26 +58,26 @@ class _Past:
         return self.had / self.answers if self.answers else 0.0
 
 
-class Usual:
+class FailureRules:
     """One route's answers: what stable has shown so far, and which kinds therefore count."""
 
     def __init__(self) -> None:
         self._past = {kind: _Past() for kind in KINDS if kind != OTHER_FORM}
         self._forms = Forms()
 
-    def failure(self, seen: Seen) -> str | None:
+    def failure(self, seen: ReadAnswer) -> str | None:
         """The kind of failure that this answer is, before it is learnt; None for a good one."""
         kinds = _kinds(seen)
         known = next((kind for kind in KINDS if kind in kinds and self._counts(kind)), None)
         return OTHER_FORM if known is None and self._unlike(seen) else known
 
-    def example(self, seen: Seen, kind: str) -> str:
+    def example(self, seen: ReadAnswer, kind: str) -> str:
         """What was seen of a failure of this kind, in words."""
         if kind != OTHER_FORM or seen.form is None:
             return seen.example
         return f"{self._unlike(seen)}: {excerpt(seen.form.start)}"
 
-    def learn(self, seen: Seen) -> None:
+    def learn(self, seen: ReadAnswer) -> None:
         """An answer of stable's, after it was judged."""
         kinds = _kinds(seen)
         asked = {NOTHING: seen.results, UNFINISHED: seen.ends}
@@ -87,7 +87,7 @@ class Usual:
         if seen.form is not None:
             self._forms.learn(seen.form)
 
-    def _unlike(self, seen: Seen) -> str:
+    def _unlike(self, seen: ReadAnswer) -> str:
         return "" if seen.form is None else self._forms.unlike(seen.form)
 
     def _counts(self, kind: str) -> bool:
@@ -100,6 +100,6 @@ class Usual:
         return past.answers >= WARM_UP and past.share <= RARE
 
 
-def _kinds(seen: Seen) -> frozenset[str]:
+def _kinds(seen: ReadAnswer) -> frozenset[str]:
     """With `PAGE` for an answer that people read, and programs do not."""
     return seen.kinds | {PAGE} if seen.family in (HTML, TEXT) else seen.kinds

@@ -28,7 +28,7 @@ Key = TypeVar("Key", int, str)
 
 NUMBERS = ("requests", "assigned")
 # The labels under which a sticky route's sessions are counted, by class (proxy/units.py).
-UNIT_EVENTS = {name: f"session:{name}" for name in NAMES}
+SESSION_EVENTS = {name: f"session:{name}" for name in NAMES}
 LEFT = {
     "latency": ("aborted",),
     "duration": ("aborted", "duration_left"),

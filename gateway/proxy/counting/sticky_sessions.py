@@ -21,7 +21,7 @@ Rules:
 
 from __future__ import annotations
 
-from gateway.core.stats.counts import UNIT_EVENTS
+from gateway.core.stats.counts import SESSION_EVENTS
 from gateway.core.stats.outcomes import FAILURES, OK
 from gateway.core.types import Variant
 from gateway.proxy.counting.epoch_counters import EpochCounters
@@ -92,5 +92,5 @@ class StickySessions:
             del self._seen[next(iter(self._seen))]
         self._seen[unit] = None
         counts = tally.arms[variant]
-        for name, label in UNIT_EVENTS.items():
+        for name, label in SESSION_EVENTS.items():
             counts.label(label, happened=kind == name)

@@ -35,7 +35,7 @@ from gateway.core.analysis import (
 )
 from gateway.core.analysis.spec import ANSWERS, Unit, Worse
 from gateway.core.stats import Counts, EpochCounts, bucket_of
-from gateway.core.stats.counts import UNIT_EVENTS
+from gateway.core.stats.counts import SESSION_EVENTS
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "analysis" / "bits.txt"
 LOOKS = (1, 2, 5, 15, 40, 90, 150, 220)
@@ -109,7 +109,7 @@ def request(counts: Counts, rng: random.Random, worse: float, sticky: bool) -> N
     ):
         counts.label(name, happened)
     if sticky and rng.random() < 0.4:
-        for name, label in UNIT_EVENTS.items():
+        for name, label in SESSION_EVENTS.items():
             counts.label(label, name == outcome)
 
 

@@ -1,4 +1,4 @@
-"""Bursts: one misfortune counts once, nothing is ever believed beyond the evidence, and the dead are convicted."""
+"""Bursts: one incident counts once, nothing is ever believed beyond the evidence, and the dead are convicted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.core.analysis import AnalysisSpec, Evidence, LatencySpec, Mode, Verdict, fresh_state, judge
 from gateway.core.analysis.betting import wealth
-from gateway.core.analysis.betting.eprocess import Batch
+from gateway.core.analysis.betting.eprocess import TrialBatch
 from gateway.core.analysis.bursts import evidence_cap, guard
 from gateway.core.analysis.bursts.guard import (
     BURST_SHARE,
@@ -40,7 +40,7 @@ def after(
 ) -> BurstState:
     state = guard.fresh()
     for index, look in enumerate(looks):
-        state = take(state, Batch(*look), index * tick_s, burst_s, tolerance)
+        state = take(state, TrialBatch(*look), index * tick_s, burst_s, tolerance)
     return state
 
 
@@ -52,11 +52,11 @@ def test_never_more_is_believed_than_the_evidence_and_all_numbers_stay_finite(
     state, at_s = guard.fresh(), 0.0
     for events_s, more_s, events_c, more_c, wait_s in looks:
         at_s += wait_s
-        state = take(state, Batch(events_s, events_s + more_s, events_c, events_c + more_c), at_s, 0.3)
+        state = take(state, TrialBatch(events_s, events_s + more_s, events_c, events_c + more_c), at_s, 0.3)
         assert guarded(log_e, state) <= log_e and guarded_ok(log_e, state) <= log_e
         assert math.isfinite(guarded(log_e, state)) and math.isfinite(guarded_ok(log_e, state))
         assert math.isfinite(wealth.log_e(state.dead)) and math.isfinite(
-            evidence_cap.worth(state.misfortunes, 60.0, 0.05)
+            evidence_cap.worth(state.incidents, 60.0, 0.05)
         )
         assert clumping(state.stable) >= 1.0 and clumping(state.canary) >= 1.0
 
@@ -72,7 +72,7 @@ def test_where_a_burst_would_show_as_one_failure_it_is_not_worth_more_than_its_t
     once = [*calm[:75], *[(0, 20, 0, 1)] * 15, (0, 20, 1, 1), *calm[:9]]
     worth = [guarded(20.0, after(once * failures)) for failures in (1, 2, 4, 6)]
     assert worth[0] < 1.5
-    # Misfortunes of healthy arms come by turns: five in a row are needed where log 200 is.
+    # Incidents of healthy arms come by turns: five in a row are needed where log 200 is.
     assert worth[1] < worth[2] < math.log(200) < worth[3]
 
 
@@ -183,7 +183,7 @@ def test_cells_are_fair_bets_for_a_healthy_canary_with_bursts(
     always: float, share: float, tolerance: Tolerance
 ) -> None:
     """Mean of one cell's e-variable, arms lost to bursts in ``share`` of the cells, or as many as tolerated."""
-    past = guard.Arm(all_events=1e6 * always, all_trials=1e6)
+    past = guard.ArmFailures(all_events=1e6 * always, all_trials=1e6)
     edge = tolerance.edge(share + (1.0 - share) * always)
     share_c = min(max((edge - always) / (1.0 - always), 0.0), 1.0)
     for index in range(len(DEAD_SHARES)):
@@ -204,7 +204,7 @@ def test_a_burst_weighs_less_where_more_bursts_are_tolerated() -> None:
     assert clumping(plain.canary) == clumping(twice.canary) and twice.odds == 2.0
     # log 2 for a toss of a coin, log 1.5 where two of three may be the canary's; a failure alone log 20 and log 10.5.
     assert guarded(15.0 * math.log(10.5), twice) < 0.75 * guarded(15.0 * math.log(20.0), plain)
-    assert evidence_cap.worth(twice.misfortunes, 300.0, 0.05) < evidence_cap.worth(plain.misfortunes, 300.0, 0.05)
+    assert evidence_cap.worth(twice.incidents, 300.0, 0.05) < evidence_cap.worth(plain.incidents, 300.0, 0.05)
 
 
 def test_a_tolerated_difference_is_odds_by_stables_rate() -> None:
@@ -216,8 +216,8 @@ def test_a_tolerated_difference_is_odds_by_stables_rate() -> None:
         assert state.odds == pytest.approx(3.0)
 
 
-def _arm(arm: guard.Arm, **changes: float) -> guard.Arm:
-    return guard.Arm(**{**{name: getattr(arm, name) for name in arm.__struct_fields__}, **changes})
+def _arm(arm: guard.ArmFailures, **changes: float) -> guard.ArmFailures:
+    return guard.ArmFailures(**{**{name: getattr(arm, name) for name in arm.__struct_fields__}, **changes})
 
 
 @pytest.mark.parametrize(("burst_s", "pauses_harm"), [(0.3, False), (0.0, True)])

@@ -12,9 +12,9 @@ from scipy.optimize import minimize_scalar
 
 from gateway.core.analysis.betting.eprocess import (
     NOT_WORSE,
-    Batch,
     Null,
     Rates,
+    TrialBatch,
     at_most_ratio,
     at_most_shift,
     clip,
@@ -39,7 +39,7 @@ def mean(guess: Rates, null: Null, truth: Rates, stable: int, canary: int) -> fl
         chance = math.comb(stable, a) * truth.stable**a * (1 - truth.stable) ** (stable - a)
         chance *= math.comb(canary, b) * truth.canary**b * (1 - truth.canary) ** (canary - b)
         if chance:
-            total += chance * math.exp(log_gain(guess, null, Batch(a, stable, b, canary)))
+            total += chance * math.exp(log_gain(guess, null, TrialBatch(a, stable, b, canary)))
     return total
 
 
@@ -137,14 +137,14 @@ def test_the_projection_is_the_nearest_point_of_the_margin_null(ratio: float, sh
 
 
 def test_a_guess_inside_the_null_bets_nothing() -> None:
-    assert log_gain(Rates(0.1, 0.05), NOT_WORSE, Batch(5, 10, 5, 10)) == 0.0
-    assert log_gain(Rates(0.1, 0.5), worse_by_margin(1.5, 0.01), Batch(5, 10, 5, 10)) == 0.0
+    assert log_gain(Rates(0.1, 0.05), NOT_WORSE, TrialBatch(5, 10, 5, 10)) == 0.0
+    assert log_gain(Rates(0.1, 0.5), worse_by_margin(1.5, 0.01), TrialBatch(5, 10, 5, 10)) == 0.0
 
 
 @pytest.mark.parametrize("stable", [0.0, 1e-6, 0.01, 0.5, 1.0])
 @pytest.mark.parametrize("events", [(0, 0), (0, 10**9), (10**9, 0), (10**9, 10**9), (10**6, 1)])
 def test_a_billion_counts_stay_finite(stable: float, events: tuple[int, int]) -> None:
-    batch = Batch(events[0], 10**9, events[1], 10**9)
+    batch = TrialBatch(events[0], 10**9, events[1], 10**9)
     for guess in bad_guesses(clip(stable)):
         assert math.isfinite(log_gain(guess, NOT_WORSE, batch))
     for guess in ok_guesses(clip(stable), RateSpec()):

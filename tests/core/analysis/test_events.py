@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.core.analysis import AnalysisSpec, EventSpec, Evidence, LatencySpec, Mode, RateSpec, fresh_state, judge
-from gateway.core.analysis.betting.eprocess import Batch, Rates, log_gains_beyond, within_tolerance
+from gateway.core.analysis.betting.eprocess import Rates, TrialBatch, log_gains_beyond, within_tolerance
 from gateway.core.analysis.metrics.rates import bad_guesses, directions_of, ok_guesses
 from gateway.core.analysis.spec import Unit, Worse
 from gateway.core.errors import InvalidValueError
@@ -33,7 +33,7 @@ def only(*events: EventSpec, **changes: Any) -> AnalysisSpec:
     )
 
 
-def chance(truth: Rates, batch: Batch) -> float:
+def chance(truth: Rates, batch: TrialBatch) -> float:
     """The probability of a batch's events, its trials given."""
     return (
         math.comb(batch.stable_trials, batch.stable_events)
@@ -58,7 +58,7 @@ def test_within_the_tolerance_no_guess_has_a_mean_over_one(
         if truth.canary > max(ratio * truth.stable, truth.stable + delta):
             continue
         for n_s, n_c in ((4, 1), (1, 3)):
-            batches = [Batch(a, n_s, b, n_c) for a in range(n_s + 1) for b in range(n_c + 1)]
+            batches = [TrialBatch(a, n_s, b, n_c) for a in range(n_s + 1) for b in range(n_c + 1)]
             mean = sum(chance(truth, one) * math.exp(log_gains_beyond((guess,), nulls, one)[0]) for one in batches)
             assert mean <= 1 + 1e-12, (guess, truth, n_s, n_c)
             checked += 1

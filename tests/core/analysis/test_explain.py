@@ -27,7 +27,7 @@ from gateway.core.analysis.sizing.limit import information, requests_at_limit
 from gateway.core.analysis.spec import RATE_METRICS, Unit, Worse
 from gateway.core.analysis.types import Analysis, Finding, Verdict
 from gateway.core.stats import Counts, EpochCounts
-from gateway.core.stats.counts import UNIT_EVENTS
+from gateway.core.stats.counts import SESSION_EVENTS
 
 Make = Callable[..., Any]
 SPEC = AnalysisSpec(
@@ -127,7 +127,7 @@ def test_where_failures_clump_more_is_needed_by_as_much(make_world: Make) -> Non
 
 def test_what_is_needed_is_told_in_the_metrics_own_unit() -> None:
     spec = AnalysisSpec(sticky=True, alpha_sample_ratio=0.0)
-    labels = UNIT_EVENTS.values()
+    labels = SESSION_EVENTS.values()
     arms = [Counts(10 * n, trials=dict.fromkeys(labels, n)) for n in (400, 100)]
     state = fresh_state(spec)
     for epoch in (1, 2):

@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import hypergeom, nchypergeom_fisher
 
-from gateway.core.analysis.betting.eprocess import Batch
+from gateway.core.analysis.betting.eprocess import TrialBatch
 from gateway.core.analysis.betting.hypergeometric import log_gain, support
 
 GUESSES = (1.2, 2.4, 9.0, 55.0, 300.0)
 
 
-def outcomes(stable: int, canary: int, events: int) -> list[Batch]:
-    low, high = support(Batch(events, stable, 0, canary))
-    return [Batch(events - y, stable, y, canary) for y in range(low, high + 1)]
+def outcomes(stable: int, canary: int, events: int) -> list[TrialBatch]:
+    low, high = support(TrialBatch(events, stable, 0, canary))
+    return [TrialBatch(events - y, stable, y, canary) for y in range(low, high + 1)]
 
 
 @pytest.mark.parametrize(("stable", "canary"), [(1, 1), (7, 1), (3, 5), (40, 12), (12, 40), (70, 30)])
@@ -48,7 +48,7 @@ def test_the_bet_is_fair_at_the_null_and_unfair_below_it(stable: int, canary: in
 @given(st.integers(1, 3000), st.integers(1, 300), st.data())
 @settings(max_examples=100, deadline=None)
 def test_scipy_says_the_same(stable: int, canary: int, data: st.DataObject) -> None:
-    batch = Batch(data.draw(st.integers(0, stable)), stable, data.draw(st.integers(0, canary)), canary)
+    batch = TrialBatch(data.draw(st.integers(0, stable)), stable, data.draw(st.integers(0, canary)), canary)
     whole, events = stable + canary, batch.stable_events + batch.canary_events
     central = hypergeom.logpmf(batch.canary_events, whole, events, canary)
     for guess in (1.2, 9.0):
@@ -61,20 +61,20 @@ def test_scipy_says_the_same(stable: int, canary: int, data: st.DataObject) -> N
 @pytest.mark.parametrize(
     ("batch", "sign"),
     [
-        (Batch(10**5, 10**9, 10**6, 10**8), 1),
-        (Batch(10**7, 10**9, 10**6, 10**8), -1),
-        (Batch(0, 10**9, 3, 10), 1),
-        (Batch(10**9, 10**9, 0, 10**6), -1),
+        (TrialBatch(10**5, 10**9, 10**6, 10**8), 1),
+        (TrialBatch(10**7, 10**9, 10**6, 10**8), -1),
+        (TrialBatch(0, 10**9, 3, 10), 1),
+        (TrialBatch(10**9, 10**9, 0, 10**6), -1),
     ],
 )
-def test_large_counts_stay_finite_and_point_the_right_way(batch: Batch, sign: int) -> None:
+def test_large_counts_stay_finite_and_point_the_right_way(batch: TrialBatch, sign: int) -> None:
     gain = log_gain(3.0, batch)
     assert math.isfinite(gain) and gain * sign > 0
 
 
 def test_plain_and_array_sums_agree_at_their_border() -> None:
     for events in range(100, 140):
-        batch = Batch(events, 500, 40, 200)
+        batch = TrialBatch(events, 500, 40, 200)
         values = [log_gain(guess, batch) for guess in np.linspace(1.1, 20.0, 30)]
         theirs = [
             nchypergeom_fisher.logpmf(40, 700, events + 40, 200, guess) - hypergeom.logpmf(40, 700, events + 40, 200)
@@ -84,6 +84,6 @@ def test_plain_and_array_sums_agree_at_their_border() -> None:
 
 
 def test_totals_that_leave_no_choice_say_nothing() -> None:
-    assert log_gain(9.0, Batch(0, 50, 0, 5)) == 0.0
-    assert log_gain(9.0, Batch(50, 50, 5, 5)) == 0.0
-    assert log_gain(0.5, Batch(1, 50, 5, 5)) == 0.0
+    assert log_gain(9.0, TrialBatch(0, 50, 0, 5)) == 0.0
+    assert log_gain(9.0, TrialBatch(50, 50, 5, 5)) == 0.0
+    assert log_gain(0.5, TrialBatch(1, 50, 5, 5)) == 0.0

@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 from gateway.core.analysis import AnalysisSpec, Evidence, GuardrailSpec, Look, Mode, RateSpec, Verdict, judge, look
-from gateway.core.analysis.betting.eprocess import NOT_WORSE, Batch, log_gain, log_gains_not_worse
-from gateway.core.analysis.evidence.trials import Pending
-from gateway.core.analysis.findings import FindingNumbers
+from gateway.core.analysis.betting.eprocess import NOT_WORSE, TrialBatch, log_gain, log_gains_not_worse
+from gateway.core.analysis.evidence.trials import PooledTrials
+from gateway.core.analysis.findings import MetricFinding
 from gateway.core.analysis.metrics import rates
 from gateway.core.analysis.show import sentences
 from gateway.core.analysis.types import Analysis
@@ -24,7 +24,7 @@ def test_a_look_is_the_judgement_and_tells_it_when_asked(
     said: list[str] = []
     reason = sentences.reason
 
-    def counted(numbers: FindingNumbers) -> str:
+    def counted(numbers: MetricFinding) -> str:
         said.append(numbers.metric)
         return reason(numbers)
 
@@ -66,7 +66,7 @@ def test_twins_stay_twins_whatever_lies_between_them() -> None:
         tests = [rates.PairSpec(spec, event) for event, spec in enumerate(specs)]
         for epoch in range(1, 40):
             same, own = rng.randrange(3), rng.randrange(3)
-            part = Pending(50, 10, (same, own, same), (own, same, own))
+            part = PooledTrials(50, 10, (same, own, same), (own, same, own))
             before = state.metrics
             state = rates.advance(state, tests, {epoch: part}, [epoch], (9.0,) * 3, 0.1 * epoch, 0.0)
             for metric, test, old in zip(state.metrics, tests, before, strict=True):
@@ -75,7 +75,7 @@ def test_twins_stay_twins_whatever_lies_between_them() -> None:
                     stable_events=old.stable_events + part.stable_events[test.event],
                     canary_events=old.canary_events + part.canary_events[test.event],
                 )
-                batch = Batch(part.stable_events[test.event], 50, part.canary_events[test.event], 10)
+                batch = TrialBatch(part.stable_events[test.event], 50, part.canary_events[test.event], 10)
                 expected = counted if test.spec.mode is Mode.OFF else rates.bet(counted, test.spec, batch)
                 assert metric == expected, epoch
         assert state.metrics[0] == state.metrics[2]
@@ -87,7 +87,7 @@ def test_the_common_null_written_out_is_the_general_one_to_the_last_bit(stable: 
     rng = random.Random(stable)
     for _ in range(50):
         n_s, n_c = rng.randrange(1, 300), rng.randrange(1, 40)
-        batch = Batch(rng.randrange(n_s + 1), n_s, rng.randrange(n_c + 1), n_c)
+        batch = TrialBatch(rng.randrange(n_s + 1), n_s, rng.randrange(n_c + 1), n_c)
         guesses = rates.bad_guesses(stable, RateSpec(), mirrored)
         general = [log_gain(guess, NOT_WORSE, batch) for guess in guesses]
         assert log_gains_not_worse(guesses, batch) == general, batch

@@ -12,7 +12,7 @@ import pytest
 from gateway.core.analysis import AnalysisSpec, Mode, Verdict, explained, fresh_state, restore
 from gateway.core.analysis.betting import wealth
 from gateway.core.analysis.betting.wealth import Wealth
-from gateway.core.analysis.findings import FindingNumbers, Share
+from gateway.core.analysis.findings import MetricFinding, Share
 from gateway.core.analysis.metrics import registry
 from gateway.core.analysis.metrics.kind import TICK_S, Metric, MetricKind, Standing, Tick, bets_in
 from gateway.core.analysis.state import AnalysisState
@@ -72,9 +72,9 @@ class SlowHalf(MetricKind[SlowState]):
     def units(self, whole: AnalysisState, metric: str) -> tuple[int, bool]:
         return self.own(whole).canary[1], True
 
-    def finding(self, whole: AnalysisState, standing: Standing) -> FindingNumbers:
+    def finding(self, whole: AnalysisState, standing: Standing) -> MetricFinding:
         state = self.own(whole)
-        return FindingNumbers(
+        return MetricFinding(
             standing.metric,
             standing.verdict,
             standing.decides,

@@ -16,7 +16,7 @@ import pytest
 from scipy.stats import binomtest, fisher_exact
 
 from gateway.core.analysis.betting import hypergeometric
-from gateway.core.analysis.betting.eprocess import NOT_WORSE, Batch, Rates, log_gain
+from gateway.core.analysis.betting.eprocess import NOT_WORSE, Rates, TrialBatch, log_gain
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -24,7 +24,7 @@ def test_no_e_value_rejects_what_fishers_exact_test_would_not(seed: int) -> None
     rng = np.random.default_rng(seed)
     for _ in range(200):
         stable, canary = int(rng.integers(5, 2000)), int(rng.integers(5, 300))
-        batch = Batch(
+        batch = TrialBatch(
             int(rng.binomial(stable, 0.05)), stable, int(rng.binomial(canary, rng.choice([0.05, 0.1, 0.4]))), canary
         )
         table = [
@@ -39,7 +39,7 @@ def test_no_e_value_rejects_what_fishers_exact_test_would_not(seed: int) -> None
 def test_the_two_arm_e_variable_is_the_ratio_of_its_definition_in_rational_numbers() -> None:
     """Turner, Ly and Gruenwald's formula for equal rates, exactly: the guess over the pooled rate."""
     stable, canary = Fraction(1, 50), Fraction(3, 10)
-    batch = Batch(3, 95, 4, 5)
+    batch = TrialBatch(3, 95, 4, 5)
     pooled = (95 * stable + 5 * canary) / 100
     exact = (
         (stable / pooled) ** 3
@@ -53,7 +53,7 @@ def test_the_two_arm_e_variable_is_the_ratio_of_its_definition_in_rational_numbe
 def test_one_sided_exact_binomial_agrees_where_all_failures_are_labels() -> None:
     """With rare events the label of each failure is a coin: e of the labels never beats the exact binomial test."""
     for canary_events in range(1, 12):
-        batch = Batch(8, 10**7, canary_events, 10**6)
+        batch = TrialBatch(8, 10**7, canary_events, 10**6)
         p = binomtest(canary_events, canary_events + 8, 1 / 11, alternative="greater").pvalue
         for guess in (2.0, 9.0, 55.0):
             assert math.exp(-hypergeometric.log_gain(guess, batch)) >= p * (1.0 - 1e-5)

@@ -18,15 +18,15 @@ from gateway.core.analysis.sizing.planning import (
     R_DETECT,
     R_PROVE,
     Forecast,
+    PlannedStep,
     Question,
-    Rung,
     forecast,
 )
 from gateway.core.analysis.sizing.proposals import asked, proposals
 from gateway.core.errors import InvalidValueError
 from tests.support.specs import silent
 
-LADDER = (Rung(100), Rung(500), Rung(2500), Rung(5000))
+LADDER = (PlannedStep(100), PlannedStep(500), PlannedStep(2500), PlannedStep(5000))
 NO_LATENCY = LatencySpec(mode=Mode.ADVISE)
 # One metric, failures taken as they come: what can be computed by hand.
 ONLY_ERRORS = AnalysisSpec(**silent("errors", mode=Mode.ADVISE), latency=NO_LATENCY, burst_s=0.0)
@@ -63,7 +63,7 @@ def margins(ratio: float, delta: float, spec: AnalysisSpec = ONLY_ERRORS) -> Ana
 
 @pytest.mark.parametrize(("rates", "row"), TABLE.items())
 def test_detection_at_the_limit_is_the_published_table(rates: tuple[float, float], row: tuple[int, ...]) -> None:
-    steps = tuple(Rung(weight_bp) for weight_bp in WEIGHTS_BP)
+    steps = tuple(PlannedStep(weight_bp) for weight_bp in WEIGHTS_BP)
     answer = forecast(question(base_rate=rates[0], regression_rate=rates[1], steps=steps, requests_per_s=10.0))
     for step, requests in zip(answer.steps, row, strict=True):
         assert step.detect.limit.canary_requests / (step.weight_bp / 10_000) == pytest.approx(requests, abs=0.6)
@@ -120,7 +120,7 @@ def test_convictions_take_as_long_as_they_were_measured_with_the_guard() -> None
                 requests_per_s=requests_per_s,
                 base_rate=row["stable"],
                 regression_rate=row["canary"],
-                steps=(Rung(round(10_000 * row["weight"])),),
+                steps=(PlannedStep(round(10_000 * row["weight"])),),
                 spec=GUARDED,
             )
             need = forecast(asked_).steps[0].detect
@@ -155,7 +155,7 @@ def test_the_guard_never_hastens(requests_per_s: float, base: float, worse: floa
                 requests_per_s=requests_per_s,
                 base_rate=base,
                 regression_rate=worse * base,
-                steps=(Rung(weight_bp),),
+                steps=(PlannedStep(weight_bp),),
                 spec=spec,
             )
         )
@@ -168,7 +168,7 @@ def test_the_guard_never_hastens(requests_per_s: float, base: float, worse: floa
 def test_proof_by_hand() -> None:
     # Half of the traffic each, p = 0.5 against p_c >= p_s + 0.2: by symmetry the nearest pair is (0.4, 0.6).
     spec = margins(1.0, 0.2)
-    step = forecast(question(base_rate=0.5, regression_rate=0.9, steps=(Rung(5000),), spec=spec)).steps[0]
+    step = forecast(question(base_rate=0.5, regression_rate=0.9, steps=(PlannedStep(5000),), spec=spec)).steps[0]
     per_request = 0.5 * math.log(0.5 / 0.4) + 0.5 * math.log(0.5 / 0.6)
     assert step.prove.limit.time_s == pytest.approx(math.log(20) / per_request / 50.0)
     assert step.prove.limit.canary_requests == pytest.approx(math.log(20) / per_request / 2.0)
@@ -207,7 +207,9 @@ def test_the_first_step_carries_the_proof_and_the_others_their_floors() -> None:
 
 def test_a_step_lasts_until_its_canary_requests_have_come() -> None:
     # 400 canary requests at 1 % of 50 a second.
-    answer = forecast(question(steps=(Rung(100, 60.0, 400), Rung(5000, 60.0, 100)), spec=margins(1.5, 0.5)))
+    answer = forecast(
+        question(steps=(PlannedStep(100, 60.0, 400), PlannedStep(5000, 60.0, 100)), spec=margins(1.5, 0.5))
+    )
     assert answer.steps[0].floor_s == pytest.approx(800.0)
     assert answer.engine.healthy.entered_s == pytest.approx((0.0, 800.0))
     assert answer.steps[0].proves_within_floor
@@ -275,7 +277,7 @@ def test_latency_without_a_margin_can_never_be_proven_and_nothing_is_proposed() 
 rates_per_s = st.floats(0.01, 1e5)
 base_rates = st.floats(1e-4, 0.3)
 ladders = st.lists(st.integers(10, 5000), min_size=1, max_size=5, unique=True).map(
-    lambda weights: tuple(Rung(weight_bp, 30.0, 50) for weight_bp in sorted(weights))
+    lambda weights: tuple(PlannedStep(weight_bp, 30.0, 50) for weight_bp in sorted(weights))
 )
 
 
@@ -372,11 +374,11 @@ def test_every_proposal_asked_again_can_be_decided(asked_: Question) -> None:
         ({"regression_rate": 0.005}, "not worse than the base rate"),
         ({"deadline_s": 0.0}, "deadline must be more than 0"),
         ({"steps": ()}, "at least one step"),
-        ({"steps": (Rung(0),)}, "between 0 and 100 %"),
-        ({"steps": (Rung(500), Rung(10_000))}, "step 2 has 100 %"),
-        ({"steps": (Rung(500), Rung(500))}, "rising order"),
-        ({"steps": (Rung(500, -1.0),)}, "0 or more"),
-        ({"steps": (Rung(500, math.nan),)}, "0 or more"),
+        ({"steps": (PlannedStep(0),)}, "between 0 and 100 %"),
+        ({"steps": (PlannedStep(500), PlannedStep(10_000))}, "step 2 has 100 %"),
+        ({"steps": (PlannedStep(500), PlannedStep(500))}, "rising order"),
+        ({"steps": (PlannedStep(500, -1.0),)}, "0 or more"),
+        ({"steps": (PlannedStep(500, math.nan),)}, "0 or more"),
         ({"metric": "latency"}, "errors, client_errors, overload"),
         ({"metric": "overload"}, "only reports"),
     ],

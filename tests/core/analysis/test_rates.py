@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from gateway.core.analysis.betting import wealth
-from gateway.core.analysis.betting.eprocess import NOT_WORSE, Batch, Rates
+from gateway.core.analysis.betting.eprocess import NOT_WORSE, Rates, TrialBatch
 from gateway.core.analysis.evidence.intake import Arrival
 from gateway.core.analysis.metrics import outcomes, rates
 from gateway.core.analysis.metrics.rates import RatesState, RateState
@@ -36,7 +36,7 @@ def highest(
         scarce = min(part[1], part[3])
         if not scarce or (scarce < rates.SCARCE_MAX and not rates.could_convict(state, part[1], part[3], needed)):
             continue
-        state, part = rates.bet(state, SPEC, Batch(*part)), [0, 0, 0, 0]
+        state, part = rates.bet(state, SPEC, TrialBatch(*part)), [0, 0, 0, 0]
         top = max(top, wealth.log_e(state.bad))
         if top >= needed:
             when = i
@@ -71,7 +71,7 @@ def test_a_canary_at_the_margin_is_passed_less_often_than_alpha() -> None:
     for seed in range(runs):
         rng, state, best = random.Random(seed), rates.fresh(len(SPECS)).metrics[0], 0.0
         for _ in range(100):
-            batch = Batch(
+            batch = TrialBatch(
                 sum(rng.random() < 0.02 for _ in range(30)), 30, sum(rng.random() < 0.03 for _ in range(10)), 10
             )
             state = rates.bet(state, SPEC, batch)
@@ -93,10 +93,10 @@ def test_conviction_comes_near_the_information_limit(p_s: float, p_c: float, w: 
 def test_a_canary_that_breaks_after_a_long_healthy_life_is_convicted_within_twenty_failures() -> None:
     state = rates.fresh(len(SPECS)).metrics[0]
     for _ in range(5_000):
-        state = rates.bet(state, SPEC, Batch(0, 95, 0, 5))
+        state = rates.bet(state, SPEC, TrialBatch(0, 95, 0, 5))
     failures = 0
     while wealth.log_e(state.bad) < math.log(400):
-        state, failures = rates.bet(state, SPEC, Batch(0, 19, 1, 1)), failures + 1
+        state, failures = rates.bet(state, SPEC, TrialBatch(0, 19, 1, 1)), failures + 1
     assert failures <= 20
 
 
@@ -173,8 +173,8 @@ def test_stopped_wherever_it_stands_highest_the_mean_of_e_is_at_most_one(arms: s
 def test_the_stable_guess_follows_the_last_traffic() -> None:
     state = rates.fresh(len(SPECS)).metrics[0]
     for _ in range(50):
-        state = rates.bet(state, SPEC, Batch(0, 1000, 0, 10))
+        state = rates.bet(state, SPEC, TrialBatch(0, 1000, 0, 10))
     for _ in range(50):
-        state = rates.bet(state, SPEC, Batch(100, 1000, 1, 10))
+        state = rates.bet(state, SPEC, TrialBatch(100, 1000, 1, 10))
     assert 0.08 < rates.stable_guess(state) < 0.1
     assert state.past_trials <= 20_000

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.analysis.betting import wealth
-from gateway.core.analysis.betting.eprocess import Batch
+from gateway.core.analysis.betting.eprocess import TrialBatch
 from gateway.core.analysis.evidence.intake import Arrival
 from gateway.core.analysis.metrics import rates, time_slices
 from gateway.core.analysis.metrics.time_slices import LatencyState
@@ -148,7 +148,7 @@ def watched(seed: int, spec: LatencySpec, weight: float, seconds: int) -> tuple[
                 part[2 * arm] += sum(bucket_of(us) >= slow for us in arms[arm])
                 part[2 * arm + 1] += len(arms[arm])
             if part[1] and part[3]:
-                naive, part = rates.bet(naive, RateSpec(), Batch(*part)), [0, 0, 0, 0]
+                naive, part = rates.bet(naive, RateSpec(), TrialBatch(*part)), [0, 0, 0, 0]
                 naive_top = max(naive_top, wealth.log_e(naive.bad))
         state = time_slices.take(state, spec, [arrival(arms[0], arms[1])] if done else [], [1], 0.1 * (tick + 1))
         top = max(top, time_slices.log_e_bad(state))

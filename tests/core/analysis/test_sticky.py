@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from gateway.core.analysis import AnalysisSpec, Evidence, LatencySpec, Mode, Verdict, fresh_state, judge
 from gateway.core.stats import Counts, EpochCounts
-from gateway.core.stats.counts import UNIT_EVENTS
+from gateway.core.stats.counts import SESSION_EVENTS
 
 SPEC = AnalysisSpec(sticky=True, alpha_sample_ratio=0.0, latency=LatencySpec(mode=Mode.OFF))
 
 
 def counts(requests: int, errors: int, sessions: int, failed: int) -> Counts:
-    labels = UNIT_EVENTS.values()
+    labels = SESSION_EVENTS.values()
     return Counts(
         requests,
         {"errors": errors},
         trials=dict.fromkeys(labels, sessions),
-        events={UNIT_EVENTS["errors"]: failed} if failed else {},
+        events={SESSION_EVENTS["errors"]: failed} if failed else {},
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.core.predictions.events import FAULTS, LOW_CONFIDENCE, WARM_UP, Watch, WatchSettings, mix_names
 from gateway.core.predictions.json_answers import decode
-from gateway.core.predictions.outputs import Answer, UndecodableError
+from gateway.core.predictions.outputs import UndecodableError, WholeAnswer
 from gateway.core.types import Variant, Why
 
 CLASSES = ("cat", "dog", "hen")
@@ -77,7 +77,7 @@ SILENT: dict[str, tuple[Body, str]] = {
 def fed(watch: Watch, variant: Variant, body: Any) -> tuple[list[str], list[str]]:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     try:
-        outputs, why = decode(Answer(data)), ""
+        outputs, why = decode(WholeAnswer(data)), ""
     except UndecodableError as error:
         outputs, why = None, str(error)
     return watch.take(variant, outputs, 0.5, why, data)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gateway.core.predictions.json_path import JsonPath
 from gateway.core.predictions.oip import decode
-from gateway.core.predictions.outputs import Answer, Output, UndecodableError
+from gateway.core.predictions.outputs import Output, UndecodableError, WholeAnswer
 from gateway.core.predictions.protocols import PROTOCOLS
 from gateway.serving.protocol import InferRequest, InputTensor, Signature, TensorSpec, encode_answer
 from gateway.serving.tensors import DTYPES
@@ -29,7 +29,7 @@ def tensor(datatype: str, shape: list[int], data: Any, **more: Any) -> dict[str,
 
 
 def one(answer: bytes, header_length: str = "") -> Output:
-    (output,) = decode(Answer(answer, "application/json", header_length))
+    (output,) = decode(WholeAnswer(answer, "application/json", header_length))
     return output
 
 
@@ -124,7 +124,7 @@ def binary(tail: bytes, **changes: Any) -> tuple[bytes, str]:
 )
 def test_what_is_no_answer_is_undecodable(answer: bytes, header_length: str) -> None:
     with pytest.raises(UndecodableError):
-        decode(Answer(answer, "application/json", header_length))
+        decode(WholeAnswer(answer, "application/json", header_length))
 
 
 _JSON = st.recursive(
@@ -148,7 +148,7 @@ _TENSORS = st.fixed_dictionaries(
     st.none() | st.integers(-5, 400).map(str) | st.text(max_size=5),
 )
 def test_no_bytes_whatever_make_a_decoder_fail_otherwise(head: bytes, tail: bytes, length: str | None) -> None:
-    answer = Answer(head + tail, "application/json", str(len(head)) if length is None else length)
+    answer = WholeAnswer(head + tail, "application/json", str(len(head)) if length is None else length)
     decoders = [make({"label": "a.b", "scores": "outputs.0.data"}) for make in PROTOCOLS.values()]
     for decoder in decoders:
         try:
@@ -161,7 +161,7 @@ def test_no_bytes_whatever_make_a_decoder_fail_otherwise(head: bytes, tail: byte
 
 
 def test_json_of_ones_own_is_found_by_paths() -> None:
-    answer = Answer(b'{"predictions": [{"class": "cat", "scores": [0.25, 0.75]}], "n": 3}')
+    answer = WholeAnswer(b'{"predictions": [{"class": "cat", "scores": [0.25, 0.75]}], "n": 3}')
     label, scores, number = JsonPath({"label": "predictions.0.class", "scores": "predictions.0.scores", "value": "n"})(
         answer
     )
@@ -175,4 +175,4 @@ def test_json_of_ones_own_is_found_by_paths() -> None:
 )
 def test_a_path_that_leads_nowhere_is_undecodable(path: str) -> None:
     with pytest.raises(UndecodableError, match="there is nothing at"):
-        JsonPath({"label": path})(Answer(b'{"predictions": [{"class": "cat"}]}'))
+        JsonPath({"label": path})(WholeAnswer(b'{"predictions": [{"class": "cat"}]}'))

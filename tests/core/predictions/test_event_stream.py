@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 
 from gateway.core.predictions.event_stream import LINE_BYTES_MAX, EventReader, LinesReader, StreamReader, reader_of
-from gateway.core.predictions.failures import CUT, ERROR, INVALID, NAN, NO_EVENTS, NOTHING, UNFINISHED, Seen
+from gateway.core.predictions.failures import CUT, ERROR, INVALID, NAN, NO_EVENTS, NOTHING, UNFINISHED, ReadAnswer
 
 ERROR_DATA = b'{"error": {"message": "worker died \xc3\xa4\xe2\x82\xac", "code": 500}}'
 TOKEN = b'data: {"choices": [{"delta": {"content": "\xc3\xa4 b"}, "finish_reason": null}]}\n\n'
@@ -66,7 +66,7 @@ LINES: dict[str, tuple[bytes, str | None]] = {
 ENDS = (b"\n", b"\r\n", b"\r")
 
 
-def read(reader: StreamReader, pieces: list[bytes], *, ended: bool = True) -> Seen:
+def read(reader: StreamReader, pieces: list[bytes], *, ended: bool = True) -> ReadAnswer:
     for piece in pieces:
         reader.feed(piece)
     return reader.seen(ended=ended)

@@ -16,7 +16,7 @@ from gateway.core.predictions.events import (
     PAST_MAX,
     QUANTILE_NAMES,
     WARM_UP,
-    Kind,
+    ModelKind,
     Watch,
     WatchSettings,
     mix_names,
@@ -120,7 +120,7 @@ def test_low_confidence_may_be_configured() -> None:
 
 
 def test_numbers_are_told_by_stables_quantiles() -> None:
-    watch = warmed(WatchSettings(Kind.VALUES), [valued(float(i)) for i in range(WARM_UP)])
+    watch = warmed(WatchSettings(ModelKind.VALUES), [valued(float(i)) for i in range(WARM_UP)])
     tried, _ = watch.take(Variant.CANARY, valued(50.5), 0.0)
     assert set(tried) == {*FAULTS, *QUANTILE_NAMES}
     assert happened(watch, valued(-1.0)) == set()
@@ -153,13 +153,13 @@ def test_an_undecodable_answer_and_a_missing_output_are_unreadable() -> None:
 
 def test_nothing_is_tried_where_stable_shows_nothing_to_compare() -> None:
     """The metric must stay without data: it would else be proven by answers that nobody understands."""
-    watch = warmed(WatchSettings(Kind.CLASSES), [valued(1.0)] * WARM_UP)
+    watch = warmed(WatchSettings(ModelKind.CLASSES), [valued(1.0)] * WARM_UP)
     assert watch.take(Variant.CANARY, valued(1.0), 0.5)[0] == list(FAULTS)
 
 
 def test_the_canary_teaches_nothing() -> None:
     def story(canary: list[list[Output]]) -> list[set[str]]:
-        watch = warmed(WatchSettings(Kind.VALUES), [valued(float(i)) for i in range(WARM_UP)])
+        watch = warmed(WatchSettings(ModelKind.VALUES), [valued(float(i)) for i in range(WARM_UP)])
         seen = []
         for i in range(3 * WARM_UP):
             watch.take(Variant.CANARY, canary[i % len(canary)], 0.5)
@@ -170,7 +170,7 @@ def test_the_canary_teaches_nothing() -> None:
 
 
 def test_the_past_is_bounded_and_forgets() -> None:
-    watch = warmed(WatchSettings(Kind.VALUES), [valued(0.0)] * WARM_UP)
+    watch = warmed(WatchSettings(ModelKind.VALUES), [valued(0.0)] * WARM_UP)
     for _ in range(PAST_MAX + WARM_UP):
         watch.take(Variant.STABLE, valued(100.0), 0.5)
     assert happened(watch, valued(99.0)) == set()
@@ -195,11 +195,11 @@ _OUTPUTS = st.lists(
 @settings(max_examples=40)
 @given(
     st.lists(st.tuples(st.sampled_from(Variant), st.none() | _OUTPUTS), max_size=30),
-    st.sampled_from(Kind),
+    st.sampled_from(ModelKind),
     st.integers(0, 2**32),
 )
 def test_any_answers_whatever_become_known_events(
-    answers: list[tuple[Variant, list[Output] | None]], kind: Kind, seed: int
+    answers: list[tuple[Variant, list[Output] | None]], kind: ModelKind, seed: int
 ) -> None:
     draw = random.Random(seed).random
     wanted = WatchSettings(kind)

@@ -20,12 +20,12 @@ from gateway.core.predictions.failures import (
     OTHER_FORM,
     PAGE,
     UNFINISHED,
-    Seen,
+    ReadAnswer,
     family_of,
     read_answer,
 )
 from gateway.core.predictions.form import DATA, OBJECT, WARM_UP, Form
-from gateway.core.predictions.usual import Usual
+from gateway.core.predictions.usual import FailureRules
 
 ERRORS = [
     '{"error": "model not loaded"}',
@@ -185,21 +185,23 @@ def test_random_bodies_never_break_out_and_examples_stay_short() -> None:
         assert seen.kinds <= set(KINDS) and len(seen.example) <= 200 and seen.example.isprintable(), seed
 
 
-def good(**changes: Any) -> Seen:
-    return msgspec.structs.replace(Seen("json", results=True, form=Form(OBJECT, frozenset(("outputs",)))), **changes)
+def good(**changes: Any) -> ReadAnswer:
+    return msgspec.structs.replace(
+        ReadAnswer("json", results=True, form=Form(OBJECT, frozenset(("outputs",)))), **changes
+    )
 
 
-def with_kind(kind: str) -> Seen:
+def with_kind(kind: str) -> ReadAnswer:
     if kind == PAGE:
-        return Seen("html")
+        return ReadAnswer("html")
     if kind == OTHER_FORM:
-        return Seen("image", form=Form(DATA))
-    return Seen("json", frozenset((kind,)), results=True, ends=True)
+        return ReadAnswer("image", form=Form(DATA))
+    return ReadAnswer("json", frozenset((kind,)), results=True, ends=True)
 
 
-def learnt(**shares: float) -> Usual:
+def learnt(**shares: float) -> FailureRules:
     """What 1,000 answers of stable's with these shares of kinds teach."""
-    usual = Usual()
+    usual = FailureRules()
     for number in range(1000):
         kind = next((kind for kind, share in shares.items() if number % 100 < 100 * share), None)
         usual.learn(good(ends=True) if kind is None else with_kind(kind))
@@ -213,19 +215,19 @@ def test_what_stable_never_does_is_a_failure(kind: str) -> None:
 
 
 def test_an_error_is_one_whatever_stable_does() -> None:
-    assert learnt(error=1.0).failure(with_kind(ERROR)) == ERROR == Usual().failure(with_kind(ERROR))
+    assert learnt(error=1.0).failure(with_kind(ERROR)) == ERROR == FailureRules().failure(with_kind(ERROR))
 
 
 @pytest.mark.parametrize("kind", [INVALID, NAN, CUT, NO_EVENTS])
 def test_a_broken_format_is_a_failure_unless_it_is_the_routes_way(kind: str) -> None:
-    assert Usual().failure(with_kind(kind)) == kind, "before anything is known"
+    assert FailureRules().failure(with_kind(kind)) == kind, "before anything is known"
     assert learnt(**{kind: 0.5}).failure(with_kind(kind)) == kind
     assert learnt(**{kind: 0.95}).failure(with_kind(kind)) is None
 
 
 @pytest.mark.parametrize("kind", [NOTHING, UNFINISHED, PAGE])
 def test_what_a_good_model_may_say_is_a_failure_only_where_stable_hardly_ever_does(kind: str) -> None:
-    usual = Usual()
+    usual = FailureRules()
     for _ in range(WARM_UP - 1):
         usual.learn(good(ends=True))
     assert usual.failure(with_kind(kind)) is None, "before anything is known"
@@ -243,7 +245,7 @@ def test_stable_may_change_its_ways() -> None:
 
 
 def test_ends_are_asked_of_streams_alone() -> None:
-    usual = Usual()
+    usual = FailureRules()
     for _ in range(1000):
         usual.learn(good())
     assert usual.failure(with_kind(UNFINISHED)) is None, "no stream of stable's was seen"

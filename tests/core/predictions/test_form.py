@@ -9,34 +9,34 @@ from typing import Any
 import pytest
 
 from gateway.core.predictions.event_stream import EventReader
-from gateway.core.predictions.failures import OTHER_FORM, PAGE, Seen, read_answer
+from gateway.core.predictions.failures import OTHER_FORM, PAGE, ReadAnswer, read_answer
 from gateway.core.predictions.form import PAST_MAX, WARM_UP
-from gateway.core.predictions.usual import Usual
+from gateway.core.predictions.usual import FailureRules
 
 OIP = {"model_name": "m", "id": "7", "outputs": [{"name": "label", "data": [1]}]}
 ENVELOPE = {"code": 0, "message": "ok", "data": {"label": "hen"}}
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def seen(value: Any, media: str = "application/json", **options: Any) -> Seen:
+def seen(value: Any, media: str = "application/json", **options: Any) -> ReadAnswer:
     body = value if isinstance(value, bytes) else json.dumps(value).encode()
     return read_answer(media, body, **options)
 
 
-def stream(*data: str) -> Seen:
+def stream(*data: str) -> ReadAnswer:
     reader = EventReader()
     reader.feed("".join(f"data: {one}\n\n" for one in data).encode())
     return reader.seen(ended=True)
 
 
-def used_to(*answers: Seen, times: int = WARM_UP) -> Usual:
-    usual = Usual()
+def used_to(*answers: ReadAnswer, times: int = WARM_UP) -> FailureRules:
+    usual = FailureRules()
     for number in range(times * len(answers)):
         usual.learn(answers[number % len(answers)])
     return usual
 
 
-UNLIKE: list[tuple[Seen, Seen]] = [
+UNLIKE: list[tuple[ReadAnswer, ReadAnswer]] = [
     *(
         (seen(OIP), seen(other))
         for other in (
@@ -74,7 +74,7 @@ UNLIKE: list[tuple[Seen, Seen]] = [
     (stream('{"text": "a"}', "[DONE]"), stream('{"te', "[DONE]")),
     (seen({"text": "a"}), stream('{"text": "a"}', "[DONE]")),
 ]
-LIKE: list[tuple[Seen, Seen]] = [
+LIKE: list[tuple[ReadAnswer, ReadAnswer]] = [
     (seen(OIP), seen({**OIP, "parameters": {"a": 1}, "error": None, "warnings": []})),
     (seen(OIP), seen({"outputs": [{"name": "other", "data": [2]}]})),
     (seen(OIP), seen(json.dumps(OIP, indent=2, sort_keys=True).encode(), "text/plain")),
@@ -93,7 +93,7 @@ LIKE: list[tuple[Seen, Seen]] = [
 
 
 @pytest.mark.parametrize(("stable", "canary"), UNLIKE)
-def test_an_answer_unlike_all_of_stables_is_a_failure(stable: Seen, canary: Seen) -> None:
+def test_an_answer_unlike_all_of_stables_is_a_failure(stable: ReadAnswer, canary: ReadAnswer) -> None:
     usual = used_to(stable)
     assert usual.failure(canary) == OTHER_FORM
     assert usual.example(canary, OTHER_FORM), "it says in which way"
@@ -101,12 +101,12 @@ def test_an_answer_unlike_all_of_stables_is_a_failure(stable: Seen, canary: Seen
 
 
 @pytest.mark.parametrize(("stable", "canary"), LIKE)
-def test_other_words_of_the_same_form_are_none(stable: Seen, canary: Seen) -> None:
+def test_other_words_of_the_same_form_are_none(stable: ReadAnswer, canary: ReadAnswer) -> None:
     assert used_to(stable).failure(canary) is None
 
 
 @pytest.mark.parametrize(("stable", "canary"), UNLIKE)
-def test_nothing_is_said_before_stable_has_shown_one_form(stable: Seen, canary: Seen) -> None:
+def test_nothing_is_said_before_stable_has_shown_one_form(stable: ReadAnswer, canary: ReadAnswer) -> None:
     assert used_to(stable, times=WARM_UP - 1).failure(canary) is None
     assert used_to(*[stable] * 19, canary).failure(canary) is None, "one answer in twenty of stable's is like it"
 

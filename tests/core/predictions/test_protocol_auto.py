@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gateway.core.predictions.events import FAULTS, LOW_CONFIDENCE, WARM_UP, Watch, WatchSettings, mix_names
 from gateway.core.predictions.json_answers import decode
 from gateway.core.predictions.layout import choose
-from gateway.core.predictions.outputs import OUTPUTS_MAX, Answer, Output, UndecodableError
+from gateway.core.predictions.outputs import OUTPUTS_MAX, Output, UndecodableError, WholeAnswer
 from gateway.core.predictions.reading import read
 from gateway.core.types import Variant, Why
 
@@ -88,7 +88,7 @@ TABLE = {
 
 @pytest.mark.parametrize("form", TABLE)
 def test_the_label_is_found(form: str) -> None:
-    answers = [decode(Answer(json.dumps(TABLE[form](n)[0]).encode())) for n in range(WARM_UP)]
+    answers = [decode(WholeAnswer(json.dumps(TABLE[form](n)[0]).encode())) for n in range(WARM_UP)]
     choice = choose(answers, {})
     assert not choice.problem and choice.reason
     for n, answer in enumerate(answers):
@@ -97,7 +97,7 @@ def test_the_label_is_found(form: str) -> None:
 
 
 def test_of_a_batch_each_row_may_be_drawn() -> None:
-    answer = decode(Answer(b'{"predictions": [{"class": "a"}, {"class": "b"}, {"class": "c"}]}'))
+    answer = decode(WholeAnswer(b'{"predictions": [{"class": "a"}, {"class": "b"}, {"class": "c"}]}'))
     layout = choose([answer] * WARM_UP, {"label": "class"}).layout
     assert [read(answer, layout, draw).label for draw in (0.0, 0.5, 0.99)] == ["a", "b", "c"]
 
@@ -106,7 +106,7 @@ def test_of_a_batch_each_row_may_be_drawn() -> None:
     "body", [b'{"predictions": [null]}', b'{"predictions": [NaN]}', b'["hen", null]', b'{"class": null}']
 )
 def test_null_and_nan_are_seen(body: bytes) -> None:
-    reading = read(decode(Answer(body)), None, 0.0)
+    reading = read(decode(WholeAnswer(body)), None, 0.0)
     assert reading.nan and not reading.empty
 
 
@@ -126,7 +126,7 @@ def test_null_and_nan_are_seen(body: bytes) -> None:
 )
 def test_what_cannot_be_read_says_why(body: bytes, why: str) -> None:
     with pytest.raises(UndecodableError, match=why):
-        decode(Answer(body))
+        decode(WholeAnswer(body))
 
 
 # what is said
@@ -137,7 +137,7 @@ def watched(*bodies: Any, watch: Watch | None = None, canary: bool = False) -> W
     for body in bodies:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         try:
-            outputs, why = decode(Answer(data)), ""
+            outputs, why = decode(WholeAnswer(data)), ""
         except UndecodableError as error:
             outputs, why = None, str(error)
         watch.take(Variant(canary), outputs, 0.5, why, data)
@@ -186,7 +186,7 @@ def test_a_canary_that_alone_cannot_be_read_is_evidence() -> None:
 def test_what_cannot_be_compared_says_what_was_seen(body: Any, said: str) -> None:
     watch = watched(*(body(n) for n in range(WARM_UP)))
     assert said in watch.watched.unjudged["class_0"].reason
-    assert watch.take(Variant.CANARY, decode(Answer(json.dumps(body(3)).encode())), 0.5)[0] == list(FAULTS)
+    assert watch.take(Variant.CANARY, decode(WholeAnswer(json.dumps(body(3)).encode())), 0.5)[0] == list(FAULTS)
 
 
 def test_what_is_configured_is_taken() -> None:
@@ -210,7 +210,7 @@ def test_the_choice_stays_until_stable_has_nothing_of_it() -> None:
 def test_another_process_goes_on_with_what_was_chosen() -> None:
     first = watched(*({"a": CLASSES[n % 3], "b": n % 2} for n in range(WARM_UP)))
     second = Watch(WatchSettings(), first.watched.known)
-    answer = decode(Answer(b'{"a": "hen", "b": 0, "class": "x"}'))
+    answer = decode(WholeAnswer(b'{"a": "hen", "b": 0, "class": "x"}'))
     assert second.take(Variant.CANARY, answer, 0.5) == first.take(Variant.CANARY, answer, 0.5)
     assert second.meanings == first.meanings
 
@@ -252,7 +252,7 @@ def test_any_json_whatever_is_read_or_refused(trees: list[Any], seed: int) -> No
         body = json.dumps(trees[index % len(trees)]).encode()
         outputs: list[Output] | None = None
         try:
-            outputs = decode(Answer(body))
+            outputs = decode(WholeAnswer(body))
             assert len(outputs) <= OUTPUTS_MAX
             assert len({output.name for output in outputs}) == len(outputs)
         except UndecodableError:
@@ -266,7 +266,7 @@ def test_any_json_whatever_is_read_or_refused(trees: list[Any], seed: int) -> No
 
 def test_a_wide_frame_keeps_its_class() -> None:
     wide = {f"feature_{n}": 0 for n in range(300)} | {"class": "hen"}
-    outputs = decode(Answer(json.dumps([wide]).encode()))
+    outputs = decode(WholeAnswer(json.dumps([wide]).encode()))
     assert len(outputs) == OUTPUTS_MAX and outputs[0].name == "class"
 
 

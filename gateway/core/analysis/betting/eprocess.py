@@ -51,7 +51,7 @@ class Rates(NamedTuple):
 Pair = tuple[float, float]
 
 
-class Batch(NamedTuple):
+class TrialBatch(NamedTuple):
     """The events and trials of both arms in one batch; each arm has at least one trial."""
 
     stable_events: int
@@ -100,12 +100,12 @@ class Null(NamedTuple):
     corners: tuple[Rates, ...]
 
 
-def log_gain(guess: Pair, null: Null, batch: Batch) -> float:
+def log_gain(guess: Pair, null: Null, batch: TrialBatch) -> float:
     """log e of a batch for a guess made before it; 0 for a guess inside the null."""
     return log_gains((guess,), null, batch)[0]
 
 
-def log_gains(guesses: Iterable[Pair], null: Null, batch: Batch) -> list[float]:
+def log_gains(guesses: Iterable[Pair], null: Null, batch: TrialBatch) -> list[float]:
     """`log_gain` for each of the guesses."""
     s_events, s_trials, c_events, c_trials = batch
     trials, s_none, c_none = s_trials + c_trials, s_trials - s_events, c_trials - c_events
@@ -144,7 +144,7 @@ def log_gains(guesses: Iterable[Pair], null: Null, batch: Batch) -> list[float]:
     return gains
 
 
-def log_gains_not_worse(guesses: Iterable[Pair], batch: Batch) -> list[float]:
+def log_gains_not_worse(guesses: Iterable[Pair], batch: TrialBatch) -> list[float]:
     """`log_gains` against `NOT_WORSE`: the common case, written out."""
     s_events, s_trials, c_events, c_trials = batch
     trials, s_none, c_none = s_trials + c_trials, s_trials - s_events, c_trials - c_events
@@ -172,7 +172,7 @@ def log_gains_not_worse(guesses: Iterable[Pair], batch: Batch) -> list[float]:
     return gains
 
 
-def log_gains_beyond(guesses: Sequence[Pair], nulls: tuple[Null, ...], batch: Batch) -> list[float]:
+def log_gains_beyond(guesses: Sequence[Pair], nulls: tuple[Null, ...], batch: TrialBatch) -> list[float]:
     """log e of a batch against a UNION of nulls: the least of their e-variables, an e-variable under each of them."""
     if nulls == _ONLY_NOT_WORSE:
         return log_gains_not_worse(guesses, batch)

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 
-from gateway.core.analysis.betting.eprocess import Batch
+from gateway.core.analysis.betting.eprocess import TrialBatch
 
 # Sums of up to so many terms are added up in plain Python, longer ones as arrays.
 _PLAIN_MAX = 64
@@ -33,7 +33,7 @@ TERMS_MAX = 4_000_000
 _DEVIATIONS = 12.0
 
 
-def log_gain(odds_ratio: float, batch: Batch, null: float = 1.0) -> float:
+def log_gain(odds_ratio: float, batch: TrialBatch, null: float = 1.0) -> float:
     """log e of a batch for a guess of the odds ratio made before it; 0 for a guess inside the null."""
     if odds_ratio <= null:
         return 0.0
@@ -49,13 +49,13 @@ def log_gain(odds_ratio: float, batch: Batch, null: float = 1.0) -> float:
     return (y - first) * (math.log(odds_ratio) - math.log(null)) + sums[0] - sums[1]
 
 
-def support(batch: Batch) -> tuple[int, int]:
+def support(batch: TrialBatch) -> tuple[int, int]:
     """The least and the most events that the canary can have had, given the totals."""
     events = batch.stable_events + batch.canary_events
     return max(0, events - batch.stable_trials), min(batch.canary_trials, events)
 
 
-def _log_sums(batch: Batch, first: int, last: int, log_ratios: tuple[float, float]) -> tuple[float, float]:
+def _log_sums(batch: TrialBatch, first: int, last: int, log_ratios: tuple[float, float]) -> tuple[float, float]:
     """log of sum over k in [first, last] of C(n_c, k) C(n_s, E - k) psi^(k - first), relative to the first term."""
     events = batch.stable_events + batch.canary_events
     n_c, rest = batch.canary_trials, batch.stable_trials - events
@@ -83,7 +83,7 @@ def _plain(steps: list[float], log_ratio: float) -> float:
     return top + math.log(math.fsum(math.exp(term - top) for term in terms))
 
 
-def _mode(batch: Batch, odds_ratio: float) -> float:
+def _mode(batch: TrialBatch, odds_ratio: float) -> float:
     """Where the distribution is highest: the root of the terms' factor at 1 (a quadratic, in its stable form)."""
     events = batch.stable_events + batch.canary_events
     n_c, rest = batch.canary_trials, batch.stable_trials - events
@@ -95,7 +95,7 @@ def _mode(batch: Batch, odds_ratio: float) -> float:
     return min(max(2.0 * constant / (linear + root), float(low)), float(high))
 
 
-def _reach(batch: Batch, odds_ratio: float) -> float:
+def _reach(batch: TrialBatch, odds_ratio: float) -> float:
     """How far from the mode terms matter: 12 standard deviations, of the normal approximation, and some more."""
     events = batch.stable_events + batch.canary_events
     mode = _mode(batch, odds_ratio)

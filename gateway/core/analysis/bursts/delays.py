@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 
-from gateway.core.analysis.betting.eprocess import Batch, Rates
+from gateway.core.analysis.betting.eprocess import Rates, TrialBatch
 from gateway.core.analysis.bursts import guard
 from gateway.core.analysis.bursts.guard import NONE, Tolerance
 
@@ -42,26 +42,26 @@ def conviction_s(
         return plain_s
     looks = _LOOKS if plain_s < _FINE_CELLS * burst_s else 1
     look_s = burst_s / looks
-    state, told = guard.fresh(), Batch(0, 0, 0, 0)
+    state, before = guard.fresh(), TrialBatch(0, 0, 0, 0)
     for n in range(1, 3 * looks * CELLS_MAX):
         seen = _seen(min(requests_per_s, _PER_S_MAX) * n * look_s, weight, truth)
-        state = guard.take(state, _since(told, seen), n * look_s, burst_s, tolerance)
-        told = seen
+        state = guard.take(state, _since(before, seen), n * look_s, burst_s, tolerance)
+        before = seen
         log_e = nats_per_s * n * look_s - price
         if log_e >= needed and guard.guarded(log_e, state) >= needed:
             return max(plain_s, n * look_s)
     return 3 * CELLS_MAX * burst_s
 
 
-def _seen(requests: float, weight: float, truth: Rates) -> Batch:
+def _seen(requests: float, weight: float, truth: Rates) -> TrialBatch:
     """What so many requests have brought, at even distances."""
     stable, canary = int(requests * (1.0 - weight) + 0.5), int(requests * weight + 0.5)
-    return Batch(int(stable * truth.stable + 0.5), stable, int(canary * truth.canary + 0.5), canary)
+    return TrialBatch(int(stable * truth.stable + 0.5), stable, int(canary * truth.canary + 0.5), canary)
 
 
-def _since(old: Batch, new: Batch) -> Batch:
+def _since(old: TrialBatch, new: TrialBatch) -> TrialBatch:
     stable, canary = new.stable_trials - old.stable_trials, new.canary_trials - old.canary_trials
-    return Batch(
+    return TrialBatch(
         min(new.stable_events - old.stable_events, stable),
         stable,
         min(new.canary_events - old.canary_events, canary),

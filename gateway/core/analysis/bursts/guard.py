@@ -1,4 +1,4 @@
-"""Bursts: failures of one arm that come together are one misfortune, not many votes.
+"""Bursts: failures of one arm that come together are one incident, not many votes.
 
 An endpoint restarts, a process pauses for 300 ms: every request that was open fails. Counted as independent coins,
 such a burst of a HEALTHY canary is a dozen votes against it. Bursts strike each arm by itself, as often the small
@@ -19,7 +19,7 @@ Rules:
    clump, chance does most of it.
 3. The evidence that counts is log E / (1 + (phi - 1)(1 + log2(1 / w))): a clump weighs about log 2.
 4. Where the canary has few requests per cell, a burst shows as a SINGLE failure there: nothing clumps until stable has
-   had a burst too. So no more is believed than its misfortunes are worth, of which each may be the next toss between
+   had a burst too. So no more is believed than its incidents are worth, of which each may be the next toss between
    the arms (evidence_cap.py): five or six of them, instead of two failures, for some percent of 200 requests per
    second. In sparse traffic, where a burst meets fewer than two requests of both arms, that holds hardly anything back.
 5. A dead canary clumps too, and must not wait for many clumps. So a second e-process has cells as its unit: the shares
@@ -56,10 +56,10 @@ from typing import NamedTuple
 import msgspec
 
 from gateway.core.analysis.betting import wealth
-from gateway.core.analysis.betting.eprocess import Batch
+from gateway.core.analysis.betting.eprocess import TrialBatch
 from gateway.core.analysis.betting.wealth import Wealth
 from gateway.core.analysis.bursts import evidence_cap
-from gateway.core.analysis.bursts.evidence_cap import Misfortunes
+from gateway.core.analysis.bursts.evidence_cap import Incidents
 
 QUIET_CELLS = 3
 RECENT_CELLS = 8
@@ -100,7 +100,7 @@ class Tolerance(NamedTuple):
 NONE = Tolerance()
 
 
-class Arm(msgspec.Struct, frozen=True):
+class ArmFailures(msgspec.Struct, frozen=True):
     """One arm's failures in time: the open cell, the one before, all closed ones (recent ones decay), their pairs."""
 
     events: float = 0.0
@@ -119,18 +119,18 @@ class Arm(msgspec.Struct, frozen=True):
 class BurstState(msgspec.Struct, frozen=True):
     """Both arms' clumping, the e-process of rule 5, and since when the cell is open.
 
-    ``cells`` have closed, counted in ``burst_s`` (a longer one is several); ``crowd`` is the sum over their requests of
-    how many others each found in ``burst_s``. ``odds`` is m of rule 8.
+    ``cells`` have closed, counted in ``burst_s`` (a longer one is several); ``neighbours`` is the sum over their
+    requests of how many others each found in ``burst_s``. ``odds`` is m of rule 8.
     """
 
-    stable: Arm = Arm()
-    canary: Arm = Arm()
+    stable: ArmFailures = ArmFailures()
+    canary: ArmFailures = ArmFailures()
     dead: Wealth = wealth.fresh(DEAD_PRIORS, DEAD_HELD_BACK)
     since_s: float | None = None
     seen_s: float | None = None
     cells: float = 0.0
-    crowd: float = 0.0
-    misfortunes: Misfortunes = Misfortunes()
+    neighbours: float = 0.0
+    incidents: Incidents = Incidents()
     odds: float = 1.0
 
 
@@ -139,7 +139,7 @@ def fresh() -> BurstState:
     return BurstState()
 
 
-def take(state: BurstState, counts: Batch, at_s: float, burst_s: float, tolerance: Tolerance = NONE) -> BurstState:
+def take(state: BurstState, counts: TrialBatch, at_s: float, burst_s: float, tolerance: Tolerance = NONE) -> BurstState:
     """The state after one look's new trials and events (both may be 0), at ``at_s`` seconds."""
     if state.seen_s is None and not counts.stable_trials and not counts.canary_trials:
         return state
@@ -147,24 +147,28 @@ def take(state: BurstState, counts: Batch, at_s: float, burst_s: float, toleranc
     since_s = seen_s if state.since_s is None else min(state.since_s, at_s)
     if at_s - seen_s > _LATE * COARSE * burst_s and not state.cells:
         stable, canary = (msgspec.structs.replace(arm, events=0.0, trials=0.0) for arm in (state.stable, state.canary))
-        told = evidence_cap.believe(state.misfortunes, state.canary.events + counts.canary_events)
-        return msgspec.structs.replace(state, stable=stable, canary=canary, since_s=at_s, seen_s=at_s, misfortunes=told)
+        incidents = evidence_cap.believe(state.incidents, state.canary.events + counts.canary_events)
+        return msgspec.structs.replace(
+            state, stable=stable, canary=canary, since_s=at_s, seen_s=at_s, incidents=incidents
+        )
     stable = _add(state.stable, counts.stable_events, counts.stable_trials)
     canary = _add(state.canary, counts.canary_events, counts.canary_trials)
     odds = tolerance.odds(_always(stable))
     # Half a millisecond: looks at multiples of the cell's length must not miss its end by a rounding.
     if at_s - since_s < burst_s - 0.0005:
-        return BurstState(stable, canary, state.dead, since_s, at_s, state.cells, state.crowd, state.misfortunes, odds)
+        return BurstState(
+            stable, canary, state.dead, since_s, at_s, state.cells, state.neighbours, state.incidents, odds
+        )
     dead = state.dead
     if stable.trials and canary.trials:
         dead = wealth.grow(dead, _dead_gains(stable, canary, tolerance), DEAD_PRIORS)
     length = max((at_s - since_s) / burst_s, 1.0)
-    crowd = state.crowd + _company(stable, canary) / length
-    met, weight = _met(stable, canary, crowd), _weight(stable, canary)
-    told = evidence_cap.grow(state.misfortunes, canary.events, met, weight, odds)
+    neighbours = state.neighbours + _neighbours(stable, canary) / length
+    hit, weight = _hit(stable, canary, neighbours), _weight(stable, canary)
+    incidents = evidence_cap.grow(state.incidents, canary.events, hit, weight, odds)
     stable = _close(stable)
     odds = tolerance.odds(_always(stable))
-    return BurstState(stable, _close(canary), dead, at_s, at_s, state.cells + length, crowd, told, odds)
+    return BurstState(stable, _close(canary), dead, at_s, at_s, state.cells + length, neighbours, incidents, odds)
 
 
 def guarded(log_e: float, state: BurstState) -> float:
@@ -181,9 +185,9 @@ def guarded(log_e: float, state: BurstState) -> float:
     if phi > 1.0:
         single = -math.log(weight * state.odds / (1.0 - weight + weight * state.odds))
         left = log_e / (1.0 + (phi - 1.0) * (1.0 + single / math.log1p(1.0 / state.odds)))
-    met = _met(stable, canary, state.crowd + _company(stable, canary))
-    told = evidence_cap.grow(state.misfortunes, canary.events, met, weight, state.odds)
-    left = min(left, evidence_cap.worth(told, met, weight))
+    hit = _hit(stable, canary, state.neighbours + _neighbours(stable, canary))
+    incidents = evidence_cap.grow(state.incidents, canary.events, hit, weight, state.odds)
+    left = min(left, evidence_cap.worth(incidents, hit, weight))
     if left >= log_e:
         return log_e
     return min(log_e, max(left, wealth.log_e(state.dead) - math.log(2.0)))
@@ -198,7 +202,7 @@ def guarded_ok(log_e: float, state: BurstState) -> float:
     return log_e / (1.0 + 2.0 * WIDER * clumps)
 
 
-def clumping(arm: Arm) -> float:
+def clumping(arm: ArmFailures) -> float:
     """phi: about how many of the arm's failures come together, at least 1."""
     excess, expected = _pairs(arm)
     more = excess - CHANCE * math.sqrt(2.0 * expected)
@@ -208,34 +212,34 @@ def clumping(arm: Arm) -> float:
     return 1.0 + more * more / (more + LITTLE)
 
 
-def _company(stable: Arm, canary: Arm) -> float:
+def _neighbours(stable: ArmFailures, canary: ArmFailures) -> float:
     """How many others each request of the open cell finds in it, summed over all of them."""
     requests = stable.trials + canary.trials
     return requests * (requests - 1.0)
 
 
-def _met(stable: Arm, canary: Arm, crowd: float) -> float:
+def _hit(stable: ArmFailures, canary: ArmFailures, neighbours: float) -> float:
     """The requests of both arms that a burst meets: how many others a request finds around it, on average."""
-    return crowd / max(_all_trials(stable) + _all_trials(canary), 1.0)
+    return neighbours / max(_all_trials(stable) + _all_trials(canary), 1.0)
 
 
-def _weight(stable: Arm, canary: Arm) -> float:
+def _weight(stable: ArmFailures, canary: ArmFailures) -> float:
     """The canary's share of all trials, above 0."""
     trials_c = max(_all_trials(canary), 1.0)
     return trials_c / (trials_c + _all_trials(stable))
 
 
-def _all_trials(arm: Arm) -> float:
+def _all_trials(arm: ArmFailures) -> float:
     return arm.all_trials + arm.trials
 
 
-def _add(arm: Arm, events: int, trials: int) -> Arm:
+def _add(arm: ArmFailures, events: int, trials: int) -> ArmFailures:
     if not trials and not events:
         return arm
     return msgspec.structs.replace(arm, events=arm.events + events, trials=arm.trials + trials)
 
 
-def _pairs(arm: Arm) -> tuple[float, float]:
+def _pairs(arm: ArmFailures) -> tuple[float, float]:
     """Excess and expected pairs so far, with those of the open cell."""
     x, n = arm.events, arm.trials
     if not x:
@@ -247,13 +251,13 @@ def _pairs(arm: Arm) -> tuple[float, float]:
     return arm.excess + x * (x - 1.0) + 2.0 * x * arm.before_events - expected, arm.expected + expected
 
 
-def _close(arm: Arm) -> Arm:
+def _close(arm: ArmFailures) -> ArmFailures:
     """The arm with its open cell closed."""
     excess, expected = _pairs(arm)
     quiet = arm.quiet or QUIET_CELLS * arm.trials
     kept = 1.0 - 1.0 / RECENT_CELLS
     recent_trials = arm.recent_trials if arm.quiet else quiet
-    return Arm(
+    return ArmFailures(
         before_events=arm.events,
         before_trials=arm.trials,
         all_events=arm.all_events + arm.events,
@@ -266,7 +270,7 @@ def _close(arm: Arm) -> Arm:
     )
 
 
-def _dead_gains(stable: Arm, canary: Arm, tolerance: Tolerance = NONE) -> list[float]:
+def _dead_gains(stable: ArmFailures, canary: ArmFailures, tolerance: Tolerance = NONE) -> list[float]:
     """log e-variables of one cell; what stable always fails is known from the cells before.
 
     Fair on the whole edge of the tolerance, whose slope is 1 or more, as long as the canary's bet is the steeper one;
@@ -285,7 +289,7 @@ def _dead_gains(stable: Arm, canary: Arm, tolerance: Tolerance = NONE) -> list[f
     return gains
 
 
-def _always(stable: Arm) -> float:
+def _always(stable: ArmFailures) -> float:
     """Stable's failure rate in the cells before, shrunken towards a small one."""
     return (stable.all_events + PRIOR_EVENTS) / (stable.all_trials + PRIOR_TRIALS)
 

@@ -25,7 +25,7 @@ LABELLED = ("outcomes", "trials", "events")
 _NOTHING = Counts()
 
 
-class Seen(msgspec.Struct, frozen=True):
+class Consumed(msgspec.Struct, frozen=True):
     """What was consumed of one epoch, without the histograms that no test reads."""
 
     weight_bp: int
@@ -45,7 +45,7 @@ class Arrival(msgspec.Struct, frozen=True):
 class Intake(msgspec.Struct, frozen=True):
     """What the state remembers of consumed evidence; ``left`` is the newest epoch that left it (-1: none did)."""
 
-    epochs: dict[int, Seen] = msgspec.field(default_factory=dict)
+    epochs: dict[int, Consumed] = msgspec.field(default_factory=dict)
     left: int = -1
 
 
@@ -57,7 +57,7 @@ def take(intake: Intake, evidence: Evidence, unread: tuple[str, ...] = ()) -> tu
     _check_time(evidence.at_s)
     _check_epochs(evidence.epochs)
     _check_future(evidence)
-    epochs: dict[int, Seen] = {}
+    epochs: dict[int, Consumed] = {}
     arrivals: list[Arrival] = []
     for entry in sorted(evidence.epochs, key=lambda e: e.epoch):
         seen = intake.epochs.get(entry.epoch)
@@ -81,19 +81,19 @@ def take(intake: Intake, evidence: Evidence, unread: tuple[str, ...] = ()) -> tu
     return Intake(epochs, max(gone | {intake.left})), arrivals
 
 
-def _consume(entry: EpochCounts, seen: Seen | None, unread: tuple[str, ...]) -> tuple[Seen, Arrival]:
-    before = seen if seen is not None else Seen(entry.weight_bp, Counts(), Counts())
+def _consume(entry: EpochCounts, seen: Consumed | None, unread: tuple[str, ...]) -> tuple[Consumed, Arrival]:
+    before = seen if seen is not None else Consumed(entry.weight_bp, Counts(), Counts())
     stable, canary = gained(entry.stable, before.stable, unread), gained(entry.canary, before.canary, unread)
     if stable is None or canary is None:
         return _consume_slowly(entry, before, unread)
-    now = Seen(entry.weight_bp, _kept(entry.stable.copy(), unread), _kept(entry.canary.copy(), unread))
+    now = Consumed(entry.weight_bp, _kept(entry.stable.copy(), unread), _kept(entry.canary.copy(), unread))
     return now, Arrival(entry.epoch, stable, canary, entry.weight_bp)
 
 
-def _consume_slowly(entry: EpochCounts, before: Seen, unread: tuple[str, ...]) -> tuple[Seen, Arrival]:
+def _consume_slowly(entry: EpochCounts, before: Consumed, unread: tuple[str, ...]) -> tuple[Consumed, Arrival]:
     """The same with every number looked at: the way of what may be untrue, to say what is."""
     stable, canary = _checked(entry.epoch, entry.stable), _checked(entry.epoch, entry.canary)
-    now = Seen(entry.weight_bp, _kept(stable, unread), _kept(canary, unread))
+    now = Consumed(entry.weight_bp, _kept(stable, unread), _kept(canary, unread))
     try:
         stable, canary = delta(now.stable, before.stable), delta(now.canary, before.canary)
         arrival = Arrival(entry.epoch, stable, canary, entry.weight_bp)

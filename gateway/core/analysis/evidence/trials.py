@@ -19,9 +19,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from gateway.core.analysis.betting.eprocess import Batch
+from gateway.core.analysis.betting.eprocess import TrialBatch
 from gateway.core.analysis.evidence.intake import Arrival
-from gateway.core.stats.counts import UNIT_EVENTS, Counts
+from gateway.core.stats.counts import SESSION_EVENTS, Counts
 from gateway.core.stats.outcomes import CLASSES, FAILURES
 
 
@@ -42,7 +42,7 @@ CLASS_TESTS = (
 _NONE = (0,) * len(CLASS_TESTS)
 
 
-class Pending(msgspec.Struct, frozen=True):
+class PooledTrials(msgspec.Struct, frozen=True):
     """Trials of one epoch that wait for their batch to close; events in the order of the tests' ``event``."""
 
     stable: int = 0
@@ -50,18 +50,18 @@ class Pending(msgspec.Struct, frozen=True):
     stable_events: tuple[int, ...] = _NONE
     canary_events: tuple[int, ...] = _NONE
 
-    def batch(self, event: int) -> Batch:
+    def batch(self, event: int) -> TrialBatch:
         """One event's counts."""
-        return Batch(self.stable_events[event], self.stable, self.canary_events[event], self.canary)
+        return TrialBatch(self.stable_events[event], self.stable, self.canary_events[event], self.canary)
 
 
-_NOTHING = Pending()
+_NOTHING = PooledTrials()
 
 
-def labelled(arrival: Arrival, name: str) -> Pending:
+def labelled(arrival: Arrival, name: str) -> PooledTrials:
     """The trials and events of one label in an arrival."""
     stable, canary = arrival.stable, arrival.canary
-    return Pending(
+    return PooledTrials(
         stable.trials.get(name, 0),
         canary.trials.get(name, 0),
         (stable.events.get(name, 0),),
@@ -69,9 +69,9 @@ def labelled(arrival: Arrival, name: str) -> Pending:
     )
 
 
-def pooled(part: Pending, new: Pending) -> Pending:
+def pooled(part: PooledTrials, new: PooledTrials) -> PooledTrials:
     """Both together."""
-    return Pending(
+    return PooledTrials(
         part.stable + new.stable,
         part.canary + new.canary,
         tuple(map(sum, zip(part.stable_events, new.stable_events, strict=True))),
@@ -79,28 +79,28 @@ def pooled(part: Pending, new: Pending) -> Pending:
     )
 
 
-def summed(parts: Mapping[int, Pending]) -> Pending:
+def summed(parts: Mapping[int, PooledTrials]) -> PooledTrials:
     """All epochs together."""
     return functools.reduce(pooled, parts.values()) if parts else _NOTHING
 
 
-def requests(arrival: Arrival) -> Pending:
+def requests(arrival: Arrival) -> PooledTrials:
     """The requests whose outcome is known; each is a trial of all outcome classes at once."""
     stable, canary = arrival.stable, arrival.canary
-    return Pending(stable.requests, canary.requests, *_events(stable.outcomes, canary.outcomes))
+    return PooledTrials(stable.requests, canary.requests, *_events(stable.outcomes, canary.outcomes))
 
 
-def sessions(arrival: Arrival) -> Pending:
+def sessions(arrival: Arrival) -> PooledTrials:
     """The sessions that were entered; each is a trial of all outcome classes at once."""
-    first = next(iter(UNIT_EVENTS.values()))
+    first = next(iter(SESSION_EVENTS.values()))
     stable, canary = arrival.stable, arrival.canary
-    return Pending(
+    return PooledTrials(
         stable.trials.get(first, 0), canary.trials.get(first, 0), *_events(_by_session(stable), _by_session(canary))
     )
 
 
 def _by_session(counts: Counts) -> dict[str, int]:
-    return {name: counts.events.get(label, 0) for name, label in UNIT_EVENTS.items()}
+    return {name: counts.events.get(label, 0) for name, label in SESSION_EVENTS.items()}
 
 
 def _events(stable: Mapping[str, int], canary: Mapping[str, int]) -> tuple[tuple[int, ...], tuple[int, ...]]:

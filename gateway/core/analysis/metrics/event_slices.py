@@ -24,7 +24,7 @@ import msgspec
 from gateway.core.analysis.betting import wealth
 from gateway.core.analysis.betting.wealth import Wealth
 from gateway.core.analysis.evidence.intake import Arrival
-from gateway.core.analysis.evidence.trials import Pending, labelled, pooled
+from gateway.core.analysis.evidence.trials import PooledTrials, labelled, pooled
 from gateway.core.analysis.metrics.rates import PairSpec, directions_of
 from gateway.core.analysis.spec import EventSpec, RateSpec
 
@@ -47,7 +47,7 @@ class EventSlicesState(msgspec.Struct, frozen=True):
 
     tests: tuple[DirectionState, ...]
     since_s: float = 0.0
-    parts: dict[int, Pending] = msgspec.field(default_factory=dict)
+    parts: dict[int, PooledTrials] = msgspec.field(default_factory=dict)
     slices: int = 0
     stable: int = 0
     canary: int = 0
@@ -119,7 +119,7 @@ def ok_gains(spec: RateSpec, stable: float, canary: float) -> list[float]:
     return [math.log1p(share * by) for by in (by_ratio, by_delta) for share in _OK_SHARES]
 
 
-def _bet(state: DirectionState, test: PairSpec, parts: list[Pending]) -> DirectionState:
+def _bet(state: DirectionState, test: PairSpec, parts: list[PooledTrials]) -> DirectionState:
     stable, canary = _shares(parts)
     if test.mirrored:
         stable, canary = canary, stable
@@ -129,7 +129,7 @@ def _bet(state: DirectionState, test: PairSpec, parts: list[Pending]) -> Directi
     )
 
 
-def _shares(parts: list[Pending]) -> tuple[float, float]:
+def _shares(parts: list[PooledTrials]) -> tuple[float, float]:
     """Each arm's share of events: the mean over epochs, with the same weights for both arms."""
     weights = [part.stable * part.canary / (part.stable + part.canary) for part in parts]
     whole = math.fsum(weights)

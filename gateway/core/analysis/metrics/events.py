@@ -11,7 +11,7 @@ import msgspec
 from gateway.core.analysis.bursts import guard
 from gateway.core.analysis.evidence.intake import Arrival
 from gateway.core.analysis.evidence.trials import labelled, summed
-from gateway.core.analysis.findings import FindingNumbers, Share
+from gateway.core.analysis.findings import MetricFinding, Share
 from gateway.core.analysis.metrics import event_slices, rates
 from gateway.core.analysis.metrics.event_slices import EventSlicesState
 from gateway.core.analysis.metrics.kind import TICK_S, Metric, MetricKind, Standing, Tick, bets_in
@@ -99,7 +99,7 @@ class Events(MetricKind[EventsState]):
         units = one.slices if isinstance(one, EventSlicesState) else one.canary
         return units if one.stable and one.canary else 0, one.stable > 0 or one.canary > 0
 
-    def finding(self, whole: AnalysisState, standing: Standing) -> FindingNumbers:
+    def finding(self, whole: AnalysisState, standing: Standing) -> MetricFinding:
         """One event, in numbers."""
         spec, state = _spec_of(whole.spec, standing.metric), self.own(whole)
         if spec.unit is Unit.SLICE:

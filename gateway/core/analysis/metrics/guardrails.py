@@ -28,7 +28,7 @@ from gateway.core.analysis.betting.eprocess import from_log_odds, log_odds
 from gateway.core.analysis.betting.wealth import Wealth
 from gateway.core.analysis.bursts import guard
 from gateway.core.analysis.evidence.intake import Arrival
-from gateway.core.analysis.findings import FindingNumbers, LimitClaim, Share
+from gateway.core.analysis.findings import LimitClaim, MetricFinding, Share
 from gateway.core.analysis.metrics.kind import TICK_S, Metric, MetricKind, Role, Standing, Tick, bets_in
 from gateway.core.analysis.metrics.outcomes import bursts_of
 from gateway.core.analysis.metrics.time_slices import beyond, left_of
@@ -95,10 +95,10 @@ class Guardrails(MetricKind[dict[str, GuardrailState]]):
         trials = self.own(whole)[metric].trials
         return trials, trials > 0
 
-    def finding(self, whole: AnalysisState, standing: Standing) -> FindingNumbers:
+    def finding(self, whole: AnalysisState, standing: Standing) -> MetricFinding:
         """One limit, in numbers."""
         state, spec = self.own(whole)[standing.metric], _spec_of(whole.spec, standing.metric)
-        return FindingNumbers(
+        return MetricFinding(
             metric=standing.metric,
             verdict=standing.verdict,
             decides=standing.decides,

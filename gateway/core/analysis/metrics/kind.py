@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from gateway.core.analysis.evidence.intake import Arrival
-from gateway.core.analysis.findings import FindingNumbers, Needed
+from gateway.core.analysis.findings import MetricFinding, Needed
 from gateway.core.analysis.spec import AnalysisSpec, Mode
 from gateway.core.analysis.state import AnalysisState
 from gateway.core.analysis.types import Verdict
@@ -133,7 +133,7 @@ class MetricKind(abc.ABC, Generic[S]):
         """log of E against "worse by the margin"; 0 for what proves nothing good."""
 
     @abc.abstractmethod
-    def finding(self, whole: AnalysisState, standing: Standing) -> FindingNumbers:
+    def finding(self, whole: AnalysisState, standing: Standing) -> MetricFinding:
         """One metric's finding in numbers."""
 
     @abc.abstractmethod

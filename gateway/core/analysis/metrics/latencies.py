@@ -7,7 +7,7 @@ stray event stream in ten thousand requests, which could never be proven, holds 
 from __future__ import annotations
 
 from gateway.core.analysis.betting import wealth
-from gateway.core.analysis.findings import FindingNumbers, LatencyClaim, Share
+from gateway.core.analysis.findings import LatencyClaim, MetricFinding, Share
 from gateway.core.analysis.metrics import time_slices
 from gateway.core.analysis.metrics.kind import Metric, MetricKind, Standing, Tick, bets_in
 from gateway.core.analysis.metrics.time_slices import PAST_MIN, LatencyState
@@ -60,14 +60,14 @@ class Latencies(MetricKind[dict[str, LatencyState]]):
         state, spec = self.own(whole)[metric], whole.spec.latencies[metric]
         return state.slices, spec.mode is Mode.AUTO and _material(state, whole)
 
-    def finding(self, whole: AnalysisState, standing: Standing) -> FindingNumbers:
+    def finding(self, whole: AnalysisState, standing: Standing) -> MetricFinding:
         """One latency, at the threshold that made it FAIL or keeps it from PASS. Events and trials: closed slices."""
         name = standing.metric
         state, spec = self.own(whole)[name], whole.spec.latencies[name]
         index = _telling(state, standing.verdict)
         worst, quantiles = state.quantiles[index], len(spec.quantiles)
         quantile = spec.quantiles[index] if index < quantiles else None
-        return FindingNumbers(
+        return MetricFinding(
             metric=name,
             verdict=standing.verdict,
             decides=standing.decides,

@@ -22,7 +22,7 @@ from gateway.core.analysis.bursts import guard
 from gateway.core.analysis.bursts.guard import BurstState, Tolerance
 from gateway.core.analysis.evidence.intake import Arrival
 from gateway.core.analysis.evidence.trials import CLASS_TESTS, requests, sessions, summed
-from gateway.core.analysis.findings import FindingNumbers, Share
+from gateway.core.analysis.findings import MetricFinding, Share
 from gateway.core.analysis.metrics import rates
 from gateway.core.analysis.metrics.kind import TICK_S, Measure, Metric, MetricKind, Standing, Tick, bets_in
 from gateway.core.analysis.metrics.rates import PairSpec, RatesState, RateState, stable_guess, tolerance_of
@@ -93,7 +93,7 @@ class Outcomes(MetricKind[RatesState]):
         stable, canary = _trials(whole, self.own(whole))
         return canary if stable else 0, stable > 0 or canary > 0
 
-    def finding(self, whole: AnalysisState, standing: Standing) -> FindingNumbers:
+    def finding(self, whole: AnalysisState, standing: Standing) -> MetricFinding:
         """One class, in numbers."""
         name, state = standing.metric, self.own(whole)
         stable, canary = _trials(whole, state)

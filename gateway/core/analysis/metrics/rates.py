@@ -30,7 +30,7 @@ Rules:
    valid under the smaller common null), E_ok the lesser (both must be proven). Of a success class (trials.py) each
    direction is a test of its own events.
 6. In a bake (wealth.py, rule 3) batches close at most once in ``every_s``: that bounds the number of bets.
-7. Failures of one arm that come together count as one misfortune (guard.py): what is believed of E_bad is `log_bad`,
+7. Failures of one arm that come together count as one incident (guard.py): what is believed of E_bad is `log_bad`,
    of E_ok `log_ok`. Labelled events are not guarded so: where they come in bursts, their unit is the slice
    (event_slices.py). Nor are successes, which no pause or restart brings about.
 8. Tests in the same state that see the same batch are asked once: classes that never occur are all alike and cost what
@@ -51,8 +51,8 @@ import msgspec
 
 from gateway.core.analysis.betting import hypergeometric, wealth
 from gateway.core.analysis.betting.eprocess import (
-    Batch,
     Pair,
+    TrialBatch,
     clip,
     log_gains,
     log_gains_beyond,
@@ -64,8 +64,8 @@ from gateway.core.analysis.betting.eprocess import (
 from gateway.core.analysis.betting.wealth import Wealth
 from gateway.core.analysis.bursts import guard
 from gateway.core.analysis.bursts.guard import BurstState, Tolerance
-from gateway.core.analysis.evidence.trials import CLASS_TESTS, Pending, pooled, summed
-from gateway.core.analysis.findings import FindingNumbers, RateClaim, Share
+from gateway.core.analysis.evidence.trials import CLASS_TESTS, PooledTrials, pooled, summed
+from gateway.core.analysis.findings import MetricFinding, RateClaim, Share
 from gateway.core.analysis.metrics.kind import Standing
 from gateway.core.analysis.spec import EventSpec, Mode, RateSpec, Worse
 
@@ -128,7 +128,7 @@ class RatesState(msgspec.Struct, frozen=True):
     """Tests of the same trials, their pending batches by epoch, how many have closed and when, and the trials seen."""
 
     metrics: tuple[RateState, ...]
-    pending: dict[int, Pending]
+    pending: dict[int, PooledTrials]
     batches: int = 0
     closed_s: float = 0.0
     stable: int = 0
@@ -175,7 +175,7 @@ def tolerance_of(spec: RateSpec) -> Tolerance:
 def advance(
     state: RatesState,
     tests: Sequence[PairSpec],
-    parts: Mapping[int, Pending],
+    parts: Mapping[int, PooledTrials],
     live: list[int],
     needed: Sequence[float],
     at_s: float,
@@ -208,7 +208,9 @@ def advance(
     return RatesState(metrics, pending, batches, closed_s, stable, canary)
 
 
-def bet(state: RateState, spec: RateSpec, batch: Batch, mirrored: bool = False, conditional: bool = False) -> RateState:
+def bet(
+    state: RateState, spec: RateSpec, batch: TrialBatch, mirrored: bool = False, conditional: bool = False
+) -> RateState:
     """One closed batch: bet on it with guesses from before it, then let stable's past learn it."""
     events = state.past_events + batch.stable_events
     trials = state.past_trials + batch.stable_trials
@@ -236,7 +238,7 @@ def _learns(state: RateState, stable: int, canary: int) -> bool:
     return first and canary > 0 and stable >= FIRST_STABLE
 
 
-def _bet_on(metrics: tuple[RateState, ...], tests: Sequence[PairSpec], part: Pending) -> tuple[RateState, ...]:
+def _bet_on(metrics: tuple[RateState, ...], tests: Sequence[PairSpec], part: PooledTrials) -> tuple[RateState, ...]:
     """Every test's state after this batch; twins stay twins, as classes without an event do (rule 8)."""
     if len(metrics) == 1:
         (state,), (test,) = metrics, tests
@@ -245,8 +247,8 @@ def _bet_on(metrics: tuple[RateState, ...], tests: Sequence[PairSpec], part: Pen
         return (bet(state, test.spec, part.batch(test.event), test.mirrored, test.conditional),)
     after: list[RateState] = []
     # Each state by its identity first: twins are one object, but for those that were read from a snapshot.
-    known: dict[tuple[int, PairSpec, Batch], RateState] = {}
-    asked: list[tuple[RateState, PairSpec, Batch, RateState]] = []
+    known: dict[tuple[int, PairSpec, TrialBatch], RateState] = {}
+    asked: list[tuple[RateState, PairSpec, TrialBatch, RateState]] = []
     for state, (spec, event, mirrored, conditional) in zip(metrics, tests, strict=True):
         if spec.mode is Mode.OFF:
             after.append(state)
@@ -255,7 +257,7 @@ def _bet_on(metrics: tuple[RateState, ...], tests: Sequence[PairSpec], part: Pen
         key = id(state), test, batch
         answer = known.get(key)
         if answer is None:
-            twins = (told for s, t, b, told in asked if b == batch and t == test and s == state)
+            twins = (known_state for s, t, b, known_state in asked if b == batch and t == test and s == state)
             answer = known[key] = next(twins, None) or bet(state, spec, batch, mirrored, conditional)
             asked.append((state, test, batch, answer))
         after.append(answer)
@@ -272,7 +274,7 @@ def could_convict(
     conditional: bool = False,
 ) -> bool:
     """Whether a batch of this size would reach log E_bad ``needed`` with the worst canary there can be."""
-    worst = Batch(stable, stable, 0, canary) if mirrored else Batch(0, stable, canary, canary)
+    worst = TrialBatch(stable, stable, 0, canary) if mirrored else TrialBatch(0, stable, canary, canary)
     return wealth.log_e(_bad_after(state, spec, worst, mirrored, conditional)) >= needed
 
 
@@ -333,9 +335,9 @@ def finding(
     believed: float = 1.0,
     guess: float | None = None,
     per_request: bool = True,
-) -> FindingNumbers:
+) -> MetricFinding:
     """What is found of a rate, in numbers; ``shares`` are stable's and the canary's, ``guess`` stable's next rate."""
-    return FindingNumbers(
+    return MetricFinding(
         metric=standing.metric,
         verdict=standing.verdict,
         decides=standing.decides,
@@ -364,7 +366,7 @@ def finding(
     )
 
 
-def _bad_after(state: RateState, spec: RateSpec, batch: Batch, mirrored: bool, conditional: bool) -> Wealth:
+def _bad_after(state: RateState, spec: RateSpec, batch: TrialBatch, mirrored: bool, conditional: bool) -> Wealth:
     if conditional and spec.tolerance_ratio == 1.0 and spec.tolerance_delta == 0.0:
         conditioned = [hypergeometric.log_gain(odds, batch) for odds in ODDS_RATIOS]
         return wealth.grow(state.bad, conditioned, BAD_PRIORS)
@@ -374,12 +376,12 @@ def _bad_after(state: RateState, spec: RateSpec, batch: Batch, mirrored: bool, c
     return wealth.grow(state.bad, gains, BAD_PRIORS)
 
 
-def _exchanged(batch: Batch) -> Batch:
-    return Batch(batch.canary_events, batch.canary_trials, batch.stable_events, batch.stable_trials)
+def _exchanged(batch: TrialBatch) -> TrialBatch:
+    return TrialBatch(batch.canary_events, batch.canary_trials, batch.stable_events, batch.stable_trials)
 
 
 def _due(
-    metrics: tuple[RateState, ...], tests: Sequence[PairSpec], part: Pending, newest: bool, needed: Sequence[float]
+    metrics: tuple[RateState, ...], tests: Sequence[PairSpec], part: PooledTrials, newest: bool, needed: Sequence[float]
 ) -> bool:
     """Whether a batch closes now (rule 1)."""
     scarce = min(part.stable, part.canary)
@@ -399,7 +401,7 @@ def _due(
     return False
 
 
-def _count(metrics: tuple[RateState, ...], tests: Sequence[PairSpec], new: Pending) -> tuple[RateState, ...]:
+def _count(metrics: tuple[RateState, ...], tests: Sequence[PairSpec], new: PooledTrials) -> tuple[RateState, ...]:
     """With this look's events added to the totals of the report."""
     if not any(new.stable_events) and not any(new.canary_events):
         return metrics

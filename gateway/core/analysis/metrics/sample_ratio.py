@@ -21,7 +21,7 @@ from gateway.core.analysis.betting import wealth
 from gateway.core.analysis.betting.eprocess import from_log_odds, log_odds
 from gateway.core.analysis.betting.wealth import Wealth
 from gateway.core.analysis.evidence.intake import Arrival
-from gateway.core.analysis.findings import FindingNumbers, Share, SplitClaim
+from gateway.core.analysis.findings import MetricFinding, Share, SplitClaim
 from gateway.core.analysis.metrics.kind import Metric, MetricKind, Role, Standing, Tick
 from gateway.core.analysis.spec import AnalysisSpec, Mode
 from gateway.core.analysis.state import AnalysisState
@@ -77,11 +77,11 @@ class SampleRatio(MetricKind[SampleRatioState]):
         state = self.own(whole)
         return state.stable + state.canary, state.stable + state.canary > 0
 
-    def finding(self, whole: AnalysisState, standing: Standing) -> FindingNumbers:
+    def finding(self, whole: AnalysisState, standing: Standing) -> MetricFinding:
         """The split, in numbers."""
         state = self.own(whole)
         assigned = state.stable + state.canary
-        return FindingNumbers(
+        return MetricFinding(
             metric=standing.metric,
             verdict=standing.verdict,
             decides=standing.decides,

@@ -190,7 +190,7 @@ def past_of(state: LatencyState) -> dict[int, int]:
     return both if total(both) >= PAST_MIN else {}
 
 
-def _learnt(state: LatencyState, seen: list[_Seen]) -> LatencyState:
+def _learnt(state: LatencyState, seen: list[_NewLatencies]) -> LatencyState:
     return msgspec.structs.replace(
         state,
         past=_learn(state.past, [one.stable for one in seen]),
@@ -265,7 +265,7 @@ def _difference(parts: list[Slow], slow: list[tuple[int, int]]) -> float:
     return min(max(mean, -1.0), 1.0)
 
 
-class _Seen(NamedTuple):
+class _NewLatencies(NamedTuple):
     """One epoch's new latencies per arm, and how long those had lasted that clients left."""
 
     epoch: int
@@ -279,9 +279,9 @@ class _Seen(NamedTuple):
         return bool(self.stable or self.canary or self.stable_left or self.canary_left)
 
 
-def _seen(arrival: Arrival, source: str) -> _Seen:
+def _seen(arrival: Arrival, source: str) -> _NewLatencies:
     stable, canary, left = arrival.stable, arrival.canary, LEFT[source]
-    return _Seen(
+    return _NewLatencies(
         arrival.epoch, getattr(stable, source), getattr(canary, source), left_of(stable, left), left_of(canary, left)
     )
 
@@ -292,7 +292,7 @@ def left_of(counts: Counts, names: tuple[str, ...]) -> dict[int, int]:
     return _sum(*found) if found else {}
 
 
-def _slow(limits: tuple[Threshold, ...], new: _Seen) -> Slow:
+def _slow(limits: tuple[Threshold, ...], new: _NewLatencies) -> Slow:
     stable, stable_left = Ranks(new.stable), Ranks(new.stable_left)
     canary, canary_left = Ranks(new.canary), Ranks(new.canary_left)
     stable_slow = [stable.at_or_above(t.stable) for t in limits]

@@ -19,9 +19,9 @@ from typing import NamedTuple
 import msgspec
 
 from gateway.core.analysis.betting.eprocess import Null, Rates, within_tolerance, worse_by_margin
-from gateway.core.analysis.findings import FindingNumbers, LatencyClaim, LimitClaim, RateClaim, SplitClaim
+from gateway.core.analysis.findings import LatencyClaim, LimitClaim, MetricFinding, RateClaim, SplitClaim
 from gateway.core.analysis.show import intervals
-from gateway.core.analysis.show.intervals import Interval
+from gateway.core.analysis.show.intervals import Bounds
 from gateway.core.analysis.sizing.limit import information
 from gateway.core.analysis.spec import Worse
 from gateway.core.analysis.types import Finding, Verdict
@@ -43,7 +43,7 @@ class Traffic(NamedTuple):
     canary_requests: int
 
 
-def explained(finding: Finding, numbers: FindingNumbers, traffic: Traffic | None) -> Finding:
+def explained(finding: Finding, numbers: MetricFinding, traffic: Traffic | None) -> Finding:
     """The finding with its effect, intervals and, where there is ``traffic`` to forecast from, what is still needed."""
     details, reason = dict(finding.details), finding.reason
     match numbers.claim:
@@ -63,7 +63,7 @@ def explained(finding: Finding, numbers: FindingNumbers, traffic: Traffic | None
     return msgspec.structs.replace(finding, reason=reason, details=details)
 
 
-def _ends(name: str, value: float | None, interval: Interval) -> dict[str, float]:
+def _ends(name: str, value: float | None, interval: Bounds) -> dict[str, float]:
     ends = {} if value is None else {name: value}
     for end, bound in (("low", interval.low), ("high", interval.high)):
         if math.isfinite(bound):
@@ -100,7 +100,7 @@ def _quantiles(claim: LatencyClaim) -> dict[str, float]:
 
 
 def _need(
-    finding: Finding, numbers: FindingNumbers, claim: RateClaim, traffic: Traffic, details: dict[str, float]
+    finding: Finding, numbers: MetricFinding, claim: RateClaim, traffic: Traffic, details: dict[str, float]
 ) -> str:
     """The sentence about proof that is still missing, and its numbers among the details."""
     if finding.verdict is not Verdict.UNDECIDED or not finding.stable_trials or not finding.canary_trials:

@@ -33,7 +33,7 @@ _STEPS = 50
 _EDGE = 1e-15
 
 
-class Interval(NamedTuple):
+class Bounds(NamedTuple):
     """From ``low`` to ``high``, both ends included."""
 
     low: float
@@ -43,10 +43,10 @@ class Interval(NamedTuple):
 class Effect(NamedTuple):
     """Two arms compared: each rate, the difference (canary minus stable) and the ratio (canary over stable)."""
 
-    stable: Interval
-    canary: Interval
-    difference: Interval
-    ratio: Interval
+    stable: Bounds
+    canary: Bounds
+    difference: Bounds
+    ratio: Bounds
 
 
 def log_mixture(events: int, trials: int, rate: float, a: float = _PRIOR, b: float = _PRIOR) -> float:
@@ -58,17 +58,17 @@ def log_mixture(events: int, trials: int, rate: float, a: float = _PRIOR, b: flo
     return _log_beta(a + events, b + misses) - _log_beta(a, b) - likelihood
 
 
-def rate_interval(events: int, trials: int, alpha: float) -> Interval:
+def rate_interval(events: int, trials: int, alpha: float) -> Bounds:
     """Where the rate lies; all of [0, 1] without trials. Raises InvalidValueError for what is no alpha or no counts."""
     level = _level(alpha)
     if not 0 <= events <= trials:
         raise InvalidValueError(f"{events!r} events of {trials!r} trials cannot be")
     if not trials:
-        return Interval(0.0, 1.0)
+        return Bounds(0.0, 1.0)
     seen = events / trials
     low = 0.0 if not events else _edge(events, trials, level, 0.0, seen)
     high = 1.0 if events == trials else _edge(events, trials, level, 1.0, seen)
-    return Interval(low, high)
+    return Bounds(low, high)
 
 
 @functools.lru_cache(maxsize=64)
@@ -78,11 +78,11 @@ def effect(stable: tuple[int, int], canary: tuple[int, int], alpha: float) -> Ef
     Raises InvalidValueError as `rate_interval` does.
     """
     s, c = rate_interval(*stable, alpha / 2.0), rate_interval(*canary, alpha / 2.0)
-    ratio = Interval(c.low / s.high if s.high else 0.0, c.high / s.low if s.low else math.inf)
-    return Effect(s, c, Interval(c.low - s.high, c.high - s.low), ratio)
+    ratio = Bounds(c.low / s.high if s.high else 0.0, c.high / s.low if s.low else math.inf)
+    return Effect(s, c, Bounds(c.low - s.high, c.high - s.low), ratio)
 
 
-def quantile_interval(histogram: Mapping[int, int], q: float, alpha: float) -> Interval | None:
+def quantile_interval(histogram: Mapping[int, int], q: float, alpha: float) -> Bounds | None:
     """Where the q-quantile of latencies lies, in microseconds; None without any. An open end is 0 or infinite.
 
     Raises InvalidValueError for what is no alpha or no quantile.
@@ -101,7 +101,7 @@ def quantile_interval(histogram: Mapping[int, int], q: float, alpha: float) -> I
             lower = float(lower_us(bucket))
         if before < high + 1 <= seen:
             upper = float(upper_us(bucket))
-    return Interval(lower, upper)
+    return Bounds(lower, upper)
 
 
 def _level(alpha: float) -> float:

@@ -3,7 +3,7 @@
 Rules:
 
 1. Every reason carries both arms' numbers and the evidence as "X of the Y needed": E itself, not its logarithm.
-2. Nothing here decides, and nothing is computed but words: a sentence is made of `FindingNumbers` alone.
+2. Nothing here decides, and nothing is computed but words: a sentence is made of `MetricFinding` alone.
 3. What is claimed has its words here, one function for each of findings.py's claims; a metric that makes none of them
    is told by `_plain`.
 """
@@ -14,9 +14,9 @@ import functools
 from collections.abc import Mapping, Sequence
 
 from gateway.core.analysis.findings import (
-    FindingNumbers,
     LatencyClaim,
     LimitClaim,
+    MetricFinding,
     RateClaim,
     SplitClaim,
 )
@@ -33,7 +33,7 @@ _NAMES_MAX, _NAMES_SAID = 6, 4
 _known = functools.lru_cache(maxsize=256)(e_value)
 
 
-def shown(numbers: FindingNumbers) -> Finding:
+def shown(numbers: MetricFinding) -> Finding:
     """The finding as people read it, and as the API and the journal have it."""
     needed = {"log_e_bad_needed": numbers.needed.bad}
     if isinstance(numbers.claim, (RateClaim, LatencyClaim)) or numbers.claim is None:
@@ -53,7 +53,7 @@ def shown(numbers: FindingNumbers) -> Finding:
     )
 
 
-def reason(numbers: FindingNumbers) -> str:
+def reason(numbers: MetricFinding) -> str:
     """Why a metric's finding is what it is."""
     if numbers.unjudged:
         return f"{numbers.metric} cannot be judged: {numbers.unjudged}"
@@ -76,7 +76,7 @@ NOTHING_DECIDES = "no metric decides"
 ONLY_LIMITS = "only guardrails decide: they can roll back, but prove nothing"
 
 
-def blame(guilty: Sequence[FindingNumbers]) -> str:
+def blame(guilty: Sequence[MetricFinding]) -> str:
     """Why a canary is rolled back: worse than stable, or beyond an absolute limit."""
     worse = "; ".join(reason(one) for one in guilty if not isinstance(one.claim, LimitClaim))
     beyond = "; ".join(reason(one) for one in guilty if isinstance(one.claim, LimitClaim))
@@ -132,15 +132,15 @@ def some(names: Sequence[str]) -> str:
 # --- what is claimed, in words ---
 
 
-def _plain(numbers: FindingNumbers) -> str:
+def _plain(numbers: MetricFinding) -> str:
     return _compared(numbers, _both(numbers), ("not worse", "worse by its margin"))
 
 
-def _rate(numbers: FindingNumbers, claim: RateClaim) -> str:
+def _rate(numbers: MetricFinding, claim: RateClaim) -> str:
     return _compared(numbers, _both(numbers), (_within(claim), _beyond(claim)))
 
 
-def _latency(numbers: FindingNumbers, claim: LatencyClaim) -> str:
+def _latency(numbers: MetricFinding, claim: LatencyClaim) -> str:
     if claim.slices:
         tolerance, edge, margin = _thresholds(claim)
         seen = (
@@ -156,7 +156,7 @@ def _latency(numbers: FindingNumbers, claim: LatencyClaim) -> str:
     return said
 
 
-def _limit(numbers: FindingNumbers, claim: LimitClaim) -> str:
+def _limit(numbers: MetricFinding, claim: LimitClaim) -> str:
     slow = "" if claim.threshold_us is None else f" beyond {milliseconds(claim.threshold_us)}"
     at_most = f"{100 * claim.limit:g} %"
     evidence = (
@@ -168,7 +168,7 @@ def _limit(numbers: FindingNumbers, claim: LimitClaim) -> str:
     )
 
 
-def _split(numbers: FindingNumbers, claim: SplitClaim) -> str:
+def _split(numbers: MetricFinding, claim: SplitClaim) -> str:
     broken = numbers.verdict is Verdict.ERROR
     says = "the split is broken, the experiment is at fault" if broken else "no sign of a broken split"
     return (
@@ -237,11 +237,11 @@ def _waiting(name: str, claim: LatencyClaim) -> str:
 # --- the sentence ---
 
 
-def _both(numbers: FindingNumbers) -> str:
+def _both(numbers: MetricFinding) -> str:
     return f"canary {numbers.metric} {share(*numbers.canary)} against stable {share(*numbers.stable)}"
 
 
-def _compared(numbers: FindingNumbers, seen: str, nulls: tuple[str, str]) -> str:
+def _compared(numbers: MetricFinding, seen: str, nulls: tuple[str, str]) -> str:
     bad, ok, needed = numbers.log_e_bad, numbers.log_e_ok, numbers.needed
     against = f"evidence {e_value(bad)} of the {_known(needed.bad)} needed against '{nulls[0]}'"
     if numbers.verdict is Verdict.FAIL:
@@ -254,7 +254,7 @@ def _compared(numbers: FindingNumbers, seen: str, nulls: tuple[str, str]) -> str
     return f"{seen}: {against}, {passing}"
 
 
-def _missing(numbers: FindingNumbers) -> str:
+def _missing(numbers: MetricFinding) -> str:
     """What there is none of: both versions' units, or those of the one that is missing."""
     units, stable, canary = numbers.units, numbers.stable.trials, numbers.canary.trials
     if bool(stable) == bool(canary):

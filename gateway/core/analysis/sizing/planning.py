@@ -7,7 +7,7 @@ engine's factor R, measured at one alpha, tells it for all: price = (R - 1) log(
 
 Rules:
 
-1. The ladder is climbed as the rollout machine climbs it: only PASS advances, never before the step's floor of time
+1. The steps are climbed as the rollout machine climbs it: only PASS advances, never before the step's floor of time
    and canary requests; evidence is kept from step to step. So the first step carries the whole proof (the steps after
    it last as long as their floors), and a canary outside the margin is held at the first weight until it is convicted.
    One inside the margin climbs while it is being convicted, or is promoted first.
@@ -55,7 +55,7 @@ _SLICES_MAX = 100_000
 _NATS_MIN = 1e-11
 
 
-class Rung(msgspec.Struct, frozen=True):
+class PlannedStep(msgspec.Struct, frozen=True):
     """One step of the plan: its weight, and the floor of time and of canary requests before the next one."""
 
     weight_bp: int
@@ -74,7 +74,7 @@ class Question(msgspec.Struct, frozen=True):
     requests_per_s: float
     base_rate: float
     regression_rate: float
-    steps: tuple[Rung, ...]
+    steps: tuple[PlannedStep, ...]
     deadline_s: float
     spec: AnalysisSpec = AnalysisSpec()
     metric: str = "errors"
@@ -112,22 +112,22 @@ class Question(msgspec.Struct, frozen=True):
         return spec
 
 
-def _check_steps(steps: tuple[Rung, ...]) -> None:
+def _check_steps(steps: tuple[PlannedStep, ...]) -> None:
     if not steps:
         raise InvalidValueError("a plan needs at least one step: give a weight to start at, such as 5")
-    for index, rung in enumerate(steps):
-        percent = rung.weight_bp / 100
-        if not 0 < rung.weight_bp < WEIGHT_BP_MAX:
+    for index, step in enumerate(steps):
+        percent = step.weight_bp / 100
+        if not 0 < step.weight_bp < WEIGHT_BP_MAX:
             raise InvalidValueError(
                 f"step {index + 1} has {percent:g} %: a weight must lie between 0 and 100 %, because evidence"
                 " needs requests of both variants; 100 % follows the last step by itself"
             )
-        if index and rung.weight_bp <= steps[index - 1].weight_bp:
+        if index and step.weight_bp <= steps[index - 1].weight_bp:
             raise InvalidValueError(
                 f"step {index + 1} ({percent:g} %) does not rise above the one before it:"
                 " put the weights in rising order"
             )
-        if not 0.0 <= rung.min_time_s < math.inf or rung.min_requests < 0:
+        if not 0.0 <= step.min_time_s < math.inf or step.min_requests < 0:
             raise InvalidValueError(f"step {index + 1}'s minimum time and requests must be 0 or more")
 
 
@@ -177,7 +177,7 @@ class StepForecast(msgspec.Struct, frozen=True):
 
 
 class Journey(msgspec.Struct, frozen=True):
-    """The whole ladder: how it ends, when, in which step (from 1); when each step that is reached is entered.
+    """All steps: how it ends, when, in which step (from 1); when each step that is reached is entered.
 
     ``proven_at_s`` is when the canary is shown to be good enough; never (infinity) for one that is convicted first.
     """
@@ -190,7 +190,7 @@ class Journey(msgspec.Struct, frozen=True):
     proven_in_step: int | None
 
 
-class Ladder(msgspec.Struct, frozen=True):
+class Outlook(msgspec.Struct, frozen=True):
     """Two canaries on the same plan: one as good as stable, one with the regression."""
 
     healthy: Journey
@@ -205,8 +205,8 @@ class Forecast(msgspec.Struct, frozen=True):
 
     question: Question
     steps: tuple[StepForecast, ...]
-    limit: Ladder
-    engine: Ladder
+    limit: Outlook
+    engine: Outlook
     problems: tuple[Problem, ...]
 
     @property
@@ -217,22 +217,22 @@ class Forecast(msgspec.Struct, frozen=True):
 
 def forecast(question: Question) -> Forecast:
     """How this plan fares with this traffic."""
-    engine = engine_ladder(question)
+    engine = engine_outlook(question)
     return Forecast(
         question=question,
-        steps=tuple(_step(question, rung) for rung in question.steps),
-        limit=_ladder(question, _limit_wants(question)),
+        steps=tuple(_step(question, step) for step in question.steps),
+        limit=_outlook(question, _limit_wants(question)),
         engine=engine,
         problems=problems_of(question, engine),
     )
 
 
-def engine_ladder(question: Question) -> Ladder:
+def engine_outlook(question: Question) -> Outlook:
     """Both canaries' ways as expected of this engine."""
-    return _ladder(question, _engine_wants(question))
+    return _outlook(question, _engine_wants(question))
 
 
-def problems_of(question: Question, engine: Ladder) -> tuple[Problem, ...]:
+def problems_of(question: Question, engine: Outlook) -> tuple[Problem, ...]:
     """Why the plan cannot be decided; empty when it can."""
     found: list[Problem] = []
     if engine.healthy.outcome != "promoted":
@@ -275,14 +275,14 @@ def _engine_wants(question: Question) -> _Wants:
     return _Wants(PRICE_DETECT_NATS + needed, proof, slices_wanted, needed)
 
 
-def _delay_s(question: Question, rung: Rung, truth: Rates, believed: float | None) -> float:
+def _delay_s(question: Question, step: PlannedStep, truth: Rates, believed: float | None) -> float:
     """How much later than by its nats alone a conviction comes, from the first request on."""
-    nats_per_s = question.requests_per_s * _bad_nats(question, truth, rung.weight)
+    nats_per_s = question.requests_per_s * _bad_nats(question, truth, step.weight)
     if believed is None or nats_per_s <= 0.0:
         return 0.0
     price, burst_s, tolerance = PRICE_DETECT_NATS, question.spec.burst_s, tolerance_of(question.rate_spec)
     said_s = delays.conviction_s(
-        question.requests_per_s, rung.weight, truth, burst_s, believed, price, nats_per_s, tolerance
+        question.requests_per_s, step.weight, truth, burst_s, believed, price, nats_per_s, tolerance
     )
     return said_s - (believed + price) / nats_per_s
 
@@ -318,22 +318,22 @@ def _slices_to_convict(spec: AnalysisSpec) -> tuple[float, float]:
 # --- one step ---
 
 
-def _step(question: Question, rung: Rung) -> StepForecast:
+def _step(question: Question, step: PlannedStep) -> StepForecast:
     spec, limit, engine = question.spec, _limit_wants(question), _engine_wants(question)
-    bad = _bad_nats(question, _regressed(question), rung.weight)
-    ok = _nats(_healthy(question), _worse(question), rung.weight)
-    delay_s = _delay_s(question, rung, _regressed(question), engine.believed)
-    detect = Estimate(_need(question, rung, limit.bad, bad), _need(question, rung, engine.bad, bad, delay_s))
-    prove = Estimate(_need(question, rung, limit.ok, ok), _need(question, rung, engine.ok, ok))
+    bad = _bad_nats(question, _regressed(question), step.weight)
+    ok = _nats(_healthy(question), _worse(question), step.weight)
+    delay_s = _delay_s(question, step, _regressed(question), engine.believed)
+    detect = Estimate(_need(question, step, limit.bad, bad), _need(question, step, engine.bad, bad, delay_s))
+    prove = Estimate(_need(question, step, limit.ok, ok), _need(question, step, engine.ok, ok))
     convict_latency = prove_latency = None
     proven_s = prove.engine.time_s
     if spec.latency.decides:
-        convict_latency = _slice_estimate(question, rung, _slices_to_convict(spec))
-        prove_latency = _slice_estimate(question, rung, _slices_to_prove(spec))
+        convict_latency = _slice_estimate(question, step, _slices_to_convict(spec))
+        prove_latency = _slice_estimate(question, step, _slices_to_prove(spec))
         proven_s = max(proven_s, prove_latency.engine.time_s)
-    floor_s = _floor_s(question, rung)
+    floor_s = _floor_s(question, step)
     return StepForecast(
-        weight_bp=rung.weight_bp,
+        weight_bp=step.weight_bp,
         floor_s=floor_s,
         detect=detect,
         prove=prove,
@@ -356,31 +356,31 @@ def _bad_nats(question: Question, truth: Rates, weight: float) -> float:
     return min(_nats(truth, null, weight) for null in nulls)
 
 
-def _need(question: Question, rung: Rung, nats: float, per_request: float, delay_s: float = 0.0) -> Need:
+def _need(question: Question, step: PlannedStep, nats: float, per_request: float, delay_s: float = 0.0) -> Need:
     requests = nats / per_request + delay_s * question.requests_per_s if per_request > 0.0 else math.inf
-    return Need(requests * rung.weight, requests / question.requests_per_s)
+    return Need(requests * step.weight, requests / question.requests_per_s)
 
 
-def _slice_estimate(question: Question, rung: Rung, wanted: tuple[float, float]) -> SliceEstimate:
-    length_s, warm_s = _slice_s(question, rung), _warm_s(question, rung)
+def _slice_estimate(question: Question, step: PlannedStep, wanted: tuple[float, float]) -> SliceEstimate:
+    length_s, warm_s = _slice_s(question, step), _warm_s(question, step)
     limit, engine = (SliceNeed(count, warm_s + count * length_s) for count in wanted)
     return SliceEstimate(limit, engine)
 
 
-def _slice_s(question: Question, rung: Rung) -> float:
+def _slice_s(question: Question, step: PlannedStep) -> float:
     """How long a slice lasts on average (rule 4)."""
     latency: LatencySpec = question.spec.latency
-    scarcer_per_s = question.requests_per_s * min(rung.weight, 1.0 - rung.weight)
+    scarcer_per_s = question.requests_per_s * min(step.weight, 1.0 - step.weight)
     return latency.slice_s + math.exp(-scarcer_per_s * latency.slice_s) / scarcer_per_s
 
 
-def _warm_s(question: Question, rung: Rung) -> float:
+def _warm_s(question: Question, step: PlannedStep) -> float:
     """How long stable takes to answer the requests that set the first thresholds."""
-    return time_slices.PAST_MIN / (question.requests_per_s * (1.0 - rung.weight))
+    return time_slices.PAST_MIN / (question.requests_per_s * (1.0 - step.weight))
 
 
-def _floor_s(question: Question, rung: Rung) -> float:
-    return max(rung.min_time_s, rung.min_requests / (question.requests_per_s * rung.weight))
+def _floor_s(question: Question, step: PlannedStep) -> float:
+    return max(step.min_time_s, step.min_requests / (question.requests_per_s * step.weight))
 
 
 def _healthy(question: Question) -> Rates:
@@ -396,11 +396,11 @@ def _regressed(question: Question) -> Rates:
     return Rates(question.base_rate, question.regression_rate)
 
 
-# --- the ladder ---
+# --- all steps ---
 
 
-def _ladder(question: Question, wants: _Wants) -> Ladder:
-    return Ladder(_climb(question, wants, _healthy(question)), _climb(question, wants, _regressed(question)))
+def _outlook(question: Question, wants: _Wants) -> Outlook:
+    return Outlook(_climb(question, wants, _healthy(question)), _climb(question, wants, _regressed(question)))
 
 
 def _climb(question: Question, wants: _Wants, truth: Rates) -> Journey:
@@ -410,20 +410,20 @@ def _climb(question: Question, wants: _Wants, truth: Rates) -> Journey:
     if sliced:
         sliced += _warm_s(question, question.steps[0]) / _slice_s(question, question.steps[0])
     entered: list[float] = []
-    for step, rung in enumerate(question.steps, start=1):
+    for number, step in enumerate(question.steps, start=1):
         entered.append(at_s)
-        bad_per_s = question.requests_per_s * _bad_nats(question, truth, rung.weight)
-        ok_per_s = question.requests_per_s * _nats(truth, _worse(question), rung.weight)
-        slices_per_s = 1.0 / _slice_s(question, rung)
-        to_bad_s = _left_s(bad, bad_per_s) + _delay_s(question, rung, truth, believed)
+        bad_per_s = question.requests_per_s * _bad_nats(question, truth, step.weight)
+        ok_per_s = question.requests_per_s * _nats(truth, _worse(question), step.weight)
+        slices_per_s = 1.0 / _slice_s(question, step)
+        to_bad_s = _left_s(bad, bad_per_s) + _delay_s(question, step, truth, believed)
         to_pass_s = max(_left_s(ok, ok_per_s), _left_s(sliced, slices_per_s))
-        stay_s = max(to_pass_s, _floor_s(question, rung))
+        stay_s = max(to_pass_s, _floor_s(question, step))
         if proven_in_step is None and to_pass_s < min(to_bad_s, math.inf):
-            proven_at_s, proven_in_step = at_s + to_pass_s, step
+            proven_at_s, proven_in_step = at_s + to_pass_s, number
         if to_bad_s <= stay_s and to_bad_s < math.inf:
-            return Journey("detected", at_s + to_bad_s, step, tuple(entered), proven_at_s, proven_in_step)
+            return Journey("detected", at_s + to_bad_s, number, tuple(entered), proven_at_s, proven_in_step)
         if stay_s == math.inf:
-            return Journey("undecided", math.inf, step, tuple(entered), math.inf, None)
+            return Journey("undecided", math.inf, number, tuple(entered), math.inf, None)
         at_s += stay_s
         bad, ok, sliced = bad - stay_s * bad_per_s, ok - stay_s * ok_per_s, sliced - stay_s * slices_per_s
     return Journey("promoted", at_s, len(question.steps), tuple(entered), proven_at_s, proven_in_step)

@@ -18,7 +18,7 @@ from typing import Literal
 
 import msgspec
 
-from gateway.core.analysis.sizing.planning import Forecast, Ladder, Question, Rung, engine_ladder, problems_of
+from gateway.core.analysis.sizing.planning import Forecast, Outlook, PlannedStep, Question, engine_outlook, problems_of
 
 # What a proposal may start at or widen to: numbers that an operator would write.
 _START_BP = (200, 500, 1000, 1500, 2000, 2500, 3000, 4000, 5000)
@@ -33,11 +33,11 @@ class Proposal(msgspec.Struct, frozen=True):
     """A plan that this traffic can decide, and what changes for it. ``ladder`` is as expected of this engine."""
 
     changes: tuple[Change, ...]
-    steps: tuple[Rung, ...]
+    steps: tuple[PlannedStep, ...]
     margin_ratio: float
     margin_delta: float
     deadline_s: float
-    ladder: Ladder
+    ladder: Outlook
 
 
 def proposals(answer: Forecast) -> tuple[Proposal, ...]:
@@ -70,10 +70,10 @@ def _some(proposal: Proposal | None) -> list[Proposal]:
 
 def _first(question: Question, tries: Iterable[Question]) -> Proposal | None:
     for tried in tries:
-        ladder = engine_ladder(tried)
-        if not problems_of(tried, ladder):
+        outlook = engine_outlook(tried)
+        if not problems_of(tried, outlook):
             margins, changes = tried.rate_spec, _changes(question, tried)
-            return Proposal(changes, tried.steps, margins.margin_ratio, margins.margin_delta, tried.deadline_s, ladder)
+            return Proposal(changes, tried.steps, margins.margin_ratio, margins.margin_delta, tried.deadline_s, outlook)
     return None
 
 
@@ -89,11 +89,11 @@ def _changes(question: Question, tried: Question) -> tuple[Change, ...]:
 
 
 def _heavier(question: Question) -> Iterator[Question]:
-    """The ladder started at ever heavier weights: with every step above the start, then with fewer and fewer."""
+    """The plan started at ever heavier weights: with every step above the start, then with fewer and fewer."""
     first, *rest = question.steps
     for dropped in range(len(rest) + 1):
         for start_bp in _START_BP:
-            above = [rung for rung in rest if rung.weight_bp > start_bp]
+            above = [step for step in rest if step.weight_bp > start_bp]
             if start_bp > first.weight_bp and dropped <= len(above):
                 start = msgspec.structs.replace(first, weight_bp=start_bp)
                 yield msgspec.structs.replace(question, steps=(start, *above[dropped:]))
@@ -117,7 +117,7 @@ def _narrowed(question: Question) -> Question:
 
 def _later(question: Question) -> Iterator[Question]:
     """A deadline with headroom."""
-    engine = engine_ladder(question)
+    engine = engine_outlook(question)
     longest_s = max(engine.healthy.at_s, engine.regressed.at_s)
     if longest_s < math.inf:
         yield msgspec.structs.replace(question, deadline_s=_rounded_up_s(_HEADROOM * longest_s))

@@ -1,4 +1,4 @@
-"""The desk's books: an epoch stays until its counts are final and control knows them; settings change under way."""
+"""An epoch stays until its counts are final and control has them; settings may change under way."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from gateway.core.predictions.events import WatchSettings
 from gateway.core.predictions.labels import LabelSettings
 from gateway.core.predictions.settings import RouteWatch
 from gateway.core.stats.counts import check
-from gateway.inspector.aggregator import Desk
+from gateway.inspector.aggregator import Aggregator
 from gateway.runtime.samples import Label, Sample, Served
 
 LABELS = RouteWatch(labels=LabelSettings({"click": True}, window_s=60.0))
 ANSWERS = RouteWatch(watch=WatchSettings())
 
 
-def desk(watch: RouteWatch) -> Desk:
-    made = Desk("boot", lambda: 0.5)
+def aggregator(watch: RouteWatch) -> Aggregator:
+    made = Aggregator("boot", lambda: 0.5)
     made.watch({"r": watch})
     return made
 
@@ -23,15 +23,15 @@ def sample(epoch: int, body: bytes = b'{"outputs": []}', route: str = "r", varia
     return Sample(route, epoch, 500, variant, body, "application/json", "", "")
 
 
-def epochs(made: Desk, now_s: float) -> list[int]:
+def epochs(made: Aggregator, now_s: float) -> list[int]:
     """What is reported now, and taken in by control."""
     report = made.report(now_s).report
-    made.heard(report.seq)
+    made.confirm(report.seq)
     return [entry.epoch for entry in report.evidence]
 
 
 def test_an_epoch_stays_while_a_request_of_it_may_be_labelled() -> None:
-    made = desk(LABELS)
+    made = aggregator(LABELS)
     made.served(Served("r", 1, 500, 1, "a"), 0.0)
     made.served(Served("r", 2, 500, 0, "b"), 30.0)
     made.expire(59.0)
@@ -46,7 +46,7 @@ def test_an_epoch_stays_while_a_request_of_it_may_be_labelled() -> None:
 
 
 def test_what_control_has_not_heard_is_told_again() -> None:
-    made = desk(ANSWERS)
+    made = aggregator(ANSWERS)
     made.take(sample(1), 0.0)
     made.take(sample(2), 0.0)
     for now_s in (20.0, 40.0, 60.0):
@@ -57,7 +57,7 @@ def test_what_control_has_not_heard_is_told_again() -> None:
 
 
 def test_counts_are_true_and_only_of_watched_routes() -> None:
-    made = desk(ANSWERS)
+    made = aggregator(ANSWERS)
     for body in (b"", b"{}", b'{"outputs": []}', b"\xff"):
         made.take(sample(1, body, variant=1), 0.0)
         made.take(sample(1, body, route="other"), 0.0)
@@ -72,7 +72,7 @@ def test_counts_are_true_and_only_of_watched_routes() -> None:
 
 
 def test_the_same_settings_again_change_nothing_and_others_begin_anew() -> None:
-    made = desk(LABELS)
+    made = aggregator(LABELS)
     made.served(Served("r", 1, 500, 0, "a"), 0.0)
     made.watch({"r": RouteWatch(labels=LabelSettings({"click": True}, window_s=60.0))})
     made.expire(61.0)

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from gateway.core.analysis.evidence.trials import Pending
+from gateway.core.analysis.evidence.trials import PooledTrials
 from gateway.core.analysis.metrics.event_slices import (
     LAMBDAS,
     OK_PRIORS,
@@ -60,7 +60,7 @@ def test_no_slice_ever_ruins_a_bet(ratio: float, delta: float) -> None:
 
 def test_a_ramp_between_epochs_does_not_speak_against_the_canary() -> None:
     # 1 % while events are rare, 50 % while they are common: pooled shares would differ by a factor of two.
-    stable, canary = _shares([Pending(990, 10, (99,), (1,)), Pending(500, 500, (450,), (450,))])
+    stable, canary = _shares([PooledTrials(990, 10, (99,), (1,)), PooledTrials(500, 500, (450,), (450,))])
     assert stable == pytest.approx(canary)
 
 
