@@ -134,6 +134,33 @@ async def test_close_is_believed_also_beside_keep_alive() -> None:
         assert [seen.target for seen in a.seen] == [b"/one"]
 
 
+@pytest.mark.parametrize("field", [b"close", b"Close", b"close, x-a"], ids=["plain", "in-capitals", "for-llhttp"])
+@pytest.mark.parametrize("body", [b"", b"abc"], ids=["no-body", "body"])
+async def test_nothing_behind_a_request_that_closes_is_taken_for_a_request(field: bytes, body: bytes) -> None:
+    last = b"POST /one HTTP/1.1\r\nHost: h\r\nConnection: %b\r\nContent-Length: %d\r\n\r\n%b" % (field, len(body), body)
+    behind = b"GET /two HTTP/1.1\r\nHost: h\r\n\r\n"
+    sent = asyncio.Event()
+
+    async def late(seen: Seen, peer: Peer) -> None:
+        await sent.wait()  # what comes behind an answer that closes meets a closed socket
+        await answer()(seen, peer)
+
+    async with Backend(late) as a, RunningWorker(table(ROUTE, a=a.port)) as w:
+        for pieces in ([last + behind], [last, behind], [last, b"\r\n", behind[:5], behind[5:]], [last, b"\r\n"]):
+            a.seen.clear()
+            sent.clear()
+            reader, writer = await asyncio.open_connection("127.0.0.1", w.port)
+            for piece in pieces:
+                writer.write(piece)
+                await asyncio.sleep(0.002)  # so that pieces arrive apart; if they do not, the others cover it
+            sent.set()
+            got = await reader.read()
+            writer.close()
+            assert got.count(b"HTTP/1.1 ") == 1 and got.startswith(b"HTTP/1.1 200 "), (pieces, got)
+            assert b"\r\nconnection: close\r\n" in got
+            assert [(seen.target, seen.body) for seen in a.seen] == [(b"/one", body)]
+
+
 @pytest.mark.parametrize("version", [b"2.0", b"0.9"])
 async def test_another_version_of_http_is_refused(version: bytes) -> None:
     async with Backend() as a, RunningWorker(table(ROUTE, a=a.port)) as w:

@@ -1,7 +1,8 @@
 """Heads that are plain: read in one go, without a call per field. All others are llhttp's.
 
-A head is plain when it is whole, of ordinary size, and made of nothing but a usual first line and fields that neither
-bend the framing nor the connection; its body, if it has one, has a single Content-Length. Nearly all are.
+A head is plain when it is whole, of ordinary size, and made of nothing but a usual first line and fields that bend
+neither the framing nor the connection (but a request may say that it is the last on it); its body, if it has one, has a
+single Content-Length. Nearly all are.
 
 Rules:
 
@@ -53,7 +54,8 @@ class CachedHead:
     """A head that was recognised. ``end`` is the place of the first byte after it, ``length`` that of its body."""
 
     __slots__ = (
-        *("block", "end", "fields", "first", "length", "length_line", "line", "lines", "path", "second", "status"),
+        *("block", "end", "fields", "first", "keep_alive", "length", "length_line", "line", "lines", "path", "second"),
+        "status",
     )
 
     def __init__(
@@ -76,6 +78,8 @@ class CachedHead:
         self.fields = fields
         self.lines = lines
         """The fields once more, each as a line that can be passed on (but Content-Length: see ``length_line``)."""
+        self.keep_alive = True
+        """Whether the connection may go on afterwards."""
         self.block: FieldBlock | None = None
         """The fields as they were recognised as a whole."""
 
@@ -108,15 +112,17 @@ class FieldBlock:
     """
 
     __slots__ = (
-        *("after", "before", "fields", "length", "length_at"),
+        *("after", "before", "fields", "keep_alive", "length", "length_at"),
         *("length_line", "lines", "raw", "request", "response"),
     )
 
-    def __init__(self, raw: bytes, fields: list[tuple[bytes, bytes]], lines: list[bytes], length: int) -> None:
+    def __init__(self, raw: bytes, head: CachedHead) -> None:
+        fields, lines, length = head.fields, head.lines, head.length
         self.raw = raw
         self.fields = fields
         self.lines = lines
         self.length = length
+        self.keep_alive = head.keep_alive
         self.length_at = -1
         self.length_line = b""
         self.before = self.after = b""
@@ -146,12 +152,16 @@ class LastHead:
 
 
 class _FieldLine:
-    """A field line that was seen before. ``length`` is that of a Content-Length, -1 of any other field."""
+    """A field line that was seen before. ``length`` is that of a Content-Length, -1 of any other field.
 
-    __slots__ = ("length", "line", "pair")
+    ``closes``: it is a Connection that says `close`.
+    """
 
-    def __init__(self, pair: tuple[bytes, bytes], length: int) -> None:
+    __slots__ = ("closes", "length", "line", "pair")
+
+    def __init__(self, pair: tuple[bytes, bytes], length: int, *, closes: bool) -> None:
         self.pair = pair
+        self.closes = closes
         self.line = pair[0] + b": " + pair[1] + b"\r\n" if length < 0 else b"content-length: %d\r\n" % length
         self.length = length
 
@@ -224,7 +234,7 @@ class FastHeadReader:
         lines = self._lines
         fields: list[tuple[bytes, bytes]] = []
         whole: list[bytes] = []
-        length, length_line = -1, b""
+        length, length_line, keep_alive = -1, b"", True
         for line in raw:
             known = lines.get(line)
             if known is None:
@@ -235,10 +245,15 @@ class FastHeadReader:
                 if length >= 0:
                     return None
                 length, length_line = known.length, known.line
+            if known.closes:
+                if first.status:
+                    return None
+                keep_alive = False
             fields.append(known.pair)
             whole.append(known.line)
         head = CachedHead(first, end + 4, length, fields, whole)
         head.length_line = length_line
+        head.keep_alive = keep_alive
         if recall.misses % _LOOK_EVERY == 0 and end - at <= _BLOCK_BYTES_MAX:
             recall.block = head.block = self._block(data[at : end + 4], head)
             if not first.status:
@@ -251,7 +266,7 @@ class FastHeadReader:
         if block is None:
             if len(self._blocks) >= _BLOCKS_MAX:
                 self._blocks.clear()
-            block = self._blocks[raw] = FieldBlock(raw, head.fields, head.lines, head.length)
+            block = self._blocks[raw] = FieldBlock(raw, head)
         return block
 
     def _first(self, line: bytes) -> FirstLine | None:
@@ -278,14 +293,15 @@ class FastHeadReader:
             return None
         name, value = found[1], found[2]
         low = name.lower()
-        length = -1
-        if low in _NOT_PLAIN or (low == b"connection" and value.lower() != b"keep-alive"):
+        length, option = -1, value.lower() if low == b"connection" else b""
+        if low in _NOT_PLAIN or (low == b"connection" and option not in (b"keep-alive", b"close")):
             return None
         if low == b"content-length":
             if _DIGITS.fullmatch(value) is None:
                 return None
             length = int(value)
-        known = _FieldLine((name, value), length)  # a length is written anew, from the number (headers.py, rule 3)
+        # A length is written anew, from the number (headers.py, rule 3).
+        known = _FieldLine((name, value), length, closes=option == b"close")
         if len(line) <= _LINE_BYTES_MAX:
             if len(self._lines) >= _LINES_MAX:
                 self._lines.clear()
@@ -297,6 +313,7 @@ def _same(block: FieldBlock, first: FirstLine, end: int) -> CachedHead:
     """The head that ends at ``end`` and whose fields are those of ``block``."""
     head = CachedHead(first, end, block.length, block.fields, block.lines)
     head.length_line = block.length_line
+    head.keep_alive = block.keep_alive
     head.block = block
     return head
 
@@ -325,5 +342,6 @@ def _but_for_the_length(block: FieldBlock, first: FirstLine, data: bytes, at: in
     fields[block.length_at] = (fields[block.length_at][0], value)
     head = CachedHead(first, end, length, fields, block.lines)
     head.length_line = b"content-length: " + value + b"\r\n"
+    head.keep_alive = block.keep_alive
     head.block = block
     return head

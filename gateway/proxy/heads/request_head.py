@@ -158,7 +158,7 @@ def _passed_request(block: FieldBlock, policy: FieldPolicy) -> PassedRequest:
         elif low == b"cookie":
             cookies.append(value)
             lines += (name, b": ", value, b"\r\n")
-        elif low != b"content-length" and not (low == b"connection" and value == b"keep-alive"):
+        elif low not in (b"content-length", b"connection"):  # the latter says keep-alive or close, or it were not plain
             known = False
     if policy.via is not None:
         lines.append(policy.via_line_11)
@@ -174,6 +174,7 @@ def _known_request(
     head = RequestHead()
     head.fields = plain.fields
     head.host = passed.host
+    head.wants_close = not plain.keep_alive
     head.cookies = passed.cookies
     if plain.length >= 0:
         head.content_length = plain.length

@@ -36,7 +36,7 @@ from gateway.proxy.heads.rtsp_ice import foreign_lines, holds_foreign
 from gateway.proxy.http1.client_connection import UpstreamConnection
 from gateway.proxy.http1.downstream import ClientEnd
 from gateway.proxy.http1.tunnel import Tunnel
-from gateway.proxy.http1.upgrade_parser import HELD_BYTES_MAX, Held, body_parser
+from gateway.proxy.http1.upgrade_parser import HELD_BYTES_MAX, Held, NoMoreRequests, body_parser
 from gateway.runtime.settings import Limits
 
 # How long a kept connection may stand idle once the server drains: a request may be on its way already, and one that
@@ -87,7 +87,8 @@ class DownstreamConnection(ClientEnd):
         super().__init__(worker)
         # A set, but not to the compiler: it would pass by the methods of one that does more (listener.py).
         self._registry = registry
-        self._parser: Any = httptools.HttpRequestParser(self)  # or who takes its place: see `reframe`
+        # llhttp's, made when it is needed; or who takes its place (upgrade_parser.py).
+        self._parser: Any = None
         self._held: Held | None = None
         self._reframes = False
         self._tunnel: Tunnel | None = None
@@ -164,6 +165,8 @@ class DownstreamConnection(ClientEnd):
 
     def _parse(self, data: bytes, seen: bytes) -> None:
         """Let llhttp read ``data``; ``seen`` has what came of the same request line before it as well."""
+        if self._parser is None:
+            self._parser = httptools.HttpRequestParser(self)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -215,7 +218,10 @@ class DownstreamConnection(ClientEnd):
                     return data[at:] if at else data
                 at = head.end
                 self._left = max(head.length, 0)
-                self._begin(head.first, "1.1", head.second, head.fields, keep_alive=True, plain=head)
+                if not head.keep_alive:
+                    self._between = False
+                    self._parser = NoMoreRequests()
+                self._begin(head.first, "1.1", head.second, head.fields, keep_alive=head.keep_alive, plain=head)
             if not self._left:
                 self._message_complete()
         return b""

@@ -37,6 +37,17 @@ class Held:
         self._connection.holds(len(self.data))
 
 
+class NoMoreRequests:
+    """Takes the parser's place behind a request that was the last one: to llhttp, too, what follows is malformed."""
+
+    __slots__ = ()
+
+    def feed_data(self, data: bytes) -> None:
+        """Let empty lines pass, as llhttp does."""
+        if data.strip(b"\r\n"):
+            raise httptools.HttpParserError("Data after `Connection: close`")
+
+
 class Resumed:
     """The callbacks of a parser that begins in the middle: at a body."""
 
