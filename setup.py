@@ -30,7 +30,10 @@ COMPILED = (
             *(
                 "upstream/backends",
                 "body_store",
+                "listen/acceptor",
                 "listen/client_connection",
+                "listen/client_limits",
+                "listen/connecting",
                 "http1/downstream",
                 "exchange/exchange",
                 "exchange/extras",

@@ -56,9 +56,22 @@ class OpenExchange(ABC):
 
 
 class OpenConnection(ABC):
-    """A client's connection, as the sweeper sees it."""
+    """A client's connection, as the sweeper and the listener see it."""
 
     __slots__ = ()
+
+    @property
+    @abstractmethod
+    def busy(self) -> bool:
+        """Whether a request has begun that is not answered yet, or an answer is not yet with the client."""
+
+    @abstractmethod
+    def shutdown(self) -> None:
+        """The server drains: finish what is under way, keep nothing."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Close at once, dropping what was not sent."""
 
     @abstractmethod
     def sweep(self, now_s: float) -> None:

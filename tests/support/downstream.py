@@ -25,7 +25,7 @@ class InHand:
 
     def connection(self) -> asyncio.Protocol:
         """What the loop asks for when somebody connects."""
-        self.made.append(DownstreamConnection(self.worker, set()))
+        self.made.append(DownstreamConnection(self.worker, "127.0.0.1"))
         return cast("asyncio.Protocol", self.made[-1])
 
     async def connected(self, count: int = 1) -> DownstreamConnection:

@@ -112,6 +112,10 @@ class ClientEnd(OpenConnection):
         if self.transport.can_write_eof():  # over TLS there is no such thing, but a time to read all the same
             self.transport.write_eof()
 
+    def abort(self) -> None:
+        """Close at once, dropping what was not sent."""
+        self.transport.abort()
+
     def _end(self) -> None:
         """Close as soon as all is sent; nothing that still comes is looked at."""
         self.closing = self._ended = True

@@ -24,7 +24,6 @@ from typing import Any, Final, cast
 
 import httptools
 
-from gateway.core.traffic.addresses import plain_address
 from gateway.proxy.context import WorkerContext
 from gateway.proxy.exchange.exchange import Exchange
 from gateway.proxy.exchange.extras import CONTINUE
@@ -74,7 +73,6 @@ class DownstreamConnection(ClientEnd):
         "_queue",
         "_recall",
         "_refusal",
-        "_registry",
         "_reframes",
         "_target",
         "_tunnel",
@@ -83,10 +81,8 @@ class DownstreamConnection(ClientEnd):
         "trusted",
     )
 
-    def __init__(self, worker: WorkerContext, registry: Any) -> None:
+    def __init__(self, worker: WorkerContext, peer: str, *, tls: bool = False) -> None:
         super().__init__(worker)
-        # A set, but not to the compiler: it would pass by the methods of one that does more (listener.py).
-        self._registry = registry
         # llhttp's, made when it is needed; or who takes its place (upgrade_parser.py).
         self._parser: Any = None
         self._held: Held | None = None
@@ -112,21 +108,15 @@ class DownstreamConnection(ClientEnd):
         self._paused_by_peer = False
         self._asked = False
         self._draining = False
-        self.peer = b""
-        self.trusted = False
-        self.tls = False
+        self.peer = peer.encode()
+        self.trusted = worker.trusts(peer)
+        self.tls = tls
 
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Learn who is there, and refuse when there are too many."""
+        """Refuse when there are too many."""
         self.transport = cast("asyncio.Transport", transport)
-        address = transport.get_extra_info("peername")
-        name = plain_address(address[0]) if isinstance(address, tuple) else ""
-        self.peer = name.encode()
-        self.trusted = self._worker.trusts(name)
-        self.tls = transport.get_extra_info("sslcontext") is not None
-        self._registry.add(self)
         self._worker.connections.add(self)
         if len(self._worker.connections) > self._worker.limits.connections_max:
             self._worker.counts.fault(gateway_errors.TOO_MANY_CONNECTIONS.reason)
@@ -250,7 +240,6 @@ class DownstreamConnection(ClientEnd):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone: every exchange of it ends now."""
         self.closing = self._ended = True
-        self._registry.discard(self)
         self._worker.connections.discard(self)
         while self._queue:
             exchange = self._queue.popleft()

@@ -136,6 +136,8 @@ class Pools:
         self._retired: list[EndpointPool] = []
         self.backends: dict[str, BackendPool] = {}
         self.ejections: dict[str, int] = {}
+        self.connections_max = 0
+        """How many upstream connections there may be at once."""
         self._down: dict[tuple[str, str], bool] = {}
 
     def enter_table(self, backends: dict[str, Backend]) -> None:
@@ -160,6 +162,7 @@ class Pools:
                 pool.close()
                 self._retired.append(pool)
         self._endpoints = wanted
+        self.connections_max = sum([pool.backend.connections_max for pool in wanted.values()])
         self.enter_health(self._down)
 
     def enter_health(self, down: dict[tuple[str, str], bool]) -> None:
@@ -200,11 +203,6 @@ class Pools:
         self._retired = [pool for pool in self._retired if pool.open]
         for pool in (*self._endpoints.values(), *self._retired):
             act(pool)
-
-    @property
-    def connections_max(self) -> int:
-        """How many upstream connections there may be at once."""
-        return sum(pool.backend.connections_max for pool in self._endpoints.values())
 
     @property
     def open_count(self) -> int:
