@@ -51,8 +51,13 @@ class ControlLink:
             try:
                 await self._talk(reader, writer)
             except (OSError, asyncio.IncompleteReadError, ValueError) as error:
-                why = str(error) or f"silent for {_SILENCE_S_MAX:g} s"
-                _log.warning("worker %d lost control (%s): routing by table %d", self._index, why, self._epoch)
+                why = str(error) or f"nothing received for {_SILENCE_S_MAX:g} s"
+                _log.warning(
+                    "worker %d: connection to control lost (%s); still routing by table %d",
+                    self._index,
+                    why,
+                    self._epoch,
+                )
             finally:
                 writer.close()
             await asyncio.sleep(_RETRY_S)

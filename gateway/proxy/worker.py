@@ -73,7 +73,10 @@ async def _serve(settings: WorkerSettings, sock: socket.socket) -> None:
     Sweeper(worker).start()
     await _first_table(link, told_to_stop)
     if not (link.table_received.is_set() or told_to_stop.is_set()):
-        _log.warning("worker %d has not heard from control: it serves %s, stable only", settings.index, remembers)
+        _log.warning(
+            "worker %d: no routing table from control yet; serving stable versions only, from %s",
+            *(settings.index, remembers),
+        )
     listener = Listener(worker, sock, tls=tls, proxy_protocol=settings.proxy_protocol)
     if not told_to_stop.is_set():
         memory.settle()
@@ -99,7 +102,7 @@ def _own_table(settings: WorkerSettings) -> tuple[RoutingTable, str]:
         shared.close()
     table = first_table(settings.table, settings.config_sha256, remembered)
     serving = ", ".join(f"{route.name}: {route.stable or 'nothing'}" for route in table.routes[:_ROUTES_NAMED])
-    known = "what the configuration file says" if remembered is None else f"table {remembered.table.epoch} from memory"
+    known = "the configuration file" if remembered is None else f"table {remembered.table.epoch} from memory"
     return table, f"{known} ({serving})"
 
 

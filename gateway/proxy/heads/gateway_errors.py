@@ -49,50 +49,62 @@ def _upstream(reason: str, status: int, title: str) -> Fault:
 
 # The client's doing. Where framing is in doubt the connection is closed.
 BAD_REQUEST: Final = _downstream("bad_request", 400, "the request is malformed")
-BAD_FIELD_NAME: Final = _downstream("bad_field_name", 400, "a header field's name is not accepted here")
+BAD_FIELD_NAME: Final = _downstream("bad_field_name", 400, "invalid name of a header field")
 BAD_HOST: Final = _downstream("bad_host", 400, "the Host header is missing, repeated or malformed")
 BAD_FRAMING: Final = _downstream("bad_framing", 400, "the request's body length is ambiguous")
 BAD_TARGET: Final = _downstream("bad_target", 400, "the request target is malformed")
 HEAD_TOO_LARGE: Final = _downstream("head_too_large", 431, "the request head is over the limit")
 TARGET_TOO_LONG: Final = _downstream("target_too_long", 414, "the request target is over the limit")
 BODY_TOO_LARGE: Final = _downstream("body_too_large", 413, "the request body is over the limit")
-HEAD_TIMEOUT: Final = _downstream("head_timeout", 408, "the request head did not arrive in time")
-BODY_TIMEOUT: Final = _downstream("body_timeout", 408, "the request body did not arrive in time")
-METHOD_NOT_ALLOWED: Final = _downstream("method_not_allowed", 405, "CONNECT and TRACE are not served")
-METHOD_UNKNOWN: Final = _downstream("method_unknown", 501, "the request's method is not known here")
-EXPECTATION_FAILED: Final = _downstream("expectation_failed", 417, "only 100-continue can be expected", close=False)
+HEAD_TIMEOUT: Final = _downstream("head_timeout", 408, "timed out waiting for the request head")
+BODY_TIMEOUT: Final = _downstream("body_timeout", 408, "timed out waiting for the request body")
+METHOD_NOT_ALLOWED: Final = _downstream("method_not_allowed", 405, "CONNECT and TRACE are not supported")
+METHOD_UNKNOWN: Final = _downstream("method_unknown", 501, "unknown request method")
+EXPECTATION_FAILED: Final = _downstream(
+    "expectation_failed", 417, "the only supported expectation is 100-continue", close=False
+)
 TOO_MANY_FROM_CLIENT: Final = _downstream("too_many_from_client", 429, "this client has too many connections")
-BODY_TOO_SLOW: Final = _downstream("body_too_slow", 408, "the request body came more slowly than is allowed")
+BODY_TOO_SLOW: Final = _downstream("body_too_slow", 408, "the request body arrived too slowly")
 # Closed without an answer: whoever began so would not understand one.
 BAD_PROXY_HEADER: Final = _downstream("bad_proxy_header", 400, "the connection does not begin with a PROXY header")
-TLS_HANDSHAKE: Final = _downstream("tls_handshake", 400, "the TLS handshake failed, or was not finished in time")
-VERSION_UNSUPPORTED: Final = _downstream("version_unsupported", 505, "this version of HTTP is not served: use HTTP/1.1")
-HTTP2_UNSUPPORTED: Final = _downstream("http2_unsupported", 505, "HTTP/2 is not served here: use HTTP/1.1")
+TLS_HANDSHAKE: Final = _downstream("tls_handshake", 400, "the TLS handshake failed or timed out")
+VERSION_UNSUPPORTED: Final = _downstream("version_unsupported", 505, "unsupported HTTP version: use HTTP/1.1")
+HTTP2_UNSUPPORTED: Final = _downstream("http2_unsupported", 505, "HTTP/2 is not supported: use HTTP/1.1")
 NO_ROUTE: Final = _downstream("no_route", 404, "no route matches this host and path", close=False)
 LOOP: Final = Fault("loop", 508, Blame.INTERNAL, "the request has passed this gateway before")
 
 # The model's doing. Only these count against a variant.
 CONNECT_FAILED: Final = _upstream("connect_failed", 502, "the backend refused the connection")
-CONNECT_TIMEOUT: Final = _upstream("connect_timeout", 504, "the backend did not accept the connection in time")
-RESET: Final = _upstream("reset", 502, "the backend closed the connection before it answered")
-TRUNCATED: Final = _upstream("truncated", 502, "the backend's answer broke off")
-BAD_RESPONSE: Final = _upstream("bad_response", 502, "the backend's answer is malformed")
-FIRST_BYTE_TIMEOUT: Final = _upstream("first_byte_timeout", 504, "the backend did not begin to answer in time")
-TRY_TIMEOUT: Final = _upstream("try_timeout", 504, "the backend took longer than a try may take")
-IDLE_TIMEOUT: Final = _upstream("idle_timeout", 504, "the backend's answer stalled")
+CONNECT_TIMEOUT: Final = _upstream("connect_timeout", 504, "connecting to the backend timed out")
+RESET: Final = _upstream("reset", 502, "the backend closed the connection without a response")
+TRUNCATED: Final = _upstream("truncated", 502, "the backend's response was cut short")
+BAD_RESPONSE: Final = _upstream("bad_response", 502, "the backend's response is malformed")
+FIRST_BYTE_TIMEOUT: Final = _upstream("first_byte_timeout", 504, "timed out waiting for the backend's response")
+TRY_TIMEOUT: Final = _upstream(
+    "try_timeout", 504, "the backend's response took longer than one try may take (timeouts.try_s)"
+)
+IDLE_TIMEOUT: Final = _upstream("idle_timeout", 504, "the backend's response stalled")
 
 # Nobody's variant is to blame.
 NOTHING_DEPLOYED: Final = Fault("nothing_deployed", 503, Blame.NONE, "nothing is deployed on this route yet")
-LAST_RECIPIENT: Final = Fault("last_recipient", 200, Blame.NONE, "the request was to be forwarded no further")
+LAST_RECIPIENT: Final = Fault(
+    "last_recipient", 200, Blame.NONE, "Max-Forwards is 0: the request is not forwarded further"
+)
 NO_ENDPOINT: Final = Fault("no_healthy_endpoint", 503, Blame.NONE, "the backend has no healthy endpoint")
-STALE: Final = Fault("stale_connection", 502, Blame.INTERNAL, "a kept connection was closed under the request")
-QUEUE_FULL: Final = Fault("queue_full", 503, Blame.INTERNAL, "too many requests wait for the backend")
-QUEUE_TIMEOUT: Final = Fault("queue_timeout", 503, Blame.INTERNAL, "no connection to the backend became free in time")
+STALE: Final = Fault(
+    "stale_connection", 502, Blame.INTERNAL, "the backend closed a kept-alive connection as the request was sent on it"
+)
+QUEUE_FULL: Final = Fault("queue_full", 503, Blame.INTERNAL, "the queue for the backend is full")
+QUEUE_TIMEOUT: Final = Fault(
+    "queue_timeout", 503, Blame.INTERNAL, "timed out waiting for a free connection to the backend"
+)
 BODY_BUFFERS_FULL: Final = Fault(
     "body_buffers_full", 503, Blame.INTERNAL, "too many slow request bodies are being received", close=True
 )
 BODY_LOST: Final = Fault("body_lost", 500, Blame.INTERNAL, "the request body's temporary file could not be read")
-TOTAL_TIMEOUT: Final = Fault("total_timeout", 504, Blame.INTERNAL, "the exchange took longer than the route allows")
+TOTAL_TIMEOUT: Final = Fault(
+    "total_timeout", 504, Blame.INTERNAL, "the request took longer than the route allows (timeouts.total_s)"
+)
 TOO_MANY_CONNECTIONS: Final = Fault("too_many_connections", 503, Blame.INTERNAL, "too many connections", close=True)
 
 # Never an answer: the deadline at which the gateway lets a client send its body.

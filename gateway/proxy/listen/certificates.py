@@ -42,7 +42,7 @@ def read_certificate(path: Path) -> Certificate:
     try:
         return parse_certificate(ssl.PEM_cert_to_DER_cert(head[head.find("-----BEGIN CERTIFICATE-----") :] + end))
     except (ValueError, IndexError) as error:
-        raise ValueError(f"{path} holds no certificate that can be read ({error})") from None
+        raise ValueError(f"{path} has no readable certificate ({error})") from None
 
 
 def parse_certificate(der: bytes) -> Certificate:

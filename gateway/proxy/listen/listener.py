@@ -162,7 +162,7 @@ class Listener:
 
     async def _named(self, sock: socket.socket, peer: str, timeout_s: float) -> str:
         if not self._from_balancer(peer):
-            raise BadProxyHeader("it is not in proxy_protocol.trusted")
+            raise BadProxyHeader("the peer is not in proxy_protocol.trusted")
         async with asyncio.timeout(timeout_s):
             return plain_address(await read_source(sock) or peer)
 

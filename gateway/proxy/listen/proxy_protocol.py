@@ -36,18 +36,18 @@ async def read_source(sock: socket.socket) -> str | None:
     if start == SIGNATURE:
         command, family, length = struct.unpack("!BBH", await _exactly(sock, 4))
         if length > _V2_BYTES_MAX:
-            raise BadProxyHeader(f"{length} bytes of addresses")
+            raise BadProxyHeader(f"its address block has {length} bytes, the limit is {_V2_BYTES_MAX}")
         return parse_v2(command, family, await _exactly(sock, length))
     if not start.startswith(b"PROXY "):
-        raise BadProxyHeader("it begins with neither version's signature")
+        raise BadProxyHeader("no signature of version 1 or 2")
     line = start
     while not line.endswith(b"\r\n"):
         if len(line) >= _V1_BYTES_MAX:
-            raise BadProxyHeader("the line is too long")
+            raise BadProxyHeader(f"the line is longer than {_V1_BYTES_MAX} bytes")
         await _readable(sock)
         seen = sock.recv(_V1_BYTES_MAX - len(line), socket.MSG_PEEK)
         if not seen:
-            raise BadProxyHeader("the connection ended inside it")
+            raise BadProxyHeader("the connection was closed before the header was complete")
         # A CR may be here and its LF in the next segment: then all that is here belongs to the line.
         at = (line[-1:] + seen).find(b"\r\n")
         line += await _exactly(sock, len(seen) if at < 0 else at + 1)
@@ -61,16 +61,16 @@ def parse_v1(line: bytes) -> str | None:
     '192.0.2.1'
     """
     if not line.endswith(b"\r\n"):
-        raise BadProxyHeader("the line has no end")
+        raise BadProxyHeader("the line does not end in CR LF")
     words = line[:-2].split(b" ")
     if words[:2] == [b"PROXY", b"UNKNOWN"]:
         return None
     if len(words) != 6 or words[0] != b"PROXY" or words[1] not in (b"TCP4", b"TCP6"):
-        raise BadProxyHeader("the line has not the six words of TCP4 or TCP6")
+        raise BadProxyHeader("the line must have six words and name TCP4 or TCP6")
     version = 4 if words[1] == b"TCP4" else 6
     for port in words[4:]:
         if not port.isdigit() or not 0 <= int(port) <= 65535 or (port != b"0" and port.startswith(b"0")):
-            raise BadProxyHeader("a port is not a number from 0 to 65535")
+            raise BadProxyHeader("invalid port, must be from 0 to 65535")
     source, _ = (_address(word, version) for word in words[2:4])
     return source
 
@@ -88,9 +88,9 @@ def parse_v2(command: int, family: int, rest: bytes) -> str | None:
     if size is None:
         if family == 0:
             return None
-        raise BadProxyHeader(f"family and protocol {family:#04x} are not TCP over IP")
+        raise BadProxyHeader(f"family and protocol {family:#04x} are unsupported: only TCP over IPv4 or IPv6")
     if len(rest) < 2 * size + 4:
-        raise BadProxyHeader("the addresses are cut short")
+        raise BadProxyHeader("the address block is too short")
     return str(ipaddress.ip_address(rest[:size]))
 
 
@@ -98,11 +98,11 @@ def _address(word: bytes, version: int) -> str:
     try:
         found = ipaddress.ip_address(word.decode("ascii"))
     except ValueError:
-        raise BadProxyHeader("an address is none") from None
+        raise BadProxyHeader("invalid address") from None
     if b"%" in word:  # a zone is of no use to others, and may be any text
-        raise BadProxyHeader("an address has a zone")
+        raise BadProxyHeader("invalid address: it has a zone")
     if found.version != version:
-        raise BadProxyHeader("an address is of the other family")
+        raise BadProxyHeader("an address is not of the family that the header names")
     return str(found)
 
 
@@ -112,7 +112,7 @@ async def _exactly(sock: socket.socket, count: int) -> bytes:
     while len(out) < count:
         piece = await loop.sock_recv(sock, count - len(out))
         if not piece:
-            raise BadProxyHeader("the connection ended inside it")
+            raise BadProxyHeader("the connection was closed before the header was complete")
         out += piece
     return out
 

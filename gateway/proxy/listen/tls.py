@@ -80,7 +80,7 @@ class ServerTls:
         try:
             self.context, self.not_after_s = server_context(self._settings)
         except (OSError, ValueError) as error:
-            _log.error("the changed TLS files cannot be used, the certificate in use stays: %s", error)
+            _log.error("changed TLS files not loaded, the current certificate stays in use: %s", error)
             return
         self.renewals += 1
         self._warn()
@@ -92,4 +92,4 @@ class ServerTls:
     def _warn(self) -> None:
         left_s = self.not_after_s - time.time()
         if left_s < _EXPIRES_SOON_S:
-            _log.warning("a TLS certificate %s", "has expired" if left_s < 0 else f"ends in {left_s / 3600:.0f} h")
+            _log.warning("a TLS certificate %s", "has expired" if left_s < 0 else f"expires in {left_s / 3600:.0f} h")
