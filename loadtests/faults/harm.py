@@ -281,16 +281,20 @@ async def journal_emptied(site: Site) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def stored_configuration_broken(site: Site) -> AsyncIterator[None]:
-    """A configuration given over the API is damaged, and control starts anew."""
+    """The state file that has a configuration given over the API is damaged, and control is killed."""
     admin = site.gateway.admin
     given = copy.deepcopy(site.gateway.config)
     given["backends"]["canary"]["keepalive_s"] = 3.0
     await _asked(lambda: admin.put("/api/v1/config", json=given))
-    (site.gateway.state_dir / "config.json").write_bytes(b'{"half": ')
+    path = site.gateway.state_dir / "state.sqlite3"
+    whole = path.read_bytes()
+    path.write_bytes(b"damaged " + whole[8:])
     _kill(site, "control")
     try:
         yield
     finally:
+        path.write_bytes(whole)
+        _kill(site, "control")
         await _asked(lambda: admin.delete("/api/v1/config"))
 
 

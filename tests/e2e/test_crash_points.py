@@ -270,3 +270,36 @@ async def test_a_kill_at_any_commit_loses_no_decision_and_raises_nothing(tmp_pat
     assert life.deaths == 2 * len(CASES)
     with SqliteStore.open(tmp_path / "state" / "state.sqlite3") as store:
         assert all(store.journal.replay(rollout.rollout_id) == rollout for rollout in store.journal.rollouts())
+
+
+async def test_a_kill_at_the_commit_of_a_configuration_or_an_answer_keeps_all_of_it_or_nothing(tmp_path: Path) -> None:
+    async with WebReceiver() as hook, Life(tmp_path, hook.url) as life:
+        for when in ("before", "after"):
+            life.armed.write_text(f"configurations {when}")
+            name, body = f"v3-{when}", {"endpoints": ["http://127.0.0.1:9"], "probe": None}
+            assert await life.wish("PUT", f"/backends/{name}", body) == {}
+            await life.dies()
+            await life.begin()
+            shown = [backend["name"] for backend in (await life.get("/backends"))["backends"]]
+            assert (name in shown) is (when == "after"), "stored is in force, and nothing else is"
+            assert (await life.get("/config/source"))["source"] == ("api" if when == "after" else "file")
+        for when in ("before", "after"):
+            life.armed.write_text(f"answers {when}")
+            once: dict[str, Any] = {"json": {"retry": True}, "headers": {"idempotency-key": f"build-{when}"}}
+            with contextlib.suppress(httpx.TransportError):
+                await life.admin.post("/routes/r/rollouts", **once)
+            await life.dies()
+            await life.begin()
+            started = [view["id"] for view in (await life.get("/rollouts"))["rollouts"]]
+            again = await life.admin.post("/routes/r/rollouts", **once)
+            # What was decided stands in both cases; only the answer to its key may be forgotten.
+            assert [view["id"] for view in (await life.get("/rollouts"))["rollouts"]] == started
+            assert again.status_code == (201 if when == "after" else 409), again.text
+            assert when == "before" or again.json()["id"] == started[0]
+            await life.calm()
+        life.armed.write_text("audit before")
+        await life.wish("POST", f"/rollouts/{started[0]}/pause")
+        await life.dies()
+        await life.begin()
+        numbers = [entry["id"] for entry in (await life.get("/audit"))["entries"]]
+        assert numbers == list(range(numbers[0], 0, -1))

@@ -26,7 +26,10 @@ from gateway.control.decide import pipeline
 from gateway.runtime import table_memory
 from gateway.runtime.table_memory import SharedTable
 
-_TABLES = ("events", "snapshots", "weights", "roles", "pruned", "deliveries")
+_TABLES = (
+    *("events", "snapshots", "weights", "roles", "pruned", "deliveries"),
+    *("configurations", "answers", "audit"),
+)
 
 
 class MortalConnection(sqlite3.Connection):
