@@ -46,22 +46,17 @@ _Yaml.add_representer(str, _text)
 def values_schema() -> dict[str, Any]:
     """The JSON Schema (draft 7, which Helm reads) of the chart's values."""
     schema: dict[str, Any] = yaml.safe_load((HERE / "values.schema.yaml").read_text(encoding="utf-8"))
-    schema["properties"]["config"] = _as_helm_reads(json_schema(GatewayConfig))
+    schema["properties"]["config"] = _without_defaults(json_schema(GatewayConfig))
     return schema
 
 
-def _as_helm_reads(schema: Any) -> Any:
-    """Helm reads values as YAML 1.1, and the program takes what comes of it: `off` is false, `429` is a number."""
+def _without_defaults(schema: Any) -> Any:
+    """Without defaults: Helm would not use them, and `values.yaml` shows what the chart sets."""
     if isinstance(schema, list):
-        return [_as_helm_reads(each) for each in schema]
+        return [_without_defaults(each) for each in schema]
     if not isinstance(schema, dict):
         return schema
-    found = {key: _as_helm_reads(value) for key, value in schema.items() if key != "default"}
-    if "off" in found.get("enum", ()):
-        found["enum"] = [*found["enum"], False]
-    if found.get("type") == "string" and "status" in found.get("description", ""):
-        found["type"] = ["string", "integer"]
-    return found
+    return {key: _without_defaults(value) for key, value in schema.items() if key != "default"}
 
 
 def manifests(helm: str, values: Sequence[str] = (), settings: Sequence[str] = ()) -> list[dict[str, Any]]:

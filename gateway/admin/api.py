@@ -10,16 +10,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from gateway.admin import etags, request_body, schemas, sse
+from gateway.admin import etags, request_bodies, request_body, schemas, sse
 from gateway.admin.audit import AuditTrail
-from gateway.admin.decode import one_line
+from gateway.admin.bodies import rollout_body
 from gateway.admin.exposition import Exposition, takes_gzip
 from gateway.admin.long_poll import WAIT_S_MAX, Waits
-from gateway.admin.plans import plan_of
+from gateway.config.core_values import core_value
 from gateway.control.api import ControlPlane
 from gateway.control.show.metrics import takes_openmetrics
 from gateway.control.views import RolloutView
-from gateway.core.rollout.types import Phase
+from gateway.core.rollout.types import Phase, Plan
+from gateway.core.types import weight_bp_from_percent
 
 Handler = Callable[[Request], Awaitable[Any]]
 PAGE_DEFAULT = 50
@@ -53,27 +54,26 @@ class Api:
 
     async def set_weight(self, request: Request) -> Response:
         """Set a route's canary share by hand."""
-        wish = await request_body.wish(request, schemas.WeightWish)
-        weight_bp = schemas.weight_bp_of(wish)
-        _said(request, f"{wish.canary_percent:g} %")
-        name = self._expected_route(request)
-        view = await self._control.commands.set_weight(name, weight_bp, _by(request), one_line("reason", wish.reason))
+        asked = await request_body.read(request, request_bodies.WeightRequest)
+        _said(request, f"{asked.canary_percent:g} %")
+        name, weight_bp = self._expected_route(request), weight_bp_from_percent(asked.canary_percent)
+        view = await self._control.commands.set_weight(name, weight_bp, _by(request), asked.reason)
         return _json(view, headers={"etag": self._route_tag(name)})
 
     async def start_rollout(self, request: Request) -> Response:
         """Start a rollout."""
-        wish = await request_body.optional_wish(request, schemas.StartWish)
-        plan = None if wish.plan is None else plan_of(wish.plan)
-        _said(request, one_line("reason", wish.reason))
+        asked = await request_body.read_optional(request, request_bodies.StartRequest)
+        plan = None if asked.plan is None else core_value(asked.plan, Plan)
+        _said(request, asked.reason)
         name, by = self._expected_route(request), _by(request)
-        view = await self._control.commands.start(name, by, plan, retry=wish.retry, reason=wish.reason)
+        view = await self._control.commands.start(name, by, plan, retry=asked.retry, reason=asked.reason)
         return _rollout(view, 201, {"location": f"/api/v1/rollouts/{view.id}"})
 
     async def take_labels(self, request: Request) -> Response:
         """Take labels that became known after the answer."""
-        wish = await request_body.wish(request, schemas.LabelsWish)
-        _said(request, f"{len(wish.events)} labels")
-        labels = [(one_line("request_id", label.request_id), label.name, label.value) for label in wish.events]
+        asked = await request_body.read(request, request_bodies.LabelsRequest)
+        _said(request, f"{len(asked.events)} labels")
+        labels = [(label.request_id, label.name, label.value) for label in asked.events]
         self._control.label(request.path_params["route"], labels)
         return _json(schemas.LabelsTaken(len(labels)), 202)
 
@@ -93,7 +93,7 @@ class Api:
         limit = request_body.whole_number("limit", asked.get("limit", str(PAGE_DEFAULT)), 1, PAGE_MAX)
         # One more than asked for tells whether there is another page.
         found = self._control.rollouts(asked.get("route"), limit + 1, asked.get("before"))
-        page = tuple(schemas.rollout_body(view) for view in found[:limit])
+        page = tuple(rollout_body(view) for view in found[:limit])
         following = page[-1].id if len(found) > limit else None
         return _json(schemas.RolloutList(page, following), headers=_next(request, asked, following))
 
@@ -127,12 +127,12 @@ class Api:
 
     async def promote_rollout(self, request: Request) -> Response:
         """Promote by hand: all the way, or to the next step."""
-        wish = await request_body.optional_wish(request, schemas.PromoteWish)
+        asked = await request_body.read_optional(request, request_bodies.PromoteRequest)
 
         async def promote(rollout_id: str, by: str, reason: str) -> RolloutView:
-            return await self._control.commands.promote(rollout_id, by, reason, next_step=wish.next_step)
+            return await self._control.commands.promote(rollout_id, by, reason, next_step=asked.next_step)
 
-        return await self._decide(request, promote, wish.reason)
+        return await self._decide(request, promote, asked.reason)
 
     async def approve_rollout(self, request: Request) -> Response:
         """Open the gate that the rollout waits for."""
@@ -150,8 +150,7 @@ class Api:
         self, request: Request, verb: Callable[[str, str, str], Awaitable[RolloutView]], reason: str | None = None
     ) -> Response:
         if reason is None:
-            reason = (await request_body.optional_wish(request, schemas.VerbWish)).reason
-        one_line("reason", reason)
+            reason = (await request_body.read_optional(request, request_bodies.ActionRequest)).reason
         _said(request, reason)
         rollout_id = request.path_params["rollout_id"]
         etags.check(request.headers, etags.rollout_tag(self._control.rollout(rollout_id)))
@@ -222,7 +221,7 @@ def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -
 
 def _rollout(view: RolloutView, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     tagged = {"etag": etags.rollout_tag(view)} | (headers or {})
-    return _json(schemas.rollout_body(view), status, tagged)
+    return _json(rollout_body(view), status, tagged)
 
 
 def _next(request: Request, asked: Mapping[str, str], before: object) -> dict[str, str]:

@@ -1,10 +1,10 @@
-"""From bytes to a wish, or to what is wrong with them.
+"""From bytes to JSON, or to what is wrong with them.
 
 Rules:
 
 1. Bytes that are not JSON in UTF-8 are *malformed*. Everything else that is wrong is a *wrong value*: an unknown key, a
    key given twice, a type or a number outside its domain, NaN (which JSON does not have, but programs write), nesting
-   deeper than any wish, text that cannot be printed on one line.
+   deeper than any request, text that cannot be printed on one line.
 2. Nothing is guessed: "5" is not a number, true is not 1.
 3. A message names the place in the body.
 
@@ -14,31 +14,16 @@ Source: RFC 8259; its SHOULD of unique names is a MUST here.
 from __future__ import annotations
 
 import json
-from typing import Any, NoReturn, TypeVar
-
-import msgspec
+from typing import Any, NoReturn
 
 from gateway.core.errors import GatewayError, InvalidValueError
 
-T = TypeVar("T")
-# Longer literals than any number in a wish; Python refuses to read integers of thousands of digits as such.
+# Longer literals than any number in a request; Python refuses to read integers of thousands of digits as such.
 _INTEGER_CHARS_MAX = 40
 
 
 class MalformedError(GatewayError):
     """A body that is not JSON."""
-
-
-def decode(body: bytes, kind: type[T]) -> T:
-    """The wish in a body. Raises MalformedError, or InvalidValueError with the place of the wrong value."""
-    tree = parse(body)
-    try:
-        return msgspec.convert(tree, kind)
-    except msgspec.ValidationError as error:
-        # The words for errors come with the schema's library, which takes long to import.
-        from gateway.admin.wanted import explain  # noqa: PLC0415  # see above
-
-        raise InvalidValueError(explain(str(error), tree, kind)) from None
 
 
 def parse(body: bytes) -> Any:

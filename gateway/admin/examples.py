@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.admin import schemas
+from gateway.admin import request_bodies, schemas
+from gateway.admin.bodies import plan_tree
 from gateway.admin.configuring import Change, Source
 from gateway.admin.problems import Problem, problem
-from gateway.config.schema import BackendConfig, GatewayConfig, RouteConfig
+from gateway.config.backends import BackendConfig
+from gateway.config.core_values import core_value
+from gateway.config.plan import PlanConfig
+from gateway.config.routes import RouteConfig
+from gateway.config.schema import GatewayConfig
 from gateway.control.journal.rows import AuditEntry
 from gateway.control.views import (
     AlarmView,
@@ -22,9 +27,17 @@ from gateway.control.views import (
     WorkerView,
 )
 from gateway.core.analysis.types import Verdict
+from gateway.core.rollout.types import Plan
 
 _ROLLOUT_ID = "digits-7c1e9a42"
-_STEPS = ((1.0, 10.0, 50), (12.5, 10.0, 50), (50.0, 20.0, 100))
+_PLAN: Mapping[str, Any] = {
+    "steps": [
+        {"percent": 1.0, "min_time_s": 10.0, "min_requests": 50},
+        {"percent": 12.5, "min_time_s": 10.0, "min_requests": 50},
+        {"percent": 50.0, "min_time_s": 20.0, "min_requests": 100},
+    ],
+    "deadline_s": 3600.0,
+}
 _REASON = "step 1/3 (1 %) passed: errors, client_errors, overload and latency are proven not worse"
 
 ROUTE = RouteView(
@@ -90,7 +103,7 @@ ROLLOUT = schemas.RolloutBody(
     by="automation",
     started_at="2026-11-23T09:00:00.000Z",
     updated_at="2026-11-23T09:00:14.310Z",
-    plan=schemas.PlanBody(tuple(schemas.StepBody(*step) for step in _STEPS), deadline_s=3600.0),
+    plan=plan_tree(core_value(PlanConfig.model_validate(_PLAN), Plan)),
     canary_requests=412,
     revision=3,
     analysis=schemas.AnalysisBody(
@@ -127,7 +140,6 @@ AUDIT = AuditEntry(
 EVENT = ControlEvent(
     18, "2026-11-23T09:00:14.310Z", "weight", "digits", _ROLLOUT_ID, {"canary_percent": 12.5, "epoch": 7}
 )
-PLAN_WISH = schemas.PlanWish(tuple(schemas.StepWish(*step) for step in _STEPS), deadline_s=3600.0)
 
 # By the type of the body that they are an example of.
 BY_TYPE: Mapping[Any, Any] = {
@@ -153,14 +165,7 @@ BY_TYPE: Mapping[Any, Any] = {
     schemas.RolloutBody: ROLLOUT,
     schemas.RolloutList: schemas.RolloutList((ROLLOUT,)),
     schemas.StoryBody: schemas.StoryBody(_ROLLOUT_ID, (DECISION,)),
-    schemas.WeightWish: schemas.WeightWish(12.5),
-    schemas.StartWish: schemas.StartWish(PLAN_WISH, "nightly build 1187"),
-    schemas.VerbWish: schemas.VerbWish("the label service was down"),
-    schemas.LabelsWish: schemas.LabelsWish(
-        (schemas.LabelWish("0f7c1d52", "click"), schemas.LabelWish("b80a", "right", value=False))
-    ),
     schemas.LabelsTaken: schemas.LabelsTaken(2),
-    schemas.PromoteWish: schemas.PromoteWish("the evidence of last night is enough", next_step=True),
     schemas.Health: schemas.Health(alive=True),
 }
 
@@ -172,8 +177,18 @@ _ROUTE_TREE: Mapping[str, Any] = {
     "canary": "digits-v2",
     "plan": {"steps": [{"percent": 1}, {"percent": 25, "min_requests": 1000}], "on_deadline": "rollback"},
 }
-# By the section of the configuration that they are an example of: what its file would hold.
+# By the section of the configuration, or the request's body, that they are an example of.
 SECTIONS: Mapping[Any, Mapping[str, Any]] = {
+    request_bodies.WeightRequest: {"canary_percent": 12.5},
+    request_bodies.StartRequest: {"plan": _PLAN, "reason": "nightly build 1187"},
+    request_bodies.ActionRequest: {"reason": "the label service was down"},
+    request_bodies.PromoteRequest: {"reason": "the evidence of last night is enough", "next_step": True},
+    request_bodies.LabelsRequest: {
+        "events": [
+            {"request_id": "0f7c1d52", "name": "click"},
+            {"request_id": "b80a", "name": "right", "value": False},
+        ]
+    },
     BackendConfig: _BACKEND_TREE,
     RouteConfig: _ROUTE_TREE,
     GatewayConfig: {

@@ -15,7 +15,10 @@ from gateway.admin import examples, problems, sse
 from gateway.admin.operations import OPERATIONS, QUERY, Operation
 from gateway.config.admin import Scope
 from gateway.config.jsonschema import json_schema
-from gateway.config.schema import GatewayConfig, Section
+from gateway.config.plan import PlanConfig
+from gateway.config.routes import RouteConfig
+from gateway.config.schema import GatewayConfig
+from gateway.config.section import Section
 from gateway.control.views import ControlEvent
 
 _REF = "#/components/schemas/{name}"
@@ -134,8 +137,8 @@ def _operation(operation: Operation) -> dict[str, Any]:
         "parameters": _parameters(operation),
         "responses": _responses(operation),
     }
-    if operation.wish is not None:
-        described["requestBody"] = {"required": operation.wish_required, "content": _content(operation.wish)}
+    if operation.body is not None:
+        described["requestBody"] = {"required": operation.body_required, "content": _content(operation.body)}
     if operation.open:
         described["security"] = []
     elif operation.scope is not Scope.READ:
@@ -256,9 +259,12 @@ def _problem(slug: str) -> dict[str, Any]:
 
 def _schemas() -> dict[str, Any]:
     types = {operation.answer for operation in OPERATIONS if not isinstance(operation.answer, str)}
-    types |= {operation.wish for operation in OPERATIONS if operation.wish is not None}
-    types |= {problems.Problem, ControlEvent}
+    types |= {operation.body for operation in OPERATIONS if operation.body is not None}
+    types |= {problems.Problem, ControlEvent, PlanConfig}
     sections = {kind for kind in types if issubclass(kind, Section)}
     plain = sorted(types - sections, key=lambda kind: kind.__name__)
     _, components = msgspec.json.schema_components(plain, ref_template=_REF)
-    return components | {kind.__name__: json_schema(kind) for kind in sorted(sections, key=lambda kind: kind.__name__)}
+    # Whoever puts a route has named it in the path already.
+    optional = {RouteConfig: ("name",)}
+    described = {kind.__name__: json_schema(kind, optional.get(kind, ())) for kind in sections}
+    return components | dict(sorted(described.items()))

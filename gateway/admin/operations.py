@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from gateway.admin import api, configuring, long_poll, problems, schemas, sse
+from gateway.admin import api, configuring, long_poll, problems, request_bodies, schemas, sse
 from gateway.config.admin import Scope
-from gateway.config.schema import BackendConfig, GatewayConfig, RouteConfig
+from gateway.config.backends import BackendConfig
+from gateway.config.routes import RouteConfig
+from gateway.config.schema import GatewayConfig
 from gateway.control.views import BackendView, Readiness, RouteView
 
 
@@ -15,7 +17,7 @@ class Operation(NamedTuple):
     """One method on one path.
 
     ``handler`` is a method of `Api` or `ConfigApi`. ``answer`` is the type of the JSON body, or the media type of
-    another one. ``wish`` is the type of the request's body, ``wish_required`` whether there must be one. ``problems``
+    another one. ``body`` is the type of the request's body, ``body_required`` whether there must be one. ``problems``
     are the slugs that are peculiar to the operation. ``scope`` is what a token needs; ``open`` operations need none.
     ``tagged``: the answer has an ETag that ``If-None-Match`` may name. ``conditional``: ``If-Match`` is honoured.
     """
@@ -27,8 +29,8 @@ class Operation(NamedTuple):
     summary: str
     answer: Any
     status: int = 200
-    wish: Any = None
-    wish_required: bool = False
+    body: Any = None
+    body_required: bool = False
     problems: tuple[str, ...] = ()
     query: tuple[str, ...] = ()
     open: bool = False
@@ -49,15 +51,15 @@ class Operation(NamedTuple):
 
 
 _LOOKED_UP = ("not-found",)
-_WISHED = (
+_ASKED = (
     *("malformed-body", "not-found", "conflict", "body-too-large", "unsupported-media-type", "invalid-value"),
     "journal-unavailable",
 )
-_CONFIGURED = (*_WISHED, "restart-required", "invalid-configuration", "address-not-allowed")
+_CONFIGURED = (*_ASKED, "restart-required", "invalid-configuration", "address-not-allowed")
 _REMOVED = ("not-found", "conflict", "restart-required", "invalid-configuration", "journal-unavailable")
 
 
-def _verb(verb: str, summary: str, wish: Any = schemas.VerbWish) -> Operation:
+def _verb(verb: str, summary: str, body: Any = request_bodies.ActionRequest) -> Operation:
     return Operation(
         "POST",
         f"/api/v1/rollouts/{{rollout_id}}/{verb}",
@@ -65,8 +67,8 @@ def _verb(verb: str, summary: str, wish: Any = schemas.VerbWish) -> Operation:
         "rollouts",
         summary,
         schemas.RolloutBody,
-        wish=wish,
-        problems=_WISHED,
+        body=body,
+        problems=_ASKED,
         scope=Scope.OPERATE,
         conditional=True,
     )
@@ -91,8 +93,8 @@ _ROUTES = (
         "routes",
         "Add a route, or replace what is configured of it",
         configuring.Change,
-        wish=RouteConfig,
-        wish_required=True,
+        body=RouteConfig,
+        body_required=True,
         problems=_CONFIGURED,
         scope=Scope.ADMIN,
         conditional=True,
@@ -126,9 +128,9 @@ _ROUTES = (
         "routes",
         "Set the canary's share by hand; during a rollout this pauses it",
         RouteView,
-        wish=schemas.WeightWish,
-        wish_required=True,
-        problems=_WISHED,
+        body=request_bodies.WeightRequest,
+        body_required=True,
+        problems=_ASKED,
         scope=Scope.OPERATE,
         conditional=True,
     ),
@@ -140,8 +142,8 @@ _ROUTES = (
         "Start a rollout of the route's canary",
         schemas.RolloutBody,
         status=201,
-        wish=schemas.StartWish,
-        problems=_WISHED,
+        body=request_bodies.StartRequest,
+        problems=_ASKED,
         scope=Scope.OPERATE,
         conditional=True,
     ),
@@ -155,9 +157,9 @@ _LABELS = (
         "Tell what became known of requests after their answers: clicks, right or wrong",
         schemas.LabelsTaken,
         status=202,
-        wish=schemas.LabelsWish,
-        wish_required=True,
-        problems=tuple(slug for slug in _WISHED if slug != "journal-unavailable"),
+        body=request_bodies.LabelsRequest,
+        body_required=True,
+        problems=tuple(slug for slug in _ASKED if slug != "journal-unavailable"),
         scope=Scope.OPERATE,
     ),
 )
@@ -195,7 +197,7 @@ _ROLLOUTS = (
     _verb("pause", "Hold the weight where it is"),
     _verb("resume", "Let automation go on"),
     _verb("approve", "Open the gate that the rollout waits for"),
-    _verb("promote", "Promote by hand: all the way, or to the next step", schemas.PromoteWish),
+    _verb("promote", "Promote by hand: all the way, or to the next step", request_bodies.PromoteRequest),
     _verb("abort", "Roll back by hand: all requests go to stable"),
 )
 _BACKENDS = (
@@ -217,8 +219,8 @@ _BACKENDS = (
         "backends",
         "Add a backend, or replace what is configured of it",
         configuring.Change,
-        wish=BackendConfig,
-        wish_required=True,
+        body=BackendConfig,
+        body_required=True,
         problems=_CONFIGURED,
         scope=Scope.ADMIN,
         conditional=True,
@@ -264,8 +266,8 @@ _CONFIG = (
         "configuration",
         "Replace the configuration",
         configuring.Change,
-        wish=GatewayConfig,
-        wish_required=True,
+        body=GatewayConfig,
+        body_required=True,
         query=("dry_run",),
         problems=_CONFIGURED,
         scope=Scope.ADMIN,

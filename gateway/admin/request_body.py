@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
-from gateway.admin.decode import MalformedError, decode, parse
+from gateway.admin.decode import MalformedError, parse
 from gateway.admin.problems import ProblemError
+from gateway.admin.request_bodies import Body, decode
 from gateway.config.document import YamlSyntaxError, read_tree
 from gateway.config.errors import show
 from gateway.config.load import FILE_BYTES_MAX
 from gateway.core.errors import InvalidValueError
 from gateway.core.rollout.types import AUTOMATION
 
-T = TypeVar("T")
 BODY_BYTES_MAX = 64 * 1024
 CONFIG_BYTES_MAX = FILE_BYTES_MAX
 ACTOR_CHARS_MAX = 64
@@ -27,15 +27,15 @@ _CONTENT_TYPE = re.compile(r'application/json\s*(;\s*charset\s*=\s*"?utf-8"?\s*)
 _YAML_TYPE = re.compile(r'(application|text)/(x-)?yaml\s*(;\s*charset\s*=\s*"?utf-8"?\s*)?', re.IGNORECASE)
 
 
-async def wish(request: Request, kind: type[T]) -> T:
-    """The request's body as a wish; ProblemError, MalformedError or InvalidValueError when there is none."""
+async def read(request: Request, kind: type[Body]) -> Body:
+    """What the request's body asks for. Raises ProblemError, MalformedError or InvalidValueError."""
     content = await body(request)
     _check_content_type(request.headers)
     return decode(content, kind)
 
 
-async def optional_wish(request: Request, kind: type[T]) -> T:
-    """Like `wish`; a request without a body wishes for the defaults."""
+async def read_optional(request: Request, kind: type[Body]) -> Body:
+    """Like `read`; a request without a body asks for the defaults."""
     content = await body(request)
     if not content:
         return kind()
@@ -71,7 +71,7 @@ def _yaml(content: bytes) -> dict[str, Any]:
 
 def _mapping(tree: Any) -> dict[str, Any]:
     if not isinstance(tree, dict):
-        raise InvalidValueError(f"the body: {show(tree)} does not fit here; give an object")
+        raise InvalidValueError(f"the body: {show(tree)} is not a mapping; expected a section")
     return tree
 
 
@@ -136,7 +136,7 @@ def seconds(name: str, text: str, most: float) -> float:
 
 
 def actor(headers: Headers) -> str:
-    """Who is to be named for a wish: the header ``x-actor``, printable and cut to 64 characters, or ``admin``.
+    """Who is to be named for a request: the header ``x-actor``, printable and cut to 64 characters, or ``admin``.
 
     It is the client's word, good for a journal and no more. Nobody may sign as the automation.
     """

@@ -18,7 +18,8 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from starlette.types import Receive, Scope, Send
 
-from gateway.admin.schemas import encode, event_body
+from gateway.admin.bodies import event_body
+from gateway.admin.schemas import encode
 from gateway.control.views import ControlEvent
 
 MEDIA_TYPE = "text/event-stream"

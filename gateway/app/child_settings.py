@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from gateway.config import GatewayConfig, Key, routing_table
+from gateway.config.core_values import core_value
 from gateway.config.edge import TlsConfig
 from gateway.runtime.notices import Notice
 from gateway.runtime.settings import (
@@ -55,10 +56,10 @@ def worker_settings(
         table=routing_table(config, epoch=0).stable_only(),
         config_sha256=config_sha256,
         memory_fds=memory_fds,
-        limits=Limits(**config.limits.model_dump(mode="json")),
+        limits=core_value(config.limits, Limits),
         trusted_proxies=tuple(str(network) for network in config.trusted_proxies),
-        headers=HeaderPolicy(**config.headers.model_dump(mode="json")),
-        access_log=AccessLogSettings(**config.access_log.model_dump()),
+        headers=core_value(config.headers, HeaderPolicy),
+        access_log=core_value(config.access_log, AccessLogSettings),
         tls=None if tls is None else _tls_settings(tls),
         proxy_protocol=(
             None

@@ -22,7 +22,7 @@ from gateway.cli.tables import console
 from gateway.config import build
 from gateway.config.errors import ConfigError
 from gateway.config.load import load_elsewhere
-from gateway.config.schema import MatchConfig, RouteConfig
+from gateway.config.routes import MatchConfig, RouteConfig
 from gateway.core.analysis import budget
 from gateway.core.analysis.sizing.planning import (
     R_DETECT,

@@ -97,7 +97,7 @@ def rollouts_table(rollouts: Iterable[RolloutBody]) -> Table:
 
 def rollout_view(rollout: RolloutBody) -> RenderableType:
     """One rollout: where it is, why, its plan and its evidence."""
-    ladder = ", ".join(f"{step.percent:g}" for step in rollout.plan.steps)
+    ladder = ", ".join(f"{step['percent']:g}" for step in rollout.plan["steps"])
     lines = [
         Text.assemble("\nrollout ", (one_line(rollout.id), "bold"), " on ", one_line(rollout.route), ": ")
         + _text(rollout.phase),

@@ -6,7 +6,8 @@ from gateway.config.build import analysis_spec, endpoints_of, guarded, plan, rou
 from gateway.config.errors import ConfigError, LocatedIssue
 from gateway.config.host_checks import Key, admin_keys, admin_tls, admin_token
 from gateway.config.load import load, load_elsewhere, read, reload
-from gateway.config.schema import GatewayConfig, RouteConfig
+from gateway.config.routes import RouteConfig
+from gateway.config.schema import GatewayConfig
 
 __all__ = [
     "ConfigError",

@@ -21,7 +21,7 @@ from gateway.config import grammar
 from gateway.config.errors import BadValue, show
 from gateway.config.grammar import Network
 from gateway.config.section import DEFAULT_ADMIN, AdminAddress, EnvironmentName, FilePath, Section
-from gateway.config.shape import Noun
+from gateway.config.shape import Doc, Noun
 from gateway.core.traffic.addresses import AllowedBackend
 
 TOKENS_MAX = 100
@@ -85,37 +85,100 @@ AllowedBackendText = Annotated[
 class TokenConfig(Section):
     """One bearer token: who holds it, what it may do, and exactly one of the ways to know it."""
 
-    name: PrincipalName
-    scopes: Scopes
-    sha256: Sha256 | None = None
-    env: EnvironmentName | None = None
-    file: FilePath | None = None
+    name: Annotated[PrincipalName, Doc("Who holds it: the audit trail and the journal name it. Unique.")]
+    scopes: Annotated[
+        Scopes,
+        Doc(
+            "What it may do: `read` sees everything, `operate` also steers rollouts and weights, `admin` also changes "
+            "the configuration."
+        ),
+    ]
+    sha256: Annotated[
+        Sha256 | None,
+        Doc("The token's hash; `gateway token new` makes both. Exactly one of `sha256`, `env` and `file`."),
+    ] = None
+    env: Annotated[
+        EnvironmentName | None, Doc("Name of the environment variable that holds the token, as `token_env`.")
+    ] = None
+    file: Annotated[FilePath | None, Doc("File that holds the token, as `token_file`.")] = None
 
 
 class ClientConfig(Section):
     """What the holder of a client certificate with this common name may do."""
 
-    name: PrincipalName
-    scopes: Scopes
+    name: Annotated[PrincipalName, Doc("The common name in the certificate's subject. Unique.")]
+    scopes: Annotated[Scopes, Doc("As `admin.tokens[].scopes`.")]
 
 
 class AdminTlsConfig(Section):
     """TLS on the admin listener; with ``client_ca_file`` only clients with a certificate of that CA get in."""
 
-    cert_file: FilePath
-    key_file: FilePath
-    client_ca_file: FilePath | None = None
-    clients: Annotated[list[ClientConfig], Field(max_length=TOKENS_MAX)] = []
+    cert_file: Annotated[FilePath, Doc("The certificate chain, PEM.")]
+    key_file: Annotated[FilePath, Doc("The certificate's private key, PEM, without a passphrase.")]
+    client_ca_file: Annotated[
+        FilePath | None,
+        Doc(
+            "Only clients with a certificate of one of these CAs get in. They still need a token, unless `clients` "
+            "names them."
+        ),
+    ] = None
+    clients: Annotated[
+        list[ClientConfig],
+        Field(max_length=TOKENS_MAX),
+        Doc("What the holder of a client certificate may do without a token."),
+    ] = []
 
 
 class AdminConfig(Section):
     """The control plane's own listener."""
 
-    listen: AdminAddress = DEFAULT_ADMIN
-    token_env: EnvironmentName | None = None
-    token_file: FilePath | None = None
-    tokens: Annotated[list[TokenConfig], Field(max_length=TOKENS_MAX)] = []
-    tls: AdminTlsConfig | None = None
-    backend_allow: Annotated[list[AllowedBackendText], Field(max_length=1000)] = []
-    unready_without_stable: bool = False
-    connections_max: Annotated[int, Field(ge=4, le=10_000)] = 256
+    listen: Annotated[
+        AdminAddress,
+        Doc(
+            "Like `listen`; any address that is not loopback requires a token. Or a Unix socket "
+            "(`unix:/run/gateway.sock`, absolute, 103 bytes at most) that this user alone may open, without TLS."
+        ),
+    ] = DEFAULT_ADMIN
+    token_env: Annotated[
+        EnvironmentName | None,
+        Doc(
+            "Name of the environment variable that holds the bearer token, 16 characters or more. Not together with "
+            "`token_file`."
+        ),
+    ] = None
+    token_file: Annotated[
+        FilePath | None,
+        Doc("File that holds the bearer token; white space around it is ignored. Relative to the configuration file."),
+    ] = None
+    tokens: Annotated[
+        list[TokenConfig],
+        Field(max_length=TOKENS_MAX),
+        Doc(
+            "Further bearer tokens, each with its own name and scopes. `token_env` and `token_file` give one token "
+            "that may do all."
+        ),
+    ] = []
+    tls: Annotated[AdminTlsConfig | None, Doc("TLS on the admin listener. `null`: plain HTTP.")] = None
+    backend_allow: Annotated[
+        list[AllowedBackendText],
+        Field(max_length=1000),
+        Doc(
+            "Where backends may be that come in over the API: `10.0.0.0/8`, `models.example`, `*.svc.cluster.local`. "
+            "What this file names is always allowed; see docs/security.md."
+        ),
+    ] = []
+    unready_without_stable: Annotated[
+        bool,
+        Doc(
+            "Whether `/readyz` says no while probes find every endpoint of some route's stable backend down. `false`: "
+            "such a route is a warning there, and the others are not taken out of a balancer with it."
+        ),
+    ] = False
+    connections_max: Annotated[
+        int,
+        Field(ge=4, le=10_000),
+        Doc(
+            "Open connections of the admin listener, and never more than a quarter of the descriptors that the "
+            "process may have. One more takes the place of the one that has been idle for longest."
+        ),
+    ] = 256

@@ -1,75 +1,51 @@
-"""The section `analysis` of a route: what a verdict promises, which metrics decide, and what each of them tolerates.
+"""The section `analysis` of a route: what a verdict promises, and which metrics decide.
 
-Every default is read from the core's own specs; ``spec()`` turns a section into the core's value. Milliseconds here,
-microseconds inside.
+The outcome classes are declared once, in `core/stats/outcomes.py`: each is a key here and in `shares`.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, create_model
 
-from gateway.config.errors import BadValue, show
-from gateway.config.predictions import (
-    BY_DEFAULT,
-    EventHeader,
-    EventHeaderValue,
-    LabelsConfig,
-    ModeKey,
-    PredictionsConfig,
-    TrialsKey,
+from gateway.config.core_values import core_value
+from gateway.config.errors import BadValue
+from gateway.config.metrics import (
+    DurationConfig,
+    EventConfig,
+    GuardrailConfig,
+    LatencyConfig,
+    ModelErrorsConfig,
+    PartOfAlpha,
+    RateConfig,
+    StreamConfig,
 )
-from gateway.config.section import Milliseconds, Ratio, Seconds, Section
-from gateway.config.shape import Noun
+from gateway.config.predictions import BY_DEFAULT, LabelsConfig, PredictionsConfig
+from gateway.config.section import Seconds, Section
+from gateway.config.shape import Doc, Noun
 from gateway.core.analysis.spec import (
     LATENCY_METRICS,
     RATE_METRICS,
     ROUTE_DEFAULT,
     AnalysisSpec,
     EventSpec,
-    GuardrailSpec,
-    LatencySpec,
     MetricShares,
     Mode,
     RateSpec,
-    Unit,
     Worse,
 )
-from gateway.core.errors import InvalidValueError
-from gateway.core.predictions.failures import MODEL_ERRORS, UNREAD_ANSWERS
-from gateway.core.stats.outcomes import PLAIN, STATUS_MAX
+from gateway.core.predictions.failures import MODEL_ERRORS
+from gateway.core.stats.outcomes import CLASSES, ERRORS, PLAIN, STATUS_MAX, OutcomeClass
 
 # The least that an answer can end with (a tunnel).
 STATUS_MIN = 101
 # Of events and of guardrails, so many each: the core has room for these and for those of the answers.
 _EVENTS_MAX = 32
-_OWN_MARGINS = ("errors", "client_errors", "overload")
+_RARE = frozenset(one.name for one in CLASSES if one.rare)
 _MARGINS = ("margin_ratio", "margin_delta")
 _ANALYSIS = ROUTE_DEFAULT
-_RATE = RateSpec()
-_LATENCY = LatencySpec()
-_DURATION = _ANALYSIS.duration
-_STREAM = _ANALYSIS.gap
-_EVENT = EventSpec("event")
-_GUARDRAIL = GuardrailSpec("errors", 0.5)
 _SHARES = MetricShares()
-
-
-def _event_name(text: str) -> str:
-    if text in (MODEL_ERRORS, UNREAD_ANSWERS):
-        raise BadValue(f"{show(text)} is a metric of the gateway itself", "choose another name")
-    try:
-        return EventSpec(text).name
-    except InvalidValueError as error:
-        raise BadValue(str(error), "choose a name such as low_confidence") from None
-
-
-def _guarded_metric(text: str) -> str:
-    try:
-        return GuardrailSpec(text, 0.5, 1 if text in LATENCY_METRICS else None).metric
-    except InvalidValueError as error:
-        raise BadValue(str(error), "use an outcome class, a latency or an event of this route") from None
 
 
 def _exempt(status: int) -> int:
@@ -85,230 +61,182 @@ def _different(statuses: list[int]) -> list[int]:
     return statuses
 
 
-EventName = Annotated[str, AfterValidator(_event_name), Noun("an event's name")]
-GuardedMetric = Annotated[str, AfterValidator(_guarded_metric), Noun("a metric's name")]
-PartOfAlpha = Annotated[float, Field(ge=1e-6, le=1), Noun("a share")]
-Delta = Annotated[float, Field(ge=0, le=0.99), Noun("a share")]
-SliceSeconds = Annotated[float, Field(ge=0.01, le=3600), Noun("a number of seconds")]
-Slo = Annotated[float, Field(ge=0.001, le=10_000_000), Noun("a number of milliseconds")]
 SmallProbability = Annotated[float, Field(ge=0, le=0.5), Noun("a probability")]
-Quantile = Annotated[float, Field(ge=0.01, le=0.9999), Noun("a probability")]
-Quantiles = Annotated[list[Quantile], Field(min_length=1, max_length=16)]
 ExemptStatus = Annotated[int, Field(ge=STATUS_MIN, le=STATUS_MAX), AfterValidator(_exempt), Noun("a status of HTTP")]
 ExemptStatuses = Annotated[list[ExemptStatus], Field(max_length=100), AfterValidator(_different)]
-Slos = Annotated[list[Slo], Field(max_length=16)]
 
 
-class RateConfig(Section):
-    """How one class of outcomes is judged."""
-
-    mode: ModeKey = _RATE.mode
-    tolerance_ratio: Ratio = _RATE.tolerance_ratio
-    tolerance_delta: Delta = _RATE.tolerance_delta
-    margin_ratio: Ratio = _RATE.margin_ratio
-    margin_delta: Delta = _RATE.margin_delta
-
-    def spec(self) -> RateSpec:
-        """The same, as the judge wants it."""
-        return RateSpec(self.mode, self.margin_ratio, self.margin_delta, self.tolerance_ratio, self.tolerance_delta)
+def _meaning(one: OutcomeClass) -> str:
+    said = f"{one.answers[0].upper()}{one.answers[1:]}{one.note and f': {one.note}'}."
+    success = " Differing either way is worse, unless failures explain it." if one.success else ""
+    return f"{said}{success}{' Margins that are not given are those of `errors`.' if one.rare else ''}"
 
 
+if TYPE_CHECKING:
+    SharesConfig = Section
+else:
+    SharesConfig = create_model(
+        "SharesConfig",
+        __base__=Section,
+        __doc__="How the built-in metrics share alpha_rollback.",
+        **{
+            name: (Annotated[PartOfAlpha, Doc(f"The part of `{name}`.")], getattr(_SHARES, name))
+            for name in (*RATE_METRICS, *LATENCY_METRICS)
+        },
+    )
+    SharesConfig.core = MetricShares
+
+
+class PromisesConfig(Section):
+    """What a verdict promises, and how often it is sought."""
+
+    alpha_rollback: Annotated[
+        float,
+        Field(ge=1e-12, le=0.5),
+        Noun("a probability"),
+        Doc(
+            "Probability, over a whole rollout, that a canary which is no worse is rolled back. All metrics and "
+            "guardrails share it."
+        ),
+    ] = _ANALYSIS.alpha_rollback
+    alpha_promote: Annotated[
+        float,
+        Field(ge=1e-12, le=0.5),
+        Noun("a probability"),
+        Doc("Probability that a canary which is worse by the margin passes."),
+    ] = _ANALYSIS.alpha_promote
+    alpha_sample_ratio: Annotated[
+        SmallProbability,
+        Doc(
+            "Probability, over a whole rollout, that a sound split of the traffic is taken for a broken one; 0 turns "
+            "the check off (it is off for sticky routes)."
+        ),
+    ] = _ANALYSIS.alpha_sample_ratio
+    interval_s: Annotated[
+        Seconds,
+        Doc(
+            "Time between two looks at the evidence. Looking often costs no certainty; at most ten times `burst_s`, "
+            "because looks further apart cannot see bursts (unless that is 0)."
+        ),
+    ] = 0.1
+    burst_s: Annotated[
+        float,
+        Field(ge=0, le=10),
+        Noun("a number of seconds"),
+        Doc(
+            "How long a pause or a restart of one variant may make its requests fail together. Failures within this "
+            "time count as about one (docs/statistics.md); 0 counts each by itself, which convicts a dead canary "
+            "in a tenth of a second and a pausing one too."
+        ),
+    ] = _ANALYSIS.burst_s
+
+
+if TYPE_CHECKING:
+    ClassesConfig = PromisesConfig
+else:
+    ClassesConfig = create_model(
+        "ClassesConfig",
+        __base__=PromisesConfig,
+        __doc__="How each outcome class is judged.",
+        **{one.name: (Annotated[RateConfig, Doc(_meaning(one))], RateConfig()) for one in CLASSES},
+    )
 _Rate = TypeVar("_Rate", bound=RateConfig)
 
 
-class ModelErrorsConfig(RateConfig):
-    """How failures inside of answers are found and judged."""
-
-    mode: ModeKey = Mode.AUTO
-    share: PartOfAlpha = _EVENT.share
-    samples_per_s_max: Annotated[float, Field(ge=1, le=10_000), Noun("a number per second")] = 50.0
-
-    def event(self) -> EventSpec:
-        """The same, as the judge wants it."""
-        rate = self.spec()
-        return EventSpec(
-            MODEL_ERRORS,
-            rate.mode,
-            Worse.HIGHER,
-            rate.tolerance_ratio,
-            rate.tolerance_delta,
-            rate.margin_ratio,
-            rate.margin_delta,
-            self.share,
-            guarded=True,
-        )
-
-
-class LatencyConfig(Section):
-    """How a latency is judged."""
-
-    mode: ModeKey = _LATENCY.mode
-    quantiles: Quantiles = list(_LATENCY.quantiles)
-    slo_ms: Slos = []
-    tolerance_ratio: Ratio = _LATENCY.tolerance_ratio
-    tolerance_ms: Milliseconds = _LATENCY.tolerance_us / 1000
-    margin_ratio: Ratio = _LATENCY.margin_ratio
-    margin_ms: Milliseconds = _LATENCY.margin_us / 1000
-    margin_delta: Annotated[float, Field(ge=0, le=0.9), Noun("a share")] = _LATENCY.margin_delta
-    slice_s: SliceSeconds = _LATENCY.slice_s
-
-    def spec(self) -> LatencySpec:
-        """The same, as the judge wants it."""
-        return LatencySpec(
-            mode=self.mode,
-            quantiles=tuple(self.quantiles),
-            tolerance_ratio=self.tolerance_ratio,
-            tolerance_us=round(self.tolerance_ms * 1000),
-            margin_ratio=self.margin_ratio,
-            margin_us=round(self.margin_ms * 1000),
-            margin_delta=self.margin_delta,
-            slice_s=self.slice_s,
-            slo_us=tuple(round(slo_ms * 1000) for slo_ms in self.slo_ms),
-        )
-
-
-class DurationConfig(LatencyConfig):
-    """The time to the last byte, which depends on how fast clients read: not looked at unless it is switched on."""
-
-    mode: ModeKey = _DURATION.mode
-
-
-class StreamConfig(LatencyConfig):
-    """A latency that only event streams have."""
-
-    mode: ModeKey = _STREAM.mode
-
-
-class EventConfig(Section):
-    """Where a labelled yes/no event comes from, and how it is judged."""
-
-    name: EventName
-    header: EventHeader | None = None
-    header_value: EventHeaderValue | None = None
-    trial: TrialsKey | None = None
-    mode: ModeKey = _EVENT.mode
-    worse: Annotated[Worse, Field(strict=False)] = _EVENT.worse
-    tolerance_ratio: Ratio = _EVENT.tolerance_ratio
-    tolerance_delta: Delta = _EVENT.tolerance_delta
-    margin_ratio: Ratio = _EVENT.margin_ratio
-    margin_delta: Delta = _EVENT.margin_delta
-    share: PartOfAlpha = _EVENT.share
-    unit: Annotated[Unit, Field(strict=False)] = _EVENT.unit
-    slice_s: SliceSeconds = _EVENT.slice_s
-
-    def spec(self) -> EventSpec:
-        """The same, as the judge wants it."""
-        return EventSpec(**self.model_dump(exclude={"header", "header_value", "trial"}))
-
-
-class GuardrailConfig(Section):
-    """An absolute limit on the canary."""
-
-    metric: GuardedMetric
-    limit: Annotated[float, Field(ge=1e-6, le=0.99), Noun("a share")]
-    threshold_ms: Slo | None = None
-    mode: ModeKey = _GUARDRAIL.mode
-    share: PartOfAlpha = _GUARDRAIL.share
-    slice_s: SliceSeconds = _GUARDRAIL.slice_s
-
-    def spec(self) -> GuardrailSpec:
-        """The same, as the judge wants it."""
-        threshold_us = None if self.threshold_ms is None else round(self.threshold_ms * 1000)
-        return GuardrailSpec(self.metric, self.limit, threshold_us, self.mode, self.share, self.slice_s)
-
-
-class SharesConfig(Section):
-    """How the built-in metrics share alpha_rollback."""
-
-    errors: PartOfAlpha = _SHARES.errors
-    client_errors: PartOfAlpha = _SHARES.client_errors
-    overload: PartOfAlpha = _SHARES.overload
-    unauthorized: PartOfAlpha = _SHARES.unauthorized
-    not_found: PartOfAlpha = _SHARES.not_found
-    redirects: PartOfAlpha = _SHARES.redirects
-    empty_body: PartOfAlpha = _SHARES.empty_body
-    abandoned: PartOfAlpha = _SHARES.abandoned
-    no_content: PartOfAlpha = _SHARES.no_content
-    other_success: PartOfAlpha = _SHARES.other_success
-    latency: PartOfAlpha = _SHARES.latency
-    duration: PartOfAlpha = _SHARES.duration
-    gap: PartOfAlpha = _SHARES.gap
-    time_per_event: PartOfAlpha = _SHARES.time_per_event
-
-    def spec(self) -> MetricShares:
-        """The same, as the judge wants it."""
-        return MetricShares(**self.model_dump())
-
-
-class AnalysisConfig(Section):
+class AnalysisConfig(ClassesConfig):
     """What a verdict promises, how often it is sought, and what it looks at."""
 
-    alpha_rollback: Annotated[float, Field(ge=1e-12, le=0.5), Noun("a probability")] = _ANALYSIS.alpha_rollback
-    alpha_promote: Annotated[float, Field(ge=1e-12, le=0.5), Noun("a probability")] = _ANALYSIS.alpha_promote
-    alpha_sample_ratio: SmallProbability = _ANALYSIS.alpha_sample_ratio
-    interval_s: Seconds = 0.1
-    burst_s: Annotated[float, Field(ge=0, le=10), Noun("a number of seconds")] = _ANALYSIS.burst_s
-    errors: RateConfig = RateConfig()
-    client_errors: RateConfig = RateConfig()
-    overload: RateConfig = RateConfig()
-    unauthorized: RateConfig = RateConfig()
-    not_found: RateConfig = RateConfig()
-    redirects: RateConfig = RateConfig()
-    empty_body: RateConfig = RateConfig()
-    abandoned: RateConfig = RateConfig()
-    no_content: RateConfig = RateConfig()
-    other_success: RateConfig = RateConfig()
-    exempt_statuses: ExemptStatuses = []
-    latency: LatencyConfig = LatencyConfig()
-    duration: DurationConfig = DurationConfig()
-    gap: StreamConfig = StreamConfig()
-    time_per_event: StreamConfig = StreamConfig()
-    model_errors: ModelErrorsConfig = ModelErrorsConfig()
-    events: Annotated[list[EventConfig], Field(max_length=_EVENTS_MAX)] = []
-    guardrails: Annotated[list[GuardrailConfig], Field(max_length=_EVENTS_MAX)] = []
-    predictions: PredictionsConfig | None = BY_DEFAULT
-    labels: LabelsConfig = LabelsConfig()
-    shares: SharesConfig = SharesConfig()
+    core = AnalysisSpec
+
+    exempt_statuses: Annotated[
+        ExemptStatuses,
+        Doc(
+            "Statuses that are ordinary answers of this route: they count as 200 does, in both variants alike, and "
+            "are not rescued. `[404]` where clients ask for things that may not be there."
+        ),
+    ] = []
+    latency: Annotated[
+        LatencyConfig,
+        Doc(
+            "Time to the head, of a stream to the first event ([judging.md](judging.md#latencies)), against stable's, "
+            "at stable's own running quantiles and at fixed objectives."
+        ),
+    ] = LatencyConfig()
+    duration: Annotated[DurationConfig, Doc("Time to the last byte, judged as `latency` is.")] = DurationConfig()
+    gap: Annotated[
+        StreamConfig,
+        Doc(
+            "The largest pause between two events of a stream ([which answers are streams](judging.md#latencies)), "
+            "judged as `latency` is."
+        ),
+    ] = StreamConfig()
+    time_per_event: Annotated[
+        StreamConfig, Doc("The mean time between two events of a stream, judged as `latency` is.")
+    ] = StreamConfig()
+    model_errors: Annotated[
+        ModelErrorsConfig,
+        Doc(
+            "Failures inside of answers that have a 2xx status: error objects, error events, broken or empty bodies "
+            "(docs/judging.md). Found in samples by the inspector, without any configuration."
+        ),
+    ] = ModelErrorsConfig()
+    events: Annotated[
+        list[EventConfig],
+        Field(max_length=_EVENTS_MAX),
+        Doc("Labelled yes/no events, each a metric of its own; names differ."),
+    ] = []
+    guardrails: Annotated[
+        list[GuardrailConfig],
+        Field(max_length=_EVENTS_MAX),
+        Doc(
+            "Absolute limits on the canary, whatever stable does. A crossing must be proven, as everything that rolls "
+            "back."
+        ),
+    ] = []
+    predictions: Annotated[
+        PredictionsConfig | None,
+        Doc(
+            "Looks at answers, not only at their status and time: class mix, low confidence, NaN, empty and "
+            "unreadable answers, each an event as above. Without this section its mode is `auto`: answers that are "
+            "surely predictions are compared, and all else is silent. A section, also `{}`, asks for them: its mode "
+            "is `decide` unless it says otherwise. `null`: answers are not looked at for predictions. See "
+            "docs/predictions.md."
+        ),
+    ] = BY_DEFAULT
+    labels: Annotated[LabelsConfig, Doc("For events with a `trial`.")] = LabelsConfig()
+    shares: Annotated[
+        SharesConfig,
+        Doc("How the metrics share `alpha_rollback`: parts of the whole that the deciding ones have together."),
+    ] = SharesConfig()
 
     @property
     def answers(self) -> PredictionsConfig | None:
         """How answers are looked at for predictions; None where they are not."""
         return None if self.predictions is None or self.predictions.mode is Mode.OFF else self.predictions
 
+    def rate(self, name: str) -> RateConfig:
+        """What is said of an outcome class."""
+        found: RateConfig = getattr(self, name)
+        return found
+
     def spec(self, *, one_by_one: bool = True) -> AnalysisSpec:
-        """The same, as the judge wants it. Without ``one_by_one`` assignment sessions are counted."""
-        return AnalysisSpec(
-            alpha_rollback=self.alpha_rollback,
-            alpha_promote=self.alpha_promote,
-            **self._rates(),
-            latency=self.latency.spec(),
-            shares=self.shares.spec(),
-            duration=self.duration.spec(),
-            gap=self.gap.spec(),
-            time_per_event=self.time_per_event.spec(),
-            events=tuple(event.spec() for event in self.events),
-            guardrails=tuple(guardrail.spec() for guardrail in self.guardrails),
-            alpha_sample_ratio=self.alpha_sample_ratio if one_by_one else 0.0,
-            burst_s=self.burst_s,
-            sticky=not one_by_one,
-        )
-
-    def _rates(self) -> dict[str, Any]:
-        return {name: self._rate(name) for name in RATE_METRICS}
-
-    def _rate(self, name: str) -> RateSpec:
-        """How an outcome class is judged.
-
-        Rare classes take margins that are not given from `errors`: a plan that is content with a wider one there would
-        otherwise wait for the proof of a class that never occurs.
-        """
-        section: RateConfig = getattr(self, name)
-        return section.spec() if name in _OWN_MARGINS else self._as_errors(section).spec()
+        """The core's value. Without ``one_by_one`` assignment sessions are counted."""
+        rates = {
+            name: core_value(self._with_margins(self.rate(name), name in _RARE), RateSpec) for name in RATE_METRICS
+        }
+        split = {} if one_by_one else {"alpha_sample_ratio": 0.0}
+        return core_value(self, AnalysisSpec, **rates, **split, sticky=not one_by_one)
 
     def failures_inside(self) -> EventSpec:
         """How failures inside of answers are judged: as a rare class is."""
-        return self._as_errors(self.model_errors).event()
+        section = self._with_margins(self.model_errors, True)
+        return core_value(section, EventSpec, name=MODEL_ERRORS, worse=Worse.HIGHER, guarded=True)
 
-    def _as_errors(self, section: _Rate) -> _Rate:
-        margins = {key: getattr(self.errors, key) for key in _MARGINS if key not in section.model_fields_set}
-        return section.model_copy(update=margins)
+    def _with_margins(self, section: _Rate, rare: bool) -> _Rate:
+        """The section, with the margins of `errors` where a rare class has none of its own.
+
+        A plan that is content with a wider margin would otherwise wait for the proof of a class that never occurs.
+        """
+        of_errors = self.rate(ERRORS)
+        margins = {key: getattr(of_errors, key) for key in _MARGINS if rare and key not in section.model_fields_set}
+        return section.model_copy(update=margins) if margins else section

@@ -13,7 +13,8 @@ import msgspec
 
 from gateway.config.errors import ConfigError
 from gateway.config.load import load
-from gateway.config.schema import GatewayConfig, RouteConfig
+from gateway.config.routes import RouteConfig
+from gateway.config.schema import GatewayConfig
 from gateway.config.shape import number
 from gateway.config.warnings import warnings
 

@@ -16,7 +16,7 @@ from gateway.config.errors import BadValue, Issue, TreePath, place_of, show
 from gateway.config.explain import nearest
 from gateway.config.grammar import Address, UnixSocket
 from gateway.config.predictions import PREDICTED, TOLERANCE
-from gateway.config.schema import DEFAULT_ADMIN, DEFAULT_LISTEN
+from gateway.config.section import DEFAULT_ADMIN, DEFAULT_LISTEN
 from gateway.core.analysis.bursts.guard import COARSE
 from gateway.core.analysis.spec import LATENCY_METRICS
 
@@ -168,14 +168,19 @@ def _one_sticky_key(tree: Any) -> Iterator[Issue]:
 
 def _ladders_rise(tree: Any) -> Iterator[Issue]:
     for path, route in _routes(tree):
-        steps = at(route, "plan", "steps")
-        percents = [at(step, "percent") for step in steps] if isinstance(steps, list) else []
-        yield from _rising(percents, lambda index, path=path: (*path, "plan", "steps", index, "percent"))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+        yield from plan_issues(route.get("plan"), (*path, "plan"))
         for metric, key in itertools.product(LATENCY_METRICS, ("quantiles", "slo_ms")):
             rungs = at(route, "analysis", metric, key)
             below: TreePath = (*path, "analysis", metric, key)
             if isinstance(rungs, list):
                 yield from _rising(rungs, lambda index, below=below: (*below, index))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+
+
+def plan_issues(plan: Any, path: TreePath) -> Iterator[Issue]:
+    """What several keys of a plan must say together; the plan stands at ``path``."""
+    steps = at(plan, "steps")
+    percents = [at(step, "percent") for step in steps] if isinstance(steps, list) else []
+    yield from _rising(percents, lambda index: (*path, "steps", index, "percent"))
 
 
 def _looks_see_bursts(tree: Any) -> Iterator[Issue]:

@@ -45,9 +45,16 @@ def _issue(detail: ErrorDetails, root: type[BaseModel]) -> Issue:
         return Issue(path, "is missing", f"add it: {wanted}")
     if detail["type"] == "too_short":
         return Issue(path, "is empty", "add at least one")
-    removable = detail["input"] is None and path and isinstance(path[-1], str)
+    removable = detail["input"] is None and _optional(path, root)
     hint = f"remove the key, or set it to {wanted}" if removable else f"expected {wanted}"
     return Issue(path, _problem(detail), hint, at_key)
+
+
+def _optional(path: TreePath, root: type[BaseModel]) -> bool:
+    """Whether the path is that of a key that may be left out."""
+    parent = shape_at(root, path[:-1]) if path else None
+    field = parent.fields.get(str(path[-1])) if parent else None
+    return field is not None and not field.is_required()
 
 
 def _unknown_key(path: TreePath, root: type[BaseModel]) -> Issue:
@@ -104,6 +111,8 @@ _WORDS: dict[str, Callable[[Any], str]] = {
     "list_type": lambda value: f"{show(value)} is not a list",
     "dict_type": lambda value: f"{show(value)} is not a mapping",
     "model_type": lambda value: f"{show(value)} is not a section",
+    "string_too_long": lambda value: f"has {len(value)} characters",
+    "string_too_short": lambda _: "is empty",
     "enum": lambda value: f"{show(value)} is not one of the choices",
     "too_long": lambda value: f"has {len(value)} items, too many",
 }

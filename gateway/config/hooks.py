@@ -21,7 +21,7 @@ from pydantic import AfterValidator, Field
 from gateway.config import grammar
 from gateway.config.errors import BadValue, Issue, TreePath, issues_in, show
 from gateway.config.section import EnvironmentName, FilePath, RouteName, Seconds, Section
-from gateway.config.shape import Noun
+from gateway.config.shape import Doc, Noun
 from gateway.core.rollout.types import NOTIFY_KINDS
 
 HOOKS_MAX = 100
@@ -58,29 +58,64 @@ def _gate_name(text: str) -> str:
 class GateConfig(Section):
     """Somebody who is asked whether a rollout may go on; ``plan.steps[].gate`` and ``plan.promotion_gate`` name it."""
 
-    name: Annotated[RouteName, AfterValidator(_gate_name)]
-    url: WebhookUrl | None = None
-    url_env: EnvironmentName | None = None
-    secret_env: EnvironmentName | None = None
-    secret_file: FilePath | None = None
-    interval_s: Seconds = 10.0
-    timeout_s: Seconds = 10.0
+    name: Annotated[
+        RouteName, AfterValidator(_gate_name), Doc("The name that plans use. Unique, and not `manual` or `canary`.")
+    ]
+    url: Annotated[
+        WebhookUrl | None,
+        Doc(
+            'Where to ask, by POST. A 2xx answer opens the gate; `{"passed": false}` in it pauses the rollout; '
+            'anything else means "not yet".'
+        ),
+    ] = None
+    url_env: Annotated[
+        EnvironmentName | None, Doc("Environment variable that holds the URL. Exactly one of the two.")
+    ] = None
+    secret_env: Annotated[EnvironmentName | None, Doc("As for hooks.")] = None
+    secret_file: Annotated[FilePath | None, Doc("As for hooks.")] = None
+    interval_s: Annotated[Seconds, Doc("Time between two questions while the gate is closed.")] = 10.0
+    timeout_s: Annotated[Seconds, Doc("For one question.")] = 10.0
 
 
 class HookConfig(Section):
     """One receiver."""
 
-    name: RouteName
-    url: WebhookUrl | None = None
-    url_env: EnvironmentName | None = None
-    command: Annotated[list[Argument], Field(min_length=1, max_length=100)] | None = None
-    format: Annotated[LetterFormat, Field(strict=False)] = LetterFormat.CLOUDEVENTS
-    secret_env: EnvironmentName | None = None
-    secret_file: FilePath | None = None
-    transitions: Annotated[list[TransitionKind], Field(min_length=1)] | None = None
-    routes: Annotated[list[RouteName], Field(min_length=1)] | None = None
-    timeout_s: Seconds = 10.0
-    give_up_s: Seconds = 86_400.0
+    name: Annotated[
+        RouteName,
+        Doc("Its name in the log and in metrics. Unique; under it the journal remembers how far it has been told."),
+    ]
+    url: Annotated[
+        WebhookUrl | None,
+        Doc("Where to POST. Exactly one of `url`, `url_env` and `command`. Redirects are not followed."),
+    ] = None
+    url_env: Annotated[
+        EnvironmentName | None,
+        Doc("Environment variable that holds the URL, for those that are secrets themselves (Slack's and Teams' are)."),
+    ] = None
+    command: Annotated[
+        Annotated[list[Argument], Field(min_length=1, max_length=100)] | None,
+        Doc("Program and arguments, run without a shell; the letter is its standard input. Status 0 means delivered."),
+    ] = None
+    format: Annotated[LetterFormat, Field(strict=False), Doc("How the letter is written.")] = LetterFormat.CLOUDEVENTS
+    secret_env: Annotated[
+        EnvironmentName | None,
+        Doc(
+            "Environment variable with the secret that signs each request (Standard Webhooks: `webhook-signature`), "
+            "16 bytes or more."
+        ),
+    ] = None
+    secret_file: Annotated[FilePath | None, Doc("File with the secret. Not together with `secret_env`.")] = None
+    transitions: Annotated[
+        Annotated[list[TransitionKind], Field(min_length=1)] | None,
+        Doc("Only these transitions, such as `promoted` and `rolled_back`; `null` means all."),
+    ] = None
+    routes: Annotated[
+        Annotated[list[RouteName], Field(min_length=1)] | None, Doc("Only these routes; `null` means all.")
+    ] = None
+    timeout_s: Annotated[Seconds, Doc("For one attempt.")] = 10.0
+    give_up_s: Annotated[
+        Seconds, Doc("A letter that could not be delivered for so long is dropped, counted and logged.")
+    ] = 86_400.0
 
 
 def key_of(secret: str) -> bytes:

@@ -6,13 +6,13 @@ import re
 import zoneinfo
 from datetime import date
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
 from gateway.config.errors import BadValue, show
 from gateway.config.section import YEAR_S, Percentage, Seconds, Section, StepPercentage
-from gateway.config.shape import Noun
+from gateway.config.shape import Doc, Noun
 from gateway.core.rollout.types import (
     GATE_CANARY,
     Day,
@@ -79,30 +79,67 @@ SecondsOrNone = Annotated[float, Field(ge=0, le=YEAR_S), Noun("a number of secon
 class StepConfig(Section):
     """One rung of the ladder."""
 
-    percent: StepPercentage
-    min_time_s: SecondsOrNone = _STEP.min_time_s
-    min_requests: Annotated[int, Field(ge=0, le=1_000_000_000)] = _STEP.min_requests
-    deadline_s: Seconds | None = _STEP.deadline_s
-    on_deadline: Annotated[OnDeadline, Field(strict=False)] = _STEP.on_deadline
-    gate: Gate | None = None
+    percent: Annotated[
+        StepPercentage,
+        Doc(
+            "The canary's share on this step, in steps of 0.01. 100 is refused: stable needs requests of its own to "
+            "be compared with."
+        ),
+    ]
+    min_time_s: Annotated[SecondsOrNone, Doc("The least time on this step, however good the evidence.")] = (
+        _STEP.min_time_s
+    )
+    min_requests: Annotated[
+        int, Field(ge=0, le=1_000_000_000), Doc("The least number of canary requests on this step.")
+    ] = _STEP.min_requests
+    deadline_s: Annotated[Seconds | None, Doc("How long the step may take; null: as long as the rollout.")] = (
+        _STEP.deadline_s
+    )
+    on_deadline: Annotated[
+        OnDeadline,
+        Field(strict=False),
+        Doc("What becomes of a rollout that is undecided then; `proceed` goes on to the next step."),
+    ] = _STEP.on_deadline
+    gate: Annotated[
+        Gate | None,
+        Doc("What must open before the step: `manual` is an operator's approval, any other name is one of `gates`."),
+    ] = None
 
-    def step(self) -> Step:
-        """The same, as the machine wants it."""
-        weight_bp = weight_bp_from_percent(self.percent)
-        return Step(weight_bp, self.min_time_s, self.min_requests, self.deadline_s, self.on_deadline, self.gate or "")
+    core = Step
+
+    def to_core(self) -> dict[str, Any]:
+        """Percent are basis points, and no gate is the empty one."""
+        return {"weight_bp": weight_bp_from_percent(self.percent), "gate": self.gate or ""}
+
+    @classmethod
+    def of_core(cls, value: Step) -> dict[str, Any]:
+        """The way back."""
+        return {"percent": percent_from_weight_bp(value.weight_bp), "gate": value.gate or None}
 
 
 class WindowConfig(Section):
     """A time of the week in which automation may raise the weight; one that closes before it opens ends a day later."""
 
-    days: Annotated[list[Annotated[Day, Field(strict=False)]], Field(min_length=1, max_length=7)] = list(Day)
-    opens: TimeOfDay = "00:00"
-    closes: TimeOfDay = "24:00"
+    days: Annotated[
+        list[Annotated[Day, Field(strict=False)]],
+        Field(min_length=1, max_length=7),
+        Doc("The days on which the window opens."),
+    ] = list(Day)
+    opens: Annotated[TimeOfDay, Doc("When it opens, in quotes.")] = "00:00"
+    closes: Annotated[TimeOfDay, Doc("When it closes, in quotes; not after `opens` means on the next day.")] = "24:00"
 
-    def window(self) -> Window:
-        """The same, as the machine wants it."""
-        days = tuple(index for index, day in enumerate(Day) if day in self.days)
-        return Window(days, _minute(self.opens), _minute(self.closes))
+    core = Window
+
+    def to_core(self) -> dict[str, Any]:
+        """Days are numbers from Monday's 0, times are minutes."""
+        days = [index for index, day in enumerate(Day) if day in self.days]
+        return {"days": days, "from_minute": _minute(self.opens), "until_minute": _minute(self.closes)}
+
+    @classmethod
+    def of_core(cls, value: Window) -> dict[str, Any]:
+        """The way back."""
+        opens, closes = (f"{minute // 60:02}:{minute % 60:02}" for minute in (value.from_minute, value.until_minute))
+        return {"days": [list(Day)[index] for index in value.days], "opens": opens, "closes": closes}
 
 
 def _minute(text: str) -> int:
@@ -113,42 +150,81 @@ def _minute(text: str) -> int:
 class PlanConfig(Section):
     """The ladder of weights that a rollout climbs."""
 
-    steps: Annotated[list[StepConfig], Field(min_length=1, max_length=100)] = [
-        StepConfig(percent=percent) for percent in (1, 5, 25, 50)
-    ]
-    deadline_s: Seconds = _PLAN.deadline_s
-    on_deadline: Annotated[PlanDeadline, Field(strict=False)] = PlanDeadline(_PLAN.on_deadline.value)
-    on_no_data: Annotated[SafeAction, Field(strict=False)] = SafeAction.ROLLBACK
-    promotion_gate: Gate | None = None
-    warmup_s: SecondsOrNone = _PLAN.warmup_s
-    bake_s: SecondsOrNone = _PLAN.bake_s
-    bake_holdout_percent: Annotated[Percentage, Field(lt=100)] = percent_from_weight_bp(_PLAN.bake_holdout_bp)
-    rollback_ramp_s: SecondsOrNone = _PLAN.rollback_ramp_s
-    stable_endpoints_min: Annotated[int, Field(ge=0, le=1000)] = _PLAN.stable_endpoints_min
-    when_canary_down: Annotated[WhenDown, Field(strict=False)] = _PLAN.when_canary_down
-    windows: Annotated[list[WindowConfig], Field(max_length=100)] = []
-    closed_dates: Annotated[list[LocalDate], Field(max_length=1000)] = []
-    timezone: TimeZone = _PLAN.timezone
-    pause_max_s: Seconds | None = _PLAN.pause_max_s
-    on_new_canary: Annotated[OnNewCanary, Field(strict=False)] = _PLAN.on_new_canary
+    steps: Annotated[
+        list[StepConfig],
+        Field(min_length=1, max_length=100),
+        Doc("The rungs, at least one; percents rise. After the last one passes, the canary is promoted to 100 %."),
+    ] = [StepConfig(percent=percent) for percent in (1, 5, 25, 50)]
+    deadline_s: Annotated[Seconds, Doc("How long the whole rollout may take.")] = _PLAN.deadline_s
+    on_deadline: Annotated[
+        PlanDeadline,
+        Field(strict=False),
+        Doc(
+            "What becomes of a rollout that is undecided then: `hold` the weight and wait for an operator, "
+            "`rollback`, or `promote`."
+        ),
+    ] = PlanDeadline(_PLAN.on_deadline.value)
+    on_no_data: Annotated[
+        SafeAction,
+        Field(strict=False),
+        Doc(
+            "What a deadline does when there is no data, or nothing could be judged: `hold` or `rollback`, never more."
+        ),
+    ] = SafeAction.ROLLBACK
+    promotion_gate: Annotated[Gate | None, Doc("What must open before the promotion.")] = None
+    warmup_s: Annotated[
+        SecondsOrNone, Doc("How long the canary gets the first step's share before what it answers counts as evidence.")
+    ] = _PLAN.warmup_s
+    bake_s: Annotated[
+        SecondsOrNone,
+        Doc("How long a promoted canary is watched against a holdout of stable before the promotion is final."),
+    ] = _PLAN.bake_s
+    bake_holdout_percent: Annotated[Percentage, Field(lt=100), Doc("Stable's share in that time; under 100.")] = (
+        percent_from_weight_bp(_PLAN.bake_holdout_bp)
+    )
+    rollback_ramp_s: Annotated[SecondsOrNone, Doc("How long a rollback takes, in ten steps down; 0: at once.")] = (
+        _PLAN.rollback_ramp_s
+    )
+    stable_endpoints_min: Annotated[
+        int, Field(ge=0, le=1000), Doc("How many endpoints of stable must be healthy before the canary gets more.")
+    ] = _PLAN.stable_endpoints_min
+    when_canary_down: Annotated[
+        WhenDown,
+        Field(strict=False),
+        Doc("What becomes of a start whose canary has no healthy endpoint: `wait` for one at 0 %, or `refuse` it."),
+    ] = _PLAN.when_canary_down
+    windows: Annotated[
+        list[WindowConfig],
+        Field(max_length=100),
+        Doc("When automation may raise the share; empty: always. Down it goes at any time."),
+    ] = []
+    closed_dates: Annotated[
+        list[LocalDate], Field(max_length=1000), Doc("Dates, in quotes, on which automation never raises the share.")
+    ] = []
+    timezone: Annotated[TimeZone, Doc("Whose days and hours those are.")] = _PLAN.timezone
+    pause_max_s: Annotated[
+        Seconds | None, Doc("How long a pause may last before the rollout is rolled back; null: as long as it takes.")
+    ] = _PLAN.pause_max_s
+    on_new_canary: Annotated[
+        OnNewCanary,
+        Field(strict=False),
+        Doc(
+            "What a new configuration with other backends does to a rollout under way: it is refused, or ends the "
+            "rollout."
+        ),
+    ] = _PLAN.on_new_canary
 
-    def plan(self) -> Plan:
-        """The same, as the machine wants it."""
-        return Plan(
-            steps=tuple(step.step() for step in self.steps),
-            deadline_s=self.deadline_s,
-            on_deadline=OnDeadline(self.on_deadline.value),
-            on_no_data=self.on_no_data,
-            promotion_gate=self.promotion_gate or "",
-            warmup_s=self.warmup_s,
-            bake_s=self.bake_s,
-            bake_holdout_bp=min(weight_bp_from_percent(self.bake_holdout_percent), WEIGHT_BP_MAX - 1),
-            rollback_ramp_s=self.rollback_ramp_s,
-            stable_endpoints_min=self.stable_endpoints_min,
-            when_canary_down=self.when_canary_down,
-            windows=tuple(window.window() for window in self.windows),
-            closed_dates=tuple(self.closed_dates),
-            timezone=self.timezone,
-            pause_max_s=self.pause_max_s,
-            on_new_canary=self.on_new_canary,
-        )
+    core = Plan
+
+    def to_core(self) -> dict[str, Any]:
+        """Percent are basis points, and no gate is the empty one."""
+        holdout_bp = min(weight_bp_from_percent(self.bake_holdout_percent), WEIGHT_BP_MAX - 1)
+        return {"bake_holdout_bp": holdout_bp, "promotion_gate": self.promotion_gate or ""}
+
+    @classmethod
+    def of_core(cls, value: Plan) -> dict[str, Any]:
+        """The way back."""
+        return {
+            "bake_holdout_percent": percent_from_weight_bp(value.bake_holdout_bp),
+            "promotion_gate": value.promotion_gate or None,
+        }

@@ -22,7 +22,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from gateway.config.errors import BadValue, show
 from gateway.config.section import Count, HeaderName, Seconds, Section
-from gateway.config.shape import Noun
+from gateway.config.shape import Also, Doc, Noun
 from gateway.core.analysis.spec import ANSWERS, EventSpec, Mode, Worse
 from gateway.core.predictions.events import (
     CLASS_OTHER,
@@ -66,11 +66,11 @@ def _protocol(name: str) -> str:
 
 
 def _mode(value: object) -> object:
-    """YAML 1.1 reads a bare ``off`` as false."""
+    """Helm, and whoever else writes YAML 1.1, makes false of a bare ``off``; a mode has no other meaning of it."""
     return Mode.OFF.value if value is False else value
 
 
-ModeKey = Annotated[Mode, Field(strict=False), BeforeValidator(_mode)]
+ModeKey = Annotated[Mode, Field(strict=False), BeforeValidator(_mode), Also({"const": False})]
 KindKey = Annotated[ModelKind, Field(strict=False)]
 ProtocolName = Annotated[str, AfterValidator(_protocol), Noun("a protocol's name")]
 OutputName = Annotated[str, Field(min_length=1, max_length=_OUTPUT_CHARS_MAX), Noun("an output")]
@@ -89,20 +89,73 @@ class Trials(enum.StrEnum):
 class PredictionsConfig(Section):
     """How answers are sampled and read, and how far apart they may lie."""
 
-    mode: ModeKey = Mode.DECIDE
-    kind: KindKey = _WATCH.kind
-    protocol: ProtocolName = "auto"
-    label: OutputName | None = None
-    scores: OutputName | None = None
-    value: OutputName | None = None
-    sample_percent: SamplePercent = 100.0
-    samples_per_s_max: PerSecond = _TAP.samples_per_s
-    body_bytes_max: Annotated[int, Field(ge=1, le=4 << 20), Noun("a number of bytes")] = _TAP.body_bytes_max
-    classes_max: Annotated[int, Field(ge=2, le=CLASSES_MAX)] = _WATCH.classes_max
-    low_confidence: Annotated[float, Field(gt=0, lt=1), Noun("a probability")] | None = None
-    tolerance: Delta = TOLERANCE
-    margin: Delta = 0.35
-    fault_margin: Delta | None = None
+    mode: Annotated[
+        ModeKey,
+        Doc(
+            "`mode` of these events, but `low_confidence`, which advises unless it is `off`. `decide`: what cannot be "
+            "compared holds promotion back. `auto`, as without the section: it is silent. One that is listed in "
+            "`events`, too, is judged as it says there."
+        ),
+    ] = Mode.DECIDE
+    kind: Annotated[
+        KindKey,
+        Doc(
+            "What the model answers: classes (`class_0`, ..., `class_other`, `low_confidence`) or numbers (`over_p5` "
+            "to `over_p95`, of stable's quantiles)."
+        ),
+    ] = _WATCH.kind
+    protocol: Annotated[
+        ProtocolName,
+        Doc(
+            "How answers are read: `auto` (Open Inference Protocol v2, KServe V1, TensorFlow Serving, MLflow, plain "
+            "JSON), `oip` (Open Inference Protocol v2 alone, JSON and binary tensors) or `json-path` (places in JSON "
+            "of your own)."
+        ),
+    ] = "auto"
+    label: Annotated[
+        OutputName | None,
+        Doc(
+            "The output that holds the class: its name, or with `json-path` its path, such as `predictions.0.class`. "
+            "`null`: found in stable's first answers."
+        ),
+    ] = None
+    scores: Annotated[OutputName | None, Doc("The output with a score for each class, as above.")] = None
+    value: Annotated[OutputName | None, Doc("The output with the number, as above.")] = None
+    sample_percent: Annotated[
+        SamplePercent, Doc("Share of the answers that are looked at, in both variants alike.")
+    ] = 100.0
+    samples_per_s_max: Annotated[PerSecond, Doc("At most twice so many of both variants together, in each worker.")] = (
+        _TAP.samples_per_s
+    )
+    body_bytes_max: Annotated[
+        int, Field(ge=1, le=4 << 20), Noun("a number of bytes"), Doc("Larger answers are not looked at, and counted.")
+    ] = _TAP.body_bytes_max
+    classes_max: Annotated[
+        int,
+        Field(ge=2, le=CLASSES_MAX),
+        Doc("How many classes are told apart: the most frequent ones; the others are `class_other`."),
+    ] = _WATCH.classes_max
+    low_confidence: Annotated[
+        Annotated[float, Field(gt=0, lt=1), Noun("a probability")] | None,
+        Doc(
+            "Below this highest probability an answer counts as unsure. `null`: below the lowest tenth of stable's own."
+        ),
+    ] = None
+    tolerance: Annotated[
+        Delta,
+        Doc(
+            "Rolled back on proof that a class's share differs from stable's by more; 0.05 is five points. Then the "
+            "versions disagree on more than that share of all requests (docs/predictions.md)."
+        ),
+    ] = TOLERANCE
+    margin: Annotated[Delta, Doc("A step passes on proof that it differs by less. At least `tolerance`.")] = 0.35
+    fault_margin: Annotated[
+        Delta | None,
+        Doc(
+            "`margin_delta` of `unreadable`, `nan` and `empty`, which have no tolerance. `null`: that of `errors`, "
+            "and at least 0.02."
+        ),
+    ] = None
 
     @property
     def named(self) -> dict[str, str]:
@@ -157,8 +210,12 @@ BY_DEFAULT = PredictionsConfig(mode=Mode.AUTO)
 class LabelsConfig(Section):
     """For how long, and of how many requests at once, labels are awaited."""
 
-    window_s: Seconds = _LABELS.window_s
-    requests_max: Count = _LABELS.requests_max
+    window_s: Annotated[
+        Seconds, Doc("How long after its answer a request may be labelled. It counts when this is over.")
+    ] = _LABELS.window_s
+    requests_max: Annotated[
+        Count, Doc("How many requests are awaited at once; beyond, the oldest are given up. About 400 bytes each.")
+    ] = _LABELS.requests_max
 
 
 EventHeader = HeaderName

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
+import msgspec
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, ValidationInfo
 
 from gateway.config import grammar
@@ -95,6 +96,20 @@ CookieName = Annotated[str, AfterValidator(grammar.cookie_name), Noun("a cookie'
 
 
 class Section(BaseModel):
-    """Common to all sections: closed, strict, immutable."""
+    """Common to all sections: closed, strict, immutable.
+
+    ``core`` is the value that a section becomes (`core_values`). Fields of both that have the same name mean the same;
+    what the core measures in other units or names otherwise is said by `to_core`, and the way back by `of_core`.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    core: ClassVar[type[msgspec.Struct] | None] = None
+
+    def to_core(self) -> dict[str, Any]:
+        """Fields of the core's value that are not keys as they stand."""
+        return {}
+
+    @classmethod
+    def of_core(cls, value: Any) -> dict[str, Any]:
+        """Keys that are not fields of the core's value as they stand, as the file would say them."""
+        return {}

@@ -20,9 +20,23 @@ from gateway.config.errors import TreePath, show
 
 @dataclass(frozen=True)
 class Noun:
-    """What a value is called in "give <noun> from 0 to 100"."""
+    """What a value is called in "expected <noun> from 0 to 100"."""
 
     text: str
+
+
+@dataclass(frozen=True)
+class Doc:
+    """What a key means to an operator: the text of its row in docs/configuration.md and of its JSON Schema."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Also:
+    """What a key takes besides, as JSON Schema: another spelling of the same value."""
+
+    schema: Mapping[str, Any]
 
 
 _NOUNS = {
@@ -112,6 +126,8 @@ def describe(shape: Shape) -> str:
 
 
 def _bounds(shape: Shape) -> str:
+    if shape.kind is str and (longest := shape.bound("max_length")) is not None:
+        return f" of at most {longest} characters"
     least, most = shape.bound("ge"), shape.bound("le")
     over, under = shape.bound("gt"), shape.bound("lt")
     if least is not None:
@@ -141,7 +157,7 @@ def keys(root: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Shape, 
     for name, field in root.model_fields.items():
         here = f"{prefix}{name}"
         shape = shape_of(field.annotation, tuple(field.metadata))
-        yield here, shape, "required" if field.is_required() else _default_text(field.default)
+        yield here, shape, "required" if field.is_required() else default_text(field.default)
         inner, below = shape, here
         while inner.kind in (list, dict):
             below += "[]" if inner.kind is list else ".<name>"
@@ -150,7 +166,12 @@ def keys(root: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Shape, 
             yield from keys(inner.kind, f"{below}.")
 
 
-def _default_text(value: Any) -> str:
+def documentation(shape: Shape) -> str:
+    """What the key of this shape means; empty when nobody says."""
+    return next((mark.text for mark in reversed(shape.marks) if isinstance(mark, Doc)), "")
+
+
+def default_text(value: Any) -> str:
     """A default as it would be written in the file, on one line; a section's are those of its keys."""
     if isinstance(value, BaseModel):
         return "its defaults"

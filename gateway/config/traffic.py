@@ -12,13 +12,16 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 from gateway.config import grammar
 from gateway.config.errors import BadValue, show
 from gateway.config.section import HeaderName, Section, Share
-from gateway.config.shape import Noun
+from gateway.config.shape import Also, Doc, Noun
 from gateway.core.traffic.table import Backend, Timeouts
+from gateway.runtime.settings import AccessLogSettings, HeaderPolicy
 
 _STDOUT = "-"
 _STATUS = re.compile(r"[45](?:[0-9]{2}|xx)")
 # These have a meaning of their own, or are the protocol's.
 _NEVER_UPGRADED = frozenset({"h2c", "h2", "http", "http/1.1", "http/2.0", "tls", "tls/1.0"})
+_HEADERS = HeaderPolicy()
+_LOG = AccessLogSettings()
 HOST_HEADER: str = Backend(name="", endpoints=()).host_header
 
 
@@ -80,7 +83,12 @@ def _status(value: object) -> str:
 Pseudonym = Annotated[str, AfterValidator(_pseudonym), Noun("a name")]
 Protocol = Annotated[str, AfterValidator(_upgrade), Noun("a protocol's name")]
 HostHeader = Annotated[str, AfterValidator(_host_header), Noun("client, endpoint or a host name")]
-FailedStatus = Annotated[str, BeforeValidator(_status), Noun("a status from 400 to 599, or 4xx or 5xx")]
+FailedStatus = Annotated[
+    str,
+    BeforeValidator(_status),
+    Noun("a status from 400 to 599, 4xx or 5xx"),
+    Also({"type": "integer", "minimum": 400, "maximum": 599}),
+]
 LogPath = Annotated[str, BeforeValidator(_log_path), Noun("a path, or '-'")]
 
 
@@ -99,18 +107,63 @@ LLM_TIMEOUTS = Timeouts(connect_s=2.0, first_byte_s=120.0, idle_s=60.0, total_s=
 class HeadersConfig(Section):
     """What is done with certain header fields."""
 
-    via: Pseudonym | None = "canary-gateway"
-    forwarded: bool = False
-    underscores: Annotated[Underscores, Field(strict=False)] = Underscores.REJECT
-    request_id: HeaderName | None = "x-request-id"
-    traceparent: Annotated[Traceparent, Field(strict=False)] = Traceparent.MAKE
+    core = HeaderPolicy
+
+    via: Annotated[
+        Pseudonym | None,
+        Doc(
+            "This gateway's name in `Via`. A request that bears it three times is going in circles and gets 508. "
+            "`null`: `Via` is passed on as it came, and circles are not noticed."
+        ),
+    ] = _HEADERS.via
+    forwarded: Annotated[bool, Doc("Whether backends get `Forwarded` (RFC 7239) beside `X-Forwarded-*`.")] = (
+        _HEADERS.forwarded
+    )
+    underscores: Annotated[
+        Underscores,
+        Field(strict=False),
+        Doc(
+            "Fields with an underscore in their name, which some backends take for a hyphen: refuse the request (400, "
+            "which names the field), leave the field out, or pass it on."
+        ),
+    ] = Underscores(_HEADERS.underscores)
+    request_id: Annotated[
+        HeaderName | None,
+        Doc(
+            "Field that names the request, for the backend and in the response: kept from trusted proxies, made "
+            "otherwise. `null`: left alone."
+        ),
+    ] = _HEADERS.request_id
+    traceparent: Annotated[
+        Traceparent,
+        Field(strict=False),
+        Doc(
+            "W3C trace context: a valid `traceparent` is passed on unchanged, and without one a new trace begins here "
+            "(`make`) or none (`pass`)."
+        ),
+    ] = Traceparent(_HEADERS.traceparent)
 
 
 class AccessLogConfig(Section):
     """Where request lines go and which of them."""
 
-    path: LogPath | None = None
-    sample: Share = 1.0
-    failures: bool = True
-    query: bool = False
-    queue_bytes_max: Annotated[int, Field(ge=4096, le=1 << 30), Noun("a number of bytes")] = 4 << 20
+    core = AccessLogSettings
+
+    path: Annotated[
+        LogPath | None,
+        Doc(
+            "The file to append to, or `-` for standard output. It is opened anew when it was moved away. `null`: no "
+            "log."
+        ),
+    ] = None
+    sample: Annotated[Share, Doc("Share of the requests that are logged, drawn for each alone.")] = _LOG.sample
+    failures: Annotated[bool, Doc("Log every failure (5xx, aborted, rescued), whatever the sample.")] = _LOG.failures
+    query: Annotated[bool, Doc("Log the query along with the path. Queries may hold what should not be in logs.")] = (
+        _LOG.query
+    )
+    queue_bytes_max: Annotated[
+        int,
+        Field(ge=4096, le=1 << 30),
+        Noun("a number of bytes"),
+        Doc("Lines of each worker that may wait to be written; more are dropped and counted. Requests never wait."),
+    ] = _LOG.queue_bytes_max

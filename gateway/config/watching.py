@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from gateway.config.predictions import Trials
-from gateway.config.schema import GatewayConfig, RouteConfig
+from gateway.config.routes import RouteConfig
+from gateway.config.schema import GatewayConfig
 from gateway.core.analysis.spec import EventSpec, Mode
 from gateway.core.predictions.failures import UNREAD_ANSWERS
 from gateway.core.predictions.labels import LabelSettings
 from gateway.core.predictions.settings import RouteWatch
+from gateway.core.stats.outcomes import ERRORS
 from gateway.core.traffic.table import Mark, Tap
 
 _UNFOLDED_TIMES = 8
@@ -16,7 +18,7 @@ _UNFOLDED_TIMES = 8
 def prediction_events(route: RouteConfig) -> tuple[EventSpec, ...]:
     """The events that `analysis.predictions` adds; one that is in `analysis.events` is judged as it says there."""
     predictions = route.analysis.answers
-    told, margin = {event.name for event in route.analysis.events}, route.analysis.errors.margin_delta
+    told, margin = {event.name for event in route.analysis.events}, route.analysis.rate(ERRORS).margin_delta
     return () if predictions is None else tuple(event for event in predictions.events(margin) if event.name not in told)
 
 

@@ -121,8 +121,8 @@ def _steps(story: Story, now_s: float) -> Text:
     if rollout is None:
         return line.append(" none yet", style=_DIM)
     over = story.decision is not None
-    for number, step in enumerate(rollout.plan.steps, start=1):
-        percent = f"{step.percent:g} %"
+    for number, step in enumerate(rollout.plan["steps"], start=1):
+        percent = f"{step['percent']:g} %"
         if number < rollout.step or (over and rollout.phase == "PROMOTED"):
             line.append(f"  ✓ {percent}", style=_GOOD)
         elif number > rollout.step:
@@ -136,10 +136,10 @@ def _steps(story: Story, now_s: float) -> Text:
 
 
 def _floor(story: Story, rollout: RolloutBody, now_s: float) -> str:
-    step = rollout.plan.steps[rollout.step - 1]
-    elapsed_s = min(now_s - story.step_since_s, step.min_time_s)
-    requests = min(rollout.canary_requests - story.step_requests_base, step.min_requests)
-    return f" ({elapsed_s:.0f} of {step.min_time_s:.0f} s, {requests} of {step.min_requests} requests)"
+    step = rollout.plan["steps"][rollout.step - 1]
+    elapsed_s = min(now_s - story.step_since_s, step["min_time_s"])
+    requests = min(rollout.canary_requests - story.step_requests_base, step["min_requests"])
+    return f" ({elapsed_s:.0f} of {step['min_time_s']:.0f} s, {requests} of {step['min_requests']} requests)"
 
 
 def _traffic(report: ClientReport | None, width: int) -> Table:

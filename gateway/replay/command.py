@@ -83,7 +83,7 @@ def _policy(
     import msgspec
 
     from gateway.config import RouteConfig, analysis_spec, plan
-    from gateway.config.schema import MatchConfig
+    from gateway.config.routes import MatchConfig
     from gateway.core.errors import InvalidValueError
     from gateway.replay.policy import Policy
 

@@ -31,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.config import build
-from gateway.config.schema import MatchConfig, RouteConfig
+from gateway.config.routes import MatchConfig, RouteConfig
 from gateway.core.analysis import budget
 from gateway.core.analysis.metrics import rates
 from gateway.core.predictions.failures import ERROR, INVALID, MODEL_ERRORS, UNFINISHED

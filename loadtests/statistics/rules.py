@@ -23,7 +23,7 @@ import msgspec
 import numpy as np
 
 from gateway.config.build import analysis_spec, plan
-from gateway.config.schema import MatchConfig, RouteConfig
+from gateway.config.routes import MatchConfig, RouteConfig
 from gateway.core.stats.counts import Counts
 from gateway.core.stats.histogram import bucket_of
 from gateway.replay import policy as own

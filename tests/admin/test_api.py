@@ -9,9 +9,11 @@ import msgspec
 import pytest
 from starlette.datastructures import Headers
 
-from gateway.admin.plans import plan_of
+from gateway.admin.bodies import plan_tree
+from gateway.admin.request_bodies import StartRequest, decode
 from gateway.admin.request_body import actor
-from gateway.admin.schemas import AnalysisBody, FindingBody, PlanWish, RolloutBody, plan_body
+from gateway.admin.schemas import AnalysisBody, FindingBody, RolloutBody
+from gateway.config.core_values import core_value
 from gateway.control.views import RolloutView
 from gateway.core.analysis.types import Analysis, Finding
 from gateway.core.rollout.types import OnDeadline, Plan, Step, Window
@@ -91,7 +93,8 @@ def test_a_plan_survives_the_way_out_and_in() -> None:
         bake_holdout_bp=250,
         pause_max_s=5.0,
     )
-    assert plan_of(msgspec.convert(msgspec.to_builtins(plan_body(plan)), PlanWish)) == plan
+    body = decode(msgspec.json.encode({"plan": plan_tree(plan)}), StartRequest)
+    assert body.plan is not None and core_value(body.plan, Plan) == plan
 
 
 def test_rollouts_are_paged_newest_first(client: httpx.Client) -> None:

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from gateway.admin.schemas import AnalysisBody, FindingBody, PlanBody, RolloutBody, StepBody
+from gateway.admin.schemas import AnalysisBody, FindingBody, RolloutBody
 from gateway.cli.tables import rollout_view, status_view
 from gateway.control.views import EndpointView, RouteView
 from gateway.core.analysis.types import Verdict
@@ -45,7 +45,7 @@ def unseen(metric: str, verdict: Verdict, log_e_ok: float = 1.0) -> FindingBody:
 
 
 def rollout(*findings: FindingBody) -> RolloutBody:
-    plan = PlanBody(tuple(StepBody(percent, 6.0, 60) for percent in (5.0, 25.0, 50.0)), 45.0)
+    plan = {"steps": [{"percent": percent} for percent in (5.0, 25.0, 50.0)]}
     analysis = AnalysisBody(Verdict.UNDECIDED, "not proven yet", (), findings, 1.0, 4.6, 3.0, 14850, 349)
     return RolloutBody(
         "digits-1",

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from gateway.config import GatewayConfig, analysis_spec, load, plan, routing_table
+from gateway.config.core_values import core_value
 from gateway.config.shape import keys
 from gateway.config.watching import needs_inspector, watched
 from gateway.core.analysis.spec import ROUTE_DEFAULT
@@ -235,14 +236,14 @@ def test_what_is_said_of_exchanges_arrives(tmp_path: Path) -> None:
     assert route.streams_requests
     assert (route.upgrades, route.half_close_s) == (("websocket", "raw"), 0.0)
     assert route.timeouts == Timeouts(try_s=2.0, tunnel_idle_s=9.0)
-    assert HeaderPolicy(**config.headers.model_dump(mode="json")) == HeaderPolicy(None, True, "drop", "x-id", "pass")
-    assert AccessLogSettings(**config.access_log.model_dump()) == AccessLogSettings(str(tmp_path / "log/access"), 0.5)
+    assert core_value(config.headers, HeaderPolicy) == HeaderPolicy(None, True, "drop", "x-id", "pass")
+    assert core_value(config.access_log, AccessLogSettings) == AccessLogSettings(str(tmp_path / "log/access"), 0.5)
 
 
 def test_the_defaults_of_a_worker_are_those_of_the_file(tmp_path: Path) -> None:
     config = config_of(tmp_path, MINIMAL)
-    assert HeaderPolicy(**config.headers.model_dump(mode="json")) == HeaderPolicy()
-    assert AccessLogSettings(**config.access_log.model_dump()) == AccessLogSettings()
+    assert core_value(config.headers, HeaderPolicy) == HeaderPolicy()
+    assert core_value(config.access_log, AccessLogSettings) == AccessLogSettings()
 
 
 @pytest.mark.parametrize("text", ["client", "endpoint", "model.example", "model.example:8443", "'[::1]:80'", "'[::1]'"])

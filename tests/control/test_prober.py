@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config.schema import BackendConfig, ProbeConfig
+from gateway.config.backends import BackendConfig, ProbeConfig
 from gateway.control.health.probe import REASONS, EndpointProbe, ProbeOutcome, ProbeResult, Target
 from gateway.control.health.prober import EndpointState, Prober
 from gateway.core.traffic.table import BackendTls, Endpoint

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from gateway.admin.schemas import AnalysisBody, FindingBody, PlanBody, RolloutBody, StepBody
+from gateway.admin.schemas import AnalysisBody, FindingBody, RolloutBody
 from gateway.control.views import ControlEvent
 from gateway.core.analysis.types import Verdict
 from gateway.core.stats.outcomes import NAMES
@@ -43,7 +43,8 @@ def analysis(verdict: Verdict = Verdict.UNDECIDED) -> AnalysisBody:
 
 
 def rollout(phase: str = "PROGRESSING", step: int = 1, **changes: Any) -> RolloutBody:
-    plan = PlanBody(tuple(StepBody(percent, 6.0, 60) for percent in (5.0, 25.0, 50.0)), 45.0)
+    steps = [{"percent": percent, "min_time_s": 6.0, "min_requests": 60} for percent in (5.0, 25.0, 50.0)]
+    plan = {"steps": steps}
     body = RolloutBody(
         "digits-1", "digits", "a", "b", phase, step, 3, 5.0, "a reason", (), "automation", "", "", plan, 60, analysis()
     )

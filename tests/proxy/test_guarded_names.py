@@ -7,7 +7,7 @@ import asyncio
 import msgspec
 import pytest
 
-from gateway.config.schema import BackendConfig, ProbeConfig
+from gateway.config.backends import BackendConfig, ProbeConfig
 from gateway.control.health.prober import EndpointState, Prober
 from gateway.core.traffic.addresses import refusals
 from gateway.core.traffic.table import AddressGuard, Backend, Endpoint, Route, RoutingTable, Timeouts

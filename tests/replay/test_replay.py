@@ -13,7 +13,7 @@ import pytest
 from click.testing import Result
 
 from gateway.config import plan as plan_of
-from gateway.config.schema import MatchConfig, RouteConfig
+from gateway.config.routes import MatchConfig, RouteConfig
 from gateway.core.analysis import AnalysisSpec, Evidence, Verdict, fresh_state, judge
 from gateway.core.rollout import OnDeadline, Plan, Step
 from gateway.core.stats.counts import Counts, EpochCounts

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.config.analysis import ModelErrorsConfig
+from gateway.config.analysis import AnalysisConfig
 from gateway.core.analysis.evidence.intake import Arrival
 from gateway.core.analysis.metrics import events as labelled_events
 from gateway.core.analysis.metrics import rates
@@ -23,7 +23,7 @@ from loadtests.statistics import answers
 
 @pytest.mark.parametrize("alpha", [0.05, 1e-30])
 def test_the_default_metric_over_arrays(alpha: float) -> None:
-    spec = ModelErrorsConfig().event()
+    spec = AnalysisConfig().failures_inside()
     assert spec.guarded
     judge, rng = answers.Judge(4, alpha), np.random.default_rng(7)
     states = [rates.fresh(1, rates.LABELLED_PRIOR)] * 4

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gateway.config.schema import GatewayConfig, RouteConfig
+from gateway.config.routes import RouteConfig
+from gateway.config.schema import GatewayConfig
 from gateway.control.decide.pipeline import DecisionPipeline
 from gateway.control.decide.routes import RouteState
 from gateway.control.health.prober import Prober

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from gateway.config.build import analysis_spec, plan
-from gateway.config.schema import RouteConfig
+from gateway.config.routes import RouteConfig
 from gateway.control.decide.liveness import Liveness
 from gateway.control.decide.rollout_records import RolloutRecord
 from gateway.control.journal.rows import HandWeight, Roles, Snapshot

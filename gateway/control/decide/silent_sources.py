@@ -20,7 +20,7 @@ from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from gateway.config.predictions import PREDICTED
-from gateway.config.schema import RouteConfig
+from gateway.config.routes import RouteConfig
 from gateway.control.alarms import Alarms
 from gateway.control.decide.routes import RouteState
 from gateway.control.workers.inspector_link import Inspection

@@ -25,7 +25,7 @@ from typing import Final
 
 import msgspec
 
-from gateway.config.schema import ProbeConfig
+from gateway.config.backends import ProbeConfig
 from gateway.core.traffic.table import BackendTls, Endpoint
 from gateway.runtime.client_tls import ClientTls
 from gateway.runtime.resolver import AddressNotAllowedError, Name, look_up

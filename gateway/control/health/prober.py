@@ -22,7 +22,8 @@ import random
 import threading
 from collections.abc import Callable, Mapping
 
-from gateway.config.schema import BackendConfig, ProbeConfig
+from gateway.config.backends import BackendConfig, ProbeConfig
+from gateway.config.core_values import core_value
 from gateway.control.health.probe import REASONS, EndpointProbe, ProbeOutcome, ProbeResult, Target
 from gateway.core.traffic.table import Backend, BackendTls, Endpoint
 from gateway.runtime.clock import Clock, SystemClock
@@ -302,9 +303,13 @@ class _ProbeThread:
         return self._lag_sum_s + max(0.0, self._loop.time() - self._looked_s - 2 * _LAG_LOOK_S)
 
 
+def _tls(backend: BackendConfig) -> BackendTls | None:
+    return None if backend.tls is None else core_value(backend.tls, BackendTls)
+
+
 def _unprobed(backends: dict[str, BackendConfig]) -> list[EndpointState]:
     return [
-        EndpointState(name, endpoint, backend.probe, None if backend.tls is None else backend.tls.table())
+        EndpointState(name, endpoint, backend.probe, _tls(backend))
         for name, backend in backends.items()
         for endpoint in backend.endpoints
     ]

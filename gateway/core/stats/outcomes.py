@@ -31,6 +31,7 @@ class OutcomeClass(NamedTuple):
     """One class: its name in evidence, configuration and metrics; which answers are in it, in words; and its statuses.
 
     ``statuses`` are single ones; ``hundreds`` takes what is left of 300 to 399 and the like. ``success``: see rule 2.
+    ``rare``: where it has no margins of its own, those of ``errors`` count. ``note`` says what is typically behind it.
     """
 
     name: str
@@ -38,6 +39,8 @@ class OutcomeClass(NamedTuple):
     statuses: tuple[int, ...] = ()
     hundreds: tuple[int, ...] = ()
     success: bool = False
+    rare: bool = False
+    note: str = ""
 
 
 CLASSES: Final = (
@@ -49,18 +52,23 @@ CLASSES: Final = (
     ),
     OutcomeClass("client_errors", "4xx that are in no other class", hundreds=(4,)),
     OutcomeClass(OVERLOAD, "429, 503, a full queue", statuses=(429, 503)),
-    OutcomeClass("unauthorized", "401, 403, 407", statuses=(401, 403, 407)),
-    OutcomeClass("not_found", "404, 410", statuses=(404, 410)),
-    OutcomeClass("redirects", "3xx, 304 among them", hundreds=(3,)),
-    OutcomeClass(EMPTY, "200 without content (not to HEAD)"),
-    OutcomeClass(ABANDONED, "the client left before the answer was whole"),
-    OutcomeClass(NO_CONTENT, "204, 205", statuses=(204, 205), success=True),
+    OutcomeClass("unauthorized", "401, 403, 407", statuses=(401, 403, 407), rare=True, note="a lost key"),
+    OutcomeClass(
+        "not_found", "404, 410", statuses=(404, 410), rare=True, note="a wrong model name, a model that is not loaded"
+    ),
+    OutcomeClass("redirects", "3xx, 304 among them", hundreds=(3,), rare=True, note="a login page"),
+    OutcomeClass(EMPTY, "200 without content (not to HEAD)", rare=True),
+    OutcomeClass(
+        ABANDONED, "the client left before the answer was whole", rare=True, note="it never began, or stopped half-way"
+    ),
+    OutcomeClass(NO_CONTENT, "204, 205", statuses=(204, 205), success=True, rare=True),
     OutcomeClass(
         "other_success",
         "101 (a tunnel), 201, 202 and other 2xx but 200",
         statuses=(101,),
         hundreds=(2,),
         success=True,
+        rare=True,
     ),
 )
 NAMES: Final = tuple(one.name for one in CLASSES)

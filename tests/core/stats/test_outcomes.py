@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.config.analysis import AnalysisConfig, SharesConfig
+from gateway.config.core_values import core_value
 from gateway.core.analysis.evidence.trials import CLASS_TESTS
 from gateway.core.analysis.spec import RATE_METRICS, AnalysisSpec, MetricShares
 from gateway.core.stats import outcomes
@@ -53,7 +54,7 @@ def test_a_class_is_declared_wherever_it_is_needed() -> None:
 
 def test_the_configurations_defaults_are_the_cores() -> None:
     assert AnalysisConfig().spec().rates == AnalysisSpec().rates
-    assert SharesConfig().spec() == MetricShares()
+    assert core_value(SharesConfig(), MetricShares) == MetricShares()
 
 
 def test_margins_that_a_rare_class_does_not_have_are_those_of_errors() -> None:

@@ -1,0 +1,133 @@
+"""The JSON that comes in: bodies are sections of the configuration's kind, so that both are checked in the same words.
+
+Rules:
+
+1. Unknown keys, values outside their domain, text for numbers and the like are refused, with the place in the body.
+2. A plan in a body is the section `plan` of a route. A backend, a route and the whole configuration are checked where
+   they are put in force (`configuring`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, Field, ValidationError
+
+from gateway.admin.decode import one_line, parse
+from gateway.config.cross_checks import plan_issues
+from gateway.config.errors import BadValue, Issue, place_of, show
+from gateway.config.explain import issues_of
+from gateway.config.plan import PlanConfig
+from gateway.config.section import Percentage, Section
+from gateway.config.shape import Doc
+from gateway.core.errors import InvalidValueError
+
+LABELS_MAX = 500
+_SHOWN_MAX = 5
+
+
+def _printable(text: str) -> str:
+    try:
+        return one_line("the text", text)
+    except InvalidValueError:
+        raise BadValue(f"{show(text)} is not printable text on one line", "remove what does not print") from None
+
+
+Reason = Annotated[
+    str, Field(max_length=500), AfterValidator(_printable), Doc("Why, in the operator's words, on one line.")
+]
+
+
+class RequestBody(Section):
+    """What a request asks for."""
+
+    @classmethod
+    def issues_between(cls, tree: Any) -> Iterator[Issue]:
+        """What several keys must say together."""
+        return iter(())
+
+
+class WeightRequest(RequestBody):
+    """A weight set by hand."""
+
+    canary_percent: Annotated[Percentage, Doc("The canary's share of the requests, in steps of 0.01.")]
+    reason: Reason = ""
+
+
+class StartRequest(RequestBody):
+    """A rollout to start."""
+
+    plan: Annotated[PlanConfig | None, Doc("The plan to follow. `null`: the configured one.")] = None
+    reason: Reason = ""
+    retry: Annotated[bool, Doc("Also of a version that was rolled back.")] = False
+
+    @classmethod
+    def issues_between(cls, tree: Any) -> Iterator[Issue]:
+        """The plan's."""
+        return plan_issues(tree.get("plan") if isinstance(tree, dict) else None, ("plan",))
+
+
+class ActionRequest(RequestBody):
+    """A rollout to pause, resume, approve or abort."""
+
+    reason: Reason = ""
+
+
+class PromoteRequest(RequestBody):
+    """A rollout to promote."""
+
+    reason: Reason = ""
+    next_step: Annotated[bool, Doc("To its next step only; otherwise all the way.")] = False
+
+
+class LabelRequest(RequestBody):
+    """What became known of one request after its answer."""
+
+    request_id: Annotated[
+        str,
+        Field(min_length=1, max_length=200),
+        AfterValidator(_printable),
+        Doc("The request's X-Request-ID."),
+    ]
+    name: Annotated[str, Field(min_length=1, max_length=64), Doc("An event of the route that has a `trial`.")]
+    value: Annotated[bool, Doc("Whether the event happened.")] = True
+
+
+class LabelsRequest(RequestBody):
+    """Labels of one route that are handed in together."""
+
+    events: Annotated[list[LabelRequest], Field(min_length=1, max_length=LABELS_MAX), Doc("The labels.")]
+
+
+Body = TypeVar("Body", bound=RequestBody)
+
+
+def decode(content: bytes, kind: type[Body]) -> Body:
+    """The request in a body. Raises MalformedError, or InvalidValueError with the places of the wrong values."""
+    return validated(parse(content), kind)
+
+
+def check_plan(tree: Any) -> None:
+    """Raise InvalidValueError unless the tree is a plan to start a rollout by."""
+    validated({"plan": tree}, StartRequest)
+
+
+def validated(tree: Any, kind: type[Body]) -> Body:
+    """The request in the tree of a body. Raises InvalidValueError."""
+    issues: list[Issue] = []
+    try:
+        body = kind.model_validate(tree)
+    except ValidationError as error:
+        issues = issues_of(error, kind)
+    issues += kind.issues_between(tree)
+    if issues:
+        raise InvalidValueError(listed(issues))
+    return body
+
+
+def listed(issues: list[Issue]) -> str:
+    """The first few as one line."""
+    shown = [f"{place_of(one.path) or 'the body'}: {one.problem}; {one.hint}" for one in issues[:_SHOWN_MAX]]
+    more = f" (and {len(issues) - _SHOWN_MAX} more)" if len(issues) > _SHOWN_MAX else ""
+    return "; ".join(shown) + more

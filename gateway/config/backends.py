@@ -1,0 +1,94 @@
+"""The section ``backends``: one deployed model version each, how it is reached and how its readiness is asked for."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from gateway.config.edge import BackendTlsConfig, PassiveConfig
+from gateway.config.section import Count, CountOrNone, EndpointUrl, Percentage, ProbePath, Seconds, Section
+from gateway.config.shape import Doc
+from gateway.config.traffic import HOST_HEADER, HostHeader
+from gateway.core.traffic.table import Backend
+
+_BACKEND = Backend(name="", endpoints=())
+
+
+class ProbeConfig(Section):
+    """How an endpoint's readiness is asked for: ``rise`` answers in a row make it ready, ``fall`` failures unready."""
+
+    path: Annotated[
+        ProbePath,
+        Doc(
+            "What is requested with GET, with the Host that `host_header` says. A 2xx status means ready; any other "
+            "answer is a refusal."
+        ),
+    ] = "/v2/health/ready"
+    interval_s: Annotated[Seconds, Doc("Time between two probes of an endpoint.")] = 1.0
+    timeout_s: Annotated[
+        Seconds,
+        Doc("Time for one probe. No answer is weaker than a refusal: an endpoint that answers requests stays in use."),
+    ] = 1.0
+    rise: Annotated[int, Field(ge=1, le=100), Doc("Answers in a row that make an endpoint ready.")] = 2
+    fall: Annotated[int, Field(ge=1, le=100), Doc("Failures in a row that make an endpoint unready.")] = 3
+
+
+class BackendConfig(Section):
+    """One deployed model version."""
+
+    core = Backend
+
+    endpoints: Annotated[
+        list[EndpointUrl],
+        Field(min_length=1),
+        Doc(
+            "Addresses of the version, at least one: `http://` or `https://`, host, and a port unless it is 80 or "
+            "443. No path, query or user name."
+        ),
+    ]
+    connections_max: Annotated[Count, Doc("Open connections for each endpoint and worker.")] = _BACKEND.connections_max
+    queue_max: Annotated[
+        CountOrNone, Doc("Requests of each worker that may wait for a connection; more are answered with 503 at once.")
+    ] = _BACKEND.queue_max
+    keepalive_s: Annotated[
+        Seconds,
+        Doc(
+            "How long an idle connection is kept. Stay below the backend's own idle timeout (uvicorn: 5 s), or "
+            "requests meet a connection that is being closed."
+        ),
+    ] = _BACKEND.keepalive_s
+    host_header: Annotated[
+        HostHeader,
+        Doc(
+            "What the backend sees as `Host`: what the client sent, the endpoint's own host and port, or this host "
+            "(`host` or `host:port`)."
+        ),
+    ] = HOST_HEADER
+    probe: Annotated[
+        ProbeConfig | None, Doc("How readiness is probed; `null` turns probing off, and endpoints count as ready.")
+    ] = ProbeConfig()
+    tls: Annotated[
+        BackendTlsConfig | None,
+        Doc(
+            "For `https` endpoints; their certificates are always verified. `null`: by the system's CAs, for the "
+            "endpoint's host."
+        ),
+    ] = None
+    passive: Annotated[
+        PassiveConfig, Doc("When live traffic takes an endpoint out of its backend's rotation, in each worker.")
+    ] = PassiveConfig()
+    resolve_s: Annotated[Seconds, Doc("After this a host name is looked up again. All its addresses take turns.")] = (
+        _BACKEND.resolve_s
+    )
+    resolve_max_age_s: Annotated[
+        Seconds,
+        Doc("How long the last good addresses serve on while the lookup fails or hangs, for requests and for probes."),
+    ] = _BACKEND.resolve_max_age_s
+    panic_percent: Annotated[
+        Percentage,
+        Doc(
+            "When fewer of the endpoints look well, what probes say is not heeded and all are used. When none does, "
+            "that is so in any case."
+        ),
+    ] = _BACKEND.panic_percent

@@ -1,0 +1,280 @@
+"""The section ``routes``: which requests, to which stable and canary backend, within which deadlines and budgets."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from pydantic import Field, model_validator
+
+from gateway.config.analysis import AnalysisConfig
+from gateway.config.plan import PlanConfig
+from gateway.config.section import (
+    CookieName,
+    CountOrNone,
+    HeaderName,
+    PathPrefix,
+    Percentage,
+    RouteHost,
+    RouteName,
+    Seconds,
+    Section,
+)
+from gateway.config.shape import Doc, Noun
+from gateway.config.traffic import LLM_TIMEOUTS, FailedStatus, OnHalfClose, Protocol, TimeoutsProfile
+from gateway.core.traffic.table import Rescue, Retry, Route, Sticky, Timeouts
+from gateway.core.types import weight_bp_from_percent
+
+_GIB = 1 << 30
+_TIMEOUTS = Timeouts()
+_RESCUE = Rescue()
+_RETRY = Retry()
+_ROUTE = Route(name="", path_prefix="/", stable="")
+
+
+class MatchConfig(Section):
+    """Which requests a route takes."""
+
+    path_prefix: Annotated[
+        PathPrefix,
+        Doc(
+            "Whole segments: `/v2/models/a` takes `/v2/models/a/infer` and `/v2/models/a:predict`, not "
+            "`/v2/models/ab`. Written decoded, without query and dot segments."
+        ),
+    ]
+    hosts: Annotated[
+        list[RouteHost],
+        Doc(
+            "Hosts, without port; none means every host. The dot of an absolute name (`a.example.`) makes no "
+            "difference."
+        ),
+    ] = []
+
+
+class StickyConfig(Section):
+    """Where a request's sticky key is found: exactly one of the two."""
+
+    core = Sticky
+
+    header: Annotated[HeaderName | None, Doc("Header that holds the key.")] = None
+    cookie: Annotated[CookieName | None, Doc("Cookie that holds the key.")] = None
+
+
+class TimeoutsConfig(Section):
+    """The deadlines of an exchange."""
+
+    core = Timeouts
+
+    profile: Annotated[
+        TimeoutsProfile,
+        Field(strict=False),
+        Doc(
+            "Which defaults the other timeouts have. `llm` suits language models: 2 s to connect, 120 s to the first "
+            "byte, 60 s between two pieces, 1800 s in all. A key that is given wins."
+        ),
+    ] = TimeoutsProfile.STANDARD
+    connect_s: Annotated[Seconds, Doc("To connect to an endpoint.")] = _TIMEOUTS.connect_s
+    first_byte_s: Annotated[
+        Seconds, Doc("From sending to the response head, for each try. A try fails when it passes.")
+    ] = _TIMEOUTS.first_byte_s
+    idle_s: Annotated[Seconds, Doc("Between two pieces of a body, either way.")] = _TIMEOUTS.idle_s
+    total_s: Annotated[Seconds, Doc("The whole exchange.")] = _TIMEOUTS.total_s
+    try_s: Annotated[
+        Seconds | None,
+        Doc(
+            "Each try, from sending to the last byte of its answer. `null`: streams may go on, within `idle_s` and "
+            "`total_s`."
+        ),
+    ] = _TIMEOUTS.try_s
+    tunnel_idle_s: Annotated[
+        Seconds,
+        Doc(
+            "How long nothing may move in a tunnel (after a protocol upgrade) until it is closed. The other deadlines "
+            "end with the upgrade."
+        ),
+    ] = _TIMEOUTS.tunnel_idle_s
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_profile(cls, given: Any) -> Any:
+        """Where the profile is another, its values are the defaults."""
+        if isinstance(given, dict) and given.get("profile") == TimeoutsProfile.LLM:
+            return msgspec.structs.asdict(LLM_TIMEOUTS) | given
+        return given
+
+
+class RescueConfig(Section):
+    """Whether and how much stable answers for a failing canary."""
+
+    core = Rescue
+
+    replayable: Annotated[
+        bool,
+        Doc(
+            "Sending a request twice does no harm, as with inference. `false`: one that was sent is never tried "
+            "again, neither as a rescue nor as a retry."
+        ),
+    ] = _RESCUE.replayable
+    body_bytes_max: Annotated[
+        int,
+        Field(ge=0, le=_GIB),
+        Noun("a number of bytes"),
+        Doc("What is kept of a request's body in memory, so that it can be sent again."),
+    ] = _RESCUE.body_bytes_max
+    file_bytes_max: Annotated[
+        int,
+        Field(ge=0, le=1 << 40),
+        Noun("a number of bytes"),
+        Doc(
+            "What is kept besides in a temporary file. Larger requests, and those for which `limits` have no room, "
+            "cannot be rescued (`gateway_request_bodies_not_kept_total`)."
+        ),
+    ] = _RESCUE.file_bytes_max
+    budget_percent: Annotated[
+        float,
+        Field(ge=0, le=100),
+        Noun("a percentage"),
+        Doc(
+            "Rescues in percent of the route's requests, for each worker, in the long run: every request on the route "
+            "adds so much to the budget. At 100 every request can be rescued, at 0 none beyond the burst."
+        ),
+    ] = _RESCUE.budget_percent
+    budget_burst: Annotated[
+        CountOrNone,
+        Doc(
+            "Rescues saved up for a burst, for each worker; the budget begins full. It covers the time until a dead "
+            "canary is rolled back."
+        ),
+    ] = _RESCUE.budget_burst
+    statuses: Annotated[list[FailedStatus], Doc("Answers of the canary that stable answers in its place.")] = list(
+        _RESCUE.statuses
+    )
+    unlike_stable: Annotated[
+        bool,
+        Doc(
+            "Rescue every other failing answer, too (4xx, 3xx, 204, an empty 200), that the canary lately gives more "
+            "than twice as often as stable does, by outcome class. So a canary that answers 404, or a redirect to a "
+            "login page, to everything costs users nothing, and what both versions answer reaches clients as before. "
+            "It spends no more than half of the budget. Statuses in `analysis.exempt_statuses` are never rescued."
+        ),
+    ] = _RESCUE.unlike_stable
+
+
+class RetryConfig(Section):
+    """How much may be tried again on another endpoint of the same backend."""
+
+    core = Retry
+
+    budget_percent: Annotated[
+        float,
+        Field(ge=0, le=100),
+        Noun("a percentage"),
+        Doc("Retries in percent of the route's requests, for each worker, in the long run."),
+    ] = _RETRY.budget_percent
+    budget_burst: Annotated[
+        CountOrNone,
+        Doc(
+            "Retries saved up for a burst, for each worker; the budget begins full, so that sparse traffic has one. 0 "
+            "together with `budget_percent: 0` turns retries off."
+        ),
+    ] = _RETRY.budget_burst
+    statuses: Annotated[
+        list[FailedStatus],
+        Doc("Answers that are tried again, such as `[502, 503]`. None by default: an answer is an answer."),
+    ] = list(_RETRY.statuses)
+
+
+class RouteConfig(Section):
+    """Which requests, to which stable and canary backend, judged how."""
+
+    core = Route
+
+    def to_core(self) -> dict[str, Any]:
+        """What the router matches by stands in the route itself; percent are basis points."""
+        return {
+            "path_prefix": self.match.path_prefix,
+            "hosts": self.match.hosts,
+            "stable": self.stable or "",
+            "weight_bp": weight_bp_from_percent(self.canary_percent),
+            "forced_header": self.forced_variant_header,
+            "streams_requests": self.stream_requests,
+            "exempt_statuses": sorted(self.analysis.exempt_statuses),
+        }
+
+    name: Annotated[
+        RouteName,
+        Doc(
+            "1 to 63 characters; the route's name in the API, in metrics and in the journal. It is also the salt of "
+            "sticky routing."
+        ),
+    ]
+    match: Annotated[MatchConfig, Doc("Which requests the route takes; no two routes may take the same.")]
+    stable: Annotated[
+        Annotated[str, Noun("a backend's name")] | None,
+        Doc(
+            "The backend that serves by default and that the canary is compared with. `null`: nothing is deployed "
+            "here yet, requests get 503 until a rollout has promoted the canary; see docs/rollouts.md."
+        ),
+    ] = None
+    canary: Annotated[
+        Annotated[str, Noun("a backend's name")] | None,
+        Doc("The backend under trial; not the stable one. `null`: all requests go to stable."),
+    ] = None
+    canary_percent: Annotated[
+        Percentage,
+        Doc(
+            "The canary's share while no rollout has been journaled, in steps of 0.01. Afterwards the journal's "
+            "weight holds, also across restarts."
+        ),
+    ] = 0.0
+    forced_variant_header: Annotated[
+        HeaderName | None,
+        Doc(
+            "Header in which clients may name the variant, `stable` or `canary`. Such requests are left out of the "
+            "statistics. `null`: nobody may. Not one of the protocol's own headers."
+        ),
+    ] = None
+    sticky: Annotated[
+        StickyConfig | None,
+        Doc(
+            "Where the key is that keeps a user on one variant: exactly one of the two. `null`: every request is "
+            "drawn anew, which is what the statistics like best."
+        ),
+    ] = None
+    upgrades: Annotated[
+        list[Protocol],
+        Doc(
+            "Protocols that a client may switch to. A wish for any other is not passed on, and the request is "
+            "answered as an ordinary one."
+        ),
+    ] = list(_ROUTE.upgrades)
+    on_half_close: Annotated[
+        OnHalfClose,
+        Field(strict=False),
+        Doc(
+            "What a client means that ends its sending side (a FIN). `auto`: with its request, within 0.25 s, that it "
+            "still wants its answer; later, that it has left (499), because that is how closing a connection looks. "
+            "`serve`: always that it still wants its answer. `abort`: always that it has left."
+        ),
+    ] = OnHalfClose.AUTO
+    stream_requests: Annotated[
+        bool,
+        Doc(
+            "Pass a request on as it comes, from its head on, for dialogues in which the backend answers before the "
+            "request is whole. `false`: when its body is whole, or 64 KiB of it have come at 64 KiB/s at least, so "
+            "that slow clients occupy no backend."
+        ),
+    ] = _ROUTE.streams_requests
+    timeouts: Annotated[TimeoutsConfig, Doc("Deadlines of a request.")] = TimeoutsConfig()
+    rescue: Annotated[RescueConfig, Doc("Whether and how much stable answers for a failing canary.")] = RescueConfig()
+    retry: Annotated[
+        RetryConfig,
+        Doc(
+            "What is tried again on another endpoint of the same backend, before any byte of an answer has reached "
+            "the client."
+        ),
+    ] = RetryConfig()
+    analysis: Annotated[
+        AnalysisConfig, Doc("What a verdict promises and looks at; docs/statistics.md explains the tests.")
+    ] = AnalysisConfig()
+    plan: Annotated[PlanConfig, Doc("The ladder of weights that a rollout climbs by itself.")] = PlanConfig()
