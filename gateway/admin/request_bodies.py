@@ -64,8 +64,11 @@ class StartRequest(RequestBody):
 
     @classmethod
     def issues_between(cls, tree: Any) -> Iterator[Issue]:
-        """The plan's."""
-        return plan_issues(tree.get("plan") if isinstance(tree, dict) else None, ("plan",))
+        """The plan's. Its steps are not left out: who gives a plan means these, not the default ones."""
+        plan = tree.get("plan") if isinstance(tree, dict) else None
+        if isinstance(plan, dict) and "steps" not in plan:
+            yield Issue(("plan", "steps"), "is missing", "add it, or leave out the plan for the configured one")
+        yield from plan_issues(plan, ("plan",))
 
 
 class ActionRequest(RequestBody):

@@ -111,6 +111,7 @@ _WORDS: dict[str, Callable[[Any], str]] = {
     "list_type": lambda value: f"{show(value)} is not a list",
     "dict_type": lambda value: f"{show(value)} is not a mapping",
     "model_type": lambda value: f"{show(value)} is not a section",
+    "string_unicode": lambda value: f"{show(value)} is not printable text",
     "string_too_long": lambda value: f"has {len(value)} characters",
     "string_too_short": lambda _: "is empty",
     "enum": lambda value: f"{show(value)} is not one of the choices",
