@@ -177,6 +177,11 @@ class Api:
         following = found[limit - 1].id if len(found) > limit else None
         return _json(schemas.AuditList(tuple(found[:limit]), following), headers=_next(request, asked, following))
 
+    async def download_backup(self, _: Request) -> Response:
+        """The whole state, as it is between two decisions."""
+        headers = {"content-disposition": 'attachment; filename="state.sqlite3"'}
+        return Response(await self._control.copy_state(), headers=headers, media_type="application/vnd.sqlite3")
+
     # events, metrics, health
 
     async def stream_events(self, request: Request) -> ASGIApp:

@@ -321,6 +321,16 @@ _STATE = (
     ),
     Operation(
         "GET",
+        "/api/v1/backup",
+        "download_backup",
+        "operations",
+        "A backup of the whole state, as the file that a gateway starts from",
+        "application/vnd.sqlite3",
+        problems=("journal-unavailable",),
+        scope=Scope.ADMIN,
+    ),
+    Operation(
+        "GET",
         "/api/v1/events",
         "stream_events",
         "events",

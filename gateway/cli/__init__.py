@@ -39,6 +39,7 @@ COMMANDS = {
     "alarms": ("gateway.cli.looking:alarms", "Show what is wrong right now."),
     "events": ("gateway.cli.looking:events", "Follow what happens."),
     "audit": ("gateway.cli.looking:audit", "Show who wished for what."),
+    "backup": ("gateway.cli.backup:backup", "Copy a running gateway's state to a file."),
     "config": ("gateway.cli.configuration:configuration", "Read and replace a running gateway's configuration."),
     "api": ("gateway.cli.api:api", "Send any request to the admin API."),
     "token": ("gateway.cli.token:token", "Make tokens for the admin API."),

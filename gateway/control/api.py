@@ -136,6 +136,9 @@ class ControlPlane(Protocol):
         Raises JournalError when it cannot be stored in time; nothing was changed then.
         """
 
+    async def copy_state(self) -> bytes:
+        """The whole state as one file, which a gateway starts from. Raises JournalError."""
+
     def drop_configuration(self) -> None:
         """Forget the stored configuration: the file's newest text counts."""
 

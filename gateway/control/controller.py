@@ -270,6 +270,10 @@ class Controller:
         await self.given_configuration.keep(stored)
         self.show_alarm("stored configuration", "")
 
+    async def copy_state(self) -> bytes:
+        """The whole state as one file. Raises JournalError."""
+        return await self._journal_writer.read_store(lambda store: store.copy())
+
     def drop_configuration(self) -> None:
         """Forget the stored configuration."""
         self.given_configuration.drop()

@@ -257,6 +257,11 @@ class ControlDouble:
     async def keep_configuration(self, stored: Stored | None) -> None:
         await self.given.keep(stored)
 
+    async def copy_state(self) -> bytes:
+        if self.journal_fails:
+            raise JournalError("the state file cannot be read")
+        return b"SQLite format 3\0" + bytes(84)
+
     def drop_configuration(self) -> None:
         self.given.drop()
 

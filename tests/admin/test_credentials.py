@@ -62,7 +62,9 @@ def test_every_operation_asks_for_its_scope(scoped: Any, operation: Any) -> None
 def test_reading_is_not_steering_and_steering_is_not_configuring() -> None:
     for operation in OPERATIONS:
         if operation.method == "GET":
-            assert operation.scope is (Scope.ADMIN if operation.handler == "list_audit" else Scope.READ)
+            assert operation.scope is (
+                Scope.ADMIN if operation.handler in ("list_audit", "download_backup") else Scope.READ
+            )
         else:
             assert operation.scope in (Scope.OPERATE, Scope.ADMIN)
 

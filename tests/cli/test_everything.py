@@ -58,6 +58,7 @@ COMMANDS: dict[str, list[str]] = {
     "list_workers": ["workers"],
     "list_alarms": ["alarms"],
     "list_audit": ["audit", "--limit", "3"],
+    "download_backup": ["backup", "BACKUP"],
     "stream_events": ["events", "--kind", "phase"],
 }
 # Refused in the state that the commands before have left, as it should be.
@@ -108,7 +109,8 @@ def test_every_operation_has_a_command(api: Any, sent: Sent, tmp_path: Any) -> N
     file.write_text(api.http.get("/api/v1/config", headers={"accept": "application/yaml"}).text)
     for handler, arguments in COMMANDS.items():
         sent.requests.clear()
-        done = ask(api.url, *(str(file) if argument == "FILE" else argument for argument in arguments))
+        files = {"FILE": str(file), "BACKUP": str(tmp_path / "backup")}
+        done = ask(api.url, *(files.get(argument, argument) for argument in arguments))
         assert handler in sent.operations(), (handler, done.output)
         expected = 1 if handler in REFUSED or handler == "stream_events" else 0
         assert done.exit_code == expected, (handler, done.output)
