@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from gateway.core.stats.counts import Counts, merge
+from gateway.core.stats.counts import Counts, check, merge
 from gateway.core.stats.outcomes import ERRORS, FAILURES
 
 # A scrape that comes this share of a window early is on time: clocks and decimal fractions are not exact.
@@ -31,6 +31,11 @@ class RecordedInterval(msgspec.Struct, frozen=True):
     weight_bp: int
     stable: Counts
     canary: Counts
+
+    def __post_init__(self) -> None:
+        """Raise EvidenceError for counts that cannot be true, as control does for a worker's report."""
+        check(self.stable)
+        check(self.canary)
 
 
 class DecisionKind(enum.StrEnum):

@@ -104,8 +104,7 @@ class ReportAggregator:
             return False
         try:
             for entry in report.evidence:
-                arithmetic.check(entry.stable)
-                arithmetic.check(entry.canary)
+                arithmetic.check_entry(entry)
         except EvidenceError:
             self._rejected += 1
             return False

@@ -11,11 +11,13 @@ Rules:
    whole when the client left, and of what was not whole how long it had lasted.
 5. ``trials`` and ``events`` are labelled yes/no events by name. A trial enters once, when its answer is known, and its
    event (if it was one) in the same step: between two snapshots there are never more new events than new trials.
+6. Counts are checked once, where they enter (`check`: a worker's or the inspector's report, a recording). Sums of
+   checked counts need no check. What is new between two of them is refused by `delta` if it cannot be true.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TypeVar
 
 import msgspec
@@ -23,6 +25,7 @@ import msgspec
 from gateway.core.errors import EvidenceError
 from gateway.core.stats.histogram import BUCKET_MAX
 from gateway.core.stats.outcomes import NAMES
+from gateway.core.types import WEIGHT_BP_MAX
 
 Key = TypeVar("Key", int, str)
 
@@ -39,8 +42,12 @@ LEFT = {
 # Of these a request has one entry at most.
 PER_REQUEST = tuple(LEFT)
 HISTOGRAMS = (*PER_REQUEST, "aborted", "duration_left", "gap_left")
+# What is bounded by no other number.
+_UNBOUNDED = ("aborted", "duration_left", "gap_left", "trials")
 # Names are few and known beforehand; a report that grows them is broken (or hostile), not news.
 LABELS_MAX = 256
+# Beyond this, floats no longer tell neighbouring counts apart.
+COUNT_MAX = 1 << 53
 LABEL_LENGTH_MAX = 64
 
 
@@ -124,60 +131,80 @@ def merge(parts: Iterable[Counts]) -> Counts:
     return out
 
 
-def delta(new: Counts, old: Counts) -> Counts:
-    """What was added between two cumulative counts of the same source.
+def delta(new: Counts, old: Counts, unread: Collection[str] = ()) -> Counts:
+    """What was added between two cumulative counts of the same source, in the order of the new ones.
 
-    Raises EvidenceError when any counter went backwards.
+    ``unread`` histograms are left out. Raises EvidenceError when a counter went backwards, or when more was added to a
+    part than to the whole.
     """
-    out = Counts(
-        new.requests - old.requests,
-        _minus("outcomes", new.outcomes, old.outcomes),
-        _minus("latency", new.latency, old.latency),
-        _minus("duration", new.duration, old.duration),
-        new.assigned - old.assigned,
-        _minus("gap", new.gap, old.gap),
-        _minus("aborted", new.aborted, old.aborted),
-        _minus("time_per_event", new.time_per_event, old.time_per_event),
-        _minus("duration_left", new.duration_left, old.duration_left),
-        _minus("gap_left", new.gap_left, old.gap_left),
-        _minus("trials", new.trials, old.trials),
-        _minus("events", new.events, old.events),
-    )
+    out = Counts(new.requests - old.requests, assigned=new.assigned - old.assigned)
     if min(out.requests, out.assigned) < 0:
         raise EvidenceError(f"counts went backwards: {old.requests} requests before, {new.requests} now")
+    out.outcomes = _minus("outcomes", new.outcomes, old.outcomes)
+    for name in HISTOGRAMS:
+        if name not in unread:
+            now: dict[int, int] = getattr(new, name)
+            if now or getattr(old, name):
+                setattr(out, name, _minus(name, now, getattr(old, name)))
+    out.trials, out.events = _minus("trials", new.trials, old.trials), _minus("events", new.events, old.events)
+    _check_parts(out, "new ")
     return out
 
 
+def check_entry(entry: EpochCounts) -> None:
+    """Raise EvidenceError for an epoch's counts that cannot be true, with the epoch and what is wrong."""
+    if not 0 <= entry.epoch <= COUNT_MAX:
+        raise EvidenceError(f"{entry.epoch} is not an epoch")
+    if not 0 <= entry.weight_bp <= WEIGHT_BP_MAX:
+        raise EvidenceError(f"epoch {entry.epoch} has a weight of {entry.weight_bp} basis points")
+    try:
+        check(entry.stable)
+        check(entry.canary)
+    except EvidenceError as error:
+        raise EvidenceError(f"epoch {entry.epoch}: {error}") from error
+
+
 def check(counts: Counts) -> None:
-    """Raise EvidenceError for counts that cannot be true: negative, more events than trials, alien buckets or names."""
+    """Raise EvidenceError for counts that cannot be true: negative, more events than trials, unknown buckets or names.
+
+    Their types are the decoder's business: they were read as `Counts`.
+    """
+    if counts.requests < 0 or counts.assigned < 0 or 0 < counts.assigned < counts.requests:
+        raise EvidenceError(f"{counts.requests} requests of {counts.assigned} assigned")
     for name, value in counts.outcomes.items():
         if name not in NAMES:
-            raise EvidenceError(f"{name[:LABEL_LENGTH_MAX]!r} is no class of outcomes")
-        if value < 0 or value > counts.requests:
+            raise EvidenceError(f"{name[:LABEL_LENGTH_MAX]!r} is not an outcome class")
+        if value < 0:
             raise EvidenceError(f"{name} is {value} of {counts.requests} requests")
-    if (classed := sum(counts.outcomes.values())) > counts.requests:
-        raise EvidenceError(f"the classes of outcomes hold {classed} of {counts.requests} requests")
-    if counts.requests < 0 or counts.assigned < 0:
-        raise EvidenceError(f"{counts.requests} requests of {counts.assigned} assigned")
     for name in HISTOGRAMS:
         histogram: dict[int, int] = getattr(counts, name)
         if histogram and (min(histogram.values()) < 0 or min(histogram) < 0 or max(histogram) > BUCKET_MAX):
             raise EvidenceError(f"{name} histogram has a negative count or a bucket outside 0..{BUCKET_MAX}")
-        if name in PER_REQUEST and sum(histogram.values()) > counts.requests:
-            raise EvidenceError(f"{name} histogram holds more entries than the {counts.requests} requests")
-    _check_labels(counts)
-
-
-def _check_labels(counts: Counts) -> None:
     if len(counts.trials) > LABELS_MAX:
         raise EvidenceError(f"{len(counts.trials)} names of labelled events, at most {LABELS_MAX} are kept")
     for label, trials in counts.trials.items():
         if trials < 0 or not 0 < len(label) <= LABEL_LENGTH_MAX:
             raise EvidenceError(f"the labelled event {label[:LABEL_LENGTH_MAX]!r} has {trials} trials")
+    if counts.events and min(counts.events.values()) < 0:
+        raise EvidenceError("a labelled event has a negative count")
+    _check_parts(counts)
+    largest = max(counts.requests, counts.assigned, *(sum(getattr(counts, name).values()) for name in _UNBOUNDED))
+    if largest > COUNT_MAX:
+        raise EvidenceError(f"{largest} is more than can be counted")
+
+
+def _check_parts(counts: Counts, new: str = "") -> None:
+    """Of no part more than of the whole; counts are not negative."""
+    if (classed := sum(counts.outcomes.values())) > counts.requests:
+        raise EvidenceError(f"outcome classes hold {classed} of {counts.requests} {new}requests")
+    for name in PER_REQUEST:
+        if (entries := sum(getattr(counts, name).values())) > counts.requests:
+            raise EvidenceError(f"{name} histogram holds {entries} of {counts.requests} {new}requests")
+    trials = counts.trials
     for label, events in counts.events.items():
-        trials = counts.trials.get(label, 0)
-        if events < 0 or events > trials:
-            raise EvidenceError(f"the labelled event {label[:LABEL_LENGTH_MAX]!r} is {events} of {trials} trials")
+        if events > trials.get(label, 0):
+            of = f"{trials.get(label, 0)} {new}trials"
+            raise EvidenceError(f"the labelled event {label[:LABEL_LENGTH_MAX]!r} is {events} of {of}")
 
 
 def _add(into: dict[Key, int], part: Mapping[Key, int]) -> None:

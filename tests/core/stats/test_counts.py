@@ -23,7 +23,8 @@ def counts(draw: st.DrawFn) -> Counts:
     requests += sum(classes.values())
     trials = draw(st.dictionaries(st.sampled_from("abc"), st.integers(1, 1000), max_size=3))
     labelled = {name: draw(st.integers(1, n)) for name, n in trials.items() if draw(st.booleans())}
-    return Counts(requests, classes, assigned=draw(st.integers(0, 5000)), trials=trials, events=labelled, **found)
+    assigned = draw(st.just(0) | st.integers(requests, requests + 5000))
+    return Counts(requests, classes, assigned=assigned, trials=trials, events=labelled, **found)
 
 
 @given(st.lists(counts(), max_size=5), st.randoms())
