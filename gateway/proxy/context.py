@@ -1,7 +1,8 @@
 """What every connection and exchange of one worker reads: clock, limits, policies; the table in force, pools, counters.
 
 It knows what is below exchanges. What is above (exchanges and connections that are open) it knows by two small abstract
-classes, native ones and no protocols, because compiled code calls those slowly (docs/decisions/0014).
+classes: native ones and no protocols, because compiled code calls those slowly, and of the metaclass ABCMeta, not with
+the base ABC, which would make them ordinary Python classes to the compiler (docs/decisions/0014).
 
 A new table replaces router and routes in one assignment each, between two events of the loop; an exchange that has
 chosen keeps what it chose.
@@ -12,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import random
-from abc import ABC, abstractmethod
+from abc import ABCMeta, abstractmethod
 from time import monotonic
 
 from gateway.core.traffic.addresses import plain_network
@@ -33,7 +34,7 @@ from gateway.proxy.upstream.backends import Pools
 from gateway.runtime.settings import AccessLogSettings, HeaderPolicy, Limits
 
 
-class OpenExchange(ABC):
+class OpenExchange(metaclass=ABCMeta):
     """An exchange that is not over, as the sweeper sees it: its deadlines, and what to call when one has passed."""
 
     __slots__ = ("deadline_s", "total_at_s")
@@ -55,7 +56,7 @@ class OpenExchange(ABC):
         """The request cannot be served as it is: refuse it."""
 
 
-class OpenConnection(ABC):
+class OpenConnection(metaclass=ABCMeta):
     """A client's connection, as the sweeper and the listener see it."""
 
     __slots__ = ()
