@@ -22,7 +22,7 @@ TIMEOUT_S = 10.0
 # Shorter than the API would let one wait: proxies between may cut a silent connection.
 WAIT_S_MAX = 60.0
 _OUTSIDE = frozenset({"/metrics", "/healthz", "/readyz", "/openapi.json"})
-_SAME_VERSION = "is it the admin address of a gateway of this version? See --url"
+_SAME_VERSION = "check that --url is the admin address of a gateway of this version"
 
 
 class ApiError(GatewayError):
@@ -59,34 +59,34 @@ class Client:
 
     def routes(self) -> tuple[RouteView, ...]:
         """All routes."""
-        return self._ask("GET", "/routes", RouteList).routes
+        return self._request("GET", "/routes", RouteList).routes
 
     def route(self, name: str) -> RouteView:
         """One route."""
-        return self._ask("GET", f"/routes/{name}", RouteView)
+        return self._request("GET", f"/routes/{name}", RouteView)
 
     def set_weight(self, name: str, percent: float, reason: str = "") -> RouteView:
         """Set a canary share."""
-        wish = {"canary_percent": percent} | ({"reason": reason} if reason else {})
-        return self._ask("PUT", f"/routes/{name}/weight", RouteView, wish)
+        body = {"canary_percent": percent} | ({"reason": reason} if reason else {})
+        return self._request("PUT", f"/routes/{name}/weight", RouteView, body)
 
-    def start(self, route: str, wish: Any) -> RolloutBody:
+    def start(self, route: str, body: Any) -> RolloutBody:
         """Start a rollout."""
-        return self._ask("POST", f"/routes/{route}/rollouts", RolloutBody, wish)
+        return self._request("POST", f"/routes/{route}/rollouts", RolloutBody, body)
 
     def rollouts(self, route: str | None, limit: int) -> RolloutList:
         """The newest rollouts."""
         asked: dict[str, Any] = {"limit": limit} | ({"route": route} if route else {})
-        return self._ask("GET", "/rollouts", RolloutList, params=asked)
+        return self._request("GET", "/rollouts", RolloutList, params=asked)
 
     def rollout(self, rollout_id: str) -> RolloutBody:
         """One rollout."""
-        return self._ask("GET", f"/rollouts/{rollout_id}", RolloutBody)
+        return self._request("GET", f"/rollouts/{rollout_id}", RolloutBody)
 
     def decide(self, rollout_id: str, verb: str, reason: str, **more: bool) -> RolloutBody:
         """Pause, resume, approve, promote or abort; ``more`` is what a verb knows besides its reason."""
-        wish = {"reason": reason} | {name: value for name, value in more.items() if value}
-        return self._ask("POST", f"/rollouts/{rollout_id}/{verb}", RolloutBody, wish)
+        body = {"reason": reason} | {name: value for name, value in more.items() if value}
+        return self._request("POST", f"/rollouts/{rollout_id}/{verb}", RolloutBody, body)
 
     def changed(self, seen: RolloutBody, wait_s: float) -> RolloutBody:
         """The rollout when something has been decided since it was seen so, or as it is after ``wait_s``."""
@@ -98,15 +98,15 @@ class Client:
 
     def story(self, rollout_id: str) -> StoryBody:
         """What was decided on a rollout, and why, from the journal."""
-        return self._ask("GET", f"/rollouts/{rollout_id}/story", StoryBody)
+        return self._request("GET", f"/rollouts/{rollout_id}/story", StoryBody)
 
     def readiness(self) -> Readiness:
         """Whether the gateway can do its work, and why not."""
         return self._read(self.send("GET", "/readyz", accepted=(503,)), Readiness)
 
-    def call(self, method: str, path: str, wish: Any = None, params: Any = None) -> Any:
+    def call(self, method: str, path: str, body: Any = None, params: Any = None) -> Any:
         """Whatever the API has at ``path`` (below /api/v1), as plain values."""
-        return self._ask(method, path, Any, wish, params)
+        return self._request(method, path, Any, body, params)
 
     def plain(self, answer: httpx.Response) -> Any:
         """The JSON of an answer as plain values; None for an empty one."""
@@ -135,7 +135,7 @@ class Client:
         except httpx.TransportError as error:
             raise self._unreachable(error) from None
         except msgspec.DecodeError:
-            raise ApiError(f"{self._url} does not answer as a gateway does: {_SAME_VERSION}") from None
+            raise ApiError(f"unexpected answer from {self._url}: {_SAME_VERSION}") from None
 
     def find(self, name: str) -> RolloutBody:
         """The rollout with this id, or the latest one of the route with this name."""
@@ -149,19 +149,19 @@ class Client:
         except ApiError as refusal:
             if refusal.status != 404:
                 raise
-            raise ApiError(f"there is neither a rollout nor a route {name!r}; see: gateway rollout list") from None
+            raise ApiError(f"no rollout and no route is named {name!r}; see: gateway rollout list") from None
         if not latest:
-            raise ApiError(f"route {name} has had no rollout; start one with: gateway rollout start {name}")
+            raise ApiError(f"route {name} has no rollout yet; start one with: gateway rollout start {name}")
         return latest[0]
 
-    def _ask(self, method: str, path: str, kind: type[T], wish: Any = None, params: Any = None) -> T:
-        return self._read(self.send(method, path, wish, params), kind)
+    def _request(self, method: str, path: str, kind: type[T], body: Any = None, params: Any = None) -> T:
+        return self._read(self.send(method, path, body, params), kind)
 
     def send(
         self,
         method: str,
         path: str,
-        wish: Any = None,
+        body: Any = None,
         params: Any = None,
         headers: dict[str, str] | None = None,
         more_s: float = 0.0,
@@ -173,7 +173,7 @@ class Client:
 
         ``path`` is below /api/v1, or one of the few that are not: metrics, probes, the API's own description.
         """
-        content = wish if isinstance(wish, bytes) else None if wish is None else encode(wish)
+        content = body if isinstance(body, bytes) else None if body is None else encode(body)
         kind = {} if content is None else {"content-type": "application/json"}
         url = f"{self._base}{'' if path in _OUTSIDE else '/api/v1'}{path}"
         try:
@@ -185,7 +185,7 @@ class Client:
                 timeout=self._timeout_s + more_s,
             )
         except httpx.TimeoutException:
-            raise ApiError(f"the gateway at {self._url} does not answer in time") from None
+            raise ApiError(f"the gateway at {self._url} did not answer in time") from None
         except httpx.TransportError as error:
             raise self._unreachable(error) from None
         if not answer.is_success and answer.status_code not in accepted:
@@ -196,7 +196,7 @@ class Client:
         try:
             return msgspec.json.decode(answer.content or b"null", type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            raise ApiError(f"{self._url} does not answer as a gateway does: {_SAME_VERSION}") from None
+            raise ApiError(f"unexpected answer from {self._url}: {_SAME_VERSION}") from None
 
     def _unreachable(self, error: httpx.TransportError) -> ApiError:
         return ApiError(
@@ -206,7 +206,7 @@ class Client:
 
     def _refusal(self, answer: httpx.Response) -> ApiError:
         if answer.status_code == 401:
-            what = "refuses this token: give the right one" if self._token else "wants a token: give it"
+            what = "rejected this token: give a valid one" if self._token else "requires a token: give one"
             return ApiError(f"the gateway at {self._url} {what} with --token or GATEWAY_TOKEN", 401)
         try:
             problem = msgspec.json.decode(answer.content, type=dict[str, Any])
@@ -215,7 +215,7 @@ class Client:
             return ApiError(f"{problem['title']}: {problem['detail']}", answer.status_code)
         except (msgspec.DecodeError, UnicodeDecodeError, KeyError):
             said = f"{answer.status_code} {answer.reason_phrase}"
-            return ApiError(f"{self._url} answers {said}, not as a gateway does: {_SAME_VERSION}")
+            return ApiError(f"unexpected answer from {self._url} ({said}): {_SAME_VERSION}")
 
 
 def one_line(text: str) -> str:

@@ -1,4 +1,4 @@
-"""``gateway api``: any operation of the admin API, for what no other command says more shortly."""
+"""``gateway api``: any operation of the admin API, for what has no command of its own."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def _headers(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
 @click.command()
 @click.argument("method", type=click.Choice(_METHODS, case_sensitive=False))
 @click.argument("path")
-@click.option("--data", help="The JSON of the request's body; @FILE reads a file, @- standard input.")
-@click.option("--header", "headers", multiple=True, callback=_headers, help="NAME: VALUE, such as 'If-Match: \"tag\"'.")
+@click.option("--data", help="The JSON body; @FILE reads a file, @- standard input.")
+@click.option("--header", "headers", multiple=True, callback=_headers, help="A header, such as 'If-Match: \"tag\"'.")
 @remote
 def api(client: Client, method: str, path: str, data: str | None, headers: dict[str, str], as_json: bool) -> None:
-    """Send METHOD to PATH of the admin API (below /api/v1) and print its answer.
+    """Send a request to the admin API (PATH below /api/v1) and print the answer.
 
-    For example: gateway api GET /routes. /metrics, /healthz, /readyz and /openapi.json are the gateway's own;
+    For example: gateway api GET /routes. /metrics, /healthz, /readyz and /openapi.json are also available;
     gateway api GET /openapi.json describes all operations.
     """
     del as_json  # what is JSON is printed as JSON in any case

@@ -1,4 +1,4 @@
-"""``gateway completion``: the script that makes a shell complete gateway's commands, options and names (names.py)."""
+"""``gateway completion``: the script with which a shell completes commands, options and names (names.py)."""
 
 from __future__ import annotations
 

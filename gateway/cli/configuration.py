@@ -1,4 +1,4 @@
-"""``gateway config``: the configuration of a running gateway, read and replaced."""
+"""``gateway config``: show or replace the configuration of a running gateway."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from gateway.config.document import read_tree
 from gateway.config.errors import BadValue
 from gateway.config.yaml_text import to_yaml
 
-dry_run_option = click.option("--dry-run", is_flag=True, help="Only say what would change.")
+dry_run_option = click.option("--dry-run", is_flag=True, help="Only print what would change.")
 
 
 @click.group("config")
 def configuration() -> None:
-    """Read and replace the configuration of a running gateway."""
+    """Show or replace the configuration of a running gateway."""
 
 
 @configuration.command()
-@click.option("--defaults", is_flag=True, help="With every key that is not written down.")
+@click.option("--defaults", is_flag=True, help="Include every key that has its default.")
 @remote
 def show(client: Client, defaults: bool, as_json: bool) -> None:
-    """Print the configuration in force; secrets are left out."""
+    """Print the active configuration, without secrets."""
     found = client.call("GET", "/config", params={"defaults": "true"} if defaults else None)
     if as_json:
         print_json(found)
@@ -36,7 +36,7 @@ def show(client: Client, defaults: bool, as_json: bool) -> None:
 @configuration.command()
 @remote
 def source(client: Client, as_json: bool) -> None:
-    """Say where the configuration in force comes from: the file, or who replaced it."""
+    """Show where the active configuration comes from: the file, or who replaced it."""
     found = client.call("GET", "/config/source")
     if as_json:
         print_json(found)
@@ -50,9 +50,9 @@ def source(client: Client, as_json: bool) -> None:
 @yes_option
 @remote
 def apply(client: Client, file: Path, dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Replace the configuration by what FILE says: checked, then started, then swapped.
+    """Replace the configuration by FILE: validated first, then started, then swapped in.
 
-    The replacement outlives restarts until the file that the gateway was started with changes; see docs/api.md.
+    It survives restarts, until the file that the gateway was started with changes; see docs/api.md.
     """
     try:
         tree = read_tree(file.read_text(encoding="utf-8-sig"))
@@ -66,7 +66,7 @@ def apply(client: Client, file: Path, dry_run: bool, yes: bool, as_json: bool) -
 @yes_option
 @remote
 def reload(client: Client, dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Replace the configuration by what the gateway's own file says now."""
+    """Reload the gateway's own configuration file."""
     _change(client, "POST", "/config/reload", "Reload the configuration", dry_run, yes, as_json)
 
 
@@ -75,7 +75,7 @@ def reload(client: Client, dry_run: bool, yes: bool, as_json: bool) -> None:
 @yes_option
 @remote
 def revert(client: Client, dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Go back to what the gateway's own file said when it was started."""
+    """Return to the gateway's own file as it was at the start."""
     _change(client, "DELETE", "/config", "Drop the replacement", dry_run, yes, as_json)
 
 

@@ -25,7 +25,7 @@ from gateway.core.errors import GatewayError
 )
 @remote
 def explain(client: Client, wanted: str, path: Path | None, as_json: bool) -> None:
-    """Tell what was decided on ROLLOUT, when, by whom, why and on which numbers."""
+    """Show what was decided on ROLLOUT: when, by whom, why, and on which numbers."""
     told = client.story(client.find(wanted).id) if path is None else _read(path, wanted)
     if as_json:
         print_json(told)

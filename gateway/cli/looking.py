@@ -1,4 +1,4 @@
-"""``gateway backends``, ``workers``, ``alarms``, ``audit`` and ``events``: what goes on in a running gateway."""
+"""``gateway backends``, ``workers``, ``alarms``, ``audit`` and ``events``: the state of a running gateway."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LIMIT_MAX = 200
 @click.command()
 @remote
 def backends(client: Client, as_json: bool) -> None:
-    """Show the backends, their endpoints, what probes say of them and why."""
+    """Show the backends, their endpoints, and the health of each with its reason."""
     found = client.call("GET", "/backends")
     rows = [
         (
@@ -37,40 +37,40 @@ def backends(client: Client, as_json: bool) -> None:
 @click.command()
 @remote
 def workers(client: Client, as_json: bool) -> None:
-    """Show the worker processes and how they are doing."""
+    """Show the worker processes."""
     found = client.call("GET", "/workers")
     names = ("index", "pid", "epoch", "in_flight", "connections", "heard_ago_s")
     rows = [[f"{worker[name]:g}" for name in names] for worker in found["workers"]]
-    _show(found, as_json, ("worker", "pid", "table", "in flight", "connections", "heard s ago"), rows)
+    _show(found, as_json, ("worker", "pid", "table", "in flight", "connections", "last report s ago"), rows)
 
 
 @click.command()
 @remote
 def alarms(client: Client, as_json: bool) -> None:
-    """Show what is wrong right now and needs a person."""
+    """Show active alarms: what is wrong and needs an operator."""
     found = client.call("GET", "/alarms")
-    _show(found, as_json, ("what", "why"), [(a["what"], a["reason"]) for a in found["alarms"]], "no alarm stands")
+    _show(found, as_json, ("what", "why"), [(a["what"], a["reason"]) for a in found["alarms"]], "no active alarms")
 
 
 @click.command()
-@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, _LIMIT_MAX), help="How many.")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, _LIMIT_MAX), help="How many to show.")
 @remote
 def audit(client: Client, limit: int, as_json: bool) -> None:
-    """Show who wished for what on the admin API, newest first, refused wishes included."""
+    """Show who requested what on the admin API, newest first, refused requests included."""
     found = client.call("GET", "/audit", params={"limit": limit})
     rows = [
         (e["at"], e["principal"], e["actor"], f"{e['method']} {e['path']}", str(e["status"]), e["problem"] or e["said"])
         for e in found["entries"]
     ]
-    _show(found, as_json, ("at", "principal", "actor", "request", "status", "what"), rows, "nobody has wished anything")
+    _show(found, as_json, ("at", "principal", "actor", "request", "status", "what"), rows, "no requests yet")
 
 
 @click.command()
-@click.option("--after", type=click.IntRange(0), help="Begin after the event of this id, if it is remembered.")
-@click.option("--kind", "kinds", multiple=True, help="Only events of this kind; may be given several times.")
+@click.option("--after", type=click.IntRange(0), help="Start after the event with this id, if it is still in memory.")
+@click.option("--kind", "kinds", multiple=True, help="Only events of this kind; repeatable.")
 @remote
 def events(client: Client, after: int | None, kinds: tuple[str, ...], as_json: bool) -> None:
-    """Follow what happens, one line an event, until interrupted."""
+    """Stream events as they happen, one line each, until interrupted."""
     for event in client.events(after):
         if kinds and event["kind"] not in kinds:
             continue
@@ -100,7 +100,7 @@ def health_of(endpoint: EndpointView) -> str:
     >>> health_of(EndpointView("v1", "http://a:1", False, "answered 404 to /ready", "2026-01-01T00:00:00+00:00"))
     'DOWN: answered 404 to /ready (since 2026-01-01T00:00:00+00:00)'
     >>> health_of(EndpointView("v1", "http://a:1", True, unknown="Too many open files"))
-    'up (probes cannot tell: Too many open files)'
+    'up (probe inconclusive: Too many open files)'
     """
     if endpoint.healthy is None:
         return "not probed"
@@ -108,12 +108,12 @@ def health_of(endpoint: EndpointView) -> str:
     if endpoint.healthy is False and endpoint.since:
         words += f" (since {endpoint.since})"
     if endpoint.kept:
-        words += "; kept in use: it answers requests"
-    return words + (f" (probes cannot tell: {endpoint.unknown})" if endpoint.unknown else "")
+        words += "; still in use: it answers requests"
+    return words + (f" (probe inconclusive: {endpoint.unknown})" if endpoint.unknown else "")
 
 
 def _show(
-    found: Any, as_json: bool, columns: Sequence[str], rows: Sequence[Sequence[str]], nothing: str = "there are none"
+    found: Any, as_json: bool, columns: Sequence[str], rows: Sequence[Sequence[str]], nothing: str = "none"
 ) -> None:
     if as_json:
         print_json(found)

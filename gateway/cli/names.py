@@ -23,7 +23,7 @@ _MANY = 50
 def name(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     """A route's name or a rollout's id, where there may be none."""
     if value is not None and not _NAME.fullmatch(value):
-        raise click.BadParameter(f"{value!r} is not the name of a route or the id of a rollout", ctx, param)
+        raise click.BadParameter(f"{value!r} is not a valid route name or rollout id", ctx, param)
     return value
 
 

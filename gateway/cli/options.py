@@ -1,4 +1,4 @@
-"""What the commands that speak to a running gateway have in common: its address, its token, and how they answer."""
+"""What the commands for a running gateway share: its address, its token, and how they print."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _url(ctx: click.Context, param: click.Parameter, value: str) -> str:
 def _token(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     token = value.strip() if value else None
     if token and not all(" " < char <= "~" for char in token):
-        raise click.BadParameter("a token has neither spaces nor letters outside ASCII", ctx, param)
+        raise click.BadParameter("a token contains only printable ASCII, without spaces", ctx, param)
     return token
 
 
@@ -60,10 +60,10 @@ def remote(command: Callable[..., int | None]) -> Callable[..., int | None]:
         show_default=True,
         callback=_url,
         show_envvar=True,
-        help="The gateway's admin address, or unix:///PATH of its socket.",
+        help="The gateway's admin address; unix:///PATH for a socket.",
     )
     @click.option("--token", envvar="GATEWAY_TOKEN", callback=_token, show_envvar=True, help="The admin token.")
-    @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+    @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     @functools.wraps(command)
     def wrapped(url: str, token: str | None, **options: Any) -> int | None:
         with contextlib.closing(Client(url, token)) as client:
@@ -79,7 +79,7 @@ def _reason(ctx: click.Context, param: click.Parameter, value: str) -> str:
         raise click.BadParameter(str(error), ctx, param) from None
 
 
-reason_option = click.option("--reason", default="", callback=_reason, help="Why; goes into the journal.")
+reason_option = click.option("--reason", default="", callback=_reason, help="Recorded in the journal.")
 
 
 def confirm(question: str, *, yes: bool) -> None:
@@ -88,7 +88,7 @@ def confirm(question: str, *, yes: bool) -> None:
         click.confirm(question, abort=True, err=True)
 
 
-yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask back.")
+yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation.")
 
 
 def print_json(body: Any) -> None:

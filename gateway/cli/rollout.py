@@ -1,4 +1,4 @@
-"""``gateway rollout``: start, steer and look at rollouts."""
+"""``gateway rollout``: start, control and inspect rollouts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LIMIT_MAX = 200
 
 @click.group()
 def rollout() -> None:
-    """Start, steer and look at rollouts.
+    """Start, control and inspect rollouts.
 
     ROLLOUT is a rollout's id, or a route's name for its latest one.
     """
@@ -34,11 +34,14 @@ rollout.add_command(wait)
 @rollout.command()
 @route_argument()
 @click.option(
-    "--plan", "plan_file", type=click.Path(path_type=Path), help="A JSON file with another plan than the configured."
+    "--plan",
+    "plan_file",
+    type=click.Path(path_type=Path),
+    help="A JSON file with a plan to use instead.",
 )
-@click.option("--retry", is_flag=True, help="Also of a canary that was rolled back on this route.")
-@click.option("--watch", is_flag=True, help="Then wait for its end, as `gateway rollout wait` does.")
-@click.option("--timeout", "timeout_s", type=click.FloatRange(0), help="With --watch: seconds to wait at most.")
+@click.option("--retry", is_flag=True, help="Allow a canary that was rolled back on this route before.")
+@click.option("--watch", is_flag=True, help="Then wait for its end, like `gateway rollout wait`.")
+@click.option("--timeout", "timeout_s", type=click.FloatRange(0), help="With --watch: stop waiting after that.")
 @reason_option
 @remote
 def start(
@@ -51,7 +54,7 @@ def start(
     reason: str,
     as_json: bool,
 ) -> int:
-    """Start a rollout of ROUTE's canary, by the configured plan or another.
+    """Start a rollout of ROUTE's canary, with the configured plan or another.
 
     A plan is {"steps": [{"percent": 5, "min_time_s": 10, "min_requests": 50}, ...], "deadline_s": 3600,
     "on_deadline": "hold"}.
@@ -69,7 +72,7 @@ def start(
 @reason_option
 @remote
 def pause(client: Client, wanted: str, reason: str, as_json: bool) -> None:
-    """Hold the weight where it is; the guard against a bad canary stays awake."""
+    """Hold the weight; a bad canary is still rolled back."""
     _answer(client.decide(client.find(wanted).id, "pause", reason), as_json)
 
 
@@ -78,7 +81,7 @@ def pause(client: Client, wanted: str, reason: str, as_json: bool) -> None:
 @reason_option
 @remote
 def resume(client: Client, wanted: str, reason: str, as_json: bool) -> None:
-    """Let automation go on."""
+    """Continue a paused rollout."""
     _answer(client.decide(client.find(wanted).id, "resume", reason), as_json)
 
 
@@ -87,18 +90,18 @@ def resume(client: Client, wanted: str, reason: str, as_json: bool) -> None:
 @reason_option
 @remote
 def approve(client: Client, wanted: str, reason: str, as_json: bool) -> None:
-    """Open the gate before which the rollout waits."""
+    """Approve the step for which the rollout is waiting."""
     _answer(client.decide(client.find(wanted).id, "approve", reason), as_json)
 
 
 @rollout.command()
 @rollout_argument()
-@click.option("--next-step", is_flag=True, help="Only to the next step of its plan.")
+@click.option("--next-step", is_flag=True, help="Only advance to the next step of its plan.")
 @reason_option
 @yes_option
 @remote
 def promote(client: Client, wanted: str, next_step: bool, reason: str, yes: bool, as_json: bool) -> None:
-    """Promote by hand, whatever the evidence says: all requests go to the canary."""
+    """Promote by hand, regardless of the evidence: all requests go to the canary."""
     found = client.find(wanted)
     where = "to its next step" if next_step else f"so that {found.canary} serves all of {found.route}"
     confirm(shown(f"Promote {found.id} {where}?"), yes=yes)
@@ -110,16 +113,16 @@ def promote(client: Client, wanted: str, next_step: bool, reason: str, yes: bool
 @reason_option
 @remote
 def abort(client: Client, wanted: str, reason: str, as_json: bool) -> None:
-    """Roll back by hand: all requests go to stable. Nothing is asked back: it is the safe way."""
+    """Roll back by hand, without confirmation: all requests go to stable."""
     _answer(client.decide(client.find(wanted).id, "abort", reason), as_json)
 
 
 @rollout.command("list")
 @route_argument(required=False)
-@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, _LIMIT_MAX), help="How many.")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, _LIMIT_MAX), help="How many to show.")
 @remote
 def list_(client: Client, route: str | None, limit: int, as_json: bool) -> None:
-    """List the newest rollouts, of ROUTE or of all."""
+    """List the newest rollouts, of ROUTE or of all routes."""
     page = client.rollouts(route, limit)
     if as_json:
         print_json(page)

@@ -1,4 +1,4 @@
-"""``gateway serve CONFIG``: the whole process tree, until told to stop; or a first look at two URLs."""
+"""``gateway serve CONFIG``: the whole process tree, until it is stopped; or a first look at two URLs."""
 
 from __future__ import annotations
 
@@ -13,15 +13,23 @@ from gateway.config.errors import ConfigError
 
 @click.command()
 @click.argument("config", required=False, type=click.Path(path_type=Path))
-@click.option("--stable", metavar="URL", help="Without CONFIG: the model server of the present version.")
-@click.option("--canary", metavar="URL", help="Without CONFIG: the one of the new version.")
-@click.option("--route", "prefix", default="/", metavar="PREFIX", help="Without CONFIG: paths that lead there.  [/]")
+@click.option("--stable", metavar="URL", help="Without CONFIG: the model server of the current version.")
+@click.option("--canary", metavar="URL", help="Without CONFIG: the model server of the new version.")
+@click.option(
+    "--route",
+    "prefix",
+    default="/",
+    metavar="PREFIX",
+    help="Without CONFIG: the route's path prefix.  [/]",
+)
 @click.option("--fd", type=click.IntRange(min=0), help="Accept requests on this inherited listening socket.")
-@click.option("--admin-fd", type=click.IntRange(min=0), help="The same for the admin listener.")
+@click.option(
+    "--admin-fd", type=click.IntRange(min=0), help="Accept admin requests on this inherited listening socket."
+)
 @click.option(
     "--watch/--no-watch",
     default=None,
-    help="Read CONFIG again when it changes. Default: only where it is a file of a Kubernetes volume.",
+    help="Reload CONFIG when it changes.  [default: only if it is mounted from a Kubernetes volume]",
 )
 def serve(
     config: Path | None,
@@ -32,19 +40,19 @@ def serve(
     admin_fd: int | None,
     watch: bool | None,
 ) -> None:
-    """Serve by the configuration file CONFIG until told to stop.
+    """Run the gateway from the configuration file CONFIG until it is stopped.
 
-    SIGHUP reads CONFIG again; SIGTERM and SIGINT drain, a second one ends at once. Sockets that systemd passes are
-    used in place of `listen` and `admin.listen`. With --stable (and --canary) no file is needed, for a first look:
-    nothing is kept after it. `gateway init` writes a file.
+    SIGHUP reloads CONFIG. SIGTERM and SIGINT drain; a second one exits at once. Sockets passed by systemd replace
+    `listen` and `admin.listen`. For a first look, --stable (and --canary) need no file, and nothing is kept
+    afterwards; `gateway init` writes a file.
 
-    Exits with 0 when stopped, with 1 when it cannot run (a port in use), with 2 and one line for each mistake when the
-    configuration cannot be used, with 128 + the signal's number when it was made to end at once.
+    Exit status: 0 stopped; 1 cannot run (for example a port in use); 2 invalid configuration, one line per error;
+    128 + the signal's number if it was made to exit at once.
     """
     if (config is None) == (stable is None):
         raise click.UsageError("give either the configuration file CONFIG, or --stable URL (and --canary URL)")
     if config is not None and (canary is not None or prefix != "/"):
-        raise click.UsageError("--canary and --route go with --stable; CONFIG says both by itself")
+        raise click.UsageError("--canary and --route are for use with --stable; CONFIG already defines both")
     try:
         if config is not None:
             status = start.serve(config, fd=fd, admin_fd=admin_fd, watch=watch)
@@ -59,13 +67,15 @@ def serve(
 
 def _first_look(stable: str, canary: str | None, prefix: str, fd: int | None, admin_fd: int | None) -> int:
     """Serve by a configuration that is made of the URLs, in a directory that is removed afterwards."""
-    from gateway.cli.starter import look, starter  # noqa: PLC0415  # an HTTP client, which no other start needs
+    from gateway.cli.starter import detect, starter  # noqa: PLC0415  # an HTTP client, which no other start needs
 
-    found = [look(url) for url in (stable, canary) if url is not None]
+    found = [detect(url) for url in (stable, canary) if url is not None]
     for each in found:
         click.echo(str(each), err=True)
     with tempfile.TemporaryDirectory(prefix="canary-gateway-look-", ignore_cleanup_errors=True) as directory:
         path = Path(directory, "gateway.yaml")
         path.write_text(starter(found[0], found[1] if canary else None, prefix), encoding="utf-8")
-        click.echo("a first look: rollouts are forgotten when it ends; `gateway init` writes a configuration", err=True)
+        click.echo(
+            "first look: all state is lost on exit; to keep it, write a configuration with `gateway init`", err=True
+        )
         return start.serve(path, fd=fd, admin_fd=admin_fd, watch=False)

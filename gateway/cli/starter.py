@@ -1,4 +1,4 @@
-"""A configuration to begin with, from the URLs of one or two model servers, and what was found out by asking them.
+"""A configuration to begin with, from the URLs of one or two model servers, and the health paths that they answer.
 
 Rules:
 
@@ -39,14 +39,14 @@ class ProbedServer(NamedTuple):
 
     def __str__(self) -> str:
         if not self.reached:
-            return f"{self.url} cannot be reached now: the default probe stays"
+            return f"{self.url} cannot be reached: keeping the default probe"
         if self.probe is None:
-            return f"{self.url} answers none of {', '.join(HEALTH_PATHS)}: it is not probed"
-        return f"{self.url} answers {self.probe}: that is its probe"
+            return f"{self.url} has none of the health paths {', '.join(HEALTH_PATHS)}: probing is off"
+        return f"{self.url} answers on {self.probe}: probing that"
 
 
-def look(url: str) -> ProbedServer:
-    """Ask a server for the usual health paths."""
+def detect(url: str) -> ProbedServer:
+    """Find a server's health path among the usual ones."""
     reached = False
     with httpx.Client(timeout=_ASK_TIMEOUT_S) as client:
         for path in HEALTH_PATHS:
@@ -68,12 +68,12 @@ def starter(stable: ProbedServer, canary: ProbedServer | None, prefix: str = "/"
 
 
 def _lines(stable: ProbedServer, canary: ProbedServer | None, prefix: str) -> Iterator[str]:
-    yield "# What each key means, and every other one: docs/configuration.md. To validate: gateway check FILE"
+    yield "# All keys: docs/configuration.md. To validate this file: gateway check FILE"
     yield ""
-    yield "listen: 127.0.0.1:8080          # where requests come in; 0.0.0.0:8080 for other machines"
-    yield "state_dir: state                # what was decided; relative to this file. Keep it across restarts"
+    yield "listen: 127.0.0.1:8080          # requests arrive here; use 0.0.0.0:8080 for other machines"
+    yield "state_dir: state                # journal of decisions, relative to this file; keep it across restarts"
     yield ""
-    yield "backends:                       # a version of the model each; more endpoints are more replicas of it"
+    yield "backends:                       # one per model version; list a replica as another endpoint"
     for name, found in (("v1", stable), ("v2", canary)):
         if found is not None:
             yield f"  {name}:"
@@ -85,11 +85,11 @@ def _lines(stable: ProbedServer, canary: ProbedServer | None, prefix: str) -> It
     yield f"    match: {{path_prefix: {json.dumps(prefix)}}}"
     yield "    stable: v1"
     if canary is None:
-        yield "    # canary: v2                # the new version, when there is one"
+        yield "    # canary: v2                # the new version, once there is one"
     else:
         yield "    canary: v2"
         yield "    # timeouts: {profile: llm}  # for language models"
-        yield "    plan:                       # after the last step comes all of it; only proof climbs a step"
+        yield "    plan:                       # 100 % follows the last step; only proof advances a step"
         yield "      steps:"
         for percent in (1, 5, 25, 50):
             yield f"        - {{percent: {percent}, min_time_s: 60, min_requests: 100}}"
@@ -97,8 +97,8 @@ def _lines(stable: ProbedServer, canary: ProbedServer | None, prefix: str) -> It
 
 def _probe(found: ProbedServer) -> Iterator[str]:
     if not found.reached:
-        yield "    # probe: {path: /health}    # it could not be asked; the default is /v2/health/ready, null is none"
+        yield "    # probe: {path: /health}    # unreachable when written; default: /v2/health/ready, null: off"
     elif found.probe is None:
-        yield "    probe: null                 # it answered none of the usual health paths; {path: ...} if it has one"
+        yield "    probe: null                 # no usual health path answered; {path: ...} if it has another"
     else:
         yield f"    probe: {{path: {found.probe}}}"

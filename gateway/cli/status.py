@@ -1,4 +1,4 @@
-"""``gateway status``: what a running gateway is doing, once or live."""
+"""``gateway status``: routes and rollouts of a running gateway, once or live."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Status(msgspec.Struct, frozen=True):
 
 @click.command()
 @route_argument(required=False)
-@click.option("--watch", is_flag=True, help="Go on showing, until interrupted.")
+@click.option("--watch", is_flag=True, help="Keep showing until interrupted.")
 @remote
 def status(client: Client, route: str | None, watch: bool, as_json: bool) -> None:
     """Show all routes, or ROUTE, with their rollouts and the evidence.

@@ -14,7 +14,7 @@ from gateway.admin.client import one_line
 from gateway.admin.schemas import AnalysisBody, FindingBody, RolloutBody
 from gateway.control.views import EndpointView, RouteView
 from gateway.core.analysis.types import Verdict
-from gateway.core.numbers import e_value
+from gateway.core.numbers import e_value, percent
 from gateway.core.stats.outcomes import ERRORS, NAMES
 
 _STYLES: Mapping[str, str] = {
@@ -198,7 +198,7 @@ def _line(label: str, text: str) -> Text:
 
 
 def _share(events: int, trials: int) -> str:
-    return f"{100 * events / trials:.2f} % of {trials}" if trials else "none seen"
+    return f"{percent(events / trials)} of {trials:,}" if trials else "no requests"
 
 
 def _difference(finding: FindingBody) -> str:

@@ -1,4 +1,4 @@
-"""``gateway token new``: a fresh token for the admin API, and what the configuration is to hold of it."""
+"""``gateway token new``: a new token for the admin API, and its entry for the configuration."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _RANDOM_BYTES = 32
 
 @click.group()
 def token() -> None:
-    """Make tokens for the admin API."""
+    """Create tokens for the admin API."""
 
 
 def _name(_: click.Context, __: click.Parameter, value: str) -> str:
@@ -27,18 +27,18 @@ def _name(_: click.Context, __: click.Parameter, value: str) -> str:
 
 
 @token.command()
-@click.option("--name", required=True, callback=_name, help="Who is to hold it; the audit trail names it.")
+@click.option("--name", required=True, callback=_name, help="Its owner, as shown in the audit trail.")
 @click.option(
     "--scope",
     "scopes",
     multiple=True,
     required=True,
     type=click.Choice([scope.value for scope in Scope]),
-    help="What it may do; repeatable.",
+    help="A permission; repeatable.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def new(name: str, scopes: tuple[str, ...], as_json: bool) -> None:
-    """Print a new token, which is shown nowhere else, and the lines for the configuration, which hold its hash."""
+    """Print a new token, which is not stored anywhere, and its entry (a hash) for the configuration."""
     made = secrets.token_urlsafe(_RANDOM_BYTES)
     entry = {"name": name, "scopes": list(dict.fromkeys(scopes)), "sha256": sha256_of(made)}
     if as_json:

@@ -1,4 +1,4 @@
-"""``gateway rollout wait``: for pipelines, which want one exit status for the whole journey."""
+"""``gateway rollout wait``: for pipelines, which need one exit status for the whole rollout."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _ASK_AGAIN_S = 1.0
 
 @click.command()
 @rollout_argument()
-@click.option("--timeout", "timeout_s", type=click.FloatRange(0), help="Seconds to wait at most; without it, for ever.")
-@click.option("--quiet", "-q", is_flag=True, help="Say nothing on the way.")
+@click.option("--timeout", "timeout_s", type=click.FloatRange(0), help="Stop waiting after that.  [never]")
+@click.option("--quiet", "-q", is_flag=True, help="Print only the result.")
 @remote
 def wait(client: Client, wanted: str, timeout_s: float | None, quiet: bool, as_json: bool) -> int:
-    """Wait until ROLLOUT has ended, telling of each decision on standard error.
+    """Wait until ROLLOUT has ended; decisions on the way go to standard error.
 
-    Exit status: 0 promoted, 4 rolled back, 3 undecided (time is over, or it was withdrawn), 1 the gateway cannot be
-    asked.
+    Exit status: 0 promoted, 4 rolled back, 3 undecided (timed out, or withdrawn), 1 the gateway refused or cannot be
+    reached.
     """
     return until_over(client, client.find(wanted), timeout_s, quiet=quiet, as_json=as_json)
 

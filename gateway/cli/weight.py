@@ -1,4 +1,4 @@
-"""``gateway weight``: a route's canary share, set by hand."""
+"""``gateway weight``: a route's canary weight, set by hand."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from gateway.cli.options import percentage, print_json, reason_option, remote
 def weight(client: Client, route: str, percent: float, reason: str, as_json: bool) -> None:
     """Send PERCENT of ROUTE's requests to its canary.
 
-    It holds from the next request on. During a rollout this pauses it; `gateway rollout resume` goes on.
+    Takes effect with the next request. During a rollout this also pauses it; `gateway rollout resume` continues.
     """
     view = client.set_weight(route, percent, reason)
     if as_json:
         print_json(view)
         return
     canary = view.canary or "the canary"
-    applied = f"{view.workers_applied} of {view.workers} workers route by table {view.epoch}"
+    applied = f"{view.workers_applied} of {view.workers} workers use table {view.epoch}"
     click.echo(one_line(f"{view.name}: {view.canary_percent:g} % to {canary}; {applied}"))
     if view.warning:
         click.echo(one_line(f"warning: {view.warning}"), err=True)

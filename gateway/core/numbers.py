@@ -70,6 +70,17 @@ def about(number: float) -> str:
     return f"{round(whole, 2 - digits):,}" if digits > 2 else str(whole)
 
 
+def count(number: float) -> str:
+    """A number of things, rounded up; beyond a million in few digits.
+
+    >>> count(17.1), count(1234), count(2_500_000), count(3e11)
+    ('18', '1,234', '2.5 M', '3.0e+11')
+    """
+    if number < 1e6:
+        return f"{math.ceil(number):,}"
+    return f"{number / 1e6:,.3g} M" if number < 1e9 else f"{number:.1e}"
+
+
 def duration(seconds: float) -> str:
     """Seconds in the unit in which people say them, to two digits.
 

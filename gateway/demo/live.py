@@ -18,7 +18,7 @@ from rich.text import Text
 from gateway.admin.schemas import AnalysisBody, FindingBody, RolloutBody
 from gateway.config.predictions import PREDICTED
 from gateway.core.analysis.types import Verdict
-from gateway.core.numbers import e_value
+from gateway.core.numbers import e_value, percent
 from gateway.demo.client.report import ClientReport, VariantReport
 from gateway.demo.story import Story, Told, needed
 from gateway.demo.summary import Summary, page
@@ -104,11 +104,11 @@ def _sentence(story: Story) -> Text:
 
 
 def _weights(story: Story, width: int) -> Text:
-    percent = story.canary_percent
-    left, right = f"stable {100 - percent:>3g} % ", f" {percent:>3g} % canary"
+    share = story.canary_percent
+    left, right = f"stable {100 - share:>3g} % ", f" {share:>3g} % canary"
     cells = width - len(left) - len(right)
-    canary = round(cells * percent / 100)
-    if percent and not canary:
+    canary = round(cells * share / 100)
+    if share and not canary:
         canary = 1
     return Text.assemble(
         (left, _STABLE), ("█" * (cells - canary), _STABLE), ("█" * canary, _CANARY), (right, _CANARY)
@@ -122,15 +122,15 @@ def _steps(story: Story, now_s: float) -> Text:
         return line.append(" none yet", style=_DIM)
     over = story.decision is not None
     for number, step in enumerate(rollout.plan["steps"], start=1):
-        percent = f"{step['percent']:g} %"
+        share = f"{step['percent']:g} %"
         if number < rollout.step or (over and rollout.phase == "PROMOTED"):
-            line.append(f"  ✓ {percent}", style=_GOOD)
+            line.append(f"  ✓ {share}", style=_GOOD)
         elif number > rollout.step:
-            line.append(f"  · {percent}", style=_DIM)
+            line.append(f"  · {share}", style=_DIM)
         elif over:
-            line.append(f"  ✗ {percent}", style=_ENDS[rollout.phase][1])
+            line.append(f"  ✗ {share}", style=_ENDS[rollout.phase][1])
         else:
-            line.append(f"  ▶ {percent}", style=f"bold {_CANARY}").append(_floor(story, rollout, now_s), style=_CANARY)
+            line.append(f"  ▶ {share}", style=f"bold {_CANARY}").append(_floor(story, rollout, now_s), style=_CANARY)
     promoted = over and rollout.phase == "PROMOTED"
     return line.append("  ✓ 100 %" if promoted else "  · 100 %", style=_GOOD if promoted else _DIM)
 
@@ -169,7 +169,7 @@ def _add_row(table: Table, name: str, style: str, seen: VariantReport | None, fa
         Text(f"{failed:,}", style=_BAD if failed else ""),
         "-" if seen.p50_ms is None else f"{seen.p50_ms:.1f}",
         "-" if seen.p95_ms is None else f"{seen.p95_ms:.1f}",
-        "-" if accuracy is None else f"{100 * accuracy:.1f} %",
+        "-" if accuracy is None else percent(accuracy),
     )
 
 

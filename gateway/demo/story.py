@@ -12,7 +12,7 @@ from typing import Any
 
 from gateway.admin.schemas import AnalysisBody, FindingBody, RolloutBody
 from gateway.control.views import ControlEvent
-from gateway.core.numbers import e_value
+from gateway.core.numbers import counted, e_value
 from gateway.core.rollout.types import AUTOMATION
 from gateway.demo.admin import ROLLOUT_KINDS, rollout_of
 from gateway.demo.client.report import ClientReport
@@ -170,7 +170,7 @@ class Story:
         yield self.told(
             "analysis",
             now_s,
-            f"analysis: {analysis.verdict}, {_count(rollout.canary_requests)}; {analysis.reason}",
+            f"analysis: {analysis.verdict}, {counted(rollout.canary_requests, 'canary request')}; {analysis.reason}",
             verdict=analysis.verdict.value,
             reason=analysis.reason,
             canary_requests=rollout.canary_requests,
@@ -201,10 +201,6 @@ def needed(finding: FindingBody) -> tuple[float, float]:
     """The logarithms of the evidence that a metric needs to be proven worse, and proven good."""
     details = finding.details
     return details.get("log_e_bad_needed") or 1.0, details.get("log_e_ok_needed") or 1.0
-
-
-def _count(canary_requests: int) -> str:
-    return f"{canary_requests} canary request{'' if canary_requests == 1 else 's'}"
 
 
 def _rounded(value: float | None, digits: int = 2) -> float | None:

@@ -6,6 +6,7 @@ import textwrap
 
 import msgspec
 
+from gateway.core.numbers import percent
 from gateway.demo.client.report import ClientReport, VariantReport
 from gateway.demo.scenarios import SCENARIOS, as_expected, preventable
 from gateway.demo.story import DemoDecision, Story
@@ -142,7 +143,7 @@ def _models(summary: Summary) -> str:
             parts.append(f"{name} answered nothing")
         else:
             parts.append(
-                f"{name} had {100 * accuracy:.1f} % of the digits right,"
+                f"{name} had {percent(accuracy)} of the digits right,"
                 f" in {latency.p50_ms:.1f} ms (median), {latency.p95_ms:.1f} ms (95th percentile)"
             )
     return f"Models: {'; '.join(parts)}."

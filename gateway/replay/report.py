@@ -10,6 +10,7 @@ import msgspec
 from gateway.config.errors import one_line
 from gateway.core.analysis.bursts.guard import COARSE
 from gateway.core.analysis.show.sentences import some
+from gateway.core.numbers import percent
 from gateway.core.types import percent_from_weight_bp
 from gateway.replay.intervals import RuleDecision
 from gateway.replay.run import ReplayResult, RuleResult
@@ -153,4 +154,4 @@ def _time(at_s: float) -> str:
 
 
 def _share(events: int, trials: int) -> str:
-    return f"{events:,} errors of {trials:,}" + (f" ({100 * events / trials:.3g} %)" if trials else "")
+    return f"{events:,} errors of {trials:,}" + (f" ({percent(events / trials)})" if trials else "")

@@ -28,11 +28,11 @@ RULES: Mapping[str, Rule] = {
 
 def names(text: str) -> list[str]:
     """The rules of a list such as ``flagger,argo``, or ``none``. Raises InvalidValueError."""
-    wished = [] if text == "none" else [name.strip() for name in text.split(",")]
-    for name in wished:
+    chosen = [] if text == "none" else [name.strip() for name in text.split(",")]
+    for name in chosen:
         if name not in RULES:
             raise InvalidValueError(f"{name!r} is no rule; there are {', '.join(RULES)}, or none")
-    return list(dict.fromkeys(wished))
+    return list(dict.fromkeys(chosen))
 
 
 def parameters(settings: Iterable[str]) -> dict[str, msgspec.Struct]:

@@ -14,7 +14,7 @@ import httpx
 import pytest
 import yaml
 
-from gateway.cli.starter import ProbedServer, look, starter
+from gateway.cli.starter import ProbedServer, detect, starter
 from gateway.config.load import check_text
 from tests.support.backend import Backend, answer
 from tests.support.ports import free_port
@@ -39,14 +39,16 @@ def names(directory: Path) -> list[str]:
 async def test_a_server_that_answers_is_probed_where_it_does(tmp_path: Path) -> None:
     async with Backend(answer(200)) as well, Backend(answer(404)) as bare:
         url = f"http://127.0.0.1:{free_port()}"
-        assert await asyncio.to_thread(look, well.url) == ProbedServer(well.url, reached=True, probe="/v2/health/ready")
-        assert await asyncio.to_thread(look, bare.url) == ProbedServer(bare.url, reached=True, probe=None)
-        assert await asyncio.to_thread(look, url) == ProbedServer(url, reached=False, probe=None)
+        assert await asyncio.to_thread(detect, well.url) == ProbedServer(
+            well.url, reached=True, probe="/v2/health/ready"
+        )
+        assert await asyncio.to_thread(detect, bare.url) == ProbedServer(bare.url, reached=True, probe=None)
+        assert await asyncio.to_thread(detect, url) == ProbedServer(url, reached=False, probe=None)
 
         arguments = ("init", "--stable", well.url, "--canary", bare.url, "--route", "/v1")
         done = await asyncio.to_thread(run, *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert f"{well.url} answers /v2/health/ready" in done.stderr and "it is not probed" in done.stderr
+    assert f"{well.url} answers on /v2/health/ready" in done.stderr and "probing is off" in done.stderr
     assert re.findall(r"^  (gateway .*)$", done.stdout, re.MULTILINE) == [
         "gateway check gateway.yaml",
         "gateway serve gateway.yaml",
@@ -59,7 +61,7 @@ async def test_a_server_that_answers_is_probed_where_it_does(tmp_path: Path) -> 
     assert run("check", "gateway.yaml", cwd=tmp_path).returncode == 0
 
     again = run(*arguments, cwd=tmp_path)
-    assert again.returncode == 1 and "gateway.yaml is there already" in again.stderr
+    assert again.returncode == 1 and "gateway.yaml already exists" in again.stderr
 
 
 @pytest.mark.parametrize("canary", [None, ProbedServer("http://127.0.0.1:2", reached=True, probe="/health")])

@@ -47,7 +47,7 @@ def test_a_rollout_is_steered_from_start_to_end(run: Any, api: Any, tmp_path: Pa
     assert len(refused.err.splitlines()) == 1
 
     shown = run("rollout", "show", "digits", **env).out
-    assert "too slow" in shown and "2.5, 50 %" in shown and "NODATA" in shown and "none seen" in shown
+    assert "too slow" in shown and "2.5, 50 %" in shown and "NODATA" in shown and "no requests" in shown
     assert json.loads(run("rollout", "show", started["id"], "--json", **env).out)["phase"] == "ROLLED_BACK"
     listed = run("rollout", "list", **env).out
     assert started["id"] in listed and "aborted" in listed
@@ -58,7 +58,7 @@ def test_a_rollout_is_steered_from_start_to_end(run: Any, api: Any, tmp_path: Pa
 def test_a_weight_is_set_under_the_users_name(run: Any, api: Any) -> None:
     status, out, err = run("weight", "digits", "12.5", "--url", f"{api.url}/")
     assert (status, err) == (0, "")
-    assert out.startswith("digits: 12.5 % to digits-v2; 2 of 2 workers route by table ")
+    assert out.startswith("digits: 12.5 % to digits-v2; 2 of 2 workers use table ")
     assert json.loads(run("weight", "digits", "0", "--json", "--url", api.url).out)["canary_percent"] == 0.0
 
 
@@ -76,7 +76,7 @@ def test_status_shows_routes_for_people_and_for_machines(run: Any, api: Any) -> 
         (["weight", "nope", "5"], "no route is named 'nope'"),
         (["weight", "plain", "5"], "no canary backend"),
         (["rollout", "start", "plain"], "no canary backend"),
-        (["rollout", "show", "nope"], "neither a rollout nor a route 'nope'"),
+        (["rollout", "show", "nope"], "no rollout and no route is named 'nope'"),
         (["rollout", "abort", "plain"], "gateway rollout start plain"),
     ],
 )
@@ -100,9 +100,9 @@ def test_the_token_comes_from_the_environment_or_an_option(run: Any, guarded: An
     assert run("status", "--url", guarded.url, GATEWAY_TOKEN=TOKEN).status == 0
     assert run("status", "--url", guarded.url, "--token", TOKEN).status == 0
     missing = run("status", "--url", guarded.url)
-    assert missing.status == 1 and "wants a token: give it with --token or GATEWAY_TOKEN" in missing.err
+    assert missing.status == 1 and "requires a token: give one with --token or GATEWAY_TOKEN" in missing.err
     wrong = run("status", "--url", guarded.url, GATEWAY_TOKEN="wrong")
-    assert wrong.status == 1 and "refuses this token" in wrong.err
+    assert wrong.status == 1 and "rejected this token" in wrong.err
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_something_else_behind_the_url_is_told_from_a_gateway(run: Any, status: 
         server.shutdown()
         thread.join()
     assert (ran.status, ran.out) == (1, "")
-    assert "as a gateway does" in ran.err and len(ran.err.splitlines()) == 1
+    assert "unexpected answer from" in ran.err and len(ran.err.splitlines()) == 1
 
 
 def test_nothing_that_a_gateway_says_can_steer_the_terminal(run: Any, api: Any) -> None:
