@@ -29,7 +29,7 @@ from gateway.config import endpoints_of, guarded, reload, routing_table
 from gateway.config.load import check_text
 from gateway.config.stored import Effective, sha256_of
 from gateway.control.controller import Controller
-from gateway.control.journal import sqlite_store
+from gateway.control.journal import names
 from gateway.control.journal.given_configuration import configuration_at_start
 from gateway.control.journal.rows import AuditEntry, KeptAnswer
 from gateway.control.journal.state_watch import StateWatch
@@ -66,7 +66,7 @@ async def _serve(settings: ControlSettings) -> None:
     path = Path(settings.config_path)
     told = reload(path, settings.config_text)
     keeper = TableKeeper(SharedTable(settings.memory_fds), told.state_dir, sha256_of(settings.config_text))
-    store = await open_store(told.state_dir / sqlite_store.NAME)
+    store = await open_store(told.state_dir / names.STORE)
     in_force = await configuration_at_start(
         *(store, keeper.found, settings.config_text, told.state_dir), lambda text: check_text(path, text)
     )
@@ -79,7 +79,7 @@ async def _serve(settings: ControlSettings) -> None:
         table,
         store,
         keeper=keeper,
-        state_watch=StateWatch(config.state_dir, config.state_dir / sqlite_store.NAME),
+        state_watch=StateWatch(config.state_dir, config.state_dir / names.STORE),
     )
     controller.show_alarm("state lost", settings.state_lost)
     _show_stored(controller, in_force, path)

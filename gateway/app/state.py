@@ -1,7 +1,7 @@
-"""What the state directory remembers when the gateway starts, and what it was found to have lost.
+"""What the state directory has when the gateway starts, and what it has lost.
 
-A first start has nothing to remember, and is no alarm: the directory is new, or has nothing of ours in it. Where the
-journal and the table memory are gone (or emptied) and anything of ours is left, a promotion may be forgotten; the
+A first start has nothing, and is no alarm: the directory is new, or has nothing of ours in it. Where the state file and
+the table memory are gone (or emptied) and anything of ours is left, a promotion may be forgotten; the
 configuration's stable backends are served then, and an alarm says so.
 """
 
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from gateway.config.files import write_whole
-from gateway.control.journal import sqlite_store
+from gateway.control.journal import names
 from gateway.runtime import table_memory
 from gateway.runtime.table_memory import Remembered
 
@@ -23,7 +23,7 @@ RUNTIME_PREFIX = "gateway-"
 _log = logging.getLogger("gateway.supervisor")
 # What is left where something was decided: nothing is without a wish over the API. A journal that is empty has been
 # emptied. (`RUNTIME` is there after a start that came to nothing, too.)
-_TRACES = (sqlite_store.NAME, *sqlite_store.PRERELEASE_NAMES)
+_TRACES = (names.STORE, *names.PRERELEASE)
 
 
 class Found(NamedTuple):
@@ -36,16 +36,20 @@ class Found(NamedTuple):
 def look(state_dir: Path) -> Found:
     """Look at the directory before anything is created in it."""
     remembered, damage = table_memory.read_file(state_dir)
-    if remembered is not None or _has_content(state_dir / sqlite_store.NAME):
+    if remembered is not None or _has_content(state_dir / names.STORE):
         return Found(remembered, "")
     traces = [name for name in _TRACES if (state_dir / name).exists()]
     if not traces and not damage:
         return Found(None, "")
-    what = f"{damage}, and there is no journal" if damage else f"there is neither a journal nor {table_memory.NAME}"
+    what = (
+        f"{damage}, and there is no {names.STORE}"
+        if damage
+        else f"there is neither {names.STORE} nor {table_memory.NAME}"
+    )
     why = (
         f"the state in {state_dir} was lost ({what}): each route serves the stable backend that the configuration"
         " names, whether another version was promoted or rolled back is not known; restore the directory, or check"
-        " that the configuration names the right version and start the gateway anew"
+        " that the configuration names the right version and restart the gateway"
     )
     return Found(None, why)
 

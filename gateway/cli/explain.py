@@ -10,7 +10,8 @@ from gateway.admin.client import ApiError, Client, one_line
 from gateway.admin.schemas import StoryBody
 from gateway.cli.names import rollout_argument
 from gateway.cli.options import print_json, remote
-from gateway.control.journal.sqlite_store import NAME, SqliteStore
+from gateway.control.journal.names import STORE
+from gateway.control.journal.sqlite_store import SqliteStore
 from gateway.control.show.decision_history import decision_history, lines
 from gateway.core.errors import GatewayError
 
@@ -21,7 +22,7 @@ from gateway.core.errors import GatewayError
     "--journal",
     "path",
     type=click.Path(path_type=Path),
-    help=f"Read this file ({NAME} of a gateway that is not running, or a backup) instead of asking a gateway.",
+    help=f"Read this file ({STORE} of a gateway that is not running, or a backup) instead of asking a gateway.",
 )
 @remote
 def explain(client: Client, wanted: str, path: Path | None, as_json: bool) -> None:
@@ -36,7 +37,7 @@ def explain(client: Client, wanted: str, path: Path | None, as_json: bool) -> No
 
 def _read(path: Path, wanted: str) -> StoryBody:
     if not path.is_file():
-        raise ApiError(f"there is no file {path}; name {NAME} in the gateway's state directory, or a backup of it")
+        raise ApiError(f"there is no file {path}; name {STORE} in the gateway's state directory, or a backup of it")
     try:
         with SqliteStore.open(path) as store:
             journal = store.journal

@@ -45,9 +45,9 @@ class GatewayConfig(Section):
     state_dir: Annotated[
         FilePath,
         Doc(
-            "Directory of what has to outlive the processes: the rollouts' journal, the last table in force "
-            "(`table.json`), a configuration given over the API with its last good copy, the audit trail. Created "
-            "when it does not exist. Relative to the configuration file."
+            "Directory of what has to outlive the processes: `state.sqlite3` (rollouts, a configuration given over the "
+            "API, the audit trail) and `table.json` (the last table in force). Created when it does not exist. "
+            "Relative to the configuration file."
         ),
     ] = Field(default=Path("state"), validate_default=True)
     admin: Annotated[AdminConfig, Doc("The control plane's own listener: API, metrics, health.")] = AdminConfig()

@@ -87,7 +87,14 @@ FAULTS: tuple[Fault, ...] = (
         _ADMIN,
         seen="not let in",
     ),
-    _fault("state_away", "the state directory is gone", harm.state_away, _STATE, _CONTROL, seen="nothing is kept"),
+    _fault(
+        "state_away",
+        "the state directory is gone",
+        harm.state_away,
+        _STATE,
+        _CONTROL,
+        seen="decisions cannot be stored",
+    ),
     _fault(
         "journal_emptied",
         "the journal is emptied, then control is killed",

@@ -38,7 +38,7 @@ from gateway.control.alarms import Alarms
 from gateway.control.api import TrafficTotals
 from gateway.control.decide.rollout_records import RolloutRecord
 from gateway.control.events import EventLog
-from gateway.control.journal import sqlite_store
+from gateway.control.journal import names
 from gateway.control.journal.given_configuration import GivenConfiguration
 from gateway.control.journal.rows import JournalEntry
 from gateway.control.journal.sqlite_store import SqliteStore
@@ -344,7 +344,7 @@ class Served:
         if not self.path.exists():
             self.path.write_text(CONFIG)
         text = self.path.read_bytes()
-        self.store = SqliteStore.open(load(self.path).state_dir / sqlite_store.NAME)
+        self.store = SqliteStore.open(load(self.path).state_dir / names.STORE)
         in_force = effective(text, self.store.configurations.newest().stored)
         config = load(self.path, text=in_force.text)
         self.control = ControlDouble(config)

@@ -8,16 +8,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from gateway.control.journal import sqlite_schema
+from gateway.control.journal import names, sqlite_schema
 from gateway.control.journal.sqlite_file import SqliteFile
 from gateway.control.journal.sqlite_journal import SqliteJournal, check
 from gateway.control.journal.sqlite_records import SqliteAnswers, SqliteAudit, SqliteConfigurations, check_records
 from gateway.control.journal.store import Journal, NoRoomError, Store
 from gateway.core.errors import JournalError
 
-NAME = "state.sqlite3"
-# What pre-releases kept beside each other. Nothing of it is read.
-PRERELEASE_NAMES = ("journal.sqlite3", "config.json", "config.last-good.json", "audit.jsonl", "idempotency.jsonl")
 # So much room must be there again: many decisions' worth.
 _ROOM_BYTES = 256 * 1024
 
@@ -92,9 +89,9 @@ class SqliteStore(Store):
 
 def _refuse_prerelease(path: Path) -> None:
     """Raise JournalError where a pre-release has left its state, and there is none of ours."""
-    if path.name != NAME or path.exists():
+    if path.name != names.STORE or path.exists():
         return
-    found = [name for name in PRERELEASE_NAMES[:2] if (path.parent / name).exists()]
+    found = [name for name in names.PRERELEASE[:2] if (path.parent / name).exists()]
     if found:
         raise JournalError(
             f"{path.parent} holds the state of a pre-release of the gateway ({', '.join(found)}), which this version"

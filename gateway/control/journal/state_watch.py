@@ -1,7 +1,7 @@
-"""Whether the state directory still keeps what is written: looked at every second, and before more exposure.
+"""Whether the state directory still keeps what is written: checked every second, and before more exposure.
 
-A journal that is deleted while it is open takes writes without a word, and none of them is there after a restart. So
-the directory and the journal have to be the ones that were opened, not emptied, and writable.
+A file that is deleted while it is open takes writes without an error, and none of them is there after a restart. So the
+directory and the state file have to be the ones that were opened, not emptied, and writable.
 """
 
 from __future__ import annotations
@@ -20,45 +20,46 @@ from gateway.runtime.disk_thread import DiskThread
 LOOK_S = 1.0
 _ANSWER_S_MAX = 5.0
 _SQLITE_HEADER_BYTES = 100
-_MEND = "put it back, or start the gateway anew"
+_HINT = "put it back, or restart the gateway"
 
 
 class StateWatch:
-    """The directory and the journal as they were when it was made. Its methods block."""
+    """The directory and the state file as they were when it was made. Its methods block."""
 
-    def __init__(self, state_dir: Path, journal: Path) -> None:
+    def __init__(self, state_dir: Path, file: Path) -> None:
         self._dir = state_dir
-        self._journal = journal
+        self._file = file
         self._dir_mark = _mark(state_dir)
-        self._journal_mark = _mark(journal)
+        self._file_mark = _mark(file)
         self._emptied = False
 
     def look(self) -> str:
-        """What keeps the state from being kept, and how to mend it; the empty text when nothing does."""
+        """Why the state cannot be kept, and how to repair that; the empty text when it can."""
         try:
             if _mark(self._dir) != self._dir_mark:
-                return f"the state directory {self._dir} was deleted or replaced while the gateway runs: {_MEND}"
-            if self._journal_mark is not None and (why := self._look_at_journal()):
+                return f"the state directory {self._dir} was deleted or replaced while the gateway runs: {_HINT}"
+            if self._file_mark is not None and (why := self._look_at_file()):
                 return why
             with tempfile.TemporaryFile(dir=self._dir):
                 return ""
         except OSError as error:
-            return f"the state directory {self._dir} cannot be written: {error.strerror}; permit it, or mend the disk"
+            why = f"the state directory {self._dir} cannot be written: {error.strerror}"
+            return f"{why}; make it writable for this user, or repair the disk"
 
-    def _look_at_journal(self) -> str:
-        if _mark(self._journal) != self._journal_mark:
-            return f"the journal {self._journal} was deleted or replaced while the gateway runs: {_MEND}"
-        # What is written later makes it no journal again.
-        self._emptied = self._emptied or self._journal.stat().st_size < _SQLITE_HEADER_BYTES
+    def _look_at_file(self) -> str:
+        if _mark(self._file) != self._file_mark:
+            return f"the state file {self._file} was deleted or replaced while the gateway runs: {_HINT}"
+        # What is written later does not make it whole again.
+        self._emptied = self._emptied or self._file.stat().st_size < _SQLITE_HEADER_BYTES
         if self._emptied:
-            return f"the journal {self._journal} was emptied while the gateway runs: restore a copy, then restart"
-        if not os.access(self._journal, os.R_OK | os.W_OK):
-            return f"this user may not read and write the journal {self._journal} any more: permit it"
+            return f"the state file {self._file} was emptied while the gateway runs: restore a backup, then restart"
+        if not os.access(self._file, os.R_OK | os.W_OK):
+            return f"this user can no longer read and write the state file {self._file}: change its permissions"
         return ""
 
 
 class StateGuard:
-    """Says within seconds that nothing is kept any more, and refuses what would have to be."""
+    """Raises the alarm within seconds when state cannot be stored any more, and refuses what would have to be."""
 
     def __init__(
         self, watch: StateWatch, journal_writer: JournalWriter, alarms: Alarms, on_kept: Callable[[], None]
@@ -70,11 +71,13 @@ class StateGuard:
         self._thread = DiskThread()
 
     async def run(self) -> None:
-        """Look for ever."""
+        """Check every second, without end."""
         while True:
             self._journal_writer.unkept = why = await self._thread.do(self._watch.look)
             if why:
-                self._alarms.sound("state", f"nothing is kept: no rollout begins or climbs: {why}", warning=True)
+                self._alarms.sound(
+                    "state", f"decisions cannot be stored: no rollout starts or advances: {why}", warning=True
+                )
             else:
                 self._alarms.clear("state")
                 self._on_kept()
@@ -88,7 +91,7 @@ class StateGuard:
         except TimeoutError:
             why = "the state directory's disk does not answer"
         if why:
-            raise JournalError(f"it could not be kept, nothing was changed: {why}")
+            raise JournalError(f"nothing was changed, because it could not be stored: {why}")
 
 
 def _mark(path: Path) -> tuple[int, int] | None:

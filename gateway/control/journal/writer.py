@@ -154,7 +154,7 @@ class JournalWriter:
         if self.refusal is not None:
             raise JournalError(self.refusal)
         if first and (why := self._look()):
-            raise JournalError(f"it could not be kept, nothing was changed: {why}")
+            raise JournalError(f"nothing was changed, because it could not be stored: {why}")
         try:
             return work(store)
         except ConflictError:
