@@ -121,7 +121,8 @@ def check_records(file: SqliteFile) -> tuple[str, ...]:
     for table, columns in tables:
         damaged = sum(not whole for _, whole in file.checked(table, columns, "rowid"))
         if damaged:
-            damage.append(f"{file.place}: {damaged} damaged rows of table {table} are ignored, and stay in the file")
+            rows = "1 damaged row" if damaged == 1 else f"{damaged} damaged rows"
+            damage.append(f"{file.place}: {rows} of table {table} ignored, left in the file")
     return tuple(damage)
 
 
