@@ -1,15 +1,18 @@
 """What each phase of a request costs in a worker: instructions by function, counted by callgrind.
 
-    python loadtests/compare/phases.py [--requests 500]
+    python loadtests/compare/phases.py [--requests 500] [--workload connect]
 
-Counts, unlike times, are the same on a busy machine, so two versions of the code compare to a percent. They are of user
-space alone: the kernel's part (four system calls, half of the time) is not in them. The worker is the compiled one
-(shipped.py), serves small POSTs one after another, and has a canary with a tenth of them. Needs valgrind.
+Counts, unlike times, are nearly the same on a busy machine, so two versions of the code compare to a percent. (What runs
+by the clock has a line of its own: the longer requests take, the more of it falls on each.) They are of user space
+alone: the kernel's part (four system calls, half of the time) is not in them. The worker is the compiled one
+(shipped.py), serves small POSTs one after another, and has a canary with a tenth of them; under `connect` each comes
+over a connection of its own. Needs valgrind.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import socket
 import subprocess
@@ -26,7 +29,7 @@ from gateway.core.traffic.table import Backend, Endpoint, Route, RoutingTable
 from gateway.runtime.settings import WorkerSettings
 from loadtests.compare import peers, processes
 from loadtests.compare.shipped import unpacked
-from loadtests.compare.workloads import WORKLOADS
+from loadtests.compare.workloads import WORKLOADS, Workload
 
 _WARMUP = 30
 _ANNOTATE = ("callgrind_annotate", "--inclusive=yes", "--tree=none", "--threshold=100")
@@ -45,9 +48,16 @@ PHASES = (
     ("settle: counted, next turn", "CPyDef_settlement___Settlement____completed", ()),
 )
 """A name, the function whose inclusive count it is, and those whose counts are other phases'."""
+CONNECTION = (
+    ("connection accepted, transport begun", "CPyDef_acceptor___Acceptor____readable", ()),
+    ("transport made known to its protocol", "__pyx_f_6uvloop_4loop_12TCPTransport__call_connection_made", ()),
+    ("connection closed", "__pyx_f_6uvloop_4loop_15UVBaseTransport__call_connection_lost", ()),
+)
+"""The same of what only a new connection costs."""
+BY_THE_CLOCK = ("timers: sweeps, reports", "uv__run_timers", ())
 
 
-def counted(requests: int) -> dict[str, float]:
+def counted(requests: int, workload: Workload) -> dict[str, float]:
     """Instructions per request, inclusive, by function; the sum under ``PROGRAM``. Raises OSError."""
     _, client_core = processes.cores()
     with tempfile.TemporaryDirectory(prefix="phases-") as name, socket.create_server(("127.0.0.1", 0)) as listener:
@@ -66,7 +76,7 @@ def counted(requests: int) -> dict[str, float]:
                 worker.stdin.write(msgspec.json.encode(_settings(listener.fileno(), upstream, directory)))
                 worker.stdin.close()
                 try:
-                    _load(port, worker.pid, requests)
+                    _load(port, worker.pid, requests, workload)
                 finally:
                     worker.terminate()
         said = subprocess.run(
@@ -92,9 +102,10 @@ def _settings(listen_fd: int, upstream: int, directory: Path) -> WorkerSettings:
     return WorkerSettings(index=0, listen_fd=listen_fd, control_path=str(directory / "none.sock"), table=table)
 
 
-def _load(port: int, pid: int, requests: int) -> None:
-    request = WORKLOADS["small"].request()
-    with socket.create_connection(("127.0.0.1", port), 120) as client:
+def _load(port: int, pid: int, requests: int, workload: Workload) -> None:
+    request = workload.request()
+    with contextlib.ExitStack() as kept:
+        client = kept.enter_context(socket.create_connection(("127.0.0.1", port), 120))
         for number in range(_WARMUP + requests):
             if number == _WARMUP:
                 _control("-i", "on", pid)
@@ -102,6 +113,11 @@ def _load(port: int, pid: int, requests: int) -> None:
             answer = client.recv(65536)
             if not answer.startswith(b"HTTP/1.1 200"):
                 raise OSError(f"the worker answered {answer[:100]!r}")
+            if workload.close:
+                while client.recv(65536):
+                    pass
+                kept.close()
+                client = kept.enter_context(socket.create_connection(("127.0.0.1", port), 120))
     _control("-i", "off", pid)
     _control("-d", "", pid)
 
@@ -111,12 +127,12 @@ def _control(option: str, value: str, pid: int) -> None:
     subprocess.run(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
 
 
-def table(found: dict[str, float]) -> str:
+def table(found: dict[str, float], *, connection: bool = False) -> str:
     """The phases as Markdown, in thousands of instructions."""
     total = found["PROGRAM"] / 1000
     lines = ["| phase | 1,000 instructions | share |", "| --- | ---: | ---: |"]
     rest = total
-    for title, function, others in PHASES:
+    for title, function, others in (*PHASES, *(CONNECTION if connection else ()), BY_THE_CLOCK):
         cost = (found.get(function, 0) - sum(found.get(other, 0) for other in others)) / 1000
         rest -= cost
         lines.append(f"| {title} | {cost:.1f} | {cost / total:.0%} |")
@@ -129,8 +145,11 @@ def main() -> int:
     """Run what the command line asks for; returns the exit status."""
     parser = argparse.ArgumentParser(description="Instructions of a worker per small POST, by phase.")
     parser.add_argument("--requests", type=int, default=500)
+    parser.add_argument("--workload", choices=("small", "connect"), default="small")
+    asked = parser.parse_args()
     try:
-        print(table(counted(parser.parse_args().requests)))
+        workload = WORKLOADS[asked.workload]
+        print(table(counted(asked.requests, workload), connection=workload.close))
     except (OSError, peers.Missing, subprocess.CalledProcessError) as error:
         print(error, file=sys.stderr)
         return 1
