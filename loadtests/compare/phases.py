@@ -2,8 +2,8 @@
 
     python loadtests/compare/phases.py [--requests 500] [--workload connect]
 
-Counts, unlike times, are nearly the same on a busy machine, so two versions of the code compare to a percent. (What runs
-by the clock has a line of its own: the longer requests take, the more of it falls on each.) They are of user space
+Counts, unlike times, are nearly the same on a busy machine, so two versions of the code compare to a percent. (What
+runs by the clock has a line of its own: the longer requests take, the more of it falls on each.) They are of user space
 alone: the kernel's part (four system calls, half of the time) is not in them. The worker is the compiled one
 (shipped.py), serves small POSTs one after another, and has a canary with a tenth of them; under `connect` each comes
 over a connection of its own. Needs valgrind.
