@@ -13,11 +13,10 @@ from starlette.types import ASGIApp
 from gateway.admin import etags, request_bodies, request_body, schemas, sse
 from gateway.admin.audit import AuditTrail
 from gateway.admin.bodies import rollout_body
-from gateway.admin.exposition import Exposition, takes_gzip
+from gateway.admin.exposition import Exposition, takes_gzip, takes_openmetrics
 from gateway.admin.long_poll import WAIT_S_MAX, Waits
 from gateway.config.core_values import core_value
 from gateway.control.api import ControlPlane
-from gateway.control.show.metrics import takes_openmetrics
 from gateway.control.views import RolloutView
 from gateway.core.rollout.types import Phase, Plan
 from gateway.core.types import weight_bp_from_percent
@@ -209,15 +208,6 @@ class Api:
         """Whether the gateway can do its work."""
         readiness = self._control.readiness()
         return _json(readiness, 200 if readiness.ready else 503)
-
-
-def constant(content: bytes) -> Handler:
-    """A handler that always answers with this JSON."""
-
-    async def show(_: Request) -> Response:
-        return Response(content, media_type="application/json")
-
-    return show
 
 
 def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

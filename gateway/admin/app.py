@@ -13,15 +13,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway.admin import problems
-from gateway.admin.api import Api, Handler, constant
+from gateway.admin.api import Api, Handler
 from gateway.admin.attempts import Attempts
 from gateway.admin.audit import AuditTrail
-from gateway.admin.auth import Guard
+from gateway.admin.auth import AuthMiddleware
 from gateway.admin.config_api import ConfigApi
 from gateway.admin.configuring import Configuring
 from gateway.admin.exposition import Exposition, Scraped
 from gateway.admin.idempotency import Replays
-from gateway.admin.openapi import description
 from gateway.admin.operations import OPERATIONS, Operation
 from gateway.admin.principals import Keyring
 from gateway.admin.sse import Streams
@@ -61,12 +60,19 @@ def build_admin(
     api = Api(control, Exposition(metrics, clock), streams, trail, config_api.route_tag)
     app = Starlette(
         routes=[
-            Route(operation.path, _endpoint(operation, replays, config_api, api), methods=[operation.method])
+            Route(
+                operation.path,
+                _endpoint(operation, replays, config_api, api, _Description()),
+                methods=[operation.method],
+            )
             for operation in OPERATIONS
         ],
         middleware=[
             Middleware(
-                Guard, keyring=keyring or Keyring(keys, clients), trail=trail, attempts=attempts or Attempts(clock)
+                AuthMiddleware,
+                keyring=keyring or Keyring(keys, clients),
+                trail=trail,
+                attempts=attempts or Attempts(clock),
             ),
             Middleware(problems.Faults),
         ],
@@ -85,7 +91,7 @@ def build_admin(
 
 def _endpoint(operation: Operation, replays: Replays, *apis: object) -> Handler:
     """The operation's handler behind what every operation asks first: the scope, and the idempotency key."""
-    handler = constant(description()) if not operation.handler else _method(operation.handler, apis)
+    handler = _method(operation.handler, apis)
 
     async def answer(request: Request) -> Any:
         if not operation.open and operation.scope not in request.scope["principal"].scopes:
@@ -103,6 +109,16 @@ def _endpoint(operation: Operation, replays: Replays, *apis: object) -> Handler:
 def _method(name: str, apis: Sequence[object]) -> Handler:
     found: Handler = next(getattr(api, name) for api in apis if hasattr(api, name))
     return found
+
+
+class _Description:
+    """The description of the API, made at the first request for it: no start waits for it."""
+
+    async def show_openapi(self, _: Request) -> Response:
+        """The OpenAPI document."""
+        from gateway.admin.openapi import description  # noqa: PLC0415  # see above
+
+        return Response(description(), media_type="application/json")
 
 
 async def _on_disconnect(_: Request, __: Exception) -> Response:

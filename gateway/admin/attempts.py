@@ -9,16 +9,16 @@ Rules:
    does not make harder to guess.
 3. `ALARM_PER_MINUTE` failures within a minute sound an alarm, which names the address with the most of them; it is
    cleared after a minute with fewer.
-4. IPv6 addresses count by their /64, which is what one customer has. Of many addresses the newest are remembered.
+4. A request with a valid token that lacks the scope is answered 403, whatever its address has failed before: it counts
+   for the alarm, and takes nothing of what its address may fail.
+5. IPv6 addresses count by their /64, which is what one customer has. Of many addresses the newest are remembered.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from ipaddress import IPv6Address, ip_address, ip_network
-
-from prometheus_client.metrics_core import CounterMetricFamily, Metric
 
 from gateway.core.traffic.addresses import plain_address
 from gateway.runtime.clock import Clock
@@ -34,14 +34,14 @@ _MINUTE_S = 60.0
 
 
 class Attempts:
-    """What was not let in lately. ``tell`` is given an alarm's name and why it stands, empty when it does not."""
+    """What was not let in lately. ``alarm`` is given an alarm's name and why it stands, empty when it does not."""
 
     def __init__(
-        self, clock: Clock, tell: Callable[[str, str], None] = lambda *_: None, *, burst: float = BURST
+        self, clock: Clock, alarm: Callable[[str, str], None] = lambda *_: None, *, burst: float = BURST
     ) -> None:
         self._clock = clock
         self._burst = float(burst)
-        self._tell = tell
+        self._alarm = alarm
         self.failed = dict.fromkeys(REASONS, 0)
         # Of each address what it may still fail, and when that was reckoned.
         self._left: dict[str, tuple[float, float]] = {}
@@ -49,18 +49,25 @@ class Attempts:
         self._sounding = False
 
     def fail(self, address: str, reason: str) -> bool:
-        """A request from this address was not let in; False when the address has failed too often."""
+        """A request from this address was not let in; False when the address has failed too often: answer 429."""
         now_s, network = self._clock.monotonic_s(), _network(address)
-        self._recent.append((now_s, network))
         left, at_s = self._left.pop(network, (self._burst, now_s))
         left = min(self._burst, left + (now_s - at_s) * PER_MINUTE / _MINUTE_S)
         within = left >= 1.0
         self._left[network] = (left - 1.0 if within else left, now_s)
         if len(self._left) > _ADDRESSES_MAX:
             del self._left[next(iter(self._left))]
-        self.failed[reason if within else "limited"] += 1
-        self.look()
+        self._count(network, reason if within else "limited", now_s)
         return within
+
+    def forbid(self, address: str) -> None:
+        """A request with a valid token was refused for want of the scope (rule 4)."""
+        self._count(_network(address), "forbidden", self._clock.monotonic_s())
+
+    def _count(self, network: str, reason: str, now_s: float) -> None:
+        self._recent.append((now_s, network))
+        self.failed[reason] += 1
+        self.look()
 
     def look(self) -> None:
         """Sound or clear the alarm, as the last minute was. To be called now and then."""
@@ -72,25 +79,11 @@ class Attempts:
             self._sounding = True
             addresses = [network for _, network in self._recent]
             most = max(set(addresses), key=addresses.count)
-            why = (
-                f"at least {n} requests to the admin listener were not let in within a minute, most of them from {most}"
-            )
-            self._tell(ALARM, f"{why}: a wrong or missing token, or somebody who guesses (see GET /api/v1/audit)")
+            why = f"{n} or more requests to the admin listener were refused within a minute, most of them from {most}"
+            self._alarm(ALARM, f"{why}: a wrong or missing token, or an attempt to guess one (see GET /api/v1/audit)")
         elif n < ALARM_PER_MINUTE and self._sounding:
             self._sounding = False
-            self._tell(ALARM, "")
-
-
-def attempt_metrics(attempts: Attempts) -> Iterator[Metric]:
-    """The family of requests that were not let in."""
-    failed = CounterMetricFamily(
-        "gateway_admin_auth_failures",
-        "Requests to the admin listener that were not let in, by reason.",
-        labels=["reason"],
-    )
-    for reason, n in attempts.failed.items():
-        failed.add_metric([reason], n)
-    yield failed
+            self._alarm(ALARM, "")
 
 
 def _network(address: str) -> str:

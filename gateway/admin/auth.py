@@ -33,7 +33,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.admin import problems, request_body
 from gateway.admin.attempts import PER_MINUTE, Attempts
 from gateway.admin.audit import AuditTrail
-from gateway.admin.principals import ANYBODY, Keyring, Refused
+from gateway.admin.principals import ANYBODY, Keyring, NotAuthenticatedError
 from gateway.control.journal.rows import AuditEntry
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -45,7 +45,7 @@ _log = logging.getLogger("gateway.audit")
 _log.setLevel(logging.INFO)  # who wished for what is on record however quiet the rest of the log is
 
 
-class Guard:
+class AuthMiddleware:
     """Let through what may pass; answer the rest."""
 
     def __init__(self, app: ASGIApp, keyring: Keyring, trail: AuditTrail, attempts: Attempts) -> None:
@@ -81,12 +81,12 @@ class Guard:
             return None
         try:
             scope["principal"] = self._keyring.find(headers, scope.get("client_certificate"))
-        except Refused as refused:
+        except NotAuthenticatedError:
             scope["audit"]["problem"] = "unauthorized"
             if not self._attempts.fail(_address(scope), "invalid" if "authorization" in headers else "missing"):
                 return self._limited(scope)
             error = ', error="invalid_token"' if "authorization" in headers else ""
-            return problems.response("unauthorized", str(refused), path, {"www-authenticate": _CHALLENGE + error})
+            return problems.response("unauthorized", str(error), path, {"www-authenticate": _CHALLENGE + error})
         if self._keyring.open and not _names_this_machine(headers.get("host", "")):
             why = "without a token, use localhost, 127.0.0.1 or [::1] as the host in the URL"
         elif scope["method"] in _WISHES and not _same_origin(headers):
@@ -112,7 +112,7 @@ class Guard:
         if scope["path"] in OPEN_PATHS or not (stranger or status == 403 or scope["method"] in _WISHES):
             return
         if status == 403 and not stranger:
-            self._attempts.fail(_address(scope), "forbidden")
+            self._attempts.forbid(_address(scope))
         if "limited" in about:
             return
         principal = scope["principal"]

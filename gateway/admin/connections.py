@@ -19,10 +19,8 @@ from __future__ import annotations
 
 import contextlib
 import resource
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from typing import Protocol
-
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 HEAD_S = 10.0
 BODY_S = 30.0
@@ -86,19 +84,3 @@ def raise_descriptor_limit() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):  # it goes on with what it has
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def connection_metrics(connections: Connections) -> Iterator[Metric]:
-    """The families of the admin listener's connections."""
-    yield GaugeMetricFamily("gateway_admin_connections", "Open connections of the admin listener.", connections.open)
-    yield GaugeMetricFamily(
-        "gateway_admin_connections_max", "How many connections the admin listener may have.", connections.most
-    )
-    ended = CounterMetricFamily(
-        "gateway_admin_connections_ended",
-        "Connections of the admin listener that it refused or ended, by reason.",
-        labels=["reason"],
-    )
-    for reason, n in connections.ended.items():
-        ended.add_metric([reason], n)
-    yield ended

@@ -25,6 +25,7 @@ KEPT_S = 1.0
 _KEPT_TIMES_COST = 4.0
 # Level 1 makes a tenth of it in a tenth of the time that rendering takes.
 _GZIP_LEVEL = 1
+_OPENMETRICS = "application/openmetrics-text"
 
 
 class Scraped(Protocol):
@@ -34,7 +35,7 @@ class Scraped(Protocol):
         """The body and the content type."""
 
 
-class Answer(msgspec.Struct, frozen=True):
+class RenderedMetrics(msgspec.Struct, frozen=True):
     """One rendering; ``until_s`` is how long it serves, by the monotonic clock."""
 
     body: bytes
@@ -50,9 +51,9 @@ class Exposition:
         self._collect = collect
         self._clock = clock
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="metrics")
-        self._newest: dict[bool, asyncio.Future[Answer]] = {}
+        self._newest: dict[bool, asyncio.Future[RenderedMetrics]] = {}
 
-    async def answer(self, *, openmetrics: bool) -> Answer:
+    async def answer(self, *, openmetrics: bool) -> RenderedMetrics:
         """The newest answer in this format, made anew when it is too old."""
         newest = self._newest.get(openmetrics)
         if newest is None or (newest.done() and self._is_over(newest)):
@@ -62,16 +63,16 @@ class Exposition:
         # One who goes away must not take the answer from the others.
         return await asyncio.shield(newest)
 
-    def _is_over(self, newest: asyncio.Future[Answer]) -> bool:
+    def _is_over(self, newest: asyncio.Future[RenderedMetrics]) -> bool:
         failed = newest.cancelled() or newest.exception() is not None
         return failed or self._clock.monotonic_s() >= newest.result().until_s
 
-    def _made(self, scraped: Scraped, openmetrics: bool) -> Answer:
+    def _made(self, scraped: Scraped, openmetrics: bool) -> RenderedMetrics:
         began_s = self._clock.monotonic_s()
         body, content_type = scraped.render(openmetrics=openmetrics)
         zipped = gzip.compress(body, _GZIP_LEVEL, mtime=0)
         now_s = self._clock.monotonic_s()
-        return Answer(body, zipped, content_type, now_s + max(KEPT_S, _KEPT_TIMES_COST * (now_s - began_s)))
+        return RenderedMetrics(body, zipped, content_type, now_s + max(KEPT_S, _KEPT_TIMES_COST * (now_s - began_s)))
 
 
 def takes_gzip(accept_encoding: str) -> bool:
@@ -84,4 +85,14 @@ def takes_gzip(accept_encoding: str) -> bool:
         name, _, weight = (part.strip() for part in coding.partition(";"))
         if name in ("gzip", "x-gzip"):
             return weight.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
+    return False
+
+
+def takes_openmetrics(accept: str) -> bool:
+    """Whether an Accept header asks for OpenMetrics in a version that is spoken here."""
+    for offer in accept.lower().split(","):
+        kind, *parameters = (part.strip() for part in offer.split(";"))
+        versions = [p for p in parameters if p.startswith("version=")]
+        if kind == _OPENMETRICS and versions in ([], ["version=1.0.0"]) and "q=0" not in parameters:
+            return True
     return False

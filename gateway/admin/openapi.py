@@ -6,6 +6,7 @@ Source: OpenAPI 3.1.1; schemas are JSON Schema 2020-12 as msgspec writes them.
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -81,6 +82,7 @@ _NAMED = {
 }
 
 
+@cache
 def description() -> bytes:
     """The OpenAPI document as JSON."""
     return msgspec.json.encode(document())
@@ -131,7 +133,7 @@ def _shared(paths: Any) -> dict[str, Any]:
 
 def _operation(operation: Operation) -> dict[str, Any]:
     described: dict[str, Any] = {
-        "operationId": operation.handler or "show_openapi",
+        "operationId": operation.handler,
         "tags": [operation.tag],
         "summary": operation.summary,
         "parameters": _parameters(operation),

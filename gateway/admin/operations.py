@@ -345,7 +345,7 @@ _STATE = (
     Operation(
         "GET", "/readyz", "show_readiness", "operations", "Whether the gateway can do its work", Readiness, open=True
     ),
-    Operation("GET", "/openapi.json", "", "operations", "This description", "application/json"),
+    Operation("GET", "/openapi.json", "show_openapi", "operations", "This description", "application/json"),
 )
 
 OPERATIONS: tuple[Operation, ...] = (*_ROUTES, *_LABELS, *_ROLLOUTS, *_BACKENDS, *_CONFIG, *_STATE)

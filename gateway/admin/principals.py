@@ -4,7 +4,7 @@ Rules:
 
 1. A presented token is compared with every key, each in constant time: how long it takes tells of none of them.
 2. A token decides when there is one, a certificate when there is none.
-3. Without keys and certificates everybody may do all; such a listener is on loopback (see `guard`).
+3. Without keys and certificates everybody may do all; such a listener is on loopback (see `auth`).
 
 Source: RFC 6750 (bearer tokens).
 """
@@ -26,13 +26,13 @@ _ALL = frozenset(Scope)
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """Somebody who was let in. The name is empty for the one token of old, and where no credentials are needed."""
+    """Who makes a request. Without a name: the holder of the single admin token, or anybody where none is needed."""
 
     name: str
     scopes: frozenset[Scope]
 
     def actor(self, headers: Headers) -> str:
-        """Who is to be named for a wish: the principal, and behind whom the client says it stands."""
+        """Who is to be named for a command: the principal, and behind whom the client says it stands."""
         said = request_body.actor(headers)
         if not self.name:
             return said
@@ -42,8 +42,8 @@ class Principal(msgspec.Struct, frozen=True):
 ANYBODY = Principal("", _ALL)
 
 
-class Refused(Exception):
-    """Who asks is not let in; the text says why."""
+class NotAuthenticatedError(Exception):
+    """The request carries no valid credentials; the text says why."""
 
 
 class Keyring:
@@ -64,7 +64,7 @@ class Keyring:
         return not self._keys and not self._clients
 
     def find(self, headers: Headers, certificate: str | None) -> Principal:
-        """Who sent these headers over a connection with this certificate. Raises Refused."""
+        """Who sent these headers over a connection with this certificate. Raises NotAuthenticatedError."""
         if self.open:
             return ANYBODY
         given = headers.getlist("authorization")
@@ -73,7 +73,7 @@ class Keyring:
         scheme, _, token = given[0].partition(" ")
         found = self._by_token(token.strip().encode("latin-1"))
         if found is None or len(given) != 1 or scheme.lower() != "bearer":
-            raise Refused("the configuration has no such token")
+            raise NotAuthenticatedError("the token is not valid")
         return found
 
     def _by_token(self, token: bytes) -> Principal | None:
@@ -83,7 +83,9 @@ class Keyring:
 
     def _by_certificate(self, name: str | None) -> Principal:
         if name is None or name not in self._clients:
-            raise Refused("send the header authorization: Bearer TOKEN, with a token that the configuration names")
+            raise NotAuthenticatedError(
+                "send the header authorization: Bearer TOKEN, with a token that the configuration names"
+            )
         return self._clients[name]
 
 

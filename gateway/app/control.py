@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Coroutine, Iterable
+from importlib import import_module
 from pathlib import Path
 
 import msgspec
 import uvicorn
 
 from gateway.admin.app import build_admin
-from gateway.admin.attempts import Attempts, attempt_metrics
+from gateway.admin.attempts import Attempts
 from gateway.admin.audit import REMEMBERED, AuditTrail
 from gateway.admin.configuring import Configuring
-from gateway.admin.connections import Connections, connection_metrics, raise_descriptor_limit
+from gateway.admin.connections import Connections, raise_descriptor_limit
 from gateway.admin.credentials import Credentials
+from gateway.admin.exposition import Scraped
 from gateway.admin.idempotency import Replays
 from gateway.admin.server import AdminServer, AdminServerConfig, server_config
 from gateway.app.child_settings import ControlSettings
@@ -35,11 +37,10 @@ from gateway.control.journal.rows import AuditEntry, KeptAnswer
 from gateway.control.journal.state_watch import StateWatch
 from gateway.control.journal.store import Store
 from gateway.control.journal.writer import JournalWriter, open_store
-from gateway.control.show.metrics import Scrape
 from gateway.control.workers.table_keeper import TableKeeper
 from gateway.core.errors import GatewayError, JournalError
+from gateway.hooks.counters import HookCounters
 from gateway.hooks.service import serve_hooks
-from gateway.hooks.tallies import Tallies, hook_metrics
 from gateway.runtime import notices
 from gateway.runtime.accept_errors import say_accept_errors_once
 from gateway.runtime.child import beat, orphaned, say_ready
@@ -64,16 +65,16 @@ def main() -> None:
 async def _serve(settings: ControlSettings) -> None:
     say_accept_errors_once(asyncio.get_running_loop())
     path = Path(settings.config_path)
-    told = reload(path, settings.config_text)
-    keeper = TableKeeper(SharedTable(settings.memory_fds), told.state_dir, sha256_of(settings.config_text))
-    store = await open_store(told.state_dir / names.STORE)
+    from_file = reload(path, settings.config_text)
+    keeper = TableKeeper(SharedTable(settings.memory_fds), from_file.state_dir, sha256_of(settings.config_text))
+    store = await open_store(from_file.state_dir / names.STORE)
     in_force = await configuration_at_start(
-        *(store, keeper.found, settings.config_text, told.state_dir), lambda text: check_text(path, text)
+        *(store, keeper.found, settings.config_text, from_file.state_dir), lambda text: check_text(path, text)
     )
     config = reload(path, in_force.text)
     # Until here a signal simply ends the process: the disk may take its time.
-    told_to_stop = _until_told_to_stop()
-    table = guarded(routing_table(config, epoch=0), endpoints_of(told), config.admin.backend_allow)
+    stop_requested = _stop_requested()
+    table = guarded(routing_table(config, epoch=0), endpoints_of(from_file), config.admin.backend_allow)
     controller = Controller(
         config,
         table,
@@ -87,19 +88,19 @@ async def _serve(settings: ControlSettings) -> None:
     configuring = Configuring(
         *(controller, SystemClock(), path, settings.config_text, config, own), stored=in_force.stored
     )
-    _heed(controller, configuring, settings)
+    _follow_supervisor(controller, configuring, settings)
     controller.inspect(Path(settings.control_path).with_name(SOCKET_NAME))
     await controller.hub.start(Path(settings.control_path))
-    tallies = Tallies()
-    hooks = serve_hooks(controller, lambda: configuring.config, SystemClock(), tallies)
-    tasks = [asyncio.create_task(work) for work in (told_to_stop, controller.run(), orphaned(), beat(), hooks)]
+    counters = HookCounters()
+    hooks = serve_hooks(controller, lambda: configuring.config, SystemClock(), counters)
+    tasks = [asyncio.create_task(work) for work in (stop_requested, controller.run(), orphaned(), beat(), hooks)]
     # Not cancelled with the others: it ends its streams and answers what it has in hand.
     credentials = Credentials(config.admin, settings.keys, os.environ, _alarm(controller))
     tasks.append(asyncio.create_task(credentials.run()))
     attempts = Attempts(SystemClock(), controller.show_alarm)
     tasks.append(asyncio.create_task(_look_at(attempts)))
     trail, replays = await _remembered(controller.journal_writer)
-    server = AdminServer(_admin_config(controller, configuring, credentials, tallies, attempts, trail, replays))
+    server = AdminServer(_admin_config(controller, configuring, credentials, counters, attempts, trail, replays))
     serving = asyncio.create_task(_serve_admin(server, (controller.recovered, credentials.read), settings.admin_fd))
     await asyncio.wait({*tasks, serving}, return_when=asyncio.FIRST_COMPLETED)
     server.should_exit = True
@@ -141,8 +142,8 @@ async def _remembered(writer: JournalWriter) -> tuple[AuditTrail, Replays]:
     return AuditTrail(SystemClock(), writer, entries), Replays(SystemClock(), writer, answers)
 
 
-def _heed(controller: Controller, configuring: Configuring, settings: ControlSettings) -> None:
-    """Take what the supervisor says, from now on."""
+def _follow_supervisor(controller: Controller, configuring: Configuring, settings: ControlSettings) -> None:
+    """Take the notices of the supervisor, from now on."""
     tasks: set[asyncio.Task[None]] = set()
     files: list[str] = []
 
@@ -164,44 +165,46 @@ def _heed(controller: Controller, configuring: Configuring, settings: ControlSet
 
 
 async def _reconfigure(controller: Controller, configuring: Configuring, file: Path) -> None:
-    """Go by a configuration that the supervisor has checked."""
+    """Put a configuration in force that the supervisor has checked."""
     await controller.recovered.wait()
     try:
         await configuring.follow(await asyncio.to_thread(file.read_bytes), by="SIGHUP")
         controller.processes.refuse_configuration("")
     except Exception as error:  # noqa: BLE001  # the configuration in force stays, whatever it was
         if not isinstance(error, GatewayError):  # a state directory that cannot be written is no fault of the program
-            _log.exception("the newest configuration cannot be put in force")
+            _log.exception("configuration: the newest one cannot be put in force")
         controller.processes.refuse_configuration(str(error))
 
 
-def _until_told_to_stop() -> Coroutine[None, None, object]:
+def _stop_requested() -> Coroutine[None, None, object]:
     """Take SIGTERM and SIGINT from now on. While the admin server runs they are its own; it gives them back after."""
-    loop, told = asyncio.get_running_loop(), asyncio.Event()
+    loop, requested = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: loop.call_soon_threadsafe(told.set))
-    return told.wait()
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(requested.set))
+    return requested.wait()
 
 
 async def _serve_admin(server: uvicorn.Server, awaited: Iterable[asyncio.Event], fd: int) -> None:
     for event in awaited:
         await event.wait()
     say_ready()
+    # What only a scrape needs is imported beside the work, so that neither a start nor the first scrape waits for it.
+    threading.Thread(target=import_module, args=("gateway.app.scrape",), name="imports", daemon=True).start()
     await server.serve(sockets=[socket.socket(fileno=fd)])
 
 
 def _alarm(controller: Controller) -> Callable[[str, str], None]:
-    """What sounds and clears a mild alarm from another thread."""
+    """What raises and clears a warning from another thread."""
     loop = asyncio.get_running_loop()
 
-    def tell(what: str, why: str) -> None:
+    def show(what: str, why: str) -> None:
         loop.call_soon_threadsafe(controller.show_alarm, what, why)
 
-    return tell
+    return show
 
 
 async def _look_at(attempts: Attempts) -> None:
-    """An alarm about who was not let in is over when there are few such, also when nobody comes any more."""
+    """Let the alarm about refused requests end in time, also when no request comes any more."""
     while True:
         await asyncio.sleep(_ATTEMPTS_LOOK_S)
         attempts.look()
@@ -211,7 +214,7 @@ def _admin_config(
     controller: Controller,
     configuring: Configuring,
     credentials: Credentials,
-    tallies: Tallies,
+    counters: HookCounters,
     attempts: Attempts,
     trail: AuditTrail,
     replays: Replays,
@@ -219,14 +222,15 @@ def _admin_config(
     raise_descriptor_limit()
     connections = Connections(configuring.config.admin.connections_max)
 
-    def scrape() -> Scrape:
-        more = (hook_metrics(tallies), connection_metrics(connections), attempt_metrics(attempts))
-        return Scrape(controller, itertools.chain(*more))
+    def collect() -> Scraped:
+        from gateway.app.scrape import scrape  # noqa: PLC0415  # `_serve_admin` has imported it on another thread
+
+        return scrape(controller, counters, connections, attempts)
 
     app = build_admin(
         controller,
         configuring,
-        metrics=scrape,
+        metrics=collect,
         keyring=credentials.keyring,
         attempts=attempts,
         trail=trail,

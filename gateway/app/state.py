@@ -26,21 +26,21 @@ _log = logging.getLogger("gateway.supervisor")
 _TRACES = (names.STORE, *names.PRERELEASE)
 
 
-class Found(NamedTuple):
+class RememberedState(NamedTuple):
     """The last table in force, and what is missing, in words for an alarm."""
 
     remembered: Remembered | None
     lost: str
 
 
-def look(state_dir: Path) -> Found:
+def look(state_dir: Path) -> RememberedState:
     """Look at the directory before anything is created in it."""
     remembered, damage = table_memory.read_file(state_dir)
     if remembered is not None or _has_content(state_dir / names.STORE):
-        return Found(remembered, "")
+        return RememberedState(remembered, "")
     traces = [name for name in _TRACES if (state_dir / name).exists()]
     if not traces and not damage:
-        return Found(None, "")
+        return RememberedState(None, "")
     what = (
         f"{damage}, and there is no {names.STORE}"
         if damage
@@ -51,7 +51,7 @@ def look(state_dir: Path) -> Found:
         " names, whether another version was promoted or rolled back is not known; restore the directory, or check"
         " that the configuration names the right version and restart the gateway"
     )
-    return Found(None, why)
+    return RememberedState(None, why)
 
 
 class _Runtime(msgspec.Struct):

@@ -25,14 +25,13 @@ from gateway.config import GatewayConfig, Key, load, read
 from gateway.config.errors import ConfigError
 from gateway.config.stored import sha256_of
 from gateway.config.watching import needs_inspector
-from gateway.inspector.server import InspectorSettings
 from gateway.runtime import listening, notices, sdnotify
 from gateway.runtime.build import described
 from gateway.runtime.child import DIRECTORY_VARIABLE
 from gateway.runtime.notices import Notice
 from gateway.runtime.process import Child
 from gateway.runtime.samples import SOCKET_NAME
-from gateway.runtime.settings import WorkerSettings
+from gateway.runtime.settings import InspectorSettings, WorkerSettings
 from gateway.runtime.supervisor import HUNG, Supervisor
 from gateway.runtime.table_memory import SharedTable
 from gateway.runtime.terminal import LOOK_S, Terminal

@@ -1,9 +1,10 @@
-"""Hooks: telling the world outside what a rollout did, and asking it whether a rollout may go on.
+"""Hooks: receivers are notified of what a rollout did, and gates are asked whether it may go on.
 
 * envelope: one transition as a CloudEvent, a Slack message or a Teams card
 * signing: the signature that a receiver checks
-* delivery: one attempt, an HTTP request or a command
+* delivery: what a receiver is, and how an attempt fails; webhook, command: the two kinds
 * outbox: every transition to every hook, in order, at least once, also across a restart
-* tallies: what became of all that, for metrics
+* counters: what became of all that; hook_metrics: the same for Prometheus
 * gates: asking a URL whether a gate is open
+* build: all of it from the configuration; service: at work beside the control plane
 """

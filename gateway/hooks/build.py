@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from gateway.config.hooks import GateConfig, HookConfig, key_of, webhook_secret, webhook_url
-from gateway.hooks.delivery import Command, Receiver, Webhook
+from gateway.hooks.command import Command
+from gateway.hooks.counters import HookCounters
+from gateway.hooks.delivery import Receiver
 from gateway.hooks.envelope import FORMATS, Transition
 from gateway.hooks.gates import Gate
 from gateway.hooks.outbox import Hook, Outbox
-from gateway.hooks.tallies import Tallies
 from gateway.runtime.clock import Clock
+
+if TYPE_CHECKING:
+    from gateway.hooks.webhook import Webhook
 
 
 def build_outbox(
     hooks: Iterable[HookConfig],
     clock: Clock,
     remember: Callable[[str, Transition], Awaitable[object]],
-    tallies: Tallies,
+    counters: HookCounters,
     environ: Mapping[str, str] = os.environ,
 ) -> Outbox:
     """The outbox of the configured hooks. Raises BadValue for a secret that is gone since the file was checked."""
@@ -33,7 +38,7 @@ def build_outbox(
         )
         for hook in hooks
     ]
-    return Outbox(built, clock, remember, tallies=tallies)
+    return Outbox(built, clock, remember, counters=counters)
 
 
 def build_gates(gates: Iterable[GateConfig], environ: Mapping[str, str] = os.environ) -> list[Gate]:
@@ -48,6 +53,8 @@ def _receiver(hook: HookConfig, environ: Mapping[str, str]) -> Receiver:
 
 
 def _webhook(one: HookConfig | GateConfig, environ: Mapping[str, str]) -> Webhook:
+    from gateway.hooks.webhook import Webhook  # noqa: PLC0415  # only where one is configured: see there
+
     url, secret = webhook_url(one, environ), webhook_secret(one, environ)
     assert url is not None  # the configuration's rules: one of url, url_env and command is given
     return Webhook(url, one.timeout_s, None if secret is None else key_of(secret))

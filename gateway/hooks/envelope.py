@@ -33,43 +33,43 @@ class Transition(msgspec.Struct, frozen=True):
     view: RolloutView
 
 
-class Letter(msgspec.Struct, frozen=True):
-    """What is sent: an id that repeats when the letter is sent again, a media type and the bytes."""
+class Message(msgspec.Struct, frozen=True):
+    """What is sent: an id that repeats when it is sent again, a media type and the bytes."""
 
     id: str
     content_type: str
     body: bytes
 
 
-def cloudevent(transition: Transition) -> Letter:
+def cloudevent(transition: Transition) -> Message:
     """The transition as a CloudEvent whose data is the rollout as the admin API shows it."""
     return _event(transition, TYPE_PREFIX + transition.kind, msgspec.to_builtins(transition.view))
 
 
-def gate_question(transition: Transition, gate: str) -> Letter:
+def gate_question(transition: Transition, gate: str) -> Message:
     """The question whether ``gate`` is open, as a CloudEvent."""
     return _event(transition, GATE_TYPE, {"gate": gate, "rollout": msgspec.to_builtins(transition.view)})
 
 
-def slack(transition: Transition) -> Letter:
+def slack(transition: Transition) -> Message:
     """The transition as a message for a Slack incoming webhook."""
-    headline, lines = _words(transition)
+    headline, lines = _summary(transition)
     text = f"*{_slack_safe(headline)}*\n" + "\n".join(
         f"*{name}:* {_slack_safe(value)}" for name, value in lines.items()
     )
-    message = {
+    body = {
         "text": _slack_safe(headline),
         "blocks": [
             {"type": "section", "text": {"type": "mrkdwn", "text": text[:_TEXT_CHARS_MAX]}},
             {"type": "context", "elements": [{"type": "plain_text", "text": f"{transition.id} at {transition.at}"}]},
         ],
     }
-    return Letter(transition.id, "application/json", _json(message))
+    return Message(transition.id, "application/json", _json(body))
 
 
-def teams(transition: Transition) -> Letter:
+def teams(transition: Transition) -> Message:
     """The transition as an adaptive card for a Teams workflow."""
-    headline, lines = _words(transition)
+    headline, lines = _summary(transition)
     colour = {"promoted": "Good", "rolled_back": "Attention", "paused": "Warning"}.get(transition.kind, "Default")
     card = {
         "type": "AdaptiveCard",
@@ -84,13 +84,13 @@ def teams(transition: Transition) -> Letter:
         ],
     }
     attachment = {"contentType": "application/vnd.microsoft.card.adaptive", "contentUrl": None, "content": card}
-    return Letter(transition.id, "application/json", _json({"type": "message", "attachments": [attachment]}))
+    return Message(transition.id, "application/json", _json({"type": "message", "attachments": [attachment]}))
 
 
-FORMATS: Mapping[str, Callable[[Transition], Letter]] = {"cloudevents": cloudevent, "slack": slack, "teams": teams}
+FORMATS: Mapping[str, Callable[[Transition], Message]] = {"cloudevents": cloudevent, "slack": slack, "teams": teams}
 
 
-def _event(transition: Transition, kind: str, data: Any) -> Letter:
+def _event(transition: Transition, kind: str, data: Any) -> Message:
     view = transition.view
     event = {
         "specversion": "1.0",
@@ -102,10 +102,10 @@ def _event(transition: Transition, kind: str, data: Any) -> Letter:
         "datacontenttype": "application/json",
         "data": data,
     }
-    return Letter(transition.id, "application/cloudevents+json", _json(event))
+    return Message(transition.id, "application/cloudevents+json", _json(event))
 
 
-def _words(transition: Transition) -> tuple[str, dict[str, str]]:
+def _summary(transition: Transition) -> tuple[str, dict[str, str]]:
     view = transition.view
     against = "with nothing to compare it with" if view.stable is None else f"against {view.stable}"
     lines = {

@@ -17,30 +17,38 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 import msgspec
 
 from gateway.control.views import RolloutView
 from gateway.core.errors import GatewayError
-from gateway.hooks.delivery import NotDeliveredError, Webhook
-from gateway.hooks.envelope import Transition, gate_question
-from gateway.hooks.tallies import Tallies
+from gateway.hooks.counters import HookCounters
+from gateway.hooks.delivery import NotDeliveredError
+from gateway.hooks.envelope import Message, Transition, gate_question
 from gateway.runtime.clock import Clock, iso
 
 _log = logging.getLogger("gateway.hooks")
 _REASON_CHARS_MAX = 200
 
 
+class Questioned(Protocol):
+    """Where a gate's question goes (webhook.py)."""
+
+    async def ask(self, message: Message) -> bytes:
+        """The body of the 2xx answer. Raises NotDeliveredError."""
+
+
 @dataclass(frozen=True)
 class Gate:
-    """One who is asked."""
+    """A gate: whom to ask, and how often."""
 
     name: str
-    webhook: Webhook
+    webhook: Questioned
     interval_s: float
 
 
-class Answer(msgspec.Struct, frozen=True):
+class GateAnswer(msgspec.Struct, frozen=True):
     """What a gate may say in the body of a 2xx answer."""
 
     passed: bool | None = True
@@ -48,19 +56,21 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 # rollout id, gate, whether it passed, reason
-Tell = Callable[[str, str, bool, str], Awaitable[object]]
+ReportAnswer = Callable[[str, str, bool, str], Awaitable[object]]
 
 
 class GateKeeper:
-    """Asks for every rollout that waits. ``tell`` brings an answer to the rollout."""
+    """Asks for every rollout that waits. ``report`` brings an answer to the rollout."""
 
-    def __init__(self, gates: Iterable[Gate], clock: Clock, tell: Tell, tallies: Tallies | None = None) -> None:
+    def __init__(
+        self, gates: Iterable[Gate], clock: Clock, report: ReportAnswer, counters: HookCounters | None = None
+    ) -> None:
         self._gates = {gate.name: gate for gate in gates}
-        self._tallies = tallies or Tallies()
+        self._counters = counters or HookCounters()
         for name in self._gates:
-            self._tallies.gate(name)
+            self._counters.gate(name)
         self._clock = clock
-        self._tell = tell
+        self._report = report
         self._asking: dict[str, tuple[str, asyncio.Task[None]]] = {}
 
     def waits(self, view: RolloutView, gate: str) -> None:
@@ -85,35 +95,35 @@ class GateKeeper:
             answer = await self._answer(gate, question)
             if answer.passed is not None:
                 try:
-                    await self._tell(view.id, gate.name, answer.passed, answer.reason)
+                    await self._report(view.id, gate.name, answer.passed, answer.reason)
                 except GatewayError as error:  # it went on without us, or the journal does not answer: ask again later
-                    _log.warning("gate %s: its answer for %s was not taken: %s", gate.name, view.id, error)
+                    _log.warning("gate %s: its answer for rollout %s was not accepted: %s", gate.name, view.id, error)
                 else:
                     return
             await asyncio.sleep(gate.interval_s)
 
-    async def _answer(self, gate: Gate, question: Transition) -> Answer:
-        totals = self._tallies.gate(gate.name)
+    async def _answer(self, gate: Gate, question: Transition) -> GateAnswer:
+        totals = self._counters.gate(gate.name)
         try:
-            said = await gate.webhook.ask(gate_question(question, gate.name))
+            body = await gate.webhook.ask(gate_question(question, gate.name))
         except NotDeliveredError as error:
             totals.unreachable += 1
-            _log.info("gate %s is closed for %s: %s", gate.name, question.view.id, error)
-            return Answer(passed=None)
-        answer = read_answer(said)
+            _log.info("gate %s is closed for rollout %s: %s", gate.name, question.view.id, error)
+            return GateAnswer(passed=None)
+        answer = read_answer(body)
         totals.passed += answer.passed is True
         totals.refused += answer.passed is False
         totals.not_yet += answer.passed is None
         return answer
 
 
-def read_answer(body: bytes) -> Answer:
+def read_answer(body: bytes) -> GateAnswer:
     """What the body of a 2xx answer says; one that is no JSON object with these keys says yes by its status alone."""
     try:
-        answer = msgspec.json.decode(body, type=Answer)
+        answer = msgspec.json.decode(body, type=GateAnswer)
     except msgspec.ValidationError:
         # It is JSON and means to say something about passing that cannot be understood: that is not a yes.
-        return Answer(passed=None)
+        return GateAnswer(passed=None)
     except msgspec.DecodeError:
-        return Answer()
-    return Answer(answer.passed, "".join(c for c in answer.reason if c.isprintable())[:_REASON_CHARS_MAX])
+        return GateAnswer()
+    return GateAnswer(answer.passed, "".join(c for c in answer.reason if c.isprintable())[:_REASON_CHARS_MAX])

@@ -2,11 +2,11 @@
 
 Rules:
 
-1. A letter goes out as soon as the transition stands; it does not wait for the disk (a rollback is told of even where
-   the journal is broken). The journal is the memory behind it: how far each hook has been told is journaled after the
-   delivery. What a dead process had not delivered is read from the journal and sent (service.py).
-2. So a letter may come twice, with the same id, and never gets lost as long as the journal is readable.
-3. Each hook has its own queue and order; a receiver that hangs delays nobody else. A failed letter is tried again with
+1. A message goes out as soon as the transition stands; it does not wait for the disk (a rollback is sent even where
+   the journal is broken). How far each hook has come is journaled after the delivery. What a dead process had not
+   delivered is read from the journal and sent (service.py).
+2. So a message may come twice, with the same id, and never gets lost as long as the journal is readable.
+3. Each hook has its own queue and order; a receiver that hangs delays nobody else. A failed message is tried again with
    a backoff that doubles up to five minutes, and blocks the ones behind it until it is delivered or too old.
 4. Queues are bounded. What falls out, is too old or is not wanted any more (410) is counted as dropped and logged.
 """
@@ -21,9 +21,9 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
+from gateway.hooks.counters import HookCounters, HookTotals
 from gateway.hooks.delivery import NotDeliveredError, Receiver
-from gateway.hooks.envelope import Letter, Transition
-from gateway.hooks.tallies import HookTotals, Tallies
+from gateway.hooks.envelope import Message, Transition
 from gateway.runtime.clock import Clock
 
 _log = logging.getLogger("gateway.hooks")
@@ -33,18 +33,18 @@ _QUEUE_MAX = 1000
 
 @dataclass(frozen=True)
 class Hook:
-    """One receiver and what it wants to hear of: ``kinds`` and ``routes``, None for all."""
+    """One receiver and what it subscribes to: ``kinds`` and ``routes``, None for all."""
 
     name: str
     receiver: Receiver
-    write: Callable[[Transition], Letter]
+    write: Callable[[Transition], Message]
     kinds: frozenset[str] | None = None
     routes: frozenset[str] | None = None
     give_up_s: float = 86_400.0
     backoff_s: float = 1.0
 
     def wants(self, transition: Transition) -> bool:
-        """Whether it is told of this."""
+        """Whether it gets this one."""
         return (self.kinds is None or transition.kind in self.kinds) and (
             self.routes is None or transition.view.route in self.routes
         )
@@ -65,7 +65,7 @@ class _Queue:
 
 
 class Outbox:
-    """Queues and sends. ``remember(hook, transition)`` journals how far a hook was told; it may raise what it likes."""
+    """Queues and sends. ``remember(hook, transition)`` journals how far a hook has come; it may raise anything."""
 
     def __init__(
         self,
@@ -73,12 +73,12 @@ class Outbox:
         clock: Clock,
         remember: Callable[[str, Transition], Awaitable[object]],
         seed: int = 0,
-        tallies: Tallies | None = None,
+        counters: HookCounters | None = None,
     ) -> None:
         self._clock = clock
         self._remember = remember
-        tallies = tallies or Tallies()
-        self._queues = [_Queue(hook, tallies.hook(hook.name)) for hook in hooks]
+        counters = counters or HookCounters()
+        self._queues = [_Queue(hook, counters.hook(hook.name)) for hook in hooks]
         for queue in self._queues:
             queue.totals.pending = 0  # those that a predecessor left are posted again
         self._random = random.Random(seed)
@@ -127,32 +127,32 @@ class Outbox:
     async def _send(self, queue: _Queue, item: _Item) -> None:
         """Try until it is delivered, refused for good or too old."""
         hook, delay_s = queue.hook, queue.hook.backoff_s
-        letter = hook.write(item.transition)
+        message = hook.write(item.transition)
         while True:
             try:
-                await hook.receiver.deliver(letter)
+                await hook.receiver.deliver(message)
             except NotDeliveredError as error:
                 queue.totals.failed_attempts += 1
                 if not error.again or self._clock.monotonic_s() - item.since_s > hook.give_up_s:
                     self._drop(queue, item, str(error))
                     break
-                _log.warning("hook %s did not take %s: %s", hook.name, letter.id, error)
+                _log.warning("hook %s: delivery of %s failed: %s", hook.name, message.id, error)
                 # Spread, so that many gateways do not come back to a receiver at the same moment.
                 await asyncio.sleep(max(error.after_s, delay_s * self._random.uniform(0.8, 1.2)))
                 delay_s = min(2 * delay_s, _BACKOFF_S_MAX)
             else:
                 queue.totals.delivered += 1
                 break
-        # Not awaited: a disk that hangs must not keep the next letter.
+        # Not awaited: a disk that hangs must not keep the next message.
         task = asyncio.create_task(self._advance(hook.name, item.transition))
         self._advancing.add(task)
         task.add_done_callback(self._advancing.discard)
 
     async def _advance(self, name: str, transition: Transition) -> None:
-        """Journal how far this hook has come; where that fails, the worst is a letter that comes twice."""
-        with contextlib.suppress(Exception):  # the scribe has sounded the alarm already
+        """Journal how far this hook has come; where that fails, the worst is a message that comes twice."""
+        with contextlib.suppress(Exception):  # the journal writer has raised the alarm already
             await self._remember(name, transition)
 
     def _drop(self, queue: _Queue, item: _Item, why: str) -> None:
         queue.totals.dropped += 1
-        _log.error("hook %s will never hear of %s: %s", queue.hook.name, item.transition.id, why)
+        _log.error("hook %s: %s is dropped: %s", queue.hook.name, item.transition.id, why)

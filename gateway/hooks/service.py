@@ -25,10 +25,10 @@ from gateway.control.views import ControlEvent, RolloutView
 from gateway.core.errors import GatewayError
 from gateway.core.rollout import NOTIFY_KINDS, Notify, Rollout, step
 from gateway.hooks.build import build_gates, build_outbox
+from gateway.hooks.counters import HookCounters
 from gateway.hooks.envelope import Transition
 from gateway.hooks.gates import GateKeeper
 from gateway.hooks.outbox import Outbox
-from gateway.hooks.tallies import Tallies
 from gateway.runtime.clock import Clock, iso
 
 _log = logging.getLogger("gateway.hooks")
@@ -36,26 +36,26 @@ _LOOK_S = 1.0
 
 
 async def serve_hooks(
-    controller: Controller, config: Callable[[], GatewayConfig], clock: Clock, tallies: Tallies
+    controller: Controller, config: Callable[[], GatewayConfig], clock: Clock, counters: HookCounters
 ) -> None:
     """Run the hooks and gates of the configuration in force, for ever; ``config`` is asked whether it has changed."""
     await controller.recovered.wait()
     while True:
         built = config()
-        task = asyncio.create_task(_service(controller, built, clock, tallies).run())
+        task = asyncio.create_task(_service(controller, built, clock, counters).run())
         try:
             while not task.done() and (built.hooks, built.gates) == (config().hooks, config().gates):
                 await asyncio.wait({task}, timeout=_LOOK_S)
             if task.done():
-                # What tells the world must not end what decides; it begins again with what it has not told.
-                _log.error("the hooks failed, and begin again", exc_info=task.exception())
+                # What notifies must not end what decides; it begins again with what it has not delivered.
+                _log.error("hooks: they failed and are restarted", exc_info=task.exception())
                 await asyncio.sleep(_LOOK_S)
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
 
-def _service(controller: Controller, config: GatewayConfig, clock: Clock, tallies: Tallies) -> Service:
+def _service(controller: Controller, config: GatewayConfig, clock: Clock, counters: HookCounters) -> Service:
     async def remember(hook: str, told: Transition) -> None:
         revision = told.view.revision
         await controller.note_in_journal(lambda journal: journal.remember_delivery(hook, told.view.id, revision))
@@ -63,8 +63,8 @@ def _service(controller: Controller, config: GatewayConfig, clock: Clock, tallie
     async def answer(rollout_id: str, gate: str, passed: bool, reason: str) -> None:
         await controller.commands.answer_gate(rollout_id, gate, passed, reason, f"gate {gate}")
 
-    outbox = build_outbox(config.hooks, clock, remember, tallies)
-    return Service(controller, outbox, GateKeeper(build_gates(config.gates), clock, answer, tallies))
+    outbox = build_outbox(config.hooks, clock, remember, counters)
+    return Service(controller, outbox, GateKeeper(build_gates(config.gates), clock, answer, counters))
 
 
 class Service:
@@ -99,7 +99,7 @@ class Service:
         try:
             missed, seen = await self._controller.read_journal(lambda journal: _missed(journal, self._outbox.names))
         except GatewayError as error:
-            _log.error("hooks do not hear of what happened before: %s", error)
+            _log.error("hooks: transitions from before this start are not sent: %s", error)
             return set()
         for hook, transition in missed:
             self._outbox.post(transition, only=hook)

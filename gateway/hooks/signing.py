@@ -1,6 +1,6 @@
 """The signature of a webhook, as the Standard Webhooks specification (1.0) has it.
 
-    webhook-id: <id>             the same when a letter is sent again: receivers drop what they have seen
+    webhook-id: <id>             the same when a message is sent again: receivers drop what they have seen
     webhook-timestamp: <seconds> of this attempt; receivers refuse old ones, so that nothing can be replayed later
     webhook-signature: v1,<base64 of HMAC-SHA256(secret, "<id>.<timestamp>.<body>")>
 
@@ -14,12 +14,12 @@ import hashlib
 import hmac
 
 
-def signature_headers(key: bytes, letter_id: str, body: bytes, wall_s: float) -> dict[str, str]:
+def signature_headers(key: bytes, message_id: str, body: bytes, wall_s: float) -> dict[str, str]:
     """The three headers for one attempt at the wall time ``wall_s`` (seconds since the Unix epoch)."""
     timestamp = str(int(wall_s))
-    digest = hmac.new(key, b".".join((letter_id.encode(), timestamp.encode(), body)), hashlib.sha256).digest()
+    digest = hmac.new(key, b".".join((message_id.encode(), timestamp.encode(), body)), hashlib.sha256).digest()
     return {
-        "webhook-id": letter_id,
+        "webhook-id": message_id,
         "webhook-timestamp": timestamp,
         "webhook-signature": "v1," + base64.b64encode(digest).decode(),
     }

@@ -26,16 +26,11 @@ from gateway.inspector.aggregator import Aggregator
 from gateway.runtime import samples
 from gateway.runtime.child import beat, orphaned
 from gateway.runtime.logs import log_to_stderr
+from gateway.runtime.settings import InspectorSettings
 
 _log = logging.getLogger("gateway.inspector")
 REPORT_EVERY_S = 0.1
 _SAMPLES_A_TURN = 20
-
-
-class InspectorSettings(msgspec.Struct, frozen=True):
-    """What the inspector is given at its start; the rest comes from control."""
-
-    path: str
 
 
 class Inspector:

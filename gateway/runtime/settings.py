@@ -1,4 +1,4 @@
-"""What a worker process must know before it can hear from control: passed once, at its birth, as one JSON value.
+"""What a worker or the inspector must know before it can hear from control: passed at its start, as one JSON value.
 
 `WorkerSettings.same_worker` says whether two of them differ in more than the table, which control brings anyway.
 """
@@ -100,3 +100,9 @@ class WorkerSettings(msgspec.Struct, frozen=True):
     def same_worker(self, other: WorkerSettings) -> bool:
         """Whether a worker born with these need not be replaced by one born with ``other``."""
         return msgspec.structs.replace(self, table=other.table, config_sha256=other.config_sha256) == other
+
+
+class InspectorSettings(msgspec.Struct, frozen=True):
+    """What the inspector is given at its start; the rest comes from control."""
+
+    path: str

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.admin import attempts
-from gateway.admin.attempts import ALARM, ALARM_PER_MINUTE, BURST, PER_MINUTE, Attempts, attempt_metrics
+from gateway.admin.attempts import ALARM, ALARM_PER_MINUTE, BURST, PER_MINUTE, Attempts
+from gateway.admin.connections import Connections
+from gateway.admin.listener_metrics import listener_metrics
 from gateway.runtime.clock import SystemClock
 from tests.admin.control_double import Served
 from tests.support.control import ManualClock
@@ -35,8 +37,19 @@ def test_an_address_may_fail_so_often_and_another_is_not_held_to_it() -> None:
     clock.now_s += 60 / PER_MINUTE
     assert made.fail("192.0.2.7", "invalid") and not made.fail("192.0.2.7", "invalid")
     assert made.failed == {"missing": 1, "invalid": BURST + 1, "cross_origin": 0, "forbidden": 0, "limited": 4}
-    samples = {sample.labels["reason"]: sample.value for family in attempt_metrics(made) for sample in family.samples}
-    assert samples == made.failed
+    families = {family.name: family for family in listener_metrics(Connections(4), made)}
+    samples = families["gateway_admin_auth_failures"].samples
+    assert {sample.labels["reason"]: sample.value for sample in samples} == made.failed
+
+
+def test_a_valid_token_without_the_scope_counts_for_the_alarm_and_takes_nothing_of_the_limit() -> None:
+    clock, told = ManualClock(), Told()
+    made = Attempts(clock, told)
+    for _ in range(2 * BURST):
+        made.forbid("192.0.2.7")
+    assert made.failed == {"missing": 0, "invalid": 0, "cross_origin": 0, "forbidden": 2 * BURST, "limited": 0}
+    assert "192.0.2.7" in told.standing
+    assert made.fail("192.0.2.7", "invalid"), "another client at this address may still fail"
 
 
 def test_one_customers_addresses_count_as_one() -> None:

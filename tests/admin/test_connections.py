@@ -11,7 +11,10 @@ import httpx
 import pytest
 
 from gateway.admin import connections
-from gateway.admin.connections import Connections, connection_metrics
+from gateway.admin.attempts import Attempts
+from gateway.admin.connections import Connections
+from gateway.admin.listener_metrics import listener_metrics
+from gateway.runtime.clock import SystemClock
 from tests.admin.control_double import METRICS, Served
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -125,6 +128,7 @@ def test_the_room_is_never_more_than_a_part_of_the_descriptors(monkeypatch: pyte
 def test_what_happened_is_told_to_prometheus() -> None:
     shared = Connections(4)
     shared.ended["slow_head"] += 3
-    samples = {s.name + "".join(s.labels.values()): s.value for f in connection_metrics(shared) for s in f.samples}
+    families = listener_metrics(shared, Attempts(SystemClock()))
+    samples = {s.name + "".join(s.labels.values()): s.value for f in families for s in f.samples}
     assert samples["gateway_admin_connections"] == 0 and samples["gateway_admin_connections_max"] == 4
     assert samples["gateway_admin_connections_ended_totalslow_head"] == 3

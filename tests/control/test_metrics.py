@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import re
@@ -20,10 +19,13 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 import gateway
-from gateway.admin.attempts import Attempts, attempt_metrics
-from gateway.admin.connections import Connections, connection_metrics
+from gateway.admin.attempts import Attempts
+from gateway.admin.connections import Connections
+from gateway.admin.exposition import takes_openmetrics
+from gateway.app.scrape import scrape
 from gateway.control.api import ControlPlane, TrafficTotals
-from gateway.control.show import metrics, traffic_metrics
+from gateway.control.show import traffic_metrics
+from gateway.control.show.metrics import Scrape
 from gateway.control.views import EndpointView, ProbeCounts, Readiness, RolloutView, RouteView
 from gateway.control.workers.report_aggregator import ReportAggregator
 from gateway.core.analysis.types import Analysis, Finding, Verdict
@@ -31,7 +33,7 @@ from gateway.core.errors import Blame
 from gateway.core.rollout.types import Phase, Plan
 from gateway.core.stats.histogram import bucket_of
 from gateway.core.types import Variant
-from gateway.hooks.tallies import GateTotals, HookTotals, Tallies, hook_metrics
+from gateway.hooks.counters import GateTotals, HookCounters, HookTotals
 from gateway.proxy.exchange import retry
 from gateway.proxy.heads import gateway_errors
 from gateway.runtime.build import data_plane
@@ -44,7 +46,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DASHBOARD = ROOT / "config/grafana/dashboards/canary-gateway.json"
 ALERTS = ROOT / "config/prometheus/alerts.yml"
 
-HOOKS = Tallies(
+HOOKS = HookCounters(
     {"chat": HookTotals(delivered=3, failed_attempts=2, dropped=1, pending=4), "ci": HookTotals()},
     {"load-test": GateTotals(passed=1, not_yet=5)},
 )
@@ -156,8 +158,11 @@ class Plane:
 
 
 def rendered(plane: Plane, accept: str = "") -> str:
-    more = (hook_metrics(HOOKS), connection_metrics(Connections(4)), attempt_metrics(Attempts(ManualClock())))
-    return metrics.render(cast(ControlPlane, plane), accept, itertools.chain(*more))[0].decode()
+    return _scrape(plane).render(openmetrics=takes_openmetrics(accept))[0].decode()
+
+
+def _scrape(plane: Plane) -> Scrape:
+    return scrape(cast(ControlPlane, plane), HOOKS, Connections(4), Attempts(ManualClock()))
 
 
 def parsed(text: str, *, openmetrics: bool = False) -> Samples:
@@ -404,7 +409,7 @@ _PROMETHEUS_3 = (
     ],
 )
 def test_the_format_is_openmetrics_for_those_who_take_it(accept: str, openmetrics: bool) -> None:
-    body, content_type = metrics.render(cast(ControlPlane, busy()), accept)
+    body, content_type = _scrape(busy()).render(openmetrics=takes_openmetrics(accept))
     kind = "application/openmetrics-text; version=1.0.0;" if openmetrics else "text/plain; version=0.0.4;"
     assert content_type.startswith(kind)
     assert body.endswith(b"# EOF\n") == openmetrics

@@ -14,14 +14,16 @@ from pathlib import Path
 import pytest
 
 from gateway.config.hooks import key_of
-from gateway.hooks.delivery import Command, NotDeliveredError, Webhook
-from gateway.hooks.envelope import FORMATS, Letter
+from gateway.hooks.command import Command
+from gateway.hooks.delivery import NotDeliveredError
+from gateway.hooks.envelope import FORMATS, Message
+from gateway.hooks.webhook import Webhook
 from tests.hooks.receiver import WebReceiver, reply
 from tests.hooks.transitions import transition
 
 pytestmark = pytest.mark.anyio
 
-LETTER = Letter("r-1.7", "application/json", b'{"a":1}')
+LETTER = Message("r-1.7", "application/json", b'{"a":1}')
 SECRET = "whsec_" + base64.b64encode(b"sixteen bytes or more").decode()
 
 
@@ -72,7 +74,7 @@ async def test_what_is_not_taken_says_why_and_whether_to_try_again(
 
 async def test_a_receiver_that_hangs_or_is_not_there_is_no_delivery() -> None:
     async with WebReceiver(lambda _: None) as receiver:
-        with pytest.raises(NotDeliveredError, match=r"no answer within 0\.2 s"):
+        with pytest.raises(NotDeliveredError, match=r"timed out after 0\.2 s"):
             await deliver(receiver, timeout_s=0.2)
     with pytest.raises(NotDeliveredError, match="ConnectError"):
         await deliver(receiver)
@@ -100,7 +102,7 @@ async def test_a_command_gets_the_letter_and_none_of_our_secrets(
 @pytest.mark.parametrize(
     ("program", "words"),
     [
-        ([sys.executable, "-c", "raise SystemExit(3)"], "ended with status 3"),
+        ([sys.executable, "-c", "raise SystemExit(3)"], "exited with status 3"),
         (["/no/such/program"], "cannot run /no/such/program: No such file or directory"),
     ],
 )
@@ -115,7 +117,7 @@ async def test_a_command_that_hangs_is_killed_with_what_it_started(tmp_path: Pat
     delivery = asyncio.create_task(Command(["/bin/sh", "-c", script], 5.0).deliver(LETTER))
     while not pid_file.exists():
         await asyncio.sleep(0.01)
-    with pytest.raises(NotDeliveredError, match="took longer than 5 s"):
+    with pytest.raises(NotDeliveredError, match="timed out after 5 s"):
         await delivery
     async with asyncio.timeout(20):
         while _runs(int(pid_file.read_text())):

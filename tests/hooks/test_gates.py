@@ -12,8 +12,8 @@ import pytest
 
 from gateway.control.views import RolloutView
 from gateway.core.errors import ConflictError
-from gateway.hooks.delivery import Webhook
 from gateway.hooks.gates import Gate, GateKeeper, read_answer
+from gateway.hooks.webhook import Webhook
 from gateway.runtime.clock import SystemClock
 from tests.hooks.receiver import WebReceiver, reply
 from tests.hooks.transitions import transition

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway.hooks.delivery import NotDeliveredError
-from gateway.hooks.envelope import Letter, Transition
+from gateway.hooks.envelope import Message, Transition
 from gateway.hooks.outbox import Hook, Outbox
 from gateway.runtime.clock import SystemClock
 from tests.hooks.transitions import transition
@@ -27,7 +27,7 @@ class Receiver:
         self.open = asyncio.Event()
         self.open.set()
 
-    async def deliver(self, letter: Letter) -> None:
+    async def deliver(self, letter: Message) -> None:
         await self.open.wait()
         if self.failures:
             raise self.failures.pop(0)
@@ -53,7 +53,7 @@ class Cursors:
 
 def hook(name: str, receiver: Receiver, **more: object) -> Hook:
     options: dict = {"backoff_s": 0.001} | more
-    return Hook(name, receiver, lambda t: Letter(t.id, "text/plain", b""), **options)
+    return Hook(name, receiver, lambda t: Message(t.id, "text/plain", b""), **options)
 
 
 @contextlib.asynccontextmanager

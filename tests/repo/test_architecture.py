@@ -145,3 +145,13 @@ def test_the_command_line_answers_before_it_loads_what_its_commands_need() -> No
     heavy = {"httpx", "numpy", "onnxruntime", "pydantic", "scipy", "starlette", "uvicorn"}
     loaded = loaded_by("gateway.cli")
     assert "click" in loaded and loaded & heavy == set()
+
+
+def test_the_control_process_and_its_supervisor_start_without_what_is_needed_later() -> None:
+    """An HTTP client only where hooks are configured, Prometheus at the first scrape."""
+    later = {"httpx", "rich", "numpy", "scipy", "onnxruntime", "prometheus_client", "gateway.admin.openapi"}
+    loaded = loaded_by("gateway.app.control")
+    assert "uvicorn" in loaded and loaded & later == set()
+    later |= {"starlette", "uvicorn", "sqlite3", "gateway.admin", "gateway.control.controller", "gateway.inspector"}
+    loaded = loaded_by("gateway.app.start")
+    assert "pydantic" in loaded and loaded & later == set()

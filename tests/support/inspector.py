@@ -13,9 +13,9 @@ import msgspec
 from gateway.control.workers.inspector_link import Inspection
 from gateway.core.predictions.settings import RouteWatch
 from gateway.core.stats.counts import Counts
-from gateway.inspector.server import InspectorSettings
 from gateway.runtime.clock import SystemClock
 from gateway.runtime.samples import SOCKET_NAME
+from gateway.runtime.settings import InspectorSettings
 from tests.support.worker import RunningWorker, eventually
 
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Final
 
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import InfoMetricFamily, Metric
@@ -36,25 +35,7 @@ from gateway.core.types import Variant
 from gateway.runtime.build import data_plane
 from gateway.runtime.wire import RouteTotals
 
-_OPENMETRICS: Final = "application/openmetrics-text"
-
-
-def render(control: ControlPlane, accept: str = "", more: Iterable[Metric] = ()) -> tuple[bytes, str]:
-    """The body and the content type of an answer to ``GET /metrics``; ``accept`` is the request's Accept header.
-
-    ``more`` are families that others tell.
-    """
-    return Scrape(control, more).render(openmetrics=takes_openmetrics(accept))
-
-
-def takes_openmetrics(accept: str) -> bool:
-    """Whether an Accept header asks for OpenMetrics in a version that is spoken here."""
-    for offer in accept.lower().split(","):
-        kind, *parameters = (part.strip() for part in offer.split(";"))
-        versions = [p for p in parameters if p.startswith("version=")]
-        if kind == _OPENMETRICS and versions in ([], ["version=1.0.0"]) and "q=0" not in parameters:
-            return True
-    return False
+_OPENMETRICS = "application/openmetrics-text"
 
 
 class Scrape:
