@@ -16,7 +16,7 @@ pytestmark = pytest.mark.xdist_group("wheel")
 ROOT = Path(__file__).parents[2]
 # Those that a slip of the compiler would break first: heads, framing, turns, rescue.
 PROMISES = (
-    *("test_forwarding.py", "test_desync.py", "test_rescue.py", "test_plain.py"),
+    *("test_forwarding.py", "test_desync.py", "test_rescue.py", "test_fast_heads.py"),
     # A subclass of a built-in type that compiled code takes for that type loses its own methods.
     "test_edge.py::test_a_clients_cap_counts_whom_the_proxy_header_names",
 )
