@@ -9,17 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.support.backend import Backend, Peer, Script, Seen, answer, hang
-from tests.support.gateway import RunningGateway, config
+from tests.support.gateway import RunningGateway, Traffic, config
 from tests.support.rawbackend import reset_on_close
-from tests.support.worker import EVENTUALLY_S
 
 pytestmark = pytest.mark.anyio
 NOTHING = answer(204, b"")
@@ -100,19 +98,26 @@ def settings(stable: Backend, canary: Backend) -> dict[str, Any]:
     return made
 
 
-async def ask(url: str, name: str, per_s: float, until: Callable[[], bool]) -> None:
-    """Requests at about this pace."""
+@contextlib.asynccontextmanager
+async def traffic(url: str, name: str, per_s: float) -> AsyncIterator[None]:
+    """Requests at about this pace, of clients that give up where the canary is one that they would wait for."""
+    if name not in ("hangs", "stuck"):
+        async with Traffic(f"{url}/{name}", per_s, connections=4):
+            yield
+        return
 
-    async def one(client: httpx.AsyncClient) -> None:
-        if name in ("hangs", "stuck"):
-            await give_up(url, name)
-        else:
-            await client.post(f"/{name}/x", content=b"{}")
+    async def impatient() -> None:
+        async with asyncio.TaskGroup() as asking:
+            while True:
+                asking.create_task(give_up(url, name))
+                await asyncio.sleep(1.0 / per_s)
 
-    async with httpx.AsyncClient(base_url=url, timeout=EVENTUALLY_S) as client, asyncio.TaskGroup() as asking:
-        while not until():
-            asking.create_task(one(client))
-            await asyncio.sleep(1.0 / per_s)
+    task = asyncio.create_task(impatient())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def give_up(url: str, name: str) -> None:
@@ -130,13 +135,8 @@ async def rolled_out(gateway: RunningGateway, name: str, per_s: float) -> dict[s
     """The route's rollout when it has ended, under traffic."""
     reply = await gateway.admin.post(f"/api/v1/routes/{name}/rollouts")
     assert reply.status_code == 201, reply.text
-    ended = asyncio.Event()
-    asking = asyncio.create_task(ask(gateway.url, name, per_s, ended.is_set))
-    try:
+    async with traffic(gateway.url, name, per_s):
         return await gateway.until_phase(reply.json()["id"], "PROMOTED", "ROLLED_BACK", timeout_s=150.0)
-    finally:
-        ended.set()
-        await asking
 
 
 async def test_what_the_canary_answers_is_evidence(tmp_path: Path) -> None:

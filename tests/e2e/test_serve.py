@@ -21,6 +21,8 @@ from tests.support.gateway import RunningGateway, Traffic, config
 from tests.support.worker import eventually
 
 pytestmark = pytest.mark.anyio
+# The next request comes on another connection, and so, sooner or later, to the other worker.
+FRESH = {"connection": "close"}
 
 
 async def test_a_weight_change_holds_from_the_next_request_on_in_every_worker(tmp_path: Path) -> None:
@@ -28,10 +30,8 @@ async def test_a_weight_change_holds_from_the_next_request_on_in_every_worker(tm
         assert len(gateway.children()["worker"]) == 2
         for percent, expected in ((100, "canary"), (0, "stable"), (100, "canary")):
             await gateway.set_weight(percent)
-            # A fresh connection each, so that both workers are met.
             for _ in range(20):
-                async with httpx.AsyncClient(base_url=gateway.url, timeout=20) as fresh:
-                    assert (await fresh.get("/")).headers["x-gateway-variant"] == expected
+                assert (await gateway.client.get("/", headers=FRESH)).headers["x-gateway-variant"] == expected
 
 
 async def test_a_good_canary_is_promoted_and_nobody_notices(tmp_path: Path) -> None:
@@ -219,8 +219,7 @@ async def test_sticky_routing_keeps_a_user_on_a_variant_and_only_moves_users_up(
                 found: dict[str, str] = {}
                 for user in users:
                     for _ in range(2):
-                        async with httpx.AsyncClient(base_url=gateway.url, timeout=20) as fresh:
-                            reply = await fresh.get("/", headers={"cookie": f"a=b; session={user}"})
+                        reply = await gateway.client.get("/", headers=FRESH | {"cookie": f"a=b; session={user}"})
                         variant = reply.headers["x-gateway-variant"]
                         assert found.setdefault(user, variant) == variant
                 return found
