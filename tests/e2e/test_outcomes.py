@@ -106,9 +106,11 @@ async def traffic(url: str, name: str, per_s: float) -> AsyncIterator[None]:
             yield
         return
 
+    stop = asyncio.Event()
+
     async def impatient() -> None:
         async with asyncio.TaskGroup() as asking:
-            while True:
+            while not stop.is_set():
                 asking.create_task(give_up(url, name))
                 await asyncio.sleep(1.0 / per_s)
 
@@ -116,8 +118,8 @@ async def traffic(url: str, name: str, per_s: float) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        stop.set()
+        await task
 
 
 async def give_up(url: str, name: str) -> None:
