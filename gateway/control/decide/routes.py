@@ -12,13 +12,14 @@ import msgspec
 
 from gateway.config.build import analysis_spec, plan
 from gateway.config.routes import RouteConfig
+from gateway.control.decide import explaining
 from gateway.control.decide.liveness import Liveness
 from gateway.control.decide.rollout_records import RolloutRecord
 from gateway.control.journal.rows import HandWeight, Roles, Snapshot
 from gateway.control.journal.store import Journal
 from gateway.control.views import RolloutView
 from gateway.control.workers.table_publisher import RouteAssignment
-from gateway.core.analysis import Analysis, AnalysisState, Look, bake, budget, explained, fresh_state, restore
+from gateway.core.analysis import Analysis, AnalysisState, Look, bake, budget, fresh_state, restore
 from gateway.core.analysis.show import sentences
 from gateway.core.analysis.spec import Mode
 from gateway.core.errors import EvidenceError, JournalError, NotFoundError
@@ -122,6 +123,7 @@ class RouteState:
 
     def begin(self, first_epoch: int, bake_s: float) -> None:
         """A rollout begins; so does its evidence, with the epoch that the start itself publishes."""
+        explaining.prepare()
         self.analysis_state = fresh_state(budget.for_bake(self.spec, bake_s))
         self.look = None
         self.last_analysis = None
@@ -207,7 +209,7 @@ class RouteState:
         )
         analysis = self.analysis or record.analysis
         if analysis is not None and self.analysis_state is not None:
-            analysis = explained(self.analysis_state, analysis, forecast=self.active)
+            analysis = explaining.explained(self.analysis_state, analysis, forecast=self.active)
         view = record.view(self.rollout, analysis, self.canary_requests, waiting)
         if not self.active:
             return view

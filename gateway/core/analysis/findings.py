@@ -106,3 +106,11 @@ class MetricFinding(msgspec.Struct, frozen=True):
     claim: Claim | None = None
     unjudged: str = ""
     details: dict[str, float] = {}
+
+
+class Traffic(NamedTuple):
+    """The canary's share of requests under the weight in force, its requests per second, and all that it has had."""
+
+    weight: float
+    canary_per_s: float
+    canary_requests: int

@@ -41,11 +41,10 @@ from gateway.core.analysis.betting import wealth
 from gateway.core.analysis.betting.wealth import Wealth
 from gateway.core.analysis.evidence import intake
 from gateway.core.analysis.evidence.intake import Arrival, Intake
-from gateway.core.analysis.findings import MetricFinding, Needed
+from gateway.core.analysis.findings import MetricFinding, Needed, Traffic
 from gateway.core.analysis.metrics import registry, silence
 from gateway.core.analysis.metrics.kind import TICK_S, Measure, Metric, MetricKind, Role, Standing, Tick
-from gateway.core.analysis.show import explain, sentences
-from gateway.core.analysis.show.explain import Traffic
+from gateway.core.analysis.show import sentences
 from gateway.core.analysis.spec import LATENCY_METRICS, AnalysisSpec, Mode
 from gateway.core.analysis.state import STATE_VERSION, AnalysisState, Pace
 from gateway.core.analysis.types import Analysis, Evidence, Finding, Verdict
@@ -167,6 +166,9 @@ def explained(state: AnalysisState, analysis: Analysis, *, forecast: bool = True
     """
     if analysis.verdict is Verdict.ERROR and not analysis.causes:
         return analysis
+    # scipy takes longer to load than the control process takes to start: only what is shown needs it.
+    from gateway.core.analysis.show import explain  # noqa: PLC0415  # see above
+
     traffic = _traffic(state) if forecast and not state.baking else None
     known = {standing.metric: kind.finding(state, standing) for kind, standing in _standings(state)}
     findings = tuple(

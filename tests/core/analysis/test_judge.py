@@ -246,6 +246,12 @@ def test_evidence_that_contradicts_what_was_seen_is_refused_with_its_reason(entr
     assert said in refused(state, Evidence(0.1, (entry,)))
 
 
+@pytest.mark.parametrize("at_s", [math.nan, math.inf, -math.inf, None, "1"])
+def test_a_time_that_is_not_finite_is_refused(at_s: Any) -> None:
+    said = refused(fresh_state(SPEC), Evidence(at_s, ()))
+    assert "the time of the evidence" in said or "cannot be read" in said
+
+
 def test_events_that_outgrow_their_new_requests_are_refused() -> None:
     state, _ = judge(SPEC, fresh_state(SPEC), Evidence(0.0, (one(Counts(9), Counts(9)),)))
     assert "outcome classes hold 5 of 1 new requests" in refused(

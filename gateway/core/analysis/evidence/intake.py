@@ -12,6 +12,8 @@ Rules:
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from gateway.core.analysis.types import Evidence
@@ -51,6 +53,8 @@ def take(intake: Intake, evidence: Evidence, unread: tuple[str, ...] = ()) -> tu
 
     ``unread`` are histograms that no test reads: they are not kept.
     """
+    if not math.isfinite(evidence.at_s):
+        raise EvidenceError(f"the time of the evidence is {evidence.at_s!r}")
     epochs: dict[int, Consumed] = {}
     arrivals: list[Arrival] = []
     for entry in sorted(evidence.epochs, key=lambda e: e.epoch):

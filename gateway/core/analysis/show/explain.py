@@ -14,12 +14,11 @@ Rules:
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import msgspec
 
 from gateway.core.analysis.betting.eprocess import Null, Rates, within_tolerance, worse_by_margin
-from gateway.core.analysis.findings import LatencyClaim, LimitClaim, MetricFinding, RateClaim, SplitClaim
+from gateway.core.analysis.findings import LatencyClaim, LimitClaim, MetricFinding, RateClaim, SplitClaim, Traffic
 from gateway.core.analysis.show import intervals
 from gateway.core.analysis.show.intervals import Bounds
 from gateway.core.analysis.sizing.limit import information
@@ -33,14 +32,6 @@ QUANTILES = (0.5, 0.95, 0.99)
 # Information is a difference of logarithms; less than this has no digits left.
 _NATS_MIN = 1e-11
 _REQUESTS_MAX = 1e9
-
-
-class Traffic(NamedTuple):
-    """The canary's share of requests under the weight in force, its requests per second, and all that it has had."""
-
-    weight: float
-    canary_per_s: float
-    canary_requests: int
 
 
 def explained(finding: Finding, numbers: MetricFinding, traffic: Traffic | None) -> Finding:

@@ -6,7 +6,7 @@ Theory. k of n trials with the event, rate p. With a Beta(a, b) prior over the a
 
 is a martingale with mean 1 under p (Robbins, 1970; "beta-binomial mixture" in Howard, Ramdas, McAuliffe, Sekhon, 2021),
 so {p : M_n(p) < 1 / alpha} holds the true rate at all n at once with probability 1 - alpha. M is unimodal in p with its
-least value at k / n: the set is an interval, found by bisection.
+least value at k / n: the set is an interval, and each end is a root (Brent's method).
 
 Quantiles (Howard and Ramdas, 2022): at the true q-quantile x the trials "at most x" have rate q (or more; just below
 x, no more), so the ranks k with M_n(q) < 1 / alpha bound it: from the k_low-th to the (k_high + 1)-th value of the
@@ -14,14 +14,19 @@ sample, rounded outwards to the histogram's buckets. Its prior is centred at q.
 
 Differences and ratios of two arms take both intervals at alpha / 2 (a union bound): a little wide, always right. All of
 it takes rates as constant over the rollout; verdicts do not (they come from e-processes, not from here).
+
+This module needs scipy, which takes longer to load than control takes to start: import it where something is shown.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
+
+from scipy.optimize import brentq
+from scipy.special import betaln
 
 from gateway.core.errors import InvalidValueError
 from gateway.core.stats.histogram import lower_us, total, upper_us
@@ -29,8 +34,10 @@ from gateway.core.stats.histogram import lower_us, total, upper_us
 _PRIOR = 0.5
 # A prior as heavy as a hundred requests: narrowest for rollouts of about a thousand.
 _QUANTILE_PRIOR = 100.0
-_STEPS = 50
 _EDGE = 1e-15
+# Of a rate's end, relatively: ends are moved outwards by so much, so that rounding never makes an interval too narrow.
+_TOLERANCE = 1e-15
+_RANK_TOLERANCE = 1e-3
 
 
 class Bounds(NamedTuple):
@@ -55,7 +62,7 @@ def log_mixture(events: int, trials: int, rate: float, a: float = _PRIOR, b: flo
     if (rate <= 0.0 and events) or (rate >= 1.0 and misses):
         return math.inf
     likelihood = (events * math.log(rate) if events else 0.0) + (misses * math.log1p(-rate) if misses else 0.0)
-    return _log_beta(a + events, b + misses) - _log_beta(a, b) - likelihood
+    return float(betaln(a + events, b + misses) - betaln(a, b)) - likelihood
 
 
 def rate_interval(events: int, trials: int, alpha: float) -> Bounds:
@@ -114,40 +121,29 @@ def _level(alpha: float) -> float:
 def _ranks(n: int, q: float, alpha: float) -> tuple[int, int]:
     """The least and the greatest number of values at most the q-quantile that are still plausible."""
     level, a, b = _level(alpha), _QUANTILE_PRIOR * q, _QUANTILE_PRIOR * (1.0 - q)
+    whole, yes, no = float(betaln(a, b)) + level, math.log(q), math.log1p(-q)
 
-    def plausible(k: int) -> bool:
-        return log_mixture(k, n, q, a, b) < level
+    def excess(k: float) -> float:
+        return float(betaln(a + k, b + n - k)) - whole - k * yes - (n - k) * no
 
-    middle = min(max(round(q * n), 0), n)
-    return _last(plausible, middle, 0), _last(plausible, middle, n)
-
-
-def _last(plausible: Callable[[int], bool], inside: int, end: int) -> int:
-    """The plausible rank nearest to ``end``, from one that is plausible; plausible ranks are neighbours."""
-    if plausible(end):
-        return end
-    outside = end
-    while abs(outside - inside) > 1:
-        middle = (outside + inside) // 2
-        if plausible(middle):
-            inside = middle
-        else:
-            outside = middle
-    return inside
+    middle = min(max(q * n, 0.0), float(n))
+    low = 0 if excess(0.0) < 0.0 else math.ceil(brentq(excess, 0.0, middle, xtol=_RANK_TOLERANCE))
+    high = n if excess(float(n)) < 0.0 else math.floor(brentq(excess, middle, float(n), xtol=_RANK_TOLERANCE))
+    # One rank outwards where rounding left it open which side of the root a rank lies on.
+    return low - (low > 0 and excess(low - 1.0) < 0.0), high + (high < n and excess(high + 1.0) < 0.0)
 
 
 def _edge(events: int, trials: int, level: float, outside: float, inside: float) -> float:
-    """The end of the interval between a rate outside and the one that was seen; the outer side of the last step."""
-    for _ in range(_STEPS):
-        middle = 0.5 * (outside + inside)
-        if not _EDGE < middle < 1.0 - _EDGE:
-            break
-        if log_mixture(events, trials, middle) < level:
-            inside = middle
-        else:
-            outside = middle
-    return outside
+    """The end of the interval between a rate outside and the one that was seen."""
+    misses = trials - events
+    whole = float(betaln(_PRIOR + events, _PRIOR + misses) - betaln(_PRIOR, _PRIOR)) - level
 
+    def excess(rate: float) -> float:
+        return whole - events * math.log(rate) - misses * math.log1p(-rate)
 
-def _log_beta(a: float, b: float) -> float:
-    return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
+    limit = min(max(outside, _EDGE), 1.0 - _EDGE)
+    inside = min(max(inside, _EDGE), 1.0 - _EDGE)
+    if excess(limit) < 0.0 or excess(inside) >= 0.0:
+        return outside
+    end: float = brentq(excess, limit, inside, xtol=_EDGE, rtol=_TOLERANCE)
+    return max(end * (1.0 - _TOLERANCE), 0.0) if outside < inside else min(end * (1.0 + _TOLERANCE), 1.0)

@@ -28,6 +28,9 @@ import math
 from typing import Literal, NamedTuple
 
 import msgspec
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import logsumexp
 
 from gateway.core.analysis import budget
 from gateway.core.analysis.betting.eprocess import Null, Rates, within_tolerance, worse_by_margin
@@ -50,7 +53,7 @@ R_PROVE = 1.2
 docs/statistics.md, measured by loadtests/statistics/promotion.py (1.18; default margins 1.20, from 0.95 to 1.58)."""
 PRICE_DETECT_NATS = (R_DETECT - 1.0) * math.log(1 / 0.01)
 PRICE_PROVE_NATS = (R_PROVE - 1.0) * math.log(1 / 0.05)
-_SLICES_MAX = 100_000
+_SLICES_MAX = 100_000.0
 # Information is a difference of logarithms; less than this has no digits left (and means 10^11 requests).
 _NATS_MIN = 1e-11
 
@@ -308,11 +311,16 @@ def _slices_to_convict(spec: AnalysisSpec) -> tuple[float, float]:
         for q in spec.latency.quantiles
         for share, prior in zip(time_slices.BAD_LAMBDAS, time_slices.BAD_PRIORS, strict=True)
     ]
-    own = next(
-        (n for n in range(1, _SLICES_MAX) if math.fsum(math.exp(min(a + n * b - wanted, 1.0)) for a, b in bets) >= 1.0),
-        math.inf,
-    )
-    return -math.log(spec.alpha_rollback) / math.log(2.0), float(own)
+    logs, gains = (np.array(column) for column in zip(*bets, strict=True))
+
+    def excess(slices: float) -> float:
+        return float(logsumexp(logs + slices * gains)) - wanted
+
+    if excess(_SLICES_MAX) < 0.0:
+        own = math.inf
+    else:
+        own = 1.0 if excess(1.0) >= 0.0 else math.ceil(brentq(excess, 1.0, _SLICES_MAX))
+    return -math.log(spec.alpha_rollback) / math.log(2.0), own
 
 
 # --- one step ---
