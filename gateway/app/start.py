@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,8 @@ from gateway.runtime.table_memory import SharedTable, encode
 _log = logging.getLogger("gateway.supervisor")
 # A socket's name has 107 bytes on Linux, 103 elsewhere; ours is /control.sock in there.
 _SOCKET_DIRECTORY_BYTES_MAX = 90
+# After the gateway before this one was killed, an address that is in use may be free in a moment.
+_DYING_S = 3.0
 
 
 def serve(config_path: Path, *, fd: int | None = None, admin_fd: int | None = None, watch: bool | None = None) -> int:
@@ -51,13 +54,15 @@ def serve(config_path: Path, *, fd: int | None = None, admin_fd: int | None = No
         try:
             held.callback(os.close, _own(config.state_dir))
             memory, state_lost = _memory(config.state_dir)
-            if (before := state.runtime_directory(config.state_dir)) is not None:
-                orphans.clear(before)
+            wait_until_s = time.monotonic()
+            if (killed := state.runtime_directory(config.state_dir)) is not None:
+                orphans.clear(killed)
+                wait_until_s = time.monotonic() + _DYING_S
             if fd is None:
-                listeners = listening.listen(config.listen.host, config.listen.port, config.workers)
+                listeners = listening.listen(config.listen.host, config.listen.port, config.workers, wait_until_s)
             else:
                 listeners = [listening.inherited(fd)] * config.workers
-            admin = held.enter_context(_admin_listener(config.admin, admin_fd, bool(keys)))
+            admin = held.enter_context(_admin_listener(config.admin, admin_fd, wait_until_s, has_token=bool(keys)))
             directory = Path(held.enter_context(_private_directory()))
             state.keep_runtime_directory(config.state_dir, directory)
         except OSError as error:
@@ -68,27 +73,31 @@ def serve(config_path: Path, *, fd: int | None = None, admin_fd: int | None = No
         tree = ProcessTree(
             *(config_path, text, config, keys, listeners, admin, directory, memory, state_lost), watch=watch
         )
-        return asyncio.run(tree.run())
+        status = asyncio.run(tree.run())
+        state.forget_runtime_directory(config.state_dir)
+        return status
 
 
 @contextlib.contextmanager
-def _admin_listener(admin: AdminConfig, fd: int | None, guarded: bool) -> Iterator[socket.socket]:
+def _admin_listener(
+    admin: AdminConfig, fd: int | None, wait_until_s: float, *, has_token: bool
+) -> Iterator[socket.socket]:
     """The admin's socket, bound or inherited. Raises OSError as `listening` does.
 
-    ``guarded``: a token is asked for. Without one an inherited socket must be as private as `admin.listen` has to be.
+    Without a token (``has_token``) an inherited socket must be as private as `admin.listen` has to be.
     """
     if fd is not None:
         listener = listening.inherited(fd, unix=True)
         certified = admin.tls is not None and admin.tls.client_ca_file is not None and bool(admin.tls.clients)
-        if not guarded and not certified and not listening.private(listener):
+        if not has_token and not certified and not listening.private(listener):
             where = f"{fd}: add admin.token_env, admin.token_file or admin.tokens, or listen on 127.0.0.1"
             raise OSError(0, "the inherited admin socket can be reached from other machines without a token", where)
         yield listener
     elif isinstance(admin.listen, UnixSocket):
-        with listening.unix_socket(Path(admin.listen.path)) as listener:
+        with listening.unix_socket(Path(admin.listen.path), wait_until_s) as listener:
             yield listener
     else:
-        yield listening.listen(admin.listen.host, admin.listen.port, 1)[0]
+        yield listening.listen(admin.listen.host, admin.listen.port, 1, wait_until_s)[0]
 
 
 def _own(state_dir: Path) -> int:

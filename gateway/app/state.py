@@ -7,6 +7,7 @@ configuration's stable backends are served then, and an alarm says so.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from pathlib import Path
 from typing import NamedTuple
@@ -59,7 +60,7 @@ class _Runtime(msgspec.Struct):
 
 
 def runtime_directory(state_dir: Path) -> Path | None:
-    """Where the processes of the gateway before this one met, if it has left that; None when it cannot be known."""
+    """Where the processes of the gateway before this one met, if it was killed; None where it ended by itself."""
     try:
         found = Path(msgspec.json.decode((state_dir / RUNTIME).read_bytes(), type=_Runtime).directory)
     except (OSError, ValueError):
@@ -74,6 +75,12 @@ def keep_runtime_directory(state_dir: Path, directory: Path) -> None:
         write_whole(state_dir / RUNTIME, msgspec.json.encode(_Runtime(str(directory))))
     except OSError as error:
         _log.warning("%s cannot be written: %s", state_dir / RUNTIME, error.strerror)
+
+
+def forget_runtime_directory(state_dir: Path) -> None:
+    """This gateway has ended by itself: there is nothing for the next one to tidy up."""
+    with contextlib.suppress(OSError):  # then the next one looks, and finds nothing
+        (state_dir / RUNTIME).unlink()
 
 
 def _has_content(path: Path) -> bool:

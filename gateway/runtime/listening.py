@@ -9,6 +9,9 @@ Rules:
    first is the listener for requests, the second, if there is one, the admin's.
 4. A Unix socket (the admin's alone) has mode 0600: whoever may open the file gets in. One that a dead gateway has left
    is replaced, one at which somebody listens is not.
+5. Where the gateway before this one was killed, its processes may hold an address for a moment longer, whether or not
+   they can be seen (orphans.py): the kernel closes the sockets of a process after it has hidden them. So an address
+   that is in use is tried again for a while then; otherwise that is an error at once.
 """
 
 from __future__ import annotations
@@ -18,19 +21,39 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from ipaddress import ip_address
 from pathlib import Path
+from typing import TypeVar
 
+T = TypeVar("T")
 BACKLOG = 2048
+_AGAIN_S = 0.02
 _FIRST_INHERITED = 3
 
 
-def listen(host: str, port: int, count: int) -> list[socket.socket]:
+def listen(host: str, port: int, count: int, wait_until_s: float = 0.0) -> list[socket.socket]:
     """``count`` listening sockets on one address; the kernel spreads connections over them (SO_REUSEPORT).
 
-    Raises OSError with the address in ``filename``.
+    An address that is in use is tried again until ``wait_until_s`` (monotonic; rule 5). Raises OSError with the address
+    in ``filename``.
     """
+    return _while_in_use(lambda: _listen(host, port, count), wait_until_s)
+
+
+def _while_in_use(bind: Callable[[], T], wait_until_s: float) -> T:
+    """What ``bind`` returns, tried again while the address is in use."""
+    while True:
+        try:
+            return bind()
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() >= wait_until_s:
+                raise
+        time.sleep(_AGAIN_S)
+
+
+def _listen(host: str, port: int, count: int) -> list[socket.socket]:
     listeners: list[socket.socket] = []
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -60,12 +83,12 @@ def listen(host: str, port: int, count: int) -> list[socket.socket]:
 
 
 @contextlib.contextmanager
-def unix_socket(path: Path) -> Iterator[socket.socket]:
+def unix_socket(path: Path, wait_until_s: float = 0.0) -> Iterator[socket.socket]:
     """A listening Unix socket at ``path`` that this user alone may open; its file goes at the end.
 
-    Raises OSError with the path in ``filename``.
+    A path that is in use is tried again until ``wait_until_s``. Raises OSError with the path in ``filename``.
     """
-    listener = _listen_unix(path)
+    listener = _while_in_use(lambda: _listen_unix(path), wait_until_s)
     ours = _mark(path)
     try:
         yield listener
@@ -93,7 +116,7 @@ def _listen_unix(path: Path) -> socket.socket:
     except OSError as error:
         listener.close()
         reason = error.strerror or str(error)
-        raise OSError(error.errno, f"cannot listen ({reason})", f"unix:{path}: {_mend(error)}") from error
+        raise OSError(error.errno, f"cannot listen ({reason})", f"unix:{path}: {_hint(error)}") from error
     finally:
         os.umask(umask)
     return listener
@@ -120,7 +143,7 @@ def _clear(path: Path) -> None:
             raise OSError(errno.EADDRINUSE, "another process listens there")
 
 
-def _mend(error: OSError) -> str:
+def _hint(error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return "stop it, or choose another path"
     if error.errno == errno.EEXIST:

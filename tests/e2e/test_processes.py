@@ -104,6 +104,39 @@ async def test_children_that_stand_still_do_not_keep_the_port_from_a_successor(t
             assert within(temporary) == []
 
 
+async def test_only_after_a_kill_a_port_that_is_in_use_is_waited_for(tmp_path: Path) -> None:
+    """Whoever holds it: a process that is about to end hides its sockets before they are closed."""
+    port = free_port()
+    settings = config("http://127.0.0.1:9", None) | {"listen": f"127.0.0.1:{port}"}
+    async with RunningGateway(tmp_path, settings):
+        assert (tmp_path / "state" / "runtime.json").exists()
+    assert not (tmp_path / "state" / "runtime.json").exists(), "it has ended by itself"
+    with socket.create_server(("127.0.0.1", port)) as holder:
+        command = (sys.executable, "-m", "gateway", "serve", str(tmp_path / "gateway.yaml"))
+        refused = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60)
+        assert refused.returncode == 1 and "Address already in use" in refused.stderr
+        (tmp_path / "state" / "runtime.json").write_text('{"directory": "/nowhere/gateway-killed"}')
+        successor = RunningGateway(tmp_path, settings)
+        starting = asyncio.create_task(successor.start())
+        await eventually(lambda: locked(tmp_path / "state"), "the successor is about to listen")
+        await asyncio.sleep(0.2)
+        holder.close()
+        await starting
+        assert await successor.stop() == 0
+
+
+def locked(directory: Path) -> bool:
+    """Whether a gateway has this state directory."""
+    held = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(held)
+    return False
+
+
 async def test_a_gateway_ends_with_its_terminal_and_drains(tmp_path: Path) -> None:
     path = tmp_path / "gateway.yaml"
     path.write_text(yaml.safe_dump(config("http://127.0.0.1:9", None)))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -89,3 +92,30 @@ def test_an_inherited_admin_socket_that_others_can_reach_needs_a_token(tmp_path:
         )
     assert (done.returncode, done.stdout) == (1, "")
     assert "can be reached from other machines without a token" in done.stderr and "add admin.token_env" in done.stderr
+
+
+def test_an_address_in_use_is_an_error_at_once_unless_it_may_be_free_in_a_moment(tmp_path: Path) -> None:
+    path = tmp_path / "admin.sock"
+    with socket.create_server(("127.0.0.1", 0)) as taken, socket.socket(socket.AF_UNIX) as unix:
+        port = taken.getsockname()[1]
+        unix.bind(str(path))
+        unix.listen()
+        with pytest.raises(OSError, match="cannot listen") as refused:
+            listening.listen("127.0.0.1", port, 2)
+        assert refused.value.errno == errno.EADDRINUSE
+        with pytest.raises(OSError, match="cannot listen"), listening.unix_socket(path, time.monotonic() + 0.1):
+            pass
+
+        def free() -> None:
+            taken.close()
+            unix.close()
+
+        frees = threading.Timer(0.2, free)
+        frees.start()
+        until_s = time.monotonic() + 20
+        listeners = listening.listen("127.0.0.1", port, 2, until_s)
+        with listening.unix_socket(path, until_s):
+            assert [listener.getsockname()[1] for listener in listeners] == [port, port]
+        frees.join()
+        for listener in listeners:
+            listener.close()
