@@ -50,10 +50,11 @@ def test_an_older_environment_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_the_steps_run_in_order_and_the_first_that_fails_ends_the_run(tmp_path: Path) -> None:
-    readme = "<!-- test command -->\n```sh\nmkdir .venv && touch made && touch ran\n```\n"
+    readme = "<!-- test command -->\n```sh\nmkdir .venv && touch made && ./pytest\n```\n"
     (tmp_path / "bin").mkdir()
     for name, does in {"prometheus": "exit 0", "promtool": "exit 0"}.items():
         executable(tmp_path / "bin" / name, does)
+    executable(tmp_path / "pytest", "touch ran")
     (tmp_path / ".ci").mkdir()
     executable(tmp_path / ".ci" / "lint", "test -e made && test ! -e ran && echo linted")
     executable(tmp_path / ".ci" / "systems", "test -e ran && exit 3")
@@ -78,3 +79,4 @@ def test_every_version_is_the_same_one() -> None:
     (version,) = re.findall(r'^__version__ = "(.+)"$', (ROOT / "gateway/__init__.py").read_text("utf-8"), re.MULTILINE)
     assert version == project["version"]
     assert f"[{version}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f'org.opencontainers.image.version="{version}"' in (ROOT / "Dockerfile").read_text(encoding="utf-8")

@@ -2,7 +2,8 @@
 
     pytest --junitxml=build/tests.xml ...; python -m tests.support.durations build/tests.xml
 
-prints the seconds of each folder and writes tests/durations.json, which has the files that take a second or more.
+prints the seconds of each folder and writes tests/durations.json, which has the files that take a second or more. Where
+several processes share the cores, each second is longer than it would be alone; the order is the same.
 """
 
 from __future__ import annotations
