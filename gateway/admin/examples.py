@@ -158,7 +158,11 @@ BY_TYPE: Mapping[Any, Any] = {
     schemas.BackendList: schemas.BackendList((BACKEND,)),
     schemas.WorkerList: schemas.WorkerList((WorkerView(0, 4711, 7, 3, 12, 0.021),)),
     schemas.AlarmList: schemas.AlarmList(
-        (AlarmView("disk", "the journal's disk does not answer: no canary gets more until it does"),)
+        (
+            AlarmView(
+                "disk", "the disk of the state directory does not answer: no canary gets more traffic until it does"
+            ),
+        )
     ),
     schemas.AuditList: schemas.AuditList((AUDIT,)),
     schemas.RouteList: schemas.RouteList((ROUTE,)),

@@ -26,6 +26,7 @@ from gateway.runtime.table_memory import Given, Remembered
 _log = logging.getLogger("gateway.control")
 # Several times what a busy disk takes.
 KEEP_WAIT_S = 5.0
+_START_WAIT_S = 20.0
 
 
 class GivenConfiguration:
@@ -83,25 +84,36 @@ async def configuration_at_start(
             return Effective(text)  # nothing says that there was any, and the alarm about the store stands
         return from_copy(text, "the state file cannot be read", copy, validate)
     try:
-        newest = await DiskThread().do(store.configurations.newest)
-        if newest.damage:
-            why = f"{store.place}: revision {newest.revision} of the configuration is damaged ({newest.damage})"
-            return from_copy(text, why, copy, validate)
-        if newest.stored is not None and not replaces(newest.stored, text):
-            found, revision = newest.stored, newest.revision
-            said = await DiskThread().do(lambda: _put_away(store, found, revision, text, state_dir))
-            if said:
-                _log.warning("%s", said)
-        return effective(text, newest.stored, validate)
-    except (JournalError, OSError) as error:
-        _log.error("the configuration that the file has overtaken was not put away: %s", error)
+        async with asyncio.timeout(_START_WAIT_S):
+            newest = await DiskThread().do(store.configurations.newest)
+    except (JournalError, TimeoutError) as error:
+        why = str(error) or f"{store.place}: the disk did not answer in {_START_WAIT_S:g} s"
+        return from_copy(text, why, copy, validate)
+    if newest.damage:
+        why = f"{store.place}: revision {newest.revision} of the configuration is damaged ({newest.damage})"
+        return from_copy(text, why, copy, validate)
+    if newest.stored is not None and not replaces(newest.stored, text):
+        await _put_away(store, newest.stored, newest.revision, text, state_dir)
         return Effective(text)
+    return effective(text, newest.stored, validate)
 
 
-def _put_away(store: Store, found: Stored, revision: int, text: bytes, state_dir: Path) -> str:
-    said = write_superseded(state_dir, found, text)
-    store.configurations.replace(None, revision)
-    return said
+async def _put_away(store: Store, found: Stored, revision: int, text: bytes, state_dir: Path) -> None:
+    """Write what the file has overtaken into a file for people, and forget it; log what was done."""
+
+    def put_away() -> str:
+        said = write_superseded(state_dir, found, text)
+        store.configurations.replace(None, revision)
+        return said
+
+    try:
+        async with asyncio.timeout(_START_WAIT_S):
+            if said := await DiskThread().do(put_away):
+                _log.warning("%s", said)
+    except (JournalError, OSError) as error:  # TimeoutError is one
+        # It names the text that it replaced, so that it counts for no other.
+        why = str(error) or f"the disk did not answer in {_START_WAIT_S:g} s"
+        _log.error("the configuration that %s gave at %s was not written to a file: %s", found.by, found.at, why)
 
 
 def _copy(stored: Stored | None) -> Given | None:
