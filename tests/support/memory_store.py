@@ -26,8 +26,6 @@ from gateway.core.errors import ConflictError, InvalidValueError, JournalError, 
 from gateway.core.rollout import Event, Rollout, Started
 from gateway.core.types import WEIGHT_BP_MAX
 
-REVISIONS_KEPT = 10
-
 
 class Contents:
     """What is kept."""
@@ -40,7 +38,7 @@ class Contents:
         self.weights: dict[str, HandWeight] = {}
         self.snapshots: dict[str, Snapshot] = {}
         self.deliveries: dict[str, int] = {}
-        self.configurations = [ConfigurationRevision(0, None)]
+        self.configuration = ConfigurationRevision(0, None)
         self.answers: dict[tuple[str, str], KeptAnswer] = {}
         self.audit: dict[int, AuditEntry] = {}
 
@@ -194,17 +192,14 @@ class MemoryConfigurations(Configurations):
         self._store = store
 
     def newest(self) -> ConfigurationRevision:
-        return self._store.checked().configurations[-1]
+        return self._store.checked().configuration
 
     def replace(self, stored: Stored | None, revision: int) -> int:
         kept = self._store.checked()
         if self.newest().revision != revision:
             raise ConflictError("the configuration was replaced meanwhile")
-        kept.configurations = [*kept.configurations, ConfigurationRevision(revision + 1, stored)][-REVISIONS_KEPT:]
+        kept.configuration = ConfigurationRevision(revision + 1, stored)
         return revision + 1
-
-    def history(self) -> list[ConfigurationRevision]:
-        return [one for one in reversed(self._store.checked().configurations) if one.revision]
 
 
 class MemoryAnswers(Answers):

@@ -19,8 +19,6 @@ from gateway.control.journal.store import Answers, Audit, Configurations
 from gateway.core.errors import ConflictError
 
 T = TypeVar("T")
-# So many are kept: the one in force, and those before it for whoever wants one back.
-REVISIONS_KEPT = 10
 _DAMAGED = "its checksum does not match"
 
 
@@ -32,11 +30,9 @@ class SqliteConfigurations(Configurations):
 
     def newest(self) -> ConfigurationRevision:
         """As `Configurations.newest`."""
-        return next(iter(self._read(1)), ConfigurationRevision(0, None))
-
-    def history(self) -> list[ConfigurationRevision]:
-        """As `Configurations.history`."""
-        return self._read(REVISIONS_KEPT)
+        sql = f"SELECT {CONFIGURATION_COLUMNS}, crc FROM configurations ORDER BY revision DESC LIMIT 1"
+        row = self._file.row(sql)
+        return _revision(*row) if row else ConfigurationRevision(0, None)
 
     def replace(self, stored: Stored | None, revision: int) -> int:
         """As `Configurations.replace`."""
@@ -47,12 +43,8 @@ class SqliteConfigurations(Configurations):
                 raise ConflictError(f"the configuration was replaced meanwhile: revision {newest} is stored")
             text = None if stored is None else msgspec.json.encode(stored).decode()
             self._file.insert("configurations", CONFIGURATION_COLUMNS, (fresh, text), replace=False)
-            self._file.execute("DELETE FROM configurations WHERE revision <= ?", (fresh - REVISIONS_KEPT,))
+            self._file.execute("DELETE FROM configurations WHERE revision < ?", (fresh,))
         return fresh
-
-    def _read(self, limit: int) -> list[ConfigurationRevision]:
-        sql = f"SELECT {CONFIGURATION_COLUMNS}, crc FROM configurations ORDER BY revision DESC LIMIT ?"
-        return [_revision(*row) for row in self._file.rows(sql, (limit,))]
 
 
 def _revision(revision: int, text: str | None, crc: int) -> ConfigurationRevision:

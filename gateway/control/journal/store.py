@@ -205,7 +205,7 @@ class Journal(ABC):
 
 
 class Configurations(ABC):
-    """The configuration that was given at run time, by revisions. All methods block."""
+    """The configuration that was given at run time: the newest revision of it. All methods block."""
 
     @abstractmethod
     def newest(self) -> ConfigurationRevision:
@@ -217,10 +217,6 @@ class Configurations(ABC):
 
         Raises ConflictError when it is not the newest any more.
         """
-
-    @abstractmethod
-    def history(self) -> list[ConfigurationRevision]:
-        """The newest revisions that are kept, newest first."""
 
 
 class Answers(ABC):
