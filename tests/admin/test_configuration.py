@@ -101,7 +101,7 @@ def test_mistakes_are_told_with_their_place_in_what_was_sent(served: Any, client
     answer = client.put(CONFIG, content="routes: []\nbackends: {}\n", headers={"content-type": "application/yaml"})
     assert problem(answer) == (422, "invalid-configuration")
     answer = client.put(CONFIG, content="a: [", headers={"content-type": "application/yaml"})
-    assert problem(answer) == (400, "malformed-body") and "line 1" in answer.json()["detail"]
+    assert problem(answer) == (400, "malformed-body") and "line 2" in answer.json()["detail"]
     assert client.delete("/api/v1/routes/plain").status_code == 200
     assert problem(client.delete("/api/v1/routes/digits")) == (422, "invalid-configuration")
     assert served.control.state() != before
