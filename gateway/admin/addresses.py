@@ -35,13 +35,13 @@ class AddressRules:
         try:
             found = await _addresses(endpoint)
         except (OSError, TimeoutError, UnicodeError):
-            return f"{endpoint.url}: the name {endpoint.host} cannot be looked up; mend the name, or try again"
+            return f"{endpoint.url}: cannot resolve {endpoint.host}; check the name, or try again"
         for address in found:
             if why := addresses.refusal(endpoint.host, address, self._allowed):
-                return f"{endpoint.url}: {why}; give another address"
+                return f"{endpoint.url}: {why}; use another address"
             if self._is_own(address, endpoint.port):
-                return f"{endpoint.url}: this is the gateway itself; give the address of a model server"
-        return "" if found else f"{endpoint.url}: the name {endpoint.host} stands for no address"
+                return f"{endpoint.url}: this is the gateway itself; use the address of a model server"
+        return "" if found else f"{endpoint.url}: {endpoint.host} has no address"
 
     def _is_own(self, address: Ip, port: int) -> bool:
         return any(port == own and _same_machine(address, host) for host, own in self._own)

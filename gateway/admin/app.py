@@ -74,7 +74,7 @@ def build_admin(
                 trail=trail,
                 attempts=attempts or Attempts(clock),
             ),
-            Middleware(problems.Faults),
+            Middleware(problems.ErrorBoundary),
         ],
         exception_handlers={
             problems.ProblemError: problems.on_problem,

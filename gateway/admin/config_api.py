@@ -1,6 +1,6 @@
 """What the paths do that show and replace the configuration: the whole, a backend, a route.
 
-A replacement is granted by `Configuring`; here is only what the requests say and what the answers look like.
+`Configuring` replaces the configuration; here is only what the requests say and what the answers look like.
 """
 
 from __future__ import annotations
@@ -90,10 +90,10 @@ class ConfigApi:
     async def put_backend(self, request: Request) -> Response:
         """Add a backend, or replace what is configured of it."""
         name = request.path_params["backend"]
-        wished = await request_body.section(request)
+        section = await request_body.section(request)
 
         def edit(tree: dict[str, Any]) -> None:
-            tree["backends"][name] = wished
+            tree["backends"][name] = section
 
         change = await self._edit(request, edit, self._expect_backend(request, name), place_of(("backends", name)))
         tree = backend_tree(self._configuring.config, name)
@@ -109,7 +109,7 @@ class ConfigApi:
             serving = {view.name for view in self._control.routes() if name in (view.stable, view.canary)}
             if routes := sorted(naming | serving):
                 raise ConflictError(
-                    f"backend {name} serves {', '.join(routes)}: give these routes other backends first, then remove it"
+                    f"backend {name} serves {', '.join(routes)}: change the backends of these routes first"
                 )
             del tree["backends"][name]
 
@@ -136,16 +136,16 @@ class ConfigApi:
     async def put_route(self, request: Request) -> Response:
         """Add a route, or replace what is configured of it."""
         name = request.path_params["route"]
-        wished = await request_body.section(request)
-        if wished.setdefault("name", name) != name:
-            raise InvalidValueError(f"name: it is not the path's {name!r}; leave it out, or give the same")
+        section = await request_body.section(request)
+        if section.setdefault("name", name) != name:
+            raise InvalidValueError(f"name: differs from {name!r} in the path; remove it, or use the same name")
 
         def edit(tree: dict[str, Any]) -> None:
             names = [route["name"] for route in tree["routes"]]
             if name in names:
-                tree["routes"][names.index(name)] = wished
+                tree["routes"][names.index(name)] = section
             else:
-                tree["routes"].append(wished)
+                tree["routes"].append(section)
 
         known = [route.name for route in self._configuring.config.routes]
         index = known.index(name) if name in known else len(known)

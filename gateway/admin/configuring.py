@@ -116,9 +116,9 @@ class Configuring:
         self._rules = AddressRules(config.admin.backend_allow, own)
         self._turn = asyncio.Lock()
         # Where those that the file names are is the file's business.
-        told = reload(path, text)
-        self._told: dict[str, Any] = plain(told)
-        self._trusted = endpoints_of(told)
+        of_file = reload(path, text)
+        self._of_file: dict[str, Any] = plain(of_file)
+        self._trusted = endpoints_of(of_file)
         self._stored = stored
 
     @property
@@ -153,11 +153,11 @@ class Configuring:
         text: bytes | None = None,
         from_file: bool = False,
     ) -> Change:
-        """Put ``tree`` in force, as ``by`` wishes; ``text`` is how it was written, None for what is not from a text.
+        """Put ``tree`` in force, in the name of ``by``; ``text`` is how it was written, None for no text.
 
         ``from_file``: the file says or said so, which may change more.
 
-        ``expect`` raises when the configuration in force is not the one that the wish is about. Raises ProblemError,
+        ``expect`` raises when the configuration in force is not the one that the request is about. Raises ProblemError,
         ConflictError (nothing was changed), JournalError when it cannot be kept.
         """
         async with self._turn:
@@ -232,11 +232,11 @@ class Configuring:
         if needs_inspector(new) and not needs_inspector(self.config):
             keys, restart = keys or "analysis.model_errors, predictions and labels, of which there were none", True
         if keys:
-            how = "start the gateway anew" if restart else "reload it (SIGHUP)"
+            how = "restart the gateway" if restart else "reload it (SIGHUP)"
             raise ProblemError(
                 "restart-required",
-                f"this cannot change {keys}: leave as they are, or change the file and {how};"
-                f" what can change is {' and '.join(changeable)}",
+                f"a request cannot change {keys}: remove the change, or edit the file and {how};"
+                f" it can change {' and '.join(changeable)}",
             )
 
     def _refuse_amid_rollouts(self, new: GatewayConfig) -> None:
@@ -247,8 +247,8 @@ class Configuring:
             # That a new canary takes the place of one under way is for the plan to say: see `reconfigure`.
             if (kept is None or kept.stable != route.stable) and not _over(Phase(view.phase)):
                 raise ConflictError(
-                    f"rollout {view.rollout_id} is under way on route {route.name}, which would lose its backends:"
-                    " abort it, or wait for its end"
+                    f"rollout {view.rollout_id} is in progress on route {route.name}, which would lose its backends:"
+                    " abort it, or wait until it ends"
                 )
 
     async def _swap(self, new: GatewayConfig, by: str) -> None:
@@ -265,7 +265,7 @@ class Configuring:
     def _stored_form(self, new: GatewayConfig, by: str) -> Stored | None:
         """How it is kept; None where it is what the file says."""
         tree = plain(new)
-        if tree == self._told:
+        if tree == self._of_file:
             return None
         text = to_yaml(tree)
         return Stored(sha256_of(self._text), text, by, iso(self._clock.wall_s()))
@@ -283,14 +283,14 @@ class Configuring:
             new = await asyncio.to_thread(reload, self._path, text)
             table = await asyncio.to_thread(routing_table, new, epoch=0)
             await self._control.reconfigure(new, table, by, file_sha256=sha256_of(text))
-            self.config, self._text, self._told = new, text, plain(new)
+            self.config, self._text, self._of_file = new, text, plain(new)
             self._trusted = endpoints_of(new)
             self._control.drop_configuration()
             self._stored = None
 
     async def go_back(self, by: str, *, expect: Callable[[], None], dry_run: bool = False) -> Change:
         """Replace it by what the file said when the gateway was started."""
-        return await self.replace(self._told, by, expect=expect, dry_run=dry_run, from_file=True)
+        return await self.replace(self._of_file, by, expect=expect, dry_run=dry_run, from_file=True)
 
 
 def _written(tree: Any) -> bytes:

@@ -33,7 +33,7 @@ def parse(body: bytes) -> Any:
             body.decode("utf-8"), parse_constant=_refuse_constant, parse_int=_integer, object_pairs_hook=_unique
         )
     except RecursionError:
-        raise InvalidValueError("the body is nested too deeply; nothing here has more than four levels") from None
+        raise InvalidValueError("the body is nested too deeply") from None
     except UnicodeDecodeError as error:
         raise MalformedError(f"the body is not UTF-8 text: byte {error.start} begins no character") from None
     except InvalidValueError:
@@ -50,7 +50,7 @@ def one_line(name: str, text: str) -> str:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise InvalidValueError(f"{name} is not a number that JSON has; give a finite one")
+    raise InvalidValueError(f"{name} is not valid in JSON; use a finite number")
 
 
 def _integer(digits: str) -> int | float:
@@ -64,5 +64,5 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(tree) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise InvalidValueError(f"the key {twice!r} is given twice; give it once")
+        raise InvalidValueError(f"duplicate key {twice!r}; keep one")
     return tree

@@ -1,4 +1,4 @@
-"""Optimistic concurrency: entity tags, and wishes that hold only for the state that their sender has seen.
+"""Optimistic concurrency: entity tags, and requests that apply only to the state that their sender has seen.
 
 Rules:
 
@@ -47,11 +47,13 @@ def check(headers: Headers, current: str) -> None:
     given = _given(headers, "if-match")
     if given is None or "*" in given or current in given:
         return
-    raise failed(f"If-Match names {', '.join(given)[:200]}, and by now it is {current}: read it again, then decide")
+    raise failed(
+        f"If-Match names {', '.join(given)[:200]}, but the current tag is {current}: read it again, then retry"
+    )
 
 
 def failed(why: str) -> ProblemError:
-    """The refusal of a wish about a state that has passed."""
+    """The error for a request about an earlier state."""
     return ProblemError("precondition-failed", why)
 
 

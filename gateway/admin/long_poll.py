@@ -30,7 +30,7 @@ class Waits:
     async def until(self, request: Request, changed: Callable[[], bool], wait_s: float) -> None:
         """Return when something has happened after which ``changed`` says yes, or after ``wait_s`` seconds."""
         if self.count >= WAITS_MAX:
-            why = f"{WAITS_MAX} requests are waiting already: ask without wait_s, or follow /api/v1/events"
+            why = f"{WAITS_MAX} requests are waiting already: retry without wait_s, or follow /api/v1/events"
             raise ProblemError("too-many-waits", why, {"retry-after": "1"})
         self.count += 1
         tasks = [

@@ -51,7 +51,7 @@ _IF_NONE_MATCH = {
 _IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
     "in": "header",
-    "description": "The same request with the same key is granted once, and answered with what it was answered then.",
+    "description": "A request that is repeated with the same key is executed once, and gets the first response again.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255},
     "example": "5c0a6b0e-2f0b-4d3f-9f0e-0b8f6b0a7c11",
 }

@@ -1,4 +1,4 @@
-"""Errors as problem documents: one table from what went wrong to what the client is told.
+"""Errors as problem documents: one table from what went wrong to the client's document.
 
 Source: RFC 9457 (problem details), RFC 6750 section 3 (bearer challenges), RFC 9110 section 15.5 (statuses).
 """
@@ -30,25 +30,25 @@ MEDIA_TYPE = "application/problem+json"
 
 # slug: (status, title). The slug is the stable name that programs test for.
 KINDS: Mapping[str, tuple[int, str]] = {
-    "malformed-request": (400, "The request is not HTTP as it should be"),
+    "malformed-request": (400, "The request is not valid HTTP"),
     "malformed-body": (400, "The body is not JSON"),
     "unauthorized": (401, "A valid bearer token is required"),
-    "cross-origin": (403, "Web pages of other origins may not use this API"),
-    "forbidden": (403, "This token may not do that"),
-    "not-found": (404, "There is no such thing"),
+    "cross-origin": (403, "Requests from web pages of other origins are not allowed"),
+    "forbidden": (403, "The token does not have the scope for this"),
+    "not-found": (404, "Not found"),
     "method-not-allowed": (405, "This path does not allow the method"),
-    "conflict": (409, "Not possible now"),
+    "conflict": (409, "Not possible in the current state"),
     "restart-required": (409, "This change needs a restart"),
     "precondition-failed": (412, "It has changed since it was read"),
     "body-too-large": (413, "The body is too large"),
     "unsupported-media-type": (415, "The body must be JSON"),
-    "invalid-value": (422, "A value is wrong"),
+    "invalid-value": (422, "A value is invalid"),
     "invalid-configuration": (422, "The configuration has errors"),
-    "address-not-allowed": (422, "A backend may not be there"),
+    "address-not-allowed": (422, "The backend's address is not allowed"),
     "idempotency-key-reused": (422, "The idempotency key belongs to another request"),
     "too-many-waits": (429, "Too many clients are waiting"),
-    "too-many-failures": (429, "Too many requests from this address were not let in"),
-    "internal": (500, "The gateway has a fault"),
+    "too-many-failures": (429, "Too many failed authentications from this address"),
+    "internal": (500, "Internal error"),
     "journal-unavailable": (503, "The journal cannot be written or read"),
 }
 
@@ -99,15 +99,15 @@ def response(slug: str, detail: str, path: str, headers: Mapping[str, str] | Non
 async def on_problem(request: Request, error: Exception) -> Response:
     """Answer for a `ProblemError`."""
     assert isinstance(error, ProblemError)
-    return _told(request, error.slug, error.detail, error.headers)
+    return _recorded(request, error.slug, error.detail, error.headers)
 
 
 async def on_gateway_error(request: Request, error: Exception) -> Response:
     """Answer for an error that the gateway raised on purpose."""
     for kind, slug in _BY_ERROR:
         if isinstance(error, kind):
-            return _told(request, slug, str(error))
-    return _told(request, "internal", str(error))
+            return _recorded(request, slug, str(error))
+    return _recorded(request, "internal", str(error))
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
@@ -116,15 +116,15 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     slug = _BY_STATUS.get(error.status_code, "internal")
     detail = f"{request.method} {request.url.path}: {http.HTTPStatus(KINDS[slug][0]).phrase}"
     detail += "; /openapi.json lists what there is" if slug == "not-found" else ""
-    return _told(request, slug, detail, error.headers)
+    return _recorded(request, slug, detail, error.headers)
 
 
-def _told(request: Request, slug: str, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+def _recorded(request: Request, slug: str, detail: str, headers: Mapping[str, str] | None = None) -> Response:
     request.scope["audit"]["problem"] = slug
     return response(slug, detail, request.url.path, headers)
 
 
-class Faults:
+class ErrorBoundary:
     """Answer for a bug: the log has the traceback, the client does not.
 
     Starlette would raise the exception again after its answer, and uvicorn would then cut the connection off.
@@ -148,7 +148,7 @@ class Faults:
             if started or scope["type"] != "http":
                 raise
             _log.exception("the admin API failed at %s %s", scope["method"], ascii(scope["path"]))
-            answer = response("internal", "an unexpected fault; the gateway's log has more", scope["path"])
+            answer = response("internal", "internal error; the gateway's log has the details", scope["path"])
             await answer(scope, receive, sending)
 
 

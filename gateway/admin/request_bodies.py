@@ -39,7 +39,7 @@ Reason = Annotated[
 ]
 
 
-class RequestBody(Section):
+class ApiRequest(Section):
     """What a request asks for."""
 
     @classmethod
@@ -48,14 +48,14 @@ class RequestBody(Section):
         return iter(())
 
 
-class WeightRequest(RequestBody):
+class WeightRequest(ApiRequest):
     """A weight set by hand."""
 
     canary_percent: Annotated[Percentage, Doc("The canary's share of the requests, in steps of 0.01.")]
     reason: Reason = ""
 
 
-class StartRequest(RequestBody):
+class StartRequest(ApiRequest):
     """A rollout to start."""
 
     plan: Annotated[PlanConfig | None, Doc("The plan to follow. `null`: the configured one.")] = None
@@ -71,20 +71,20 @@ class StartRequest(RequestBody):
         yield from plan_issues(plan, ("plan",))
 
 
-class ActionRequest(RequestBody):
+class ActionRequest(ApiRequest):
     """A rollout to pause, resume, approve or abort."""
 
     reason: Reason = ""
 
 
-class PromoteRequest(RequestBody):
+class PromoteRequest(ApiRequest):
     """A rollout to promote."""
 
     reason: Reason = ""
     next_step: Annotated[bool, Doc("To its next step only; otherwise all the way.")] = False
 
 
-class LabelRequest(RequestBody):
+class LabelRequest(ApiRequest):
     """What became known of one request after its answer."""
 
     request_id: Annotated[
@@ -97,13 +97,13 @@ class LabelRequest(RequestBody):
     value: Annotated[bool, Doc("Whether the event happened.")] = True
 
 
-class LabelsRequest(RequestBody):
+class LabelsRequest(ApiRequest):
     """Labels of one route that are handed in together."""
 
     events: Annotated[list[LabelRequest], Field(min_length=1, max_length=LABELS_MAX), Doc("The labels.")]
 
 
-Body = TypeVar("Body", bound=RequestBody)
+Body = TypeVar("Body", bound=ApiRequest)
 
 
 def decode(content: bytes, kind: type[Body]) -> Body:

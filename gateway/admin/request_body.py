@@ -80,7 +80,7 @@ async def body(request: Request, most: int = BODY_BYTES_MAX) -> bytes:
     known: bytes | None = request.scope.get("body")
     if known is not None:
         return known
-    too_large = f"a body may have {most} bytes"
+    too_large = f"a body may have at most {most} bytes"
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared) > most:
         raise ProblemError("body-too-large", f"{too_large}, this one has {declared[:40]}")
@@ -107,9 +107,9 @@ def query(request: Request, known: frozenset[str]) -> Mapping[str, str]:
     given: dict[str, str] = {}
     for name, value in request.query_params.multi_items():
         if name not in known:
-            raise InvalidValueError(f"unknown query parameter {name!r}; there are: {', '.join(sorted(known))}")
+            raise InvalidValueError(f"unknown query parameter {name!r}; known: {', '.join(sorted(known))}")
         if name in given:
-            raise InvalidValueError(f"query parameter {name!r} is given twice; give it once")
+            raise InvalidValueError(f"query parameter {name!r} is given twice; keep one")
         given[name] = value
     return given
 

@@ -1,4 +1,4 @@
-"""The section ``admin``: the control plane's own listener, who may speak to it, and what it may be told.
+"""The section ``admin``: the control plane's own listener, who may use it, and which backends it may add.
 
 Rules:
 

@@ -196,10 +196,10 @@ class AnalysisConfig(ClassesConfig):
     predictions: Annotated[
         PredictionsConfig | None,
         Doc(
-            "Looks at answers, not only at their status and time: class mix, low confidence, NaN, empty and "
+            "Compares the content of responses, not only status and time: class mix, low confidence, NaN, empty and "
             "unreadable answers, each an event as above. Without this section its mode is `auto`: answers that are "
             "surely predictions are compared, and all else is silent. A section, also `{}`, asks for them: its mode "
-            "is `decide` unless it says otherwise. `null`: answers are not looked at for predictions. See "
+            "is `decide` unless it says otherwise. `null` or `mode: off`: predictions are not read. See "
             "docs/predictions.md."
         ),
     ] = BY_DEFAULT

@@ -28,7 +28,7 @@ class ProbeConfig(Section):
     interval_s: Annotated[Seconds, Doc("Time between two probes of an endpoint.")] = 1.0
     timeout_s: Annotated[
         Seconds,
-        Doc("Time for one probe. No answer is weaker than a refusal: an endpoint that answers requests stays in use."),
+        Doc("Timeout of one probe. An endpoint whose probes time out stays in use while it answers requests."),
     ] = 1.0
     rise: Annotated[int, Field(ge=1, le=100), Doc("Answers in a row that make an endpoint ready.")] = 2
     fall: Annotated[int, Field(ge=1, le=100), Doc("Failures in a row that make an endpoint unready.")] = 3
@@ -88,7 +88,7 @@ class BackendConfig(Section):
     panic_percent: Annotated[
         Percentage,
         Doc(
-            "When fewer of the endpoints look well, what probes say is not heeded and all are used. When none does, "
-            "that is so in any case."
+            "When fewer than this share of the endpoints are healthy, probes are ignored and all endpoints are used. "
+            "When none is healthy, that is always so."
         ),
     ] = _BACKEND.panic_percent

@@ -96,8 +96,8 @@ class PassiveConfig(Section):
         int,
         Field(ge=1, le=1000),
         Doc(
-            "Tries in a row that fail by the endpoint's doing: refused, timed out, broken off, malformed, or a 5xx "
-            "other than 503. A time-out weighs half of this number, so two in a row eject."
+            "Consecutive failures of the endpoint: refused, timed out, broken off, malformed, or a 5xx "
+            "other than 503. A timeout counts as half of this number, so two in a row eject."
         ),
     ] = _PASSIVE.failures
     base_s: Annotated[
@@ -107,7 +107,7 @@ class PassiveConfig(Section):
             "endpoint's trial."
         ),
     ] = _PASSIVE.base_s
-    max_s: Annotated[Seconds, Doc("How long one may last.")] = _PASSIVE.max_s
+    max_s: Annotated[Seconds, Doc("The longest ejection.")] = _PASSIVE.max_s
     ejected_percent_max: Annotated[
         float,
         Field(ge=0, le=100),
@@ -121,5 +121,5 @@ class PassiveConfig(Section):
         float,
         Field(ge=0, le=YEAR_S),
         Noun("a number of seconds"),
-        Doc("For so long an endpoint that is back takes a growing share of its turns."),
+        Doc("How long an endpoint that is back gets a growing share of its requests."),
     ] = _PASSIVE.slow_start_s

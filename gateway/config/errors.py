@@ -2,7 +2,7 @@
 
 Rules:
 
-1. All issues of a file are told at once, in the order of the file, one line each.
+1. All issues of a file are reported at once, in the order of the file, one line each.
 2. An *issue* knows its path in the tree (``("routes", 0, "canary_percent")``); a *located issue* was found
    in the text, with line and column.
 3. Shown values are short and on one line; secrets are never shown.

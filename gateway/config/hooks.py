@@ -1,6 +1,6 @@
-"""The sections ``hooks`` and ``gates``: who outside is told of a rollout, and who is asked whether it may go on.
+"""The sections ``hooks`` and ``gates``: who is notified of a rollout, and who is asked whether it may go on.
 
-Exactly one of ``url``, ``url_env`` and ``command`` says where a letter goes. A signing secret comes from the
+Exactly one of ``url``, ``url_env`` and ``command`` says where a message goes. A signing secret comes from the
 environment or a file, never from this file itself, which is read, copied and shown; an address that is a secret, as
 those of Slack and Teams are, can come from the environment too. A secret that begins with ``whsec_`` is base64 after
 it, any other is taken as it stands (Standard Webhooks 1.0).
@@ -30,7 +30,7 @@ _PREFIX = "whsec_"
 SECRET_BYTES_MIN = 16
 
 
-class LetterFormat(enum.StrEnum):
+class MessageFormat(enum.StrEnum):
     """How a transition is written."""
 
     CLOUDEVENTS = "cloudevents"
@@ -73,8 +73,8 @@ class GateConfig(Section):
     ] = None
     secret_env: Annotated[EnvironmentName | None, Doc("As for hooks.")] = None
     secret_file: Annotated[FilePath | None, Doc("As for hooks.")] = None
-    interval_s: Annotated[Seconds, Doc("Time between two questions while the gate is closed.")] = 10.0
-    timeout_s: Annotated[Seconds, Doc("For one question.")] = 10.0
+    interval_s: Annotated[Seconds, Doc("Time between two requests while the gate is closed.")] = 10.0
+    timeout_s: Annotated[Seconds, Doc("Timeout of one request.")] = 10.0
 
 
 class HookConfig(Section):
@@ -82,7 +82,7 @@ class HookConfig(Section):
 
     name: Annotated[
         RouteName,
-        Doc("Its name in the log and in metrics. Unique; under it the journal remembers how far it has been told."),
+        Doc("Its name in the log and in metrics. Unique: the journal keeps each receiver's position under it."),
     ]
     url: Annotated[
         WebhookUrl | None,
@@ -94,9 +94,9 @@ class HookConfig(Section):
     ] = None
     command: Annotated[
         Annotated[list[Argument], Field(min_length=1, max_length=100)] | None,
-        Doc("Program and arguments, run without a shell; the letter is its standard input. Status 0 means delivered."),
+        Doc("Program and arguments, run without a shell. The message is its standard input; status 0 means delivered."),
     ] = None
-    format: Annotated[LetterFormat, Field(strict=False), Doc("How the letter is written.")] = LetterFormat.CLOUDEVENTS
+    format: Annotated[MessageFormat, Field(strict=False), Doc("The format of the message.")] = MessageFormat.CLOUDEVENTS
     secret_env: Annotated[
         EnvironmentName | None,
         Doc(
@@ -112,9 +112,9 @@ class HookConfig(Section):
     routes: Annotated[
         Annotated[list[RouteName], Field(min_length=1)] | None, Doc("Only these routes; `null` means all.")
     ] = None
-    timeout_s: Annotated[Seconds, Doc("For one attempt.")] = 10.0
+    timeout_s: Annotated[Seconds, Doc("Timeout of one attempt.")] = 10.0
     give_up_s: Annotated[
-        Seconds, Doc("A letter that could not be delivered for so long is dropped, counted and logged.")
+        Seconds, Doc("A message that cannot be delivered for this long is dropped, counted and logged.")
     ] = 86_400.0
 
 
@@ -132,7 +132,7 @@ def key_of(secret: str) -> bytes:
 
 
 def webhook_url(hook: HookConfig | GateConfig, environ: Mapping[str, str] = os.environ) -> str | None:
-    """Where the hook's letters are posted, None for a command. Raises BadValue when it cannot be had."""
+    """Where the hook's messages are posted, None for a command. Raises BadValue when it cannot be had."""
     if hook.url_env is None:
         return hook.url
     try:
@@ -144,7 +144,7 @@ def webhook_url(hook: HookConfig | GateConfig, environ: Mapping[str, str] = os.e
 
 
 def webhook_secret(hook: HookConfig | GateConfig, environ: Mapping[str, str] = os.environ) -> str | None:
-    """The secret that signs the hook's letters, None without one. Raises BadValue when it cannot be had."""
+    """The secret that signs the hook's messages, None without one. Raises BadValue when it cannot be had."""
     if hook.secret_env is not None:
         return _long_enough(_variable(hook.secret_env, environ), hook.secret_env)
     if hook.secret_file is None:

@@ -71,8 +71,8 @@ class LimitsConfig(Section):
         Field(ge=0, le=YEAR_S),
         Noun("a number of seconds"),
         Doc(
-            "After the wish to stop, requests are still accepted for so long while readiness says no, so that a "
-            "balancer can look away first."
+            "After a request to stop, requests are still accepted for this long while `/readyz` answers 503, so that a "
+            "load balancer can take the gateway out first."
         ),
     ] = _LIMITS.drain_grace_s
     hang_timeout_s: Annotated[

@@ -108,9 +108,7 @@ class ModelErrorsConfig(RateConfig):
         float,
         Field(ge=1, le=10_000),
         Noun("a number per second"),
-        Doc(
-            "At most twice so many answers of both variants together are read, in each worker, while both have traffic."
-        ),
+        Doc("At most twice this many of both variants together are read, in each worker, while both have traffic."),
     ] = 50.0
 
     core = EventSpec
@@ -214,9 +212,9 @@ class EventConfig(Section):
     unit: Annotated[
         Unit,
         Field(strict=False),
-        Doc("What counts as one vote: each request, or a slice of time with all that happens in it."),
+        Doc("What counts as one observation: each request, or a slice of time with everything in it."),
     ] = _EVENT.unit
-    slice_s: Annotated[SliceSeconds, Doc("Length of a slice where slices are the votes.")] = _EVENT.slice_s
+    slice_s: Annotated[SliceSeconds, Doc("Length of a slice, where slices are the observations.")] = _EVENT.slice_s
 
     core = EventSpec
 
@@ -239,7 +237,7 @@ class GuardrailConfig(Section):
     ] = None
     mode: MetricMode = _GUARDRAIL.mode
     share: MetricShare = _GUARDRAIL.share
-    slice_s: Annotated[SliceSeconds, Doc("Length of a slice where slices are the votes.")] = _GUARDRAIL.slice_s
+    slice_s: Annotated[SliceSeconds, Doc("Length of a slice, where slices are the observations.")] = _GUARDRAIL.slice_s
 
     core = GuardrailSpec
 

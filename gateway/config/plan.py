@@ -86,19 +86,19 @@ class StepConfig(Section):
             "be compared with."
         ),
     ]
-    min_time_s: Annotated[SecondsOrNone, Doc("The least time on this step, however good the evidence.")] = (
+    min_time_s: Annotated[SecondsOrNone, Doc("Minimum time on this step, however good the evidence.")] = (
         _STEP.min_time_s
     )
     min_requests: Annotated[
-        int, Field(ge=0, le=1_000_000_000), Doc("The least number of canary requests on this step.")
+        int, Field(ge=0, le=1_000_000_000), Doc("Minimum number of canary requests on this step.")
     ] = _STEP.min_requests
-    deadline_s: Annotated[Seconds | None, Doc("How long the step may take; null: as long as the rollout.")] = (
-        _STEP.deadline_s
-    )
+    deadline_s: Annotated[
+        Seconds | None, Doc("Maximum time on this step. `null`: as long as the rollout may take.")
+    ] = _STEP.deadline_s
     on_deadline: Annotated[
         OnDeadline,
         Field(strict=False),
-        Doc("What becomes of a rollout that is undecided then; `proceed` goes on to the next step."),
+        Doc("What happens when the step is undecided by then; `proceed` goes on to the next step."),
     ] = _STEP.on_deadline
     gate: Annotated[
         Gate | None,
@@ -125,8 +125,10 @@ class WindowConfig(Section):
         Field(min_length=1, max_length=7),
         Doc("The days on which the window opens."),
     ] = list(Day)
-    opens: Annotated[TimeOfDay, Doc("When it opens, in quotes.")] = "00:00"
-    closes: Annotated[TimeOfDay, Doc("When it closes, in quotes; not after `opens` means on the next day.")] = "24:00"
+    opens: Annotated[TimeOfDay, Doc("When it opens, such as 09:00.")] = "00:00"
+    closes: Annotated[TimeOfDay, Doc("When it closes; a time that is not after `opens` means on the next day.")] = (
+        "24:00"
+    )
 
     core = Window
 
@@ -153,64 +155,66 @@ class PlanConfig(Section):
     steps: Annotated[
         list[StepConfig],
         Field(min_length=1, max_length=100),
-        Doc("The rungs, at least one; percents rise. After the last one passes, the canary is promoted to 100 %."),
+        Doc(
+            "At least one, in ascending order of `percent`. After the last one passes, the canary is promoted to 100 %."
+        ),
     ] = [StepConfig(percent=percent) for percent in (1, 5, 25, 50)]
-    deadline_s: Annotated[Seconds, Doc("How long the whole rollout may take.")] = _PLAN.deadline_s
+    deadline_s: Annotated[Seconds, Doc("Maximum time of the whole rollout.")] = _PLAN.deadline_s
     on_deadline: Annotated[
         PlanDeadline,
         Field(strict=False),
         Doc(
-            "What becomes of a rollout that is undecided then: `hold` the weight and wait for an operator, "
+            "What happens when the rollout is undecided by then: `hold` the weight and wait for an operator, "
             "`rollback`, or `promote`."
         ),
     ] = PlanDeadline(_PLAN.on_deadline.value)
     on_no_data: Annotated[
         SafeAction,
         Field(strict=False),
-        Doc(
-            "What a deadline does when there is no data, or nothing could be judged: `hold` or `rollback`, never more."
-        ),
+        Doc("What happens at a deadline without data, or when nothing could be judged: `hold` or `rollback`."),
     ] = SafeAction.ROLLBACK
     promotion_gate: Annotated[Gate | None, Doc("What must open before the promotion.")] = None
     warmup_s: Annotated[
-        SecondsOrNone, Doc("How long the canary gets the first step's share before what it answers counts as evidence.")
+        SecondsOrNone, Doc("How long the canary gets the first step's share before its responses count as evidence.")
     ] = _PLAN.warmup_s
     bake_s: Annotated[
         SecondsOrNone,
-        Doc("How long a promoted canary is watched against a holdout of stable before the promotion is final."),
+        Doc("How long a promoted canary is compared with a holdout of stable before the promotion is final."),
     ] = _PLAN.bake_s
-    bake_holdout_percent: Annotated[Percentage, Field(lt=100), Doc("Stable's share in that time; under 100.")] = (
-        percent_from_weight_bp(_PLAN.bake_holdout_bp)
-    )
-    rollback_ramp_s: Annotated[SecondsOrNone, Doc("How long a rollback takes, in ten steps down; 0: at once.")] = (
+    bake_holdout_percent: Annotated[
+        Percentage, Field(lt=100), Doc("Stable's share during the bake, less than 100.")
+    ] = percent_from_weight_bp(_PLAN.bake_holdout_bp)
+    rollback_ramp_s: Annotated[SecondsOrNone, Doc("How long a rollback takes, in ten steps. 0: at once.")] = (
         _PLAN.rollback_ramp_s
     )
     stable_endpoints_min: Annotated[
-        int, Field(ge=0, le=1000), Doc("How many endpoints of stable must be healthy before the canary gets more.")
+        int, Field(ge=0, le=1000), Doc("How many endpoints of stable must be healthy before the canary's share rises.")
     ] = _PLAN.stable_endpoints_min
     when_canary_down: Annotated[
         WhenDown,
         Field(strict=False),
-        Doc("What becomes of a start whose canary has no healthy endpoint: `wait` for one at 0 %, or `refuse` it."),
+        Doc(
+            "What happens when a rollout starts and the canary has no healthy endpoint: `wait` at 0 %, or `refuse` it."
+        ),
     ] = _PLAN.when_canary_down
     windows: Annotated[
         list[WindowConfig],
         Field(max_length=100),
-        Doc("When automation may raise the share; empty: always. Down it goes at any time."),
+        Doc("When automation may raise the share; empty: always. It may lower the share at any time."),
     ] = []
     closed_dates: Annotated[
-        list[LocalDate], Field(max_length=1000), Doc("Dates, in quotes, on which automation never raises the share.")
+        list[LocalDate], Field(max_length=1000), Doc("Dates (2026-12-24) on which automation never raises the share.")
     ] = []
-    timezone: Annotated[TimeZone, Doc("Whose days and hours those are.")] = _PLAN.timezone
+    timezone: Annotated[TimeZone, Doc("The time zone of `windows` and `closed_dates`.")] = _PLAN.timezone
     pause_max_s: Annotated[
-        Seconds | None, Doc("How long a pause may last before the rollout is rolled back; null: as long as it takes.")
+        Seconds | None, Doc("Maximum time of a pause; then the rollout is rolled back. `null`: no limit.")
     ] = _PLAN.pause_max_s
     on_new_canary: Annotated[
         OnNewCanary,
         Field(strict=False),
         Doc(
-            "What a new configuration with other backends does to a rollout under way: it is refused, or ends the "
-            "rollout."
+            "What happens when a new configuration changes the route's backends during a rollout: the configuration is "
+            "refused (`refuse`), or it ends the rollout (`supersede`)."
         ),
     ] = _PLAN.on_new_canary
 

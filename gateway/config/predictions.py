@@ -124,16 +124,16 @@ class PredictionsConfig(Section):
     sample_percent: Annotated[
         SamplePercent, Doc("Share of the answers that are looked at, in both variants alike.")
     ] = 100.0
-    samples_per_s_max: Annotated[PerSecond, Doc("At most twice so many of both variants together, in each worker.")] = (
-        _TAP.samples_per_s
-    )
+    samples_per_s_max: Annotated[
+        PerSecond, Doc("At most twice this many of both variants together, in each worker.")
+    ] = _TAP.samples_per_s
     body_bytes_max: Annotated[
-        int, Field(ge=1, le=4 << 20), Noun("a number of bytes"), Doc("Larger answers are not looked at, and counted.")
+        int, Field(ge=1, le=4 << 20), Noun("a number of bytes"), Doc("Larger responses are counted, but not read.")
     ] = _TAP.body_bytes_max
     classes_max: Annotated[
         int,
         Field(ge=2, le=CLASSES_MAX),
-        Doc("How many classes are told apart: the most frequent ones; the others are `class_other`."),
+        Doc("How many classes are compared, the most frequent ones; the others are `class_other`."),
     ] = _WATCH.classes_max
     low_confidence: Annotated[
         Annotated[float, Field(gt=0, lt=1), Noun("a probability")] | None,
@@ -211,10 +211,11 @@ class LabelsConfig(Section):
     """For how long, and of how many requests at once, labels are awaited."""
 
     window_s: Annotated[
-        Seconds, Doc("How long after its answer a request may be labelled. It counts when this is over.")
+        Seconds, Doc("How long after its response a request may be labelled. It counts when this time is over.")
     ] = _LABELS.window_s
     requests_max: Annotated[
-        Count, Doc("How many requests are awaited at once; beyond, the oldest are given up. About 400 bytes each.")
+        Count,
+        Doc("How many requests may wait for a label at once; beyond, the oldest are dropped. About 400 bytes each."),
     ] = _LABELS.requests_max
 
 

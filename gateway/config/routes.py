@@ -73,17 +73,19 @@ class TimeoutsConfig(Section):
             "byte, 60 s between two pieces, 1800 s in all. A key that is given wins."
         ),
     ] = TimeoutsProfile.STANDARD
-    connect_s: Annotated[Seconds, Doc("To connect to an endpoint.")] = _TIMEOUTS.connect_s
+    connect_s: Annotated[Seconds, Doc("Maximum time to connect to an endpoint.")] = _TIMEOUTS.connect_s
     first_byte_s: Annotated[
-        Seconds, Doc("From sending to the response head, for each try. A try fails when it passes.")
+        Seconds, Doc("Maximum time from sending the request to the response head, for each try.")
     ] = _TIMEOUTS.first_byte_s
-    idle_s: Annotated[Seconds, Doc("Between two pieces of a body, either way.")] = _TIMEOUTS.idle_s
-    total_s: Annotated[Seconds, Doc("The whole exchange.")] = _TIMEOUTS.total_s
+    idle_s: Annotated[Seconds, Doc("Maximum pause between two pieces of a body, in either direction.")] = (
+        _TIMEOUTS.idle_s
+    )
+    total_s: Annotated[Seconds, Doc("Maximum time of the whole exchange.")] = _TIMEOUTS.total_s
     try_s: Annotated[
         Seconds | None,
         Doc(
-            "Each try, from sending to the last byte of its answer. `null`: streams may go on, within `idle_s` and "
-            "`total_s`."
+            "Maximum time of each try, from sending to the last byte of its response. `null`: streams may go on, "
+            "within `idle_s` and `total_s`."
         ),
     ] = _TIMEOUTS.try_s
     tunnel_idle_s: Annotated[
@@ -119,14 +121,14 @@ class RescueConfig(Section):
         int,
         Field(ge=0, le=_GIB),
         Noun("a number of bytes"),
-        Doc("What is kept of a request's body in memory, so that it can be sent again."),
+        Doc("How much of a request's body is kept in memory, so that it can be sent again."),
     ] = _RESCUE.body_bytes_max
     file_bytes_max: Annotated[
         int,
         Field(ge=0, le=1 << 40),
         Noun("a number of bytes"),
         Doc(
-            "What is kept besides in a temporary file. Larger requests, and those for which `limits` have no room, "
+            "How much more is kept in a temporary file. Larger requests, and those for which `limits` have no room, "
             "cannot be rescued (`gateway_request_bodies_not_kept_total`)."
         ),
     ] = _RESCUE.file_bytes_max
@@ -146,13 +148,13 @@ class RescueConfig(Section):
             "canary is rolled back."
         ),
     ] = _RESCUE.budget_burst
-    statuses: Annotated[list[FailedStatus], Doc("Answers of the canary that stable answers in its place.")] = list(
+    statuses: Annotated[list[FailedStatus], Doc("Statuses of the canary that are answered by stable instead.")] = list(
         _RESCUE.statuses
     )
     unlike_stable: Annotated[
         bool,
         Doc(
-            "Rescue every other failing answer, too (4xx, 3xx, 204, an empty 200), that the canary lately gives more "
+            "Also rescue every other failing response (4xx, 3xx, 204, an empty 200), that the canary lately gives more "
             "than twice as often as stable does, by outcome class. So a canary that answers 404, or a redirect to a "
             "login page, to everything costs users nothing, and what both versions answer reaches clients as before. "
             "It spends no more than half of the budget. Statuses in `analysis.exempt_statuses` are never rescued."
@@ -180,7 +182,7 @@ class RetryConfig(Section):
     ] = _RETRY.budget_burst
     statuses: Annotated[
         list[FailedStatus],
-        Doc("Answers that are tried again, such as `[502, 503]`. None by default: an answer is an answer."),
+        Doc("Statuses that are retried, such as `[502, 503]`. None by default."),
     ] = list(_RETRY.statuses)
 
 
@@ -237,14 +239,14 @@ class RouteConfig(Section):
     sticky: Annotated[
         StickyConfig | None,
         Doc(
-            "Where the key is that keeps a user on one variant: exactly one of the two. `null`: every request is "
-            "drawn anew, which is what the statistics like best."
+            "The key that keeps a user on one variant: set exactly one of the two. `null`: every request is "
+            "assigned independently, which is best for the statistics."
         ),
     ] = None
     upgrades: Annotated[
         list[Protocol],
         Doc(
-            "Protocols that a client may switch to. A wish for any other is not passed on, and the request is "
+            "Protocols that a client may switch to. Any other is ignored, and the request is "
             "answered as an ordinary one."
         ),
     ] = list(_ROUTE.upgrades)
@@ -277,4 +279,6 @@ class RouteConfig(Section):
     analysis: Annotated[
         AnalysisConfig, Doc("What a verdict promises and looks at; docs/statistics.md explains the tests.")
     ] = AnalysisConfig()
-    plan: Annotated[PlanConfig, Doc("The ladder of weights that a rollout climbs by itself.")] = PlanConfig()
+    plan: Annotated[PlanConfig, Doc("The steps of a rollout, and what may hold it, end it or roll it back.")] = (
+        PlanConfig()
+    )

@@ -33,8 +33,8 @@ class GatewayConfig(Section):
     listen: Annotated[
         ListenAddress,
         Doc(
-            "Where requests come in: IP address or host name, and port. IPv6 in brackets (`[::1]:8080`), port 0 for "
-            "any free one. Must differ from `admin.listen`."
+            "The address that requests are accepted on: IP address or host name, and port. IPv6 in brackets "
+            "(`[::1]:8080`), port 0 for any free one. Must differ from `admin.listen`."
         ),
     ] = DEFAULT_LISTEN
     workers: Annotated[
@@ -51,7 +51,7 @@ class GatewayConfig(Section):
         ),
     ] = Field(default=Path("state"), validate_default=True)
     admin: Annotated[AdminConfig, Doc("The control plane's own listener: API, metrics, health.")] = AdminConfig()
-    limits: Annotated[LimitsConfig, Doc("What clients may take.")] = LimitsConfig()
+    limits: Annotated[LimitsConfig, Doc("Limits for clients.")] = LimitsConfig()
     trusted_proxies: Annotated[
         list[Cidr],
         Doc(
@@ -87,7 +87,7 @@ class GatewayConfig(Section):
     hooks: Annotated[
         list[HookConfig],
         Field(max_length=HOOKS_MAX),
-        Doc("The receivers. Each is told of every transition at least once, in order, also across a restart."),
+        Doc("Receivers of transitions. Each gets every transition at least once, in order, also across a restart."),
     ] = []
     gates: Annotated[
         list[GateConfig],

@@ -112,8 +112,8 @@ class HeadersConfig(Section):
     via: Annotated[
         Pseudonym | None,
         Doc(
-            "This gateway's name in `Via`. A request that bears it three times is going in circles and gets 508. "
-            "`null`: `Via` is passed on as it came, and circles are not noticed."
+            "This gateway's name in `Via`. A request that bears it three times is in a loop and gets 508. "
+            "`null`: `Via` is passed on unchanged, and loops are not detected."
         ),
     ] = _HEADERS.via
     forwarded: Annotated[bool, Doc("Whether backends get `Forwarded` (RFC 7239) beside `X-Forwarded-*`.")] = (
@@ -156,7 +156,7 @@ class AccessLogConfig(Section):
             "log."
         ),
     ] = None
-    sample: Annotated[Share, Doc("Share of the requests that are logged, drawn for each alone.")] = _LOG.sample
+    sample: Annotated[Share, Doc("Share of the requests that are logged, drawn independently.")] = _LOG.sample
     failures: Annotated[bool, Doc("Log every failure (5xx, aborted, rescued), whatever the sample.")] = _LOG.failures
     query: Annotated[bool, Doc("Log the query along with the path. Queries may hold what should not be in logs.")] = (
         _LOG.query

@@ -43,7 +43,7 @@ def test_a_rollout_is_steered_from_start_to_end(run: Any, api: Any, tmp_path: Pa
 
     refused = run("rollout", "resume", "digits", **env)
     assert (refused.status, refused.out) == (1, "")
-    assert refused.err.startswith("Error: Not possible now: cannot resume")
+    assert refused.err.startswith("Error: Not possible in the current state: cannot resume")
     assert len(refused.err.splitlines()) == 1
 
     shown = run("rollout", "show", "digits", **env).out
