@@ -10,8 +10,8 @@ Rules:
 3. A request has one class. Its status decides, with two exceptions: a client that left before the answer was whole
    (``abandoned``, unless the head had already told a failure), and a 200 without content (``empty_body``). What the
    gateway itself broke or cut has none.
-4. A new class is a line here, and its section in AnalysisSpec, MetricShares and config/analysis.py (a test holds them
-   together).
+4. A new class is a line here, and its field in AnalysisSpec and MetricShares (a test holds them together). The
+   configuration, its documentation and its JSON Schema are made from this table.
 """
 
 from __future__ import annotations
