@@ -15,7 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gateway.config import load, routing_table
+from gateway.config.build import routing_table
+from gateway.config.load import load
 from gateway.control.controller import Controller
 from gateway.control.journal.sqlite_store import SqliteStore
 from gateway.control.show.metrics import Scrape

@@ -23,19 +23,11 @@ import msgspec
 from gateway.admin.addresses import AddressRules, refusals
 from gateway.admin.etags import tag
 from gateway.admin.problems import ProblemError
-from gateway.config import (
-    ConfigError,
-    GatewayConfig,
-    LocatedIssue,
-    endpoints_of,
-    guarded,
-    load,
-    read,
-    reload,
-    routing_table,
-)
-from gateway.config.errors import place_of
+from gateway.config.build import endpoints_of, guarded, routing_table
+from gateway.config.errors import ConfigError, LocatedIssue, place_of
+from gateway.config.load import load, read, reload
 from gateway.config.plain import differences, plain, redacted, restored
+from gateway.config.schema import GatewayConfig
 from gateway.config.stored import Stored, sha256_of
 from gateway.config.watching import needs_inspector
 from gateway.config.yaml_text import to_yaml

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
-from gateway.config import GatewayConfig, Key, routing_table
+from gateway.config.build import routing_table
 from gateway.config.core_values import core_value
 from gateway.config.edge import TlsConfig
+from gateway.config.host_checks import Key
+from gateway.config.schema import GatewayConfig
 from gateway.runtime.notices import Notice
 from gateway.runtime.settings import (
     AccessLogSettings,

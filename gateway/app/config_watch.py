@@ -15,8 +15,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from gateway.config import read
 from gateway.config.errors import ConfigError
+from gateway.config.load import read
 from gateway.runtime.file_marks import marks_of
 
 LOOK_S = 1.0

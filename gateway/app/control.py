@@ -27,8 +27,8 @@ from gateway.admin.exposition import Scraped
 from gateway.admin.idempotency import Replays
 from gateway.admin.server import AdminServer, AdminServerConfig, server_config
 from gateway.app.child_settings import ControlSettings
-from gateway.config import endpoints_of, guarded, reload, routing_table
-from gateway.config.load import check_text
+from gateway.config.build import endpoints_of, guarded, routing_table
+from gateway.config.load import check_text, reload
 from gateway.config.stored import Effective, sha256_of
 from gateway.control.controller import Controller
 from gateway.control.journal import names

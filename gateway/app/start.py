@@ -18,9 +18,10 @@ from pathlib import Path
 from gateway.app import state
 from gateway.app.config_watch import on_kubernetes_volume
 from gateway.app.tree import ProcessTree
-from gateway.config import admin_keys, load, read
 from gateway.config.admin import AdminConfig
 from gateway.config.grammar import UnixSocket
+from gateway.config.host_checks import admin_keys
+from gateway.config.load import load, read
 from gateway.config.warnings import warnings
 from gateway.runtime import listening, orphans
 from gateway.runtime.logs import log_to_stderr

@@ -21,8 +21,10 @@ import msgspec
 
 from gateway.app import config_watch
 from gateway.app.child_settings import ControlSettings, worker_settings
-from gateway.config import GatewayConfig, Key, load, read
 from gateway.config.errors import ConfigError
+from gateway.config.host_checks import Key
+from gateway.config.load import load, read
+from gateway.config.schema import GatewayConfig
 from gateway.config.stored import sha256_of
 from gateway.config.watching import needs_inspector
 from gateway.runtime import listening, notices, sdnotify

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from gateway.config import RouteConfig
+    from gateway.config.routes import RouteConfig
     from gateway.replay.policy import Policy
 
 _ALPHA = click.FloatRange(1e-12, 0.5)
@@ -82,8 +82,8 @@ def _policy(
     """
     import msgspec
 
-    from gateway.config import RouteConfig, analysis_spec, plan
-    from gateway.config.routes import MatchConfig
+    from gateway.config.build import analysis_spec, plan
+    from gateway.config.routes import MatchConfig, RouteConfig
     from gateway.core.errors import InvalidValueError
     from gateway.replay.policy import Policy
 
@@ -100,7 +100,7 @@ def _policy(
 
 def _configured(path: Path, name: str | None) -> RouteConfig:
     """The named route, or the only one that has a canary."""
-    from gateway.config import load_elsewhere
+    from gateway.config.load import load_elsewhere
     from gateway.core.errors import InvalidValueError
 
     config = load_elsewhere(path)

@@ -30,9 +30,10 @@ from gateway.admin.configuring import Configuring
 from gateway.admin.connections import Connections
 from gateway.admin.idempotency import Replays
 from gateway.admin.server import AdminServer, server_config
-from gateway.config import GatewayConfig, Key, load
 from gateway.config.admin import ClientConfig, Scope
-from gateway.config.host_checks import sha256_of
+from gateway.config.host_checks import Key, sha256_of
+from gateway.config.load import load
+from gateway.config.schema import GatewayConfig
 from gateway.config.stored import Stored, effective
 from gateway.control.alarms import Alarms
 from gateway.control.api import TrafficTotals

@@ -125,7 +125,7 @@ def test_what_needs_a_restart_is_named(served: Any, client: httpx.Client, change
     assert problem(answer) == (409, "restart-required")
     assert key in answer.json()["detail"]
     live = key not in ("workers", "listen", "admin.backend_allow")
-    assert ("reload it (SIGHUP)" if live else "start the gateway anew") in answer.json()["detail"]
+    assert ("reload it (SIGHUP)" if live else "restart the gateway") in answer.json()["detail"]
     assert served.control.state() == before
 
 
@@ -236,7 +236,7 @@ def test_a_route_with_a_rollout_keeps_its_stable_backend(served: Any, client: ht
     assert client.post("/api/v1/routes/digits/rollouts").status_code == 201
     config = client.get("/api/v1/routes/digits/config").json()
     answer = client.put("/api/v1/routes/digits", json=config | {"stable": "spare"})
-    assert problem(answer) == (409, "conflict") and "under way" in answer.json()["detail"]
+    assert problem(answer) == (409, "conflict") and "in progress" in answer.json()["detail"]
     assert problem(client.delete("/api/v1/routes/digits")) == (409, "conflict")
     assert client.put("/api/v1/routes/digits", json=config | {"timeouts": {"connect_s": 3}}).status_code == 200
 

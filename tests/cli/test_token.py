@@ -9,8 +9,8 @@ import yaml
 from click.testing import CliRunner
 
 from gateway.cli import gateway
-from gateway.config import admin_keys, load
-from gateway.config.host_checks import sha256_of
+from gateway.config.host_checks import admin_keys, sha256_of
+from gateway.config.load import load
 
 CONFIG = "backends: {a: {endpoints: ['http://127.0.0.1:9']}}\nroutes: [{name: r, match: {path_prefix: /}, stable: a}]\n"
 

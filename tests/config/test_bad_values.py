@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from gateway.config import ConfigError, load
+from gateway.config.errors import ConfigError
+from gateway.config.load import load
 from gateway.config.schema import GatewayConfig
 from gateway.config.shape import keys
 

@@ -7,8 +7,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gateway.config import GatewayConfig, analysis_spec, load, plan, routing_table
+from gateway.config.build import analysis_spec, plan, routing_table
 from gateway.config.core_values import core_value
+from gateway.config.load import load
+from gateway.config.schema import GatewayConfig
 from gateway.config.shape import keys
 from gateway.config.watching import needs_inspector, watched
 from gateway.core.analysis.spec import ROUTE_DEFAULT

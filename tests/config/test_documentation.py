@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from gateway.config import GatewayConfig
 from gateway.config.reference import filled
+from gateway.config.schema import GatewayConfig
 from gateway.config.shape import documentation, keys
 
 ROOT = Path(__file__).parents[2]

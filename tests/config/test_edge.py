@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gateway.config import load
 from gateway.config.errors import ConfigError
+from gateway.config.load import load
 
 
 def test_tls_files_that_cannot_be_used_are_mistakes_of_their_keys(tmp_path: Path) -> None:

@@ -11,7 +11,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.config import ConfigError, analysis_spec, load, plan, routing_table
+from gateway.config.build import analysis_spec, plan, routing_table
+from gateway.config.errors import ConfigError
+from gateway.config.load import load
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "config/gateway.yaml").read_text(encoding="utf-8")

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.config import ConfigError, GatewayConfig
 from gateway.config.document import read_tree
+from gateway.config.errors import ConfigError
 from gateway.config.jsonschema import json_schema
 from gateway.config.load import check_text
+from gateway.config.schema import GatewayConfig
 from gateway.config.shape import Also, Shape, shape_of
 from gateway.config.yaml_text import to_yaml
 

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import ConfigError, GatewayConfig, LocatedIssue, admin_token, load, load_elsewhere
+from gateway.config.errors import ConfigError, LocatedIssue
+from gateway.config.host_checks import admin_token
+from gateway.config.load import load, load_elsewhere
+from gateway.config.schema import GatewayConfig
 
 VALID = """\
 listen: 127.0.0.1:8080

@@ -9,9 +9,9 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from gateway.config import GatewayConfig
 from gateway.config.build import routing_table
 from gateway.config.command import check
+from gateway.config.schema import GatewayConfig
 from gateway.config.warnings import warnings
 
 # what the route says -> the keys that are warned of

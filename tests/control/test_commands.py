@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.config import load, routing_table
+from gateway.config.build import routing_table
+from gateway.config.load import load
 from gateway.control.show.decision_history import lines
 from gateway.core.errors import ConflictError, JournalError, TransitionError
 from gateway.core.rollout import Phase

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from gateway.config import load, routing_table
+from gateway.config.build import routing_table
+from gateway.config.load import load
 from gateway.core.errors import ConflictError, TransitionError
 from gateway.core.rollout import Phase
 from tests.support.control import Plane, text

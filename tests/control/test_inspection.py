@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from gateway.config import load
+from gateway.config.load import load
 from gateway.control.decide import silent_sources
 from gateway.control.decide.answer_findings import with_answers
 from gateway.control.workers.inspector_link import Inspection

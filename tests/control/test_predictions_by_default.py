@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.config import RouteConfig
 from gateway.config.analysis import AnalysisConfig
 from gateway.config.predictions import BY_DEFAULT, PREDICTED, PredictionsConfig
-from gateway.config.routes import MatchConfig
+from gateway.config.routes import MatchConfig, RouteConfig
 from gateway.control.decide.silent_sources import not_compared, reported, unjudged
 from gateway.core.predictions.events import Watch, WatchSettings
 from gateway.core.types import Unjudged, Why

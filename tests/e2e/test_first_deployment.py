@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from gateway.config import load
 from gateway.config.command import summary
+from gateway.config.load import load
 from tests.support.backend import Backend, answer
 from tests.support.gateway import RunningGateway, config
 

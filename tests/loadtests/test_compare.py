@@ -17,7 +17,7 @@ import httptools
 import msgspec
 import pytest
 
-from gateway.config import load
+from gateway.config.load import load
 from loadtests.compare import client, peers, processes, record, run, table
 from loadtests.compare.workloads import MARK, WORKLOADS, Workload
 

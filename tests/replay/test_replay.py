@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from click.testing import Result
 
-from gateway.config import plan as plan_of
+from gateway.config.build import plan as plan_of
 from gateway.config.routes import MatchConfig, RouteConfig
 from gateway.core.analysis import AnalysisSpec, Evidence, Verdict, fresh_state, judge
 from gateway.core.rollout import OnDeadline, Plan, Step

@@ -18,7 +18,7 @@ import click
 import pytest
 
 from gateway.cli import COMMANDS, gateway
-from gateway.config import load
+from gateway.config.load import load
 from tests.repo.test_hygiene import ROOT, files, texts
 
 TOP = {path.relative_to(ROOT).parts[0] for path in files()}

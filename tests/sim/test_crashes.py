@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from gateway.config import GatewayConfig, load
+from gateway.config.load import load
+from gateway.config.schema import GatewayConfig
 from gateway.core.errors import GatewayError
 from gateway.core.rollout import Phase
 from tests.sim.world import World

@@ -28,7 +28,9 @@ from typing import Any
 
 import msgspec
 
-from gateway.config import GatewayConfig, load, routing_table
+from gateway.config.build import routing_table
+from gateway.config.load import load
+from gateway.config.schema import GatewayConfig
 from gateway.control.controller import Controller
 from gateway.control.decide.pipeline import JOURNAL_WAIT_S
 from gateway.control.journal.sqlite_store import SqliteStore

@@ -15,7 +15,8 @@ from typing import Any, Self
 import msgspec
 import pytest
 
-from gateway.config import load, routing_table
+from gateway.config.build import routing_table
+from gateway.config.load import load
 from gateway.config.stored import sha256_of
 from gateway.control.controller import Controller
 from gateway.control.decide.routes import RouteState

@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from gateway.cli import main
-from gateway.config import ConfigError, load
+from gateway.config.errors import ConfigError
+from gateway.config.load import load
 from gateway.core.analysis import AnalysisSpec, AnalysisState, Evidence, Verdict, fresh_state, judge
 from gateway.core.analysis.betting.eprocess import NOT_WORSE, Rates
 from gateway.core.analysis.show import intervals
