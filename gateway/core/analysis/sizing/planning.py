@@ -28,9 +28,6 @@ import math
 from typing import Literal, NamedTuple
 
 import msgspec
-import numpy as np
-from scipy.optimize import brentq
-from scipy.special import logsumexp
 
 from gateway.core.analysis import budget
 from gateway.core.analysis.betting.eprocess import Null, Rates, within_tolerance, worse_by_margin
@@ -311,6 +308,11 @@ def _slices_to_convict(spec: AnalysisSpec) -> tuple[float, float]:
         for q in spec.latency.quantiles
         for share, prior in zip(time_slices.BAD_LAMBDAS, time_slices.BAD_PRIORS, strict=True)
     ]
+    # The question is checked, and refused, before anybody waits for scipy to load.
+    import numpy as np  # noqa: PLC0415  # see above
+    from scipy.optimize import brentq  # noqa: PLC0415  # see above
+    from scipy.special import logsumexp  # noqa: PLC0415  # see above
+
     logs, gains = (np.array(column) for column in zip(*bets, strict=True))
 
     def excess(slices: float) -> float:
