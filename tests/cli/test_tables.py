@@ -15,7 +15,7 @@ from gateway.core.stats.outcomes import NAMES
 
 REASON = (
     "canary latency beyond 1.25 x stable's p99 + 2 ms in 5 of 323 (1.55 %) requests against stable beyond its p99 in 38"
-    " of 1406 (2.7 %), 22 slices: evidence 0.512 of the 400 needed against 'not slower', 3.56 of the 20 needed"
+    " of 1406 (2.7 %), 22 slices; evidence that it is slower: 0.512 (needs 400)"
 )
 METRICS = (
     "errors",

@@ -87,7 +87,7 @@ def test_requests_outside_of_an_experiment_are_said(replay: Run) -> None:
     content = HEAD + ",weight_percent\n" + "".join(f"{n},stable,0,0,100\n{n},canary,611,1,100\n" for n in (1, 2))
     body = found(replay(content, "--json"))
     reason = body["outcomes"][0]["decision"]["reason"]
-    assert "1,222 others were, forced ones or at a weight of 0 or 100 %" in reason, reason
+    assert "1,222 other canary requests were answered, forced or at a weight of 0 or 100 %" in reason, reason
 
 
 def two_versions(good_first: bool = False) -> list[dict[str, Any]]:

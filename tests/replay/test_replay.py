@@ -265,8 +265,8 @@ def test_a_bake_has_its_part_of_alpha_and_tests_of_its_own() -> None:
     decision = own.decide(intervals, Policy(spec, plan), entries.append)
     assert decision.kind is DecisionKind.ROLLBACK and decision.at_s is not None and 900 <= decision.at_s <= 904
     # A fifth of alpha_rollback (1 %) is the bake's.
-    assert "of the 500 needed" in decision.reason and "at the bake" in decision.reason
-    assert any("of the 125 needed" in entry.text for entry in entries)
+    assert "(needs 500)" in decision.reason and "at the bake" in decision.reason
+    assert any("(needs 125)" in entry.text for entry in entries)
     # What the bake says is never PASS.
     baking = next(entry.at_s for entry in entries if entry.what == "rollout" and "passed" in entry.text)
     assert not any(entry.text.startswith("PASS") for entry in entries if entry.at_s > baking)

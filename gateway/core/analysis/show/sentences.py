@@ -2,7 +2,8 @@
 
 Rules:
 
-1. Every reason carries both arms' numbers and the evidence as "X of the Y needed": E itself, not its logarithm.
+1. Every reason carries both versions' numbers, and what there is evidence of: E itself, not its logarithm, and the E
+   that is needed.
 2. Nothing here decides, and nothing is computed but words: a sentence is made of `MetricFinding` alone.
 3. What is claimed has its words here, one function for each of findings.py's claims; a metric that makes none of them
    is told by `_plain`.
@@ -72,8 +73,8 @@ def reason(numbers: MetricFinding) -> str:
 
 # --- the verdict ---
 
-NOTHING_DECIDES = "no metric decides"
-ONLY_LIMITS = "only guardrails decide: they can roll back, but prove nothing"
+NOTHING_DECIDES = "no metric decides: each one advises only, or is off"
+ONLY_LIMITS = "only guardrails decide: they can roll back, but a promotion needs a metric that compares with stable"
 
 
 def blame(guilty: Sequence[MetricFinding]) -> str:
@@ -90,14 +91,14 @@ def nothing_yet(outside: int) -> str:
     if not outside:
         return said
     return (
-        f"{said}; {outside:,} others were, forced ones or at a weight of 0 or 100 %: those have nothing to be compared"
-        " with"
+        f"{said}; {outside:,} other canary requests were answered, forced or at a weight of 0 or 100 %: they cannot be"
+        " compared with stable"
     )
 
 
 def proven(names: Sequence[str], canary_requests: int) -> str:
     """Why a canary passes."""
-    return f"proven within the margin: {some(names)}, {canary_requests} canary requests"
+    return f"proven within the margin with {canary_requests} canary requests: {some(names)}"
 
 
 def unproven(names: Sequence[str], why: str) -> str:
@@ -106,8 +107,8 @@ def unproven(names: Sequence[str], why: str) -> str:
 
 
 def watched(names: Sequence[str]) -> str:
-    """What a bake says while nothing has turned bad."""
-    return f"nothing has turned bad since promotion: {some(names)} are watched"
+    """What a bake says while there is no regression."""
+    return f"no regression since promotion; watched: {some(names)}"
 
 
 def unjudged(silent: Mapping[str, Unjudged]) -> str:
@@ -133,11 +134,11 @@ def some(names: Sequence[str]) -> str:
 
 
 def _plain(numbers: MetricFinding) -> str:
-    return _compared(numbers, _both(numbers), ("not worse", "worse by its margin"))
+    return _compared(numbers, _both(numbers), ("worse", "within its margin"))
 
 
 def _rate(numbers: MetricFinding, claim: RateClaim) -> str:
-    return _compared(numbers, _both(numbers), (_within(claim), _beyond(claim)))
+    return _compared(numbers, _both(numbers), (_worse(claim), _good_enough(claim)))
 
 
 def _latency(numbers: MetricFinding, claim: LatencyClaim) -> str:
@@ -147,74 +148,76 @@ def _latency(numbers: MetricFinding, claim: LatencyClaim) -> str:
             f"canary {numbers.metric} beyond {tolerance} in {share(*numbers.canary)} requests against stable"
             f" beyond {edge} in {share(*numbers.stable)}, {claim.slices} slices{_left(claim)}"
         )
-        said = _compared(numbers, seen, ("not slower", margin))
+        said = _compared(numbers, seen, ("slower", margin))
     else:
         said = _waiting(numbers.metric, claim)
     if claim.minor_below is not None:
         least = percent(claim.minor_below)
-        said += f"; holds no promotion up while less than {least} of either version's requests have one"
+        said += f"; does not hold up promotion while less than {least} of either version's requests have one"
     return said
 
 
 def _limit(numbers: MetricFinding, claim: LimitClaim) -> str:
     slow = "" if claim.threshold_us is None else f" beyond {milliseconds(claim.threshold_us)}"
     at_most = f"{100 * claim.limit:g} %"
-    evidence = (
-        f"evidence {e_value(numbers.log_e_bad)} of the {_known(numbers.needed.bad)} needed against 'at most {at_most}'"
-    )
-    return (
-        f"canary {claim.of}{slow} {share(*numbers.canary)} against a limit of {at_most}:"
-        f" {evidence if numbers.canary.trials else 'no canary trials yet'}"
-    )
+    seen = f"canary {claim.of}{slow} {share(*numbers.canary)} against a limit of {at_most}"
+    if not numbers.canary.trials:
+        return f"{seen}: no canary trials yet"
+    return f"{seen}; evidence that it is beyond the limit: {_weighed(numbers.log_e_bad, numbers.needed.bad)}"
 
 
 def _split(numbers: MetricFinding, claim: SplitClaim) -> str:
     broken = numbers.verdict is Verdict.ERROR
-    says = "the split is broken, the experiment is at fault" if broken else "no sign of a broken split"
+    says = (
+        "traffic is not split by its weight, so nothing can be judged" if broken else "traffic is split by its weight"
+    )
     return (
         f"{says}: canary was assigned {share(*numbers.canary)} of requests, by its weight"
-        f" {100 * claim.expected:.3g} %; evidence {e_value(numbers.log_e_bad)} of the {e_value(numbers.needed.bad)}"
-        " needed"
+        f" {percent(claim.expected)}; evidence of a wrong split: {_weighed(numbers.log_e_bad, numbers.needed.bad)}"
     )
 
 
 @functools.lru_cache(maxsize=256)
-def _within(claim: RateClaim) -> str:
-    """The null of E_bad in words."""
-    direction = {Worse.HIGHER: "not worse", Worse.LOWER: "not lower", Worse.DIFFERENT: "not different"}[claim.worse]
+def _worse(claim: RateClaim) -> str:
+    """What convicts, in words.
+
+    >>> _worse(RateClaim(Worse.HIGHER, 1.0, 0.0, 1.5, 0.01)), _worse(RateClaim(Worse.LOWER, 1.2, 0.01, 1.5, 0.01))
+    ('worse', 'lower by more than 1.2 x or 1 point')
+    """
+    direction = {Worse.HIGHER: "worse", Worse.LOWER: "lower", Worse.DIFFERENT: "different"}[claim.worse]
     parts = []
     if claim.tolerance_ratio > 1.0:
         parts.append(f"{claim.tolerance_ratio:g} x")
     if claim.tolerance_delta > 0.0:
         parts.append(points(claim.tolerance_delta))
-    return f"{direction} beyond {' or '.join(parts)}" if parts else direction
+    return f"{direction} by more than {' or '.join(parts)}" if parts else direction
 
 
 @functools.lru_cache(maxsize=256)
-def _beyond(claim: RateClaim) -> str:
-    """The null of E_ok in words.
+def _good_enough(claim: RateClaim) -> str:
+    """What passes, in words.
 
-    >>> _beyond(RateClaim(Worse.HIGHER, 1.0, 0.0, 1.5, 0.01))
-    'worse than 1.5 x stable and stable + 1 point'
-    >>> _beyond(RateClaim(Worse.DIFFERENT, 1.0, 0.0, 1.0, 0.2))
-    'different by 20 points'
+    >>> _good_enough(RateClaim(Worse.HIGHER, 1.0, 0.0, 1.5, 0.01))
+    'within 1.5 x stable or stable + 1 point'
+    >>> _good_enough(RateClaim(Worse.DIFFERENT, 1.0, 0.0, 1.0, 0.2))
+    'within 20 points of stable'
     """
     by, ratio = points(claim.margin_delta), f"{claim.margin_ratio:g}"
     by_ratio = claim.margin_ratio > 1.0
     if claim.worse is Worse.HIGHER:
-        return f"worse than {f'{ratio} x stable and ' * by_ratio}stable + {by}"
+        return f"within {f'{ratio} x stable or ' * by_ratio}stable + {by}"
     if claim.worse is Worse.LOWER:
-        return f"lower than {f'stable / {ratio} and ' * by_ratio}stable - {by}"
-    return f"different by {f'{ratio} x and ' * by_ratio}{by}"
+        return f"within {f'stable / {ratio} or ' * by_ratio}stable - {by}"
+    return f"within {f'{ratio} x or ' * by_ratio}{by} of stable"
 
 
 def _thresholds(claim: LatencyClaim) -> tuple[str, str, str]:
-    """What the canary may not exceed, what stable is compared at, and the null of E_ok, of one threshold."""
+    """What the canary may not exceed, what stable is compared at, and what is good enough, of one threshold."""
     if claim.slo_us is not None:
-        return milliseconds(claim.slo_us), "it", f"slower by {points(claim.margin_delta)} of requests"
+        return milliseconds(claim.slo_us), "it", f"within {points(claim.margin_delta)} of stable's share"
     name = f"p{100 * (claim.quantile or 0.0):g}"
     tolerance = f"{claim.tolerance_ratio:g} x stable's {name} + {milliseconds(claim.tolerance_us)}"
-    return tolerance, f"its {name}", f"slower than {claim.margin_ratio:g} x stable + {milliseconds(claim.margin_us)}"
+    return tolerance, f"its {name}", f"within {claim.margin_ratio:g} x stable + {milliseconds(claim.margin_us)}"
 
 
 def _left(claim: LatencyClaim) -> str:
@@ -228,10 +231,10 @@ def _waiting(name: str, claim: LatencyClaim) -> str:
     """Why no slice has closed yet."""
     canary = total(claim.canary_seen) + claim.canary_left
     if canary and not claim.past:
-        return f"{name}: {canary} canary requests have one and no stable request has: nothing to compare with"
+        return f"{name}: {canary} canary requests have one, stable requests have none: there is nothing to compare"
     if claim.past < claim.past_needed:
-        return f"{name}: {claim.past} of the {claim.past_needed} stable requests needed to set thresholds"
-    return f"{name}: the first slice of {claim.slice_s:g} s is open until both arms have answered in it"
+        return f"{name}: {claim.past} of the {claim.past_needed} stable requests that are needed to set its thresholds"
+    return f"{name}: the first slice of {claim.slice_s:g} s stays open until both versions have answered in it"
 
 
 # --- the sentence ---
@@ -241,17 +244,27 @@ def _both(numbers: MetricFinding) -> str:
     return f"canary {numbers.metric} {share(*numbers.canary)} against stable {share(*numbers.stable)}"
 
 
-def _compared(numbers: MetricFinding, seen: str, nulls: tuple[str, str]) -> str:
-    bad, ok, needed = numbers.log_e_bad, numbers.log_e_ok, numbers.needed
-    against = f"evidence {e_value(bad)} of the {_known(needed.bad)} needed against '{nulls[0]}'"
+def _compared(numbers: MetricFinding, seen: str, claims: tuple[str, str]) -> str:
+    """What was seen, and the evidence of both claims; the first is what the verdict rests on."""
+    needed = numbers.needed
+    worse = f"it is {claims[0]}: {_weighed(numbers.log_e_bad, needed.bad)}"
+    good = f"it is {claims[1]}: {_weighed(numbers.log_e_ok, needed.ok)}"
     if numbers.verdict is Verdict.FAIL:
-        return f"{seen}: {against}"
-    passing = f"{e_value(ok)} of the {_known(needed.ok)} needed against '{nulls[1]}'"
+        return f"{seen}; evidence that {worse}"
     if numbers.verdict is Verdict.NODATA:
         return f"{seen}: no {_missing(numbers)} yet"
     if numbers.verdict is Verdict.PASS:
-        return f"{seen}: evidence {passing}; {e_value(bad)} of {_known(needed.bad)} against '{nulls[0]}'"
-    return f"{seen}: {against}, {passing}"
+        return f"{seen}; evidence that {good}; that {worse}"
+    return f"{seen}; evidence that {worse}; that {good}"
+
+
+def _weighed(log_e: float, needed: float) -> str:
+    """Evidence beside what is needed.
+
+    >>> _weighed(5.87, 5.3)
+    '354 (needs 200)'
+    """
+    return f"{e_value(log_e)} (needs {_known(needed)})"
 
 
 def _missing(numbers: MetricFinding) -> str:
