@@ -32,14 +32,14 @@ class ControlLink:
         self._path = path
         self._interval_s = report_interval_s
         self.table_received = asyncio.Event()
-        # When control was last heard of.
-        self._heard_s = monotonic()
+        # When the last message from control came.
+        self._last_message_s = monotonic()
 
     async def run(self) -> None:
         """Connect, talk until the connection ends, and again."""
         retry_s = _RETRY_S
         while True:
-            if monotonic() - self._heard_s > _HEALTH_AGE_S_MAX:
+            if monotonic() - self._last_message_s > _HEALTH_AGE_S_MAX:
                 self._worker.pools.enter_health({})
             try:
                 reader, writer = await asyncio.open_unix_connection(self._path)
@@ -83,7 +83,7 @@ class ControlLink:
             reports.cancel()
 
     def _take(self, message: wire.Down, writer: asyncio.StreamWriter) -> None:
-        self._heard_s = monotonic()
+        self._last_message_s = monotonic()
         match message:
             case wire.SetTable(table):
                 self._worker.enter_table(table)

@@ -1,7 +1,7 @@
 """A worker process: accepts on an inherited listening socket, and routes as control tells it.
 
 The listening socket stays open in the supervisor, so that a worker that dies loses none of the connections still queued
-on it. SIGTERM drains (listener.py); SIGHUP looks at the TLS files at once. Both are heard from the first moment on.
+on it. SIGTERM drains (listener.py); SIGHUP looks at the TLS files at once. Both are handled from the start on.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _log = logging.getLogger("gateway.worker")
 
 
 def run(settings: WorkerSettings) -> None:
-    """Serve until told to stop (SIGTERM drains)."""
+    """Serve until SIGTERM or SIGINT, and drain."""
     listener = socket.socket(fileno=settings.listen_fd)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
     with asyncio.Runner(loop_factory=_new_loop) as runner:
@@ -51,10 +51,10 @@ def _new_loop() -> asyncio.AbstractEventLoop:
 
 async def _serve(settings: WorkerSettings, sock: socket.socket) -> None:
     loop = asyncio.get_running_loop()
-    told_to_stop = asyncio.Event()
+    stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told_to_stop.set)
-    table, remembers = _own_table(settings)
+        loop.add_signal_handler(number, stop.set)
+    table, source = _own_table(settings)
     worker = WorkerContext(
         loop,
         table,
@@ -71,18 +71,18 @@ async def _serve(settings: WorkerSettings, sock: socket.socket) -> None:
     tasks.append(asyncio.create_task(beat(settings.limits.hang_timeout_s)))
     tasks.append(asyncio.create_task(SampleLink(worker.samples, settings.control_path).run()))
     Sweeper(worker).start()
-    await _first_table(link, told_to_stop)
-    if not (link.table_received.is_set() or told_to_stop.is_set()):
+    await _first_table(link, stop)
+    if not (link.table_received.is_set() or stop.is_set()):
         _log.warning(
             "worker %d: no routing table from control yet; serving stable versions only, from %s",
-            *(settings.index, remembers),
+            *(settings.index, source),
         )
     listener = Listener(worker, sock, tls=tls, proxy_protocol=settings.proxy_protocol)
-    if not told_to_stop.is_set():
+    if not stop.is_set():
         memory.settle()
         listener.start()
         say_ready()
-        await told_to_stop.wait()
+        await stop.wait()
         say_retiring()
         await listener.drain(settings.limits.drain_timeout_s)
         # The last report goes out before the process does: what was counted while draining is evidence too.
@@ -95,20 +95,20 @@ async def _serve(settings: WorkerSettings, sock: socket.socket) -> None:
 
 def _own_table(settings: WorkerSettings) -> tuple[RoutingTable, str]:
     """What to serve by until control speaks, and in words where it comes from."""
-    remembered = None
+    kept = None
     if settings.memory_fds is not None:
         shared = SharedTable(settings.memory_fds)
-        remembered = shared.read()
+        kept = shared.read()
         shared.close()
-    table = first_table(settings.table, settings.config_sha256, remembered)
+    table = first_table(settings.table, settings.config_sha256, kept)
     serving = ", ".join(f"{route.name}: {route.stable or 'nothing'}" for route in table.routes[:_ROUTES_NAMED])
-    known = "the configuration file" if remembered is None else f"table {remembered.table.epoch} from memory"
+    known = "the configuration file" if kept is None else f"table {kept.table.epoch} from memory"
     return table, f"{known} ({serving})"
 
 
-async def _first_table(link: ControlLink, told_to_stop: asyncio.Event) -> None:
+async def _first_table(link: ControlLink, stop: asyncio.Event) -> None:
     """Wait for control's table, a while: when control is away, memory and stable only are safe to begin with."""
-    waiters = [asyncio.create_task(event.wait()) for event in (link.table_received, told_to_stop)]
+    waiters = [asyncio.create_task(event.wait()) for event in (link.table_received, stop)]
     await asyncio.wait(waiters, timeout=_FIRST_TABLE_WAIT_S, return_when=asyncio.FIRST_COMPLETED)
     for waiter in waiters:
         waiter.cancel()

@@ -126,6 +126,7 @@ async def test_old_versions_and_clients_without_a_certificate_are_kept_out(autho
 
 async def test_a_handshake_that_stalls_or_is_none_is_given_up(authority: Authority, pair: Pair) -> None:
     async with Backend() as a, RunningWorker(table(ROUTE, a=a.port), tls=settings(pair, handshake_timeout_s=2.0)) as w:
+        await eventually(lambda: bool(w.observer.merged().reports), "its connection to control stands")
         before = w.descriptors
         silent, plain, torn = await asyncio.gather(w.raw(b""), w.raw(GET), w.raw(b"\x16\x03\x01\x02\x00\x01\x00\x01"))
         assert silent == b"" and b"HTTP" not in plain + torn

@@ -45,52 +45,52 @@ class StickySessions:
         self._seen: dict[float, None] = {}
         self._over = False
 
-    def outcome(self, unit: float, tally: EpochCounters, variant: Variant, kind: str, now_s: float) -> None:
+    def outcome(self, unit: float, counters: EpochCounters, variant: Variant, kind: str, now_s: float) -> None:
         """A counted request of this unit ended as ``kind``, its outcome class."""
         if unit in self._seen or int(unit * _FINE) % self._workers != self._index:
             return
-        began = self._open.get(unit)
-        if began is None:
+        opened = self._open.get(unit)
+        if opened is None:
             if kind in FAILURES or self._over:  # no sweep comes by any more: a window that opens now would never end
-                self._enter(unit, tally, variant, kind)
+                self._enter(unit, counters, variant, kind)
             elif len(self._open) < UNITS_MAX:
-                tally.open += 1
-                self._open[unit] = (now_s, tally, variant, kind)
-        elif kind != OK and began[1] is tally and began[2] is variant:
+                counters.open += 1
+                self._open[unit] = (now_s, counters, variant, kind)
+        elif kind != OK and opened[1] is counters and opened[2] is variant:
             if kind in FAILURES:
                 del self._open[unit]
-                tally.open -= 1
-                self._enter(unit, tally, variant, kind)
-            elif began[3] == OK:
-                self._open[unit] = (began[0], tally, variant, kind)
+                counters.open -= 1
+                self._enter(unit, counters, variant, kind)
+            elif opened[3] == OK:
+                self._open[unit] = (opened[0], counters, variant, kind)
 
     def sweep(self, now_s: float) -> None:
         """Enter the units whose window has ended."""
         while self._open:
             unit = next(iter(self._open))
-            since_s, tally, variant, kind = self._open[unit]
+            since_s, counters, variant, kind = self._open[unit]
             if now_s - since_s < WINDOW_S:
                 return
-            self._close(unit, tally, variant, kind)
+            self._close(unit, counters, variant, kind)
 
     def end(self) -> None:
         """The experiment is over: enter what is open, and at once what still comes of requests under way."""
         self._over = True
-        for unit, (_, tally, variant, kind) in list(self._open.items()):
-            self._close(unit, tally, variant, kind)
+        for unit, (_, counters, variant, kind) in list(self._open.items()):
+            self._close(unit, counters, variant, kind)
 
     def __len__(self) -> int:
         return len(self._open) + len(self._seen)
 
-    def _close(self, unit: float, tally: EpochCounters, variant: Variant, kind: str) -> None:
+    def _close(self, unit: float, counters: EpochCounters, variant: Variant, kind: str) -> None:
         del self._open[unit]
-        tally.open -= 1
-        self._enter(unit, tally, variant, kind)
+        counters.open -= 1
+        self._enter(unit, counters, variant, kind)
 
-    def _enter(self, unit: float, tally: EpochCounters, variant: Variant, kind: str) -> None:
+    def _enter(self, unit: float, counters: EpochCounters, variant: Variant, kind: str) -> None:
         if len(self._seen) >= UNITS_MAX:
             del self._seen[next(iter(self._seen))]
         self._seen[unit] = None
-        counts = tally.arms[variant]
+        counts = counters.arms[variant]
         for name, label in SESSION_EVENTS.items():
             counts.label(label, happened=kind == name)

@@ -30,7 +30,7 @@ _SHORT: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOM
 class Acceptor:
     """Calls ``enter`` with the socket and the peer's address of each connection.
 
-    ``arriving`` counts those that were accepted and are no connections yet: whoever is entered counts them.
+    ``arriving`` counts those that were accepted and are no connections yet: ``enter`` and what follows it count them.
     """
 
     def __init__(

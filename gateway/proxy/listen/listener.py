@@ -4,8 +4,8 @@ Rules:
 
 1. A client's cap is looked at before anything is read (client_limits.py), descriptors before anything is accepted
    (acceptor.py).
-2. PROXY header, then TLS, each with an absolute deadline; whoever misses it, or breaks it, is closed and counted.
-3. Drain: everything in the kernel's queue is still accepted, then the socket is let go; whoever is connected finishes.
+2. PROXY header, then TLS, each with an absolute deadline; a connection that misses or breaks it is closed and counted.
+3. Drain: everything in the kernel's queue is still accepted, then the socket is let go; open connections finish.
    What is not finished at the deadline is cut.
 """
 

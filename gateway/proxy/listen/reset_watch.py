@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 
 class ResetWatch:
-    """Watches connections that nobody reads from: a reset is told all the same (Linux; elsewhere it is not).
+    """Watches connections that nobody reads from: a reset is noticed all the same (on Linux only).
 
     A second epoll that asks for no event at all still reports EPOLLERR and EPOLLHUP, which is what a reset is. Its own
     descriptor becomes readable then, and wakes the event loop. A half-close is neither and does not wake it.
