@@ -237,7 +237,8 @@ def test_nobody_gets_around_the_token(gateway: RunningGateway) -> None:
 def test_the_gateway_is_as_well_as_before(gateway: RunningGateway, client: httpx.Client) -> None:
     client.delete("/api/v1/config")
     assert client.get("/readyz").json()["ready"] is True
-    assert client.get("/api/v1/routes/r").json()["stable"] == "stable"
+    # A promotion that was asked for may have been granted.
+    assert client.get("/api/v1/routes/r").json()["stable"] in ("stable", "canary")
     both = f"{requests_sent['alone']} alone, {requests_sent['in chains']} in chains"
     print(f"{len(OPERATIONS)} operations, {len(ASKED)} of them by {both}")  # noqa: T201  # shown with -rP
     assert requests_sent["alone"] > 2 * EXAMPLES

@@ -180,7 +180,7 @@ class Life:
 
     async def traffic(self, *, bad: bool) -> None:
         """Serve until control has died of what it found."""
-        for _ in range(200):
+        for _ in range(900):
             if not self.armed.exists():
                 return
             canary = 1200 * self.worker.weight_bp() // 10_000

@@ -148,9 +148,9 @@ def raises_exposure(old: Rollout, new: Rollout) -> bool:
     A start and a promotion count as more whatever the weights: the first because the old state spoke of another canary,
     the second because it is a commitment that must not be made without a journal.
     """
-    if new.phase is not old.phase and new.phase is Phase.PROMOTED:
+    if new.rollout_id != old.rollout_id and (new.phase.active or new.phase is Phase.PROMOTED):
         return True
-    if new.phase.active and new.rollout_id != old.rollout_id:
+    if new.phase is Phase.PROMOTED and old.phase is not Phase.PROMOTED:
         return True
     return new.weight_bp > old.weight_bp
 

@@ -452,6 +452,15 @@ def test_raises_exposure_never_lets_a_lower_weight_wait_for_the_journal(life: li
             assert raises_exposure(m.old, m.new)
 
 
+def test_a_first_deployment_after_another_waits_for_the_journal() -> None:
+    """Both give all traffic to what had no stable version before it: the weight is the same, the version is not."""
+    begun = Started("r1", "digits", "", "v1", Plan((Step(500),)), at_s=0.0, by="alice")
+    first, _ = step(Rollout(), begun)
+    second, _ = step(first, replace(begun, rollout_id="r2", canary="v2"))
+    assert (first.phase, second.phase, first.weight_bp) == (Phase.PROMOTED, Phase.PROMOTED, second.weight_bp)
+    assert raises_exposure(first, second)
+
+
 @given(lives)
 def test_step_is_deterministic(life: list[Event]) -> None:
     assert live(life) == live(life)
