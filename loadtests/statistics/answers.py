@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import math
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -39,7 +38,7 @@ from gateway.core.predictions.form import PAST_MAX, RARE, WARM_UP
 from gateway.core.predictions.usual import USUAL
 from gateway.proxy.counting import response_sampler
 from loadtests.statistics import bursts
-from loadtests.statistics.lines import beyond, options, upper_bound, write
+from loadtests.statistics.lines import alarms_in, finish, options, upper_bound
 from loadtests.statistics.metrics import ALPHAS, Schedule, Tests
 
 Floats = npt.NDArray[np.float64]
@@ -317,12 +316,11 @@ def convictions(runs: int, seed: int) -> Iterator[Conviction]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The tables; returns 1 when a bound exceeds its alpha."""
     asked = options("False alarms and convictions by failures inside of answers.", 2000).parse_args(arguments)
-    since = time.monotonic()
     found: list[Alarms] = []
     print("| world | alpha | false alarms | 95 % upper bound |\n|---|---|---|---|")
     for row in all_alarms(asked.runs, asked.seed):
         found.append(row)
-        print(f"| {row.world} | {row.alpha:g} | {row.alarms} of {row.runs} | {100 * row.upper:.2f} % |", flush=True)
+        print(f"| {row.world} | {row.alpha:g} | {alarms_in(row)} |", flush=True)
     few = max(asked.runs // 10, 5)
     apart = list(contrasts(few, asked.seed))
     print("\n| with a budget for each version | alpha | false alarms |\n|---|---|---|")
@@ -332,9 +330,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("\n| error bodies of the canary | weight | median time | answers read |\n|---|---|---|---|")
     for bad in convicted:
         print(f"| {100 * bad.canary:g} % | {100 * bad.weight:g} % | {bad.median_s:.1f} s | {bad.median_read:.0f} |")
-    print(f"\nseed {asked.seed}, {time.monotonic() - since:.0f} s")
-    write(asked.out, [*found, *apart, *convicted])
-    return beyond(found)
+    return finish(asked, [*found, *apart, *convicted], found)
 
 
 if __name__ == "__main__":

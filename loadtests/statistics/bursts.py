@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -26,7 +25,7 @@ from gateway.core.analysis.bursts import evidence_cap, guard
 from gateway.core.analysis.bursts.guard import Tolerance
 from loadtests.statistics import detection
 from loadtests.statistics.detection import Floats
-from loadtests.statistics.lines import beyond, options, upper_bound, write
+from loadtests.statistics.lines import alarms_in, finish, options, upper_bound, write
 
 TICK_S = 0.1
 CELL_TICKS = 3
@@ -388,7 +387,6 @@ def conviction(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run both tables; returns 1 when a bound of the guarded test exceeds its alpha."""
     asked = options("False alarms and convictions when failures come in bursts.", 2000).parse_args(arguments)
-    since = time.monotonic()
     rows = [(rps, weight) for rps in TRAFFIC for weight in WEIGHTS]
     kinds = [
         (a, i, j)
@@ -408,7 +406,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plain = f"{100 * row.alarms_by_requests / row.runs:.1f} %"
         print(
             f"| {row.world} | {row.requests_per_s:g} | {100 * row.weight:g} % | {row.alpha:g} |"
-            f" {row.alarms} of {row.runs} | {100 * row.upper:.2f} % | {plain} |",
+            f" {alarms_in(row)} | {plain} |",
             flush=True,
         )
         write(asked.out, found)
@@ -424,9 +422,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"| {one.canary} | {one.requests_per_s:g} | {100 * one.weight:g} % | {_seconds(one.median_s)} |"
             f" {_seconds(one.median_s_by_requests)} |"
         )
-    print(f"\nseed {asked.seed}, {time.monotonic() - since:.0f} s")
-    write(asked.out, [*found, *convicted])
-    return beyond(found)
+    return finish(asked, [*found, *convicted], found)
 
 
 def _seconds(value: float) -> str:

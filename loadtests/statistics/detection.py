@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import math
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -29,7 +28,7 @@ from gateway.core.analysis.betting import wealth
 from gateway.core.analysis.betting.eprocess import NOT_WORSE, RATE_MIN, Rates
 from gateway.core.analysis.metrics import rates
 from gateway.core.analysis.sizing.limit import requests_at_limit
-from loadtests.statistics.lines import beyond, options, upper_bound, write
+from loadtests.statistics.lines import alarms_in, finish, options, upper_bound
 
 Floats = npt.NDArray[np.float64]
 
@@ -280,7 +279,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = options("R to the information limit, and false alarms, of the verdict engine.", 200)
     parser.add_argument("--aa-runs", type=int, default=8000, help="simulated rollouts per world without a difference")
     asked = parser.parse_args(arguments)
-    since = time.monotonic()
     found = [
         detect(truth, weight, alpha, asked.runs, np.random.default_rng([asked.seed, a, i]))
         for a, alpha in enumerate(ALPHAS)
@@ -310,10 +308,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     print("\n| world | alpha | false alarms | 95 % upper bound |\n|---|---|---|---|")
     for alarm in alarms:
-        print(f"| {alarm.world} | {alarm.alpha:g} | {alarm.alarms} of {alarm.runs} | {100 * alarm.upper:.2f} % |")
-    print(f"\nseed {asked.seed}, {time.monotonic() - since:.0f} s")
-    write(asked.out, [*found, *others, *alarms])
-    return beyond(alarms)
+        print(f"| {alarm.world} | {alarm.alpha:g} | {alarms_in(alarm)} |")
+    return finish(asked, [*found, *others, *alarms], alarms)
 
 
 if __name__ == "__main__":

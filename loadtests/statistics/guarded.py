@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,7 +27,7 @@ from gateway.core.analysis.sizing.limit import requests_at_limit
 from loadtests.statistics import detection
 from loadtests.statistics.bursts import PAUSE_S, Guard
 from loadtests.statistics.detection import Floats
-from loadtests.statistics.lines import options, write
+from loadtests.statistics.lines import finish, options, write
 
 TRAFFIC = (2.0, 20.0, 200.0)
 CELLS_MAX = 1500
@@ -145,7 +144,6 @@ def detect(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print one line for each alpha and traffic."""
     asked = options("R to the information limit with the guard against bursts.", 40).parse_args(arguments)
-    since = time.monotonic()
     found: list[Guarded | Summary] = []
     print("| alpha | requests/s | mean R | worst row | mean R by requests alone |\n|---|---|---|---|---|")
     for a, alpha in enumerate(detection.ALPHAS):
@@ -166,8 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"| {alpha:g} | {requests_per_s:g} | {mean:.3f} | {what} | {plain:.3f} |", flush=True)
             found += rows
             write(asked.out, found)
-    print(f"\nseed {asked.seed}, {time.monotonic() - since:.0f} s")
-    return 0
+    return finish(asked, found)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import time
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +20,23 @@ def options(description: str, runs: int) -> argparse.ArgumentParser:
     parser.add_argument("--runs", type=int, default=runs, help="simulated rollouts per row")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, help="a file for one JSON line per row")
+    parser.set_defaults(since_s=time.monotonic())
     return parser
+
+
+def finish(asked: argparse.Namespace, rows: Iterable[Any], bounded: Iterable[Any] = ()) -> int:
+    """The end of a program: what was drawn and how long it took, the results to ``--out``, and the exit status.
+
+    That is 1 when one of the ``bounded`` rows has a bound beyond its alpha.
+    """
+    print(f"\nseed {asked.seed}, {time.monotonic() - asked.since_s:.0f} s")
+    write(asked.out, rows)
+    return beyond(bounded)
+
+
+def alarms_in(row: Any) -> str:
+    """Two cells of a table: how many rollouts of how many were convicted, and the bound of that share."""
+    return f"{row.alarms} of {row.runs} | {100 * row.upper:.2f} %"
 
 
 def upper_bound(errors: int, runs: int, confidence: float = 0.95) -> float:

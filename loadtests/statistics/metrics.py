@@ -24,7 +24,6 @@ from __future__ import annotations
 import itertools
 import math
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -41,7 +40,7 @@ from gateway.core.analysis.metrics.rates import Prior
 from gateway.core.stats import Counts, bucket_of
 from loadtests.statistics import bursts, detection, impatience
 from loadtests.statistics.detection import LOG_RATIOS, grown
-from loadtests.statistics.lines import beyond, options, upper_bound, write
+from loadtests.statistics.lines import alarms_in, finish, options, upper_bound
 
 Floats = npt.NDArray[np.float64]
 Which = npt.NDArray[np.intp]
@@ -369,16 +368,13 @@ def all_rows(runs: int, seed: int) -> Iterator[Alarms]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The table; returns 1 when a bound exceeds its alpha."""
     asked = options("False alarms of the metrics beside failures, and of the bake.", 8000).parse_args(arguments)
-    since = time.monotonic()
     found = []
     print("| metric | world | alpha | false alarms | 95 % upper bound |\n|---|---|---|---|---|")
     for row in all_rows(asked.runs, asked.seed):
         found.append(row)
-        share = f"{row.alarms} of {row.runs} | {100 * row.upper:.2f} %"
+        share = f"{alarms_in(row)}"
         print(f"| {row.metric} | {row.world} | {row.alpha:g} | {share} |", flush=True)
-    print(f"\nseed {asked.seed}, {time.monotonic() - since:.0f} s")
-    write(asked.out, found)
-    return beyond(found)
+    return finish(asked, found, found)
 
 
 if __name__ == "__main__":

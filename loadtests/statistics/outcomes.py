@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -23,7 +22,7 @@ import numpy.typing as npt
 
 from gateway.core.analysis.metrics import rates
 from gateway.core.stats.outcomes import CLASSES
-from loadtests.statistics.lines import beyond, options, upper_bound, write
+from loadtests.statistics.lines import alarms_in, finish, options, upper_bound
 from loadtests.statistics.metrics import ALPHAS, Alarms, Schedule, Tests
 
 Floats = npt.NDArray[np.float64]
@@ -129,16 +128,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # The rows were laid out with seed 1 in view.
     parser.set_defaults(seed=2)
     asked = parser.parse_args(arguments)
-    since = time.monotonic()
     found = []
     print("| class | share in both arms | alpha | false alarms | 95 % upper bound |\n|---|---|---|---|---|")
     for row in all_rows(asked.runs, asked.seed):
         found.append(row)
-        share = f"{row.alarms} of {row.runs} | {100 * row.upper:.2f} %"
+        share = f"{alarms_in(row)}"
         print(f"| {row.metric} | {row.world} | {row.alpha:g} | {share} |", flush=True)
-    print(f"\nseed {asked.seed}, {time.monotonic() - since:.0f} s")
-    write(asked.out, found)
-    return beyond(found)
+    return finish(asked, found, found)
 
 
 if __name__ == "__main__":

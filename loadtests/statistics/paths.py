@@ -10,7 +10,6 @@ time, under the pauses of bursts.py, as the gateway judges and by requests alone
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,7 +18,7 @@ import numpy as np
 from gateway.core.analysis import AnalysisSpec, Evidence, Verdict, fresh_state, judge
 from gateway.core.stats import Counts, EpochCounts, bucket_of
 from loadtests.statistics import bursts
-from loadtests.statistics.lines import options, write
+from loadtests.statistics.lines import finish, options
 
 TURN_S = 60.0
 PER_TICK = 20
@@ -103,7 +102,6 @@ def curve(requests_per_s: float, weight: float, runs: int, rng: np.random.Genera
 def main(arguments: Sequence[str] | None = None) -> int:
     """Both, to a file."""
     asked = options("The data of the pictures in docs/statistics.md.", 1000).parse_args(arguments)
-    since = time.monotonic()
     looks = example(asked.seed)
     points = [
         point
@@ -112,9 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     passed = next((look.at_s for look in looks if look.verdict == Verdict.PASS.value), None)
     print(f"example: PASS at {passed} s, {looks[-1].verdict} at {looks[-1].at_s} s")
-    print(f"\nseed {asked.seed}, {time.monotonic() - since:.0f} s")
-    write(asked.out, [*looks, *points])
-    return 0
+    return finish(asked, [*looks, *points])
 
 
 if __name__ == "__main__":

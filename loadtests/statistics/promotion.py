@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import math
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,7 +34,7 @@ from gateway.core.analysis.sizing.limit import requests_at_limit
 from gateway.core.rollout import Step
 from loadtests.statistics import bursts, detection
 from loadtests.statistics.detection import Floats
-from loadtests.statistics.lines import beyond, options, upper_bound, write
+from loadtests.statistics.lines import finish, options, upper_bound
 from loadtests.statistics.projections import log_gain, onto_ratio, onto_shift
 
 BASES = (0.001, 0.01, 0.05)
@@ -245,7 +244,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--wrong-runs", type=int, default=8000, help="rollouts per row of wrong promotions (in bursts a quarter)"
     )
     asked = parser.parse_args(arguments)
-    since = time.monotonic()
     cells = [(rate, margin, weight) for rate in BASES for margin in MARGINS for weight in WEIGHTS]
     found = [
         row
@@ -300,9 +298,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"| {each.world} | {each.requests_per_s:g} | {100 * each.weight:g} % | {each.alpha:g} | {each.passed} of"
             f" {each.runs} | {100 * each.upper:.2f} % | {100 * each.passed_by_requests / each.runs:.1f} % |"
         )
-    print(f"\nseed {asked.seed}, {time.monotonic() - since:.0f} s")
-    write(asked.out, [*found, *wrongs, *in_bursts])
-    return beyond([*wrongs, *in_bursts])
+    return finish(asked, [*found, *wrongs, *in_bursts], [*wrongs, *in_bursts])
 
 
 if __name__ == "__main__":

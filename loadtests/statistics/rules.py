@@ -15,7 +15,6 @@ import itertools
 import math
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -30,7 +29,7 @@ from gateway.replay import policy as own
 from gateway.replay.intervals import DecisionKind, Meter, RecordedInterval, RuleDecision
 from gateway.replay.policy import Policy
 from gateway.replay.rules import RULES, Rule, parameters
-from loadtests.statistics.lines import options, write
+from loadtests.statistics.lines import finish, options
 
 INTERVAL_S = 0.5
 LENGTH_S = 2400.0
@@ -182,7 +181,6 @@ def rows(scenario: Scenario, runs: int, seed: Sequence[int]) -> list[Row]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The table."""
     asked = options("The gateway beside other rules on the same traffic.", 20).parse_args(arguments)
-    since = time.monotonic()
     found: list[Row] = []
     print("| traffic | rule | rolled back | promoted | median time | median requests | bad answers let through |")
     print("|---|---|---|---|---|---|---|")
@@ -195,9 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f" {row.bad_let_through:,.0f} |",
                 flush=True,
             )
-    print(f"\nseed {asked.seed}, {time.monotonic() - since:.0f} s")
-    write(asked.out, found)
-    return 0
+    return finish(asked, found)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,7 +22,7 @@ from scipy.special import gammaln, logsumexp
 
 from gateway.core.analysis.metrics import rates
 from loadtests.statistics.detection import LOG_RATIOS
-from loadtests.statistics.lines import beyond, options, upper_bound, write
+from loadtests.statistics.lines import finish, options, upper_bound
 from loadtests.statistics.metrics import Floats, Tests, Which
 
 TICK_S = 1.0
@@ -112,7 +111,6 @@ def row(weight: float, canary: float, alpha: float, runs: int, rng: np.random.Ge
 def main(arguments: Sequence[str] | None = None) -> int:
     """The table; returns 1 when a bound of the false alarms by sessions exceeds its alpha."""
     asked = options("Sessions and requests as the unit of evidence on sticky routes.", 2000).parse_args(arguments)
-    since = time.monotonic()
     kinds = [(BAD_SESSIONS, weight, alpha) for weight in WEIGHTS for alpha in ALPHAS]
     kinds += [(10 * BAD_SESSIONS, weight, 0.01) for weight in WEIGHTS]
     print("| failing sessions, stable -> canary | weight | alpha | by sessions | 95 % upper bound | by requests |")
@@ -126,9 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f" {one.by_sessions} of {one.runs} | {100 * one.upper:.2f} % |"
             f" {100 * one.by_requests / one.runs:.1f} % |"
         )
-    print(f"\nseed {asked.seed}, {time.monotonic() - since:.0f} s")
-    write(asked.out, found)
-    return beyond(one for one in found if one.canary == BAD_SESSIONS)
+    return finish(asked, found, (one for one in found if one.canary == BAD_SESSIONS))
 
 
 if __name__ == "__main__":

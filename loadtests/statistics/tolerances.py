@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import math
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,7 +28,7 @@ from gateway.core.analysis.bursts.guard import Tolerance
 from loadtests.statistics import bursts, detection
 from loadtests.statistics.bursts import BASE_RATE, PAUSE_S, PAUSES_EVERY_S, Guard, Schedule
 from loadtests.statistics.detection import LOG_RATIOS, Floats
-from loadtests.statistics.lines import beyond, options, upper_bound, write
+from loadtests.statistics.lines import finish, options, upper_bound, write
 from loadtests.statistics.projections import log_gain, onto_ratio, onto_shift
 
 TOLERANCES = (Tolerance(2.0, 0.0), Tolerance(1.0, 0.01), Tolerance(1.5, 0.005))
@@ -124,7 +123,6 @@ def at_the_edge(
 def main(arguments: Sequence[str] | None = None) -> int:
     """The table; returns 1 when a bound exceeds its alpha."""
     asked = options("False alarms of canaries at the edge of a tolerance.", 2000).parse_args(arguments)
-    since = time.monotonic()
     kinds = [
         (tolerance, world, cell, alpha)
         for tolerance in TOLERANCES
@@ -147,8 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             flush=True,
         )
         write(asked.out, found)
-    print(f"\nseed {asked.seed}, {time.monotonic() - since:.0f} s")
-    return beyond(found)
+    return finish(asked, found, found)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ log-normal around 20 ms in both arms. Convicted at ANY look, and by which metric
 from __future__ import annotations
 
 import sys
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from gateway.core.analysis import AnalysisSpec, Evidence, Verdict, fresh_state, 
 from gateway.core.stats import Counts, EpochCounts, bucket_of
 from loadtests.statistics import bursts
 from loadtests.statistics.bursts import BASE_RATE, PAUSE_S, PAUSES_EVERY_S, TICK_S
-from loadtests.statistics.lines import beyond, options, upper_bound, write
+from loadtests.statistics.lines import finish, options, upper_bound, write
 
 CELLS = ((20.0, 0.2), (200.0, 0.05))
 LENGTH_S = 120.0
@@ -91,7 +90,6 @@ def row(requests_per_s: float, weight: float, runs: int, seed: Sequence[int]) ->
 def main(arguments: Sequence[str] | None = None) -> int:
     """The table; returns 1 when a bound exceeds its alpha."""
     asked = options("False alarms of the whole judge when both arms pause.", 2000).parse_args(arguments)
-    since = time.monotonic()
     print("| requests/s | weight | alpha | false alarms | 95 % upper bound | named |\n|---|---|---|---|---|---|")
     found: list[Whole] = []
     for i, cell in enumerate(CELLS):
@@ -104,8 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             flush=True,
         )
         write(asked.out, found)
-    print(f"\nseed {asked.seed}, {time.monotonic() - since:.0f} s")
-    return beyond(found)
+    return finish(asked, found, found)
 
 
 if __name__ == "__main__":

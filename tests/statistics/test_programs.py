@@ -13,8 +13,8 @@ from gateway.core.analysis import RateSpec
 from gateway.core.analysis.betting import wealth
 from gateway.core.analysis.betting.eprocess import TrialBatch
 from gateway.core.analysis.metrics import rates
-from loadtests.statistics import bursts, promotion, rules
-from loadtests.statistics.lines import upper_bound, write
+from loadtests.statistics import bursts, metrics, promotion, rules
+from loadtests.statistics.lines import alarms_in, finish, options, upper_bound, write
 
 
 def test_promotion_comes_near_its_limit() -> None:
@@ -79,3 +79,16 @@ def test_the_bound_is_clopper_pearsons() -> None:
     assert upper_bound(0, 2000) == pytest.approx(1.0 - 0.05 ** (1 / 2000), rel=1e-9)
     assert upper_bound(20, 2000) == pytest.approx(0.01447, abs=5e-5)
     assert upper_bound(5, 5) == 1.0
+
+
+def test_a_program_ends_with_1_when_a_bound_lies_beyond_its_alpha(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = options("a program", 10).parse_args(["--out", str(tmp_path / "rows.jsonl"), "--seed", "4"])
+    good = metrics.Alarms("t", "errors", "calm", 0.05, 1000, 20, 0.03)
+    assert finish(asked, [good], [good]) == 0 and "\nseed 4, " in capsys.readouterr().out
+    bad = metrics.Alarms("t", "errors", "calm", 0.05, 1000, 90, upper_bound(90, 1000))
+    assert finish(asked, [good, bad], [good, bad]) == 1
+    assert "BEYOND ITS ALPHA: Alarms(table='t'" in capsys.readouterr().out
+    assert [json.loads(line)["alarms"] for line in (tmp_path / "rows.jsonl").read_text().splitlines()] == [20, 90]
+    assert alarms_in(good) == "20 of 1000 | 3.00 %"
