@@ -59,6 +59,7 @@ class Story:
     killed_s: float | None = None
     _analysis_told_s: float = float("-inf")
     _traffic_told_s: float = float("-inf")
+    _told_s: float = float("-inf")
 
     # what was seen
 
@@ -90,8 +91,9 @@ class Story:
     # what happens
 
     def told(self, event: str, now_s: float, text: str, **data: Any) -> Told:
-        """Something to tell, at this moment of the story."""
-        return Told(event, round(now_s - self.since_s, 3), text, data)
+        """Something to tell, at this moment of the story, or at the last one: a report is older than its arrival."""
+        self._told_s = max(self._told_s, now_s)
+        return Told(event, round(self._told_s - self.since_s, 3), text, data)
 
     def hear_report(self, report: ClientReport) -> Iterator[Told]:
         """The client has reported."""

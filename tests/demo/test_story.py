@@ -242,3 +242,11 @@ def test_the_canary_requests_of_a_rollback_include_those_in_flight() -> None:
     summary = summarise(told, report(START_S + 7, rescued=30, final=True), 12.0)
     assert summary.canary_requests == 630, "the client saw 630, the gateway had judged 60 of them by then"
     assert summarise(decided("PROMOTED", "fine"), report(START_S + 7, final=True), 12.0).canary_requests == 60
+
+
+def test_no_line_is_older_than_the_one_before() -> None:
+    """A report is made in another process, and tells of a moment that has passed when it arrives."""
+    told = story()
+    (late,) = hear(told, "health", {"backend": "b", "healthy": False}, START_S + 5.0)
+    times_s = [one.t_s for one in (late, *told.hear_report(report(START_S + 4.9)))]
+    assert len(times_s) == 2 and times_s == sorted(times_s)
