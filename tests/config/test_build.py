@@ -71,7 +71,7 @@ LOW = EventSpec("low_confidence", Mode.ADVISE, Worse.HIGHER, 1.5, 0.05, 2.0, 0.1
 PREDICTIONS = (*FAULTS, *CLASSES, LOW)
 FAILURES = EventSpec("model_errors", Mode.AUTO, guarded=True)
 DEFAULT = msgspec.structs.replace(ROUTE_DEFAULT, events=(*PREDICTIONS, FAILURES, UNREAD))
-NO_PREDICTIONS = ("null", "{mode: off}", "{mode: 'off'}")
+NO_PREDICTIONS = ("null", "{mode: off}", "{mode: 'off'}", "{mode: false}")
 
 
 def config_of(directory: Path, text: str) -> GatewayConfig:
