@@ -174,7 +174,10 @@ async def test_a_step_up_that_the_disk_does_not_take_in_time_is_taken_back_and_t
             await asyncio.sleep(0)
         await eventually(lambda: not plane.waits("r"), "it is taken back")
         assert (plane.state().phase, plane.state().step_index, plane.weight_bp()) == (Phase.PROGRESSING, 0, 2000)
-        assert "its floor starts again: the journal's disk did not answer in 5 s" in plane.state().reason
+        assert (
+            "its minimum time and requests start again: the journal's disk did not answer in 5 s"
+            in plane.state().reason
+        )
         assert plane.queued() <= 4, "one try, however long the disk hangs"
         assert plane.weight_bp() == 2000
         plane.disk.release()

@@ -124,7 +124,7 @@ async def window(steered: Steered, url: str) -> None:
     """Where no window opens a passed step stays, says why, and goes up when a person wishes it."""
     async with Traffic(f"{url}/closed") as traffic:
         rollout = (await steered.wish("POST", "/routes/closed/rollouts", 201))["id"]
-        view = await steered.until(rollout, lambda v: "goes up on no" in v["waiting_for"], "it says why it stays")
+        view = await steered.until(rollout, lambda v: "raises no weight on" in v["waiting_for"], "it says why it stays")
         assert (view["phase"], view["canary_percent"]) == ("PROGRESSING", 40)
         view = await steered.wish("POST", f"/rollouts/{rollout}/promote", next_step=True)
         assert view["canary_percent"] == 60
@@ -140,7 +140,7 @@ async def week(steered: Steered, url: str, clock: WallClock) -> None:
         rollout = (await steered.wish("POST", "/routes/weekly/rollouts", 201))["id"]
         for moment in (monday - timedelta(hours=11), monday + timedelta(hours=9)):  # the right hour, the right day
             clock.set(moment)
-            said = f"goes up only in its windows, not on {moment:%A %H}:"
+            said = f"outside the plan's windows: it is {moment:%A %H}:"
             view = await steered.until(rollout, lambda v, said=said: said in v["waiting_for"], "it says why it stays")
             assert (view["phase"], view["canary_percent"]) == ("PROGRESSING", 40)
             assert view["waiting_for"].endswith(f"({ZONE})")

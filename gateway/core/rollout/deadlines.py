@@ -52,7 +52,7 @@ def _deadline(state: Rollout, event: Analysed, policy: OnDeadline, story: str) -
         case OnDeadline.PROMOTE:
             index, said = len(state.plan.steps), f"promoted by policy, {story}"
         case OnDeadline.PROCEED:
-            index, said = state.step_index + 1, f"went on by policy, {story}"
+            index, said = state.step_index + 1, f"advanced by the deadline's policy: {story}"
     return moves.climb(state, index, at_s, event.canary_requests, AUTOMATION, said, "advanced", causes)
 
 
@@ -69,10 +69,10 @@ def _allowed(state: Rollout, event: Analysed, policy: OnDeadline, story: str) ->
     if not gives_more:
         return policy, story
     if state.phase is Phase.WAITING:
-        return OnDeadline.HOLD, f"{story}; the policy says {policy}, but no deadline opens a gate"
-    if steps.closed(state.plan, event.world.local):
+        return OnDeadline.HOLD, f"{story}; the policy says {policy}, but a deadline does not open a gate"
+    if steps.closed(state.plan, event.conditions.local):
         return None, story
-    if blocked := steps.shut(state.plan, event.world):
+    if blocked := steps.shut(state.plan, event.conditions):
         return OnDeadline.HOLD, f"{story}; the policy says {policy}, but {blocked}"
     return policy, story
 
@@ -84,16 +84,16 @@ def _shown(state: Rollout, event: Analysed) -> str:
     if event.verdict is Verdict.PASS and state.phase is Phase.PROGRESSING:
         rung = state.plan.steps[state.step_index]
         if not steps.floor(state, event):
-            return f"shown: not worse than the margin; but {steps.shut(state.plan, event.world)}"
+            return f"proven within the margin, but {steps.shut(state.plan, event.conditions)}"
         return (
-            "shown: not worse than the margin; not reached: the step's floor"
+            "proven within the margin, but the step's minimum was not reached"
             f" ({event.at_s - state.step_since_s:g} of {rung.min_time_s:g} s,"
             f" {event.canary_requests - state.step_requests_base} of {rung.min_requests} canary requests)"
         )
     if event.verdict in (Verdict.PASS, Verdict.UNDECIDED):
-        shown = "shown neither to be worse nor to be good enough"
+        shown = "proven neither worse nor good enough"
     elif event.verdict is Verdict.NODATA:
-        shown = "nothing was shown, for want of data"
+        shown = "nothing was shown: there are no data"
     else:
-        shown = "nothing was shown, the evidence could not be judged"
+        shown = "nothing was shown: the evidence could not be judged"
     return f"{shown}, after {event.canary_requests} canary requests ({steps.said(event)})"

@@ -198,7 +198,7 @@ def _analysed(state: Rollout, event: Analysed) -> Result:
     if state.phase is Phase.PAUSED:
         return _ticked(state, event.at_s)
     if event.verdict is Verdict.ERROR and event.causes:
-        reason = f"paused at {where(state)}, the experiment cannot be believed: {steps.said(event)}"
+        reason = f"paused at {where(state)}, the evidence cannot be used: {steps.said(event)}"
         return moves.hold(state, event.at_s, AUTOMATION, reason, event.causes)
     if not steps.waiting_for(state, event):
         return _advanced(state, event)
@@ -228,7 +228,7 @@ def _ticked(state: Rollout, at_s: float) -> Result:
         return moves.fall(state, at_s)
     longest_s = state.plan.pause_max_s
     if state.phase is Phase.PAUSED and longest_s is not None and at_s - state.last_at_s >= longest_s:
-        reason = f"rolled back at {where(state)}: nobody ended the pause in {longest_s:g} s ({state.reason})"
+        reason = f"rolled back at {where(state)}: the pause was not ended within {longest_s:g} s ({state.reason})"
         return moves.roll_back(state, at_s, AUTOMATION, reason)
     return state, ()
 
@@ -260,7 +260,7 @@ def _resumed(state: Rollout, event: ResumeRequested) -> Result:
     if state.step_index == NOT_BEGUN:
         first = steps.first_rung(state)
         return moves.climb(state, first, event.at_s, event.canary_requests, event.by, said, "resumed")
-    reason = f"{said}: {steps.rung_name(state, state.step_index)} starts its floor again"
+    reason = f"{said}: {steps.rung_name(state, state.step_index)} starts its minimum time and requests again"
     if state.step_index == len(state.plan.steps):
         reason = f"{said}: the bake starts again"
     return moves.enter(state, state.step_index, event.at_s, event.canary_requests, event.by, reason, "resumed")
@@ -316,7 +316,7 @@ def _restarted(state: Rollout, event: Restarted) -> Result:
     if state.phase in (Phase.PAUSED, Phase.WAITING, Phase.RETURNING):
         # The reason for the hold is what an operator needs to read, so it outlives the restart.
         return moves.decided(new, event.at_s, state.by, state.reason, "restarted", state.causes)
-    reason = f"control plane restarted: {where(state)} goes on, its floor starts again"
+    reason = f"control plane restarted: {where(state)} goes on, its minimum time and requests start again"
     return moves.decided(new, event.at_s, AUTOMATION, reason, "restarted")
 
 
@@ -358,7 +358,7 @@ def _overdue(state: Rollout, event: JournalTimedOut) -> Result:
 
 
 def _stayed(state: Rollout, event: JournalTimedOut, before: Rollout) -> Result:
-    """Automation's own step up did not come into force: it stays where it was, and its floor starts again."""
+    """Automation's own step up did not come into force: it stays where it was, and its minimum starts again."""
     new = replace(
         before,
         weight_bp=max(0, min(event.live_weight_bp, before.weight_bp, state.weight_bp)),
@@ -366,6 +366,8 @@ def _stayed(state: Rollout, event: JournalTimedOut, before: Rollout) -> Result:
         step_requests_base=event.canary_requests,
         revision=state.revision,
     )
-    reason = f"stayed at {where(new)}, its floor starts again: {event.reason} (it was: {state.reason})"
+    reason = (
+        f"stayed at {where(new)}, its minimum time and requests start again: {event.reason} (it was: {state.reason})"
+    )
     swap = moves.swapped_back(state, new.weight_bp, reason)
     return moves.decided(new, event.at_s, AUTOMATION, reason, "waiting", swap=swap)

@@ -76,20 +76,20 @@ def waiting_for(state: Rollout, event: Analysed) -> str:
     """Why the rollout does not go up at this analysis, as a sentence; empty when it does, or when it has ended."""
     match state.phase:
         case Phase.PROGRESSING:
-            return floor(state, event) or unproven(event) or shut(state.plan, event.world)
+            return floor(state, event) or unproven(event) or shut(state.plan, event.conditions)
         case Phase.WAITING if state.gate == GATE_CANARY:
-            return canary_down(event.world) or closed(state.plan, event.world.local)
+            return canary_down(event.conditions) or closed(state.plan, event.conditions.local)
         case Phase.WAITING:
             before = rung_name(state, state.gate_index)
             return f"the gate {state.gate!r} before {before} is closed"
         case Phase.WARMING:
             left_s = state.plan.warmup_s - (event.at_s - state.step_since_s)
-            return f"the canary warms up for {left_s:.0f} s more" if left_s > 0 else shut(state.plan, event.world)
+            return f"the canary warms up for {left_s:.0f} s more" if left_s > 0 else shut(state.plan, event.conditions)
         case Phase.BAKING:
             left_s = state.plan.bake_s - (event.at_s - state.step_since_s)
             if left_s > 0:
                 return f"the canary bakes for {left_s:.0f} s more"
-            return shut(state.plan, event.world) or ("" if judged(event) else said(event))
+            return shut(state.plan, event.conditions) or ("" if judged(event) else said(event))
         case Phase.PAUSED:
             return f"paused: {state.reason}"
         case Phase.RETURNING:
@@ -125,22 +125,22 @@ def said(event: Analysed) -> str:
     return event.reason or f"verdict {event.verdict}"
 
 
-def shut(plan: Plan, world: Conditions) -> str:
+def shut(plan: Plan, conditions: Conditions) -> str:
     """Why automation must not raise a weight now, whatever the evidence says."""
-    return stable_down(plan, world) or canary_down(world) or closed(plan, world.local)
+    return stable_down(plan, conditions) or canary_down(conditions) or closed(plan, conditions.local)
 
 
-def stable_down(plan: Plan, world: Conditions) -> str:
+def stable_down(plan: Plan, conditions: Conditions) -> str:
     """Whether stable could not take its requests back."""
     needed = max(1, plan.stable_endpoints_min)
-    if world.stable_up is None or world.stable_up >= needed:
+    if conditions.stable_up is None or conditions.stable_up >= needed:
         return ""
-    return f"stable has {world.stable_up} of the {needed} healthy endpoints that a step up needs"
+    return f"stable has {conditions.stable_up} of the {needed} healthy endpoints that a step up needs"
 
 
-def canary_down(world: Conditions) -> str:
+def canary_down(conditions: Conditions) -> str:
     """Whether the canary answers no probe."""
-    return "the canary has no healthy endpoint" if world.canary_up == 0 else ""
+    return "the canary has no healthy endpoint" if conditions.canary_up == 0 else ""
 
 
 def closed(plan: Plan, local: LocalTime | None) -> str:
@@ -148,11 +148,11 @@ def closed(plan: Plan, local: LocalTime | None) -> str:
     if local is None or not (plan.windows or plan.closed_dates):
         return ""
     if local.date in plan.closed_dates:
-        return f"the plan goes up on no {local.date}"
+        return f"the plan raises no weight on {local.date}, one of its closed dates"
     if not plan.windows or any(_inside(window, local) for window in plan.windows):
         return ""
     moment = f"{_DAYS[local.weekday]} {local.minute // 60:02d}:{local.minute % 60:02d}"
-    return f"the plan goes up only in its windows, not on {moment} ({plan.timezone})"
+    return f"outside the plan's windows: it is {moment} ({plan.timezone})"
 
 
 def _inside(window: Window, local: LocalTime) -> bool:

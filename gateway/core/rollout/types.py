@@ -198,7 +198,7 @@ class Analysed(msgspec.Struct, frozen=True, tag=True):
     reason: str
     causes: tuple[str, ...]
     canary_requests: int
-    world: Conditions = Conditions()
+    conditions: Conditions = Conditions()
 
 
 class Ticked(msgspec.Struct, frozen=True, tag=True):

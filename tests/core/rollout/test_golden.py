@@ -86,7 +86,7 @@ VERBS: list[tuple[str, Callable[[re.Match[str], float, Plan], Event]]] = [
             reason=m[5] or "",
             causes=tuple((m[3] or "").split(",")) if m[3] else (),
             canary_requests=int(m[2]),
-            world=_world(m[4] or ""),
+            conditions=_world(m[4] or ""),
         ),
     ),
     (r"nothing", lambda m, at, plan: Ticked(at)),

@@ -96,7 +96,7 @@ analyses = st.builds(
     reason=st.sampled_from(["", "because"]),
     causes=st.sampled_from([(), ("errors",)]),
     canary_requests=requests,
-    world=worlds,
+    conditions=worlds,
 )
 
 wishes_and_restarts: st.SearchStrategy[Event] = st.one_of(
@@ -235,7 +235,7 @@ def test_weight_rises_only_on_a_pass_or_a_wish_or_a_stated_policy(life: list[Eve
         assert isinstance(m.event, Analysed), m.event
         proven = m.event.verdict is Verdict.PASS and m.old.phase is Phase.PROGRESSING
         warmed = m.old.phase is Phase.WARMING and m.new.weight_bp == m.old.weight_bp
-        healthy = m.old.phase is Phase.WAITING and m.old.gate == "canary" and m.event.world.canary_up != 0
+        healthy = m.old.phase is Phase.WAITING and m.old.gate == "canary" and m.event.conditions.canary_up != 0
         assert proven or warmed or healthy or baked(m) or policy_of(m)
 
 
@@ -243,7 +243,7 @@ def test_weight_rises_only_on_a_pass_or_a_wish_or_a_stated_policy(life: list[Eve
 def test_nothing_goes_up_by_itself_while_a_side_is_down_or_outside_the_windows(life: list[Event]) -> None:
     for m in live(life):
         if isinstance(m.event, Analysed) and m.new.weight_bp > m.old.weight_bp:
-            world, plan = m.event.world, m.old.plan
+            world, plan = m.event.conditions, m.old.plan
             assert world.canary_up != 0
             assert not (plan.windows and world.local and world.local.weekday == 5)
             if m.old.phase is not Phase.WAITING:
@@ -342,7 +342,7 @@ def test_a_step_that_the_journal_did_not_take_in_time_leaves_the_rollout_where_i
         }
         assert same == {name: getattr(m.old, name) for name in same}
         assert (new.step_since_s, new.step_requests_base, new.revision) == (at_s, requests, m.new.revision + 1)
-        assert "its floor starts again: the disk hangs" in new.reason
+        assert "its minimum time and requests start again: the disk hangs" in new.reason
         assert [type(command) for command in commands][-1] is Notify
         assert any(isinstance(command, SwapRoles) for command in commands) == m.new.swapped
 
