@@ -166,6 +166,7 @@ def entry(**changes: Any) -> AuditEntry:
 
 def test_the_trail_tells_who_did_what_and_who_was_refused(scoped: Any) -> None:
     with httpx.Client(base_url=scoped.url) as client:
+        client.delete("/api/v1/routes/none", headers=bearer(Scope.ADMIN))
         client.put("/api/v1/routes/plain/weight", json={"canary_percent": 101}, headers=bearer(Scope.OPERATE))
         client.delete("/api/v1/routes/plain", headers=bearer(Scope.OPERATE))
         client.get("/api/v1/audit", headers=bearer(Scope.READ))
@@ -193,7 +194,7 @@ def filled(path: Path, count: int) -> list[AuditEntry]:
         writer = JournalWriter(store, clock, Alarms(EventLog(clock)))
         trail = AuditTrail(clock, writer, store.audit.page(REMEMBERED))
         for number in range(count):
-            trail.add(entry(path=f"/{number}"))
+            trail.add(entry(path=f"/{number}", said="half of a pair: \ud800"))
         async with asyncio.timeout(EVENTUALLY_S):
             while trail.pending:
                 await asyncio.sleep(0.01)

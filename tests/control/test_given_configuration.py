@@ -90,6 +90,22 @@ async def test_where_nothing_can_be_stored_nothing_is_given_and_the_file_still_w
         assert store.configurations.newest().stored is None
 
 
+async def test_a_fault_beside_the_journal_refuses_itself_and_one_in_the_journal_everything(tmp_path: Path) -> None:
+    def fail(_: object) -> None:
+        raise ValueError("a fault of our own")
+
+    with SqliteStore.open(tmp_path / "state.sqlite3") as store:
+        writer = writer_of(store)
+        with pytest.raises(JournalError, match="a fault of our own"):
+            await writer.keep(fail)
+        await writer.keep(lambda store: store.configurations.replace(FIRST, 0))
+        with pytest.raises(JournalError, match="a fault of our own"):
+            await writer.write(fail)
+        with pytest.raises(JournalError, match="a fault of our own"):
+            await writer.keep(lambda store: store.configurations.replace(SECOND, 1))
+        assert store.configurations.newest().stored == FIRST
+
+
 async def test_a_damaged_row_beside_the_journal_costs_itself_alone(tmp_path: Path) -> None:
     path = tmp_path / "state.sqlite3"
     entries = [AuditEntry(n, "2026-11-30", "ops", "ops", "127.0.0.1", "POST", f"/{n}", 200) for n in (1, 2, 3)]

@@ -5,14 +5,11 @@ A damaged row of these costs itself alone (store.py, rule 5): it is passed over 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
-import msgspec
-
 from gateway.config.stored import Stored
-from gateway.control.journal.rows import AuditEntry, ConfigurationRevision, KeptAnswer
+from gateway.control.journal.rows import AuditEntry, ConfigurationRevision, KeptAnswer, decoded, encoded
 from gateway.control.journal.sqlite_file import SqliteFile, checksum
 from gateway.control.journal.sqlite_schema import ANSWER_COLUMNS, AUDIT_COLUMNS, CONFIGURATION_COLUMNS
 from gateway.control.journal.store import Answers, Audit, Configurations
@@ -41,7 +38,7 @@ class SqliteConfigurations(Configurations):
             newest = self._file.row("SELECT coalesce(max(revision), 0) FROM configurations")[0]
             if newest != revision:
                 raise ConflictError(f"the configuration was replaced meanwhile: revision {newest} is stored")
-            text = None if stored is None else msgspec.json.encode(stored).decode()
+            text = None if stored is None else encoded(stored)
             self._file.insert("configurations", CONFIGURATION_COLUMNS, (fresh, text), replace=False)
             self._file.execute("DELETE FROM configurations WHERE revision < ?", (fresh,))
         return fresh
@@ -53,7 +50,7 @@ def _revision(revision: int, text: str | None, crc: int) -> ConfigurationRevisio
     if text is None:
         return ConfigurationRevision(revision, None)
     try:
-        return ConfigurationRevision(revision, _decoded(text, Stored))
+        return ConfigurationRevision(revision, decoded(text, Stored))
     except (ValueError, RecursionError) as error:
         return ConfigurationRevision(revision, None, str(error))
 
@@ -66,7 +63,7 @@ class SqliteAnswers(Answers):
 
     def add(self, answer: KeptAnswer, *, kept: int, expired_s: float) -> None:
         """As `Answers.add`."""
-        row = (answer.principal, answer.key, answer.at_s, msgspec.json.encode(answer).decode())
+        row = (answer.principal, answer.key, answer.at_s, encoded(answer))
         with self._file.transaction("the answer to an idempotency key"):
             self._file.insert("answers", ANSWER_COLUMNS, row)
             self._file.execute(
@@ -91,7 +88,7 @@ class SqliteAudit(Audit):
         """As `Audit.append`."""
         with self._file.transaction(f"{len(entries)} audit entries"):
             for entry in entries:
-                self._file.insert("audit", AUDIT_COLUMNS, (entry.id, msgspec.json.encode(entry).decode()))
+                self._file.insert("audit", AUDIT_COLUMNS, (entry.id, encoded(entry)))
             self._file.execute(
                 "DELETE FROM audit WHERE id <= (SELECT id FROM audit ORDER BY id DESC LIMIT 1 OFFSET ?)", (kept,)
             )
@@ -124,11 +121,6 @@ def _whole(rows: list[tuple[Any, ...]], kind: type[T]) -> Iterator[T]:
         if checksum(row) != crc:
             continue
         try:
-            yield _decoded(row[-1], kind)
+            yield decoded(row[-1], kind)
         except (ValueError, RecursionError):
             continue
-
-
-def _decoded(text: str, kind: type[T]) -> T:
-    found: T = msgspec.convert(json.loads(text), kind)
-    return found

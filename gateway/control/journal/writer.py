@@ -134,8 +134,8 @@ class JournalWriter:
             raise JournalError(why) from None
 
     def write(self, work: Callable[[Journal], object], *, first: bool = False) -> asyncio.Future[Any]:
-        """Write something into the journal, as `keep` does."""
-        return self.keep(lambda store: work(store.journal), first=first)
+        """Write something into the journal, as `keep` does; whatever fails, no later write is tried (rule 3)."""
+        return self._queue(lambda store: work(store.journal), first=first, decides=True)
 
     def keep(self, work: Callable[[Store], T], *, first: bool = False) -> asyncio.Future[T]:
         """Write something after everything before it; the future raises JournalError when it is not on the disk.
@@ -143,13 +143,16 @@ class JournalWriter:
         The alarm has been raised by then: a caller who need not wait may drop the future. ``first``: it must be stored
         before it is in force (rule 4).
         """
+        return self._queue(work, first=first, decides=False)
+
+    def _queue(self, work: Callable[[Store], T], *, first: bool, decides: bool) -> asyncio.Future[T]:
         if self.refusal is not None:
             future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
             settle(future, None, JournalError(self.refusal))
             return future
-        return self._do(lambda store: self._kept(work, store, first=first))
+        return self._do(lambda store: self._kept(work, store, first=first, decides=decides))
 
-    def _kept(self, work: Callable[[Store], T], store: Store, *, first: bool) -> T:
+    def _kept(self, work: Callable[[Store], T], store: Store, *, first: bool, decides: bool) -> T:
         """On the disk's thread."""
         if self.refusal is not None:
             raise JournalError(self.refusal)
@@ -160,10 +163,12 @@ class JournalWriter:
         except ConflictError:
             raise  # nothing was to be written
         except Exception as error:
-            self._wants_room = isinstance(error, NoRoomError)
-            # Also a fault of our own: with one event missing, nothing after it could be replayed.
-            self.refusal = str(error) or repr(error)
-            raise JournalError(self.refusal) from error
+            why = str(error) or repr(error)
+            # Also for a fault of our own where it decides: with one event missing, nothing after it could be replayed.
+            if decides or isinstance(error, JournalError):
+                self._wants_room = isinstance(error, NoRoomError)
+                self.refusal = why
+            raise JournalError(why) from error
 
     def _do(self, work: Callable[[Store], T]) -> asyncio.Future[T]:
         store = self._store
