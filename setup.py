@@ -22,54 +22,48 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 # What a request passes through. Compiled classes know each other, so none of them may be subclassed elsewhere.
-COMPILED = (
-    *(f"gateway/core/{name}.py" for name in ("stats/histogram", "traffic/router", "traffic/split")),
-    *(
-        f"gateway/proxy/{name}.py"
-        for name in (
-            *(
-                "upstream/backends",
-                "body_store",
-                "listen/acceptor",
-                "listen/client_connection",
-                "listen/client_limits",
-                "listen/connecting",
-                "http1/downstream",
-                "exchange/exchange",
-                "exchange/extras",
-                "heads/gateway_errors",
-                "heads/field_policy",
-                "heads/first_line",
-                "heads/headers",
-                "heads/message_head",
-                "heads/passed_heads",
-                "http1/server_connection",
-                "exchange/log_line",
-                "upstream/outlier_ejection",
-                "heads/fast_heads",
-                "routes/rescue_budget",
-                "routes/route_runtime",
-                "upstream/pool",
-                "upstream/probed_health",
-                "counting/recent_answers",
-                "exchange/request_body",
-                "heads/request_head",
-                "heads/response_head",
-                "exchange/retry",
-                "exchange/settlement",
-            ),
-            *(
-                "context",
-                "sweeper",
-                "exchange/stream_times",
-                "counting/counters",
-                "counting/epoch_counters",
-                "heads/tracing",
-                "http1/client_connection",
-            ),
-        )
+_ROOMS = {
+    "core": ("stats/histogram", "traffic/router", "traffic/split"),
+    "proxy": ("body_store", "context", "sweeper"),
+    "proxy/counting": ("counters", "epoch_counters", "recent_answers"),
+    "proxy/exchange": (
+        "admission",
+        "assignment",
+        "attempt",
+        "attempts",
+        "deadlines",
+        "delivery",
+        "exchange",
+        "expect_continue",
+        "log_line",
+        "outcome",
+        "rare_lines",
+        "request_body",
+        "retry",
+        "stream_times",
+        "trailers",
+        "types",
+        "upgrade",
     ),
-)
+    "proxy/heads": (
+        "fast_heads",
+        "field_policy",
+        "first_line",
+        "gateway_errors",
+        "headers",
+        "message_head",
+        "passed_heads",
+        "request",
+        "request_head",
+        "response_head",
+        "tracing",
+    ),
+    "proxy/http1": ("client_connection", "downstream", "request_writer", "response_writer", "server_connection"),
+    "proxy/listen": ("acceptor", "client_connection", "client_limits", "connecting"),
+    "proxy/routes": ("rescue_budget", "route_runtime"),
+    "proxy/upstream": ("backends", "outlier_ejection", "pool", "probed_health", "types"),
+}
+COMPILED = tuple(f"gateway/{room}/{name}.py" for room, names in _ROOMS.items() for name in names)
 _BUILDS = {"bdist_wheel", "build", "build_ext", "install"}
 _MYPY = """[mypy]
 python_version = 3.11

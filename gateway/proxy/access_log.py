@@ -88,33 +88,6 @@ class Line(msgspec.Struct):
     sampled: bool = True
 
 
-class Record:
-    """What only the access log wants to know of an exchange: made for each one where there is a log."""
-
-    __slots__ = (
-        "counted",
-        "counted_us",
-        "fault",
-        "in_tunnel_bytes",
-        "lease_us",
-        "left",
-        "out_bytes",
-        "rescue_refused",
-        "tries",
-    )
-
-    def __init__(self) -> None:
-        self.lease_us = -1
-        self.counted = ""
-        self.counted_us = 0
-        self.left = False
-        self.fault: str | None = None
-        self.rescue_refused: str | None = None
-        self.in_tunnel_bytes = 0
-        self.out_bytes = 0
-        self.tries = 0
-
-
 class AccessLog:
     """The event loop's side: samples, encodes, and hands over in batches (`flush`)."""
 

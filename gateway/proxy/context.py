@@ -14,6 +14,7 @@ import asyncio
 import ipaddress
 import random
 from abc import ABCMeta, abstractmethod
+from collections.abc import Callable
 from time import monotonic
 
 from gateway.core.traffic.addresses import plain_network
@@ -26,11 +27,13 @@ from gateway.proxy.counting.epoch_counters import EpochCounters
 from gateway.proxy.counting.response_sampler import route_sampler
 from gateway.proxy.counting.sample_link import SampleQueue
 from gateway.proxy.heads.fast_heads import BYTES_MAX, FastHeadReader
+from gateway.proxy.heads.field_policy import FieldPolicy
 from gateway.proxy.heads.gateway_errors import Fault
 from gateway.proxy.heads.headers import field_policy
 from gateway.proxy.routes.rescue_budget import Budget, budgets_of
 from gateway.proxy.routes.route_runtime import RouteRuntime
 from gateway.proxy.upstream.backends import Pools
+from gateway.proxy.upstream.types import Connect
 from gateway.runtime.settings import AccessLogSettings, HeaderPolicy, Limits
 
 
@@ -84,7 +87,10 @@ class OpenConnection(metaclass=ABCMeta):
 
 
 class WorkerContext:
-    """Everything that the protocols of one worker need, and nothing global."""
+    """Everything that the protocols of one worker need, and nothing global.
+
+    ``connections`` gives what makes the connections to backends: the codec that is spoken there.
+    """
 
     def __init__(
         self,
@@ -93,6 +99,7 @@ class WorkerContext:
         limits: Limits,
         *,
         boot: str,
+        connections: Callable[[FastHeadReader, FieldPolicy], Connect],
         trusted_proxies: tuple[str, ...] = (),
         policy: HeaderPolicy | None = None,
         access_log: AccessLogSettings | None = None,
@@ -113,7 +120,7 @@ class WorkerContext:
         self.bodies = BodyStore(limits.body_memory_bytes, limits.body_disk_bytes, limits.body_directory)
         self.counts = WorkerCounters(boot, place)
         self.samples = SampleQueue()
-        self.pools = Pools(loop, self.head_reader)
+        self.pools = Pools(loop, connections(self.head_reader, self.fields))
         self.active: dict[OpenExchange, None] = {}
         self.connections: set[OpenConnection] = set()
         self._trusted = tuple(plain_network(cidr) for cidr in trusted_proxies)

@@ -21,6 +21,7 @@ from gateway.proxy import memory
 from gateway.proxy.context import WorkerContext
 from gateway.proxy.control_link import ControlLink
 from gateway.proxy.counting.sample_link import SampleLink
+from gateway.proxy.http1.client_connection import http1_connections
 from gateway.proxy.listen.listener import Listener
 from gateway.proxy.listen.tls import ServerTls
 from gateway.proxy.sweeper import Sweeper
@@ -60,6 +61,7 @@ async def _serve(settings: WorkerSettings, sock: socket.socket) -> None:
         table,
         settings.limits,
         boot=f"{settings.index}-{os.getpid()}-{secrets.token_hex(4)}",
+        connections=http1_connections,
         trusted_proxies=settings.trusted_proxies,
         policy=settings.headers,
         access_log=settings.access_log,

@@ -18,15 +18,17 @@ from gateway.core.traffic.table import BackendTls, Endpoint, Passive, RoutingTab
 from gateway.core.types import Variant
 from gateway.proxy.counting.counters import WorkerCounters
 from gateway.proxy.heads.fast_heads import FastHeadReader
-from gateway.proxy.http1.client_connection import UpstreamConnection
+from gateway.proxy.heads.headers import field_policy
+from gateway.proxy.http1.client_connection import Http1ClientConnection, http1_connections
 from gateway.proxy.listen.proxy_protocol import BadProxyHeader, parse_v1
 from gateway.proxy.upstream.pool import EndpointPool
 from gateway.runtime.resolver import Name
-from gateway.runtime.settings import TlsSettings
+from gateway.runtime.settings import HeaderPolicy, TlsSettings
 from tests.support.backend import Backend
 from tests.support.certificates import Authority
 from tests.support.downstream import in_hand
 from tests.support.rawbackend import RawBackend, Talk, Wire
+from tests.support.upstream_user import Asking
 from tests.support.worker import RunningWorker, eventually, table
 
 pytestmark = pytest.mark.anyio
@@ -36,6 +38,8 @@ CANARY = Route("r", "/", stable="a", canary="b", weight_bp=10_000)
 GET = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
 ASKS = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 AGREES = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+
+CONNECTIONS = http1_connections(FastHeadReader(), field_policy(HeaderPolicy()))
 
 
 @pytest.mark.parametrize("field", [b"Host:", b"Host: ", b"Host:\t "])
@@ -232,7 +236,7 @@ def test_a_session_that_outlives_its_experiment_is_entered_and_lets_its_epoch_en
 async def test_the_first_connection_to_a_name_tries_all_of_its_addresses() -> None:
     async with Backend() as a:
         spec = BackendSpec("a", (Endpoint("model.test", a.port),))
-        pool = EndpointPool(spec.endpoints[0], spec, asyncio.get_running_loop(), FastHeadReader())
+        pool = EndpointPool(spec.endpoints[0], spec, asyncio.get_running_loop(), CONNECTIONS)
 
         async def lookup(host: str, port: int) -> list[str]:
             return ["127.0.0.1", "127.0.0.2", "127.0.0.3"]  # only the first of them listens
@@ -260,8 +264,9 @@ async def test_a_request_that_the_loop_has_not_looked_at_yet_is_not_closed_upon(
 
 async def test_an_answer_drained_to_a_reset_is_given_back_once() -> None:
     spec = BackendSpec("a", (Endpoint("127.0.0.1", 1),))
-    pool = EndpointPool(spec.endpoints[0], spec, asyncio.get_running_loop(), FastHeadReader())
-    connection = UpstreamConnection(pool)
+    pool = EndpointPool(spec.endpoints[0], spec, asyncio.get_running_loop(), CONNECTIONS)
+    connection = CONNECTIONS(pool)
+    assert isinstance(connection, Http1ClientConnection)
     pool.open = pool.leased = 1
     connection.draining = True
     pool.drain(connection)
@@ -288,23 +293,14 @@ async def test_a_connection_that_comes_about_as_its_time_ends_is_counted_off_onc
                 finally:
                     transport.abort()
 
-        pool = EndpointPool(spec.endpoints[0], spec, Late(), FastHeadReader())  # type: ignore[arg-type]  # a loop
+        pool = EndpointPool(spec.endpoints[0], spec, Late(), CONNECTIONS)  # type: ignore[arg-type]  # a loop
 
-        class Waiter:
-            try_since_s = 0.0
-            faults: list[object] = []  # noqa: RUF012  # of this test alone
-
-            def waits_for(self, _: object) -> bool:
-                return True
-
-            def lease_failed(self, fault: object) -> None:
-                self.faults.append(fault)
-
+        asking = Asking.in_line()
         pool.open += 1
-        await pool._open(Waiter(), 0.2)  # type: ignore[arg-type]  # noqa: SLF001  # as much of an exchange as is asked
+        await pool._open(asking, 0.2)  # noqa: SLF001  # the door at which tests stand
         await eventually(lambda: pool.open == 0, "it is counted off")
         await asyncio.sleep(0.05)
-        assert (pool.open, len(Waiter.faults)) == (0, 1), "and once only"
+        assert (pool.open, len(asking.faults)) == (0, 1), "and once only"
 
 
 @pytest.mark.parametrize("source", [b"fe80::1%eth0", b'fe80::1%";for=b', b"fe80::1%a\rb:c"])

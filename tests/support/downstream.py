@@ -9,6 +9,7 @@ from typing import cast
 
 from gateway.core.traffic.table import RoutingTable
 from gateway.proxy.context import WorkerContext
+from gateway.proxy.http1.client_connection import http1_connections
 from gateway.proxy.http1.server_connection import DownstreamConnection
 from gateway.runtime.settings import Limits
 from tests.support.worker import eventually
@@ -19,7 +20,9 @@ class InHand:
 
     def __init__(self, table: RoutingTable | None = None) -> None:
         first = table or RoutingTable(1, (), {})
-        self.worker = WorkerContext(asyncio.get_running_loop(), first, Limits(), boot="b")
+        self.worker = WorkerContext(
+            asyncio.get_running_loop(), first, Limits(), boot="b", connections=http1_connections
+        )
         self.made: list[DownstreamConnection] = []
         self.address: tuple[str, int] = ("", 0)
 

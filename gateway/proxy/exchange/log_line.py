@@ -2,20 +2,100 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from gateway.core.errors import Blame
-from gateway.core.types import percent_from_weight_bp
-from gateway.proxy.access_log import STATUS_ABORTED, Line, Record, path_text, text
-from gateway.proxy.exchange.settlement import Settlement
-from gateway.proxy.heads import gateway_errors
+from gateway.core.traffic.table import Route
+from gateway.core.types import Variant, percent_from_weight_bp
+from gateway.proxy.access_log import STATUS_ABORTED, AccessLog, Line, path_text, text
+from gateway.proxy.exchange.assignment import Assignment
+from gateway.proxy.exchange.outcome import AttemptOutcome
+from gateway.proxy.heads.field_policy import FieldPolicy
 from gateway.proxy.heads.gateway_errors import Fault
-
-if TYPE_CHECKING:
-    from gateway.proxy.heads.message_head import RequestHead
+from gateway.proxy.heads.request import Request
 
 # Of a target that nobody serves this much is shown to the client that asked for it.
 _SHOWN_MAX: Final = 200
+
+
+class LogRecord:
+    """What only the access log wants to know of an exchange: made for each one where there is a log."""
+
+    __slots__ = (
+        "attempts",
+        "counted",
+        "fault",
+        "in_tunnel_bytes",
+        "left",
+        "lease_us",
+        "out_bytes",
+        "rescue_refused",
+    )
+
+    def __init__(self) -> None:
+        self.attempts = 0
+        self.lease_us = -1
+        """How long the newest attempt waited for its connection; -1: it got none."""
+        self.counted: AttemptOutcome | None = None
+        """What was entered as evidence."""
+        self.left = False
+        """The client left while the latency that is judged was not over."""
+        self.fault = ""
+        self.rescue_refused: str | None = None
+        self.in_tunnel_bytes = 0
+        self.out_bytes = 0
+
+
+def line_of(access: AccessLog, request: Request, peer: bytes, policy: FieldPolicy, status: int) -> Line:
+    """The line of a request that ends now: who asked for what."""
+    line = Line(access.now(), status, client=text(peer), method=text(request.method))
+    head = request.head
+    if head is not None:
+        line.request_id = text(policy.id_of(head.id_line))
+        line.trace_id = text(head.trace_id)
+    line.path = path_text(request.target if access.query else request.target.partition(b"?")[0])
+    line.tunnel = status == 101
+    return line
+
+
+def add_assignment(line: Line, assignment: Assignment, route: Route, variant: Variant) -> None:
+    """Which variant was assigned, and which one answered."""
+    evidence = assignment.counters.evidence
+    line.route = route.name
+    line.assigned, line.variant = assignment.variant.label, variant.label
+    line.epoch = evidence.epoch
+    line.weight_percent = percent_from_weight_bp(evidence.weight_bp)
+    line.stable, line.canary = route.stable, route.canary
+    line.backend = route.canary if variant else route.stable
+    line.sticky = route.sticky is not None
+    line.forced = assignment.forced
+
+
+def add_record(line: Line, record: LogRecord, fault: Fault | None) -> None:
+    """What became of it: ``fault`` is what the client was told, the record has what became of attempts before."""
+    if line.status == STATUS_ABORTED:
+        line.blame = Blame.DOWNSTREAM.value
+    elif fault is not None:
+        line.blame = fault.blame.value
+    line.fault = fault.reason if fault is not None else record.fault or None
+    if fault is not None:
+        line.detail = fault.detail or None
+    counted = record.counted
+    if counted is not None:
+        line.counted, line.counted_ms = counted.kind, milliseconds(counted.latency_us)
+        line.counted_left = record.left
+    line.connect_ms = milliseconds(record.lease_us)
+    line.out_bytes = record.out_bytes
+    line.tries = record.attempts
+    line.rescue_refused = record.rescue_refused
+
+
+def add_times(line: Line, began_s: float, head_s: float, now_s: float) -> None:
+    """How long it took to the answer's head, if that came, and in all."""
+    if head_s:
+        line.first_byte_ms = round((head_s - began_s) * 1000, 3)
+    if began_s:
+        line.total_ms = round((now_s - began_s) * 1000, 3)
 
 
 def milliseconds(us: int) -> float | None:
@@ -23,76 +103,8 @@ def milliseconds(us: int) -> float | None:
     return us / 1000 if us >= 0 else None
 
 
-class Logged(Settlement):
-    """The part of an exchange that writes its line."""
-
-    __slots__ = ("_head", "_path", "_target")
-
-    _head: RequestHead
-    _target: bytes
-    _path: bytes
-
-    def _log(self, record: Record, status: int, *, failed: bool) -> None:
-        """Write the request's line. Called once, at its end."""
-        access = self._worker.access
-        if access is None:
-            return
-        line = Line(access.now(), status, client=text(self._downstream.peer), method=text(self.method))
-        head = self._head_if_read
-        if head is not None:
-            line.request_id = text(self._worker.fields.id_of(head.id_line))
-            line.trace_id = text(head.trace_id)
-        line.path = path_text(self._target if access.query else self._target.partition(b"?")[0])
-        if self.tally is not None:
-            self._log_choice(line)
-        elif self.route is not None:  # refused before it was sent anywhere
-            line.route = self.route.name
-        fault = self.fault
-        if status == STATUS_ABORTED:
-            line.blame = Blame.DOWNSTREAM.value
-        elif fault is not None:
-            line.blame = fault.blame.value
-        line.fault = fault.reason if fault is not None else record.fault
-        if fault is not None:
-            line.detail = fault.detail or None
-        if record.counted:
-            line.counted, line.counted_ms = record.counted, milliseconds(record.counted_us)
-            line.counted_left = record.left
-        line.connect_ms = milliseconds(record.lease_us)
-        if self._first_byte_s:
-            line.first_byte_ms = round((self._first_byte_s - self._duration_from_s) * 1000, 3)
-        if self._duration_from_s:
-            line.total_ms = round((self._worker.now_s() - self._duration_from_s) * 1000, 3)
-        line.in_bytes = self.request_body.received + record.in_tunnel_bytes
-        line.out_bytes = record.out_bytes
-        line.tries = record.tries
-        line.rescued, line.forced = self.rescued, self.forced
-        line.rescue_refused = record.rescue_refused
-        line.tunnel = status == 101
-        access.write(line, failed=failed or self.rescued)
-
-    def _detail(self, fault: Fault) -> str:
-        if fault is not gateway_errors.NO_ROUTE:
-            return ""
-        host, path = text(self._head.host[:_SHOWN_MAX]), text(self._path[:_SHOWN_MAX])
-        return f"no route matches the path {path!r} on the host {host!r}"
-
-    def _named(self) -> bytes:
-        head = self._head_if_read
-        return b"" if head is None else head.id_line
-
-    @property
-    def _head_if_read(self) -> RequestHead | None:
-        """None for a request that was refused before its head was read."""
-        return self._head
-
-    def _log_choice(self, line: Line) -> None:
-        tally, route = self.tally, self.route
-        assert tally is not None  # the caller has looked
-        line.route = route.name
-        line.assigned, line.variant = self.assigned.label, self.variant.label
-        line.epoch = tally.evidence.epoch
-        line.weight_percent = percent_from_weight_bp(tally.evidence.weight_bp)
-        line.stable, line.canary = route.stable, route.canary
-        line.backend = route.canary if self.variant else route.stable
-        line.sticky = route.sticky is not None
+def unrouted(request: Request) -> str:
+    """What a client is told whose request no route matches."""
+    head = request.head
+    host = b"" if head is None else head.host
+    return f"no route matches the path {text(request.path[:_SHOWN_MAX])!r} on the host {text(host[:_SHOWN_MAX])!r}"

@@ -30,6 +30,7 @@ _FIRST_PIECES: Final = 8
 class RequestBody:
     """What has come of one request's body. ``complete``: all of it; ``held_bytes``: what of it is in memory.
 
+    ``attempts``: how often it was begun to send it.
     ``slow``: its client sends slowly, which is to cost the others nothing (body_store.py, rule 2).
     """
 
@@ -42,6 +43,7 @@ class RequestBody:
         "_pieces",
         "_store",
         "_tail",
+        "attempts",
         "behind",
         "complete",
         "full",
@@ -56,6 +58,7 @@ class RequestBody:
     def __init__(self, store: BodyStore) -> None:
         self._store = store
         self.received = 0
+        self.attempts = 0
         self.complete = False
         self.kept = True
         self.not_kept = ""
@@ -159,6 +162,7 @@ class RequestBody:
         if self._joined:  # an empty piece would be written as the end of all chunks
             self._pieces.append(bytes(self._joined))
         self._joined = None
+        self.attempts += 1
         self._file_at = 0
         self.behind = self._file is not None or self._tail is not None
         return self._pieces

@@ -90,7 +90,7 @@ class Failed:
         self.silent = False
 
 
-class Decision:
+class RetryDecision:
     """What to do; ``refused`` says why it is no more than RELAY or ANSWER, and is empty otherwise."""
 
     __slots__ = ("action", "refused")
@@ -100,21 +100,21 @@ class Decision:
         self.refused = refused
 
 
-def decide(failed: Failed) -> Decision:
+def decide(failed: Failed) -> RetryDecision:
     """The rules above."""
     over = RELAY if failed.cause == STATUS else ANSWER
     if failed.begun:
-        return Decision(over, ANSWER_BEGUN)
+        return RetryDecision(over, ANSWER_BEGUN)
     if failed.sent and not failed.replayable:
-        return Decision(over, NOT_REPLAYABLE)
+        return RetryDecision(over, NOT_REPLAYABLE)
     if not failed.kept:
-        return Decision(over, BODY_NOT_KEPT)
+        return RetryDecision(over, BODY_NOT_KEPT)
     if failed.cause == STALE and not failed.fresh:
-        return Decision(FRESH)
+        return RetryDecision(FRESH)
     if failed.left_s <= 0.0 or (failed.cause == TIMED_OUT and not _has_time(failed)):
-        return Decision(over, NO_TIME)
+        return RetryDecision(over, NO_TIME)
     if failed.canary and failed.has_stable:
-        return Decision(RESCUE) if failed.rescue_budget else Decision(over, BUDGET)
+        return RetryDecision(RESCUE) if failed.rescue_budget else RetryDecision(over, BUDGET)
     return _retried(failed, over)
 
 
@@ -124,14 +124,14 @@ def _has_time(failed: Failed) -> bool:
     return failed.spent_s <= failed.left_s and not failed.silent
 
 
-def _retried(failed: Failed, over: int) -> Decision:
+def _retried(failed: Failed, over: int) -> RetryDecision:
     none = NO_STABLE if failed.canary else NO_ENDPOINT
     if failed.cause in (STALE, UNSERVED):
-        return Decision(over, none)
+        return RetryDecision(over, none)
     if failed.untried:
         action = NEXT
     elif failed.cause == BROKEN and not failed.paused:
         action = AGAIN
     else:
-        return Decision(over, none)
-    return Decision(action) if failed.retry_budget else Decision(over, BUDGET)
+        return RetryDecision(over, none)
+    return RetryDecision(action) if failed.retry_budget else RetryDecision(over, BUDGET)

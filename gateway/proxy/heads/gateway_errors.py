@@ -107,9 +107,6 @@ TOTAL_TIMEOUT: Final = Fault(
 )
 TOO_MANY_CONNECTIONS: Final = Fault("too_many_connections", 503, Blame.INTERNAL, "too many connections", close=True)
 
-# Never an answer: the deadline at which the gateway lets a client send its body.
-NO_CONTINUE: Final = Fault("no_continue", 100, Blame.NONE, "the backend gives no leave to send the body")
-
 # What says that a backend is short of room, though it never saw the request.
 OF_OVERLOAD: Final = (QUEUE_FULL, QUEUE_TIMEOUT)
 

@@ -20,7 +20,8 @@ import struct
 import termios
 from typing import Final
 
-from gateway.proxy.context import OpenConnection, WorkerContext
+from gateway.proxy.context import WorkerContext
+from gateway.proxy.exchange.types import Downstream
 from gateway.proxy.heads import gateway_errors
 from gateway.proxy.heads.gateway_errors import Fault
 
@@ -30,7 +31,7 @@ _LINGER_MAX_S: Final = 30.0
 _LINGER_ZERO: Final = struct.pack("ii", 1, 0)
 
 
-class ClientEnd(OpenConnection):
+class ClientEnd(Downstream):
     """What a client's connection is, whatever is spoken on it."""
 
     __slots__ = (

@@ -26,16 +26,19 @@ import httptools
 
 from gateway.proxy.context import WorkerContext
 from gateway.proxy.exchange.exchange import Exchange
-from gateway.proxy.exchange.extras import CONTINUE
-from gateway.proxy.exchange.settlement import Settlement
+from gateway.proxy.exchange.types import Settling, TunnelEnded
 from gateway.proxy.heads import first_line, gateway_errors
 from gateway.proxy.heads.fast_heads import CachedHead
 from gateway.proxy.heads.gateway_errors import Fault
+from gateway.proxy.heads.message_head import ResponseHead
+from gateway.proxy.heads.request import Request
 from gateway.proxy.heads.rtsp_ice import foreign_lines, holds_foreign
-from gateway.proxy.http1.client_connection import UpstreamConnection
 from gateway.proxy.http1.downstream import ClientEnd
+from gateway.proxy.http1.response_writer import ResponseWriter
+from gateway.proxy.http1.small_reads import UNSENT_BYTES_MAX
 from gateway.proxy.http1.tunnel import Tunnel
-from gateway.proxy.http1.upgrade_parser import HELD_BYTES_MAX, Held, NoMoreRequests, body_parser
+from gateway.proxy.http1.upgrade_parser import HELD_BYTES_MAX, HeldBytes, NoMoreRequests, body_parser
+from gateway.proxy.upstream.types import UpstreamConnection
 from gateway.runtime.settings import Limits
 
 # How long a kept connection may stand idle once the server drains: a request may be on its way already, and one that
@@ -43,6 +46,7 @@ from gateway.runtime.settings import Limits
 _DRAIN_IDLE_S: Final = 3.0
 # So long after its FIN a client that stays without an answer is asked whether it is still there.
 _ASK_S: Final = 1.0
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 # Of the name of a field that is over a limit so much is shown to who sent it.
 _SHOWN_MAX: Final = 100
 
@@ -68,7 +72,6 @@ class DownstreamConnection(ClientEnd):
         "_held",
         "_in_head",
         "_left",
-        "_paused_by_peer",
         "_parser",
         "_queue",
         "_recall",
@@ -76,16 +79,15 @@ class DownstreamConnection(ClientEnd):
         "_reframes",
         "_target",
         "_tunnel",
-        "peer",
-        "tls",
-        "trusted",
+        "_writer",
     )
 
     def __init__(self, worker: WorkerContext, peer: str, *, tls: bool = False) -> None:
         super().__init__(worker)
-        # llhttp's, made when it is needed; or who takes its place (upgrade_parser.py).
+        self._writer = ResponseWriter()
+        # llhttp's, made when it is needed; or what takes its place (upgrade_parser.py).
         self._parser: Any = None
-        self._held: Held | None = None
+        self._held: HeldBytes | None = None
         self._reframes = False
         self._tunnel: Tunnel | None = None
         self._queue: deque[Exchange] = deque()
@@ -105,7 +107,6 @@ class DownstreamConnection(ClientEnd):
         self._left = 0
         self._refusal: Fault | None = None
         self._head_since_s = self._since_s
-        self._paused_by_peer = False
         self._asked = False
         self._draining = False
         self.peer = peer.encode()
@@ -154,39 +155,52 @@ class DownstreamConnection(ClientEnd):
         self._advance()
 
     def _parse(self, data: bytes, seen: bytes) -> None:
-        """Let llhttp read ``data``; ``seen`` has what came of the same request line before it as well."""
+        """Let the parser read ``data``; ``seen`` has what came of the same request line before it as well."""
         if self._parser is None:
             self._parser = httptools.HttpRequestParser(self)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._after_upgrade(data[upgrade.args[0] :])
-        except httptools.HttpParserCallbackError:
-            raise  # a mistake of ours, not of the client: it must not pass for a 400
-        except httptools.HttpParserError as error:
-            self._not_parsed(seen, str(error))
+        while True:
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                data = seen = data[upgrade.args[0] :]
+                self._parse_behind_upgrade()
+            except httptools.HttpParserCallbackError:
+                raise  # a mistake of ours, not of the client: it must not pass for a 400
+            except httptools.HttpParserError as error:
+                understood = self._understood(seen, str(error))
+                if understood is None:
+                    return
+                data = seen = understood
+                self._parser = httptools.HttpRequestParser(self)
+            else:
+                if self._held is not None:
+                    self._head_bytes = 0
+                    if len(self._held.data) > HELD_BYTES_MAX:
+                        self.pause_reading()
+                return
 
-    def _not_parsed(self, seen: bytes, error: str) -> None:
-        """llhttp has failed: read the message that begins with ``seen`` as HTTP/1.1, or say what is wrong.
+    def _understood(self, seen: bytes, error: str) -> bytes | None:
+        """llhttp has failed: the message that begins with ``seen``, as HTTP/1.1; None where it is refused instead.
 
         Bytes of a body are never read as a request: where the message began inside of ``seen`` it is refused as it is.
         """
         if not self._in_head or self._fields or not self._first_is_whole:
             self._refuse(gateway_errors.BAD_REQUEST)
-            return
+            return None
         understood = first_line.request_as_1_1(seen, error)
         if understood is None:
             self._refuse(first_line.refusal(seen, error))
-            return
-        self._parser = httptools.HttpRequestParser(self)
-        try:
-            self._parser.feed_data(understood)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._after_upgrade(understood[upgrade.args[0] :])
-        except httptools.HttpParserCallbackError:
-            raise  # a mistake of ours, not of the client
-        except httptools.HttpParserError:
-            self._refuse(gateway_errors.BAD_REQUEST)
+        return understood
+
+    def _parse_behind_upgrade(self) -> None:
+        """llhttp has stopped behind a head that asks to switch: put in its place what the rest is for."""
+        exchange = self._body_of
+        if self._reframes and exchange is not None:
+            self._reframes = False
+            self._parser = body_parser(self, exchange.body_length)
+        else:
+            self._between = False
+            self._parser = self._held = HeldBytes()
 
     def _plainly(self, data: bytes) -> bytes:
         """Take what is owed of a plain body, and plain heads; the rest is for llhttp, or nothing."""
@@ -235,7 +249,7 @@ class DownstreamConnection(ClientEnd):
     def _ask(self) -> None:
         """Find out whether a client that sends no more is still there; an answer that has begun does so by itself."""
         if not self._ended and self._tunnel is None and self._queue and self._queue[0].may_be_asked:
-            self.write(CONTINUE)
+            self.write_continue()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone: every exchange of it ends now."""
@@ -247,13 +261,13 @@ class DownstreamConnection(ClientEnd):
 
     def pause_writing(self) -> None:
         """The client reads slowly: stop reading from upstream."""
-        self._paused_by_peer = True
+        self.stalled = True
         if self._queue and self._queue[0].started:
             self._queue[0].pause_upstream()
 
     def resume_writing(self) -> None:
         """The client caught up."""
-        self._paused_by_peer = False
+        self.stalled = False
         if self._queue and self._queue[0].started:
             self._queue[0].resume_upstream()
         else:
@@ -327,7 +341,7 @@ class DownstreamConnection(ClientEnd):
         self._asked = True
         self._in_head = False
         self._head_bytes = 0
-        exchange = Exchange(self._worker, self, method, version, keep_alive=keep_alive)
+        exchange = Exchange(self._worker, self, Request(method, version, keep_alive=keep_alive))
         exchange.admit(target, fields, plain)
         self._body_of = exchange
         self._queue.append(exchange)
@@ -356,33 +370,8 @@ class DownstreamConnection(ClientEnd):
 
     # a request that asks to switch protocols (upgrade_parser.py)
 
-    def _after_upgrade(self, rest: bytes) -> None:
-        exchange = self._body_of
-        if not self._reframes or exchange is None:
-            self._between = False
-            self._parser = self._held = Held(self)
-            if rest:
-                self._held.feed_data(rest)
-            return
-        self._reframes = False
-        self._parser = body_parser(self, exchange.body_length)
-        try:
-            self._parser.feed_data(rest)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._after_upgrade(rest[upgrade.args[0] :])
-        except httptools.HttpParserCallbackError:
-            raise  # a mistake of ours, not of the client
-        except httptools.HttpParserError:
-            self._refuse(gateway_errors.BAD_REQUEST)
-
-    def holds(self, size: int) -> None:
-        """So much has come that belongs to nobody yet."""
-        self._head_bytes = 0
-        if size > HELD_BYTES_MAX:
-            self.pause_reading()
-
     def _parse_on(self) -> None:
-        """The wish to switch was not passed on: what was held are requests."""
+        """The offer to switch was not passed on: what was held are requests."""
         held, self._held = self._held, None
         if held is None or self._ended:
             return
@@ -396,22 +385,19 @@ class DownstreamConnection(ClientEnd):
             else:
                 self.resume_reading()
 
-    def begin_tunnel(self, exchange: Settlement, connection: UpstreamConnection, head: bytes, rest: bytes) -> None:
+    def begin_tunnel(
+        self, connection: UpstreamConnection, head: bytes, rest: bytes, idle_s: float, ended: TunnelEnded
+    ) -> None:
         """The backend has switched: both connections belong to a tunnel from now on."""
-        assert self._queue and self._queue[0] is exchange  # nothing is parsed behind a request that may switch
+        assert len(self._queue) == 1 and connection.transport is not None  # nothing is parsed behind such a request
         self._queue.clear()
         held, self._held = self._held, None
         self.write(head)
         self._tunnel = Tunnel(
-            self.transport,
-            connection.transport,
-            exchange.route.timeouts.tunnel_idle_s,
-            self.connection_lost,
-            connection.tunnel_lost,
-            exchange.tunnel_ended,
+            self.transport, connection.transport, idle_s, self.connection_lost, connection.tunnel_lost, ended
         )
         self._tunnel.open(
-            b"" if held is None else bytes(held.data), rest, client_ended=self.eof, client_paused=self._paused_by_peer
+            b"" if held is None else bytes(held.data), rest, client_ended=self.eof, client_paused=self.stalled
         )
         if self._draining:
             self._tunnel.drain(self._worker.loop, self._worker.limits.drain_timeout_s)
@@ -420,6 +406,55 @@ class DownstreamConnection(ClientEnd):
         """Take no more of what the client sends; the first reason stands."""
         if self._refusal is None:
             self._refusal = fault
+
+    # the answer of the exchange whose turn it is
+
+    def write_interim(self, status: int, reason: bytes, lines: list[bytes]) -> None:
+        """Pass an interim answer on."""
+        self.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, reason, b"".join(lines)))
+
+    def write_continue(self) -> None:
+        """Let the client send its body; also to find out whether it is still there."""
+        self.write(_CONTINUE)
+
+    def write_head(
+        self,
+        request: Request,
+        status: int,
+        reason: bytes,
+        head: ResponseHead,
+        lines: bytes,
+        *,
+        bodyless: bool,
+        trailers: bool,
+    ) -> None:
+        """Begin the answer to ``request``."""
+        if self.last:
+            request.keep_alive = False
+        self._writer.head(request, status, reason, head, lines, bodyless=bodyless, trailers=trailers)
+
+    def write_body(self, piece: bytes) -> None:
+        """A piece of the answer's body."""
+        self._writer.body(piece)
+
+    def write_end(self, trailers: list[bytes]) -> None:
+        """The answer's body is whole."""
+        self._writer.end(trailers)
+
+    def flush(self) -> int:
+        """Send what was written since."""
+        data = self._writer.take()
+        if data:
+            self.write(data)
+        return len(data)
+
+    def discard(self) -> None:
+        """Drop what was written and not flushed."""
+        self._writer.discard()
+
+    def keep_unsent_small(self) -> None:
+        """Keep little of what the client does not take."""
+        self.transport.set_write_buffer_limits(high=UNSENT_BYTES_MAX)
 
     # the turn of exchanges
 
@@ -432,7 +467,7 @@ class DownstreamConnection(ClientEnd):
             torn.malformed(self._refusal)
         if self._queue:
             head = self._queue[0]
-            waits = not head.started and self._paused_by_peer
+            waits = not head.started and self.stalled
             if waits or len(self._queue) > 1:
                 self.pause_reading()  # nobody takes its body before its turn
             if not head.started and not waits:
@@ -458,7 +493,7 @@ class DownstreamConnection(ClientEnd):
         begun = bool(self._queue) or self._head_bytes > 0 or self._tunnel is not None
         return begun or self.transport.get_write_buffer_size() > 0
 
-    def exchange_done(self, exchange: Settlement, *, keep: bool, cut: bool) -> None:
+    def exchange_done(self, exchange: Settling, *, keep: bool, cut: bool) -> None:
         """An exchange has settled: go on with the next, keep the connection, or end it."""
         if not self._queue or self._queue[0] is not exchange:
             return  # the connection itself is gone
@@ -467,7 +502,7 @@ class DownstreamConnection(ClientEnd):
         if cut:
             self._queue.clear()
             self._body_of = None
-            self._cut(unframed=exchange.unframed)
+            self._cut(unframed=self._writer.unframed)
         elif self._held is not None and keep:
             self._worker.loop.call_soon(self._parse_on)
         elif not keep or (self.eof and not self._queue):
@@ -494,7 +529,7 @@ class DownstreamConnection(ClientEnd):
             self._tunnel.sweep(now_s)
         elif self._linger_until_s:
             self._sweep_lingering(now_s)
-        elif self._ended or (self._paused_by_peer and not (self._queue and self._queue[0].started)):
+        elif self._ended or (self.stalled and not (self._queue and self._queue[0].started)):
             self._sweep_unread(now_s)
         elif self._queue:
             return

@@ -9,20 +9,17 @@ handled), and its client a high water mark of 32 KiB.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from gateway.proxy.http1.client_connection import UpstreamConnection
-
-SIP_BYTES: Final = 64 * 1024
+SMALL_READ_BYTES: Final = 64 * 1024
 UNSENT_BYTES_MAX: Final = 32 * 1024
-_BUFFER = memoryview(bytearray(SIP_BYTES))
+_BUFFER = memoryview(bytearray(SMALL_READ_BYTES))
 
 
-class Sips(asyncio.BufferedProtocol):
-    """Stands between a transport and its connection; all but the reading is passed through."""
+class SmallReads(asyncio.BufferedProtocol):
+    """Stands between a transport and the protocol of its connection; all but the reading is passed through."""
 
-    def __init__(self, connection: UpstreamConnection) -> None:
+    def __init__(self, connection: asyncio.Protocol) -> None:
         self._connection = connection
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -33,18 +30,18 @@ class Sips(asyncio.BufferedProtocol):
         """A piece is there."""
         self._connection.data_received(bytes(_BUFFER[:nbytes]))
 
-    def eof_received(self) -> bool:
-        """As ever."""
+    def eof_received(self) -> bool | None:
+        """Passed through, as all that follows."""
         return self._connection.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """As ever."""
+        """The backend went away."""
         self._connection.connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """As ever."""
+        """The backend reads slowly."""
         self._connection.pause_writing()
 
     def resume_writing(self) -> None:
-        """As ever."""
+        """The backend caught up."""
         self._connection.resume_writing()

@@ -80,7 +80,7 @@ class TunnelEnd:
 
 
 class Tunnel:
-    """Both ends, joined. ``ended`` is called once, when both are gone."""
+    """Both ends, joined. ``ended`` is called once, when both are gone: with the bytes from and to the client."""
 
     __slots__ = ("_ended", "_idle_s", "downstream", "moved_s", "upstream")
 
@@ -91,7 +91,7 @@ class Tunnel:
         idle_s: float,
         downstream_lost: Callable[[Exception | None], None],
         upstream_lost: Callable[[Exception | None], None],
-        ended: Callable[[Tunnel], None],
+        ended: Callable[[int, int], None],
     ) -> None:
         self._ended = ended
         self._idle_s = idle_s
@@ -142,4 +142,4 @@ class Tunnel:
     def end_lost(self) -> None:
         """One end is gone (called by it)."""
         if self.downstream.lost and self.upstream.lost:
-            self._ended(self)
+            self._ended(self.downstream.moved_bytes, self.upstream.moved_bytes)

@@ -27,6 +27,7 @@ class RouteRuntime:
     __slots__ = (
         "budget",
         "canary_pool",
+        "connect_s",
         "counters",
         "file_bytes_max",
         "first_byte_s",
@@ -84,6 +85,7 @@ class RouteRuntime:
         timeouts = route.timeouts
         self.total_s = float(timeouts.total_s)
         self.try_s = 0.0 if timeouts.try_s is None else float(timeouts.try_s)
+        self.connect_s = float(timeouts.connect_s)
         self.first_byte_s = float(timeouts.first_byte_s)
         self.idle_s = float(timeouts.idle_s)
         # Whether a canary that hangs could use up the time that stable needs after it.

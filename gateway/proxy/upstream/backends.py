@@ -16,9 +16,9 @@ from collections.abc import Callable
 from time import monotonic
 
 from gateway.core.traffic.table import Backend, BackendTls, Endpoint
-from gateway.proxy.heads.fast_heads import FastHeadReader
 from gateway.proxy.upstream.outlier_ejection import Usual
 from gateway.proxy.upstream.pool import EndpointPool, panics
+from gateway.proxy.upstream.types import Connect
 from gateway.runtime.wire import Ejected
 
 _Key = tuple[str, Endpoint, BackendTls | None]
@@ -128,9 +128,9 @@ class BackendPool:
 class Pools:
     """All pools of a worker; they outlive tables, so a weight change never drops a connection."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, head_reader: FastHeadReader) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, connect: Connect) -> None:
         self._loop = loop
-        self._head_reader = head_reader
+        self._connect = connect
         self._endpoints: dict[_Key, EndpointPool] = {}
         # Endpoints of no table any more, until the last of their connections is closed.
         self._retired: list[EndpointPool] = []
@@ -149,7 +149,7 @@ class Pools:
             for endpoint in backend.endpoints:
                 # Connections that were verified otherwise are of no use: other TLS settings are another pool.
                 key = (backend.name, endpoint, backend.tls)
-                pool = self._endpoints.get(key) or EndpointPool(endpoint, backend, self._loop, self._head_reader)
+                pool = self._endpoints.get(key) or EndpointPool(endpoint, backend, self._loop, self._connect)
                 pool.adopt(backend)
                 pool.ejections = self.ejections
                 wanted[key] = pool

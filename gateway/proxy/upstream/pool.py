@@ -1,17 +1,18 @@
-"""The connections to one endpoint: leased, kept, capped; and what its tries say of it.
+"""The connections to one endpoint: leased, kept, capped; and what its attempts say of it.
 
 Rules:
 
 1. The freshest idle connection is leased first: it is the least likely to have gone stale.
-2. At most ``connections_max`` are open per endpoint; further exchanges wait in a bounded queue, first come first
-   served. A full queue is refused at once.
-   One who gives up leaves the queue.
+2. At most ``connections_max`` are open per endpoint; further users wait in a bounded queue, first come first served. A
+   full queue is refused at once. One who gives up leaves the queue.
    Requests whose body is still coming (*uploads*) may have half of the connections at most, so that clients that send
    slowly never take them all; further ones wait in a queue of their own, and join the others when their body is whole.
 3. A connection whose exchange was cut short is closed, never kept: its bytes could belong to somebody else.
 4. An endpoint that fails again and again is ejected for a while (outlier_ejection.py); one trial brings it back.
 5. A name with several addresses takes them in turn, and tries the next when one cannot be connected to
    (runtime/resolver.py). A connection to an address that the name no longer leads to is closed as soon as it is idle.
+6. What is done for those who wait is decided in one place: `decide` looks at queue, idle connections and room, and
+   returns what is to be handed over, connected and closed. It calls nobody; what it returns is carried out after it.
 
 Which of a backend's endpoints is next: backends.py.
 """
@@ -25,20 +26,24 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final, cast
 
 from gateway.core.traffic.table import Backend, Endpoint
 from gateway.proxy.heads import gateway_errors
-from gateway.proxy.heads.fast_heads import FastHeadReader
 from gateway.proxy.heads.gateway_errors import Fault
-from gateway.proxy.http1.client_connection import UpstreamConnection
 from gateway.proxy.upstream.outlier_ejection import PassiveHealth, Usual
 from gateway.proxy.upstream.probed_health import ProbedHealth
+from gateway.proxy.upstream.types import (
+    CONNECTION,
+    NOTHING,
+    UPLOAD_SHARE,
+    Connect,
+    ConnectionOwner,
+    UpstreamConnection,
+    UpstreamUser,
+)
 from gateway.runtime.client_tls import ClientTls
 from gateway.runtime.resolver import Name, look_up
-
-if TYPE_CHECKING:
-    from gateway.proxy.exchange.exchange import Exchange
 
 _log = logging.getLogger("gateway.worker")
 # How long the rest of an unwanted answer is read before its connection is given up.
@@ -47,24 +52,35 @@ _DRAIN_S: Final = 1.0
 _OWN_ERRORS: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL))
 
 
-class EndpointPool:
+class Moves:
+    """What is to be done so that as few as possible wait (rule 6)."""
+
+    __slots__ = ("close", "connect", "hand_over")
+
+    def __init__(self) -> None:
+        self.hand_over: list[tuple[UpstreamUser, UpstreamConnection]] = []
+        self.connect: list[UpstreamUser] = []
+        self.close: list[UpstreamConnection] = []
+
+
+class EndpointPool(ConnectionOwner):
     """The connections to one endpoint."""
 
-    def __init__(
-        self, endpoint: Endpoint, backend: Backend, loop: asyncio.AbstractEventLoop, head_reader: FastHeadReader
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, backend: Backend, loop: asyncio.AbstractEventLoop, connect: Connect) -> None:
         self.endpoint = endpoint
-        self.head_reader = head_reader
+        self._protocol = connect
         self.backend = backend
         self.host = _host(backend.host_header, endpoint)
         self.loop = loop
         self.idle: list[UpstreamConnection] = []
         self.open = 0
         self.leased = 0
-        self.waiting: deque[Exchange] = deque()
+        self.waiting: deque[UpstreamUser] = deque()
+        # An idle connection that is being closed so that a new one can be made.
+        self._giving_way: UpstreamConnection | None = None
         self.probed = ProbedHealth()
         self.uploads = 0
-        self.waiting_uploads: deque[Exchange] = deque()
+        self.waiting_uploads: deque[UpstreamUser] = deque()
         self.retired = False
         self._draining: list[UpstreamConnection] = []
         self.passive = PassiveHealth(backend.passive)
@@ -89,71 +105,107 @@ class EndpointPool:
         """Whether probes find it down; it may be used all the same (backends.py, rule 2)."""
         return self.probed.down
 
-    def lease(self, exchange: Exchange) -> UpstreamConnection | Fault | None:
-        """A connection now, a fault now, or None: then the exchange's `leased` or `lease_failed` is called later."""
-        if not exchange.request_body.complete and not self._upload_begins(exchange):
+    def lease(self, user: UpstreamUser) -> UpstreamConnection | Fault | None:
+        """A connection now, a fault now, or None: then `leased` or `refused` of the user is called later."""
+        if user.uploading and not user.has_share and not self._take_share(user):
             if len(self.waiting_uploads) >= self.backend.queue_max:
                 return gateway_errors.BODY_BUFFERS_FULL
-            self.waiting_uploads.append(exchange)
+            user.waits_for = UPLOAD_SHARE
+            self.waiting_uploads.append(user)
             return None
-        while self.idle:
-            connection = self.idle.pop()
-            if connection.usable and (exchange.may_be_resent or not connection.readable):
-                self.leased += 1
-                connection.reused = True
-                return connection
-        return self.lease_fresh(exchange)
-
-    def lease_fresh(self, exchange: Exchange) -> UpstreamConnection | Fault | None:
-        """Like `lease`, but never a kept connection: for the retry after a stale one."""
-        if self.open < self.backend.connections_max:
-            self._connect(exchange)
-            return None
-        if len(self.waiting) >= self.backend.queue_max:
+        if not user.wants_fresh:
+            while self.idle:
+                connection = self.idle.pop()
+                if connection.usable and (user.resendable or not connection.readable):
+                    self.leased += 1
+                    connection.reused = True
+                    return connection
+        if self.open >= self.backend.connections_max and len(self.waiting) >= self.backend.queue_max:
             return gateway_errors.QUEUE_FULL
-        if self.idle:
-            self.idle.pop(0).close()  # it makes room for the new one: see `closed`
-        self.waiting.append(exchange)
+        user.waits_for = CONNECTION
+        self.waiting.append(user)
+        self._carry_out(self.decide())
         return None
 
-    def leave(self, exchange: Exchange) -> None:
-        """An exchange waits no longer."""
-        if not self.leave_uploads(exchange):
+    def leave(self, user: UpstreamUser) -> None:
+        """A user waits no longer."""
+        if not self.leave_uploads(user):
             with contextlib.suppress(ValueError):  # it had a connection in the making, which goes to another
-                self.waiting.remove(exchange)
+                self.waiting.remove(user)
+        user.waits_for = NOTHING
+
+    def decide(self) -> Moves:
+        """What is to be done for those who wait, in their order; those who are served wait no longer (rule 6)."""
+        moves = Moves()
+        waiting, idle = self.waiting, self.idle
+        room = self.backend.connections_max - self.open
+        while waiting:
+            user = waiting[0]
+            while idle and not idle[-1].usable:
+                idle.pop()  # see `closed`
+            if idle and not user.wants_fresh:
+                moves.hand_over.append((waiting.popleft(), idle.pop()))
+            elif room > 0:
+                room -= 1
+                moves.connect.append(waiting.popleft())
+            else:
+                if idle and self._giving_way is None:
+                    # It was met by a stale connection already; this one may be the next. See `closed`.
+                    self._giving_way = idle.pop(0)
+                    moves.close.append(self._giving_way)
+                break
+        if self.retired:
+            moves.close += idle
+            idle.clear()
+        return moves
+
+    def _carry_out(self, moves: Moves) -> None:
+        for connection in moves.close:
+            connection.close()
+        for user in moves.connect:
+            self._connect(user)
+        for user, connection in moves.hand_over:
+            self.leased += 1
+            connection.reused = True
+            user.waits_for = NOTHING
+            user.leased(connection)
 
     # uploads (rule 2)
 
-    def _upload_begins(self, exchange: Exchange) -> bool:
-        """Give an exchange whose body is still coming a share of the connections; False when there is none left."""
-        if exchange.upload_pool is self:  # another connection for the same try
-            return True
+    def _take_share(self, user: UpstreamUser) -> bool:
+        """Give a user whose body is still coming a share of the connections; False when there is none left."""
         if self.uploads >= max(1, self.backend.connections_max // 2):
             return False
         self.uploads += 1
-        exchange.upload_pool = self
+        user.has_share = True
         return True
 
-    def upload_ended(self) -> None:
+    def upload_ended(self, user: UpstreamUser) -> None:
         """A request's body is whole now, or needs no connection any more."""
+        user.has_share = False
         self.uploads -= 1
         if self.waiting_uploads:
             self.loop.call_soon(self._next_upload)  # not from here: it may lead back to here
 
     def _next_upload(self) -> None:
         while self.waiting_uploads and self.uploads < max(1, self.backend.connections_max // 2):
-            exchange = self.waiting_uploads.popleft()
-            if exchange.waits_for(self):
-                exchange.lease_again()
+            user = self.waiting_uploads.popleft()
+            user.waits_for = NOTHING
+            got = self.lease(user)
+            if got is None:
+                user.queued()
+            elif isinstance(got, Fault):
+                user.refused(got)
+            else:
+                user.leased(got)
 
-    def leave_uploads(self, exchange: Exchange) -> bool:
-        """Take an exchange out of the uploads' queue; False when it is not in there."""
-        if not self.waiting_uploads:
+    def leave_uploads(self, user: UpstreamUser) -> bool:
+        """Take a user out of the uploads' queue; False when it is not in there."""
+        if user.waits_for != UPLOAD_SHARE:
             return False
-        with contextlib.suppress(ValueError):
-            self.waiting_uploads.remove(exchange)
-            return True
-        return False
+        self.waiting_uploads.remove(user)
+        user.waits_for = NOTHING
+        return True
 
     def drain(self, connection: UpstreamConnection) -> None:
         """A connection reads the rest of an unwanted answer, for a while."""
@@ -161,32 +213,29 @@ class EndpointPool:
         self._draining.append(connection)
 
     def release(self, connection: UpstreamConnection, *, reusable: bool) -> None:
-        """An exchange is done with its connection: keep it, hand it to the next in the queue, or close it."""
+        """A user is done with its connection: keep it, hand it to the next in the queue, or close it."""
         self.leased -= 1
         if not reusable or not (self._name.literal or self._name.leads_to(connection.address)):
             connection.close()
             return
-        waiter = self._next_waiter()
-        if waiter is not None and waiter.wants_fresh:
-            # It was met by a stale connection already; this one may be the next.
-            self.waiting.appendleft(waiter)
-            connection.close()
-        elif waiter is not None:
-            self.leased += 1
-            connection.reused = True
-            waiter.leased(connection)
-        elif self.retired:
-            connection.close()
-        else:
-            connection.idle_since_s = monotonic()
-            self.idle.append(connection)
+        connection.idle_since_s = monotonic()
+        self.idle.append(connection)
+        if self.waiting or self.retired:
+            self._carry_out(self.decide())
+
+    def unleased(self) -> None:
+        """A connection was lost while it was leased; `closed` follows."""
+        self.leased -= 1
 
     def closed(self, connection: UpstreamConnection) -> None:
         """A connection's socket is gone. Called exactly once per connection that was made."""
         self.open -= 1
         if connection in self.idle:
             self.idle.remove(connection)
-        self._connect_next()
+        if connection is self._giving_way:
+            self._giving_way = None
+        if self.waiting:
+            self._carry_out(self.decide())
 
     def sweep(self, now_s: float) -> None:
         """Close connections that have idled for too long, or whose address the name no longer leads to."""
@@ -223,26 +272,13 @@ class EndpointPool:
             connection.close()
         self.idle.clear()
 
-    def _next_waiter(self) -> Exchange | None:
-        while self.waiting:
-            exchange = self.waiting.popleft()
-            if exchange.waits_for(self):
-                return exchange
-        return None
-
-    def _connect_next(self) -> None:
-        if self.open < self.backend.connections_max:
-            waiter = self._next_waiter()
-            if waiter is not None:
-                self._connect(waiter)
-
-    def _connect(self, exchange: Exchange) -> None:
+    def _connect(self, user: UpstreamUser) -> None:
         self.open += 1
-        task = self.loop.create_task(self._open(exchange, exchange.route.timeouts.connect_s))
+        task = self.loop.create_task(self._open(user, user.connect_s))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _open(self, exchange: Exchange, timeout_s: float) -> None:
+    async def _open(self, user: UpstreamUser, timeout_s: float) -> None:
         deadline = asyncio.timeout(timeout_s)
         try:
             async with deadline:
@@ -252,18 +288,18 @@ class EndpointPool:
                 finally:
                     self._connecting.discard(deadline)
         except TimeoutError:
-            self._failed(exchange, gateway_errors.CONNECT_TIMEOUT)
+            self._failed(user, gateway_errors.CONNECT_TIMEOUT)
         except (OSError, ValueError) as error:  # refused, unreachable, unresolvable, or a certificate that is wrong
             own = isinstance(error, OSError) and error.errno in _OWN_ERRORS
-            self._failed(exchange, gateway_errors.TOO_MANY_CONNECTIONS if own else gateway_errors.CONNECT_FAILED)
+            self._failed(user, gateway_errors.TOO_MANY_CONNECTIONS if own else gateway_errors.CONNECT_FAILED)
         else:
             if connection.closing:  # reset before anybody could use it; `closed` has counted it off
-                if exchange.waits_for(self):
-                    exchange.lease_failed(gateway_errors.RESET)
+                self._refuse(user, gateway_errors.RESET)
                 return
             self.leased += 1
-            if exchange.waits_for(self):
-                exchange.leased(connection)
+            if user.waits_for == CONNECTION:
+                user.waits_for = NOTHING
+                user.leased(connection)
             else:
                 self.release(connection, reusable=True)
 
@@ -273,7 +309,7 @@ class EndpointPool:
         expected = (tls and tls.server_name) or self.endpoint.host
         address = await self._name.address()  # before they are counted: it may be the first look-up
         for left in range(self._name.count, 0, -1):
-            connection = UpstreamConnection(self)
+            connection = self._protocol(self)
             try:
                 await self.loop.create_connection(
                     _made(connection),
@@ -298,14 +334,19 @@ class EndpointPool:
                 return connection
         raise OSError(0, "no address took the connection")
 
-    def _failed(self, exchange: Exchange, fault: Fault) -> None:
+    def _failed(self, user: UpstreamUser, fault: Fault) -> None:
         self.open -= 1
         if fault is not gateway_errors.TOO_MANY_CONNECTIONS:
-            self.try_failed(fault.reason, exchange.try_since_s, timed_out=fault is gateway_errors.CONNECT_TIMEOUT)
-        if exchange.waits_for(self):
-            exchange.lease_failed(fault)
+            self.try_failed(fault.reason, user.since_s, timed_out=fault is gateway_errors.CONNECT_TIMEOUT)
+        self._refuse(user, fault)
         # Those that queued for this endpoint need an answer as well; each tries on its own.
-        self._connect_next()
+        if self.waiting:
+            self._carry_out(self.decide())
+
+    def _refuse(self, user: UpstreamUser, fault: Fault) -> None:
+        if user.waits_for == CONNECTION:
+            user.waits_for = NOTHING
+            user.refused(fault)
 
     def proven(self, now_s: float) -> bool:
         """Whether requests have just shown that it works, whatever its probes' silence says."""

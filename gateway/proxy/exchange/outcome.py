@@ -1,0 +1,83 @@
+"""What an attempt came to, as one value: what counters, evidence, samples and the log line all read. Pure.
+
+Rules:
+
+1. An attempt has a class (`gateway.core.stats.outcomes`): its answer's by status and route, or its failure's. Two more
+   are known here alone, and are no evidence: a stale connection, and a trial of an ejected endpoint that had less than
+   the route's time.
+2. Only the backend's doing is its variant's failure. What the client or the gateway broke is nobody's, and where the
+   gateway has no endpoint to try, no room or no descriptors, that is counted apart (*unserved*). A full queue is its
+   backend's overload, unless ejections or probes keep some of the backend's endpoints out.
+3. The latency that is judged ends with the answer's head; of a stream with its first event. As long as that is to come
+   it lasts until now, and `waited` says so: what was not over has lasted at least so long.
+4. Latencies count from when the attempt was sent, the duration from when the request was whole.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gateway.core.errors import Blame
+from gateway.core.stats.outcomes import EMPTY, ERRORS, OK, OVERLOAD, PLAIN
+from gateway.proxy.exchange.stream_times import StreamTimes
+from gateway.proxy.heads import gateway_errors
+from gateway.proxy.heads.gateway_errors import Fault
+
+# Classes that are no evidence: totals for metrics alone have them.
+STALE: Final = "stale"
+TRIAL: Final = "trial"
+# What a fault is when it is no class at all.
+NOBODYS: Final = ""
+UNSERVED: Final = "unserved"
+
+
+class AttemptOutcome:
+    """The class of an attempt, and its times. ``gap_s`` and ``time_per_event_s`` are 0 but for streams of events."""
+
+    __slots__ = ("duration_us", "first_byte_us", "gap_s", "kind", "latency_us", "time_per_event_s", "waited")
+
+    def __init__(self, kind: str, first_byte_us: int, latency_us: int, duration_us: int, *, waited: bool) -> None:
+        self.kind = kind
+        self.first_byte_us = first_byte_us
+        self.latency_us = latency_us
+        self.duration_us = duration_us
+        self.waited = waited
+        self.gap_s = self.time_per_event_s = 0.0
+
+
+def measured(
+    kind: str, now_s: float, *, whole_s: float, since_s: float, head_s: float, stream: StreamTimes | None
+) -> AttemptOutcome:
+    """The outcome of an attempt that ends now.
+
+    ``whole_s``: since when an answer was waited for; ``since_s``: since when by this attempt; ``head_s``: when its
+    answer's head came, 0 if it did not.
+    """
+    first_byte_us = max(0, int(((head_s or now_s) - since_s) * 1e6))
+    duration_us = max(0, int((now_s - whole_s) * 1e6))
+    if stream is None:
+        return AttemptOutcome(kind, first_byte_us, first_byte_us, duration_us, waited=head_s == 0.0)
+    latency_us = max(0, int(((stream.first_s or now_s) - since_s) * 1e6))
+    outcome = AttemptOutcome(kind, first_byte_us, latency_us, duration_us, waited=stream.first_s == 0.0)
+    if stream.events:
+        stream.ended(now_s)
+        outcome.gap_s, outcome.time_per_event_s = stream.gap_s, stream.time_per_event_s
+    return outcome
+
+
+def kind_of_answer(outcomes: list[str], status: int, *, empty: bool, head_only: bool) -> str:
+    """The class of an answer: that of its status on this route, but for a 200 that has nothing to say."""
+    kind = outcomes[status]
+    return EMPTY if empty and kind == OK and status == PLAIN and not head_only else kind
+
+
+def kind_of_fault(fault: Fault, *, hurried: bool, short: bool) -> str:
+    """The class of a failure, or TRIAL, UNSERVED, NOBODYS (rules 1 and 2).
+
+    ``hurried``: it had less than the route's time; ``short``: some of its backend's endpoints are kept out.
+    """
+    if fault.blame is Blame.UPSTREAM:
+        return TRIAL if hurried and fault is gateway_errors.FIRST_BYTE_TIMEOUT else ERRORS
+    if fault in gateway_errors.OF_OVERLOAD and not short:
+        return OVERLOAD
+    return UNSERVED if fault in gateway_errors.OF_THE_GATEWAY else NOBODYS
