@@ -50,7 +50,7 @@ def build_admin(
     loopback or a file, and nobody is asked.
     ``metrics`` collects the values of one moment, for the exposition. The audit ``trail`` and the
     idempotency keys (``replays``) are kept in memory alone if not given. Serve it with `server.AdminServer`, or call
-    ``app.state.streams.end()`` when the server is told to stop: event streams do not end by themselves.
+    ``app.state.streams.end()`` when the server stops: event streams do not end by themselves.
     """
     clock = clock or SystemClock()
     streams = Streams()

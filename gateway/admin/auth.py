@@ -8,11 +8,11 @@ Rules:
    (`OPEN_PATHS`): probes and scrapers carry no secrets, and those answers hold none. Nothing below applies to them.
 2. Without one the listener is bound to loopback, and then the danger is a browser on this machine: a request whose
    ``Host`` is not a name of this machine (DNS rebinding) is refused.
-3. A wish that a page of another origin sends is refused either way. There are no cookies and no CORS.
-4. Every wish is told to the audit trail and to the log ``gateway.audit``, also a refused one; so is whoever was not let
-   in.
+3. A change that a page of another origin requests is refused either way. There are no cookies and no CORS.
+4. Every requested change is in the audit trail and in the log ``gateway.audit``, also a refused one; so are requests
+   without valid credentials.
 5. Nothing that is answered may be stored.
-6. Who is not let in too often is told so (429), counted, and not recorded one by one (attempts.py).
+6. An address that fails too often is answered 429, counted, and not recorded one by one (attempts.py).
 
 What a principal may do is asked at the operation (`app`), which knows the scope that it needs.
 
@@ -37,12 +37,12 @@ from gateway.admin.principals import ANYBODY, Keyring, NotAuthenticatedError
 from gateway.control.journal.rows import AuditEntry
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
-_WISHES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_CHANGES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _ONCE = (b"host", b"origin", b"sec-fetch-site", b"content-type")
 _CHALLENGE = 'Bearer realm="canary-gateway"'
 _PATH_CHARS_MAX = 500
 _log = logging.getLogger("gateway.audit")
-_log.setLevel(logging.INFO)  # who wished for what is on record however quiet the rest of the log is
+_log.setLevel(logging.INFO)  # who changed what is on record however quiet the rest of the log is
 
 
 class AuthMiddleware:
@@ -89,7 +89,7 @@ class AuthMiddleware:
             return problems.response("unauthorized", str(error), path, {"www-authenticate": _CHALLENGE + error})
         if self._keyring.open and not _names_this_machine(headers.get("host", "")):
             why = "without a token, use localhost, 127.0.0.1 or [::1] as the host in the URL"
-        elif scope["method"] in _WISHES and not _same_origin(headers):
+        elif scope["method"] in _CHANGES and not _same_origin(headers):
             why = "a page of another origin sent this; use the CLI or curl"
         else:
             return None
@@ -101,7 +101,7 @@ class AuthMiddleware:
     @staticmethod
     def _limited(scope: Scope) -> ASGIApp:
         scope["audit"]["limited"] = True
-        why = "too many requests from this address were not let in; requests with a valid token are answered as usual"
+        why = "too many requests from this address had no valid token; those that have one are answered as usual"
         retry = {"retry-after": str(math.ceil(60 / PER_MINUTE))}
         return problems.response("too-many-failures", why, scope["path"], retry)
 
@@ -109,7 +109,7 @@ class AuthMiddleware:
         about: dict[str, Any] = scope["audit"]
         problem = about.get("problem")
         stranger = problem in ("unauthorized", "cross-origin")
-        if scope["path"] in OPEN_PATHS or not (stranger or status == 403 or scope["method"] in _WISHES):
+        if scope["path"] in OPEN_PATHS or not (stranger or status == 403 or scope["method"] in _CHANGES):
             return
         if status == 403 and not stranger:
             self._attempts.forbid(_address(scope))
@@ -130,7 +130,7 @@ class AuthMiddleware:
             said=about.get("said", ""),
         )
         self._trail.add(entry, stranger=stranger)
-        if entry.method in _WISHES:
+        if entry.method in _CHANGES:
             said = f": {entry.said}" if entry.said else ""
             _log.info(
                 "%s %s by %s from %s: %d%s", entry.method, entry.path, entry.actor, entry.address, entry.status, said

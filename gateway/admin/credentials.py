@@ -32,15 +32,15 @@ LOOK_S = 1.0
 class Credentials:
     """The keyring and the TLS context of the admin listener, as fresh as their files.
 
-    ``tell`` is given an alarm's name and why it stands, the empty text when it does not.
+    ``alarm`` is given an alarm's name and why it stands, the empty text when it does not.
     """
 
     def __init__(
-        self, admin: AdminConfig, keys: Sequence[Key], environ: Mapping[str, str], tell: Callable[[str, str], None]
+        self, admin: AdminConfig, keys: Sequence[Key], environ: Mapping[str, str], alarm: Callable[[str, str], None]
     ) -> None:
         self._admin = admin
         self._environ = environ
-        self._tell = tell
+        self._alarm = alarm
         tls = admin.tls
         self.keyring = Keyring(keys, () if tls is None else tls.clients)
         self._newest: ssl.SSLContext | None = None
@@ -74,20 +74,21 @@ class Credentials:
         try:
             read()
         except BadValue as bad:
-            self._tell(what, f"{what}: the changed files cannot be used, the old ones hold: {bad.problem}; {bad.hint}")
+            why = f"the changed files cannot be used, the previous ones stay in use: {bad.problem}; {bad.hint}"
+            self._alarm(what, f"{what}: {why}")
         else:
-            self._tell(what, "")
+            self._alarm(what, "")
 
     def _read_tokens(self) -> None:
         if self.keyring.replace(admin_keys(self._admin, self._environ)):
-            _log.warning("the tokens of the admin listener were read again")
+            _log.warning("admin listener: tokens reloaded")
 
     def _read_tls(self) -> None:
         assert self._admin.tls is not None  # its files are looked at
         renewed = self._newest is not None
         self._newest = admin_tls(self._admin.tls)
         if renewed:
-            _log.warning("the certificate of the admin listener was read again")
+            _log.warning("admin listener: certificate reloaded")
 
     def _outer(self, tls: AdminTlsConfig) -> ssl.SSLContext:
         def hand_on(connection: ssl.SSLObject | ssl.SSLSocket, _: str | None, __: ssl.SSLContext) -> int | None:

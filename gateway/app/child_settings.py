@@ -1,4 +1,4 @@
-"""What the control process and the workers are told at their birth, derived from the configuration."""
+"""What the control process and the workers get at their start, derived from the configuration."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gateway.runtime.settings import (
 
 
 class ControlSettings(msgspec.Struct, frozen=True):
-    """What the control process is told at its birth.
+    """What the control process gets at its start.
 
     The configuration comes as the text that was checked when the gateway started: a control process that is started
     again must not meet another file, or half a one.

@@ -35,7 +35,7 @@ _DYING_S = 3.0
 
 
 def serve(config_path: Path, *, fd: int | None = None, admin_fd: int | None = None, watch: bool | None = None) -> int:
-    """Serve until told to stop; returns the exit status. Raises ConfigError for a configuration with mistakes.
+    """Serve until a signal to stop; returns the exit status. Raises ConfigError for an invalid configuration.
 
     ``fd`` and ``admin_fd`` are listening sockets that this process was given, in place of ``listen`` and
     ``admin.listen``; without them systemd's are looked for. ``watch``: the file is read again when it changes; None:
@@ -92,7 +92,7 @@ def _admin_listener(
         certified = admin.tls is not None and admin.tls.client_ca_file is not None and bool(admin.tls.clients)
         if not has_token and not certified and not listening.private(listener):
             where = f"{fd}: add admin.token_env, admin.token_file or admin.tokens, or listen on 127.0.0.1"
-            raise OSError(0, "the inherited admin socket can be reached from other machines without a token", where)
+            raise OSError(0, "the inherited admin socket is reachable from other machines without a token", where)
         yield listener
     elif isinstance(admin.listen, UnixSocket):
         with listening.unix_socket(Path(admin.listen.path), wait_until_s) as listener:
@@ -141,5 +141,5 @@ def _private_directory() -> tempfile.TemporaryDirectory[str]:
     directory = tempfile.TemporaryDirectory(prefix=state.RUNTIME_PREFIX, ignore_cleanup_errors=True)
     if len(os.fsencode(directory.name)) > _SOCKET_DIRECTORY_BYTES_MAX:
         directory.cleanup()
-        raise OSError(errno.ENAMETOOLONG, "the directory for temporary files has too long a name", directory.name)
+        raise OSError(errno.ENAMETOOLONG, "the path of the directory for temporary files is too long", directory.name)
     return directory

@@ -22,7 +22,7 @@ from gateway.runtime.table_memory import Remembered
 RUNTIME = "runtime.json"
 RUNTIME_PREFIX = "gateway-"
 _log = logging.getLogger("gateway.supervisor")
-# What is left where something was decided: nothing is without a wish over the API. A journal that is empty has been
+# What is left where something was decided: nothing is without a command over the API. A journal that is empty has been
 # emptied. (`RUNTIME` is there after a start that came to nothing, too.)
 _TRACES = (names.STORE, *names.PRERELEASE)
 
@@ -49,7 +49,7 @@ def look(state_dir: Path) -> RememberedState:
     )
     why = (
         f"the state in {state_dir} was lost ({what}): each route serves the stable backend that the configuration"
-        " names, whether another version was promoted or rolled back is not known; restore the directory, or check"
+        " names; whether another version was promoted or rolled back is unknown; restore the directory, or check"
         " that the configuration names the right version and restart the gateway"
     )
     return RememberedState(None, why)

@@ -1,8 +1,8 @@
 """The process tree: one control process, the inspector where something is watched, the workers.
 
-A new configuration (SIGHUP, or a watched file that changed) is checked here, told to control, and taken over by workers
-one by one, each successor accepting before its predecessor stops. What cannot change while the gateway runs is refused,
-and all stays as it was.
+A new configuration (SIGHUP, or a watched file that changed) is checked here, handed to control, and taken over by
+workers one by one, each successor accepting before its predecessor stops. What cannot change while the gateway runs is
+refused, and all stays as it was.
 """
 
 from __future__ import annotations
@@ -86,11 +86,11 @@ class ProcessTree:
             on_restart=self._restarting,
             environ={DIRECTORY_VARIABLE: str(directory)},
         )
-        self._reload_wished = asyncio.Event()
+        self._reload_requested = asyncio.Event()
         self._terminal = Terminal()
 
     async def run(self) -> int:
-        """Serve until told to stop; returns the exit status."""
+        """Serve until a signal to stop; returns the exit status."""
         self._supervisor.watch_signals(self._hung_up)
         serving = _url(self._listeners[0], self._config.tls is not None)
         where = f"serving on {serving}, admin on {_url(self._admin, self._config.admin.tls is not None)}"
@@ -138,10 +138,12 @@ class ProcessTree:
 
     def _hung_up(self) -> None:
         if self._terminal.closed():
-            _log.warning("the terminal was closed: draining (start it under nohup, or as a service, to outlive one)")
+            _log.warning(
+                "terminal closed: draining (to outlive the terminal, start the gateway under nohup or as a service)"
+            )
             self._supervisor.stop()
         else:
-            self._reload_wished.set()
+            self._reload_requested.set()
 
     async def _watch_terminal(self) -> None:
         while True:
@@ -150,13 +152,13 @@ class ProcessTree:
 
     async def _watch_file(self) -> None:
         async for _ in config_watch.changes(self._path, self._text):
-            _log.warning("%s has changed: reading it again", self._path)
-            self._reload_wished.set()
+            _log.warning("configuration %s has changed: reloading", self._path)
+            self._reload_requested.set()
 
     async def _reloads(self) -> None:
         while True:
-            await self._reload_wished.wait()
-            self._reload_wished.clear()
+            await self._reload_requested.wait()
+            self._reload_requested.clear()
             sdnotify.notify(*sdnotify.reloading())
             try:
                 await self._reload()
@@ -164,12 +166,12 @@ class ProcessTree:
                 self._refuse(str(error))
             except Exception as error:  # noqa: BLE001  # see below
                 # Whatever it is, what serves goes on serving.
-                _log.exception("the configuration cannot be read again")
+                _log.exception("configuration %s cannot be reloaded", self._path)
                 self._refuse(str(error) or type(error).__name__)
             sdnotify.notify("READY=1")
 
     def _refuse(self, why: str) -> None:
-        _log.error("the configuration in force stays; %s is not in force:\n%s", self._path, why)
+        _log.error("configuration %s refused, the previous one stays in force:\n%s", self._path, why)
         first_line = why.partition("\n")[0]
         self._tell(reloads_refused=self._notice.reloads_refused + 1, refused_why=first_line)
 
@@ -197,9 +199,9 @@ class ProcessTree:
                 stayed.append(child.name)
         if stayed:
             raise NotWhileRunningError(
-                f"no successor of {', '.join(stayed)} got ready: the present one goes on as it was"
+                f"no successor of {', '.join(stayed)} became ready: the present process goes on unchanged"
             )
-        _log.warning("the configuration was read again%s", "" if changed else ": nothing in it has changed")
+        _log.warning("configuration %s reloaded%s", self._path, "" if changed else ", unchanged")
         self._tell(reloads_applied=self._notice.reloads_applied + 1, refused_why="")
 
     def _tell(self, **changes: Any) -> None:
@@ -292,7 +294,9 @@ def _check_reloadable(before: GatewayConfig, now: GatewayConfig) -> None:
     changed = [name for name, differs in fixed.items() if differs]
     if changed:
         names = ", ".join(changed)
-        raise NotWhileRunningError(f"{names} cannot change while the gateway runs: start it anew, or change it back")
+        raise NotWhileRunningError(
+            f"{names} cannot change while the gateway runs: restart the gateway, or change it back"
+        )
 
 
 def _url(listener: socket.socket, tls: bool = False) -> str:

@@ -4,7 +4,7 @@ Rules:
 
 1. A gate is asked while a rollout waits for it, at once and then every ``interval_s``, and by one question at a time.
 2. An answer of 2xx opens it, unless its JSON says ``{"passed": false}``: that is a final no, and the rollout is paused
-   for a person to look at; ``{"passed": null}`` means "not yet". ``reason`` is told with the decision.
+   for a person to look at; ``{"passed": null}`` means "not yet". ``reason`` is shown with the decision.
 3. Whatever else comes back, or nothing, means "not yet": a gate that is down holds and never lets pass. The step's or
    plan's deadline ends a wait that is too long.
 

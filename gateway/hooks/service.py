@@ -2,8 +2,8 @@
 
 Rules:
 
-1. Transitions are heard of from the control plane's stream of events, at the moment at which they stand.
-2. At the start, what the journal has and a hook has not been told is sent first. A hook that the journal does not know
+1. Transitions come from the control plane's stream of events, at the moment at which they stand.
+2. At the start, what the journal has and a hook has not received is sent first. A hook that the journal does not know
    begins with the present: nobody wants the history of a gateway in a chat.
 3. What an event of the journal was called (its kind) is not stored; the machine says it again when it is asked.
 """
@@ -56,9 +56,9 @@ async def serve_hooks(
 
 
 def _service(controller: Controller, config: GatewayConfig, clock: Clock, counters: HookCounters) -> Service:
-    async def remember(hook: str, told: Transition) -> None:
-        revision = told.view.revision
-        await controller.note_in_journal(lambda journal: journal.remember_delivery(hook, told.view.id, revision))
+    async def remember(hook: str, sent: Transition) -> None:
+        revision = sent.view.revision
+        await controller.note_in_journal(lambda journal: journal.remember_delivery(hook, sent.view.id, revision))
 
     async def answer(rollout_id: str, gate: str, passed: bool, reason: str) -> None:
         await controller.commands.answer_gate(rollout_id, gate, passed, reason, f"gate {gate}")
@@ -78,16 +78,16 @@ class Service:
     async def run(self) -> None:
         """Work for ever; the control plane must have recovered."""
         events = self._controller.events()
-        # Heard from before the journal is read, so that nothing falls between the two.
+        # Subscribed to before the journal is read, so that nothing falls between the two.
         first = asyncio.ensure_future(anext(events))
         await asyncio.sleep(0)
         try:
-            told = await self._catch_up()
+            caught_up = await self._catch_up()
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._outbox.run())
-                self._take(await first, told)
+                self._take(await first, caught_up)
                 async for event in events:
-                    self._take(event, told)
+                    self._take(event, caught_up)
         finally:
             first.cancel()
             self._keeper.stop()
@@ -105,18 +105,18 @@ class Service:
             self._outbox.post(transition, only=hook)
         return seen
 
-    def _take(self, event: ControlEvent, told: set[str]) -> None:
+    def _take(self, event: ControlEvent, caught_up: set[str]) -> None:
         if event.kind not in NOTIFY_KINDS:
             return
         view = msgspec.convert(event.data, RolloutView)
         self._keeper.waits(view, view.gate)
         transition = Transition(f"{view.id}.{view.revision}", event.kind, event.at, view)
-        if transition.id not in told:
+        if transition.id not in caught_up:
             self._outbox.post(transition)
 
 
 def _missed(journal: Journal, hooks: Iterable[str]) -> tuple[list[tuple[str, Transition]], set[str]]:
-    """For each hook what it has not been told, oldest first, and the ids of all that the journal has. Blocks."""
+    """For each hook what it has not received, oldest first, and the ids of all that the journal has. Blocks."""
     known = journal.deliveries()
     for hook in hooks:
         if hook not in known:
@@ -132,12 +132,12 @@ def _transitions(journal: Journal, entries: Iterable[JournalEntry]) -> Iterator[
     wanted = {entry.seq for entry in entries}
     for rollout_id in dict.fromkeys(entry.rollout_id for entry in entries):
         before = Rollout()
-        story = journal.events(rollout_id)
-        for entry in story:
+        entries_of = journal.events(rollout_id)
+        for entry in entries_of:
             kind = _kind(before, entry)
             before = entry.state
             if kind is not None and entry.seq in wanted:
-                record = RolloutRecord(entry.state, entry.analysis, story[0].wall_time_s, entry.wall_time_s)
+                record = RolloutRecord(entry.state, entry.analysis, entries_of[0].wall_time_s, entry.wall_time_s)
                 view = record.view(entry.state, entry.analysis, None)
                 name = f"{rollout_id}.{entry.state.revision}"
                 yield entry.seq, Transition(name, kind, iso(entry.wall_time_s), view)

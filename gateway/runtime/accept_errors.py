@@ -26,6 +26,6 @@ def say_accept_errors_once(loop: asyncio.AbstractEventLoop) -> None:
             loop.default_exception_handler(context)
         elif loop.time() - said_s >= _EVERY_S:
             said_s = loop.time()
-            _log.error("new connections have to wait: %s; raise the limit of open files", context["exception"])
+            _log.error("accept: new connections wait: %s; raise the limit of open files", context["exception"])
 
     loop.set_exception_handler(handle)

@@ -44,7 +44,7 @@ def main() -> None:
         # SIGTERM: a worker still finishes what it has in hand, but lets go of the port at once.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
     if os.getppid() != parent:
-        sys.exit(1)  # it died before the kernel knew of our wish
+        sys.exit(1)  # it died before the kernel knew of our request
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     finally:
@@ -74,7 +74,7 @@ async def beat(silence_s_max: float | None = None) -> None:
 def _say(what: bytes) -> None:
     number = os.environ.get(READY_FD_VARIABLE)
     if number is not None:
-        with contextlib.suppress(OSError):  # the supervisor is gone, and nobody is to be told
+        with contextlib.suppress(OSError):  # the supervisor is gone
             os.write(int(number), what)
 
 

@@ -49,7 +49,7 @@ class ClientTls:
         marks = marks_of(self._files)
         if marks != self._marks or self.error:
             self._marks = marks
-            held = "have changed and cannot be used, what was read last holds"
+            held = "have changed and cannot be used, those read last stay in use"
             self._read(held if self._read_once else "cannot be used")
 
     def _read(self, otherwise: str) -> None:
@@ -58,7 +58,7 @@ class ClientTls:
         except (OSError, ValueError) as error:
             if str(error) != self.error:
                 self.error = str(error)
-                _log.error("the TLS files of backend %s %s: %s", self._backend, otherwise, error)
+                _log.error("TLS files of backend %s %s: %s", self._backend, otherwise, error)
         else:
             self.error = ""
             self._read_once = True

@@ -1,7 +1,7 @@
 """What the supervisor tells control while both run: small messages over a pair of datagram sockets.
 
 A message is whole or absent. None is waited for: a control process that hangs misses some, and one that is started
-again is told the newest at its birth. A new configuration comes as a file (of the gateway's own private directory), for
+again gets the newest at its start. A new configuration comes as a file (of the gateway's own private directory), for
 a message has to be small.
 """
 
@@ -50,7 +50,7 @@ def tell(ours: socket.socket, notice: Notice) -> None:
     try:
         ours.send(msgspec.json.encode(notice))
     except OSError as error:
-        _log.warning("control cannot be told: %s", error)
+        _log.warning("control: a notice could not be sent: %s", error)
 
 
 def listen(fd: int, take: Callable[[Notice], None]) -> None:

@@ -1,6 +1,6 @@
 """What a gateway that was killed has left: children that have not ended yet, and the directory of their sockets.
 
-Children hear of their parent's death (child.py), close their listening sockets at once, and finish what they have in
+Children learn of their parent's death (child.py), close their listening sockets at once, and finish what they have in
 hand. One that stands still cannot. So the next gateway on the same state directory looks for them: whoever still
 listens after `_GRACE_S` is killed, whoever only finishes its requests is left alone. A child is known by the directory
 in its environment, whose name is random, and is an orphan only when its parent is not the one that it was born to. A
@@ -41,7 +41,7 @@ def clear(directory: Path) -> None:
     while (listening := [pid for pid in orphans if _listens(pid)]) and time.monotonic() < deadline_s:
         time.sleep(_LOOK_S)
     for pid in listening:
-        _log.error("process %d of a gateway that was killed still listens: killed", pid)
+        _log.error("orphan: process %d of a killed gateway still listens: killed", pid)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
     while any(_listens(pid) for pid in listening) and time.monotonic() < deadline_s + _GRACE_S:

@@ -160,7 +160,7 @@ class ChildProcess:
             async with asyncio.timeout(self.child.stop_timeout_s):
                 await asyncio.shield(self.ended)
         except TimeoutError:
-            _log.error("%s did not stop in %.0f s: killed", self.child.name, self.child.stop_timeout_s)
+            _log.error("%s did not stop within %.0f s: killed", self.child.name, self.child.stop_timeout_s)
             self.send(signal.SIGKILL)
             await self.ended
 

@@ -155,7 +155,7 @@ class Name:
             if not self._addresses:
                 if self._refused:
                     why = "; ".join(self._refused.values())
-                    raise AddressNotAllowedError(0, f"{self.host} leads where no backend may be: {why}")
+                    raise AddressNotAllowedError(0, f"{self.host} resolves to addresses that are not allowed: {why}")
                 raise OSError(0, f"the name {self.host} cannot be resolved: {self._failure or 'it has no address'}")
         elif now_s - self._asked_s > self.resolve_s:
             self._ask()
@@ -195,18 +195,18 @@ class Name:
         except (OSError, UnicodeError) as error:
             if str(error) != self._failure:  # once, not at every try
                 self._failure = str(error)
-                kept = f"; its {len(self._addresses)} last address(es) stay in use" if self._addresses else ""
+                kept = f"; its {len(self._addresses)} last known addresses stay in use" if self._addresses else ""
                 _log.warning("cannot resolve %s: %s%s", self.host, error, kept)
             return
         if self._failure:
-            _log.warning("%s can be resolved again", self.host)
+            _log.warning("%s resolves again", self.host)
             self._failure = ""
         if found:
             self._good_s = monotonic()
             found = self._allowed(found)
             if set(found) != set(self._addresses):
                 if self._addresses and found:
-                    _log.warning("%s leads to %s now", self.host, ", ".join(found))
+                    _log.warning("%s now resolves to %s", self.host, ", ".join(found))
                 self._addresses = found
 
     def _allowed(self, found: list[str]) -> list[str]:
@@ -215,7 +215,7 @@ class Name:
             return found
         refused = refusals(self.host, found, self._allow)
         if list(refused) != list(self._refused) and refused:
-            _log.error("%s leads where no backend may be: %s", self.host, "; ".join(refused.values()))
+            _log.error("%s resolves to addresses that are not allowed: %s", self.host, "; ".join(refused.values()))
         self._refused = refused
         return [address for address in found if address not in refused]
 

@@ -25,9 +25,9 @@ class Limits(msgspec.Struct, frozen=True):
     connections_per_client_max: int | None = None
     # A request body may fall behind this rate (bytes per second) by a grace, and is refused then. 0: no such bound.
     body_rate_min: int = 500
-    # Accepting goes on for so long after the wish to stop, while readiness already says no.
+    # Accepting goes on for so long after the signal to stop, while readiness already says no.
     drain_grace_s: float = 0.0
-    # A worker that has not told the supervisor for so long that its loop turns is killed and replaced. 0: never.
+    # A worker from which the supervisor has no sign of life for so long is killed and replaced. 0: never.
     hang_timeout_s: float = 10.0
     # What a worker holds of request bodies: in memory, and in temporary files there (None: where the system has them).
     body_memory_bytes: int = 64 << 20

@@ -52,7 +52,7 @@ class _Slot:
 
 
 class Supervisor:
-    """Runs the children until told to stop.
+    """Runs the children until a signal to stop.
 
     ``before_stop`` is awaited after the stop was requested, before the first child is stopped. ``on_restart`` is called
     with a child's name and `EXITED` or `HUNG` when it is about to be started again. ``environ`` is added to the
@@ -184,7 +184,7 @@ class Supervisor:
                 failures = 0
                 continue
             if status == CANNOT_WORK:
-                _log.error("%s cannot work as configured: stopping", slot.child.name)
+                _log.error("%s cannot run with this configuration: stopping", slot.child.name)
                 self._status = CANNOT_WORK
                 self._stopping.set()
                 return
@@ -192,7 +192,7 @@ class Supervisor:
                 self._on_restart(slot.child.name, HUNG if followed is not None and followed.hung.is_set() else EXITED)
             failures = 0 if time.monotonic() - born_s > _HEALTHY_S else failures + 1
             delay_s = min(_BACKOFF_S * 2 ** (failures - 2), _BACKOFF_S_MAX) if failures > 1 else 0.0
-            _log.error("%s ended with status %d: starting it again in %.1f s", slot.child.name, status, delay_s)
+            _log.error("%s exited with status %d: restarting in %.1f s", slot.child.name, status, delay_s)
             await _first(set(), self._stopping, timeout_s=delay_s)
 
     async def _follow(self, slot: _Slot) -> int | None:
@@ -217,9 +217,9 @@ class Supervisor:
             if self._stopping.is_set():
                 return await process.ended
             if process.hung.is_set():
-                _log.error("%s was killed and has not ended: starting its successor beside it", slot.child.name)
+                _log.error("%s was killed and has not exited: starting its successor beside it", slot.child.name)
             else:
-                _log.warning("%s retires: starting its successor", slot.child.name)
+                _log.warning("%s is retiring: starting its successor", slot.child.name)
             self._let_go(slot, process)
             return -signal.SIGKILL if process.hung.is_set() else None
 

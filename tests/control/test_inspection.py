@@ -70,7 +70,7 @@ def test_without_an_inspector_failures_inside_of_answers_hold_a_pass(clock: Manu
     for mode, held in ((Mode.AUTO, True), (Mode.DECIDE, True), (Mode.ADVISE, False)):
         clock.now_s = 1.0
         spec = AnalysisSpec(events=(EventSpec("model_errors", mode),))
-        inspection._heard_s = 0.0  # noqa: SLF001  # as if it had just reported
+        inspection._last_report_s = 0.0  # noqa: SLF001  # as if it had just reported
         assert judged(inspection, "r", alone, spec) == alone
         clock.now_s += 3.5
         assert (judged(inspection, "r", alone, spec).verdict is Verdict.UNDECIDED) is held

@@ -227,8 +227,8 @@ async def test_the_probers_own_want_turns_no_endpoint_and_is_counted(caplog: pyt
             await eventually(lambda: not prober.undecided, "they can again")
             assert turned == [] and prober.endpoints[0].up
             assert set(prober.unknown) == set(REASONS)
-    assert caplog.text.count("probes cannot tell whether") == 1, "said once"
-    assert "probes can tell the state of all endpoints again" in caplog.text
+    assert caplog.text.count("probes: unknown whether") == 1, "said once"
+    assert "probes: the state of all endpoints is known again" in caplog.text
 
 
 async def test_a_hanging_name_delays_no_other_probe(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,7 +84,7 @@ async def test_renewed_files_serve_the_next_handshake_and_the_next_request(tmp_p
         second = after.sign("127.0.0.1", file="second")
         shutil.copy(second.cert, tmp_path / "admin.pem")
         await eventually(lambda: "admin certificate" in told, "an alarm for what does not fit together")
-        assert "the old ones hold: cannot use" in told["admin certificate"][0]
+        assert "the previous ones stay in use: cannot use" in told["admin certificate"][0]
         assert (await admin.answers(before), await admin.answers(after)) == (200, 0)
         async with admin.client(before) as client:
             assert (await client.get("/readyz")).json()["ready"] is True, "traffic does not suffer from it"

@@ -98,7 +98,7 @@ async def test_a_file_that_cannot_be_used_changes_nothing_and_is_told(tmp_path: 
             assert gateway.children() == children
             assert (await gateway.client.get("/")).status_code == 200
             assert (await gateway.admin.get("/readyz")).status_code == 200, "traffic does not suffer from it"
-            assert b"the configuration in force stays" in gateway.log
+            assert b"refused, the previous one stays in force" in gateway.log
             assert "gateway_config_last_reload_failed 1.0" in (await gateway.admin.get("/metrics")).text
             gateway.path.write_text(whole)
             await reload(gateway)

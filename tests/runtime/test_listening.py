@@ -91,7 +91,7 @@ def test_an_inherited_admin_socket_that_others_can_reach_needs_a_token(tmp_path:
             check=False,
         )
     assert (done.returncode, done.stdout) == (1, "")
-    assert "can be reached from other machines without a token" in done.stderr and "add admin.token_env" in done.stderr
+    assert "is reachable from other machines without a token" in done.stderr and "add admin.token_env" in done.stderr
 
 
 def test_an_address_in_use_is_an_error_at_once_unless_it_may_be_free_in_a_moment(tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def test_a_child_that_dies_is_started_again(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=20) == 0
         assert process.stderr is not None
-        assert process.stderr.read().count("ended with status -9") == 3
+        assert process.stderr.read().count("exited with status -9") == 3
         assert last != pid
 
 
@@ -154,7 +154,7 @@ def test_a_stop_does_not_wait_for_a_restart_that_is_due_later(tmp_path: Path) ->
     with supervised(tmp_path, 'Child("bad", "bad", b"")', bad="raise SystemExit(1)") as process:
         assert process.stderr is not None
         for line in process.stderr:
-            if "starting it again in 0.4 s" in line:
+            if "restarting in 0.4 s" in line:
                 break
         process.terminate()
         assert process.wait(timeout=20) == 0
@@ -303,7 +303,7 @@ def test_a_child_that_hangs_is_killed_and_started_again(tmp_path: Path) -> None:
         assert next_pid != pid
         process.terminate()
         _, log = process.communicate(timeout=20)
-    assert "state T) hangs: no sign of life for" in log and "ended with status -9" in log
+    assert "state T) hangs: no sign of life for" in log and "exited with status -9" in log
 
 
 def test_time_in_which_the_supervisor_stood_still_is_held_against_nobody(tmp_path: Path) -> None:

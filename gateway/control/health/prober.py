@@ -80,7 +80,7 @@ class EndpointState:
         return not self.settled and self.asked_enough
 
     def take(self, result: ProbeResult, now_s: float) -> bool:
-        """Take in one result; True when workers have to hear of it."""
+        """Take in one result; True when workers have to know."""
         assert self.probe is not None
         if result.outcome is ProbeOutcome.UNKNOWN:
             self.unknown_since_s = self.unknown_since_s if self.unknown else now_s
@@ -170,7 +170,7 @@ class Prober:
             while True:
                 if thread is None or not thread.alive:
                     if thread is not None:
-                        _log.error("the thread of the probes has ended and is started anew")
+                        _log.error("probes: their thread has ended and is restarted")
                     thread = self._start(report)
                 await asyncio.sleep(_THREAD_LOOK_S)
         finally:
@@ -183,7 +183,7 @@ class Prober:
         try:
             self._thread = _ProbeThread(report)
         except (OSError, RuntimeError) as error:
-            _log.error("probes cannot be started, endpoints keep their state: %s", error)  # no fault of ours
+            _log.error("probes: they cannot be started, endpoints keep their state: %s", error)  # no fault of ours
             return None
         self._aim()
         return self._thread
@@ -221,11 +221,11 @@ class Prober:
         """Log once that probes cannot tell, and once that all of them can again: the cause is often one for many."""
         if health.unknown and not self._blind:
             self._blind = True
-            where = f"{health.endpoint.url} of {health.backend}"
-            _log.warning("probes cannot tell whether %s is up, it keeps its state: %s", where, health.unknown)
+            where = f"endpoint {health.endpoint.url} of backend {health.backend}"
+            _log.warning("probes: unknown whether %s is up, it keeps its state: %s", where, health.unknown)
         elif self._blind and not health.unknown and not any(one.unknown for one in self.endpoints):
             self._blind = False
-            _log.warning("probes can tell the state of all endpoints again")
+            _log.warning("probes: the state of all endpoints is known again")
 
 
 class _ProbeThread:

@@ -28,7 +28,7 @@ class ProcessAlarms:
     def take_notice(self, notice: Notice) -> None:
         """Take in how the supervisor is doing."""
         self.notice = notice
-        why = "the configuration file cannot be used, the one before it is in force: "
+        why = "the configuration file is invalid, the previous configuration stays in force: "
         self._alarms.show("configuration file", notice.refused_why and why + notice.refused_why)
 
     def refuse_configuration(self, why: str) -> None:
@@ -39,7 +39,7 @@ class ProcessAlarms:
         """The alarm of a process that hung stands for a while: it was replaced, and somebody should ask why."""
         hung, why = self.notice.hung, ""
         if hung and now_s - self.notice.hung_at_s < _HUNG_ALARM_S:
-            why = f"{hung} hung, was killed and replaced; what it had in hand was lost: see the supervisor's log"
+            why = f"{hung} hung, was killed and replaced; its requests under way were lost: see the supervisor's log"
         self._alarms.show("hung process", why)
 
     def watch_certificates(self) -> None:

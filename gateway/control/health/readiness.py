@@ -2,7 +2,7 @@
 
 Rules:
 
-1. Ready is a statement about the instance: all workers are heard of and route by the table in force, and no alarm
+1. Ready is a statement about the instance: all workers report and route by the table in force, and no alarm
    stands that concerns the instance. A balancer takes it away otherwise.
 2. What concerns one route or backend is a warning: every replica sees the same, and emptying all of them would take the
    other routes away as well. ``admin.unready_without_stable`` makes a route without a healthy stable a reason.
@@ -29,14 +29,14 @@ def instance_readiness(
     """Readiness from the reasons and warnings that are known already, and from what the workers do."""
     sessions = hub.sessions
     if draining:
-        reasons.append("the gateway stops")
+        reasons.append("the gateway is shutting down")
     if len(sessions) < workers:
         reasons.append(f"{len(sessions)} of {workers} workers are connected")
     elif hub.applied(epoch) < len(sessions):
         reasons.append(f"{hub.applied(epoch)} of {len(sessions)} workers route by table {epoch}")
     silent = [str(session.hello.index) for session in sessions if now_s - session.last_message_s > SILENT_S]
     if silent:
-        reasons.append(f"nothing has been heard from worker {', '.join(sorted(silent))} for {SILENT_S:g} s")
+        reasons.append(f"no report from worker {', '.join(sorted(silent))} for {SILENT_S:g} s")
     return Readiness(not reasons, len(sessions), tuple(reasons), tuple(warnings))
 
 
@@ -50,6 +50,6 @@ class ReadinessWatch:
     def look(self, now: Readiness) -> None:
         """Take in what `/readyz` says at this moment."""
         if self._ready is not None and now.ready != self._ready:
-            _log.warning("%s", "ready again" if now.ready else f"not ready any more: {'; '.join(now.reasons)}")
+            _log.warning("readiness: %s", "ready again" if now.ready else f"not ready: {'; '.join(now.reasons)}")
             self._events.publish("readiness", msgspec.to_builtins(now))
         self._ready = now.ready

@@ -1,9 +1,9 @@
 """Control's end of the conversation with the inspector: what to look at goes there, evidence and totals come back.
 
-The inspector's reports are a worker's in form, so the observer takes them as those of one more source of evidence. The
-connection is made again for as long as control lives. While the inspector is away for longer than a moment, requests
-are served and failures are judged as ever, but no canary passes where answers or labels decide: their proof stands
-still. Readiness is not held back; traffic does not depend on the inspector.
+The inspector's reports are a worker's in form, so the aggregator takes them as those of one more source of evidence.
+The connection is made again for as long as control lives. While the inspector is away for longer than a moment,
+requests are served and failures are judged as before, but no canary passes where answers or labels decide: their proof
+stands still. Readiness is not held back; traffic does not depend on the inspector.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Inspection:
         self._aggregator = aggregator
         self._clock = clock
         self._writer: asyncio.StreamWriter | None = None
-        self._heard_s = clock.monotonic_s()
+        self._last_report_s = clock.monotonic_s()
         self._missed = False
         self.newest: samples.Inspected | None = None
         # The events of each route for which a label has come, in this life or an earlier one of the inspector.
@@ -73,8 +73,8 @@ class Inspection:
 
     @property
     def present(self) -> bool:
-        """Whether the inspector has been heard of a moment ago."""
-        return self._clock.monotonic_s() - self._heard_s <= _ABSENT_S
+        """Whether the inspector has reported a moment ago."""
+        return self._clock.monotonic_s() - self._last_report_s <= _ABSENT_S
 
     def watched(self, route: str) -> Watched | None:
         """What the inspector said last of a route's answers."""
@@ -126,7 +126,7 @@ class Inspection:
         except (OSError, asyncio.IncompleteReadError):
             pass
         except ValueError as error:
-            _log.error("the inspector spoke nonsense: %s", error)
+            _log.error("inspector: closed its connection, what it sent is not the protocol: %s", error)
         finally:
             self._writer = None
             writer.close()
@@ -140,7 +140,7 @@ class Inspection:
         for route, events in message.labels.items():
             posted = {name for name, results in events.items() if any(results.get(one) for one in _POSTED)}
             self._posted.setdefault(route, set()).update(posted)
-        self._heard_s = now_s
+        self._last_report_s = now_s
         self._missed = False
         self._send(samples.Heard(report.seq))
 
