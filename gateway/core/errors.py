@@ -35,7 +35,7 @@ class EvidenceError(GatewayError):
 
 
 class TransitionError(GatewayError):
-    """An operator's wish that the rollout's present phase does not allow."""
+    """An operator's command that the rollout's phase does not allow."""
 
 
 class NotFoundError(GatewayError):
@@ -43,7 +43,7 @@ class NotFoundError(GatewayError):
 
 
 class ConflictError(GatewayError):
-    """A wish that contradicts something already under way."""
+    """A command that contradicts something already under way."""
 
 
 class JournalError(GatewayError):

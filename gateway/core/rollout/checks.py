@@ -28,11 +28,11 @@ def check_plan(plan: Plan) -> None:
             f"plan.bake_holdout_bp must be from 0 to 9999 basis points, not {plan.bake_holdout_bp!r}"
         )
     _check_gate("plan.promotion_gate", plan.promotion_gate)
-    for index, rung in enumerate(plan.steps):
-        check_weight_bp(f"plan.steps[{index}].weight_bp", rung.weight_bp)
-        _check_seconds(f"plan.steps[{index}].min_time_s", rung.min_time_s)
-        _check_seconds(f"plan.steps[{index}].deadline_s", rung.deadline_s)
-        _check_gate(f"plan.steps[{index}].gate", rung.gate)
+    for index, planned in enumerate(plan.steps):
+        check_weight_bp(f"plan.steps[{index}].weight_bp", planned.weight_bp)
+        _check_seconds(f"plan.steps[{index}].min_time_s", planned.min_time_s)
+        _check_seconds(f"plan.steps[{index}].deadline_s", planned.deadline_s)
+        _check_gate(f"plan.steps[{index}].gate", planned.gate)
     for number, window in enumerate(plan.windows):
         days, minutes = set(window.days), (window.from_minute, window.until_minute)
         if not days or not days <= set(range(7)) or not all(0 <= minute <= 1440 for minute in minutes):

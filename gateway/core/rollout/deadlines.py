@@ -17,11 +17,11 @@ def step_overdue(state: Rollout, event: Analysed) -> Result | None:
     """The step's policy, when its deadline is over."""
     if state.phase is not Phase.PROGRESSING:
         return None
-    rung = state.plan.steps[state.step_index]
-    if rung.deadline_s is None or event.at_s - state.step_since_s < rung.deadline_s:
+    planned = state.plan.steps[state.step_index]
+    if planned.deadline_s is None or event.at_s - state.step_since_s < planned.deadline_s:
         return None
-    story = f"deadline of {rung.deadline_s:g} s for {where(state)} reached: {_shown(state, event)}"
-    return _deadline(state, event, rung.on_deadline, story)
+    story = f"deadline of {planned.deadline_s:g} s for {where(state)} reached: {_shown(state, event)}"
+    return _deadline(state, event, planned.on_deadline, story)
 
 
 def rollout_overdue(state: Rollout, event: Analysed) -> Result | None:
@@ -80,15 +80,15 @@ def _allowed(state: Rollout, event: Analysed, policy: OnDeadline, story: str) ->
 def _shown(state: Rollout, event: Analysed) -> str:
     """Say what the evidence did and did not show by the deadline."""
     if state.phase is Phase.WAITING:
-        return f"the gate {state.gate!r} before {steps.rung_name(state, state.gate_index)} was not opened"
+        return f"the gate {state.gate!r} before {steps.step_name(state, state.gate_index)} was not opened"
     if event.verdict is Verdict.PASS and state.phase is Phase.PROGRESSING:
-        rung = state.plan.steps[state.step_index]
+        planned = state.plan.steps[state.step_index]
         if not steps.floor(state, event):
             return f"proven within the margin, but {steps.shut(state.plan, event.conditions)}"
         return (
             "proven within the margin, but the step's minimum was not reached"
-            f" ({event.at_s - state.step_since_s:g} of {rung.min_time_s:g} s,"
-            f" {event.canary_requests - state.step_requests_base} of {rung.min_requests} canary requests)"
+            f" ({event.at_s - state.step_since_s:g} of {planned.min_time_s:g} s,"
+            f" {event.canary_requests - state.step_requests_base} of {planned.min_requests} canary requests)"
         )
     if event.verdict in (Verdict.PASS, Verdict.UNDECIDED):
         shown = "proven neither worse nor good enough"

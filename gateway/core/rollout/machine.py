@@ -3,28 +3,28 @@
 `step(state, event) -> (state', commands)` is pure, deterministic and total: the same state and event always give the
 same answer, and every pair has one (a change, the unchanged state, or a TransitionError with a sentence).
 
-The theory (the phases are in `transitions`, the rungs and what holds on them in `ladder`)
+The theory (the phases are in `transitions`, the steps and what holds on them in `steps`)
 ----------
-1. A rollout climbs a ladder of weights. While it is WARMING, PROGRESSING or BAKING its weight *is* that of its rung.
-2. Weight rises only on a PASS that comes after the rung's floor of time and of canary requests, on an operator's wish
-   or answer at a gate, at the end of a bake in which nothing was found, or by a deadline policy (``promote``,
+1. A rollout climbs the plan's steps. While it is WARMING, PROGRESSING or BAKING its weight *is* that of its step.
+2. Weight rises only on a PASS that comes after the step's floor of time and of canary requests, on an operator's
+   command or answer at a gate, at the end of a bake in which nothing was found, or by a deadline policy (``promote``,
    ``proceed``) that the operator chose. No news is never good news: UNDECIDED, NODATA and ERROR hold. Nothing but an
-   operator's wish raises it outside the plan's windows, while stable could not take its requests back, or while the
+   operator's command raises it outside the plan's windows, while stable could not take its requests back, or while the
    canary is down.
 3. FAIL means weight 0, at once (or by the ramp that the plan asks for), also while PAUSED: a pause stops the climb, not
    the guard. An ERROR that names a cause says that the experiment itself cannot be believed: PAUSED.
-4. An operator's hand beats automation and suspends it until ``resume``, which goes back to the rung's weight and starts
+4. An operator's hand beats automation and suspends it until ``resume``, which goes back to the step's weight and starts
    its floor again (or back to the gate that was closed).
-5. PROMOTED, ROLLED_BACK and WITHDRAWN are ends. Evidence and time never leave them; a new start does. One wish does
-   too: ``abort`` still works after PROMOTED, so that of a promotion and a rollback wished at the same moment the
+5. PROMOTED, ROLLED_BACK and WITHDRAWN are ends. Evidence and time never leave them; a new start does. One command does
+   too: ``abort`` still works after PROMOTED, so that of a promotion and a rollback commanded at once the
    rollback wins in whichever order the two arrive. A canary that was rolled back is started again only by a ``retry``.
 6. At a deadline (the rollout's, or a step's) the plan's policy acts, and says what was and was not shown. With no data
    or no judgement ``on_no_data`` acts instead, which never gives the canary more. No deadline opens a gate.
-7. A restart never raises a weight. Timers are rebased: the floor of the rung starts again; the deadline keeps the time
+7. A restart never raises a weight. Timers are rebased: the floor of the step starts again; the deadline keeps the time
    that the journal has seen. The smaller of the journaled and the live weight stands. Where the live one is smaller,
    something was applied that never reached the journal (perhaps a rollback), or was journaled and never applied, so
    automation does not go on by itself: PAUSED, or PROMOTED at the live weight, until an operator says otherwise.
-   ROLLED_BACK stays at weight 0 whatever is live. The same goes for a wish that the journal did not take in time; a
+   ROLLED_BACK stays at weight 0 whatever is live. The same goes for a command that the journal did not take in time; a
    step of automation's own is only taken back.
 8. `Analysed` and `Ticked` return the very same state unless they cause a transition. So the journal need hold only the
    events that changed something, and folding those gives the live state.
@@ -69,7 +69,7 @@ from gateway.core.rollout.types import (
     Withdrawn,
 )
 
-# What the world does; in a phase that it can only leave as it was, it means nothing.
+# What happens outside; in a phase that it can only leave as it was, it means nothing.
 _WORLDLY = (Analysed, Ticked, GateAnswered, JournalTimedOut, Withdrawn)
 # Where automation gives the canary more by itself.
 _CLIMBING = (Phase.WAITING, Phase.WARMING, Phase.PROGRESSING, Phase.BAKING)
@@ -78,7 +78,7 @@ _CLIMBING = (Phase.WAITING, Phase.WARMING, Phase.PROGRESSING, Phase.BAKING)
 def step(state: Rollout, event: Event) -> Result:
     """Say what the rollout becomes and what must be done about it.
 
-    Raises TransitionError for a wish that the phase does not allow, InvalidValueError for a value outside its domain
+    Raises TransitionError for a command that the phase does not allow, InvalidValueError for a value outside its domain
     (a time that is not finite, a weight outside 0..10000 bp, a plan without steps). The state stands then.
     """
     if not math.isfinite(event.at_s):
@@ -122,7 +122,7 @@ def _granted(
     state: Rollout,
     event: PauseRequested | ResumeRequested | ApproveRequested | WeightRequested | PromoteRequested | AbortRequested,
 ) -> Result:
-    """What an operator wishes."""
+    """What an operator commands."""
     at_s, by, why = event.at_s, event.by, event.reason
     match event:
         case PauseRequested():
@@ -135,11 +135,11 @@ def _granted(
             enter = moves.climb if state.gate == GATE_CANARY else moves.enter
             return enter(state, state.gate_index, at_s, event.canary_requests, by, opened, "advanced")
         case WeightRequested():
-            return _weight_wished(state, event)
+            return _weight_requested(state, event)
         case PromoteRequested():
-            return _promote_wished(state, event)
+            return _promote_requested(state, event)
         case AbortRequested():
-            return _abort_wished(state, event)
+            return _abort_requested(state, event)
 
 
 def raises_exposure(old: Rollout, new: Rollout) -> bool:
@@ -179,7 +179,7 @@ def _started(state: Rollout, event: Started) -> Result:
     )
     against = f"against {event.stable}" if event.stable else "with nothing to compare it with"
     reason = moves.in_words("started", event.by, event.reason) + f": {event.canary} {against} on route {event.route}"
-    first = steps.first_rung(fresh)
+    first = steps.first_step(fresh)
     if event.canary_up == 0:
         reason += "; the canary has no healthy endpoint yet"
         return moves.wait(fresh, GATE_CANARY, first, event.at_s, event.by, reason, kind="started")
@@ -233,7 +233,7 @@ def _ticked(state: Rollout, at_s: float) -> Result:
     return state, ()
 
 
-# --- gates and wishes ---
+# --- gates and commands ---
 
 
 def _gate_answered(state: Rollout, event: GateAnswered) -> Result:
@@ -248,25 +248,25 @@ def _gate_answered(state: Rollout, event: GateAnswered) -> Result:
 
 def _resumed(state: Rollout, event: ResumeRequested) -> Result:
     if event.at_s - state.since_s >= state.plan.deadline_s:
-        # The deadline has run out while nothing could be decided; kept, it would undo this wish at the next analysis.
+        # The deadline has run out while nothing could be decided; kept, it would undo this at the next analysis.
         state = replace(state, since_s=event.at_s)
     said = moves.in_words("resumed", event.by, event.reason)
     if state.gate:
-        before = steps.rung_name(state, state.gate_index)
+        before = steps.step_name(state, state.gate_index)
         reason = f"{said}: the gate {state.gate!r} before {before} is still closed"
         weight_bp = steps.weight_bp_of(state.plan, state.step_index)
         new = replace(state, phase=Phase.WAITING, weight_bp=weight_bp)
         return moves.decided(new, event.at_s, event.by, reason, "resumed")
     if state.step_index == NOT_BEGUN:
-        first = steps.first_rung(state)
+        first = steps.first_step(state)
         return moves.climb(state, first, event.at_s, event.canary_requests, event.by, said, "resumed")
-    reason = f"{said}: {steps.rung_name(state, state.step_index)} starts its minimum time and requests again"
+    reason = f"{said}: {steps.step_name(state, state.step_index)} starts its minimum time and requests again"
     if state.step_index == len(state.plan.steps):
         reason = f"{said}: the bake starts again"
     return moves.enter(state, state.step_index, event.at_s, event.canary_requests, event.by, reason, "resumed")
 
 
-def _weight_wished(state: Rollout, event: WeightRequested) -> Result:
+def _weight_requested(state: Rollout, event: WeightRequested) -> Result:
     check_weight_bp("weight_bp", event.weight_bp)
     if event.weight_bp and not state.stable:
         raise TransitionError(
@@ -278,7 +278,7 @@ def _weight_wished(state: Rollout, event: WeightRequested) -> Result:
     return moves.decided(new, event.at_s, event.by, reason, "weight_set")
 
 
-def _promote_wished(state: Rollout, event: PromoteRequested) -> Result:
+def _promote_requested(state: Rollout, event: PromoteRequested) -> Result:
     if state.swapped:
         raise TransitionError(refusal(state, event))
     at_s, by, last = event.at_s, event.by, len(state.plan.steps)
@@ -287,12 +287,12 @@ def _promote_wished(state: Rollout, event: PromoteRequested) -> Result:
         return moves.promote(state, at_s, by, said)
     index = last
     if event.next_step:
-        index = state.gate_index if state.gate else max(state.step_index + 1, steps.first_rung(state))
+        index = state.gate_index if state.gate else max(state.step_index + 1, steps.first_step(state))
         said = moves.in_words("sent on by hand", by, event.reason)
     return moves.enter(state, index, at_s, event.canary_requests, by, said, "advanced")
 
 
-def _abort_wished(state: Rollout, event: AbortRequested) -> Result:
+def _abort_requested(state: Rollout, event: AbortRequested) -> Result:
     reason = moves.in_words("aborted", event.by, event.reason)
     if state.phase is Phase.PROMOTED and not state.stable:
         raise TransitionError(f"cannot abort: there is nothing that route {state.route} could go back to")

@@ -24,7 +24,7 @@ _RAMP_STEPS = 10
 
 
 def in_words(what: str, by: str, why: str) -> str:
-    """A wish as a sentence."""
+    """A command as a sentence."""
     return f"{what} by {by}: {why}" if why else f"{what} by {by}"
 
 
@@ -59,7 +59,7 @@ def climb(
     kind: str,
     causes: tuple[str, ...] = (),
 ) -> Result:
-    """Go to a rung, or wait before its gate."""
+    """Go to a step, or wait before its gate."""
     if gate := steps.gate_before(state, index):
         return wait(state, gate, index, at_s, by, reason, kind="started" if kind == "started" else "waiting")
     return enter(state, index, at_s, requests, by, reason, kind, causes)
@@ -69,7 +69,7 @@ def wait(state: Rollout, gate: str, index: int, at_s: float, by: str, reason: st
     """Hold before a closed gate."""
     new = replace(state, phase=Phase.WAITING, gate=gate, gate_index=index, step_since_s=at_s)
     if gate != GATE_CANARY:
-        reason += f"; the gate {gate!r} before {steps.rung_name(state, index)} is closed"
+        reason += f"; the gate {gate!r} before {steps.step_name(state, index)} is closed"
     return decided(new, at_s, by, reason, kind, publish=state.phase is not Phase.PROGRESSING)
 
 
@@ -83,7 +83,7 @@ def enter(
     kind: str,
     causes: tuple[str, ...] = (),
 ) -> Result:
-    """Enter a rung, whatever gate is before it."""
+    """Enter a step, whatever gate is before it."""
     plan, phase = state.plan, Phase.PROGRESSING
     if index == len(plan.steps):
         if not plan.bake_s or not state.stable:

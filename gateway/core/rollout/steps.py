@@ -1,4 +1,4 @@
-"""The ladder that a plan describes, from nothing over warm-up and rungs to the bake; and what holds a rollout on it.
+"""The steps of a plan, from nothing over warm-up and steps to the bake; and what holds a rollout on it.
 
 Rungs are numbered: NOT_BEGUN, WARMUP, 0 … n-1 for the plan's steps, n for the bake.
 """
@@ -23,7 +23,7 @@ from gateway.core.types import WEIGHT_BP_MAX, percent_from_weight_bp
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 
-def first_rung(state: Rollout) -> int:
+def first_step(state: Rollout) -> int:
     """Where a rollout begins: with nothing to compare it to, at the end."""
     if not state.stable:
         return len(state.plan.steps)
@@ -31,7 +31,7 @@ def first_rung(state: Rollout) -> int:
 
 
 def weight_bp_of(plan: Plan, index: int) -> int:
-    """The canary's weight on a rung."""
+    """The canary's weight on a step."""
     if index == NOT_BEGUN:
         return 0
     if index == len(plan.steps):
@@ -40,7 +40,7 @@ def weight_bp_of(plan: Plan, index: int) -> int:
 
 
 def gate_before(state: Rollout, index: int) -> str:
-    """What must open before the rung is entered from here; the first step's gate comes before its warm-up."""
+    """What must open before the step is entered from here; the first step's gate comes before its warm-up."""
     if not state.stable or (index == 0 and state.step_index == WARMUP):
         return ""
     if index == len(state.plan.steps):
@@ -48,8 +48,8 @@ def gate_before(state: Rollout, index: int) -> str:
     return state.plan.steps[max(0, index)].gate
 
 
-def rung_name(state: Rollout, index: int) -> str:
-    """What people call a rung."""
+def step_name(state: Rollout, index: int) -> str:
+    """What people call a step."""
     count = len(state.plan.steps)
     if index == WARMUP:
         return "the warm-up"
@@ -60,7 +60,7 @@ def where(state: Rollout) -> str:
     """Where the rollout is, with its weight."""
     if state.step_index == NOT_BEGUN:
         return "the start"
-    name = "the bake" if state.step_index == len(state.plan.steps) else rung_name(state, state.step_index)
+    name = "the bake" if state.step_index == len(state.plan.steps) else step_name(state, state.step_index)
     return f"{name} ({percent(state.weight_bp)})"
 
 
@@ -80,7 +80,7 @@ def waiting_for(state: Rollout, event: Analysed) -> str:
         case Phase.WAITING if state.gate == GATE_CANARY:
             return canary_down(event.conditions) or closed(state.plan, event.conditions.local)
         case Phase.WAITING:
-            before = rung_name(state, state.gate_index)
+            before = step_name(state, state.gate_index)
             return f"the gate {state.gate!r} before {before} is closed"
         case Phase.WARMING:
             left_s = state.plan.warmup_s - (event.at_s - state.step_since_s)
@@ -104,14 +104,14 @@ def judged(event: Analysed) -> bool:
 
 
 def floor(state: Rollout, event: Analysed) -> str:
-    """What is missing to the rung's least time and least requests."""
-    rung = state.plan.steps[state.step_index]
+    """What is missing to the step's least time and least requests."""
+    planned = state.plan.steps[state.step_index]
     elapsed_s = event.at_s - state.step_since_s
     requests = event.canary_requests - state.step_requests_base
-    if elapsed_s < rung.min_time_s:
-        return f"the step lasts {rung.min_time_s - elapsed_s:.0f} s more at least"
-    if requests < rung.min_requests:
-        return f"the step needs {rung.min_requests - requests} more canary requests"
+    if elapsed_s < planned.min_time_s:
+        return f"the step lasts {planned.min_time_s - elapsed_s:.0f} s more at least"
+    if requests < planned.min_requests:
+        return f"the step needs {planned.min_requests - requests} more canary requests"
     return ""
 
 

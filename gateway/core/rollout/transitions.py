@@ -3,7 +3,7 @@
     IDLE         no rollout yet
     WARMING      the canary gets its first weight, and what it answers is no evidence yet
     WAITING      a gate is closed: an operator's approval, something outside, or the canary's health; the weight stands
-    PROGRESSING  automation climbs the ladder
+    PROGRESSING  automation climbs the plan's steps
     PAUSED       an operator (or a deadline, or a doubtful restart) holds the weight; the guard stays awake
     BAKING       the canary has all but a small share of stable's, and is judged against that
     RETURNING    rolled back, and stable is given its requests back little by little; the weight only falls
@@ -11,8 +11,8 @@
     ROLLED_BACK  stable serves alone again
     WITHDRAWN    ended without a word about the canary: its object is gone, or it never began
 
-A pair that is missing is refused with TransitionError; only wishes are ever missing: what the world does has an answer
-in every phase. Where it can only end in the phase it began in, it has no meaning and is the identity.
+A pair that is missing is refused with TransitionError; only commands are ever missing: what happens outside has an
+answer in every phase. Where it can only end in the phase it began in, it has no meaning and is the identity.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ TRANSITIONS: Mapping[tuple[Phase, type[Event]], frozenset[Phase]] = {
     (_RETURNING, Ticked): _BACK,
     (_RETURNING, AbortRequested): frozenset({_ROLLED_BACK}),
     (_RETURNING, Restarted): frozenset({_RETURNING}),
-    # The ends. Evidence and time never leave them. Of a promotion and an abort wished at once the abort wins.
+    # The ends. Evidence and time never leave them. Of a promotion and an abort commanded at once the abort wins.
     (_PROMOTED, Started): _BEGINNINGS,
     (_PROMOTED, PromoteRequested): frozenset({_PROMOTED}),
     (_PROMOTED, AbortRequested): _BACK,
@@ -98,7 +98,7 @@ TRANSITIONS: Mapping[tuple[Phase, type[Event]], frozenset[Phase]] = {
     (_WITHDRAWN, Restarted): frozenset({_WITHDRAWN}),
 }
 TRANSITIONS = {
-    # What the world does, where it does nothing.
+    # What happens outside, where it changes nothing.
     **{
         (phase, kind): frozenset({phase})
         for phase in Phase
@@ -117,7 +117,7 @@ TRANSITIONS = {
     **TRANSITIONS,
 }
 
-# What an operator calls each wish.
+# What an operator calls each command.
 VERBS: Mapping[type[Event], str] = {
     Started: "start",
     PauseRequested: "pause",
@@ -130,7 +130,7 @@ VERBS: Mapping[type[Event], str] = {
 
 
 def refusal(state: Rollout, event: Event) -> str:
-    """Why a wish cannot be granted: where the rollout is, and what is allowed instead."""
+    """Why a command is refused: where the rollout is, and what is allowed instead."""
     allowed = ", ".join(_said(state, kind) for kind in VERBS if _granted(state, kind))
     verb = VERBS.get(type(event), type(event).__name__)
     if state.phase is Phase.IDLE:

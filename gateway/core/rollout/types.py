@@ -97,10 +97,10 @@ class OnNewCanary(enum.StrEnum):
 
 
 class Step(msgspec.Struct, frozen=True):
-    """One rung: the weight, and the floor of time and canary requests before the next one.
+    """One step: the weight, and the floor of time and canary requests before the next one.
 
-    ``gate`` must open before the rung is entered: "" (none), ``GATE_MANUAL``, or the name of something outside that
-    is asked. ``deadline_s`` counts from when the rung was entered; ``on_deadline`` acts when no PASS has come by then.
+    ``gate`` must open before the step is entered: "" (none), ``GATE_MANUAL``, or the name of something outside that
+    is asked. ``deadline_s`` counts from when the step was entered; ``on_deadline`` acts when no PASS has come by then.
     """
 
     weight_bp: int
@@ -123,11 +123,11 @@ class Window(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """The ladder of weights. After the last step's floor and a PASS the canary is promoted to 100 %.
+    """The plan: ascending weights. After the last step's floor and a PASS the canary is promoted to 100 %.
 
     ``on_no_data`` is for a deadline at which nothing is known (None, in old journals: hold where ``on_deadline`` holds,
     else roll back).
-    Before the first rung the canary is warmed up for ``warmup_s`` at that rung's weight. After the last one it gets all
+    Before the first step the canary is warmed up for ``warmup_s`` at that step's weight. After the last one it gets all
     but ``bake_holdout_bp`` for ``bake_s``, and only then the rest. ``rollback_ramp_s`` is how long the way back takes
     (0: at once). ``stable_endpoints_min`` healthy endpoints of stable are needed for every step up. Automation raises
     the weight only in ``windows`` (none: always), never on ``closed_dates``; both are local to ``timezone``. A pause
@@ -282,7 +282,7 @@ class Withdrawn(msgspec.Struct, frozen=True, tag=True):
 class JournalTimedOut(msgspec.Struct, frozen=True, tag=True):
     """The last decision was more exposure, and the journal did not take it in time: the live weight stands.
 
-    ``before`` is the state in force where nobody wished for that decision: automation goes on from there. Without it
+    ``before`` is the state in force where nobody commanded that decision: automation goes on from there. Without it
     the rollout waits for an operator. ``canary_requests`` is cumulative over the rollout.
     """
 
@@ -346,7 +346,7 @@ class Notify(msgspec.Struct, frozen=True, tag=True):
 
 Command = SetWeight | SwapRoles | Notify
 
-# Rungs outside the ladder: `step_index` before anything was served, and while the canary warms up. The bake's is the
+# Steps outside the plan: `step_index` before anything was served, and while the canary warms up. The bake's is the
 # number of steps.
 NOT_BEGUN = -2
 WARMUP = -1
@@ -355,8 +355,8 @@ WARMUP = -1
 class Rollout(msgspec.Struct, frozen=True):
     """The state of one rollout: everything that `step` needs, and nothing that only a clock could change.
 
-    ``step_index`` is the rung in force; ``step_since_s`` and ``step_requests_base`` are the monotonic time and the
-    cumulative canary requests when it was entered. ``gate`` is what the rung ``gate_index`` waits for, "" for nothing.
+    ``step_index`` is the step in force; ``step_since_s`` and ``step_requests_base`` are the monotonic time and the
+    cumulative canary requests when it was entered. ``gate`` is what the step ``gate_index`` waits for, "" for nothing.
     ``ramp_from_bp`` is the weight from which a RETURNING one falls. ``since_s`` is when the rollout began (rebased on
     restart so that the deadline keeps counting time under control). ``last_at_s`` is when the state last changed.
     ``reason``, ``causes`` and ``by`` tell of the last change: why, which metrics, who (an operator's name, or
