@@ -350,7 +350,7 @@ class Served:
         config = load(self.path, text=in_force.text)
         self.control = ControlDouble(config)
         clock = SystemClock()
-        writer = JournalWriter(self.store, clock, Alarms(EventLog(clock)))
+        self.writer = writer = JournalWriter(self.store, clock, Alarms(EventLog(clock)))
         self.control.given = GivenConfiguration(writer, lambda _: None)
         self.control.given.adopt(in_force.stored)
         # From its descriptor, so that the socket knows its protocol and asyncio turns Nagle's algorithm off.
@@ -389,7 +389,6 @@ class Served:
         self.server.should_exit = True
         self._thread.join(20)
         assert not self._thread.is_alive(), "the server does not stop"
-        self.store.close()
         self._held.cleanup()
 
     def call(self, function: Callable[..., Any], *args: Any, **options: Any) -> None:
@@ -400,6 +399,7 @@ class Served:
         self.loop = asyncio.get_running_loop()
         self._started.set()
         await self.server.serve(sockets=[self._socket])
+        await self.writer.close()
 
 
 def _view(rollout: Rollout) -> RolloutView:

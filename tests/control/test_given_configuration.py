@@ -51,7 +51,6 @@ def writer_of(store: Store) -> JournalWriter:
 async def test_what_was_refused_for_a_hanging_disk_is_not_what_a_restart_finds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(given_configuration, "KEEP_WAIT_S", 0.05)
     copies: list[Given | None] = []
     with SqliteStore.open(tmp_path / "state.sqlite3") as store:
         disk = store.configurations = HangingConfigurations(store)
@@ -59,8 +58,10 @@ async def test_what_was_refused_for_a_hanging_disk_is_not_what_a_restart_finds(
         given = GivenConfiguration(writer, copies.append)
         await given.keep(FIRST)
         disk.go.clear()
+        monkeypatch.setattr(given_configuration, "KEEP_WAIT_S", 0.05)
         with pytest.raises(JournalError, match=r"the disk did not answer in 0\.05 s: nothing was changed"):
             await given.keep(SECOND)
+        monkeypatch.undo()
         disk.go.set()
         await eventually(lambda: writer.idle, "the disk has answered")
         newest = store.configurations.newest()
