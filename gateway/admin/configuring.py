@@ -24,7 +24,7 @@ from gateway.admin.addresses import AddressRules, refusals
 from gateway.admin.etags import tag
 from gateway.admin.problems import ProblemError
 from gateway.config.build import endpoints_of, guarded, routing_table
-from gateway.config.errors import ConfigError, LocatedIssue, place_of
+from gateway.config.errors import ConfigError, LocatedIssue, listed, place_of
 from gateway.config.load import load, read, reload
 from gateway.config.plain import differences, plain, redacted, restored
 from gateway.config.schema import GatewayConfig
@@ -40,7 +40,6 @@ from gateway.runtime.clock import Clock, iso
 CHANGEABLE = ("backends", "routes")
 IN_THE_FILE = ("hooks", "gates")
 _RESTART = ("listen", "admin", "workers", "state_dir")
-_SHOWN_MAX = 20
 
 
 class InvalidConfigurationError(ProblemError):
@@ -48,9 +47,7 @@ class InvalidConfigurationError(ProblemError):
 
     def __init__(self, issues: tuple[LocatedIssue, ...]) -> None:
         self.issues = issues
-        first = [f"{m.place or 'the body'}: {m.problem}; {m.hint}" for m in issues[:_SHOWN_MAX]]
-        more = f" (and {len(issues) - _SHOWN_MAX} more)" if len(issues) > _SHOWN_MAX else ""
-        super().__init__("invalid-configuration", "; ".join(first) + more)
+        super().__init__("invalid-configuration", listed(issues))
 
     def within(self, place: str) -> InvalidConfigurationError:
         """The same, as whoever sent only the part at ``place`` sees it."""

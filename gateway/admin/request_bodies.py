@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from gateway.admin.decode import one_line, parse
 from gateway.config.cross_checks import plan_issues
-from gateway.config.errors import BadValue, Issue, place_of, show
+from gateway.config.errors import BadValue, Issue, listed, show
 from gateway.config.explain import issues_of
 from gateway.config.plan import PlanConfig
 from gateway.config.section import Percentage, Section
@@ -24,7 +24,6 @@ from gateway.config.shape import Doc
 from gateway.core.errors import InvalidValueError
 
 LABELS_MAX = 500
-_SHOWN_MAX = 5
 
 
 def _printable(text: str) -> str:
@@ -127,10 +126,3 @@ def validated(tree: Any, kind: type[Body]) -> Body:
     if issues:
         raise InvalidValueError(listed(issues))
     return body
-
-
-def listed(issues: list[Issue]) -> str:
-    """The first few as one line."""
-    shown = [f"{place_of(one.path) or 'the body'}: {one.problem}; {one.hint}" for one in issues[:_SHOWN_MAX]]
-    more = f" (and {len(issues) - _SHOWN_MAX} more)" if len(issues) > _SHOWN_MAX else ""
-    return "; ".join(shown) + more

@@ -20,6 +20,7 @@ from gateway.core.errors import GatewayError, InvalidValueError
 TreePath = tuple[str | int, ...]
 
 _SHOWN_CHARS_MAX = 60
+_LISTED_MAX = 20
 _PLAIN_KEY = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
 
 
@@ -89,6 +90,14 @@ def place_of(path: TreePath) -> str:
         else:
             out += f"[{show(part)}]"
     return out
+
+
+def listed(issues: Sequence[Issue | LocatedIssue]) -> str:
+    """Issues of the body of a request as one line; of many the first ones."""
+    places = [one.place if isinstance(one, LocatedIssue) else place_of(one.path) for one in issues[:_LISTED_MAX]]
+    shown = [f"{at or 'the body'}: {one.problem}; {one.hint}" for at, one in zip(places, issues, strict=False)]
+    more = f" (and {len(issues) - _LISTED_MAX} more)" if len(issues) > _LISTED_MAX else ""
+    return "; ".join(shown) + more
 
 
 def one_line(text: str) -> str:
