@@ -20,7 +20,7 @@ from gateway.config.predictions import PREDICTED
 from gateway.core.analysis.types import Verdict
 from gateway.core.numbers import e_value, percent
 from gateway.demo.client.report import ClientReport, VariantReport
-from gateway.demo.story import Story, Told, needed
+from gateway.demo.story import Story, StoryEvent, needed
 from gateway.demo.summary import Summary, page
 
 _WIDTH_MAX = 120
@@ -47,7 +47,7 @@ class LiveView:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._live.stop()
 
-    def tell(self, told: Told) -> None:
+    def tell(self, told: StoryEvent) -> None:
         """Nothing: the next frame shows it."""
 
     def show(self, story: Story, now_s: float) -> None:

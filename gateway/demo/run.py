@@ -28,7 +28,7 @@ from gateway.demo.client.report import ClientReport, ClientSettings
 from gateway.demo.processes import DemoError, DemoProcess
 from gateway.demo.scenarios import STABLE_MODEL, Scenario
 from gateway.demo.show import Narrator
-from gateway.demo.story import Story, Told
+from gateway.demo.story import Story, StoryEvent
 from gateway.demo.summary import Summary, summarise
 
 _READY_TIMEOUT_S = 45.0
@@ -114,7 +114,7 @@ class Demo:
         self._tasks.append(group.create_task(self._follow(admin, listening)))
         await self._within(_READY_TIMEOUT_S, listening, "the gateway's event stream did not begin")
         await self._client.start(msgspec.json.encode(self._client_settings(url)))
-        hearing = group.create_task(self._hear_client())
+        hearing = group.create_task(self._read_client())
         self._story.stage = "baseline"
         self._tell([self._started(url, admin_url)])
         await asyncio.sleep(_BASELINE_S)
@@ -166,7 +166,7 @@ class Demo:
             patience_s=self._settings.scenario.patience_s,
         )
 
-    def _started(self, url: str, admin_url: str) -> Told:
+    def _started(self, url: str, admin_url: str) -> StoryEvent:
         scenario = self._settings.scenario
         return self._story.told(
             "started",
@@ -192,13 +192,13 @@ class Demo:
 
     async def _follow(self, admin: Admin, listening: asyncio.Event) -> None:
         async for event in admin.events(listening):
-            self._tell(self._story.hear_event(event, monotonic()))
+            self._tell(self._story.on_event(event, monotonic()))
             if self._story.decision is not None:
                 self._decided.set()
 
-    async def _hear_client(self) -> None:
+    async def _read_client(self) -> None:
         async for line in self._client.lines():
-            self._tell(self._story.hear_report(msgspec.json.decode(line, type=ClientReport)))
+            self._tell(self._story.on_report(msgspec.json.decode(line, type=ClientReport)))
 
     async def _kill_canary(self, earliest_s: float, latest_s: float) -> None:
         delay_s = self._random.uniform(earliest_s, latest_s)
@@ -224,7 +224,7 @@ class Demo:
         if self._admin is not None:
             await self._admin.close()
 
-    def _tell(self, things: Iterable[Told]) -> None:
+    def _tell(self, things: Iterable[StoryEvent]) -> None:
         for told in things:
             self._narrator.tell(told)
 

@@ -9,7 +9,7 @@ from typing import Protocol, Self
 
 import msgspec
 
-from gateway.demo.story import Story, Told
+from gateway.demo.story import Story, StoryEvent
 from gateway.demo.summary import Summary, page
 
 _PLAIN_WIDTH = 100
@@ -18,7 +18,7 @@ _PLAIN_WIDTH = 100
 class Narrator(AbstractContextManager["Narrator"], Protocol):
     """Tells the story as it goes; a context manager, so that a terminal is left as it was found."""
 
-    def tell(self, told: Told) -> None:
+    def tell(self, told: StoryEvent) -> None:
         """Something has happened."""
 
     def show(self, story: Story, now_s: float) -> None:
@@ -37,7 +37,7 @@ class JsonLines:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         pass
 
-    def tell(self, told: Told) -> None:
+    def tell(self, told: StoryEvent) -> None:
         """Print the event with its data."""
         write_line(msgspec.json.encode({"event": told.event, "t_s": told.t_s, **told.data}).decode())
 
@@ -52,7 +52,7 @@ class JsonLines:
 class PlainLines(JsonLines):
     """For logs and pipes: one line per event, the summary as text."""
 
-    def tell(self, told: Told) -> None:
+    def tell(self, told: StoryEvent) -> None:
         """Print the event's sentence."""
         write_line(f"{told.t_s:6.1f} s  {told.text}")
 

@@ -1,7 +1,7 @@
-"""The story so far: everything that was heard from gateway and client, folded into one state. Pure: times come in.
+"""The story so far: everything that gateway and client said, folded into one state. Pure: times come in.
 
-`Story` methods take what was heard and return what is worth telling (`Told`); who tells it, and how, is not known here.
-Times are CLOCK_MONOTONIC seconds; ``t_s`` counts from the demo's start.
+`Story` methods take what was said and return what is worth telling (`StoryEvent`); who tells it, and how, is not known
+here. Times are CLOCK_MONOTONIC seconds; ``t_s`` counts from the demo's start.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _TELL_EVERY_S = 1.0
 
 
 @dataclass(frozen=True)
-class Told:
+class StoryEvent:
     """One thing worth telling: a name and data for machines, a sentence for people."""
 
     event: str
@@ -90,12 +90,12 @@ class Story:
 
     # what happens
 
-    def told(self, event: str, now_s: float, text: str, **data: Any) -> Told:
+    def told(self, event: str, now_s: float, text: str, **data: Any) -> StoryEvent:
         """Something to tell, at this moment of the story, or at the last one: a report is older than its arrival."""
         self._told_s = max(self._told_s, now_s)
-        return Told(event, round(self._told_s - self.since_s, 3), text, data)
+        return StoryEvent(event, round(self._told_s - self.since_s, 3), text, data)
 
-    def hear_report(self, report: ClientReport) -> Iterator[Told]:
+    def on_report(self, report: ClientReport) -> Iterator[StoryEvent]:
         """The client has reported."""
         self.report = report
         if report.final or report.at_s - self._traffic_told_s < _TELL_EVERY_S:
@@ -116,10 +116,10 @@ class Story:
         text = f"users: {report.requests} requests, {report.failed} failed, {self.rescued} rescued"
         yield self.told("traffic", report.at_s, text, requests=report.requests, failed=report.failed, variants=variants)
 
-    def hear_event(self, event: ControlEvent, now_s: float) -> Iterator[Told]:
+    def on_event(self, event: ControlEvent, now_s: float) -> Iterator[StoryEvent]:
         """The gateway has told of something."""
         if event.kind in ROLLOUT_KINDS:
-            yield from self._hear_rollout(event, now_s)
+            yield from self._on_rollout(event, now_s)
         elif event.kind == "weight":
             self.canary_percent = event.data["canary_percent"]
             text = f"weight: {self.canary_percent:g} % of the requests go to the canary"
@@ -131,14 +131,14 @@ class Story:
         elif event.kind in ("alarm", "worker"):
             yield self.told(event.kind, now_s, f"{event.kind}: {event.data}", **event.data)
 
-    def _hear_rollout(self, event: ControlEvent, now_s: float) -> Iterator[Told]:
+    def _on_rollout(self, event: ControlEvent, now_s: float) -> Iterator[StoryEvent]:
         rollout = rollout_of(event)
         assert rollout is not None
         if self.decision is not None:
             return
         self.rollout = rollout
         if event.kind == "analysis":
-            yield from self._hear_analysis(rollout, now_s)
+            yield from self._on_analysis(rollout, now_s)
         elif event.kind in ("started", "advanced", "resumed"):
             self.stage = "rollout"
             self.step_since_s, self.step_requests_base = now_s, rollout.canary_requests
@@ -151,7 +151,7 @@ class Story:
         elif event.kind != "paused" or rollout.by == AUTOMATION:
             yield self._decide(rollout, now_s)
 
-    def _decide(self, rollout: RolloutBody, now_s: float) -> Told:
+    def _decide(self, rollout: RolloutBody, now_s: float) -> StoryEvent:
         self.stage = "decided"
         self.decision = DemoDecision(rollout.phase, rollout.reason, rollout.causes, now_s, rollout.canary_requests)
         return self.told(
@@ -164,7 +164,7 @@ class Story:
             canary_requests=rollout.canary_requests,
         )
 
-    def _hear_analysis(self, rollout: RolloutBody, now_s: float) -> Iterator[Told]:
+    def _on_analysis(self, rollout: RolloutBody, now_s: float) -> Iterator[StoryEvent]:
         analysis = rollout.analysis
         if analysis is None or now_s - self._analysis_told_s < _TELL_EVERY_S:
             return
@@ -179,7 +179,7 @@ class Story:
             findings=[_finding(finding) for finding in analysis.findings],
         )
 
-    def killed(self, now_s: float) -> Told:
+    def killed(self, now_s: float) -> StoryEvent:
         """The canary's process was killed."""
         self.killed_s = now_s
         return self.told("fault", now_s, "fault: the canary's process was killed (SIGKILL)", fault="kill -9")

@@ -80,7 +80,7 @@ def decide(intervals: Iterable[RecordedInterval], params: KayentaParams) -> Rule
         due = int(passed_s / params.interval_s) + 1
         points = min(len(errors.control), len(errors.experiment))
         if points < params.points_min:
-            story = f"the last run had {points} points of the {params.points_min} that a judgement wants"
+            story = f"the last run had {points} points, {params.points_min} are required"
             if last:
                 break
             continue

@@ -16,7 +16,7 @@ from gateway.core.stats.outcomes import NAMES
 from gateway.demo.client.report import ClientReport, VariantReport
 from gateway.demo.live import frame
 from gateway.demo.scenarios import SCENARIOS, as_expected
-from gateway.demo.story import Story, Told
+from gateway.demo.story import Story, StoryEvent
 from gateway.demo.summary import page, summarise
 
 START_S = 1000.0
@@ -68,17 +68,17 @@ def story(scenario: str = "errors") -> Story:
     return Story(SCENARIOS[scenario], 42, START_S)
 
 
-def hear(story: Story, kind: str, data: Any, at_s: float) -> list[Told]:
-    return list(story.hear_event(event(kind, data), at_s))
+def hear(story: Story, kind: str, data: Any, at_s: float) -> list[StoryEvent]:
+    return list(story.on_event(event(kind, data), at_s))
 
 
 def decided(phase: str, reason: str, metrics: tuple[str, ...] = ()) -> Story:
     told = story()
     hear(told, "started", rollout(), START_S + 3)
-    list(told.hear_report(report(START_S + 5)))
+    list(told.on_report(report(START_S + 5)))
     kind = {"PROMOTED": "promoted", "ROLLED_BACK": "rolled_back", "PAUSED": "paused"}[phase]
     hear(told, kind, rollout(phase, reason=reason, causes=metrics), START_S + 6)
-    list(told.hear_report(report(START_S + 7, final=True)))
+    list(told.on_report(report(START_S + 7, final=True)))
     return told
 
 
@@ -106,7 +106,7 @@ def test_analysis_and_traffic_are_told_once_a_second() -> None:
     told = story()
     times_s = [START_S + 3 + i * 0.25 for i in range(20)]
     assert sum(len(hear(told, "analysis", rollout(), at_s)) for at_s in times_s) == 5
-    assert sum(len(list(told.hear_report(report(at_s)))) for at_s in times_s) == 5
+    assert sum(len(list(told.on_report(report(at_s)))) for at_s in times_s) == 5
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_what_a_scenario_promises(scenario: str, phase: str, metrics: tuple[str,
 def stages() -> dict[str, Story]:
     baseline, undecided, good_so_far, no_data, refused, killed = (story("crash") for _ in range(6))
     baseline.stage = "baseline"
-    list(baseline.hear_report(report(START_S + 2, rescued=0, first_s=None)))
+    list(baseline.on_report(report(START_S + 2, rescued=0, first_s=None)))
     for told, verdict in (
         (undecided, Verdict.UNDECIDED),
         (good_so_far, Verdict.PASS),
@@ -147,7 +147,7 @@ def stages() -> dict[str, Story]:
         hear(told, "weight", {"canary_percent": 0.01, "epoch": 2}, START_S + 3)
         hear(told, "started", rollout(analysis=None), START_S + 3)
         hear(told, "analysis", rollout(step=2, analysis=analysis(verdict)), START_S + 4)
-        list(told.hear_report(report(START_S + 5)))
+        list(told.on_report(report(START_S + 5)))
     killed.killed(START_S + 5)
     return {
         "starting": story("flat"),
@@ -248,5 +248,5 @@ def test_no_line_is_older_than_the_one_before() -> None:
     """A report is made in another process, and tells of a moment that has passed when it arrives."""
     told = story()
     (late,) = hear(told, "health", {"backend": "b", "healthy": False}, START_S + 5.0)
-    times_s = [one.t_s for one in (late, *told.hear_report(report(START_S + 4.9)))]
+    times_s = [one.t_s for one in (late, *told.on_report(report(START_S + 4.9)))]
     assert len(times_s) == 2 and times_s == sorted(times_s)

@@ -130,7 +130,7 @@ def test_kayenta_by_default_runs_after_an_hour_and_ends_after_three() -> None:
     assert kayenta.decide(recorded([BAD] * 200, stable=18), KayentaParams()).at_s == at(60)
     assert kayenta.decide(recorded([2] * 200, stable=18), KayentaParams()).at_s == at(180)
     few = kayenta.decide(recorded([BAD] * 13, every_s=900.0, stable=18), KayentaParams())
-    assert few.kind is DecisionKind.UNDECIDED and "12 points of the 50" in few.reason
+    assert few.kind is DecisionKind.UNDECIDED and "12 points, 50 are required" in few.reason
 
 
 def test_one_high_metric_of_two_is_below_marginal() -> None:
