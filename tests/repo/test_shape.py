@@ -13,6 +13,18 @@ from tools.shape.__main__ import main
 JUNIT = '<testsuites><testsuite name="pytest" tests="1234" time="95.4"/></testsuites>'
 
 
+INTERFACE = """
+class Interface:
+    def __init__(self):
+        self.a = 1
+    def work(self):
+        raise NotImplementedError
+    @abstractmethod
+    def more(self):
+        return 1
+"""
+
+
 def tree(root: Path, **files: str) -> Path:
     """A package of these files; two underscores in a name are a folder."""
     for name, text in files.items():
@@ -72,7 +84,7 @@ def test_a_base_class_cuts_a_file_unless_it_is_shared_or_made_or_an_interface(tm
         a=f"class Half:\n{code}class Whole(Half):\n{code}",
         b=f"class Shared:\n{code}class X(Shared):\n{code}class Y(Shared):\n{code}",
         c=f"class Made:\n{code}class Special(Made):\n{code}made = Made()\n",
-        d=f"class Interface:\n    def work(self):\n        raise NotImplementedError\nclass I(Interface):\n{code}",
+        d=f"{INTERFACE}class I(Interface):\n{code}",
     )
     found = classes.classes(modules)
     assert classes.cutting(found, modules) == ["Half"]

@@ -3,7 +3,8 @@
 Rules:
 
 1. A base class only cuts a file if it is never made itself, one class alone inherits from it, and it has code: what
-   an interface declares (methods without a body of their own) cuts nothing.
+   an interface declares (abstract methods, methods without a body of their own, and an ``__init__`` that sets its
+   attributes) cuts nothing.
 2. The request's classes are `Exchange`, its base classes, and every class that one of these keeps an instance of which
    it made itself (`self.body = RequestBody(...)`), and so on. What an exchange is handed, such as a connection, is not
    a part of it.
@@ -228,4 +229,6 @@ def _raises_unwritten(method: Function) -> bool:
 
 
 def _empty(method: Function) -> bool:
+    if method.name == "__init__" or any(_last(one) == "abstractmethod" for one in method.decorator_list):
+        return True
     return _raises_unwritten(method) or [ast.unparse(node) for node in _body(method)] in ([], ["pass"], ["..."])
