@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.support.backend import Backend, Peer, Script, Seen
-from tests.support.gateway import RunningGateway, config
+from tests.support.gateway import QUICK, RunningGateway, config
 
 pytestmark = pytest.mark.anyio
 _PAUSE_S = 0.015
@@ -213,7 +213,7 @@ async def test_failures_inside_a_200_roll_back(tmp_path: Path) -> None:
 
 
 async def test_healthy_answers_are_promoted(tmp_path: Path) -> None:
-    views = await outcomes(tmp_path, GOOD | UNREAD, held=HELD, **ADVISE)
+    views = await outcomes(tmp_path, GOOD | UNREAD, held=HELD, **QUICK, **ADVISE)
     phases = {name: view["phase"] for name, view in views.items()}
     assert phases == dict.fromkeys(GOOD, "PROMOTED") | dict.fromkeys(HELD, "PROGRESSING")
     for name in HELD:
