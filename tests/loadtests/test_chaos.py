@@ -15,6 +15,9 @@ from loadtests.faults.books import ANSWERED, CUT, LEFT, RESET, SILENCE, Books, C
 from loadtests.faults.catalogue import FAULTS
 from loadtests.faults.models import Deeds
 
+# What pins cores or makes load of its own takes turns.
+pytestmark = pytest.mark.xdist_group("serial")
+
 ROOT = Path(__file__).parents[2]
 SEED = 2
 
