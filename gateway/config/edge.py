@@ -17,9 +17,9 @@ from pydantic import AfterValidator, Field
 from gateway.config import grammar
 from gateway.config.section import YEAR_S, Cidr, FilePath, Seconds, Section
 from gateway.config.shape import Doc, Noun
-from gateway.core.traffic.table import BackendTls, Passive
+from gateway.core.traffic.table import BackendTls, OutlierEjection
 
-_PASSIVE = Passive()
+_PASSIVE = OutlierEjection()
 
 
 class TlsVersion(enum.StrEnum):
@@ -90,7 +90,7 @@ class BackendTlsConfig(Section):
 class PassiveConfig(Section):
     """When live traffic takes an endpoint out of its backend's rotation."""
 
-    core = Passive
+    core = OutlierEjection
 
     failures: Annotated[
         int,

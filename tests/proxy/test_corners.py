@@ -14,7 +14,7 @@ import pytest
 from gateway.core.stats.counts import SESSION_EVENTS
 from gateway.core.traffic import Route, Sticky, Timeouts, bucket_of_key
 from gateway.core.traffic.table import Backend as BackendSpec
-from gateway.core.traffic.table import BackendTls, Endpoint, Passive, RoutingTable
+from gateway.core.traffic.table import BackendTls, Endpoint, OutlierEjection, RoutingTable
 from gateway.core.types import Variant
 from gateway.proxy.counting.counters import WorkerCounters
 from gateway.proxy.heads.fast_heads import FastHeadReader
@@ -54,7 +54,7 @@ async def test_a_canary_that_starts_slowly_is_not_convicted_for_it() -> None:
     """With nobody to take the other turns, all are its own."""
     async with Backend() as a, Backend() as b:
         spec = table(CANARY, a=a.port, b=b.port)
-        slow = msgspec.structs.replace(spec.backends["b"], passive=Passive(slow_start_s=600.0))
+        slow = msgspec.structs.replace(spec.backends["b"], passive=OutlierEjection(slow_start_s=600.0))
         async with RunningWorker(msgspec.structs.replace(spec, backends=spec.backends | {"b": slow})) as w:
             await w.publish_health(b.url)
             assert b"variant: canary" in await w.raw(GET), "one at a time, that its own requests convict it"

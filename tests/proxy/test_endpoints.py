@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.traffic.table import Passive, Route, RoutingTable, Timeouts
+from gateway.core.traffic.table import OutlierEjection, Route, RoutingTable, Timeouts
 from gateway.proxy.sweeper import StallForgiveness
-from gateway.proxy.upstream.outlier_ejection import PassiveHealth, Usual
+from gateway.proxy.upstream.outlier_ejection import EjectionState, UsualFirstByte
 from gateway.runtime.resolver import Name
 from tests.support.backend import Backend, answer, hang
 from tests.support.worker import RunningWorker, eventually, table
@@ -24,7 +24,7 @@ GET = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
 
 def with_passive(spec: RoutingTable, **changes: float) -> RoutingTable:
     changed = {
-        name: msgspec.structs.replace(backend, passive=Passive(**changes))  # type: ignore[arg-type]  # kinds vary
+        name: msgspec.structs.replace(backend, passive=OutlierEjection(**changes))  # type: ignore[arg-type]  # kinds vary
         for name, backend in spec.backends.items()
     }
     return msgspec.structs.replace(spec, backends=changed)
@@ -101,14 +101,14 @@ async def test_probes_that_find_all_of_a_backend_down_do_not_take_it_away() -> N
 # passive health as a value
 
 
-def failed(health: PassiveHealth, now_s: float, *, since_s: float | None = None, **changes: bool) -> bool:
+def failed(health: EjectionState, now_s: float, *, since_s: float | None = None, **changes: bool) -> bool:
     given_ = {"timed_out": False, "may_eject": True} | changes
     return health.failed("reset", now_s, now_s if since_s is None else since_s, **given_)
 
 
 @given(st.lists(st.booleans(), max_size=60), st.integers(1, 5))
 def test_each_trial_that_fails_ejects_for_longer_and_staying_in_begins_anew(trials: list[bool], failures: int) -> None:
-    health = PassiveHealth(Passive(failures=failures, base_s=1.0, max_s=8.0))
+    health = EjectionState(OutlierEjection(failures=failures, base_s=1.0, max_s=8.0))
     now_s, expected_s = 100.0, 1.0
     for _ in range(failures):
         failed(health, now_s)
@@ -135,7 +135,7 @@ def test_each_trial_that_fails_ejects_for_longer_and_staying_in_begins_anew(tria
 
 
 def test_what_was_sent_before_an_ejection_says_nothing_after_it() -> None:
-    health = PassiveHealth(Passive(failures=1, base_s=1.0))
+    health = EjectionState(OutlierEjection(failures=1, base_s=1.0))
     assert failed(health, 100.0)
     assert not health.answered(100.5, since_s=99.0), "a late answer"
     assert health.out
@@ -146,17 +146,17 @@ def test_what_was_sent_before_an_ejection_says_nothing_after_it() -> None:
 
 
 def test_a_time_out_weighs_half_of_what_ejects() -> None:
-    health = PassiveHealth(Passive(failures=5))
+    health = EjectionState(OutlierEjection(failures=5))
     assert not failed(health, 100.0, timed_out=True)
     assert failed(health, 101.0, timed_out=True)
-    health = PassiveHealth(Passive(failures=5))
+    health = EjectionState(OutlierEjection(failures=5))
     assert not failed(health, 100.0, timed_out=True)
     assert not health.answered(100.5, since_s=100.4)
     assert not failed(health, 101.0, timed_out=True), "an answer ends the streak"
 
 
 def test_an_endpoint_that_fails_soon_after_its_return_is_out_for_longer() -> None:
-    health = PassiveHealth(Passive(failures=1, base_s=4.0, max_s=30.0))
+    health = EjectionState(OutlierEjection(failures=1, base_s=4.0, max_s=30.0))
     failed(health, 100.0)
     health.answered(104.1, since_s=104.0)
     assert failed(health, 105.0)
@@ -165,7 +165,7 @@ def test_an_endpoint_that_fails_soon_after_its_return_is_out_for_longer() -> Non
 
 
 def test_what_is_usual_follows_nine_in_ten() -> None:
-    usual = Usual()
+    usual = UsualFirstByte()
     for i in range(3000):
         usual.add(1.0 if i % 20 == 0 else 0.01)
     assert 0.01 <= usual.seconds < 0.5, "one in twenty is unusual"
@@ -175,7 +175,7 @@ def test_what_is_usual_follows_nine_in_ten() -> None:
 
 
 def test_an_endpoint_that_is_back_takes_a_growing_share_of_turns() -> None:
-    health = PassiveHealth(Passive(slow_start_s=10.0))
+    health = EjectionState(OutlierEjection(slow_start_s=10.0))
     health.begin_slowly(100.0)
     shares = [sum(health.takes_turn(start + i / 100) for i in range(100)) for start in (101.0, 104.0, 108.0)]
     assert 8 <= shares[0] < shares[1] < shares[2] <= 95

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from gateway.core.stats.outcomes import by_status
-from gateway.core.traffic.table import Endpoint, Passive, Rescue, Retry, Route, RoutingTable, Timeouts
+from gateway.core.traffic.table import Endpoint, OutlierEjection, Rescue, Retry, Route, RoutingTable, Timeouts
 from gateway.proxy.counting.recent_answers import RecentAnswers
 from gateway.runtime.settings import AccessLogSettings
 from tests.support.backend import Backend, Peer, Script, Seen, answer, hang, raw
@@ -27,7 +27,7 @@ POST = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nConnection: close\r\
 
 def with_passive(spec: RoutingTable, **changes: float) -> RoutingTable:
     changed = {
-        name: msgspec.structs.replace(backend, passive=Passive(**changes))  # type: ignore[arg-type]  # kinds vary
+        name: msgspec.structs.replace(backend, passive=OutlierEjection(**changes))  # type: ignore[arg-type]  # kinds vary
         for name, backend in spec.backends.items()
     }
     return msgspec.structs.replace(spec, backends=changed)

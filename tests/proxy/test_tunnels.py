@@ -12,7 +12,7 @@ import signal
 import msgspec
 import pytest
 
-from gateway.core.traffic.table import Passive, Route, Timeouts
+from gateway.core.traffic.table import OutlierEjection, Route, Timeouts
 from gateway.runtime.settings import Limits
 from tests.support.backend import Backend, Peer, Seen, answer, hang, raw
 from tests.support.rawbackend import RawBackend, Wire, reset_on_close
@@ -175,7 +175,7 @@ async def test_a_canary_that_fails_sheds_hangs_resets_or_is_dead_gives_the_hands
         peer.reset()
 
     # An ejected endpoint fails its tries as well, but is not asked: here each is.
-    patient = Passive(failures=1000)
+    patient = OutlierEjection(failures=1000)
     route = msgspec.structs.replace(CANARY, timeouts=Timeouts(connect_s=20, first_byte_s=3))
     async with RawBackend(echo) as a, Backend() as b:
         spec = table(route, a=a.port, b=b.port)

@@ -44,7 +44,7 @@ class BackendTls(msgspec.Struct, frozen=True):
     server_name: str | None = None
 
 
-class Passive(msgspec.Struct, frozen=True):
+class OutlierEjection(msgspec.Struct, frozen=True):
     """When live traffic takes an endpoint out of its backend's rotation, and for how long (seconds).
 
     ``failures`` in a row eject it for ``base_s``, doubling up to ``max_s`` with each ejection that follows soon. At
@@ -77,7 +77,7 @@ class Backend(msgspec.Struct, frozen=True):
     # Connections idle for longer are closed before the backend's own keep-alive limit (uvicorn: 5 s) can race us.
     keepalive_s: float = 4.0
     tls: BackendTls | None = None
-    passive: Passive = Passive()
+    passive: OutlierEjection = OutlierEjection()
     # Host names are looked up again after ``resolve_s``; addresses that were good serve on for ``resolve_max_age_s``
     # when the lookup fails.
     resolve_s: float = 10.0

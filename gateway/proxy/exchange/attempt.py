@@ -97,14 +97,14 @@ class Attempt(UpstreamUser):
             usual_s = stable.usual.seconds
             if usual_s and 4 * usual_s < route.total_s:
                 self.limit_s = min(self.limit_s, route.total_s - max(2 * usual_s, _STABLE_SHARE * route.total_s))
-        passive = self.pool.passive
-        if passive.wants_trial(now_s):
+        ejection = self.pool.ejection
+        if ejection.wants_trial(now_s):
             if route.replayable and len(pools.pools) > 1:
                 hurried_s = max(_TRIAL_S_MIN, _TRIAL_USUAL * pools.usual.seconds)
                 if hurried_s < self.limit_s:
                     self.limit_s = hurried_s
                     self.hurried = True
-            passive.begin_trial(now_s + route.connect_s + self.limit_s)
+            ejection.begin_trial(now_s + route.connect_s + self.limit_s)
 
     # the connection
 

@@ -71,7 +71,7 @@ class ExchangeAttempts:
         self._tried = (*self._tried, pool) if self._tried else (pool,)
         uploading = not self._body.complete
         attempt = Attempt(owner, self.variant, pool, route, now_s, uploading=uploading, head_only=head_only)
-        if pool.passive.out or route.tight:
+        if pool.ejection.out or route.tight:
             attempt.limit(backend, route.stable_pool, route, now_s)
         if self._record is not None:
             self._record.attempts += 1

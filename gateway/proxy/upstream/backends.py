@@ -16,7 +16,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from gateway.core.traffic.table import Backend, BackendTls, Endpoint
-from gateway.proxy.upstream.outlier_ejection import Usual
+from gateway.proxy.upstream.outlier_ejection import UsualFirstByte
 from gateway.proxy.upstream.pool import EndpointPool, panics
 from gateway.proxy.upstream.types import Connect
 from gateway.runtime.wire import Ejected
@@ -27,7 +27,7 @@ _Key = tuple[str, Endpoint, BackendTls | None]
 class BackendPool:
     """The endpoints of one backend and the turn among them."""
 
-    def __init__(self, pools: list[EndpointPool], panic_percent: float, usual: Usual) -> None:
+    def __init__(self, pools: list[EndpointPool], panic_percent: float, usual: UsualFirstByte) -> None:
         self.pools = pools
         self.usual = usual
         for pool in pools:
@@ -55,18 +55,18 @@ class BackendPool:
         for i in range(count):
             at = (self._turn + i) % count
             pool = pools[at]
-            passive = pool.passive
+            ejection = pool.ejection
             if pool in tried or (pool.probed.down and heeds_probes and not self._uses_despite_probes(pool, now_s)):
                 continue
-            if passive.out:
-                if tried or not passive.wants_trial(now_s):
+            if ejection.out:
+                if tried or not ejection.wants_trial(now_s):
                     continue
                 best, place = pool, at
                 break
             load = pool.load
             if best is not None and load >= least:
                 continue
-            if not passive.takes_turn(now_s):
+            if not ejection.takes_turn(now_s):
                 slow = slow or pool
                 continue
             best, least, place = pool, load, at
@@ -103,7 +103,7 @@ class BackendPool:
     @property
     def short(self) -> bool:
         """Whether probes or ejections keep some of the endpoints out."""
-        return any(pool.down or pool.passive.out for pool in self.pools)
+        return any(pool.down or pool.ejection.out for pool in self.pools)
 
     @property
     def load(self) -> int:
@@ -155,7 +155,7 @@ class Pools:
                 wanted[key] = pool
                 pools.append(pool)
             before = known.get(backend.name)
-            usual = Usual() if before is None else before.usual
+            usual = UsualFirstByte() if before is None else before.usual
             self.backends[backend.name] = BackendPool(pools, backend.panic_percent, usual)
         for key, pool in self._endpoints.items():
             if key not in wanted:
@@ -175,13 +175,13 @@ class Pools:
     def _enter_health_of(self, pool: EndpointPool) -> None:
         refused = self._down.get((pool.backend.name, pool.endpoint.url))
         if pool.probed.down and refused is None:
-            pool.passive.begin_slowly(monotonic())
+            pool.ejection.begin_slowly(monotonic())
         pool.probed.enter(refused is not None, bool(refused))
 
     def ejected(self) -> tuple[Ejected, ...]:
         """The endpoints that live traffic keeps out of rotation."""
-        out = [(name, pool) for name, backend in self.backends.items() for pool in backend.pools if pool.passive.out]
-        return tuple([Ejected(name, p.endpoint.url, p.passive.reason, p.passive.lasts_s) for name, p in out])
+        out = [(name, pool) for name, backend in self.backends.items() for pool in backend.pools if pool.ejection.out]
+        return tuple([Ejected(name, p.endpoint.url, p.ejection.reason, p.ejection.lasts_s) for name, p in out])
 
     def panicking(self) -> tuple[str, ...]:
         """The backends of which too few endpoints look well."""

@@ -21,17 +21,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.core.traffic.table import Passive
+from gateway.core.traffic.table import OutlierEjection
 
 # Of its turns, one that comes back takes at least this share, or it could never prove itself.
 _SHARE_MIN: Final = 0.1
 _DOUBLINGS_MAX: Final = 30
-# How fast `Usual` follows: with these steps it comes to rest where nine in ten values are below it.
+# How fast `UsualFirstByte` follows: with these steps it comes to rest where nine in ten values are below it.
 _UP: Final = 1.5
 _DOWN: Final = 0.95
 
 
-class PassiveHealth:
+class EjectionState:
     """What live traffic says of one endpoint; while it is ``out`` it gets trials, from ``ejected_until_s`` on."""
 
     __slots__ = (
@@ -49,7 +49,7 @@ class PassiveHealth:
         "trial_until_s",
     )
 
-    def __init__(self, spec: Passive) -> None:
+    def __init__(self, spec: OutlierEjection) -> None:
         self.spec = spec
         self.streak = 0
         self.out = False
@@ -126,7 +126,7 @@ class PassiveHealth:
         return True
 
 
-class Usual:
+class UsualFirstByte:
     """How long a backend's answers take to begin, nine in ten of them: a running estimate in two multiplications."""
 
     __slots__ = ("answered_s", "seconds")

@@ -31,7 +31,7 @@ from typing import Final, cast
 from gateway.core.traffic.table import Backend, Endpoint
 from gateway.proxy.heads import gateway_errors
 from gateway.proxy.heads.gateway_errors import Fault
-from gateway.proxy.upstream.outlier_ejection import PassiveHealth, Usual
+from gateway.proxy.upstream.outlier_ejection import EjectionState, UsualFirstByte
 from gateway.proxy.upstream.probed_health import ProbedHealth
 from gateway.proxy.upstream.types import (
     CONNECTION,
@@ -83,9 +83,9 @@ class EndpointPool(ConnectionOwner):
         self.waiting_uploads: deque[UpstreamUser] = deque()
         self.retired = False
         self._draining: list[UpstreamConnection] = []
-        self.passive = PassiveHealth(backend.passive)
+        self.ejection = EjectionState(backend.passive)
         self.siblings: list[EndpointPool] = [self]
-        self.usual = Usual()  # of the whole backend: its pools share one
+        self.usual = UsualFirstByte()  # of the whole backend: its pools share one
         self.ejections: dict[str, int] = {}  # of the whole worker, as its report counts them
         self._tasks: set[asyncio.Task[None]] = set()
         self._connecting: set[asyncio.Timeout] = set()
@@ -96,7 +96,7 @@ class EndpointPool(ConnectionOwner):
         """Take over a newer table's settings; connections that stand stay."""
         self.backend = backend
         self.host = _host(backend.host_header, self.endpoint)
-        self.passive.spec = backend.passive
+        self.ejection.spec = backend.passive
         self._name.resolve_s, self._name.max_age_s = backend.resolve_s, backend.resolve_max_age_s
         self._name.restrict(backend.allow(self.endpoint))
 
@@ -350,11 +350,11 @@ class EndpointPool(ConnectionOwner):
 
     def proven(self, now_s: float) -> bool:
         """Whether requests have just shown that it works, whatever its probes' silence says."""
-        return not self.passive.streak and self.probed.outweighed(now_s)
+        return not self.ejection.streak and self.probed.outweighed(now_s)
 
     def takes_probed_trial(self, now_s: float) -> bool:
         """Whether one request may find out if it works after all; True begins that trial."""
-        return self.leased == 0 and self.probed.takes_trial(now_s, failing=self.passive.streak > 0)
+        return self.leased == 0 and self.probed.takes_trial(now_s, failing=self.ejection.streak > 0)
 
     @property
     def load(self) -> int:
@@ -365,8 +365,8 @@ class EndpointPool(ConnectionOwner):
         """The endpoint has answered a request that was sent at ``since_s``, and took ``first_byte_s`` for it."""
         self.usual.answered_s = since_s + first_byte_s
         self.usual.add(first_byte_s)
-        passive = self.passive
-        if (passive.streak or passive.out) and passive.answered(monotonic(), since_s):
+        ejection = self.ejection
+        if (ejection.streak or ejection.out) and ejection.answered(monotonic(), since_s):
             _log.warning("endpoint %s of %s is back in rotation", self.endpoint.url, self.backend.name)
 
     def _may_eject(self, now_s: float) -> bool:
@@ -379,7 +379,7 @@ class EndpointPool(ConnectionOwner):
         for other in self.siblings:
             if other is self:
                 continue
-            if other.passive.out:
+            if other.ejection.out:
                 out += 1
             elif not other.probed.down or (heedless and other.probed.well(now_s)):
                 left = True
@@ -389,13 +389,13 @@ class EndpointPool(ConnectionOwner):
         """The endpoint has failed a try, by its own doing."""
         now_s = monotonic()
         may_eject = self._may_eject(now_s)
-        passive = self.passive
-        if passive.failed(reason, now_s, since_s, timed_out=timed_out, may_eject=may_eject):
+        ejection = self.ejection
+        if ejection.failed(reason, now_s, since_s, timed_out=timed_out, may_eject=may_eject):
             key = f"ejected {self.backend.name} {self.endpoint.url} {reason}"
             self.ejections[key] = self.ejections.get(key, 0) + 1
             _log.warning(
                 "endpoint %s of %s is ejected for %g s: %s",
-                *(self.endpoint.url, self.backend.name, passive.lasts_s, reason),
+                *(self.endpoint.url, self.backend.name, ejection.lasts_s, reason),
             )
 
 
