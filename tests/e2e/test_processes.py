@@ -155,7 +155,7 @@ async def test_a_gateway_ends_with_its_terminal_and_drains(tmp_path: Path) -> No
     os.close(ours)
     out, log = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 0, log.decode()
-    assert b"draining" in out and b"the terminal was closed" in log
+    assert b"draining" in out and b"terminal closed: draining" in log
 
 
 async def test_a_rollout_is_judged_on_after_a_full_restart(tmp_path: Path) -> None:

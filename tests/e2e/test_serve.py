@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -119,8 +120,10 @@ async def test_sigterm_under_load_drains_without_a_loss(tmp_path: Path) -> None:
         assert await gateway.stop() == 0
         replies = await asyncio.gather(*pending)
     assert {reply.status_code for reply in replies} == {200}
-    # On a busy machine control may take longer to start than a worker waits for its first table.
-    said = [line for line in gateway.log.splitlines() if b"no routing table from control" not in line]
+    # On a busy machine control may start later than a worker waits for its first table, and look at its readiness
+    # before the end.
+    normal = b"no routing table from control|not ready: the gateway is shutting down"
+    said = [line for line in gateway.log.splitlines() if not re.search(normal, line)]
     assert said == [], gateway.log.decode()
 
 
