@@ -35,17 +35,25 @@ _WARMUP = 30
 _ANNOTATE = ("callgrind_annotate", "--inclusive=yes", "--tree=none", "--threshold=100")
 _LINE = re.compile(r"\s*([\d,]+) .*?:(\w+)(?:'\d+)?(?: \[.*)?$")
 PHASES = (
-    ("request head read (plain)", "CPyDef_fast_heads___FastHeadReader___request", ()),
+    ("request head read (fast)", "CPyDef_fast_heads___FastHeadReader___request", ()),
     ("admit: fields checked, lines made", "CPyDef_exchange___Exchange___admit", ()),
-    ("start, choose: route, variant", "CPyDef_exchange___Exchange___start", ("CPyDef_exchange___Exchange___lease",)),
-    ("lease: endpoint, connection", "CPyDef_exchange___Exchange___lease", ("CPyDef_exchange___Exchange___send",)),
-    ("send: head and body written", "CPyDef_exchange___Exchange___send", ()),
-    ("answer's head read (plain)", "CPyDef_fast_heads___FastHeadReader___response", ()),
+    (
+        "start, choose: route, variant",
+        "CPyDef_exchange___Exchange___start",
+        ("CPyDef_delivery___Delivery___attempt_next",),
+    ),
+    (
+        "attempt: endpoint, connection",
+        "CPyDef_delivery___Delivery___attempt_next",
+        ("CPyDef_delivery___Delivery___attempt_connected",),
+    ),
+    ("send: head and body written", "CPyDef_delivery___Delivery___attempt_connected", ()),
+    ("answer's head read (fast)", "CPyDef_fast_heads___FastHeadReader___response", ()),
     ("answer's fields checked", "CPyDef_response_head___read_response", ()),
-    ("relay: answer's head made", "CPyDef_exchange___Exchange___upstream_head", ()),
-    ("relay: answer written", "CPyDef_exchange___Exchange____flush", ()),
-    ("connection given back", "CPyDef_settlement___Settlement____release", ()),
-    ("settle: counted, next turn", "CPyDef_settlement___Settlement____completed", ()),
+    ("relay: answer's head made", "CPyDef_delivery___Delivery___answer_head", ()),
+    ("relay: answer written", "CPyDef_delivery___Delivery____flush", ()),
+    ("connection given back", "CPyDef_delivery___Delivery___release", ()),
+    ("settle: counted, next turn", "CPyDef_delivery___Delivery____completed", ()),
 )
 """A name, the function whose inclusive count it is, and those whose counts are other phases'."""
 CONNECTION = (

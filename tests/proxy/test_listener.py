@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
+import re
 import signal
 import socket
 from collections.abc import Iterator
@@ -421,3 +423,30 @@ async def test_a_sigterm_at_any_moment_of_a_workers_birth_ends_it(delay_s: float
         birth.cancel()
         await asyncio.gather(birth, return_exceptions=True)
         await w.__aexit__()
+
+
+def of_a_request(name: str) -> bool:
+    return name in ("Exchange", "Delivery", "Attempt", "ExchangeAttempts", "Assignment", "Request", "RequestBody")
+
+
+async def test_what_a_request_was_made_of_is_freed_with_it_and_not_by_the_garbage_collector() -> None:
+    """The parts of an exchange know each other: a collection for some hundred requests would stop all others."""
+    async with Backend() as a, in_hand() as hand:
+        hand.worker.enter_table(table(ROUTE, epoch=2, a=a.port))
+        gc.collect()
+        gc.disable()
+        try:
+            reader, writer = await asyncio.open_connection(*hand.address)
+            for path in (b"/ok", b"/ok", b"/ok"):
+                writer.write(b"GET %b HTTP/1.1\r\nHost: h\r\n\r\n" % path)
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = int(re.search(rb"content-length: (\d+)", head.lower())[1])  # type: ignore[index]  # it has one
+                await reader.readexactly(length)
+            writer.write(b"POST /left HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nhalf")
+            await eventually(lambda: len(hand.worker.active) == 1, "one has begun")
+            writer.transport.abort()
+            await eventually(lambda: not (hand.worker.active or hand.worker.connections), "and its client has left")
+            left = [type(one).__name__ for one in gc.get_objects() if of_a_request(type(one).__name__)]
+        finally:
+            gc.enable()
+        assert left == []

@@ -67,8 +67,9 @@ _LEAVE: Final = Deadline(LEAVE, gateway_errors.BODY_TIMEOUT)
 _MOMENT: Final = Deadline(MOMENT, gateway_errors.CONNECT_FAILED)
 _QUEUE: Final = Deadline(QUEUE, gateway_errors.QUEUE_TIMEOUT)
 
-# By phase: (the client's turn, blocked, the body is whole).
-_TABLE: Final = (
+# By phase: (the client's turn, blocked, the body is whole). Its type keeps it one object: a tuple of known length is
+# copied by compiled code, row by row.
+_TABLE: Final[tuple[tuple[Deadline, ...], ...]] = (
     (_BODY, _BODY, _BODY),
     # Blocked, before there is a connection: no more of the body can be held, and other uploads are waited for.
     (_BODY, Deadline(QUEUE, gateway_errors.BODY_BUFFERS_FULL), _QUEUE),

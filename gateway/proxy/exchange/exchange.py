@@ -376,9 +376,17 @@ class Exchange(Settling):
             del self._worker.active[self]
         self._body.close()
         switched = self._upgrade is not None and self._upgrade.switched_head != b""
-        if self._record is not None and not switched:  # a tunnel's line waits for its end
-            self._log(self._record, status, failed=cut or status >= STATUS_ABORTED)
+        if not switched:  # a tunnel's line waits for its end
+            if self._record is not None:
+                self._log(self._record, status, failed=cut or status >= STATUS_ABORTED)
+            self._let_go()
         self._downstream.exchange_done(self, keep=keep, cut=cut)
+
+    def _let_go(self) -> None:
+        """Part with the delivery: they know each other, and only the garbage collector would ever free them."""
+        delivery, self._delivery = self._delivery, None
+        if delivery is not None:
+            delivery.attempt = None
 
     def _log(self, record: LogRecord, status: int, *, failed: bool) -> None:
         worker, delivery = self._worker, self._delivery
@@ -407,3 +415,4 @@ class Exchange(Settling):
             record.in_tunnel_bytes = from_client_bytes
             record.out_bytes += to_client_bytes
             self._log(record, 101, failed=False)
+        self._let_go()

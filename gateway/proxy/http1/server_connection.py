@@ -258,6 +258,7 @@ class DownstreamConnection(ClientEnd):
         while self._queue:
             exchange = self._queue.popleft()
             exchange.downstream_lost()
+        self._body_of = None
 
     def pause_writing(self) -> None:
         """The client reads slowly: stop reading from upstream."""
