@@ -66,6 +66,9 @@ class Pod:
         return self
 
     def __exit__(self, *_: object) -> None:
+        # Not even unshare's --kill-child outlives the change of user: the kernel forgets it then.
+        if self._process.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
         for process in (self._process, *self._others, self._holder):
             if process.poll() is None:
                 process.kill()
