@@ -200,6 +200,20 @@ async def test_a_canary_that_hangs_over_an_expectation_is_to_blame_and_not_the_c
             await eventually(lambda: w.counts() == (0, 0, 1, 1), "the canary is to blame")
 
 
+async def test_a_pause_before_the_only_endpoint_is_asked_again_is_no_wait_for_leave() -> None:
+    """A client that waits to be told is not invited to send its body to nobody: it gets the answer there is."""
+
+    async def resets(wire: Wire) -> None:
+        await wire.until(b"\r\n\r\n")
+        wire.reset()
+
+    async with RawBackend(resets) as a, RunningWorker(table(ROUTE, a=a.port)) as w:
+        got = await w.raw(EXPECTS)
+        assert got.startswith(b"HTTP/1.1 502 "), got
+        assert len(a.wires) == 2, "asked once more, after a moment"
+        await eventually(lambda: w.totals(0).tries == {"errors": 2}, "both attempts are the backend's failures")
+
+
 async def test_who_does_not_wait_for_leave_is_not_asked_to() -> None:
     async with Backend() as a, RunningWorker(table(ROUTE, a=a.port)) as w:
         got = await w.raw(EXPECTS.replace(b"Expect", b"Connection: close\r\nExpect") + b"body")

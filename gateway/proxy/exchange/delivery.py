@@ -198,7 +198,7 @@ class Delivery(AttemptOwner):
             whole, blocked = body.complete, body.full
         else:
             whole, blocked = body.sent_whole, attempt is not None and attempt.blocked
-        if not whole and phase != RELAY and self._awaits_leave():
+        if not whole and phase in (CONNECT, SEND) and self._awaits_leave():
             phase = CONTINUE
         limit_s = route.first_byte_s if attempt is None else attempt.limit_s
         self._exchange.wait(phase, route, limit_s, now_s, whole=whole, blocked=blocked)
