@@ -198,10 +198,10 @@ def _proposal(proposal: Proposal) -> str:
         "deadline": f"a deadline of {duration(proposal.deadline_s)}",
     }
     changes = " and ".join(said[change] for change in proposal.changes)
-    ladder = proposal.ladder
+    outlook = proposal.outlook
     return (
-        f"With {changes}: promoted after {duration(ladder.healthy.at_s)},"
-        f" the regression caught after {duration(ladder.regressed.at_s)}."
+        f"With {changes}: promoted after {duration(outlook.healthy.at_s)},"
+        f" the regression caught after {duration(outlook.regressed.at_s)}."
     )
 
 

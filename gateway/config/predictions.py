@@ -168,14 +168,14 @@ class PredictionsConfig(Section):
         """Whether nobody asked for predictions here, so that only what is surely one counts."""
         return self.mode is Mode.AUTO
 
-    def watch(self, told: tuple[str, ...] = ()) -> WatchSettings:
-        """What the inspector looks for; ``told`` are events of these names that have another source.
+    def watch(self, reported: tuple[str, ...] = ()) -> WatchSettings:
+        """What the inspector looks for; ``reported`` are events of these names that have another source.
 
         With `json-path` the outputs are called by their roles already.
         """
         named = {role: role for role in self.named} if self.protocol == "json-path" else self.named
         low_quantile, surely = _WATCH.low_quantile, self.unasked
-        return WatchSettings(self.kind, self.classes_max, self.low_confidence, low_quantile, named, told, surely)
+        return WatchSettings(self.kind, self.classes_max, self.low_confidence, low_quantile, named, reported, surely)
 
     def events(self, errors_margin: float = 0.0) -> tuple[EventSpec, ...]:
         """The events that this section adds to the analysis; ``errors_margin`` is the ``margin_delta`` of `errors`."""

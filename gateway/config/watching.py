@@ -18,8 +18,8 @@ _UNFOLDED_TIMES = 8
 def prediction_events(route: RouteConfig) -> tuple[EventSpec, ...]:
     """The events that `analysis.predictions` adds; one that is in `analysis.events` is judged as it says there."""
     predictions = route.analysis.answers
-    told, margin = {event.name for event in route.analysis.events}, route.analysis.rate(ERRORS).margin_delta
-    return () if predictions is None else tuple(event for event in predictions.events(margin) if event.name not in told)
+    named, margin = {event.name for event in route.analysis.events}, route.analysis.rate(ERRORS).margin_delta
+    return () if predictions is None else tuple(event for event in predictions.events(margin) if event.name not in named)
 
 
 def answer_events(route: RouteConfig) -> tuple[EventSpec, ...]:
@@ -83,5 +83,5 @@ def _watch(route: RouteConfig) -> RouteWatch:
     paths = predictions.named if predictions.protocol == "json-path" else {}
     unfolded = predictions.body_bytes_max * _UNFOLDED_TIMES
     failures = _reads_failures(route)
-    told = tuple(event.name for event in analysis.events if event.header is not None or event.trial is not None)
-    return RouteWatch(predictions.protocol, paths, predictions.watch(told), labels, unfolded, failures)
+    reported = tuple(event.name for event in analysis.events if event.header is not None or event.trial is not None)
+    return RouteWatch(predictions.protocol, paths, predictions.watch(reported), labels, unfolded, failures)

@@ -56,5 +56,5 @@ class Alarms:
         """The alarm is over."""
         reason = self._standing.pop(what, None)
         if reason is not None:
-            _log.warning("alarm %s is over: %s", what, reason)
+            _log.warning("alarm %s cleared: %s", what, reason)
             self._events.publish("alarm", {"what": what, "reason": reason, "standing": False})

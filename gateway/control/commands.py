@@ -100,7 +100,7 @@ class Commands:
             raise ConflictError(f"route {route} has no canary backend to send {weight_bp / 100:g} % to")
         if weight_bp and not state.stable:
             raise ConflictError(
-                f"nothing is deployed on route {route} yet, so its canary cannot get a share: start a rollout of it"
+                f"nothing is deployed on route {route} yet, so its canary cannot get traffic: start a rollout of it"
             )
         if state.active:
             await self._pipeline.execute(

@@ -170,8 +170,8 @@ class Controller:
                 tasks.append(group.create_task(self.inspection.run()))
             if self._state is not None:
                 tasks.append(group.create_task(self._state.run()))
-            await self._journal_writer.mended()
-            _log.warning("journal: its disk has room again, the control process restarts")
+            await self._journal_writer.wait_for_room()
+            _log.warning("journal: the disk has space again, the control process restarts")
             for task in tasks:
                 task.cancel()
 
@@ -298,7 +298,7 @@ class Controller:
         """Hand labels on to the inspector. NotFoundError for a name that is unknown, ConflictError if it is away."""
         find_route(self._routes, route)
         if self.inspection is None:
-            raise ConflictError("labels cannot be taken: there is no inspector")
+            raise ConflictError("labels cannot be accepted: no route needs an inspector")
         self.inspection.send_labels(route, [samples.Label(*label) for label in labels])
 
     def show_alarm(self, what: str, why: str) -> None:

@@ -4,7 +4,7 @@ Rules:
 
 1. Every error knows its *blame*. Only ``UPSTREAM`` counts against a variant: a client that hangs up or a fault of the
    gateway itself must never convict a canary.
-2. Every error says what is wrong, where, and how to mend it.
+2. Every error says what is wrong, where, and how to fix it.
 3. Foreign exceptions are mapped into this tree at one boundary per library.
 """
 

@@ -27,7 +27,7 @@ def _fresh_directory(_: click.Context, __: click.Parameter, path: Path | None) -
 @click.option(
     "--scenario", "name", default="good", show_default=True, type=click.Choice(tuple(SCENARIOS)), help="Which canary."
 )
-@click.option("--seed", metavar="N", type=_SEED, help="Repeat what a run did.  [default: random]")
+@click.option("--seed", metavar="N", type=_SEED, help="Repeat an earlier run.  [default: random]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per event, the summary last.")
 @click.option("--rate", metavar="N", default=250.0, show_default=True, type=_RATE, help="Requests per second.")
 @click.option("--workers", metavar="N", default=1, show_default=True, type=_WORKERS, help="Worker processes.")

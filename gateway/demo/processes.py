@@ -60,7 +60,7 @@ class DemoProcess:
         """What to say of a child that ended by itself; None while it runs, or when its end was asked for."""
         if self._process is None or not self.ended.is_set() or self._stopping or self.expected_to_die:
             return None
-        return f"{self.name} {_how(self._process.ended.result())}{self._last_lines()}"
+        return f"{self.name} {_exit_text(self._process.ended.result())}{self._last_lines()}"
 
     async def start(self, stdin: bytes = b"") -> None:
         """Start the process with ``stdin`` on its standard input. DemoError if it cannot be started."""
@@ -108,7 +108,7 @@ class DemoProcess:
         return "; its last lines:\n" + "\n".join(f"    {line}" for line in self._errors)
 
 
-def _how(status: int) -> str:
+def _exit_text(status: int) -> str:
     if status >= 0:
         return f"ended with status {status}"
     return f"was killed by {signal.Signals(-status).name}"

@@ -112,7 +112,7 @@ class Demo:
         await admin.until_ready(_READY_TIMEOUT_S)
         listening = asyncio.Event()
         self._tasks.append(group.create_task(self._follow(admin, listening)))
-        await self._within(_READY_TIMEOUT_S, listening, "the gateway's event stream did not begin")
+        await self._within(_READY_TIMEOUT_S, listening, "the gateway's event stream did not start")
         await self._client.start(msgspec.json.encode(self._client_settings(url)))
         hearing = group.create_task(self._read_client())
         self._story.stage = "baseline"
@@ -122,13 +122,13 @@ class Demo:
         if self._settings.scenario.killed_after_s is not None:
             self._tasks.append(group.create_task(self._kill_canary(*self._settings.scenario.killed_after_s)))
         overdue_s = configuration.DEADLINE_S + _OVERDUE_S
-        await self._within(overdue_s, self._decided, "the rollout came to no end")
+        await self._within(overdue_s, self._decided, "the rollout did not end")
         await asyncio.sleep(_AFTER_S + self._settings.keep_running_s)
         await self._client.stop()
         await hearing
         report = self._story.report
         if report is None or not report.final:
-            raise DemoError("the client ended without a last report")
+            raise DemoError("the client exited without a final report")
         return summarise(self._story, report, monotonic() - self._since_s)
 
     async def _start_servers(self) -> tuple[str, str]:

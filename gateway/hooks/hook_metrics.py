@@ -17,7 +17,7 @@ def hook_metrics(counters: HookCounters) -> Iterator[Metric]:
     hooks, gates = sorted(counters.hooks.items()), sorted(counters.gates.items())
     yield counter(
         "gateway_hook_letters",
-        "Messages to hooks by what became of them.",
+        "Messages to hooks, by result.",
         ("hook", "result"),
         (
             ((name, result), n)
@@ -33,13 +33,13 @@ def hook_metrics(counters: HookCounters) -> Iterator[Metric]:
     )
     yield gauge_by(
         "gateway_hook_pending_letters",
-        "Messages that wait to be delivered, the one on its way included.",
+        "Messages waiting to be delivered, including the one being sent.",
         "hook",
         {name: hook.pending for name, hook in hooks},
     )
     yield counter(
         "gateway_gate_answers",
-        "Questions to gates by what was answered.",
+        "Questions to gates, by answer.",
         ("gate", "answer"),
         (((name, answer), getattr(gate, answer)) for name, gate in gates for answer in _GATE_ANSWERS),
     )

@@ -101,7 +101,7 @@ class Outbox:
                 continue
             if len(queue.items) >= _QUEUE_MAX:
                 oldest = queue.items.popleft()
-                self._drop(queue, oldest, f"{_QUEUE_MAX} wait already")
+                self._drop(queue, oldest, f"{_QUEUE_MAX} are queued already")
             queue.items.append(_Item(transition, self._clock.monotonic_s()))
             queue.totals.pending = len(queue.items)
             queue.filled.set()

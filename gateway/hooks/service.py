@@ -48,7 +48,7 @@ async def serve_hooks(
                 await asyncio.wait({task}, timeout=_LOOK_S)
             if task.done():
                 # What notifies must not end what decides; it begins again with what it has not delivered.
-                _log.error("hooks: they failed and are restarted", exc_info=task.exception())
+                _log.error("hooks: the service failed and is restarted", exc_info=task.exception())
                 await asyncio.sleep(_LOOK_S)
         finally:
             task.cancel()

@@ -61,7 +61,7 @@ class Decoder:
     def __init__(self, codings: str, limit: int) -> None:
         names = [name for part in codings.lower().split(",") if (name := part.strip()) not in ("", "identity")]
         if len(names) > _CODINGS_MAX:
-            raise UnreadError(UNKNOWN_CODING, f"{len(names)} content codings one upon the other")
+            raise UnreadError(UNKNOWN_CODING, f"{len(names)} content codings, one after the other, are too many")
         self.codings = bool(names)
         self._codecs = [_codec(name) for name in reversed(names)]
         self._left = limit
@@ -109,7 +109,7 @@ def beginning(codings: str, body: bytes, limit: int, *, cut: bool = False) -> tu
 
 
 def _too_large() -> UnreadError:
-    return UnreadError(TOO_LARGE, "it unfolds to more than is read")
+    return UnreadError(TOO_LARGE, "it is over the limit when decompressed")
 
 
 def _broken(coding: str, why: object) -> UnreadError:
@@ -145,7 +145,7 @@ class _Gzip:
 
     def end(self) -> None:
         if self._member is not None and self._fed:
-            raise _broken("gzip", "the body ends before its data do")
+            raise _broken("gzip", "the compressed data are truncated")
 
 
 class _Deflate:
@@ -182,7 +182,7 @@ class _Deflate:
 
     def end(self) -> None:
         if self._probe != b"" and not (self._form is not None and self._form.eof):
-            raise _broken("deflate", "the body ends before its data do")
+            raise _broken("deflate", "the compressed data are truncated")
 
 
 def _inflated(member: Any, coding: str, data: bytes, limit: int) -> tuple[bytes, int]:
@@ -222,7 +222,7 @@ class _Brotli:
 
     def end(self) -> None:
         if self._fed and not self._made.is_finished():
-            raise _broken("br", "the body ends before its data do")
+            raise _broken("br", "the compressed data are truncated")
 
 
 class _Zstd:
@@ -254,7 +254,7 @@ class _Zstd:
 
     def end(self) -> None:
         if self._frame is not None:
-            raise _broken("zstd", "the body ends before its data do")
+            raise _broken("zstd", "the compressed data are truncated")
 
 
 def _codec(name: str) -> Codec:

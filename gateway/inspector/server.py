@@ -74,7 +74,7 @@ class Inspector:
         except asyncio.CancelledError:
             pass  # by `run`; a cancelled task would make asyncio's streams complain
         except ValueError as error:
-            _log.error("a connection spoke nonsense: %s", error)
+            _log.error("connection closed after a protocol error: %s", error)
         finally:
             self._tasks.discard(task)
             self._aggregator.gone(id(task))

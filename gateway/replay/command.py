@@ -109,7 +109,7 @@ def _configured(path: Path, name: str | None) -> RouteConfig:
         if routes[0].sticky is not None:
             raise InvalidValueError(
                 f"{path}: the route {routes[0].name!r} is sticky: its failures are counted by session, and a recording"
-                " of requests does not tell sessions apart; replay it by a route that is not sticky"
+                " of requests does not identify sessions; replay it by a route that is not sticky"
             )
         return routes[0]
     names = ", ".join(route.name for route in config.routes if route.canary is not None) or "none"

@@ -162,8 +162,8 @@ class CsvRecording:
         for index, name in enumerate(names):
             if name not in known:
                 if not set(names) & set(REQUIRED):
-                    self._fail(line, "", f"this is no header: {show(','.join(names))}", _HEADER)
-                self._fail(line, show(name), "there is no such column", f"the columns are {', '.join(known)}")
+                    self._fail(line, "", f"invalid header: {show(','.join(names))}", _HEADER)
+                self._fail(line, show(name), "unknown column", f"the columns are {', '.join(known)}")
             if name in names[:index]:
                 self._fail(line, name, "this column occurs twice", "remove one of them")
         for name in REQUIRED:
@@ -184,7 +184,7 @@ class CsvRecording:
             if waiting is None:
                 back_s = last_s - row.at_s
                 if pairs > 1 and back_s > 0.0 and back_s + step_s <= CLOCK_BACK_S_MAX:
-                    notes.add(f"step of the clock back, by {back_s + step_s:g} s: later times were moved on", row.line)
+                    notes.add(f"step of the clock back, by {back_s + step_s:g} s: later times were shifted", row.line)
                     shift_s += back_s + step_s
                     row = row._replace(at_s=read.at_s + shift_s)
                 if row.at_s <= last_s:
@@ -206,7 +206,7 @@ class CsvRecording:
         if waiting is not None:
             if not pairs:
                 self._missing(waiting)
-            notes.add("last interval that has one row alone, skipped", waiting.line)
+            notes.add("last interval with only one row, skipped", waiting.line)
 
     def _missing(self, row: _Row) -> NoReturn:
         other = "canary" if row.variant == "stable" else "stable"
@@ -228,7 +228,7 @@ class CsvRecording:
         rows = 0
         for line, cells, torn in found:
             if self._is_header(cells):
-                notes.add("header that came again, skipped", line)
+                notes.add("repeated header, skipped", line)
                 continue
             try:
                 if len(cells) != len(self._columns):
@@ -238,7 +238,7 @@ class CsvRecording:
             except RecordingError:
                 if not torn or not rows:
                     raise
-                notes.add("torn last line, skipped", line, ",".join(cells))
+                notes.add("incomplete last line, skipped", line, ",".join(cells))
                 return
             rows += 1
             yield row
@@ -250,7 +250,7 @@ class CsvRecording:
         cell = {name: cells[index].strip() for name, index in self._columns.items()}
         variant = cell["variant"].lower()
         if variant not in VARIANTS:
-            self._fail(line, "variant", f"{show(cell['variant'])} is no variant", "write stable or canary")
+            self._fail(line, "variant", f"{show(cell['variant'])} is not a variant", "write stable or canary")
         counts = Counts(
             self._count(line, "requests", cell["requests"]),
             {name: events for name in NAMES if name in cell and (events := self._count(line, name, cell[name]))},
@@ -279,7 +279,7 @@ class CsvRecording:
         try:
             at = dt.datetime.fromisoformat(text)
         except ValueError:
-            self._fail(line, "at_s", f"{show(text)} is no time", "write seconds, or a time as 2026-01-31T12:00:00Z")
+            self._fail(line, "at_s", f"{show(text)} is not a time", "write seconds, or a time as 2026-01-31T12:00:00Z")
         return (at if at.tzinfo else at.replace(tzinfo=dt.UTC)).timestamp()
 
     def _number(self, line: int, column: str, text: str) -> float:
@@ -320,7 +320,7 @@ class CsvRecording:
                 self._fail(line, "latency_ms", f"{show(pair)} is not ms:count", "write pairs such as 12.5:3;40:1")
             value = self._number(line, "latency_ms", ms.strip())
             if value < 0:
-                self._fail(line, "latency_ms", f"{show(ms)} is no latency", "write milliseconds from 0 up")
+                self._fail(line, "latency_ms", f"{show(ms)} is not a latency", "write milliseconds from 0 up")
             bucket = bucket_of(round(value * 1000))
             histogram[bucket] = histogram.get(bucket, 0) + self._count(line, "latency_ms", count.strip())
         return {bucket: many for bucket, many in histogram.items() if many}

@@ -79,7 +79,7 @@ def lines(path: Path, notes: Notes) -> Iterator[RecordedLine]:
                 if too_long:
                     _pass_over(file)
             except (EOFError, zlib.error, gzip.BadGzipFile):
-                notes.add("gzip stream that is broken or ends early: what is behind it was not read", number + 1)
+                notes.add("gzip stream broken or truncated: the rest was not read", number + 1)
                 return
             if not data:
                 return

@@ -46,7 +46,7 @@ INTERVAL_S = 0.25
 LATE_S = 10.0
 # A clock that was set goes back by less; more is another order of lines.
 CLOCK_BACK_S_MAX = 3600.0
-_TORN, _BROKEN = "torn last line, skipped", "lines that are none of an access log, skipped"
+_TORN, _BROKEN = "incomplete last line, skipped", "lines that are not of an access log, skipped"
 # More broken lines than these few and this share of the whole ones: it is another file.
 _BROKEN_MIN, _BROKEN_SHARE = 3, 0.1
 _SHOWN = 120
@@ -100,7 +100,7 @@ class _Clock:
         if back_s > LATE_S:
             if back_s > CLOCK_BACK_S_MAX:
                 return None
-            what = f"step of the clock back, by {back_s:.0f} s: later times were moved on"
+            what = f"step of the clock back, by {back_s:.0f} s: later times were shifted"
             self._notes.add(what, number)
             self._shift_s += back_s
             at_s = self._newest_s
@@ -210,7 +210,7 @@ class LogRecording:
                 column = "route" if line.route is None else "assigned"
                 self._fail(number, column, f"{show(getattr(line, column))} in a line that was counted", _HINT)
             if line.counted not in KINDS:
-                self._fail(number, "counted", f"{show(line.counted)} is no class of outcomes", _HINT)
+                self._fail(number, "counted", f"{show(line.counted)} is not an outcome class", _HINT)
             if route is None:
                 route = line.route
             if line.route != route:
@@ -265,7 +265,9 @@ class LogRecording:
         except (ValueError, OverflowError):
             at_s = math.nan
         if not math.isfinite(at_s):
-            self._fail(number, "ts", f"{show(text)} is no time with its zone", "write one as 2026-01-31T12:00:00.000Z")
+            self._fail(
+                number, "ts", f"{show(text)} is not a time with a time zone", "write one as 2026-01-31T12:00:00.000Z"
+            )
         return at_s
 
     def _weight_bp(self, number: int, line: _LogLine) -> int:
@@ -280,7 +282,7 @@ class LogRecording:
         if latency_ms is None and line.counted == ABANDONED:  # the client left after the first byte
             return weight_bp
         if latency_ms is None or not 0 <= latency_ms <= _MILLISECONDS_MAX:
-            self._fail(number, "counted_ms", f"{show(latency_ms)} is no latency", "write milliseconds from 0 up")
+            self._fail(number, "counted_ms", f"{show(latency_ms)} is not a latency", "write milliseconds from 0 up")
         return weight_bp
 
     def _fail(self, line: int | None, column: str, problem: str, hint: str) -> NoReturn:

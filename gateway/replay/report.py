@@ -25,10 +25,10 @@ def text(replays: Sequence[ReplayResult], width: int | None = None) -> str:
         titles = "; ".join(replay.title or "lines without a version" for replay in replays)
         split = f"{replays[0].file} holds {len(replays)} trials, each is judged by itself: {titles}"
         said.append("\n".join(_folded([split], width, 2)))
-    return "\n\n".join([*said, *(_one(replay, width) for replay in replays)])
+    return "\n\n".join([*said, *(_replay_text(replay, width) for replay in replays)])
 
 
-def _one(replay: ReplayResult, width: int | None) -> str:
+def _replay_text(replay: ReplayResult, width: int | None) -> str:
     """The recording in a line or two, the timeline, the table of rules, and each rule's reason.
 
     Sentences are folded between words to ``width`` columns; None leaves them on one line each.
@@ -132,7 +132,8 @@ def _row(outcome: RuleResult) -> tuple[str, ...]:
 
 def _reasons(replay: ReplayResult) -> Iterable[str]:
     for outcome in replay.outcomes:
-        yield f"{outcome.rule}: {_when(outcome.decision)}{one_line(outcome.decision.reason)}{_unread(replay, outcome)}"
+        decision = outcome.decision
+        yield f"{outcome.rule}: {_decided_at(decision)}{one_line(decision.reason)}{_unread(replay, outcome)}"
 
 
 def _unread(replay: ReplayResult, outcome: RuleResult) -> str:
@@ -142,10 +143,10 @@ def _unread(replay: ReplayResult, outcome: RuleResult) -> str:
     if outcome.decision.at_s is None or after <= 0:
         return ""
     rest_s = totals.at_s - outcome.decision.at_s
-    return f"; the {after:,} requests of the {_time(rest_s)} s after that were not looked at"
+    return f"; the {after:,} requests of the {_time(rest_s)} s after that were not analysed"
 
 
-def _when(decision: RuleDecision) -> str:
+def _decided_at(decision: RuleDecision) -> str:
     return "" if decision.at_s is None else f"at {_time(decision.at_s)} s, "
 
 

@@ -31,7 +31,7 @@ def names(text: str) -> list[str]:
     chosen = [] if text == "none" else [name.strip() for name in text.split(",")]
     for name in chosen:
         if name not in RULES:
-            raise InvalidValueError(f"{name!r} is no rule; there are {', '.join(RULES)}, or none")
+            raise InvalidValueError(f"{name!r} is not a rule; the rules are {', '.join(RULES)}, or none")
     return list(dict.fromkeys(chosen))
 
 
@@ -42,7 +42,7 @@ def parameters(settings: Iterable[str]) -> dict[str, msgspec.Struct]:
         place, equals, value = setting.partition("=")
         rule, dot, name = place.partition(".")
         if not (equals and dot and rule in RULES):
-            raise InvalidValueError(f"{setting!r} is no setting; write one such as flagger.threshold=5")
+            raise InvalidValueError(f"{setting!r} is not a setting; write one such as flagger.threshold=5")
         known = RULES[rule].params.__struct_fields__
         if name not in known:
             raise InvalidValueError(f"{rule} has no parameter {name!r}; it has {', '.join(known)}")

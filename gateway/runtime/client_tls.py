@@ -49,7 +49,7 @@ class ClientTls:
         marks = marks_of(self._files)
         if marks != self._marks or self.error:
             self._marks = marks
-            held = "have changed and cannot be used, those read last stay in use"
+            held = "have changed and cannot be used, the previous ones stay in use"
             self._read(held if self._read_once else "cannot be used")
 
     def _read(self, otherwise: str) -> None:

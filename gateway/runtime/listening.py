@@ -126,7 +126,7 @@ def _clear(path: Path) -> None:
     """Take away a socket that nobody listens at any more. Raises OSError for whatever else is there."""
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise FileExistsError(errno.EEXIST, "there is something that is not a socket")
+            raise FileExistsError(errno.EEXIST, "a file that is not a socket exists there")
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX) as probe:
@@ -149,7 +149,7 @@ def _hint(error: OSError) -> str:
     if error.errno == errno.EEXIST:
         return "remove it, or choose another path"
     if error.errno == errno.ENOENT:
-        return "make its directory first"
+        return "create its directory first"
     return "choose a path in a directory that this user may write to"
 
 

@@ -116,7 +116,7 @@ class ChildProcess:
             await asyncio.sleep(look_s)
             self._silent_s += min(time.monotonic() - slept_s, 2 * look_s)
         _log.error(
-            "%s (process %d, state %s) hangs: no sign of life for %.1f s, killed",
+            "%s (process %d, state %s) hangs: no heartbeat for %.1f s, killed",
             *(self.child.name, self._process.pid, self._state(), self._silent_s),
         )
         self.hung.set()

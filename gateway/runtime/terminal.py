@@ -19,21 +19,21 @@ class Terminal:
     """Made when the gateway starts, before it listens for signals."""
 
     def __init__(self) -> None:
-        self._ours = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN and _there()
+        self._ours = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN and _is_attached()
         self._missed = 0
 
     def closed(self) -> bool:
         """Asked at a SIGHUP: whether the terminal's end has sent it."""
-        return self._ours and not _there()
+        return self._ours and not _is_attached()
 
     def look(self) -> None:
         """Asked every `LOOK_S`: a terminal that went without a word is nobody's any more."""
         if self._ours:
-            self._missed = 0 if _there() else self._missed + 1
+            self._missed = 0 if _is_attached() else self._missed + 1
             self._ours = self._missed < _LOOKS
 
 
-def _there() -> bool:
+def _is_attached() -> bool:
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
     except OSError:

@@ -41,7 +41,7 @@ def _faults(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> In
     callback=_faults,
     help=f"Fail on purpose; repeatable. Keys: {', '.join(KEYS)}.",
 )
-@click.option("--fault-seed", type=int, help="Seed of the faults' dice.")
+@click.option("--fault-seed", type=int, help="Random seed of the faults.")
 @click.option("--fault-control", is_flag=True, help="Let PUT /v2/faults switch faults at run time.")
 def model_server(
     model: Path,

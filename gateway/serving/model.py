@@ -119,8 +119,8 @@ def _open(path: Path) -> onnxruntime.InferenceSession:
 def _spec(role: str, node: _NodeArg) -> TensorSpec:
     datatype = _DATATYPES.get(node.type)
     if datatype is None:
-        mend = " (export classifiers with zipmap off)" if node.type.startswith("seq(map(") else ""
-        raise ModelLoadError(f"{role} {node.name!r} is {node.type}, which the protocol cannot carry{mend}")
+        hint = " (export classifiers with zipmap off)" if node.type.startswith("seq(map(") else ""
+        raise ModelLoadError(f"{role} {node.name!r} is {node.type}, which the protocol cannot carry{hint}")
     shape = tuple(size if isinstance(size, int) and size >= 0 else -1 for size in node.shape)
     axes = tuple(size if isinstance(size, str) else None for size in node.shape)
     return TensorSpec(node.name, datatype, shape, axes if any(axes) else ())

@@ -124,7 +124,7 @@ def decode_inputs(signature: Signature, request: InferRequest, tail: memoryview)
     if missing:
         raise RequestError(f"missing input: {_listed(sorted(missing))}; the model takes: {_listed(signature.inputs)}")
     if len(tail):
-        raise RequestError(f"{len(tail)} bytes are left over behind the last binary input; check each binary_data_size")
+        raise RequestError(f"{len(tail)} bytes are left over after the last binary input; check each binary_data_size")
     _check_axes(signature, arrays)
     return arrays
 
@@ -188,7 +188,7 @@ def _decode_input(tensor: InputTensor, tail: memoryview) -> tuple[Tensor, memory
         raise RequestError(f"input {tensor.name!r}: binary_data_size must be a number of bytes, not {size!r}")
     if size > len(tail):
         raise RequestError(
-            f"input {tensor.name!r}: binary_data_size is {size}, but only {len(tail)} bytes are left behind the JSON "
+            f"input {tensor.name!r}: binary_data_size is {size}, but only {len(tail)} bytes are left after the JSON "
             f"part; check {HEADER_LENGTH} and the body's length"
         )
     return decode_binary(tensor.name, tensor.datatype, tensor.shape, tail[:size]), tail[size:]
@@ -196,7 +196,7 @@ def _decode_input(tensor: InputTensor, tail: memoryview) -> tuple[Tensor, memory
 
 def _check_fit(spec: TensorSpec, tensor: InputTensor) -> None:
     if tensor.datatype != spec.datatype:
-        known = "" if tensor.datatype in DTYPES else " (no datatype of the protocol)"
+        known = "" if tensor.datatype in DTYPES else " (not a datatype of the protocol)"
         raise RequestError(f"input {spec.name!r} is {spec.datatype}, not {tensor.datatype!r}{known}")
     fits = len(tensor.shape) == len(spec.shape) and all(
         want in (-1, got) for want, got in zip(spec.shape, tensor.shape, strict=True)

@@ -166,7 +166,7 @@ def test_rare_events_are_proven_by_as_many_answers_as_errors(tmp_path: Path) -> 
 def test_an_event_that_a_header_tells_is_not_told_by_answers(tmp_path: Path) -> None:
     config = config_of(tmp_path, f"{MINIMAL}    analysis: {{events: [{{name: empty, header: x-empty}}]}}\n")
     watch = watched(config)["model"].watch
-    assert watch is not None and watch.told == ("empty",)
+    assert watch is not None and watch.reported == ("empty",)
     assert [event.mode for event in analysis_spec(config.routes[0]).events if event.name == "empty"] == [Mode.DECIDE]
 
 

@@ -24,11 +24,11 @@ def test_examples_stand_in_their_findings_and_in_the_reason_that_they_cause() ->
     canary = AnswersRead(100, examples={"error": Example(5, "oom"), "broken_coding": Example(5, "gzip: no header")})
     look = Look.of(analysed(finding("model_errors"), finding("unread"), finding("errors"), causes=("model_errors",)))
     told = with_examples(look, (stable, canary), first_epoch=4)
-    said = "; canary: an error in the answer (oom); stable: no valid JSON (ok)"
+    said = "; canary: an error in the answer (oom); stable: invalid JSON (ok)"
     assert told.reason == told.analysis.reason == f"why{said}"
     reasons = {one.metric: one.reason for one in told.analysis.findings}
     assert reasons["model_errors"] == f"model_errors as counted{said}"
-    assert reasons["unread"] == "unread as counted; canary: a content coding that cannot be undone (gzip: no header)"
+    assert reasons["unread"] == "unread as counted; canary: a content coding that cannot be decoded (gzip: no header)"
     assert reasons["errors"] == "errors as counted"
     canary.examples["error"] = Example(6, "later")
     assert "oom" in told.analysis.reason, "what it was based on"

@@ -136,23 +136,23 @@ def test_a_version_that_is_tried_again_is_another_trial_and_no_canary_is_none(re
 def test_a_torn_end_of_counts_is_skipped_and_said(replay: Run, tail: str) -> None:
     whole, torn = found(replay(rows(20), "--json")), found(replay(rows(20) + tail, "--json"))
     assert torn["outcomes"] == whole["outcomes"] and torn["recording"] == whole["recording"]
-    assert "1 torn last line, skipped, first at line 4" in torn["notes"][0], torn["notes"]
+    assert "1 incomplete last line, skipped, first at line 4" in torn["notes"][0], torn["notes"]
 
 
 def test_a_last_interval_of_one_row_is_skipped_and_said(replay: Run) -> None:
     body = found(replay(rows(20) + "210,stable,90,0\n", "--json"))
     assert body["recording"]["intervals"] == 20
-    assert body["notes"] == ["1 last interval that has one row alone, skipped, first at line 42"]
+    assert body["notes"] == ["1 last interval with only one row, skipped, first at line 42"]
 
 
 @pytest.mark.parametrize(
     ("noise", "said"),
     [
-        (b'{"ts": "2026-', "torn last line, skipped, first at line"),
-        (b"{}\n", "lines that are none of an access log, skipped, first at line"),
-        (b"\xff\xfe\x00\n", "lines that are none of an access log"),
+        (b'{"ts": "2026-', "incomplete last line, skipped, first at line"),
+        (b"{}\n", "lines that are not of an access log, skipped, first at line"),
+        (b"\xff\xfe\x00\n", "lines that are not of an access log"),
         (b'{"ts": "' + b"x" * 10_000_000 + b'"}\n', "longer than 1048576 bytes"),
-        (HEAD.encode() + b"\n1,stable,1,1\n", "2 lines that are none of an access log"),
+        (HEAD.encode() + b"\n1,stable,1,1\n", "2 lines that are not of an access log"),
         (b"\n\r\n  \n", ""),
     ],
 )
@@ -173,7 +173,7 @@ def test_gzip_is_read_of_one_or_several_members_and_torn(replay: Run, name: str)
         body = found(replay(packed, "--json", name=name))
         assert body["outcomes"] == whole["outcomes"] and not body["notes"]
     torn = found(replay(gzip.compress(plain)[:-20], "--json", name=name))
-    assert "gzip stream that is broken or ends early" in torn["notes"][0]
+    assert "gzip stream broken or truncated" in torn["notes"][0]
     assert 0 < torn["recording"]["intervals"] <= whole["recording"]["intervals"]
 
 
@@ -192,7 +192,7 @@ def test_files_put_together_are_read(replay: Run) -> None:
     parts = rows(10).splitlines(), rows(10, shift_s=100.0).splitlines()
     body = found(replay("\n".join([*parts[0], *parts[1]]) + "\n", "--json"))
     assert body["recording"]["intervals"] == 20
-    assert body["notes"] == ["1 header that came again, skipped, first at line 22"]
+    assert body["notes"] == ["1 repeated header, skipped, first at line 22"]
 
 
 @pytest.mark.parametrize("count", ["90.0", "90.", "90.000"])
@@ -216,14 +216,14 @@ def test_a_clock_that_is_set_back_moves_on(replay: Run) -> None:
     body = found(replay(text(*set_back), "--json", name="access.log"))
     assert verdict(body) == "rollback"
     assert body["recording"]["stable_requests"] + body["recording"]["canary_requests"] == len(log)
-    assert body["notes"] == ["1 step of the clock back, by 30 s: later times were moved on, first at line 1001"]
+    assert body["notes"] == ["1 step of the clock back, by 30 s: later times were shifted, first at line 1001"]
 
 
 def test_a_clock_that_is_set_back_in_counts_moves_on(replay: Run) -> None:
     body = found(replay(rows(20) + rows(20, shift_s=170.0).partition("\n")[2], "--json"))
     assert body["recording"]["intervals"] == 40
     assert body["recording"]["at_s"] - body["recording"]["since_s"] == pytest.approx(400)
-    assert body["notes"] == ["1 step of the clock back, by 30 s: later times were moved on, first at line 42"]
+    assert body["notes"] == ["1 step of the clock back, by 30 s: later times were shifted, first at line 42"]
 
 
 # what was not looked at
@@ -231,7 +231,7 @@ def test_a_clock_that_is_set_back_in_counts_moves_on(replay: Run) -> None:
 
 def test_what_came_after_the_decision_is_said(replay: Run) -> None:
     result = replay(rows(200, canary_errors=9), "--beside", "none")
-    assert " requests of the " in result.stdout and "s after that were not looked at" in result.stdout
+    assert " requests of the " in result.stdout and "s after that were not analysed" in result.stdout
     undecided = replay(rows(2, canary_errors=0), "--beside", "none")
     assert "not looked at" not in undecided.stdout
 

@@ -63,7 +63,7 @@ def test_what_is_no_socket_is_refused_and_left(tmp_path: Path) -> None:
     assert "remove it" in caught.value.filename and path.read_text() == "mine"
     with pytest.raises(OSError, match="No such file") as caught, listening.unix_socket(tmp_path / "no" / "admin.sock"):
         pass
-    assert "make its directory first" in caught.value.filename
+    assert "create its directory first" in caught.value.filename
 
 
 def test_a_file_that_is_anothers_by_now_is_left(tmp_path: Path) -> None:

@@ -27,17 +27,17 @@ UNREAD_MARGIN = 0.1
 _KINDS_OF = {MODEL_ERRORS: KINDS, UNREAD_ANSWERS: UNREAD}
 WORDS = {
     "error": "an error in the answer",
-    "invalid_json": "no valid JSON",
+    "invalid_json": "invalid JSON",
     "nan": "NaN or infinity in JSON",
     "no_results": "no results",
-    "cut_stream": "a stream that ends too early",
+    "cut_stream": "a truncated stream",
     "no_events": "a stream without events",
     "unfinished": "a stream without its end mark",
-    "page": "a page or plain text in the place of data",
-    "other_form": "another form than that of stable's answers",
-    "unknown_coding": "a content coding that is not known here",
-    "broken_coding": "a content coding that cannot be undone",
-    "too_large": "a body that unfolds to too much",
+    "page": "a web page or plain text instead of data",
+    "other_form": "a different form from stable's answers",
+    "unknown_coding": "an unknown content coding",
+    "broken_coding": "a content coding that cannot be decoded",
+    "too_large": "a body that is too large when decompressed",
 }
 """What the inspector's kinds and reasons mean."""
 
@@ -61,7 +61,7 @@ def _absent_hold(watch: RouteWatch, analysis: Analysis, spec: AnalysisSpec) -> s
     # In mode auto they do not decide without data; but that there are none now is no proof that there are none.
     read = (*PREDICTED, MODEL_ERRORS)
     if labelled or any(event.name in read and event.decides for event in spec.events):
-        return "the inspector is away, so answers and labels are not counted"
+        return "the inspector is not connected, so answers and labels are not counted"
     return ""
 
 
@@ -90,8 +90,8 @@ def unread_hold(analysis: Analysis) -> str:
         return ""
     stable, canary = (f"{100 * (rate or 0.0):.3g} %" for rate in (finding.stable_rate, finding.canary_rate))
     return (
-        f"{canary} of the canary's sampled answers cannot be read, against {stable} of stable's: the others alone prove"
-        " nothing, see the finding `unread`"
+        f"{canary} of the canary's sampled answers cannot be read, against {stable} of stable's: the readable ones"
+        " alone prove nothing, see the finding `unread`"
     )
 
 

@@ -60,7 +60,7 @@ def read(journal: Journal, names: list[str]) -> JournalContents:
         saved = {name: read_route(journal, name) for name in names}
         return JournalContents(read_records(journal, names), saved, journal.weights())
     except ValueError as error:
-        raise JournalError(f"{journal.place}: it holds what this gateway cannot read: {error}") from error
+        raise JournalError(f"{journal.place}: it has content that this gateway cannot read: {error}") from error
 
 
 class Recovery:

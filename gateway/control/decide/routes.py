@@ -152,7 +152,7 @@ class RouteState:
             problem = str(error)
         # Without its past the judge protects a little less; with a past that it cannot read, not at all.
         _log.error(
-            "rollout %s: its saved evidence cannot be used, collecting begins anew: %s", snapshot.rollout_id, problem
+            "rollout %s: its saved evidence cannot be used, starting to collect again: %s", snapshot.rollout_id, problem
         )
         return None
 

@@ -25,7 +25,7 @@ from gateway.control.alarms import Alarms
 from gateway.control.decide.routes import RouteState
 from gateway.control.workers.inspector_link import Inspection
 from gateway.control.workers.report_aggregator import ReportAggregator
-from gateway.core.analysis import asked_anew
+from gateway.core.analysis import with_new_events
 from gateway.core.analysis.metrics.latencies import AUTO_SHARE_MIN
 from gateway.core.analysis.show import sentences
 from gateway.core.analysis.spec import ANSWERS
@@ -37,7 +37,7 @@ _log = logging.getLogger("gateway.control")
 ANSWERS_MIN = 100
 _LOOK_EVERY_S = 0.5
 _NOT_READ = {
-    "too_large": "larger than is looked at: raise the limit, for example `predictions: {body_bytes_max: 4194304}`",
+    "too_large": "over the size limit: raise it, for example `predictions: {body_bytes_max: 4194304}`",
     "streamed": "event streams, which are not read as predictions: `predictions: null` where all are",
 }
 
@@ -159,8 +159,8 @@ class SilentSources:
         if inspection is not None and watched is not None:
             route.compared, route.meanings = watched.chosen, inspection.meanings(name)
             if route.generation is not None and route.generation < watched.generation and route.analysis_state:
-                _log.warning("route %s: the outputs that are compared were chosen anew: %s", name, watched.chosen)
-                route.analysis_state = asked_anew(route.analysis_state, ANSWERS)
+                _log.warning("route %s: the outputs to compare were chosen again: %s", name, watched.chosen)
+                route.analysis_state = with_new_events(route.analysis_state, ANSWERS)
             route.generation = watched.generation
         found = unjudged(route.config, watched, seen)
         route.compared = not_compared(route.config, found) or route.compared

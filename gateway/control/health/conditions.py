@@ -48,4 +48,8 @@ def no_verdict(known: Conditions, *, frozen: bool = False) -> str:
         return "no verdict: neither side has a healthy endpoint"
     if known.stable_up == 0:
         return "no verdict: stable has no healthy endpoint, so there is nothing to compare the canary with"
-    return "no verdict: stable answers nothing well, so there is nothing to compare the canary with" if frozen else ""
+    return (
+        "no verdict: stable answers no request successfully, so there is nothing to compare the canary with"
+        if frozen
+        else ""
+    )

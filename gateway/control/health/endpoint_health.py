@@ -72,7 +72,7 @@ class EndpointHealth:
         if undecided and wall_s - undecided[0].unknown_since_s >= _UNKNOWN_ALARM_S:
             first = undecided[0]
             reason = f"probes cannot tell whether {first.endpoint.url} of backend {first.backend} is up"
-            others = " (nor some others)" if len(undecided) > 1 else ""
+            others = " (or some others)" if len(undecided) > 1 else ""
             self._alarms.sound(_PROBES, f"{reason}{others}, it keeps its state: {first.unknown}", warning=True)
         elif not undecided:
             self._alarms.clear(_PROBES)

@@ -113,7 +113,7 @@ async def _put_away(store: Store, found: Stored, revision: int, text: bytes, sta
     except (JournalError, OSError) as error:  # TimeoutError is one
         # It names the text that it replaced, so that it counts for no other.
         why = str(error) or f"the disk did not answer in {_START_WAIT_S:g} s"
-        _log.error("the configuration that %s gave at %s was not written to a file: %s", found.by, found.at, why)
+        _log.error("the configuration that %s gave at %s is not in any configuration file: %s", found.by, found.at, why)
 
 
 def _copy(stored: Stored | None) -> Given | None:

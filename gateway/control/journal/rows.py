@@ -111,7 +111,7 @@ def _number(value: Any) -> Any:
     """Turn a number of numpy's kind into Python's: a stray one in a finding must not stop a rollback's record."""
     if hasattr(value, "item"):
         return value.item()
-    raise NotImplementedError(f"a journal holds no {type(value).__name__}")
+    raise NotImplementedError(f"the journal cannot store a {type(value).__name__}")
 
 
 def decoded(text: str, kind: type[T] | Any) -> T:

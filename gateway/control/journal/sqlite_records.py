@@ -75,7 +75,7 @@ class SqliteAnswers(Answers):
     def all(self) -> list[KeptAnswer]:
         """As `Answers.all`."""
         sql = f"SELECT {ANSWER_COLUMNS}, crc FROM answers ORDER BY number"
-        return list(_whole(self._file.rows(sql), KeptAnswer))
+        return list(_intact_rows(self._file.rows(sql), KeptAnswer))
 
 
 class SqliteAudit(Audit):
@@ -96,7 +96,7 @@ class SqliteAudit(Audit):
     def page(self, limit: int, before: int | None = None) -> list[AuditEntry]:
         """As `Audit.page`."""
         sql = f"SELECT {AUDIT_COLUMNS}, crc FROM audit WHERE ? IS NULL OR id < ? ORDER BY id DESC LIMIT ?"
-        return list(_whole(self._file.rows(sql, (before, before, max(0, limit))), AuditEntry))
+        return list(_intact_rows(self._file.rows(sql, (before, before, max(0, limit))), AuditEntry))
 
 
 def check_records(file: SqliteFile) -> tuple[str, ...]:
@@ -115,7 +115,7 @@ def check_records(file: SqliteFile) -> tuple[str, ...]:
     return tuple(damage)
 
 
-def _whole(rows: list[tuple[Any, ...]], kind: type[T]) -> Iterator[T]:
+def _intact_rows(rows: list[tuple[Any, ...]], kind: type[T]) -> Iterator[T]:
     """What the rows hold in their last column, those that can be read."""
     for *row, crc in rows:
         if checksum(row) != crc:

@@ -12,8 +12,8 @@ Rules:
    is written all the same, to the file that is open.
 5. All its alarms are warnings: traffic does not suffer, and a balancer that emptied the instance (or all, where they
    share a disk) would turn a full disk into an outage.
-6. Where a write was refused for want of room and nothing else is in doubt, `mended` returns when there is room again:
-   then control restarts by itself, from what is stored and what the workers do (recovery.py).
+6. Where a write failed for want of space and nothing else is in doubt, `wait_for_room` returns when there is space
+   again: then control restarts by itself, from what is stored and what the workers do (recovery.py).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _SLOW_S = 2.0
 _OPEN_TIMEOUT_S = 20.0
 _READ_TIMEOUT_S = 20.0
 _CLOSE_TIMEOUT_S = 2.0
-_MENDED_LOOK_S = 2.0
+_ROOM_CHECK_S = 2.0
 # A gateway that was killed a moment ago may still have a control process that holds the file.
 _BUSY_TRIES = 20
 _BUSY_PAUSE_S = 0.25
@@ -150,9 +150,9 @@ class JournalWriter:
             future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
             settle(future, None, JournalError(self.refusal))
             return future
-        return self._do(lambda store: self._kept(work, store, first=first, decides=decides))
+        return self._do(lambda store: self._run(work, store, first=first, decides=decides))
 
-    def _kept(self, work: Callable[[Store], T], store: Store, *, first: bool, decides: bool) -> T:
+    def _run(self, work: Callable[[Store], T], store: Store, *, first: bool, decides: bool) -> T:
         """On the disk's thread."""
         if self.refusal is not None:
             raise JournalError(self.refusal)
@@ -193,10 +193,10 @@ class JournalWriter:
         else:
             self._alarms.clear("disk")
 
-    async def mended(self) -> None:
+    async def wait_for_room(self) -> None:
         """Return when a store that failed for want of room has room again; never without such a failure."""
         while True:
-            await asyncio.sleep(_MENDED_LOOK_S)
+            await asyncio.sleep(_ROOM_CHECK_S)
             store = self._store
             if store is None or self.refusal is None or not self._wants_room:
                 continue

@@ -100,11 +100,11 @@ def _finite(value: float) -> float | None:
 def _numbers_line(numbers: FindingNumbers) -> str:
     return (
         f"{numbers.metric}: {numbers.verdict}, stable {numbers.stable_events} of {numbers.stable_trials},"
-        f" canary {numbers.canary_events} of {numbers.canary_trials}, evidence {_shown(numbers.log_e_bad)} worse,"
-        f" {_shown(numbers.log_e_ok)} good enough"
+        f" canary {numbers.canary_events} of {numbers.canary_trials}, evidence {_e_text(numbers.log_e_bad)} worse,"
+        f" {_e_text(numbers.log_e_ok)} good enough"
         f"{f': {numbers.reason}' if numbers.verdict == Verdict.NODATA else ''}"
     )
 
 
-def _shown(log_e: float | None) -> str:
+def _e_text(log_e: float | None) -> str:
     return "-" if log_e is None else e_value(log_e)

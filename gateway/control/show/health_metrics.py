@@ -34,13 +34,13 @@ def health_metrics(routes: Iterable[RouteView], counts: ProbeCounts) -> Iterator
     )
     yield gauge_by(
         "gateway_backend_panic",
-        "1 while so few endpoints of the backend look well that requests go to all of them, whatever probes say.",
+        "1 while so few endpoints of the backend are healthy that requests go to all of them.",
         "backend",
         dict(sorted(counts.panics.items())),
     )
     yield counter_by(
         "gateway_probe_unknown",
-        "Probes that found out nothing for a reason of the gateway's own; the endpoint keeps its state.",
+        "Probes without a result for a reason in the gateway itself; the endpoint keeps its state.",
         "reason",
         {reason: counts.unknown.get(reason, 0) for reason in REASONS},
     )

@@ -22,7 +22,7 @@ def inspection_metrics(
     """All of them; ``present`` None: no inspector is needed."""
     yield counter(
         "gateway_samples_total",
-        "Answers that the taps chose, by what became of them on their way to the inspector.",
+        "Answers sampled for the inspector, by what became of them.",
         (*_ARM, "result"),
         (
             ((part.route, Variant(part.variant).label, result), n)
@@ -33,14 +33,14 @@ def inspection_metrics(
     results = {} if inspected is None else inspected.results
     yield counter(
         "gateway_inspected_answers_total",
-        "Answers that the inspector was given, by what it found; an answer may have NaN and be decoded.",
+        "Sampled answers that reached the inspector, by result; an answer can be decoded and have NaN.",
         ("route", "result"),
         (((route, result), n) for route, found in sorted(results.items()) for result, n in sorted(found.items())),
     )
     labels = {} if inspected is None else inspected.labels
     yield counter(
         "gateway_labels_total",
-        "Labels handed in over the admin API, by what became of them.",
+        "Labels posted to the admin API, by result.",
         ("route", "event", "result"),
         (
             ((route, event, result), n)
@@ -50,7 +50,7 @@ def inspection_metrics(
         ),
     )
     yield from _answers({} if inspected is None else inspected.answers)
-    up = "1 while the inspector is heard of; absent where none is needed."
+    up = "1 while the inspector reports; absent where none is needed."
     yield single_gauge("gateway_inspector_up", up, present)
 
 
@@ -63,19 +63,19 @@ def _answers(found: Mapping[str, tuple[AnswersRead, AnswersRead]]) -> Iterator[M
     ]
     yield counter(
         "gateway_answers_read_total",
-        "Sampled answers that were read for failures inside of them.",
+        "Sampled answers that were checked for failures in their content.",
         _ARM,
         ((arm, part.read) for arm, part in parts),
     )
     yield counter(
         "gateway_answer_failures_total",
-        "Failures found inside of answers with a 2xx status, by kind.",
+        "Failures found in the content of answers with a 2xx status, by kind.",
         (*_ARM, "kind"),
         (((*arm, kind), n) for arm, part in parts for kind, n in with_zeros(part.failures, KINDS)),
     )
     yield counter(
         "gateway_unread_answers_total",
-        "Sampled answers that could not be read, by reason; they convict nobody.",
+        "Sampled answers that could not be read, by reason; they are not counted as failures.",
         (*_ARM, "reason"),
         (((*arm, reason), n) for arm, part in parts for reason, n in with_zeros(part.unread, UNREAD)),
     )

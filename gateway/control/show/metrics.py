@@ -194,10 +194,10 @@ def _process_tree(traffic: TrafficTotals, routes: list[RouteView], readiness: Re
         ),
         (
             "gateway_event_loop_lag_seconds",
-            "How late the latest event loop of all workers was in its newest report.",
+            "Largest delay of a worker's event loop, in the newest reports.",
             max((r.loop_lag_us_max for r in reports), default=0) / 1e6,
         ),
-        ("gateway_ready", "1 when the gateway can do its work.", readiness.ready),
+        ("gateway_ready", "1 when the gateway is ready.", readiness.ready),
         ("gateway_workers", "Workers that are connected to the control plane.", readiness.workers),
         (
             "gateway_workers_applied",
@@ -212,9 +212,9 @@ def _process_tree(traffic: TrafficTotals, routes: list[RouteView], readiness: Re
     )
     for name, text, value in gauges:
         yield single_gauge(name, text, value)
-    starts = "Workers that have introduced themselves: starts and restarts, and reconnections to a new control plane."
+    starts = "Connections that workers made to the control plane: starts, restarts and reconnections."
     yield single_counter("gateway_worker_starts_total", starts, traffic.worker_starts)
-    rejected = "Workers' reports that could not be true and were not counted."
+    rejected = "Invalid reports of workers, which were not counted."
     yield single_counter("gateway_rejected_reports_total", rejected, traffic.rejected_reports)
     yield InfoMetricFamily(
         "gateway_build",

@@ -18,10 +18,10 @@ TABLE_SOURCES = ("journal", "memory", "workers", "configuration")
 
 def state_metrics(source: str, *, kept: bool) -> Iterator[Metric]:
     """Whether what is decided is kept, and where the first table of this control process came from."""
-    yield single_gauge("gateway_state_kept", "1 while the state directory keeps what is decided.", kept)
+    yield single_gauge("gateway_state_kept", "1 while decisions can be stored in the state directory.", kept)
     yield gauge_by(
         "gateway_table_source",
-        "1 for what told this control process which versions are stable when it began.",
+        "1 for the source that named the stable versions when this control process began.",
         "source",
         {one: one == source for one in TABLE_SOURCES},
     )
@@ -31,7 +31,7 @@ def process_metrics(reports: Sequence[Report], notice: Notice) -> Iterator[Metri
     """One family each, from the newest report of each live worker and the supervisor's newest notice."""
     yield counter_by(
         "gateway_config_reloads",
-        "Configurations read again on SIGHUP, by what became of them.",
+        "Reloads of the configuration on SIGHUP, by result.",
         "result",
         {"applied": notice.reloads_applied, "refused": notice.reloads_refused},
     )
@@ -42,17 +42,17 @@ def process_metrics(reports: Sequence[Report], notice: Notice) -> Iterator[Metri
     )
     yield single_counter(
         "gateway_event_loop_stalls",
-        "How often an event loop stood still for more than a quarter of a second.",
+        "Times that an event loop was blocked for more than 0.25 s.",
         sum(report.stalls for report in reports),
     )
     yield single_counter(
         "gateway_accept_pauses",
-        "How often accepting clients paused because descriptors were short.",
+        "Times that no client was accepted because file descriptors were short.",
         sum(report.accept_pauses for report in reports),
     )
     yield counter(
         "gateway_child_restarts",
-        "Children that were started again, by why: they ended by themselves, or hung and were killed.",
+        "Restarts of child processes, by reason: exited, or hung and killed.",
         ("child", "reason"),
         (
             ((child, reason), notice.restarts.get(child, {}).get(reason, 0))

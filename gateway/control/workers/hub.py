@@ -42,7 +42,9 @@ class Session:
         if transport.is_closing():
             return
         if transport.get_write_buffer_size() > _BACKLOG_BYTES_MAX:
-            _log.error("worker %s: it does not read, its connection is closed until it reconnects", self.hello.boot)
+            _log.error(
+                "worker %s: not reading from its connection, which is closed; it will reconnect", self.hello.boot
+            )
             transport.abort()
             return
         self._writer.write(wire.encode(message))
@@ -135,7 +137,7 @@ class WorkerHub:
             pass  # by `stop`; a cancelled task would make asyncio's streams complain
         except ValueError as error:
             _log.error(
-                "worker %s: its connection is closed, it sent what is not the protocol: %s",
+                "worker %s: connection closed after a protocol error: %s",
                 session.hello.boot if session else "?",
                 error,
             )

@@ -64,7 +64,9 @@ class Inspection:
             if label.name not in known:
                 raise NotFoundError(f"[{index}].name: no event is named {label.name!r}; there are: {', '.join(known)}")
         if not self._send(samples.Labels(route, labels)):
-            raise ConflictError("labels cannot be taken now: the inspector is away or behind; try again")
+            raise ConflictError(
+                "labels cannot be accepted now: the inspector is not connected or overloaded; try again"
+            )
 
     @property
     def wanted(self) -> bool:
@@ -126,7 +128,7 @@ class Inspection:
         except (OSError, asyncio.IncompleteReadError):
             pass
         except ValueError as error:
-            _log.error("inspector: closed its connection, what it sent is not the protocol: %s", error)
+            _log.error("inspector: connection closed after a protocol error: %s", error)
         finally:
             self._writer = None
             writer.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gateway.core.analysis import budget
 from gateway.core.analysis.judge import Look, bake, explained, fresh_state, judge, look, restore
-from gateway.core.analysis.metrics.events import asked_anew
+from gateway.core.analysis.metrics.events import with_new_events
 from gateway.core.analysis.state import AnalysisState
 from gateway.core.analysis.types import (
     Analysis,
@@ -38,7 +38,6 @@ __all__ = [
     "Unit",
     "Verdict",
     "Worse",
-    "asked_anew",
     "bake",
     "budget",
     "explained",
@@ -46,4 +45,5 @@ __all__ = [
     "judge",
     "look",
     "restore",
+    "with_new_events",
 ]

@@ -1,7 +1,7 @@
 """What a metric found, in numbers: everything that a sentence about it needs (show/sentences.py makes it).
 
 A *claim* is what is tested, as numbers. Each has its words in show/sentences.py; a metric that makes none of these is
-told in general ones.
+described in general words.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class MetricFinding(msgspec.Struct, frozen=True):
     """One metric's finding.
 
     ``units`` is what evidence comes in, as people call it: requests, sessions, trials, slices. ``unjudged`` says why
-    there is nothing to compare. ``details`` are further numbers for whoever reads a finding by a program.
+    there is nothing to compare. ``details`` are further numbers for programs that read findings.
     """
 
     metric: str

@@ -71,7 +71,7 @@ def restore(encoded: bytes) -> AnalysisState:
     except (msgspec.DecodeError, KeyError, InvalidValueError) as error:
         raise EvidenceError(f"the analysis state cannot be read: {error}") from error
     if _sizes(tests) != _sizes(fresh_state(state.spec).tests):
-        raise EvidenceError("the analysis state holds other tests than this gateway's: start a new rollout")
+        raise EvidenceError("the analysis state was made for different tests: start a new rollout")
     return msgspec.structs.replace(state, tests=tests)
 
 
@@ -91,10 +91,10 @@ def _sizes(value: Any) -> object:
 def bake(state: AnalysisState, bake_s: float) -> AnalysisState:
     """The state with which a promoted version is watched for ``bake_s`` seconds: new tests, what was learnt stays.
 
-    Raises InvalidValueError for a time that is none.
+    Raises InvalidValueError for an invalid time.
     """
     if not 0.0 < bake_s < math.inf:
-        raise InvalidValueError(f"a bake lasts more than 0 seconds, not {bake_s!r}")
+        raise InvalidValueError(f"a bake must be longer than 0 seconds, not {bake_s!r}")
     tests = {kind.name: kind.baked(kind.own(state), state.spec, bake_s) for kind, _ in registry.metrics_of(state.spec)}
     return msgspec.structs.replace(state, tests=tests, bake_s=bake_s)
 
@@ -147,7 +147,7 @@ def look(spec: AnalysisSpec, state: AnalysisState, evidence: Evidence) -> tuple[
     try:
         if state.spec is not spec and state.spec != spec:
             raise EvidenceError(
-                "the analysis spec changed under way: start a new rollout, its promise is fixed at the start"
+                "the analysis settings changed during the rollout: start a new rollout (its error bounds are fixed)"
             )
         after = _take(state, evidence)
         return after, _decide(after)
@@ -313,15 +313,15 @@ def _decide(state: AnalysisState) -> Look:
     missing = [one for one in proving if one.log_e_ok < ok_needed or one.verdict is Verdict.NODATA]
     broken = tuple(one.metric for one in standings if one.role is Role.CHECK and one.verdict is Verdict.ERROR)
 
-    def said(*names: str) -> list[MetricFinding]:
+    def numbers_of(*names: str) -> list[MetricFinding]:
         return [_numbers(state, kind, one) for kind, one in asked if one.metric in names]
 
     causes: tuple[str, ...] = ()
     if log_e_bad >= -alpha:
         verdict, causes = Verdict.FAIL, budget.blamed(weighted, alpha)
-        reason = sentences.blame(said(*causes))
+        reason = sentences.blame(numbers_of(*causes))
     elif broken:
-        verdict, causes, reason = Verdict.ERROR, broken, sentences.reason(said(*broken)[0])
+        verdict, causes, reason = Verdict.ERROR, broken, sentences.reason(numbers_of(*broken)[0])
     elif not state.canary_requests:
         verdict, reason = Verdict.NODATA, sentences.nothing_yet(state.outside)
     elif not any(one.decides for one in standings):
@@ -336,7 +336,7 @@ def _decide(state: AnalysisState) -> Look:
         verdict = Verdict.UNDECIDED
         silent = {one.metric: one.unjudged for one in missing if one.unjudged is not None}
         furthest = min(missing, key=lambda one: one.log_e_ok)
-        why = sentences.unjudged(silent) or f"furthest: {sentences.reason(said(furthest.metric)[0])}"
+        why = sentences.unjudged(silent) or f"furthest: {sentences.reason(numbers_of(furthest.metric)[0])}"
         reason = sentences.unproven([one.metric for one in missing], why)
 
     def whole() -> Analysis:
@@ -344,7 +344,7 @@ def _decide(state: AnalysisState) -> Look:
             verdict=verdict,
             reason=reason,
             causes=causes,
-            findings=tuple([sentences.shown(_numbers(state, kind, one)) for kind, one in asked]),
+            findings=tuple([sentences.finding_of(_numbers(state, kind, one)) for kind, one in asked]),
             log_e_bad=log_e_bad,
             log_e_bad_needed=-alpha,
             log_e_ok_needed=ok_needed,

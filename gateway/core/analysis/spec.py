@@ -123,13 +123,13 @@ class EventSpec(msgspec.Struct, frozen=True, cache_hash=True):
     guarded: bool = False
 
     def __post_init__(self) -> None:
-        """Raise InvalidValueError for a name that is none (or taken), or numbers outside their domain."""
+        """Raise InvalidValueError for a name that is invalid or taken, or numbers outside their domain."""
         if not _EVENT_NAME.fullmatch(self.name):
             raise InvalidValueError(
-                f"an event's name is 1 to 64 of a-z, 0-9 and _ . : - after a letter, not {self.name!r}"
+                f"an event name must be 1 to 64 of a-z, 0-9 and _ . : - and begin with a letter, not {self.name!r}"
             )
         if self.name in _RESERVED or self.name.startswith("guardrail:"):
-            raise InvalidValueError(f"{self.name!r} is a metric of the gateway's own: choose another name")
+            raise InvalidValueError(f"{self.name!r} is a built-in metric: choose another name")
         _check_margins(self)
         _within("share", self.share, 1e-6, 1.0)
         _within("slice_s", self.slice_s, 0.01, 3600.0)
@@ -220,7 +220,7 @@ class GuardrailSpec(msgspec.Struct, frozen=True, cache_hash=True):
         _within("slice_s", self.slice_s, 0.01, 3600.0)
         if (self.metric in LATENCY_METRICS) != (self.threshold_us is not None):
             raise InvalidValueError(
-                f"a guardrail has a threshold_us exactly when its metric is one of {', '.join(LATENCY_METRICS)};"
+                f"a guardrail needs threshold_us if, and only if, its metric is one of {', '.join(LATENCY_METRICS)};"
                 f" this one is of {self.metric!r}"
             )
         if self.threshold_us is not None:
@@ -269,7 +269,7 @@ class MetricShares(msgspec.Struct, frozen=True, cache_hash=True):
     other_success: float = 0.01
 
     def __post_init__(self) -> None:
-        """Raise InvalidValueError for a share that is none."""
+        """Raise InvalidValueError for an invalid share."""
         for name in self.__struct_fields__:
             _within(f"the share of {name}", getattr(self, name), 1e-6, 1.0)
 

@@ -6,7 +6,7 @@ Rules:
    begin with a colon are comments; several ``data`` lines are joined by LF (WHATWG HTML, 9.2.6).
 2. At most `LINE_BYTES_MAX` bytes of a line and as many of an event's data are kept. Of what is longer the beginning is
    read.
-3. An event tells of an error when it is named so (`ERROR_EVENTS`) or when its data are an error object (failures.py).
+3. An event is an error when it is named so (`ERROR_EVENTS`) or when its data are an error object (failures.py).
    Of a stream the first error is its example; what follows is not read.
 4. Only a stream that came to its end can lack one: *cut* is one that ends within an event or a line, *no_events* one
    without any event, *no_results* one with no event but its end mark, *unfinished* one without any of the signs that
@@ -116,7 +116,7 @@ class StreamReader:
             self._line(line)
 
     def seen(self, *, ended: bool) -> ReadAnswer:
-        """What was found; ``ended``: the stream came to its end, and all of it was read."""
+        """The result so far; ``ended``: the stream is complete, and all of it was read."""
         if self._kind == ERROR:
             return ReadAnswer(self.family, frozenset((ERROR,)), self._example)
         if ended:
@@ -143,7 +143,7 @@ class StreamReader:
         if not self._kind or kind == ERROR:
             self._kind, self._example = kind, example
 
-    def _look(self, text: bytes) -> None:
+    def _read_data(self, text: bytes) -> None:
         """The data of one event, or one line."""
         if text.startswith(b"[ERROR]"):
             self._wrong(ERROR, excerpt(text))
@@ -202,7 +202,7 @@ class EventReader(StreamReader):
             else:
                 if self._first is None and data.strip() != _DONE:
                     self._first = data
-                self._look(data)
+                self._read_data(data)
                 self._finished = self._finished or name.lower() in _LAST_EVENTS
         self._name, self._data, self._data_bytes = b"", [], 0
 
@@ -212,16 +212,16 @@ class EventReader(StreamReader):
             self._finished, self._units, rest, data = True, self._units + 1, b"", b""
             self._data = []
         if rest.strip() or self._data:
-            self._example = f"it ends within an event: {excerpt(data + rest)}"
+            self._example = f"it ends inside an event: {excerpt(data + rest)}"
             return {CUT}
         if not self._units:
             self._example = "a stream without any event"
             return {NO_EVENTS}
         if not self._finished:
-            self._example = "a stream of events without an end such as [DONE]"
+            self._example = "an event stream without an end mark such as [DONE]"
             return {UNFINISHED}
         if self._first is None:
-            self._example = "a stream without any event but its end"
+            self._example = "a stream with an end mark but no event"
             return {NOTHING}
         return set()
 
@@ -241,13 +241,13 @@ class LinesReader(StreamReader):
         self._units += 1
         if len(text) < _LONG_BYTES and text[:1] in (b"{", b"[") and not text.endswith((b"}", b"]")):
             self._wrong(INVALID, excerpt(text))
-        self._look(text)
+        self._read_data(text)
 
     def _ending(self) -> set[str]:
         rest = self._lines.rest.strip()
         if rest and len(rest) < _LONG_BYTES:
             if msgspec_json(rest) is None:
-                self._example = f"it ends within a line: {excerpt(rest)}"
+                self._example = f"it ends inside a line: {excerpt(rest)}"
                 return {CUT}
             self._line(rest)
             if self._kind:
@@ -256,7 +256,7 @@ class LinesReader(StreamReader):
             self._example = "a stream without any line"
             return {NO_EVENTS}
         if not self._finished:
-            self._example = f'{self._units} lines without an end such as {{"done": true}}'
+            self._example = f'{self._units} lines without an end mark such as {{"done": true}}'
             return {UNFINISHED}
         return set()
 

@@ -63,8 +63,8 @@ class ModelKind(enum.StrEnum):
 class WatchSettings(msgspec.Struct, frozen=True):
     """What is looked for. ``low_confidence`` None: below stable's own ``low_quantile``.
 
-    ``classes_max`` is how many classes are told apart; ``named`` gives outputs by role where they are not to be found
-    out. Events ``told`` by a header or by labels are not told by answers. ``surely``: see rule 6.
+    ``classes_max`` is how many classes are distinguished; ``named`` gives outputs by role where they are not to
+    be found out. Events ``reported`` by a header or by labels are not taken from answers. ``surely``: see rule 6.
     """
 
     kind: ModelKind = ModelKind.CLASSES
@@ -72,7 +72,7 @@ class WatchSettings(msgspec.Struct, frozen=True):
     low_confidence: float | None = None
     low_quantile: float = 0.1
     named: Mapping[str, str] = {}
-    told: tuple[str, ...] = ()
+    reported: tuple[str, ...] = ()
     surely: bool = False
 
 
@@ -84,7 +84,7 @@ def mix_names(settings: WatchSettings) -> tuple[str, ...]:
 
 
 class Known(msgspec.Struct, frozen=True):
-    """What stable's answers have taught so far, for whoever goes on after a restart."""
+    """What was learnt from stable's answers so far, to continue with after a restart."""
 
     layout: Layout
     reason: str
@@ -173,7 +173,7 @@ class Watch:
         """What the events stand for now, in words; empty during the warm-up."""
         words = {name: f"value over {bound:.6g}" for name, bound in zip(QUANTILE_NAMES, self._bounds, strict=False)}
         words |= {name: f"class {excerpt(label, _LABEL_SHOWN)}" for label, name in self._classes.items()}
-        if self._low is not None and self._choice is not None and self._choice.layout.tells_confidence:
+        if self._low is not None and self._choice is not None and self._choice.layout.has_confidence:
             words[LOW_CONFIDENCE] = f"confidence under {self._low:.4g}"
         return words
 
@@ -184,7 +184,7 @@ class Watch:
         if choice is None:
             return Watched("", self._unjudged(), None, self._generation, answers)
         times = f"{self._generation} time{'s' * (self._generation > 1)}"
-        anew = f"; chosen anew {times}, stable's answers had no longer what was compared" if self._generation else ""
+        anew = f"; chosen again {times}: stable's answers no longer had what was compared" if self._generation else ""
         bounds, low = self._bounds, self._low
         known = Known(choice.layout, choice.reason, choice.problem, self._classes, low, bounds, self._generation)
         return Watched(choice.reason + anew, self._unjudged(), known, self._generation, answers)
@@ -202,7 +202,7 @@ class Watch:
         ``body`` is shown, in part, as the example of what cannot be read.
         """
         compared = self._compared()
-        tried = [name for name in (*self._faults(), *compared) if name not in self._settings.told]
+        tried = [name for name in (*self._faults(), *compared) if name not in self._settings.reported]
         self._compared_of[variant] += bool(compared)
         reading = None
         if outputs is not None:
@@ -241,7 +241,7 @@ class Watch:
         """The events that answers are compared by, besides the faults."""
         if self._choice is None or self._choice.problem:
             return ()
-        return (*self._mix, LOW_CONFIDENCE) if self._choice.layout.tells_confidence else self._mix
+        return (*self._mix, LOW_CONFIDENCE) if self._choice.layout.has_confidence else self._mix
 
     def _unjudged(self) -> dict[str, Unjudged]:
         stable, choice = self._arms[Variant.STABLE], self._choice
@@ -260,8 +260,8 @@ class Watch:
             missing = Variant(self._compared_of.index(0)).label
             so_far = f"no answer of {missing} has been compared yet"
             return dict.fromkeys((*faults, *self._mix, *low), Unjudged(so_far, Why.LEARNING))
-        if low and not choice.layout.tells_confidence:
-            return {LOW_CONFIDENCE: Unjudged("the answers hold no confidence: no vector of scores", Why.ABSENT)}
+        if low and not choice.layout.has_confidence:
+            return {LOW_CONFIDENCE: Unjudged("the answers have no confidence: no vector of scores", Why.ABSENT)}
         return {}
 
     def _unread(self) -> str:
@@ -326,13 +326,13 @@ class Watch:
             what = (
                 f"{len(classes)} of the first {len(labels)} labels differ, such as {excerpt(labels[0], _LABEL_SHOWN)}"
             )
-            problem = f"{what}: what hardly repeats cannot be compared; {NAME_ANOTHER}"
+            problem = f"{what}: values that hardly repeat cannot be compared; {NAME_ANOTHER}"
             choice = Choice(choice.layout, choice.reason, problem)
         self._choice = choice
         limit = self._settings.classes_max
-        told = sorted((label for label, _ in classes.most_common(limit)), key=_order)
-        numbered = all(0 <= _order(label)[0] < limit for label in told)
-        self._classes = {label: f"class_{label if numbered else index}" for index, label in enumerate(told)}
+        kept = sorted((label for label, _ in classes.most_common(limit)), key=_order)
+        numbered = all(0 <= _order(label)[0] < limit for label in kept)
+        self._classes = {label: f"class_{label if numbered else index}" for index, label in enumerate(kept)}
         self._renew()
 
     def _remember(self, reading: Reading) -> None:

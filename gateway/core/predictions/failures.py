@@ -2,7 +2,7 @@
 
 Rules, for JSON (a whole answer, one line of JSON lines, or the data of one event of an event stream):
 
-1. An object is an *error object* when one of its members `ERROR_MEMBERS` tells of an error:
+1. An object is an *error object* when one of its members `ERROR_MEMBERS` reports an error:
    a text that is neither empty, nor a number, nor a word for "none" (`_NONE_WORDS`); ``true``; an object with a member
    of `_ERROR_DETAILS` that is not empty, false or 0; a list with such a text or object in it.
    Numbers, lists of numbers and objects of numbers never do: ``{"error": 0.02}`` is what a regression says.
@@ -10,11 +10,12 @@ Rules, for JSON (a whole answer, one line of JSON lines, or the data of one even
    "Exception", whose ``status`` is "error" or "failed", or whose ``success`` is false.
 3. A list fails when one of its first `_ITEMS_MAX` items is an error object; so does an object whose list of results
    (`_RESULTS`) has one.
-4. JSON that Python alone can read, because of NaN or Infinity, has *NaN*; other JSON that is none is *invalid*, unless
+4. JSON that Python alone can read, because of NaN or Infinity, has *NaN*; other malformed JSON is *invalid*, unless
    each of its lines is JSON (JSON lines under the wrong name).
 5. ``[]``, ``{}``, ``null`` and empty results say *nothing*. An answer without a byte is what the metric `empty_body`
    counts, of all answers; here it is no failure.
-6. Of an answer whose beginning alone is at hand, the first members are read; what cannot be told is no failure.
+6. Of an answer of which only the beginning was sampled, the first members are read; what stays unknown is not
+   a failure.
 
 What is said of an answer that is no JSON: its family (`family_of`), and whether it has a byte. Of every answer that is
 no failure by itself its form is noted (form.py). Which kinds count as a failure on a route is found in stable's own
@@ -80,7 +81,7 @@ class ReadAnswer(msgspec.Struct, frozen=True):
     """What was found in an answer: kinds of `KINDS`, an example in words, and the family of its content.
 
     ``results``: whether it is whole JSON, which may say nothing; ``ends``: whether it is a whole stream, which may lack
-    its end. ``form``: None where it cannot be told, or is that of a failure.
+    its end. ``form``: None where it is unknown, or is that of a failure.
     """
 
     family: str
@@ -135,7 +136,7 @@ def read_answer(content_type: str, body: bytes, *, whole: bool = True, cut: bool
 
 
 def msgspec_json(text: bytes) -> tuple[Any] | None:
-    """The one value that ``text`` is, by the letter of the standard; None when it is none."""
+    """The JSON value of ``text``, parsed strictly; None when it is malformed."""
     try:
         return (msgspec.json.decode(text),)
     except (ValueError, RecursionError):
@@ -143,7 +144,7 @@ def msgspec_json(text: bytes) -> tuple[Any] | None:
 
 
 def is_error(value: object) -> bool:
-    """Whether a JSON value tells of an error (rules 1 to 3)."""
+    """Whether a JSON value reports an error (rules 1 to 3)."""
     if isinstance(value, list):
         return any(_is_error_object(item) for item in value[:_ITEMS_MAX])
     if not isinstance(value, dict):
@@ -174,7 +175,7 @@ def head_is_error(text: bytes) -> bool:
     while found := _HEAD_MEMBERS.match(text, at):
         name, value = found[1].decode(), found[2]
         if name in ERROR_MEMBERS and value not in (b"{", b"["):
-            return _tells_error(msgspec.json.decode(value) if msgspec_json(value) else None)
+            return _reports_error(msgspec.json.decode(value) if msgspec_json(value) else None)
         if name in ERROR_MEMBERS:
             inner = _HEAD_MEMBERS.match(text, found.end(2) - 1)
             known = inner is not None and inner[1].decode() in _ERROR_DETAILS
@@ -199,7 +200,7 @@ def excerpt(body: bytes) -> str:
 def _json(body: bytes, whole: bool) -> ReadAnswer:
     text = body.removeprefix(_BOM).strip()
     if not text:
-        return ReadAnswer(JSON, frozenset((INVALID,)), "a body of blanks")
+        return ReadAnswer(JSON, frozenset((INVALID,)), "a body of white space")
     if not whole:
         return (
             _failed(ERROR, body)
@@ -255,7 +256,7 @@ def _lines(text: bytes) -> ReadAnswer:
 def _is_error_object(value: object) -> bool:
     if not isinstance(value, dict):
         return False
-    if any(name in value and _tells_error(value[name]) for name in ERROR_MEMBERS):
+    if any(name in value and _reports_error(value[name]) for name in ERROR_MEMBERS):
         return True
     kind, said = value.get("type"), any(_is_said(value.get(name)) for name in _MESSAGES)
     if "error" in (kind, value.get("object")):
@@ -267,13 +268,13 @@ def _is_error_object(value: object) -> bool:
     return failed or value.get("success") is False or (isinstance(kind, str) and kind.endswith(("Error", "Exception")))
 
 
-def _tells_error(value: object) -> bool:
+def _reports_error(value: object) -> bool:
     if isinstance(value, str):
         return _is_said(value)
     if isinstance(value, dict):
         return any(_is_something(value.get(name)) for name in _ERROR_DETAILS)
     if isinstance(value, list):
-        return any(_tells_error(item) for item in value[:_ITEMS_MAX] if isinstance(item, (str, dict)))
+        return any(_reports_error(item) for item in value[:_ITEMS_MAX] if isinstance(item, (str, dict)))
     return value is True
 
 

@@ -1,4 +1,4 @@
-"""JSON answers of the common model servers, read without being told which one it is (protocol `auto`).
+"""JSON answers of the common model servers, without configuration of which one it is (protocol `auto`).
 
 Rules:
 

@@ -1,4 +1,4 @@
-"""Labels that arrive after the answer: joined by request id, within a window, in bounded memory. Told the time.
+"""Labels that arrive after the answer: joined by request id, within a window, in bounded memory. Times are arguments.
 
 Rules:
 

@@ -6,7 +6,7 @@ Rules:
    are two or more numbers per item, a value is one number with a fraction.
 2. Of several labels the one with a class-like name comes first (names.py), then one that varies, then text before
    numbers, then the first. Bookkeeping by its name (ids, moments, versions), what hardly repeats (over `DISTINCT_MAX`
-   of the answers differ) and whole numbers that count or tell the time are no labels.
+   of the answers differ) and whole numbers that are counters or times are not labels.
 3. Texts such as ``0.973112:3:hen`` are Triton's classification extension, score:index:label: the label, or the index
    without one, of the best (first) one of an item. Such texts of one dimension are one item's.
 4. The choice depends on these answers alone, so that it is the same for both versions and for everybody who asks again.
@@ -58,7 +58,7 @@ class Layout(msgspec.Struct, frozen=True):
         return [name for name in (self.label, self.scores, self.value) if name is not None]
 
     @property
-    def tells_confidence(self) -> bool:
+    def has_confidence(self) -> bool:
         """Whether answers say how sure they are."""
         return self.scores is not None or self.ranked
 
@@ -97,7 +97,7 @@ def choose(
 
     ``values``: numbers are compared, not classes; ``surely``: only what is surely a prediction is (rule 6).
     """
-    seen = _seen(answers, named)
+    seen = _candidates(answers, named)
     if surely:
         seen = [one if one.name in named.values() else _surely(one, answers) for one in seen]
     wanted = ("value",) if values else ("label", "scores")
@@ -105,7 +105,9 @@ def choose(
     if absent:
         there = ", ".join(f"`{excerpt(one.name, 60)}`" for one in seen[:_FIELDS_SAID]) or "none"
         what = f"stable's answers have no output `{excerpt(absent[0], 60)}`, which the configuration names"
-        return Choice(Layout(), "", f"{what}; there are: {there}; name one of these, or none to have it chosen")
+        return Choice(
+            Layout(), "", f"{what}; there are: {there}; name one of these, or leave it out for an automatic choice"
+        )
     layout, reasons = Layout(), []
     for role in wanted:
         found = named.get(role) or _best(role, seen)
@@ -127,7 +129,7 @@ def choose(
     return Choice(layout, reason)
 
 
-def _seen(answers: Sequence[Sequence[Output]], named: Mapping[str, str]) -> list[_Candidate]:
+def _candidates(answers: Sequence[Sequence[Output]], named: Mapping[str, str]) -> list[_Candidate]:
     by_name: dict[str, list[Output]] = {}
     for answer in answers:
         for output in answer:
@@ -136,12 +138,12 @@ def _seen(answers: Sequence[Sequence[Output]], named: Mapping[str, str]) -> list
     for name, outputs in by_name.items():
         # An output that comes and goes is no part of the layout.
         if 2 * len(outputs) > len(answers) or name in named.values():
-            one = _look(name, outputs, named=name in named.values())
+            one = _candidate(name, outputs, named=name in named.values())
             found.append(msgspec.structs.replace(one, plain=any(output.plain for output in outputs)))
     return found
 
 
-def _look(name: str, outputs: Sequence[Output], *, named: bool) -> _Candidate:
+def _candidate(name: str, outputs: Sequence[Output], *, named: bool) -> _Candidate:
     ranked = all(_ranked(output) for output in outputs if output.values)
     if ranked:
         outputs = [batched(output) for output in outputs]
@@ -158,7 +160,7 @@ def _look(name: str, outputs: Sequence[Output], *, named: bool) -> _Candidate:
         return _Candidate(name, roles, items, _against(name, items, named=named))
     if widths == {1} and numbers and kinds:
         # Whole numbers with a fraction of zero are a class only where the name says so.
-        if (named or like_a_class(name)) and all(map(_whole, items)) and not _against(name, items, named=named):
+        if (named or like_a_class(name)) and all(map(_is_integral, items)) and not _against(name, items, named=named):
             return _Candidate(name, ("label", "value"), items)
         return _Candidate(name, ("value",), items)
     if min(widths, default=0) > 1 and numbers and float in kinds and all(len(output.shape) <= 2 for output in outputs):
@@ -184,7 +186,7 @@ def _is_prose(items: Sequence[Value]) -> bool:
     return texts[len(texts) // 2] > _LABEL_CHARS
 
 
-def _whole(item: Value) -> bool:
+def _is_integral(item: Value) -> bool:
     return item is None or type(item) is int or (type(item) is float and math.isfinite(item) and item.is_integer())
 
 
@@ -197,7 +199,7 @@ def _against(name: str, items: list[Value], *, named: bool) -> str:
     if named or like_a_class(name):
         return ""
     if like_bookkeeping(name):
-        return f"is bookkeeping by its name ({example})"
+        return f"looks like bookkeeping by its name ({example})"
     numbers = [item for item in items if type(item) is int or type(item) is float]
     if len(numbers) < len(items) or not numbers:
         return ""
@@ -236,17 +238,17 @@ def _why(role: str, one: _Candidate | None, named: Mapping[str, str]) -> str:
 def _nothing(seen: Sequence[_Candidate], passed_over: Sequence[str], *, values: bool) -> str:
     """What was seen where nothing can be compared, and the line of configuration that would help."""
     if not seen:
-        return "stable's answers have no output that is in most of them; see the protocol in docs/predictions.md"
+        return "no output is present in most of stable's answers; see the protocol in docs/predictions.md"
     what = ", ".join(passed_over)
     if values:
         what = what or ", ".join(f"`{excerpt(one.name, 60)}` (such as {one.example})" for one in seen[:_OUTPUTS_SAID])
-        mend = f"`predictions: {{kind: values, value: {_key(seen[0].name)}}}`"
-        return f"no output is one number for each item: {what}; name one, for example {mend}"
+        example = f"`predictions: {{kind: values, value: {_key(seen[0].name)}}}`"
+        return f"no output is one number for each item: {what}; name one, for example {example}"
     number = next((one for one in seen if one.roles == ("value",)), None)
     if number is not None:
         what = f"no output is a class; `{excerpt(number.name, 60)}` is a number (such as {number.example})"
         return f"{what}; to compare numbers: `predictions: {{kind: values, value: {_key(number.name)}}}`"
-    return f"no output is a class that repeats: {what or 'the answers hold no value'}; {NAME_ANOTHER}"
+    return f"no output is a class that repeats: {what or 'the answers have no value'}; {NAME_ANOTHER}"
 
 
 def _key(name: str) -> str:

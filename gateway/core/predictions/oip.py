@@ -67,9 +67,9 @@ def decode(answer: WholeAnswer) -> list[Output]:
     head, tail = _split(answer)
     tensors = _response(head).outputs
     if len(tensors) > OUTPUTS_MAX:
-        raise UndecodableError(f"{len(tensors)} outputs are more than the {OUTPUTS_MAX} that are looked at")
+        raise UndecodableError(f"{len(tensors)} outputs are over the limit of {OUTPUTS_MAX}")
     if len({tensor.name for tensor in tensors}) < len(tensors):
-        raise UndecodableError("two outputs have one name")
+        raise UndecodableError("two outputs have the same name")
     outputs = []
     for tensor in tensors:
         size = (tensor.parameters or {}).get("binary_data_size")
@@ -81,7 +81,7 @@ def decode(answer: WholeAnswer) -> list[Output]:
         outputs.append(_of_bytes(tensor, tail[:size]))
         tail = tail[size:]
     if tail:
-        raise UndecodableError(f"{len(tail)} bytes are left over behind the last output")
+        raise UndecodableError(f"{len(tail)} bytes are left over after the last output")
     return outputs
 
 
@@ -117,14 +117,14 @@ def _of_json(tensor: _Tensor) -> Output:
     if tensor.datatype.startswith(("FP", "BF")):
         values = [math.nan if value is None else _float(tensor.name, value) for value in values]
     elif None in values:
-        raise UndecodableError(f"output {tensor.name!r}: null is no {tensor.datatype}")
+        raise UndecodableError(f"output {tensor.name!r}: null is not a valid {tensor.datatype}")
     return checked(tensor.name, shape, values)
 
 
 def _float(name: str, value: Value) -> float:
     # JSON writes 1.0 as 1, too.
     if type(value) is not int and type(value) is not float:
-        raise UndecodableError(f"output {name!r} holds what is no number")
+        raise UndecodableError(f"output {name!r} has a value that is not a number")
     try:
         return float(value)
     except OverflowError:

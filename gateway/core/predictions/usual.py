@@ -3,7 +3,7 @@
 Rules:
 
 1. An error (`ERROR`) is a failure everywhere.
-2. What is broken by the letter of a format (`_UNLESS_USUAL`) is a failure unless `USUAL` of stable's answers have it:
+2. What violates a format's specification (`_UNLESS_USUAL`) is a failure unless `USUAL` of stable's answers have it:
    then it is this route's way of speaking.
 3. What may be a good answer of a good model (`_IF_RARE`: no results, a stream without an end mark, a page or plain text
    where others are data) is a failure only where at most `RARE` of stable's answers have it, and not before `WARM_UP`

@@ -20,8 +20,8 @@ def step_overdue(state: Rollout, event: Analysed) -> Result | None:
     planned = state.plan.steps[state.step_index]
     if planned.deadline_s is None or event.at_s - state.step_since_s < planned.deadline_s:
         return None
-    story = f"deadline of {planned.deadline_s:g} s for {where(state)} reached: {_shown(state, event)}"
-    return _deadline(state, event, planned.on_deadline, story)
+    why = f"deadline of {planned.deadline_s:g} s for {where(state)} reached: {_evidence_text(state, event)}"
+    return _deadline(state, event, planned.on_deadline, why)
 
 
 def rollout_overdue(state: Rollout, event: Analysed) -> Result | None:
@@ -31,53 +31,55 @@ def rollout_overdue(state: Rollout, event: Analysed) -> Result | None:
         return None
     if state.phase is Phase.BAKING and event.at_s - state.step_since_s < plan.bake_s:
         return None
-    story = f"deadline of {plan.deadline_s:g} s reached at {where(state)}: {_shown(state, event)}"
-    return _deadline(state, event, plan.on_deadline, story)
+    why = f"deadline of {plan.deadline_s:g} s reached at {where(state)}: {_evidence_text(state, event)}"
+    return _deadline(state, event, plan.on_deadline, why)
 
 
-def _deadline(state: Rollout, event: Analysed, policy: OnDeadline, story: str) -> Result | None:
+def _deadline(state: Rollout, event: Analysed, policy: OnDeadline, why: str) -> Result | None:
     if state.step_index == NOT_BEGUN:
-        return moves.end(state, Phase.WITHDRAWN, event.at_s, AUTOMATION, f"never begun, {story}", "withdrawn")
-    allowed, story = _allowed(state, event, policy, story)
+        return moves.end(
+            state, Phase.WITHDRAWN, event.at_s, AUTOMATION, f"withdrawn before it began, {why}", "withdrawn"
+        )
+    allowed, why = _restricted(state, event, policy, why)
     at_s, causes = event.at_s, event.causes
     match allowed:
         case None:
             return None
         case OnDeadline.HOLD:
-            return moves.hold(state, at_s, AUTOMATION, f"held, {story}", causes)
+            return moves.hold(state, at_s, AUTOMATION, f"held, {why}", causes)
         case OnDeadline.ROLLBACK:
-            return moves.roll_back(state, at_s, AUTOMATION, f"rolled back, {story}", causes)
+            return moves.roll_back(state, at_s, AUTOMATION, f"rolled back, {why}", causes)
         case OnDeadline.PROMOTE if state.phase is Phase.BAKING:
-            return moves.promote(state, at_s, AUTOMATION, f"promoted by policy, {story}", causes)
+            return moves.promote(state, at_s, AUTOMATION, f"promoted by policy, {why}", causes)
         case OnDeadline.PROMOTE:
-            index, said = len(state.plan.steps), f"promoted by policy, {story}"
+            index, said = len(state.plan.steps), f"promoted by policy, {why}"
         case OnDeadline.PROCEED:
-            index, said = state.step_index + 1, f"advanced by the deadline's policy: {story}"
+            index, said = state.step_index + 1, f"advanced by the deadline's policy: {why}"
     return moves.climb(state, index, at_s, event.canary_requests, AUTOMATION, said, "advanced", causes)
 
 
-def _allowed(state: Rollout, event: Analysed, policy: OnDeadline, story: str) -> tuple[OnDeadline | None, str]:
+def _restricted(state: Rollout, event: Analysed, policy: OnDeadline, why: str) -> tuple[OnDeadline | None, str]:
     """The policy that may act, and why it is another than the plan's; None for one that waits for its window."""
     gives_more = policy in (OnDeadline.PROMOTE, OnDeadline.PROCEED)
     if not steps.judged(event) or state.phase is Phase.WARMING:
         if gives_more:
-            story += f"; the policy says {policy}, but a canary that was not judged is never promoted"
+            why += f"; the policy says {policy}, but a canary that was not judged is never promoted"
         holds = policy is OnDeadline.HOLD
         if state.plan.on_no_data is not None:
             holds = state.plan.on_no_data is SafeAction.HOLD
-        return (OnDeadline.HOLD if holds else OnDeadline.ROLLBACK), story
+        return (OnDeadline.HOLD if holds else OnDeadline.ROLLBACK), why
     if not gives_more:
-        return policy, story
+        return policy, why
     if state.phase is Phase.WAITING:
-        return OnDeadline.HOLD, f"{story}; the policy says {policy}, but a deadline does not open a gate"
+        return OnDeadline.HOLD, f"{why}; the policy says {policy}, but a deadline does not open a gate"
     if steps.closed(state.plan, event.conditions.local):
-        return None, story
+        return None, why
     if blocked := steps.shut(state.plan, event.conditions):
-        return OnDeadline.HOLD, f"{story}; the policy says {policy}, but {blocked}"
-    return policy, story
+        return OnDeadline.HOLD, f"{why}; the policy says {policy}, but {blocked}"
+    return policy, why
 
 
-def _shown(state: Rollout, event: Analysed) -> str:
+def _evidence_text(state: Rollout, event: Analysed) -> str:
     """Say what the evidence did and did not show by the deadline."""
     if state.phase is Phase.WAITING:
         return f"the gate {state.gate!r} before {steps.step_name(state, state.gate_index)} was not opened"
@@ -93,7 +95,7 @@ def _shown(state: Rollout, event: Analysed) -> str:
     if event.verdict in (Verdict.PASS, Verdict.UNDECIDED):
         shown = "proven neither worse nor good enough"
     elif event.verdict is Verdict.NODATA:
-        shown = "nothing was shown: there are no data"
+        shown = "no verdict: there are no data"
     else:
-        shown = "nothing was shown: the evidence could not be judged"
-    return f"{shown}, after {event.canary_requests} canary requests ({steps.said(event)})"
+        shown = "no verdict: the evidence could not be judged"
+    return f"{shown}, after {event.canary_requests} canary requests ({steps.verdict_text(event)})"

@@ -12,7 +12,7 @@ The theory (the phases are in `transitions`, the steps and what holds on them in
    operator's command raises it outside the plan's windows, while stable could not take its requests back, or while the
    canary is down.
 3. FAIL means weight 0, at once (or by the ramp that the plan asks for), also while PAUSED: a pause stops the climb, not
-   the guard. An ERROR that names a cause says that the experiment itself cannot be believed: PAUSED.
+   the analysis. An ERROR that names a cause says that the experiment itself cannot be believed: PAUSED.
 4. An operator's hand beats automation and suspends it until ``resume``, which goes back to the step's weight and starts
    its floor again (or back to the gate that was closed).
 5. PROMOTED, ROLLED_BACK and WITHDRAWN are ends. Evidence and time never leave them; a new start does. One command does
@@ -69,17 +69,17 @@ from gateway.core.rollout.types import (
     Withdrawn,
 )
 
-# What happens outside; in a phase that it can only leave as it was, it means nothing.
+# Events that are ignored in a phase that they do not change.
 _WORLDLY = (Analysed, Ticked, GateAnswered, JournalTimedOut, Withdrawn)
-# Where automation gives the canary more by itself.
+# The phases in which automation raises the weight.
 _CLIMBING = (Phase.WAITING, Phase.WARMING, Phase.PROGRESSING, Phase.BAKING)
 
 
 def step(state: Rollout, event: Event) -> Result:
-    """Say what the rollout becomes and what must be done about it.
+    """Return the rollout after the event, and the commands that follow from it.
 
     Raises TransitionError for a command that the phase does not allow, InvalidValueError for a value outside its domain
-    (a time that is not finite, a weight outside 0..10000 bp, a plan without steps). The state stands then.
+    (a time that is not finite, a weight outside 0..10000 bp, a plan without steps). The state is unchanged then.
     """
     if not math.isfinite(event.at_s):
         raise InvalidValueError(f"{type(event).__name__}.at_s must be a finite number of seconds, not {event.at_s!r}")
@@ -126,11 +126,11 @@ def _granted(
     at_s, by, why = event.at_s, event.by, event.reason
     match event:
         case PauseRequested():
-            return moves.hold(state, at_s, by, moves.in_words("paused", by, why))
+            return moves.hold(state, at_s, by, moves.command_text("paused", by, why))
         case ResumeRequested():
             return _resumed(state, event)
         case ApproveRequested():
-            opened = moves.in_words(f"gate {state.gate!r} opened", by, why)
+            opened = moves.command_text(f"gate {state.gate!r} opened", by, why)
             # The canary's health is no one's approval: the gate of its first step comes after.
             enter = moves.climb if state.gate == GATE_CANARY else moves.enter
             return enter(state, state.gate_index, at_s, event.canary_requests, by, opened, "advanced")
@@ -178,7 +178,9 @@ def _started(state: Rollout, event: Started) -> Result:
         step_since_s=event.at_s,
     )
     against = f"against {event.stable}" if event.stable else "with nothing to compare it with"
-    reason = moves.in_words("started", event.by, event.reason) + f": {event.canary} {against} on route {event.route}"
+    reason = (
+        moves.command_text("started", event.by, event.reason) + f": {event.canary} {against} on route {event.route}"
+    )
     first = steps.first_step(fresh)
     if event.canary_up == 0:
         reason += "; the canary has no healthy endpoint yet"
@@ -193,12 +195,12 @@ def _analysed(state: Rollout, event: Analysed) -> Result:
     if state.phase is Phase.RETURNING:
         return _ticked(state, event.at_s)
     if event.verdict is Verdict.FAIL:
-        reason = f"rolled back at {where(state)}: {steps.said(event)}"
+        reason = f"rolled back at {where(state)}: {steps.verdict_text(event)}"
         return moves.roll_back(state, event.at_s, AUTOMATION, reason, event.causes)
     if state.phase is Phase.PAUSED:
         return _ticked(state, event.at_s)
     if event.verdict is Verdict.ERROR and event.causes:
-        reason = f"paused at {where(state)}, the evidence cannot be used: {steps.said(event)}"
+        reason = f"paused at {where(state)}, the evidence cannot be used: {steps.verdict_text(event)}"
         return moves.hold(state, event.at_s, AUTOMATION, reason, event.causes)
     if not steps.waiting_for(state, event):
         return _advanced(state, event)
@@ -209,15 +211,15 @@ def _advanced(state: Rollout, event: Analysed) -> Result:
     at_s, requests = event.at_s, event.canary_requests
     match state.phase:
         case Phase.WAITING:
-            reason = f"the canary has a healthy endpoint: {state.canary} begins"
+            reason = f"the canary has a healthy endpoint: the rollout of {state.canary} begins"
             return moves.climb(state, state.gate_index, at_s, requests, AUTOMATION, reason, "advanced")
         case Phase.WARMING:
             reason = f"warmed up for {at_s - state.step_since_s:g} s"
             return moves.climb(state, 0, at_s, requests, AUTOMATION, reason, "advanced")
         case Phase.BAKING:
-            reason = f"promoted after {where(state)} of {at_s - state.step_since_s:g} s: {steps.said(event)}"
+            reason = f"promoted after {where(state)} of {at_s - state.step_since_s:g} s: {steps.verdict_text(event)}"
             return moves.promote(state, at_s, AUTOMATION, reason, event.causes)
-    passed, index = f"{where(state)} passed: {steps.said(event)}", state.step_index + 1
+    passed, index = f"{where(state)} passed: {steps.verdict_text(event)}", state.step_index + 1
     if index == len(state.plan.steps) and not state.plan.promotion_gate and not state.plan.bake_s:
         return moves.promote(state, at_s, AUTOMATION, f"promoted after {passed}", event.causes)
     return moves.climb(state, index, at_s, requests, AUTOMATION, passed, "advanced", event.causes)
@@ -228,7 +230,7 @@ def _ticked(state: Rollout, at_s: float) -> Result:
         return moves.fall(state, at_s)
     longest_s = state.plan.pause_max_s
     if state.phase is Phase.PAUSED and longest_s is not None and at_s - state.last_at_s >= longest_s:
-        reason = f"rolled back at {where(state)}: the pause was not ended within {longest_s:g} s ({state.reason})"
+        reason = f"rolled back at {where(state)}: the pause lasted longer than {longest_s:g} s ({state.reason})"
         return moves.roll_back(state, at_s, AUTOMATION, reason)
     return state, ()
 
@@ -242,7 +244,7 @@ def _gate_answered(state: Rollout, event: GateAnswered) -> Result:
     if not event.passed:
         reason = f"held at {where(state)}: the gate {event.gate!r} said no: {event.reason}"
         return moves.hold(state, event.at_s, event.by, reason)
-    opened = moves.in_words(f"gate {event.gate!r} opened", event.by, event.reason)
+    opened = moves.command_text(f"gate {event.gate!r} opened", event.by, event.reason)
     return moves.enter(state, state.gate_index, event.at_s, event.canary_requests, event.by, opened, "advanced")
 
 
@@ -250,7 +252,7 @@ def _resumed(state: Rollout, event: ResumeRequested) -> Result:
     if event.at_s - state.since_s >= state.plan.deadline_s:
         # The deadline has run out while nothing could be decided; kept, it would undo this at the next analysis.
         state = replace(state, since_s=event.at_s)
-    said = moves.in_words("resumed", event.by, event.reason)
+    said = moves.command_text("resumed", event.by, event.reason)
     if state.gate:
         before = steps.step_name(state, state.gate_index)
         reason = f"{said}: the gate {state.gate!r} before {before} is still closed"
@@ -273,7 +275,7 @@ def _weight_requested(state: Rollout, event: WeightRequested) -> Result:
             f"cannot set-weight: {state.canary} is the first version on route {state.route}, and nothing could serve"
             " the rest: promote or abort"
         )
-    reason = moves.in_words("automation suspended: weight set by hand", event.by, event.reason)
+    reason = moves.command_text("automation suspended: weight set by hand", event.by, event.reason)
     new = replace(state, phase=Phase.PAUSED, weight_bp=event.weight_bp)
     return moves.decided(new, event.at_s, event.by, reason, "weight_set")
 
@@ -282,20 +284,20 @@ def _promote_requested(state: Rollout, event: PromoteRequested) -> Result:
     if state.swapped:
         raise TransitionError(refusal(state, event))
     at_s, by, last = event.at_s, event.by, len(state.plan.steps)
-    said = moves.in_words("promoted by hand", by, event.reason)
+    said = moves.command_text("promoted by hand", by, event.reason)
     if state.phase is Phase.PROMOTED or state.step_index == last or not (state.plan.bake_s or event.next_step):
         return moves.promote(state, at_s, by, said)
     index = last
     if event.next_step:
         index = state.gate_index if state.gate else max(state.step_index + 1, steps.first_step(state))
-        said = moves.in_words("sent on by hand", by, event.reason)
+        said = moves.command_text("advanced by hand", by, event.reason)
     return moves.enter(state, index, at_s, event.canary_requests, by, said, "advanced")
 
 
 def _abort_requested(state: Rollout, event: AbortRequested) -> Result:
-    reason = moves.in_words("aborted", event.by, event.reason)
+    reason = moves.command_text("aborted", event.by, event.reason)
     if state.phase is Phase.PROMOTED and not state.stable:
-        raise TransitionError(f"cannot abort: there is nothing that route {state.route} could go back to")
+        raise TransitionError(f"cannot abort: route {state.route} has no stable version to go back to")
     if state.phase is Phase.RETURNING:
         return moves.end(state, Phase.ROLLED_BACK, event.at_s, event.by, reason, "rolled_back")
     return moves.roll_back(state, event.at_s, event.by, reason)

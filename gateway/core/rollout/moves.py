@@ -23,7 +23,7 @@ Result = tuple[Rollout, tuple[Command, ...]]
 _RAMP_STEPS = 10
 
 
-def in_words(what: str, by: str, why: str) -> str:
+def command_text(what: str, by: str, why: str) -> str:
     """A command as a sentence."""
     return f"{what} by {by}: {why}" if why else f"{what} by {by}"
 
@@ -105,7 +105,7 @@ def enter(
 
 def hold(state: Rollout, at_s: float, by: str, reason: str, causes: tuple[str, ...] = ()) -> Result:
     """Hold the weight where it is."""
-    # The warm-up's epochs are no evidence, so that the guard needs one of its own from here on.
+    # The warm-up's epochs are not evidence, so the analysis needs an epoch of its own from here on.
     publish = state.phase is Phase.WARMING
     return decided(replace(state, phase=Phase.PAUSED), at_s, by, reason, "paused", causes, publish=publish)
 
@@ -136,13 +136,13 @@ def roll_back(state: Rollout, at_s: float, by: str, reason: str, causes: tuple[s
 def end(
     state: Rollout, phase: Phase, at_s: float, by: str, reason: str, kind: str, causes: tuple[str, ...] = ()
 ) -> Result:
-    """The canary gets nothing any more."""
+    """Give the canary no more requests."""
     new = replace(state, phase=phase, weight_bp=0, gate="", ramp_from_bp=0)
     return decided(new, at_s, by, reason, kind, causes, swap=swapped_back(state, 0, reason))
 
 
 def swapped_back(state: Rollout, weight_bp: int, reason: str) -> SwapRoles | None:
-    """What gives the route its old roles back, where it has others."""
+    """The command that restores the route's roles, if they were swapped."""
     return SwapRoles(state.route, state.stable, state.canary, weight_bp, reason) if state.swapped else None
 
 

@@ -1,6 +1,6 @@
-"""The steps of a plan, from nothing over warm-up and steps to the bake; and what holds a rollout on it.
+"""The steps of a plan, from the start over the warm-up to the bake; and what keeps a rollout on its step.
 
-Rungs are numbered: NOT_BEGUN, WARMUP, 0 … n-1 for the plan's steps, n for the bake.
+Steps are numbered: NOT_BEGUN, WARMUP, 0 … n-1 for the plan's steps, n for the bake.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Su
 
 
 def first_step(state: Rollout) -> int:
-    """Where a rollout begins: with nothing to compare it to, at the end."""
+    """The step at which a rollout begins: the last one where there is no stable version to compare with."""
     if not state.stable:
         return len(state.plan.steps)
     return WARMUP if state.plan.warmup_s > 0 else 0
@@ -49,7 +49,7 @@ def gate_before(state: Rollout, index: int) -> str:
 
 
 def step_name(state: Rollout, index: int) -> str:
-    """What people call a step."""
+    """The step's name in messages."""
     count = len(state.plan.steps)
     if index == WARMUP:
         return "the warm-up"
@@ -65,7 +65,7 @@ def where(state: Rollout) -> str:
 
 
 def percent(weight_bp: int) -> str:
-    """A weight for people."""
+    """The weight as text."""
     return f"{percent_from_weight_bp(weight_bp):g} %"
 
 
@@ -73,7 +73,7 @@ def percent(weight_bp: int) -> str:
 
 
 def waiting_for(state: Rollout, event: Analysed) -> str:
-    """Why the rollout does not go up at this analysis, as a sentence; empty when it does, or when it has ended."""
+    """Why this analysis does not raise the weight, as a sentence; empty when it does, or when the rollout has ended."""
     match state.phase:
         case Phase.PROGRESSING:
             return floor(state, event) or unproven(event) or shut(state.plan, event.conditions)
@@ -84,16 +84,18 @@ def waiting_for(state: Rollout, event: Analysed) -> str:
             return f"the gate {state.gate!r} before {before} is closed"
         case Phase.WARMING:
             left_s = state.plan.warmup_s - (event.at_s - state.step_since_s)
-            return f"the canary warms up for {left_s:.0f} s more" if left_s > 0 else shut(state.plan, event.conditions)
+            return (
+                f"the canary warms up for another {left_s:.0f} s" if left_s > 0 else shut(state.plan, event.conditions)
+            )
         case Phase.BAKING:
             left_s = state.plan.bake_s - (event.at_s - state.step_since_s)
             if left_s > 0:
-                return f"the canary bakes for {left_s:.0f} s more"
-            return shut(state.plan, event.conditions) or ("" if judged(event) else said(event))
+                return f"the canary bakes for another {left_s:.0f} s"
+            return shut(state.plan, event.conditions) or ("" if judged(event) else verdict_text(event))
         case Phase.PAUSED:
             return f"paused: {state.reason}"
         case Phase.RETURNING:
-            return "stable is being given its requests back"
+            return "traffic is being returned to stable"
         case _:
             return ""
 
@@ -104,7 +106,7 @@ def judged(event: Analysed) -> bool:
 
 
 def floor(state: Rollout, event: Analysed) -> str:
-    """What is missing to the step's least time and least requests."""
+    """What is missing of the step's minimum time and requests."""
     planned = state.plan.steps[state.step_index]
     elapsed_s = event.at_s - state.step_since_s
     requests = event.canary_requests - state.step_requests_base
@@ -116,12 +118,12 @@ def floor(state: Rollout, event: Analysed) -> str:
 
 
 def unproven(event: Analysed) -> str:
-    """What is missing to the proof."""
-    return "" if event.verdict is Verdict.PASS else f"{event.verdict}: {said(event)}"
+    """Why the verdict is not PASS; empty when it is."""
+    return "" if event.verdict is Verdict.PASS else f"{event.verdict}: {verdict_text(event)}"
 
 
-def said(event: Analysed) -> str:
-    """What the judge says of it."""
+def verdict_text(event: Analysed) -> str:
+    """The judge's reason, or else the verdict."""
     return event.reason or f"verdict {event.verdict}"
 
 
@@ -131,7 +133,7 @@ def shut(plan: Plan, conditions: Conditions) -> str:
 
 
 def stable_down(plan: Plan, conditions: Conditions) -> str:
-    """Whether stable could not take its requests back."""
+    """Whether stable has too few healthy endpoints to take the canary's requests back."""
     needed = max(1, plan.stable_endpoints_min)
     if conditions.stable_up is None or conditions.stable_up >= needed:
         return ""
@@ -139,16 +141,16 @@ def stable_down(plan: Plan, conditions: Conditions) -> str:
 
 
 def canary_down(conditions: Conditions) -> str:
-    """Whether the canary answers no probe."""
+    """Whether no endpoint of the canary answers probes."""
     return "the canary has no healthy endpoint" if conditions.canary_up == 0 else ""
 
 
 def closed(plan: Plan, local: LocalTime | None) -> str:
-    """Why the plan does not go up at this time of the week or date."""
+    """Why no weight is raised at this time or date; empty when it may be."""
     if local is None or not (plan.windows or plan.closed_dates):
         return ""
     if local.date in plan.closed_dates:
-        return f"the plan raises no weight on {local.date}, one of its closed dates"
+        return f"no weight is raised on {local.date}, one of the plan's closed_dates"
     if not plan.windows or any(_inside(window, local) for window in plan.windows):
         return ""
     moment = f"{_DAYS[local.weekday]} {local.minute // 60:02d}:{local.minute % 60:02d}"

@@ -131,7 +131,7 @@ VERBS: Mapping[type[Event], str] = {
 
 def refusal(state: Rollout, event: Event) -> str:
     """Why a command is refused: where the rollout is, and what is allowed instead."""
-    allowed = ", ".join(_said(state, kind) for kind in VERBS if _granted(state, kind))
+    allowed = ", ".join(_allowed_text(state, kind) for kind in VERBS if _granted(state, kind))
     verb = VERBS.get(type(event), type(event).__name__)
     if state.phase is Phase.IDLE:
         return f"cannot {verb}: there is no rollout; allowed now: {allowed}"
@@ -151,7 +151,7 @@ def _granted(state: Rollout, kind: type[Event]) -> bool:
     return (state.phase, kind) in TRANSITIONS
 
 
-def _said(state: Rollout, kind: type[Event]) -> str:
+def _allowed_text(state: Rollout, kind: type[Event]) -> str:
     """The verb, and what is asked of it here: a start must be of a canary that the route has and may try."""
     if kind is Started and state.swapped:
         return "start (of another canary)"

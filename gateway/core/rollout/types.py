@@ -67,7 +67,7 @@ class Phase(enum.StrEnum):
 
 
 class OnDeadline(enum.StrEnum):
-    """What becomes of a rollout, or of a step, that its evidence could not decide in time."""
+    """What happens at the deadline of a rollout or step that its evidence has not decided."""
 
     HOLD = "hold"
     ROLLBACK = "rollback"
@@ -76,21 +76,21 @@ class OnDeadline(enum.StrEnum):
 
 
 class SafeAction(enum.StrEnum):
-    """What may become of a rollout of which nothing is known."""
+    """What happens at the deadline of a rollout without data."""
 
     HOLD = "hold"
     ROLLBACK = "rollback"
 
 
 class WhenDown(enum.StrEnum):
-    """What becomes of a start whose canary has no healthy endpoint."""
+    """What a start does whose canary has no healthy endpoint."""
 
     WAIT = "wait"
     REFUSE = "refuse"
 
 
 class OnNewCanary(enum.StrEnum):
-    """What becomes of a change of a route's backends while a rollout of the old ones is under way."""
+    """What happens to a rollout under way when its route's backends are changed."""
 
     REFUSE = "refuse"
     SUPERSEDE = "supersede"
@@ -99,8 +99,9 @@ class OnNewCanary(enum.StrEnum):
 class Step(msgspec.Struct, frozen=True):
     """One step: the weight, and the floor of time and canary requests before the next one.
 
-    ``gate`` must open before the step is entered: "" (none), ``GATE_MANUAL``, or the name of something outside that
-    is asked. ``deadline_s`` counts from when the step was entered; ``on_deadline`` acts when no PASS has come by then.
+    ``gate`` must open before the step is entered: "" (none), ``GATE_MANUAL``, or the name of an external gate
+    that is queried. ``deadline_s`` counts from when the step was entered; ``on_deadline`` acts when no PASS has come by
+    then.
     """
 
     weight_bp: int
@@ -153,7 +154,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 class LocalTime(msgspec.Struct, frozen=True):
-    """A moment where the operators live: ISO date, weekday (0 is Monday), minute of the day."""
+    """A moment in the plan's time zone: ISO date, weekday (0 is Monday), minute of the day."""
 
     date: str
     weekday: int
@@ -208,7 +209,7 @@ class Ticked(msgspec.Struct, frozen=True, tag=True):
 
 
 class PauseRequested(msgspec.Struct, frozen=True, tag=True):
-    """An operator wants the rollout to hold its weight."""
+    """An operator pauses the rollout at its weight."""
 
     at_s: float
     by: str
@@ -216,7 +217,7 @@ class PauseRequested(msgspec.Struct, frozen=True, tag=True):
 
 
 class ResumeRequested(msgspec.Struct, frozen=True, tag=True):
-    """An operator wants automation to go on."""
+    """An operator resumes automation."""
 
     at_s: float
     by: str
@@ -244,7 +245,7 @@ class ApproveRequested(msgspec.Struct, frozen=True, tag=True):
 
 
 class GateAnswered(msgspec.Struct, frozen=True, tag=True):
-    """Whatever the gate asks has given its last word. An answer about another gate than the one in force is none."""
+    """The final answer of a gate. The answer of a gate that is not the one in force is ignored."""
 
     at_s: float
     gate: str
@@ -272,7 +273,7 @@ class WeightRequested(msgspec.Struct, frozen=True, tag=True):
 
 
 class Withdrawn(msgspec.Struct, frozen=True, tag=True):
-    """The rollout has lost its object: the route's backends are others now."""
+    """The route's backends were changed: there is nothing left to roll out."""
 
     at_s: float
     by: str
@@ -337,7 +338,7 @@ class SwapRoles(msgspec.Struct, frozen=True, tag=True):
 
 
 class Notify(msgspec.Struct, frozen=True, tag=True):
-    """Tell the world (event stream, log, metrics) that something was decided. ``kind`` is one of NOTIFY_KINDS."""
+    """Publish a decision (event stream, log, metrics). ``kind`` is one of NOTIFY_KINDS."""
 
     rollout_id: str
     kind: str
@@ -359,7 +360,7 @@ class Rollout(msgspec.Struct, frozen=True):
     cumulative canary requests when it was entered. ``gate`` is what the step ``gate_index`` waits for, "" for nothing.
     ``ramp_from_bp`` is the weight from which a RETURNING one falls. ``since_s`` is when the rollout began (rebased on
     restart so that the deadline keeps counting time under control). ``last_at_s`` is when the state last changed.
-    ``reason``, ``causes`` and ``by`` tell of the last change: why, which metrics, who (an operator's name, or
+    ``reason``, ``causes`` and ``by`` describe the last change: why, which metrics, who (an operator's name, or
     ``AUTOMATION``). ``revision`` counts the changes from 1: with the id it names this state of this rollout, here and
     in the journal.
     """

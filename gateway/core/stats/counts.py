@@ -4,7 +4,7 @@ Rules:
 
 1. Cumulative, never deltas: a lost, repeated or reordered message harms nothing, the newest one says it all.
 2. A request is counted exactly once, under the epoch of the table that assigned it.
-3. Outcomes are told apart by class (outcomes.py). A request is in one class at most, so that together they are never
+3. Outcomes are distinguished by class (outcomes.py). A request is in one class at most, so that together they are never
    more than ``requests``; what is in none was answered as asked.
 4. Requests that the experiment must not see (forced variants, the gateway's own faults) never enter. A request whose
    client left before its answer was whole is ``abandoned``. What is known of it enters all the same (`LEFT`): what was
@@ -46,7 +46,7 @@ HISTOGRAMS = (*PER_REQUEST, "aborted", "duration_left", "gap_left")
 _UNBOUNDED = ("aborted", "duration_left", "gap_left", "trials")
 # Names are few and known beforehand; a report that grows them is broken (or hostile), not news.
 LABELS_MAX = 256
-# Beyond this, floats no longer tell neighbouring counts apart.
+# Beyond this, floats no longer distinguish neighbouring counts.
 COUNT_MAX = 1 << 53
 LABEL_LENGTH_MAX = 64
 
@@ -190,7 +190,7 @@ def check(counts: Counts) -> None:
     _check_parts(counts)
     largest = max(counts.requests, counts.assigned, *(sum(getattr(counts, name).values()) for name in _UNBOUNDED))
     if largest > COUNT_MAX:
-        raise EvidenceError(f"{largest} is more than can be counted")
+        raise EvidenceError(f"{largest} is over the largest possible count")
 
 
 def _check_parts(counts: Counts, new: str = "") -> None:

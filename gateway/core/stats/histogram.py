@@ -22,7 +22,7 @@ from gateway.core.stats.ranks import Ranks
 
 SUB_BITS: Final = 5
 _SUB: Final = 1 << SUB_BITS
-# 2**32 us is 71 minutes: nothing that waits longer is told apart, and a hostile clock cannot grow the histogram.
+# 2**32 us is 71 minutes: longer times are not distinguished, and a hostile clock cannot grow the histogram.
 LATENCY_US_MAX: Final = (1 << 32) - 1
 
 

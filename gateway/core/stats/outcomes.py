@@ -8,7 +8,7 @@ Rules:
 2. Of a *failure* more is worse, and fewer are no harm. A *success* in another form (201, 204) is neither: more
    and fewer are both a change that clients notice, unless failures explain it (core/analysis/trials.py).
 3. A request has one class. Its status decides, with two exceptions: a client that left before the answer was whole
-   (``abandoned``, unless the head had already told a failure), and a 200 without content (``empty_body``). What the
+   (``abandoned``, unless the head was already a failure), and a 200 without content (``empty_body``). What the
    gateway itself broke or cut has none.
 4. A new class is a line here, and its field in AnalysisSpec and MetricShares (a test holds them together). The
    configuration, its documentation and its JSON Schema are made from this table.
@@ -76,7 +76,7 @@ FAILURES: Final = tuple(one.name for one in CLASSES if not one.success)
 SUCCESSES: Final = tuple(one.name for one in CLASSES if one.success)
 # An answer without what was asked for: in place of the canary's, stable's may be of more use to the client.
 LACKING: Final = frozenset((*FAILURES, NO_CONTENT))
-# What the backend said, or failed to say; of these, what tells that it is broken or has too much to do.
+# Outcomes that the backend caused; of these, the ones that mean that it is broken or overloaded.
 ANSWERED: Final = (OK, *(name for name in NAMES if name != ABANDONED))
 UNAVAILABLE: Final = (ERRORS, OVERLOAD)
 STATUS_MAX: Final = 999

@@ -148,7 +148,7 @@ class Sticky(msgspec.Struct, frozen=True):
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """A yes/no event that a response header tells: named ``event``, it happened when ``header`` says so.
+    """A yes/no event taken from a response header: named ``event``, it happened when ``header`` says so.
 
     ``header`` is in lower case. ``value`` None: the header is there; otherwise one of its comma-separated values is it.
     """
@@ -201,7 +201,7 @@ class Route(msgspec.Struct, frozen=True):
     rescue: Rescue = Rescue()
     retry: Retry = Retry()
     tap: Tap | None = None
-    # Protocols (lower case) that a client may switch to; a wish for any other is answered as an ordinary request.
+    # Protocols (lower case) that a client may switch to; a request for any other is answered as an ordinary one.
     upgrades: tuple[str, ...] = ("websocket",)
     # Statuses that are ordinary answers here: they count as ``ok`` (core/stats/outcomes.py).
     exempt_statuses: tuple[int, ...] = ()

@@ -64,7 +64,7 @@ def refusal(seen: bytes, error: str) -> Fault:
         return gateway_errors.VERSION_UNSUPPORTED
     method = (line or _TORN.match(seen)) if error in _METHOD_ERRORS else None
     if method is not None:
-        return gateway_errors.METHOD_UNKNOWN.because(f"the method {method[1].decode()!r} is not known here")
+        return gateway_errors.METHOD_UNKNOWN.because(f"the method {method[1].decode()!r} is unknown")
     return gateway_errors.BAD_REQUEST
 
 

@@ -88,7 +88,7 @@ def _items(data: bytes) -> list[tuple[int, bytes]]:
             length = int.from_bytes(data[at : at + count], "big")
             at += count
         if at + length > len(data):
-            raise ValueError("an element is longer than what is there")
+            raise ValueError("an element is longer than the data")
         out.append((tag, data[at : at + length]))
         at += length
     return out

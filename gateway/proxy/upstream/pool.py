@@ -332,7 +332,7 @@ class EndpointPool(ConnectionOwner):
             else:
                 connection.address = address
                 return connection
-        raise OSError(0, "no address took the connection")
+        raise OSError(0, "no address accepted the connection")
 
     def _failed(self, user: UpstreamUser, fault: Fault) -> None:
         self.open -= 1

@@ -22,7 +22,7 @@ from gateway.core.analysis.sizing.planning import (
     Question,
     forecast,
 )
-from gateway.core.analysis.sizing.proposals import asked, proposals
+from gateway.core.analysis.sizing.proposals import proposals, question_with
 from gateway.core.errors import InvalidValueError
 from tests.support.specs import silent
 
@@ -263,7 +263,7 @@ def test_no_margin_at_all_can_never_be_proven() -> None:
 def test_when_neither_weights_nor_margin_are_enough_the_deadline_moves_too() -> None:
     answer = forecast(question(spec=margins(1.0, 0.0), requests_per_s=0.001))
     (proposal,) = proposals(answer)
-    assert proposal.changes == ("margin", "deadline") and forecast(asked(answer.question, proposal)).decidable
+    assert proposal.changes == ("margin", "deadline") and forecast(question_with(answer.question, proposal)).decidable
 
 
 def test_latency_without_a_margin_can_never_be_proven_and_nothing_is_proposed() -> None:
@@ -350,8 +350,8 @@ def test_every_proposal_asked_again_can_be_decided(asked_: Question) -> None:
     found = proposals(answer)
     assert not (found and answer.decidable)
     for proposal in found:
-        again = forecast(asked(asked_, proposal))
-        assert again.decidable and again.engine == proposal.ladder
+        again = forecast(question_with(asked_, proposal))
+        assert again.decidable and again.engine == proposal.outlook
     # A longer deadline always helps who can be proven at all.
     if answer.problems and "regression_let_through" not in answer.problems and "promotion_never" not in answer.problems:
         assert any(proposal.changes == ("deadline",) for proposal in found)

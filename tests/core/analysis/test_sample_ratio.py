@@ -40,7 +40,7 @@ def run(seed: int, share: float, spec: AnalysisSpec, ticks: int = 200, weight_bp
 def test_a_broken_split_is_an_error_of_the_experiment_and_names_itself(share: float) -> None:
     analysis = run(1, share, AnalysisSpec())
     assert (analysis.verdict, analysis.causes) == ("ERROR", ("sample_ratio",))
-    assert "by its weight 10 %" in analysis.reason
+    assert "expected 10 %" in analysis.reason
 
 
 def test_a_sound_split_is_left_alone_less_often_wrong_than_alpha() -> None:

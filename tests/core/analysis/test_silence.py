@@ -15,9 +15,9 @@ from gateway.core.analysis import (
     LatencySpec,
     Look,
     Mode,
-    asked_anew,
     fresh_state,
     look,
+    with_new_events,
 )
 from gateway.core.analysis.metrics.events import EVENTS
 from gateway.core.analysis.types import Finding, Worse
@@ -204,7 +204,7 @@ def test_events_that_mean_something_else_are_proven_anew_and_what_speaks_against
         if i % 60 == 59:
             state, _ = look(SPEC, state, Evidence(i / 600, (entry,)))
     before = EVENTS.own(state).by_request["class_0"].metrics[0]
-    anew = asked_anew(state, "answers")
+    anew = with_new_events(state, "answers")
     after = EVENTS.own(anew).by_request["class_0"].metrics[0]
     assert after.bad == before.bad and after.ok != before.ok
     assert EVENTS.own(anew).by_request["odd"] == EVENTS.own(state).by_request["odd"]

@@ -149,8 +149,8 @@ def test_what_is_being_learnt_is_not_silent() -> None:
     assert set(watch.watched.unjudged) == {*FAULTS, *MIX, LOW_CONFIDENCE}
 
 
-def test_an_event_that_has_another_source_is_not_told() -> None:
-    watch = Watch(WatchSettings(told=("empty", "class_1")))
+def test_an_event_that_has_another_source_is_not_reported() -> None:
+    watch = Watch(WatchSettings(reported=("empty", "class_1")))
     for n in range(WARM_UP):
         tried, _ = fed(watch, Variant.STABLE, COMPARED["kserve v1"](n))
         assert "empty" not in tried and "nan" in tried

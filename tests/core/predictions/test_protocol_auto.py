@@ -204,7 +204,7 @@ def test_the_choice_stays_until_stable_has_nothing_of_it() -> None:
     assert watch.watched.known.layout == first.layout
     watched(*({"class": n % 2} for n in range(3 * WARM_UP)), watch=watch)
     assert watch.watched.chosen.startswith("label from `class`")
-    assert "; chosen anew 1 time, stable's answers" in watch.watched.chosen
+    assert "; chosen again 1 time: stable's answers" in watch.watched.chosen
 
 
 def test_another_process_goes_on_with_what_was_chosen() -> None:

@@ -119,8 +119,8 @@ def test_whatever_is_untrue_is_refused_when_it_is_decoded_or_when_it_is_taken(fa
         (EpochCounts("r", 7, 500, Counts(2, {"errors": 3})), "epoch 7: outcome classes hold 3 of 2 requests"),
         (EpochCounts("r", 7, 500, Counts(), Counts(9, assigned=8)), "epoch 7: 9 requests of 8 assigned"),
         (EpochCounts("r", 7, 0, Counts(2, latency={5: 3})), "epoch 7: latency histogram holds 3 of 2 requests"),
-        (EpochCounts("r", 7, 500, Counts(COUNT_MAX + 1)), "more than can be counted"),
-        (EpochCounts("r", 7, 500, Counts(aborted={1: COUNT_MAX, 2: 1})), "more than can be counted"),
+        (EpochCounts("r", 7, 500, Counts(COUNT_MAX + 1)), "over the largest possible count"),
+        (EpochCounts("r", 7, 500, Counts(aborted={1: COUNT_MAX, 2: 1})), "over the largest possible count"),
     ],
 )
 def test_an_epoch_that_cannot_be_is_refused_with_its_number(entry: EpochCounts, said: str) -> None:

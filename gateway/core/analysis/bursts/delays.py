@@ -44,7 +44,7 @@ def conviction_s(
     look_s = burst_s / looks
     state, before = guard.fresh(), TrialBatch(0, 0, 0, 0)
     for n in range(1, 3 * looks * CELLS_MAX):
-        seen = _seen(min(requests_per_s, _PER_S_MAX) * n * look_s, weight, truth)
+        seen = _batch(min(requests_per_s, _PER_S_MAX) * n * look_s, weight, truth)
         state = guard.take(state, _since(before, seen), n * look_s, burst_s, tolerance)
         before = seen
         log_e = nats_per_s * n * look_s - price
@@ -53,7 +53,7 @@ def conviction_s(
     return 3 * CELLS_MAX * burst_s
 
 
-def _seen(requests: float, weight: float, truth: Rates) -> TrialBatch:
+def _batch(requests: float, weight: float, truth: Rates) -> TrialBatch:
     """What so many requests have brought, at even distances."""
     stable, canary = int(requests * (1.0 - weight) + 0.5), int(requests * weight + 0.5)
     return TrialBatch(int(stable * truth.stable + 0.5), stable, int(canary * truth.canary + 0.5), canary)

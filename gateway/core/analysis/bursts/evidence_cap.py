@@ -2,7 +2,7 @@
 
 An incident is a cell of guard.py with failures of the canary, or two neighbouring ones: a burst may lie in both.
 Where it meets few requests of the canary it shows as a single failure and nothing clumps, so before stable's first
-burst a healthy canary that had some looks worse by all that is known. What tells it apart is the SHAPE of its
+burst a healthy canary that had some looks worse by all that is known. What distinguishes it is the SHAPE of its
 incidents.
 
 Rules:

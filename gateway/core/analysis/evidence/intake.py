@@ -54,13 +54,13 @@ def take(intake: Intake, evidence: Evidence, unread: tuple[str, ...] = ()) -> tu
     ``unread`` are histograms that no test reads: they are not kept.
     """
     if not math.isfinite(evidence.at_s):
-        raise EvidenceError(f"the time of the evidence is {evidence.at_s!r}")
+        raise EvidenceError(f"the evidence has an invalid time: {evidence.at_s!r}")
     epochs: dict[int, Consumed] = {}
     arrivals: list[Arrival] = []
     for entry in sorted(evidence.epochs, key=lambda e: e.epoch):
         seen = intake.epochs.get(entry.epoch)
         if evidence.newest is not None and entry.epoch > evidence.newest:
-            raise EvidenceError(f"epoch {entry.epoch} is not in force yet: the newest is {evidence.newest}")
+            raise EvidenceError(f"epoch {entry.epoch} is not published yet: the newest is {evidence.newest}")
         if seen is not None and seen.weight_bp != entry.weight_bp:
             raise EvidenceError(
                 f"epoch {entry.epoch} changed its weight from {seen.weight_bp} to {entry.weight_bp} basis points"
@@ -68,7 +68,7 @@ def take(intake: Intake, evidence: Evidence, unread: tuple[str, ...] = ()) -> tu
         if not 0 < entry.weight_bp < WEIGHT_BP_MAX:
             continue
         if seen is None and entry.epoch <= intake.left:
-            raise EvidenceError(f"epoch {entry.epoch} came back after it had left the evidence")
+            raise EvidenceError(f"epoch {entry.epoch} reappeared after it was dropped from the evidence")
         if entry.epoch in epochs:
             raise EvidenceError(f"epoch {entry.epoch} occurs twice in the evidence")
         arrival = _new(entry, seen, unread)
@@ -76,7 +76,7 @@ def take(intake: Intake, evidence: Evidence, unread: tuple[str, ...] = ()) -> tu
             epochs[entry.epoch] = seen
             continue
         # Copies: the owner may go on incrementing its own.
-        stable, canary = _kept(entry.stable.copy(), unread), _kept(entry.canary.copy(), unread)
+        stable, canary = _without(entry.stable.copy(), unread), _without(entry.canary.copy(), unread)
         epochs[entry.epoch] = Consumed(entry.weight_bp, stable, canary)
         arrivals.append(arrival)
     gone = intake.epochs.keys() - epochs.keys()
@@ -92,7 +92,7 @@ def _new(entry: EpochCounts, seen: Consumed | None, unread: tuple[str, ...]) -> 
     return Arrival(entry.epoch, stable, canary, entry.weight_bp)
 
 
-def _kept(counts: Counts, unread: tuple[str, ...]) -> Counts:
+def _without(counts: Counts, unread: tuple[str, ...]) -> Counts:
     for name in unread:
         setattr(counts, name, {})
     return counts

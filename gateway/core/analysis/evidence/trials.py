@@ -5,7 +5,7 @@ its batch to close is the same thing summed over looks.
 
 A failure class has one test: does the canary have more of it? A success in another form (201, 204) has two, for more
 and for fewer of it; there failures explain a difference, because they are compared in classes of their own. Stable
-answers 500 to a third of its requests and 201 to the rest, a canary that was mended 201 to all: more of 201, and no
+answers 500 to a third of its requests and 201 to the rest, a fixed canary 201 to all: more of 201, and no
 harm. A canary that fails all has fewer of 201, and its failures say so. So "more" compares the canary's share of the
 class with stable's share of the class or of failures, and "fewer" the other way round: each test's null is still about
 two rates, of an event that is not defined alike in both arms.

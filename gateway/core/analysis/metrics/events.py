@@ -35,17 +35,17 @@ class Events(MetricKind[EventsState]):
 
     def metrics(self, spec: AnalysisSpec) -> tuple[Metric, ...]:
         """Each event that is not off."""
-        return tuple(Metric(one.name, one.mode, one.share, group=one.group) for one in _looked_at(spec))
+        return tuple(Metric(one.name, one.mode, one.share, group=one.group) for one in _active_events(spec))
 
     def fresh(self, spec: AnalysisSpec) -> EventsState:
         """Nothing seen."""
         return EventsState(
             {
                 one.name: rates.fresh(len(directions_of(one)), LABELLED_PRIOR)
-                for one in _looked_at(spec)
+                for one in _active_events(spec)
                 if one.unit is Unit.REQUEST
             },
-            {one.name: event_slices.fresh(one) for one in _looked_at(spec) if one.unit is Unit.SLICE},
+            {one.name: event_slices.fresh(one) for one in _active_events(spec) if one.unit is Unit.SLICE},
         )
 
     def baked(self, state: EventsState, spec: AnalysisSpec, bake_s: float) -> EventsState:
@@ -119,15 +119,15 @@ def counted(whole: AnalysisState, name: str) -> tuple[Share, Share]:
     return Share(first.stable_events, state.stable), Share(first.canary_events, state.canary)
 
 
-def asked_anew(whole: AnalysisState, group: str) -> AnalysisState:
+def with_new_events(whole: AnalysisState, group: str) -> AnalysisState:
     """The state when the events of a group have come to mean something else (what is compared was chosen anew)."""
     names, state = {event.name for event in whole.spec.events if event.group == group}, EVENTS.own(whole)
-    by_request = {name: rates.asked_anew(one) if name in names else one for name, one in state.by_request.items()}
+    by_request = {name: rates.with_new_events(one) if name in names else one for name, one in state.by_request.items()}
     tests = {**whole.tests, EVENTS.name: EventsState(by_request, state.by_slice)}
     return msgspec.structs.replace(whole, tests=tests)
 
 
-def _looked_at(spec: AnalysisSpec) -> list[EventSpec]:
+def _active_events(spec: AnalysisSpec) -> list[EventSpec]:
     return [one for one in spec.events if one.mode is not Mode.OFF]
 
 

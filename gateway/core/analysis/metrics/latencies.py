@@ -64,7 +64,7 @@ class Latencies(MetricKind[dict[str, LatencyState]]):
         """One latency, at the threshold that made it FAIL or keeps it from PASS. Events and trials: closed slices."""
         name = standing.metric
         state, spec = self.own(whole)[name], whole.spec.latencies[name]
-        index = _telling(state, standing.verdict)
+        index = _deciding(state, standing.verdict)
         worst, quantiles = state.quantiles[index], len(spec.quantiles)
         quantile = spec.quantiles[index] if index < quantiles else None
         return MetricFinding(
@@ -107,7 +107,7 @@ class Latencies(MetricKind[dict[str, LatencyState]]):
 LATENCIES = Latencies()
 
 
-def _telling(state: LatencyState, verdict: Verdict) -> int:
+def _deciding(state: LatencyState, verdict: Verdict) -> int:
     """The threshold that says most: the one that convicts most, or the one that is furthest from its proof."""
     if verdict is Verdict.FAIL:
         bads = [wealth.log_e(q.bad) for q in state.quantiles]

@@ -134,7 +134,7 @@ def take(
 
     ``specs`` and ``needed`` are by test (`CLASS_TESTS`): ``needed`` the log E_bad at which each metric convicts by
     itself. ``live`` are the experiment's epochs still in evidence, ascending; ``every_s`` the least time between two
-    bets of a bake (0: it is none); ``burst_s`` how long failures of one arm may come together (0: they are
+    bets of a bake (0: not baking); ``burst_s`` how long failures of one arm may come together (0: they are
     independent); ``sticky`` that sessions are the units.
     """
     parts = {arrival.epoch: sessions(arrival) if sticky else requests(arrival) for arrival in arrivals}

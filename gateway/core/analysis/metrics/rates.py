@@ -19,7 +19,7 @@ Rules:
    `FIRST_STABLE` stable trials come before the canary's `SCARCE_MAX`, closes at once, and is learnt without a bet.
 3. E_bad tests "p_c <= max(ratio * p_s, p_s + delta)" with the tolerances, by default "p_c <= p_s". Its alternatives
    are odds ratios to the stable guess (moved to the edge of the tolerance), spaced so that the logarithm of one
-   is 1.3 to 2 times the one before: at the moment of conviction the evidence tells no closer ones apart, and each
+   is 1.3 to 2 times the one before: at the moment of conviction the evidence does not distinguish closer ones, and each
    further guess only thins the prior. The largest stands for a dead canary: with rare events a failure is worth
    log(1 / w) for every ratio far above 1 / w, so absolute rates beside the ratios earned nothing. Large effects have
    more of the prior because they are decided by few failures, each a large step. It may start late (wealth.py, rule 2).
@@ -141,7 +141,7 @@ def fresh(tests: int = len(CLASS_TESTS), prior: Prior = FAILURES_PRIOR) -> Rates
     return RatesState(tuple(one for _ in range(tests)), {})
 
 
-def asked_anew(state: RatesState) -> RatesState:
+def with_new_events(state: RatesState) -> RatesState:
     """The state when an event has come to mean something else: nothing is proven of it and nothing seen.
 
     What speaks against the canary stays: another beginning at full wealth would be another chance of a false alarm.
@@ -168,7 +168,7 @@ def directions_of(spec: EventSpec) -> tuple[PairSpec, ...]:
 
 @functools.lru_cache(maxsize=256)
 def tolerance_of(spec: RateSpec) -> Tolerance:
-    """What the guard against bursts must know of it."""
+    """The metric's input to the burst guard."""
     return Tolerance(spec.tolerance_ratio, spec.tolerance_delta)
 
 
@@ -184,7 +184,7 @@ def advance(
     """The state after one look's new trials, ``parts`` by epoch.
 
     ``needed`` is by test the log E_bad at which its metric convicts by itself; ``live`` are the experiment's epochs
-    still in evidence, ascending; ``every_s`` is the least time between two bets of a bake (0: it is none).
+    still in evidence, ascending; ``every_s`` is the least time between two bets of a bake (0: not baking).
     """
     pending = {epoch: part for epoch, part in state.pending.items() if epoch in live}
     metrics, batches, stable, canary = state.metrics, state.batches, state.stable, state.canary

@@ -2,7 +2,7 @@
 
 Rules:
 
-1. Whoever gathers the evidence says of some metrics that they cannot be judged (``Evidence.unjudged``): answers that
+1. The collector of the evidence marks some metrics as impossible to judge (``Evidence.unjudged``): answers that
    nobody can read, an event that nobody reports.
 2. Events of one ``group`` share the answers out among them. When every answer of both versions falls to the same one,
    or none of them ever happened, there is nothing to compare. A version that alone falls to one class is evidence.
@@ -19,7 +19,7 @@ from gateway.core.types import Unjudged, Why
 
 # Before so many answers of stable it may be chance.
 _ANSWERS_MIN = 100
-_ONE_CLASS = "send inputs that differ, or let this advise: `predictions: {mode: advise}`"
+_ONE_CLASS = "send inputs that differ, or set this to advise: `predictions: {mode: advise}`"
 
 
 def unjudged(state: AnalysisState) -> dict[str, Unjudged]:
@@ -50,7 +50,5 @@ def _constant(state: AnalysisState, names: list[str]) -> Unjudged | None:
         name, of_stable, of_canary = happened[0]
         seen = f"all answers of both versions are {name} ({of_stable:,} of stable, {of_canary:,} of canary)"
     else:
-        seen = (
-            f"the answers of both versions all say the same ({stable.trials:,} of stable, {canary.trials:,} of canary)"
-        )
-    return Unjudged(f"{seen}: nothing to compare, which is no proof; {_ONE_CLASS}", why)
+        seen = f"all answers of both versions are the same ({stable.trials:,} of stable, {canary.trials:,} of canary)"
+    return Unjudged(f"{seen}: nothing to compare, so nothing is proven; {_ONE_CLASS}", why)

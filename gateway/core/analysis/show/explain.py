@@ -146,9 +146,9 @@ def _nats(truth: Rates, nulls: tuple[Null, ...], weight: float, *, mirrored: boo
 
 
 def _slices_needed(finding: Finding, claim: LatencyClaim) -> str:
-    """At the pace so far: slices are bets of a bounded size, so their number tells the time."""
+    """At the pace so far: slices are bets of a bounded size, so their number gives the time."""
     ok, needed = finding.log_e_ok, finding.details["log_e_ok_needed"]
     if finding.verdict is not Verdict.UNDECIDED or not claim.slices or ok <= 0.0:
         return ""
     more = math.ceil(claim.slices * (needed / ok - 1.0))
-    return f"; about {about(more)} slices more at this pace: {duration(more * claim.slice_s)} or longer"
+    return f"; about {about(more)} more slices at this pace: {duration(more * claim.slice_s)} or longer"

@@ -6,7 +6,7 @@ Rules:
    that is needed.
 2. Nothing here decides, and nothing is computed but words: a sentence is made of `MetricFinding` alone.
 3. What is claimed has its words here, one function for each of findings.py's claims; a metric that makes none of them
-   is told by `_plain`.
+   is written by `_plain`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _NAMES_MAX, _NAMES_SAID = 6, 4
 _known = functools.lru_cache(maxsize=256)(e_value)
 
 
-def shown(numbers: MetricFinding) -> Finding:
+def finding_of(numbers: MetricFinding) -> Finding:
     """The finding as people read it, and as the API and the journal have it."""
     needed = {"log_e_bad_needed": numbers.needed.bad}
     if isinstance(numbers.claim, (RateClaim, LatencyClaim)) or numbers.claim is None:
@@ -73,7 +73,7 @@ def reason(numbers: MetricFinding) -> str:
 
 # --- the verdict ---
 
-NOTHING_DECIDES = "no metric decides: each one advises only, or is off"
+NOTHING_DECIDES = "no metric decides: all of them are set to advise or off"
 ONLY_LIMITS = "only guardrails decide: they can roll back, but a promotion needs a metric that compares with stable"
 
 
@@ -146,7 +146,7 @@ def _latency(numbers: MetricFinding, claim: LatencyClaim) -> str:
         tolerance, edge, margin = _thresholds(claim)
         seen = (
             f"canary {numbers.metric} beyond {tolerance} in {share(*numbers.canary)} requests against stable"
-            f" beyond {edge} in {share(*numbers.stable)}, {claim.slices} slices{_left(claim)}"
+            f" beyond {edge} in {share(*numbers.stable)}, {claim.slices} slices{_left_text(claim)}"
         )
         said = _compared(numbers, seen, ("slower", margin))
     else:
@@ -163,17 +163,20 @@ def _limit(numbers: MetricFinding, claim: LimitClaim) -> str:
     seen = f"canary {claim.of}{slow} {share(*numbers.canary)} against a limit of {at_most}"
     if not numbers.canary.trials:
         return f"{seen}: no canary trials yet"
-    return f"{seen}; evidence that it is beyond the limit: {_weighed(numbers.log_e_bad, numbers.needed.bad)}"
+    return f"{seen}; evidence that it is beyond the limit: {_evidence_text(numbers.log_e_bad, numbers.needed.bad)}"
 
 
 def _split(numbers: MetricFinding, claim: SplitClaim) -> str:
     broken = numbers.verdict is Verdict.ERROR
     says = (
-        "traffic is not split by its weight, so nothing can be judged" if broken else "traffic is split by its weight"
+        "traffic is not split by the configured weight, so nothing can be judged"
+        if broken
+        else "traffic is split by the configured weight"
     )
     return (
-        f"{says}: canary was assigned {share(*numbers.canary)} of requests, by its weight"
-        f" {percent(claim.expected)}; evidence of a wrong split: {_weighed(numbers.log_e_bad, numbers.needed.bad)}"
+        f"{says}: canary was assigned {share(*numbers.canary)} of requests, expected"
+        f" {percent(claim.expected)}; evidence of a wrong split:"
+        f" {_evidence_text(numbers.log_e_bad, numbers.needed.bad)}"
     )
 
 
@@ -220,7 +223,7 @@ def _thresholds(claim: LatencyClaim) -> tuple[str, str, str]:
     return tolerance, f"its {name}", f"within {claim.margin_ratio:g} x stable + {milliseconds(claim.margin_us)}"
 
 
-def _left(claim: LatencyClaim) -> str:
+def _left_text(claim: LatencyClaim) -> str:
     """How many of the requests were not seen to their end."""
     if not claim.stable_left and not claim.canary_left:
         return ""
@@ -233,7 +236,7 @@ def _waiting(name: str, claim: LatencyClaim) -> str:
     if canary and not claim.past:
         return f"{name}: {canary} canary requests have one, stable requests have none: there is nothing to compare"
     if claim.past < claim.past_needed:
-        return f"{name}: {claim.past} of the {claim.past_needed} stable requests that are needed to set its thresholds"
+        return f"{name}: {claim.past} of the {claim.past_needed} stable requests needed to set its thresholds"
     return f"{name}: the first slice of {claim.slice_s:g} s stays open until both versions have answered in it"
 
 
@@ -247,8 +250,8 @@ def _both(numbers: MetricFinding) -> str:
 def _compared(numbers: MetricFinding, seen: str, claims: tuple[str, str]) -> str:
     """What was seen, and the evidence of both claims; the first is what the verdict rests on."""
     needed = numbers.needed
-    worse = f"it is {claims[0]}: {_weighed(numbers.log_e_bad, needed.bad)}"
-    good = f"it is {claims[1]}: {_weighed(numbers.log_e_ok, needed.ok)}"
+    worse = f"it is {claims[0]}: {_evidence_text(numbers.log_e_bad, needed.bad)}"
+    good = f"it is {claims[1]}: {_evidence_text(numbers.log_e_ok, needed.ok)}"
     if numbers.verdict is Verdict.FAIL:
         return f"{seen}; evidence that {worse}"
     if numbers.verdict is Verdict.NODATA:
@@ -258,10 +261,10 @@ def _compared(numbers: MetricFinding, seen: str, claims: tuple[str, str]) -> str
     return f"{seen}; evidence that {worse}; that {good}"
 
 
-def _weighed(log_e: float, needed: float) -> str:
+def _evidence_text(log_e: float, needed: float) -> str:
     """Evidence beside what is needed.
 
-    >>> _weighed(5.87, 5.3)
+    >>> _evidence_text(5.87, 5.3)
     '354 (needs 200)'
     """
     return f"{e_value(log_e)} (needs {_known(needed)})"

@@ -1,6 +1,6 @@
 """The information limit: how soon ANY valid sequential test can answer, and so how good this engine is.
 
-Theory. Whoever stops with error at most alpha, looking whenever they like, has seen on average log(1 / alpha) nats of
+Theory. A test that stops at any time with error at most alpha has seen on average log(1 / alpha) nats of
 evidence against every point of the null, also against the nearest one (Wald's identity with the data-processing
 inequality). A request assigned to the canary with probability w brings
 

@@ -3,7 +3,7 @@
 Theory. Evidence is counted in nats. A request under weight w brings I(w) of them on average (limit.py); a verdict needs
 log(1 / alpha) at the information limit, and at this engine a price more. The price is a constant number of nats: what
 it pays for (not knowing the rates, the grid of guesses, the start-time mixture) is paid once, whatever alpha is. So the
-engine's factor R, measured at one alpha, tells it for all: price = (R - 1) log(1 / alpha).
+engine's factor R, measured at one alpha, gives it for all: price = (R - 1) log(1 / alpha).
 
 Rules:
 

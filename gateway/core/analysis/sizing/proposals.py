@@ -30,14 +30,14 @@ Change = Literal["weights", "margin", "deadline"]
 
 
 class Proposal(msgspec.Struct, frozen=True):
-    """A plan that this traffic can decide, and what changes for it. ``ladder`` is as expected of this engine."""
+    """A plan that this traffic can decide, and what changes for it. ``outlook`` is what is expected of this engine."""
 
     changes: tuple[Change, ...]
     steps: tuple[PlannedStep, ...]
     margin_ratio: float
     margin_delta: float
     deadline_s: float
-    ladder: Outlook
+    outlook: Outlook
 
 
 def proposals(answer: Forecast) -> tuple[Proposal, ...]:
@@ -50,21 +50,21 @@ def proposals(answer: Forecast) -> tuple[Proposal, ...]:
     margins = [ruled] if narrows else list(_wider(question))
     found = [proposal for tries in (_heavier(ruled), margins) if (proposal := _first(question, tries))]
     if not found:
-        found += _some(_first(question, (start for margin in margins for start in _heavier(margin))))
+        found += _optional(_first(question, (start for margin in margins for start in _heavier(margin))))
     if not (narrows and any(proposal.changes == ("margin",) for proposal in found)):
-        found += _some(_first(question, _later(ruled)))
+        found += _optional(_first(question, _later(ruled)))
     if not found:
-        found += _some(_first(question, (later for margin in reversed(margins) for later in _later(margin))))
+        found += _optional(_first(question, (later for margin in reversed(margins) for later in _later(margin))))
     return tuple(found)
 
 
-def asked(question: Question, proposal: Proposal) -> Question:
+def question_with(question: Question, proposal: Proposal) -> Question:
     """The question with the proposal in the place of its plan and margins."""
     changed = _with_margin(question, proposal.margin_ratio, proposal.margin_delta)
     return msgspec.structs.replace(changed, steps=proposal.steps, deadline_s=proposal.deadline_s)
 
 
-def _some(proposal: Proposal | None) -> list[Proposal]:
+def _optional(proposal: Proposal | None) -> list[Proposal]:
     return [proposal] if proposal else []
 
 
