@@ -18,8 +18,10 @@ _UNFOLDED_TIMES = 8
 def prediction_events(route: RouteConfig) -> tuple[EventSpec, ...]:
     """The events that `analysis.predictions` adds; one that is in `analysis.events` is judged as it says there."""
     predictions = route.analysis.answers
+    if predictions is None:
+        return ()
     named, margin = {event.name for event in route.analysis.events}, route.analysis.rate(ERRORS).margin_delta
-    return () if predictions is None else tuple(event for event in predictions.events(margin) if event.name not in named)
+    return tuple(event for event in predictions.events(margin) if event.name not in named)
 
 
 def answer_events(route: RouteConfig) -> tuple[EventSpec, ...]:

@@ -115,7 +115,7 @@ def test_a_mistake_after_every_decision_is_still_found(replay: Run) -> None:
         (["--alpha", "nan"], "alpha_rollback must be from 1e-12 to 0.5, not nan"),
         (["--alpha-promote", "0"], "--alpha-promote"),
         (["--route", "model"], "give the file with --config"),
-        (["--config", "nowhere.yaml"], "there is no such file"),
+        (["--config", "nowhere.yaml"], "no such file"),
     ],
 )
 def test_a_wrong_command_line_is_2_and_says_why(replay: Run, options: list[str], says: str) -> None:
