@@ -40,7 +40,7 @@ async def test_the_first_version_is_promoted_and_the_next_one_is_compared_with_i
         assert (rollout.phase, rollout.stable) == ("PROMOTED", None)
         assert "nothing to compare it with" in rollout.reason
         assert served(plane) == [("v2", None, 0)] * 2
-        with pytest.raises(TransitionError, match="nothing that route r could go back to"):
+        with pytest.raises(TransitionError, match="route r has no stable version to go back to"):
             await plane.controller.commands.abort(rollout.id, "bob")
         await plane.quiet()
         assert plane.journaled() == plane.state()

@@ -57,7 +57,7 @@ def test_a_pass_stands_only_while_answers_are_looked_at(inspection: Inspection, 
     assert judged(inspection, "looked-at", PASS, deciding) == PASS
     clock.now_s += 3.5
     held = judged(inspection, "looked-at", PASS, deciding)
-    assert held.verdict is Verdict.UNDECIDED and "the inspector is away" in held.reason
+    assert held.verdict is Verdict.UNDECIDED and "the inspector is not connected" in held.reason
     assert judged(inspection, "labelled", passed("click")).verdict is Verdict.UNDECIDED
     assert judged(inspection, "other", PASS) == PASS
     for alone in (passed("errors"), passed("errors", advising="class_4")):
@@ -95,7 +95,7 @@ def test_labels_are_taken_only_for_events_that_expect_them_and_by_somebody(inspe
     ("lost", "read", "why"),
     [
         ({"streamed": 150}, 0, "150 of 150 sampled answers of stable are event streams"),
-        ({"too_large": 150}, 100, "150 of 250 sampled answers of stable are larger than is looked at"),
+        ({"too_large": 150}, 100, "150 of 250 sampled answers of stable are over the size limit"),
         ({"too_large": 150}, 151, "stable's first 100 answers"),
         ({"streamed": 99}, 0, "stable's first 100 answers"),
     ],

@@ -35,7 +35,7 @@ async def test_when_both_die_at_once_nobody_is_rolled_back_or_promoted(tmp_path:
             await plane.serve(400, 100, 100, stable_errors=400)
             plane.tick(1.0)
         assert (plane.state().phase, plane.weight_bp()) == (Phase.PROGRESSING, 2000)
-        words = "neither side has a healthy endpoint" if probed else "stable answers nothing well"
+        words = "neither side has a healthy endpoint" if probed else "stable answers no request successfully"
         assert [words in reason for reason in plane.alarms()] == [True]
         assert words in plane.controller.rollout(rollout).waiting_for
         assert [e.data["what"] for e in plane.told("alarm")].count("no verdict on r") == 1, "said once"
@@ -67,7 +67,9 @@ async def test_a_dead_stable_takes_nothing_from_a_fine_canary_and_gives_it_nothi
         await plane.quiet()
         assert (plane.state().phase, plane.state().step_index, plane.weight_bp()) == (Phase.PROGRESSING, 0, 2000)
         readiness = plane.controller.readiness()
-        assert readiness.ready and any("stable answers nothing well" in warning for warning in readiness.warnings)
+        assert readiness.ready and any(
+            "stable answers no request successfully" in warning for warning in readiness.warnings
+        )
         assert (await plane.controller.commands.abort(rollout, "alice")).phase == "ROLLED_BACK", "an operator may"
         plane.tick()
         assert plane.alarms() == []

@@ -219,4 +219,4 @@ async def test_healthy_answers_are_promoted(tmp_path: Path) -> None:
     for name in HELD:
         analysis = views[name]["analysis"]
         (unread,) = [finding for finding in analysis["findings"] if finding["metric"] == "unread"]
-        assert unread["decides"] is False and "cannot be undone" in unread["reason"], unread
+        assert unread["decides"] is False and "cannot be decoded" in unread["reason"], unread

@@ -120,5 +120,5 @@ async def test_a_control_process_that_hangs_is_noticed_and_replaced(tmp_path: Pa
                 await gateway.ready()
                 await traffic.reaches(traffic.total + 20)
             assert traffic.failures == []
-            assert re.search(rb"control \(process \d+, state T\) hangs: no sign of life", gateway.log)
+            assert re.search(rb"control \(process \d+, state T\) hangs: no heartbeat", gateway.log)
             assert b"connection to control lost (nothing received for 10 s)" in gateway.log

@@ -22,7 +22,7 @@ async def test_when_both_die_the_rollout_freezes_and_goes_on_when_they_are_back(
             await traffic.reaches(100)
             s.script = c.script = answer(503, b"gone")
             (alarm,) = await gateway.until_alarms(1)
-            assert "stable answers nothing well" in alarm["reason"]
+            assert "stable answers no request successfully" in alarm["reason"]
             served = len(traffic.failures)
             await traffic.fails(served + 100)
             view = await gateway.rollout(rollout)

@@ -124,7 +124,9 @@ async def window(steered: Steered, url: str) -> None:
     """Where no window opens a passed step stays, says why, and goes up when a person wishes it."""
     async with Traffic(f"{url}/closed") as traffic:
         rollout = (await steered.wish("POST", "/routes/closed/rollouts", 201))["id"]
-        view = await steered.until(rollout, lambda v: "raises no weight on" in v["waiting_for"], "it says why it stays")
+        view = await steered.until(
+            rollout, lambda v: "no weight is raised on" in v["waiting_for"], "it says why it stays"
+        )
         assert (view["phase"], view["canary_percent"]) == ("PROGRESSING", 40)
         view = await steered.wish("POST", f"/rollouts/{rollout}/promote", next_step=True)
         assert view["canary_percent"] == 60

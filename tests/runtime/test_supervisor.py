@@ -303,7 +303,7 @@ def test_a_child_that_hangs_is_killed_and_started_again(tmp_path: Path) -> None:
         assert next_pid != pid
         process.terminate()
         _, log = process.communicate(timeout=20)
-    assert "state T) hangs: no sign of life for" in log and "exited with status -9" in log
+    assert "state T) hangs: no heartbeat for" in log and "exited with status -9" in log
 
 
 def test_time_in_which_the_supervisor_stood_still_is_held_against_nobody(tmp_path: Path) -> None:

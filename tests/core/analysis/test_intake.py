@@ -33,5 +33,5 @@ def test_an_experiment_that_lost_its_weight_is_refused() -> None:
 
 def test_an_epoch_that_is_not_in_force_yet_is_refused() -> None:
     take(Intake(), Evidence(0.0, (entry(4, 500),), newest=4))
-    with pytest.raises(EvidenceError, match="epoch 5 is not in force yet: the newest is 4"):
+    with pytest.raises(EvidenceError, match="epoch 5 is not published yet: the newest is 4"):
         take(Intake(), Evidence(0.0, (entry(5, 500),), newest=4))
