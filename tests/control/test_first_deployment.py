@@ -68,7 +68,7 @@ async def test_it_waits_until_probes_have_found_it_well_and_never_serves_a_share
         health.up, health.settled = True, False
         view = await plane.controller.commands.start("r", "alice")
         assert (view.phase, view.gate) == ("WAITING", "canary"), "what was never asked is not known to be well"
-        with pytest.raises(ConflictError, match="its canary cannot get a share"):
+        with pytest.raises(ConflictError, match="its canary cannot get traffic"):
             await plane.controller.commands.set_weight("r", 5000, "bob")
         await plane.serve(0, 0)
         plane.tick()

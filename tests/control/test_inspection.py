@@ -87,7 +87,7 @@ def test_labels_are_taken_only_for_events_that_expect_them_and_by_somebody(inspe
         inspection.send_labels("looked-at", [Label("a", "click", True)])
     with pytest.raises(NotFoundError, match=r"\[1\].name: no event is named 'clock'; there are: click"):
         inspection.send_labels("labelled", [Label("a", "click", True), Label("a", "clock", True)])
-    with pytest.raises(ConflictError, match="the inspector is away or behind"):
+    with pytest.raises(ConflictError, match="the inspector is not connected or overloaded"):
         inspection.send_labels("labelled", [Label("a", "click", True)])
 
 

@@ -233,7 +233,7 @@ def test_what_came_after_the_decision_is_said(replay: Run) -> None:
     result = replay(rows(200, canary_errors=9), "--beside", "none")
     assert " requests of the " in result.stdout and "s after that were not analysed" in result.stdout
     undecided = replay(rows(2, canary_errors=0), "--beside", "none")
-    assert "not looked at" not in undecided.stdout
+    assert "not analysed" not in undecided.stdout
 
 
 def test_events_of_the_configuration_are_named_as_not_recorded(replay: Run, tmp_path: Path) -> None:

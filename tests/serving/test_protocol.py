@@ -127,7 +127,7 @@ def test_id_and_parameters_come_back_and_outputs_in_the_order_wanted() -> None:
         ({"inputs": [X, X, Y]}, "given twice"),
         ({"inputs": [X, {**Y, "name": "why"}]}, "unknown input 'why'; the model takes"),
         ({"inputs": [X, {**Y, "datatype": "FP32"}]}, "'y' is BYTES, not 'FP32'"),
-        ({"inputs": [X, {**Y, "datatype": "STRING"}]}, "no datatype of the protocol"),
+        ({"inputs": [X, {**Y, "datatype": "STRING"}]}, "not a datatype of the protocol"),
         ({"inputs": [{**X, "shape": [1, 3]}, Y]}, r"has shape \[-1, 2\] \(-1: any size\), not \[1, 3\]"),
         ({"inputs": [{**X, "shape": [2]}, Y]}, "has shape"),
         ({"inputs": [{**X, "shape": [-1, 2]}, Y]}, "malformed"),

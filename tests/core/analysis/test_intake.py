@@ -21,7 +21,7 @@ def test_an_epoch_without_an_experiment_may_stay_after_a_later_one_has_left(weig
     assert memory.left == 2
     memory, arrivals = take(memory, Evidence(0.2, (entry(1, weight_bp, 20, 5), entry(3, 500))))
     assert [arrival.epoch for arrival in arrivals] == [3]
-    with pytest.raises(EvidenceError, match="came back"):
+    with pytest.raises(EvidenceError, match="reappeared after"):
         take(memory, Evidence(0.3, (entry(2, 500),)))
 
 

@@ -269,12 +269,12 @@ def test_epochs_that_repeat_mix_or_come_back_are_refused() -> None:
     state, _ = judge(SPEC, fresh, Evidence(0.0, (first, second)))
     state, _ = judge(SPEC, state, Evidence(0.1, (second,)))
     assert set(state.intake.epochs) == {2}
-    assert "came back" in refused(state, Evidence(0.2, (first, second)))
+    assert "reappeared after" in refused(state, Evidence(0.2, (first, second)))
 
 
 def test_a_state_for_another_question_is_refused() -> None:
     state = fresh_state(SPEC)
-    assert "spec changed" in refused(state, Evidence(0.0, ()), AnalysisSpec(alpha_rollback=0.001))
+    assert "settings changed" in refused(state, Evidence(0.0, ()), AnalysisSpec(alpha_rollback=0.001))
 
 
 def test_a_state_that_another_gateway_made_is_not_restored() -> None:
@@ -285,7 +285,7 @@ def test_a_state_that_another_gateway_made_is_not_restored() -> None:
     fewer = {"latency": msgspec.structs.replace(LATENCIES.own(state)["latency"], quantiles=())}
     for name, tests in (("latencies", fewer), ("events", 5), ("guardrails", None)):
         broken = msgspec.structs.replace(state, tests={**state.tests, name: tests})
-        with pytest.raises(EvidenceError, match=r"other tests|cannot be read"):
+        with pytest.raises(EvidenceError, match=r"different tests|cannot be read"):
             restore(broken.encode())
     for encoded in (b"", b"{}", b"[1]", state.encode().replace(b'"guardrails"', b'"others"')):
         with pytest.raises(EvidenceError, match="cannot be read"):

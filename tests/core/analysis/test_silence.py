@@ -91,9 +91,9 @@ def test_one_class_on_both_sides_is_no_proof(name: str) -> None:
     assert set(seen.silent) == {event.name for event in MIX}
     one = finding(seen, "class_1")
     assert one.verdict == "NODATA" and one.decides
-    what = "all say the same" if name == "none" else f"all answers of both versions are {name}"
+    what = "are the same" if name == "none" else f"all answers of both versions are {name}"
     assert what in one.reason and "(4,800 of stable, 2,400 of canary)" in one.reason, one.reason
-    assert "no proof" in one.reason and "`predictions: {mode: advise}`" in one.reason
+    assert "nothing is proven" in one.reason and "`predictions: {mode: advise}`" in one.reason
     assert one.reason in seen.reason.replace("class_0, class_1, class_other", "class_1")
 
 
