@@ -118,8 +118,8 @@ class AdminTlsConfig(Section):
     client_ca_file: Annotated[
         FilePath | None,
         Doc(
-            "Only clients with a certificate of one of these CAs get in. They still need a token, unless `clients` "
-            "names them."
+            "Only clients with a certificate of one of these CAs are accepted. They still need a token, unless "
+            "`clients` names them."
         ),
     ] = None
     clients: Annotated[
@@ -155,7 +155,7 @@ class AdminConfig(Section):
         Field(max_length=TOKENS_MAX),
         Doc(
             "Further bearer tokens, each with its own name and scopes. `token_env` and `token_file` give one token "
-            "that may do all."
+            "with all scopes."
         ),
     ] = []
     tls: Annotated[AdminTlsConfig | None, Doc("TLS on the admin listener. `null`: plain HTTP.")] = None
@@ -170,8 +170,8 @@ class AdminConfig(Section):
     unready_without_stable: Annotated[
         bool,
         Doc(
-            "Whether `/readyz` says no while probes find every endpoint of some route's stable backend down. `false`: "
-            "such a route is a warning there, and the others are not taken out of a balancer with it."
+            "Whether `/readyz` answers 503 while probes find every endpoint of some route's stable backend down. "
+            "`false`: such a route is a warning there, and the others stay in the load balancer."
         ),
     ] = False
     connections_max: Annotated[
@@ -179,6 +179,6 @@ class AdminConfig(Section):
         Field(ge=4, le=10_000),
         Doc(
             "Open connections of the admin listener, and never more than a quarter of the descriptors that the "
-            "process may have. One more takes the place of the one that has been idle for longest."
+            "process may have. One more replaces the one that has been idle longest."
         ),
     ] = 256

@@ -198,8 +198,8 @@ class AnalysisConfig(ClassesConfig):
         Doc(
             "Compares the content of responses, not only status and time: class mix, low confidence, NaN, empty and "
             "unreadable answers, each an event as above. Without this section its mode is `auto`: answers that are "
-            "surely predictions are compared, and all else is silent. A section, also `{}`, asks for them: its mode "
-            "is `decide` unless it says otherwise. `null` or `mode: off`: predictions are not read. See "
+            "surely predictions are compared, and all others are ignored. A section, also `{}`, asks for them: its "
+            "mode is `decide` unless it says otherwise. `null` or `mode: off`: predictions are not read. See "
             "docs/predictions.md."
         ),
     ] = BY_DEFAULT

@@ -2,7 +2,7 @@
 
 Rules:
 
-1. Clients meet TLS 1.2 at least. The first certificate serves whoever names no host, or one that no other is for.
+1. Clients meet TLS 1.2 at least. The first certificate serves clients that name no host, or an unknown one.
 2. A PROXY header is believed from its ranges only, and there is no listener that takes it or leaves it.
 3. A backend's certificate is always verified, for the endpoint's host unless ``server_name`` says another.
 """
@@ -23,7 +23,7 @@ _PASSIVE = OutlierEjection()
 
 
 class TlsVersion(enum.StrEnum):
-    """The oldest version that is spoken."""
+    """The oldest version that is accepted."""
 
     TLS_1_2 = "TLSv1.2"
     TLS_1_3 = "TLSv1.3"
@@ -47,10 +47,10 @@ class TlsConfig(Section):
             "the certificate; the first serves all others."
         ),
     ]
-    client_ca_file: Annotated[FilePath | None, Doc("Only clients with a certificate of one of these CAs get in.")] = (
-        None
-    )
-    min_version: Annotated[TlsVersion, Field(strict=False), Doc("The oldest version that is spoken.")] = (
+    client_ca_file: Annotated[
+        FilePath | None, Doc("Only clients with a certificate of one of these CAs can connect.")
+    ] = None
+    min_version: Annotated[TlsVersion, Field(strict=False), Doc("The oldest version that is accepted.")] = (
         TlsVersion.TLS_1_2
     )
     handshake_timeout_s: Annotated[Seconds, Doc("Time for a whole handshake.")] = 10.0
@@ -62,7 +62,7 @@ class ProxyProtocolConfig(Section):
     trusted: Annotated[
         list[Cidr],
         Field(min_length=1, max_length=1000),
-        Doc("Balancers (CIDR) that connections may come from; others are closed."),
+        Doc("Load balancers (CIDR) that may connect; all other connections are closed."),
     ]
     timeout_s: Annotated[Seconds, Doc("Time for the whole header.")] = 3.0
 

@@ -65,7 +65,7 @@ MetricMode = Annotated[
     ModeKey,
     Doc(
         "`decide`: takes part in the verdict. `auto`: as `decide`, from the first data of either version on. "
-        "`advise`: is reported and never decides. `off`: is not looked at."
+        "`advise`: is reported and never decides. `off`: is not measured."
     ),
 ]
 ToleranceRatio = Annotated[
@@ -181,7 +181,7 @@ class EventConfig(Section):
     header: Annotated[
         EventHeader | None,
         Doc(
-            "The response header that tells of it: each answered request is a trial, and the event happened when the "
+            "The response header that reports it: each answered request is a trial, and the event happened when the "
             "header is there."
         ),
     ] = None

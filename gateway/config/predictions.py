@@ -93,7 +93,7 @@ class PredictionsConfig(Section):
         ModeKey,
         Doc(
             "`mode` of these events, but `low_confidence`, which advises unless it is `off`. `decide`: what cannot be "
-            "compared holds promotion back. `auto`, as without the section: it is silent. One that is listed in "
+            "compared holds promotion back. `auto`, as without the section: it is ignored. One that is listed in "
             "`events`, too, is judged as it says there."
         ),
     ] = Mode.DECIDE

@@ -233,7 +233,7 @@ class RouteConfig(Section):
         HeaderName | None,
         Doc(
             "Header in which clients may name the variant, `stable` or `canary`. Such requests are left out of the "
-            "statistics. `null`: nobody may. Not one of the protocol's own headers."
+            "statistics. `null`: no client may. Not one of the protocol's own headers."
         ),
     ] = None
     sticky: Annotated[

@@ -55,7 +55,7 @@ class GatewayConfig(Section):
     trusted_proxies: Annotated[
         list[Cidr],
         Doc(
-            "Address ranges (CIDR) of proxies in front of this one. `X-Forwarded-*` headers are believed from these "
+            "Address ranges (CIDR) of proxies in front of this one. `X-Forwarded-*` headers are accepted from these "
             "and replaced from all others."
         ),
     ] = []
