@@ -426,7 +426,7 @@ async def test_a_sigterm_at_any_moment_of_a_workers_birth_ends_it(delay_s: float
 
 
 def of_a_request(name: str) -> bool:
-    return name in ("Exchange", "Delivery", "Attempt", "ExchangeAttempts", "Assignment", "Request", "RequestBody")
+    return name in ("Exchange", "Delivery", "Attempt", "ExchangeAttempts", "Request", "RequestBody")
 
 
 async def test_what_a_request_was_made_of_is_freed_with_it_and_not_by_the_garbage_collector() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.core.stats.outcomes import EMPTY, ERRORS, OK, OVERLOAD, by_status
 from gateway.proxy.exchange import outcome
-from gateway.proxy.exchange.outcome import kind_of_answer, kind_of_fault, measured
+from gateway.proxy.exchange.outcome import elapsed_us, kind_of_answer, kind_of_fault, latency_us, waited
 from gateway.proxy.exchange.stream_times import StreamTimes
 from gateway.proxy.heads import gateway_errors
 from gateway.proxy.heads.gateway_errors import Fault
@@ -55,27 +55,26 @@ def test_only_the_backends_doing_is_its_failure(case: str) -> None:
     assert kind_of_fault(fault, hurried=hurried, short=short) == kind
 
 
-def test_a_latency_ends_with_the_head_and_a_duration_begins_with_the_whole_request() -> None:
-    ended = measured(OK, 13.0, whole_s=10.0, since_s=11.0, head_s=11.5, stream=None)
-    assert (ended.first_byte_us, ended.latency_us, ended.duration_us) == (500_000, 500_000, 3_000_000)
-    assert not ended.waited
+def test_a_latency_ends_with_the_head() -> None:
+    assert latency_us(13.0, since_s=11.0, head_s=11.5, stream=None) == 500_000
+    assert not waited(head_s=11.5, stream=None)
 
 
 def test_what_never_came_has_lasted_until_now() -> None:
-    ended = measured(ERRORS, 13.0, whole_s=10.0, since_s=11.0, head_s=0.0, stream=None)
-    assert (ended.first_byte_us, ended.latency_us, ended.waited) == (2_000_000, 2_000_000, True)
+    assert latency_us(13.0, since_s=11.0, head_s=0.0, stream=None) == 2_000_000
+    assert waited(head_s=0.0, stream=None)
 
 
 def test_a_streams_latency_ends_with_its_first_event() -> None:
     stream = StreamTimes(EVENTS)
-    before = measured(OK, 12.0, whole_s=10.0, since_s=11.0, head_s=11.25, stream=stream)
-    assert (before.first_byte_us, before.latency_us, before.waited) == (250_000, 1_000_000, True), "none has come"
-    for at_s in (12.0, 12.5, 14.0):
+    assert latency_us(12.0, since_s=11.0, head_s=11.25, stream=stream) == 1_000_000, "none has come"
+    assert waited(head_s=11.25, stream=stream)
+    for at_s in (12.5, 13.0, 14.5):
         stream.piece(b"data: x\n\n", at_s)
-    ended = measured(OK, 17.0, whole_s=10.0, since_s=11.0, head_s=11.25, stream=stream)
-    assert (ended.latency_us, ended.waited, ended.gap_s, ended.time_per_event_s) == (1_000_000, False, 3.0, 1.0)
+    assert latency_us(17.0, since_s=11.0, head_s=11.25, stream=stream) == 1_500_000
+    assert not waited(head_s=11.25, stream=stream)
 
 
 def test_a_clock_that_stood_still_gives_no_negative_time() -> None:
-    ended = measured(OK, 10.0, whole_s=10.5, since_s=10.5, head_s=10.25, stream=None)
-    assert (ended.first_byte_us, ended.latency_us, ended.duration_us) == (0, 0, 0)
+    assert elapsed_us(10.5, 10.0) == 0
+    assert latency_us(10.0, since_s=10.5, head_s=10.25, stream=None) == 0

@@ -7,12 +7,17 @@ made.
 
 from __future__ import annotations
 
+from typing import Final
+
 from gateway.core.stats.counts import Counts, EpochCounts
 from gateway.core.stats.histogram import bucket_of
 from gateway.core.stats.outcomes import ABANDONED, OK
 from gateway.core.traffic.table import Route
 from gateway.core.types import Variant
 from gateway.runtime.wire import RouteTotals
+
+# A look at an enumeration's member costs a search through its classes.
+_CANARY: Final = Variant.CANARY
 
 
 def _add_one(counts: dict[str, int], key: str) -> None:
@@ -116,6 +121,10 @@ class EpochCounters:
         )
         self.open = 0
         self.final_seq: int | None = None
+
+    def of(self, variant: Variant) -> VariantCounters:
+        """What a request on this variant enters. Compiled code would copy the pair to look a variant up in it."""
+        return self.variants[1] if variant is _CANARY else self.variants[0]
 
     def rescue_refused(self, reason: str) -> None:
         """Count a failure of the canary that stable did not answer."""

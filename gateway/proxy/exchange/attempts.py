@@ -4,9 +4,13 @@ Rules:
 
 1. What becomes of a failed attempt is retry.py's decision; it is taken here, with the tokens that it costs, and carried
    out by the exchange. The first failure counts as its variant's all the same, with the latency at which it failed.
-2. Only an assigned attempt is evidence (assignment.py), nor is what the client or the gateway broke (outcome.py).
+2. The first outcome is the request's, whatever comes after it: evidence is entered once, under the assigned variant and
+   the epoch of the table that assigned it. A forced variant is never evidence, nor is the answer of stable to a request
+   that it rescued, nor what the client or the gateway broke (outcome.py). Totals for metrics have every attempt, under
+   the variant that made it.
 3. A client that leaves before its answer is whole has an outcome: ``abandoned``, or the failure that the head told it
-   of. One that leaves while it is still sending says nothing: no answer was due.
+   of. What was whole when it left is a latency like others, and what was not has lasted at least so long (core/analysis
+   says what that proves). One that leaves while it is still sending says nothing: no answer was due.
 """
 
 from __future__ import annotations
@@ -15,12 +19,14 @@ from typing import Final
 
 from gateway.core.stats.outcomes import ABANDONED, ERRORS, FAILURES, LACKING, OK, OVERLOAD
 from gateway.core.types import Variant
+from gateway.proxy.counting.epoch_counters import EpochCounters
+from gateway.proxy.counting.response_sampler import ResponseSample
 from gateway.proxy.exchange import outcome, retry
-from gateway.proxy.exchange.assignment import Assignment
 from gateway.proxy.exchange.attempt import CANARY, STABLE, Attempt
 from gateway.proxy.exchange.log_line import LogRecord
-from gateway.proxy.exchange.outcome import AttemptOutcome
+from gateway.proxy.exchange.outcome import elapsed_us
 from gateway.proxy.exchange.request_body import RequestBody
+from gateway.proxy.exchange.stream_times import StreamTimes
 from gateway.proxy.exchange.types import AttemptOwner
 from gateway.proxy.heads import gateway_errors
 from gateway.proxy.heads.gateway_errors import Fault
@@ -35,14 +41,43 @@ STATUS_REASON: Final = "status"
 class ExchangeAttempts:
     """What was tried of one request, and in whose name. ``variant`` is whose turn it is: stable's after a rescue."""
 
-    __slots__ = ("_body", "_paused", "_record", "_tried", "assignment", "began_s", "route", "variant")
+    __slots__ = (
+        "_body",
+        "_counted",
+        "_paused",
+        "_record",
+        "_tried",
+        "_unit",
+        "assigned",
+        "began_s",
+        "counters",
+        "forced",
+        "route",
+        "sample",
+        "variant",
+    )
 
     def __init__(
-        self, route: RouteRuntime, assignment: Assignment, body: RequestBody, began_s: float, record: LogRecord | None
+        self,
+        route: RouteRuntime,
+        assigned: Variant,
+        forced: bool,
+        unit: float,
+        body: RequestBody,
+        began_s: float,
+        record: LogRecord | None,
     ) -> None:
         self.route = route
-        self.assignment = assignment
-        self.variant: Variant = assignment.variant
+        self.counters: EpochCounters = route.counters
+        """Those of the table that assigned the variant."""
+        self.assigned = assigned
+        self.variant = assigned
+        self.forced = forced
+        self._unit = unit
+        # An outcome was entered as evidence, or will never be (rule 2).
+        self._counted = False
+        self.sample: ResponseSample | None = None
+        """What is kept of the answer for the inspector; None where nothing is, and for what is no evidence."""
         self.began_s = began_s
         self._body = body
         self._record = record
@@ -53,7 +88,7 @@ class ExchangeAttempts:
     @property
     def rescued(self) -> bool:
         """Whether stable answers a request that was the canary's."""
-        return self.variant is not self.assignment.variant
+        return self.variant is not self.assigned
 
     @property
     def backend(self) -> BackendPool | None:
@@ -124,13 +159,12 @@ class ExchangeAttempts:
         else:
             cause = retry.TIMED_OUT if timed_out else retry.STALE if fault is gateway_errors.STALE else retry.BROKEN
         step = self.decide(cause, attempt, now_s, begun=begun)
-        assignment = self.assignment
         if kind == outcome.UNSERVED:
-            assignment.counters.unserved(self.variant, fault.reason)
+            self.counters.unserved(self.variant, fault.reason)
         elif kind != outcome.NOBODYS and attempt is not None:
             self.count(attempt, kind, whole_s, now_s)
             if kind != outcome.TRIAL and step in (retry.NEXT, retry.AGAIN):
-                assignment.sample = None
+                self.sample = None
         if step in (retry.NEXT, retry.AGAIN):
             self.retried(fault.reason, step)
         return step
@@ -149,7 +183,7 @@ class ExchangeAttempts:
     def decide(self, cause: int, attempt: Attempt | None, now_s: float, *, begun: bool) -> int:
         """What comes after an attempt (retry.py); takes the token that this costs, and counts a refusal."""
         decision = retry.decide(self._failed(cause, attempt, now_s, begun=begun))
-        route, counters, step, refused = self.route, self.assignment.counters, decision.action, decision.refused
+        route, counters, step, refused = self.route, self.counters, decision.action, decision.refused
         if step == retry.RESCUE:
             route.budget.take()
         elif step in (retry.NEXT, retry.AGAIN):
@@ -192,52 +226,70 @@ class ExchangeAttempts:
 
     def retried(self, reason: str, step: int) -> None:
         """Another endpoint of the same backend is going to be asked, or after a moment all of them again."""
-        self.assignment.counters.retried(self.variant, reason)
+        self.counters.retried(self.variant, reason)
         if step == retry.AGAIN:
             self._paused = True
             self._tried = ()
 
     def rescue(self) -> None:
         """It is stable's turn; the canary's failure is counted already, if it was the canary's."""
-        assignment = self.assignment
-        assignment.counted = True
-        assignment.counters.totals[CANARY].rescued += 1
-        assignment.sample = None
+        self._counted = True
+        self.counters.totals[CANARY].rescued += 1
+        self.sample = None
         self.variant = STABLE
         self._tried = ()
 
     # what is counted
 
     def count(self, attempt: Attempt, kind: str, whole_s: float, now_s: float) -> None:
-        """An attempt has ended: enter it into the totals, and its outcome, if it is the first, as evidence."""
-        ended = self._ended(attempt, kind, whole_s, now_s)
-        if kind not in (outcome.STALE, outcome.TRIAL) and self.assignment.enter(ended, now_s):
-            self._note(ended)
+        """An attempt has ended: enter it into the totals, and its outcome, if it is the first, as evidence (rule 2).
 
-    def _ended(self, attempt: Attempt, kind: str, whole_s: float, now_s: float) -> AttemptOutcome:
-        ended = outcome.measured(
-            kind, now_s, whole_s=whole_s, since_s=attempt.since_s, head_s=attempt.head_s, stream=attempt.stream
-        )
-        self.assignment.counters.variants[attempt.variant].tried(kind, ended.first_byte_us, ended.duration_us)
-        return ended
+        ``whole_s``: since when an answer was waited for.
+        """
+        stream = attempt.stream
+        since_s, head_s = attempt.since_s, attempt.head_s
+        latency_us = first_byte_us = elapsed_us(since_s, head_s or now_s)
+        duration_us = elapsed_us(whole_s, now_s)
+        self.counters.of(attempt.variant).tried(kind, first_byte_us, duration_us)
+        if self._counted or kind in (outcome.STALE, outcome.TRIAL):
+            return
+        self._counted = True
+        if self.forced:
+            return
+        if stream is not None:
+            latency_us = outcome.latency_us(now_s, since_s=since_s, head_s=head_s, stream=stream)
+        self.counters.of(self.assigned).count(kind, latency_us, duration_us)
+        if stream is not None or self._unit >= 0.0:
+            self._count_more(stream, kind, now_s, left=False)
+        self._note(kind, latency_us, left=False)
 
-    def _note(self, ended: AttemptOutcome, *, left: bool = False) -> None:
-        if self._record is not None:
-            self._record.counted, self._record.left = ended, left
+    def _count_more(self, stream: StreamTimes | None, kind: str, now_s: float, *, left: bool) -> None:
+        """Enter the pauses of a stream of events, and the outcome of a sticky key's session."""
+        if stream is not None and stream.events:
+            stream.ended(now_s)
+            if stream.gap_s or stream.time_per_event_s:
+                self.counters.streamed(self.assigned, stream.gap_s, stream.time_per_event_s, left=left)
+        sessions = self.route.sessions
+        if self._unit >= 0.0 and sessions is not None:
+            sessions.outcome(self._unit, self.counters, self.assigned, kind, now_s)
+
+    def _note(self, kind: str, latency_us: int, *, left: bool) -> None:
+        record = self._record
+        if record is not None:
+            record.counted, record.counted_us, record.left = kind, latency_us, left
 
     def completed(self, attempt: Attempt, whole_s: float, now_s: float) -> None:
         """The answer is whole and relayed."""
-        assignment = self.assignment
-        assignment.counters.variants[attempt.variant].answered(attempt.status)
+        self.counters.of(attempt.variant).answered(attempt.status)
         kind = self.kind_of(attempt)
         if kind == ERRORS:
             attempt.failed_by(STATUS_REASON)
         elif kind != OVERLOAD:
             attempt.answered_well(now_s)
         self.count(attempt, kind, whole_s, now_s)
-        if assignment.sample is not None:
-            assignment.sample.finish()
-            assignment.sample = None
+        if self.sample is not None:
+            self.sample.finish()
+            self.sample = None
 
     def abandoned(self, attempt: Attempt, whole_s: float, now_s: float, *, begun: bool, cut: bool) -> None:
         """The client left before the answer was whole (rule 3). ``cut``: it did not leave, the gateway ends."""
@@ -245,7 +297,21 @@ class ExchangeAttempts:
         if kind in FAILURES:
             self.count(attempt, kind, whole_s, now_s)
             return
-        ended = self._ended(attempt, ABANDONED, whole_s, now_s)
-        due = attempt.head_s > 0.0 or self._body.complete
-        if due and not cut and self.assignment.enter_abandoned(ended, now_s):
-            self._note(ended, left=ended.waited)
+        stream, since_s, head_s = attempt.stream, attempt.since_s, attempt.head_s
+        duration_us = elapsed_us(whole_s, now_s)
+        self.counters.of(attempt.variant).tried(ABANDONED, elapsed_us(since_s, head_s or now_s), duration_us)
+        due = head_s > 0.0 or self._body.complete
+        if not due or cut or self._counted or self.forced:
+            return
+        self._counted = True
+        latency_us = outcome.latency_us(now_s, since_s=since_s, head_s=head_s, stream=stream)
+        left = outcome.waited(head_s=head_s, stream=stream)
+        self.counters.abandoned(self.assigned, latency_us, -1 if left else duration_us)
+        self._count_more(stream, ABANDONED, now_s, left=True)
+        self._note(ABANDONED, latency_us, left=left)
+
+    def close(self) -> None:
+        """The exchange is over."""
+        self.counters.open -= 1
+        if self.sample is not None:
+            self.sample.leave()

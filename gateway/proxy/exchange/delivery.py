@@ -19,8 +19,7 @@ from typing import Final
 from gateway.core.stats.outcomes import ERRORS, PLAIN
 from gateway.proxy.context import WorkerContext
 from gateway.proxy.exchange import expect_continue, outcome, retry
-from gateway.proxy.exchange.assignment import Assignment
-from gateway.proxy.exchange.attempt import NO_TRAILERS, Attempt
+from gateway.proxy.exchange.attempt import CANARY, NO_TRAILERS, Attempt
 from gateway.proxy.exchange.attempts import STATUS_REASON, ExchangeAttempts
 from gateway.proxy.exchange.deadlines import CONNECT, CONTINUE, PAUSE, RELAY, SEND
 from gateway.proxy.exchange.log_line import LogRecord
@@ -36,11 +35,9 @@ from gateway.proxy.heads.response_head import read_response
 from gateway.proxy.routes.route_runtime import RouteRuntime
 from gateway.proxy.upstream.types import UpstreamConnection
 
-_VARIANT_LINES: Final = (
-    b"%b: stable\r\n" % headers.VARIANT_HEADER,
-    b"%b: canary\r\n" % headers.VARIANT_HEADER,
-)
-_RESCUED_LINES: Final = _VARIANT_LINES[0] + b"%b: true\r\n" % headers.RESCUED_HEADER
+_STABLE_LINE: Final = b"%b: stable\r\n" % headers.VARIANT_HEADER
+_CANARY_LINE: Final = b"%b: canary\r\n" % headers.VARIANT_HEADER
+_RESCUED_LINES: Final = _STABLE_LINE + b"%b: true\r\n" % headers.RESCUED_HEADER
 
 
 class Delivery(AttemptOwner):
@@ -58,7 +55,7 @@ class Delivery(AttemptOwner):
         upgrade: Upgrade | None,
         trailers: Trailers | None,
         route: RouteRuntime,
-        assignment: Assignment,
+        attempts: ExchangeAttempts,
         record: LogRecord | None,
     ) -> None:
         super().__init__(request, body, upgrade, trailers)
@@ -67,7 +64,7 @@ class Delivery(AttemptOwner):
         self._downstream = downstream
         self._route = route
         self._record = record
-        self.attempts = ExchangeAttempts(route, assignment, body, exchange.began_s, record)
+        self.attempts = attempts
         self.attempt: Attempt | None = None
         self.begun = False
 
@@ -236,18 +233,20 @@ class Delivery(AttemptOwner):
             attempt.next_step = attempts.judge_head(attempt, self._worker.now_s(), upgrade=upgrade)
             if attempt.next_step != retry.RELAY:
                 return
-        sample = attempts.assignment.sample
+        sample = attempts.sample
         if sample is not None:
             sample.head(status, head.lines)
         if not self.body.complete:
             request.keep_alive = False
-        lines = _RESCUED_LINES if attempts.rescued else _VARIANT_LINES[attempts.variant]
+        lines = _CANARY_LINE
+        if attempts.variant is not CANARY:
+            lines = _RESCUED_LINES if attempts.rescued else _STABLE_LINE
         trailers = self.trailers is not None
         self._downstream.write_head(request, status, reason, head, lines, bodyless=bodyless, trailers=trailers)
 
     def answer_body(self, piece: bytes) -> None:
         """A piece of the answer's body."""
-        attempt, sample = self.attempt, self.attempts.assignment.sample
+        attempt, sample = self.attempt, self.attempts.sample
         if attempt is not None and attempt.stream is not None:
             attempt.stream.piece(piece, self._worker.now_s())
         if sample is not None:
@@ -288,7 +287,7 @@ class Delivery(AttemptOwner):
         self.release(attempt, drain=True)
         attempts.count(attempt, kind, self._exchange.asked_s, self._worker.now_s())
         if step != retry.RESCUE:
-            attempts.assignment.sample = None
+            attempts.sample = None
             attempts.retried(STATUS_REASON, step)
         self._go_on(step)
 
@@ -353,7 +352,8 @@ class Delivery(AttemptOwner):
         self.begun = True
         counts.tunnels += 1
         counts.tunnels_open += 1
-        head = upgrade.switched_head + _VARIANT_LINES[self.attempts.variant] + b"\r\n"
+        variant_line = _CANARY_LINE if self.attempts.variant is CANARY else _STABLE_LINE
+        head = upgrade.switched_head + variant_line + b"\r\n"
         idle_s = self._route.route.timeouts.tunnel_idle_s
         self._downstream.begin_tunnel(connection, head, rest, idle_s, self._exchange.tunnel_ended)
         self._completed(attempt)
@@ -429,6 +429,6 @@ class Delivery(AttemptOwner):
 
     def end(self) -> None:
         """The exchange has settled."""
-        self.attempts.assignment.close()
+        self.attempts.close()
         if self.attempt is not None:
             self.attempt.end()

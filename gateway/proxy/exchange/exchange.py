@@ -24,6 +24,8 @@ from gateway.proxy.context import WorkerContext
 from gateway.proxy.exchange import deadlines, expect_continue, log_line
 from gateway.proxy.exchange.admission import admit
 from gateway.proxy.exchange.assignment import assign
+from gateway.proxy.exchange.attempt import CANARY
+from gateway.proxy.exchange.attempts import ExchangeAttempts
 from gateway.proxy.exchange.deadlines import GATHER, LEAVE, MOMENT
 from gateway.proxy.exchange.delivery import Delivery
 from gateway.proxy.exchange.log_line import LogRecord
@@ -238,18 +240,18 @@ class Exchange(Settling):
         worker, route, request, head = self._worker, self._route, self._request, self._head
         self._phase = DELIVERING
         route.budget.deposit()
-        assignment = assign(route, head, worker.draw)
-        sampler = route.sampler
-        if sampler is not None and not assignment.forced:
-            request_id = worker.fields.id_of(head.id_line) if sampler.tap.ids else b""
-            draw, began_s = worker.draw(), self.began_s
-            assignment.sample = sampler.begin(assignment.variant, request.method, request_id, draw, began_s)
-        if not route.replayable:
-            self._body.give_up("")
         downstream, body, record = self._downstream, self._body, self._record
+        variant, forced, unit = assign(route, head, worker.draw)
+        attempts = ExchangeAttempts(route, variant, forced, unit, body, self.began_s, record)
+        sampler = route.sampler
+        if sampler is not None and not forced:
+            request_id = worker.fields.id_of(head.id_line) if sampler.tap.ids else b""
+            attempts.sample = sampler.begin(variant, request.method, request_id, worker.draw(), self.began_s)
+        if not route.replayable:
+            body.give_up("")
         upgrade, trailers = self._upgrade, self._trailers
         delivery = self._delivery = Delivery(
-            worker, self, downstream, request, body, upgrade, trailers, route, assignment, record
+            worker, self, downstream, request, body, upgrade, trailers, route, attempts, record
         )
         delivery.attempt_next(gateway_errors.NO_ENDPOINT)
 
@@ -340,7 +342,7 @@ class Exchange(Settling):
             if delivery.begun and attempt is not None:
                 self.settle(attempt.status, keep=False, cut=True)
                 return
-            attempts.assignment.counters.variants[attempts.variant].answered(fault.status)
+            attempts.counters.of(attempts.variant).answered(fault.status)
         keep = (
             request.keep_alive
             and request.version == "1.1"
@@ -397,7 +399,10 @@ class Exchange(Settling):
         head_s = 0.0
         if delivery is not None:
             attempts, attempt = delivery.attempts, delivery.attempt
-            log_line.add_assignment(line, attempts.assignment, self._route.route, attempts.variant)
+            log_line.add_route(line, self._route.route, attempts.counters.evidence)
+            line.assigned, line.variant = attempts.assigned.label, attempts.variant.label
+            line.backend = self._route.route.canary if attempts.variant is CANARY else self._route.route.stable
+            line.forced = attempts.forced
             line.rescued = attempts.rescued
             head_s = 0.0 if attempt is None else attempt.head_s
         elif self.total_at_s:  # refused before it was sent anywhere

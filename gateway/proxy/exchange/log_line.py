@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.core.errors import Blame
+from gateway.core.stats.counts import EpochCounts
 from gateway.core.traffic.table import Route
-from gateway.core.types import Variant, percent_from_weight_bp
+from gateway.core.types import percent_from_weight_bp
 from gateway.proxy.access_log import STATUS_ABORTED, AccessLog, Line, path_text, text
-from gateway.proxy.exchange.assignment import Assignment
-from gateway.proxy.exchange.outcome import AttemptOutcome
 from gateway.proxy.heads.field_policy import FieldPolicy
 from gateway.proxy.heads.gateway_errors import Fault
 from gateway.proxy.heads.request import Request
@@ -24,6 +23,7 @@ class LogRecord:
     __slots__ = (
         "attempts",
         "counted",
+        "counted_us",
         "fault",
         "in_tunnel_bytes",
         "left",
@@ -36,8 +36,10 @@ class LogRecord:
         self.attempts = 0
         self.lease_us = -1
         """How long the newest attempt waited for its connection; -1: it got none."""
-        self.counted: AttemptOutcome | None = None
-        """What was entered as evidence."""
+        self.counted = ""
+        """The class that was entered as evidence; empty: none was."""
+        self.counted_us = -1
+        """The latency that was."""
         self.left = False
         """The client left while the latency that is judged was not over."""
         self.fault = ""
@@ -58,17 +60,13 @@ def line_of(access: AccessLog, request: Request, peer: bytes, policy: FieldPolic
     return line
 
 
-def add_assignment(line: Line, assignment: Assignment, route: Route, variant: Variant) -> None:
-    """Which variant was assigned, and which one answered."""
-    evidence = assignment.counters.evidence
+def add_route(line: Line, route: Route, evidence: EpochCounts) -> None:
+    """What the route was, and under which table."""
     line.route = route.name
-    line.assigned, line.variant = assignment.variant.label, variant.label
     line.epoch = evidence.epoch
     line.weight_percent = percent_from_weight_bp(evidence.weight_bp)
     line.stable, line.canary = route.stable, route.canary
-    line.backend = route.canary if variant else route.stable
     line.sticky = route.sticky is not None
-    line.forced = assignment.forced
 
 
 def add_record(line: Line, record: LogRecord, fault: Fault | None) -> None:
@@ -80,9 +78,8 @@ def add_record(line: Line, record: LogRecord, fault: Fault | None) -> None:
     line.fault = fault.reason if fault is not None else record.fault or None
     if fault is not None:
         line.detail = fault.detail or None
-    counted = record.counted
-    if counted is not None:
-        line.counted, line.counted_ms = counted.kind, milliseconds(counted.latency_us)
+    if record.counted:
+        line.counted, line.counted_ms = record.counted, milliseconds(record.counted_us)
         line.counted_left = record.left
     line.connect_ms = milliseconds(record.lease_us)
     line.out_bytes = record.out_bytes

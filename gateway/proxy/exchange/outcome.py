@@ -1,4 +1,4 @@
-"""What an attempt came to, as one value: what counters, evidence, samples and the log line all read. Pure.
+"""What an attempt came to: its class and its latencies, which counters, evidence and the log line read. Pure.
 
 Rules:
 
@@ -31,38 +31,22 @@ NOBODYS: Final = ""
 UNSERVED: Final = "unserved"
 
 
-class AttemptOutcome:
-    """The class of an attempt, and its times. ``gap_s`` and ``time_per_event_s`` are 0 but for streams of events."""
-
-    __slots__ = ("duration_us", "first_byte_us", "gap_s", "kind", "latency_us", "time_per_event_s", "waited")
-
-    def __init__(self, kind: str, first_byte_us: int, latency_us: int, duration_us: int, *, waited: bool) -> None:
-        self.kind = kind
-        self.first_byte_us = first_byte_us
-        self.latency_us = latency_us
-        self.duration_us = duration_us
-        self.waited = waited
-        self.gap_s = self.time_per_event_s = 0.0
+def elapsed_us(since_s: float, until_s: float) -> int:
+    """Microseconds from one time to another; a clock that stood still gives none that is negative."""
+    return max(0, int((until_s - since_s) * 1e6))
 
 
-def measured(
-    kind: str, now_s: float, *, whole_s: float, since_s: float, head_s: float, stream: StreamTimes | None
-) -> AttemptOutcome:
-    """The outcome of an attempt that ends now.
+def latency_us(now_s: float, *, since_s: float, head_s: float, stream: StreamTimes | None) -> int:
+    """The latency that is judged of an attempt that was sent at ``since_s`` and ends now (rule 3).
 
-    ``whole_s``: since when an answer was waited for; ``since_s``: since when by this attempt; ``head_s``: when its
-    answer's head came, 0 if it did not.
+    ``head_s``: when its answer's head came; 0 if it did not.
     """
-    first_byte_us = max(0, int(((head_s or now_s) - since_s) * 1e6))
-    duration_us = max(0, int((now_s - whole_s) * 1e6))
-    if stream is None:
-        return AttemptOutcome(kind, first_byte_us, first_byte_us, duration_us, waited=head_s == 0.0)
-    latency_us = max(0, int(((stream.first_s or now_s) - since_s) * 1e6))
-    outcome = AttemptOutcome(kind, first_byte_us, latency_us, duration_us, waited=stream.first_s == 0.0)
-    if stream.events:
-        stream.ended(now_s)
-        outcome.gap_s, outcome.time_per_event_s = stream.gap_s, stream.time_per_event_s
-    return outcome
+    return elapsed_us(since_s, (head_s if stream is None else stream.first_s) or now_s)
+
+
+def waited(*, head_s: float, stream: StreamTimes | None) -> bool:
+    """Whether what that latency ends with has not come yet (rule 3)."""
+    return (head_s if stream is None else stream.first_s) == 0.0
 
 
 def kind_of_answer(outcomes: list[str], status: int, *, empty: bool, head_only: bool) -> str:
