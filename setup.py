@@ -58,8 +58,15 @@ _ROOMS = {
         "response_head",
         "tracing",
     ),
-    "proxy/http1": ("client_connection", "downstream", "request_writer", "response_writer", "server_connection"),
-    "proxy/listen": ("acceptor", "client_connection", "client_limits", "connecting"),
+    "proxy/http1": (
+        "client_connection",
+        "client_socket",
+        "request_reader",
+        "request_writer",
+        "response_writer",
+        "server_connection",
+    ),
+    "proxy/listen": ("acceptor", "client_limits", "connecting"),
     "proxy/routes": ("rescue_budget", "route_runtime"),
     "proxy/upstream": ("backends", "outlier_ejection", "pool", "probed_health", "types"),
 }

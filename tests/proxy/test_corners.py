@@ -20,6 +20,7 @@ from gateway.proxy.counting.counters import WorkerCounters
 from gateway.proxy.heads.fast_heads import FastHeadReader
 from gateway.proxy.heads.headers import field_policy
 from gateway.proxy.http1.client_connection import Http1ClientConnection, http1_connections
+from gateway.proxy.http1.client_socket import ENDED, OPEN
 from gateway.proxy.listen.proxy_protocol import BadProxyHeader, parse_v1
 from gateway.proxy.upstream.pool import EndpointPool
 from gateway.runtime.resolver import Name
@@ -255,10 +256,10 @@ async def test_a_request_that_the_loop_has_not_looked_at_yet_is_not_closed_upon(
             client.sendall(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
             # On loopback it is there now; nothing has been awaited since, so the loop has not seen it.
             connection.sweep(hand.worker.now_s() + 1e6)
-            assert not connection.closing
+            assert connection.socket.state == OPEN
             assert (await asyncio.to_thread(client.recv, 65536)).startswith(b"HTTP/1.1 404 ")
             connection.sweep(hand.worker.now_s() + 1e6)
-            assert connection.closing, "with nothing to hear an idle connection ends"
+            assert connection.socket.state == ENDED, "with nothing to hear an idle connection ends"
             assert await asyncio.to_thread(client.recv, 65536) == b""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from itertools import product
 
 import pytest
 
@@ -102,11 +103,11 @@ async def test_a_field_with_an_underscore_is_named_in_the_refusal() -> None:
 
 
 async def test_an_unknown_method_is_not_malformed(subtests: pytest.Subtests) -> None:
-    """RFC 9110, 9.1: 501 where a method is not recognised."""
+    """RFC 9110, 9.1: 501 where a method is not recognised; of a later minor version of HTTP/1, too (6.2)."""
     async with Backend() as a, RunningWorker(table(ROUTE, a=a.port)) as w:
-        for method in (b"BREW", b"get", b"GETX", b"SETUP", b"X-ANY", b"VERSION-CONTROL"):
-            with subtests.test(method=method):
-                got = await w.raw(method + b" / HTTP/1.1\r\nHost: h\r\n\r\n")
+        for method, version in product((b"BREW", b"get", b"GETX", b"SETUP", b"X-ANY", b"VERSION-CONTROL"), b"0129"):
+            with subtests.test(method=method, version=version):
+                got = await w.raw(b"%b / HTTP/1.%c\r\nHost: h\r\n\r\n" % (method, version))
                 assert got.startswith(b"HTTP/1.1 501 Not Implemented\r\n"), got
                 assert problem(got)["reason"] == "method_unknown" and method.decode() in str(problem(got)["detail"])
                 assert b"\r\nconnection: close\r\n" in got

@@ -168,9 +168,9 @@ async def test_the_moment_that_a_drain_leaves_begins_with_the_drain() -> None:
         hand.worker.now_s = lambda: drains_s  # the clock at which tests stand
         connection.shutdown()
         connection.sweep(drains_s + 2.9)
-        assert not connection.transport.is_closing()
+        assert not connection.socket.transport.is_closing()
         connection.sweep(drains_s + 3.1)
-        assert connection.transport.is_closing()
+        assert connection.socket.transport.is_closing()
         writer.close()
 
 
@@ -189,7 +189,7 @@ async def test_who_has_only_just_connected_may_ask_although_it_drains() -> None:
         silent = await hand.connected(2)
         silent.shutdown()
         silent.sweep(hand.worker.now_s() + 1.1 * head_timeout_s)
-        assert silent.transport.is_closing(), "but it does not wait for ever"
+        assert silent.socket.transport.is_closing(), "but it does not wait for ever"
         writer.close()
 
 

@@ -33,7 +33,9 @@ class InHand:
 
     async def connected(self, count: int = 1) -> DownstreamConnection:
         """The newest of ``count`` connections, as soon as it is one."""
-        await eventually(lambda: len(self.made) == count and self.made[-1].transport is not None, "it is connected")
+        await eventually(
+            lambda: len(self.made) == count and self.made[-1].socket.transport is not None, "it is connected"
+        )
         return self.made[-1]
 
 

@@ -3,7 +3,7 @@
 Rules (RFC 9110, 7.8):
 
 1. It begins after a 101 that names the protocol asked for, never before; until then the bytes that follow the request
-   are held (server_connection.py).
+   are held (request_reader.py).
 2. The gateway looks at nothing in it. Each direction is paused while the other side does not take more, so memory is
    bounded by the write buffers of two sockets.
 3. The end of one direction is passed on and the other goes on (half-close); a reset is passed on as a reset.

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from gateway.proxy.listen.client_connection import ClientConnection
+from gateway.proxy.http1.server_connection import DownstreamConnection
 
 
 class Connecting:
@@ -22,7 +22,7 @@ class Connecting:
         self,
         loop: asyncio.AbstractEventLoop,
         sock: socket.socket,
-        connection: ClientConnection,
+        connection: DownstreamConnection,
         done: Callable[[Connecting], None],
     ) -> None:
         self.connection = connection

@@ -18,18 +18,19 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 from gateway.core.traffic.addresses import plain_address, plain_network
 from gateway.proxy.context import WorkerContext
 from gateway.proxy.heads import gateway_errors
+from gateway.proxy.http1.server_connection import DownstreamConnection
 from gateway.proxy.listen.acceptor import Acceptor
-from gateway.proxy.listen.client_connection import ClientConnection
 from gateway.proxy.listen.client_limits import ClientLimits
 from gateway.proxy.listen.connecting import Connecting
 from gateway.proxy.listen.proxy_protocol import BadProxyHeader, read_source
-from gateway.proxy.listen.reset_watch import ResetWatch
 from gateway.proxy.listen.tls import ServerTls
+from gateway.proxy.reset_watch import ResetWatch
 from gateway.runtime.settings import ProxyProtocolSettings
 
 _log = logging.getLogger("gateway.worker")
@@ -106,8 +107,12 @@ class Listener:
         self._tasks.add(task)
         task.add_done_callback(self._arrived)
 
-    def _connection(self, client: str) -> ClientConnection:
-        return ClientConnection(self._worker, self._clients, self._reset_watch, client, tls=self._tls is not None)
+    def _connection(self, client: str) -> DownstreamConnection:
+        """``client`` is who the connection is from: its peer, or who a PROXY header named."""
+        self._clients.enter(client)
+        left = partial(self._clients.leave, client)
+        tls = self._tls is not None
+        return DownstreamConnection(self._worker, client, tls=tls, watch=self._reset_watch, left=left)
 
     def _connected(self, connecting: Connecting) -> None:
         self._acceptor.arriving -= 1
@@ -142,7 +147,7 @@ class Listener:
         elif self._draining:
             connection.shutdown()
 
-    async def _connect(self, sock: socket.socket, connection: ClientConnection) -> bool:
+    async def _connect(self, sock: socket.socket, connection: DownstreamConnection) -> bool:
         tls = self._tls
         factory = cast("Callable[[], asyncio.Protocol]", lambda: connection)
         try:
@@ -155,7 +160,7 @@ class Listener:
         except (OSError, ssl.SSLError, ConnectionError) as error:
             if tls is not None:
                 self._worker.counts.fault(gateway_errors.TLS_HANDSHAKE.reason)
-                _log.info("%s: TLS handshake failed: %s", connection.client, error)
+                _log.info("%s: TLS handshake failed: %s", connection.peer.decode(), error)
             sock.close()
             return False
         return True
