@@ -14,7 +14,7 @@ _log = logging.getLogger("gateway.control")
 
 
 class Alarms:
-    """The alarms that stand."""
+    """The current alarms."""
 
     def __init__(self, events: EventLog) -> None:
         self._events = events
@@ -28,7 +28,7 @@ class Alarms:
 
     @property
     def warnings(self) -> list[str]:
-        """The same of warnings."""
+        """The same for warnings."""
         return [reason for what, reason in self._standing.items() if what in self._warnings]
 
     @property
@@ -37,7 +37,7 @@ class Alarms:
         return [AlarmView(what, reason) for what, reason in self._standing.items()]
 
     def sound(self, what: str, reason: str, *, warning: bool = False) -> None:
-        """Something is wrong. Raising the same alarm again does nothing."""
+        """Raise an alarm, or update its reason."""
         (self._warnings.add if warning else self._warnings.discard)(what)
         if self._standing.get(what) == reason:
             return
@@ -46,14 +46,14 @@ class Alarms:
         self._events.publish("alarm", {"what": what, "reason": reason, "standing": True})
 
     def show(self, what: str, why: str) -> None:
-        """A warning stands, or is over (``why`` is empty)."""
+        """Raise a warning, or clear it (``why`` is empty)."""
         if why:
             self.sound(what, why, warning=True)
         else:
             self.clear(what)
 
     def clear(self, what: str) -> None:
-        """The alarm is over."""
+        """Clear the alarm."""
         reason = self._standing.pop(what, None)
         if reason is not None:
             _log.warning("alarm %s cleared: %s", what, reason)

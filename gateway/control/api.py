@@ -89,7 +89,7 @@ class ControlPlane(Protocol):
 
     @property
     def state_kept(self) -> bool:
-        """Whether the state directory keeps what is decided."""
+        """Whether decisions can be stored in the state directory."""
 
     def routes(self) -> list[RouteView]:
         """All routes, in the order of the configuration."""
@@ -107,13 +107,13 @@ class ControlPlane(Protocol):
         """All decisions of a rollout, from the journal. Raises JournalError."""
 
     def label(self, route: str, labels: list[tuple[str, str, bool]]) -> None:
-        """Hand on labels: a request's id, an event's name, whether it happened. NotFoundError, ConflictError."""
+        """Pass on labels: a request's id, an event's name, whether it happened. NotFoundError, ConflictError."""
 
     def events(self, after_id: int | None = None) -> AsyncIterator[ControlEvent]:
         """The stream of events from now on, or from those still remembered after ``after_id``."""
 
     def traffic_later(self) -> Callable[[], TrafficTotals]:
-        """What gives the merged totals of this moment: merging may take long, and be done on another thread."""
+        """A function that merges the totals as they are now; merging may take long, and run on another thread."""
 
     def verdict_counts(self) -> dict[tuple[str, str], int]:
         """How many analyses ended in each verdict: (route, verdict) -> count."""
@@ -125,10 +125,10 @@ class ControlPlane(Protocol):
         """All backends, in the order of the configuration."""
 
     def alarms(self) -> list[AlarmView]:
-        """What is wrong right now, in the order in which it came up."""
+        """The current alarms, oldest first."""
 
     async def must_keep(self) -> None:
-        """Raise JournalError when the state directory would not keep what is changed now."""
+        """Raise JournalError when a change could not be stored now."""
 
     async def keep_configuration(self, stored: Stored | None) -> None:
         """Store a configuration before it is put in force, None for what the file says.
@@ -157,10 +157,10 @@ class ControlPlane(Protocol):
         """
 
     def inspected(self) -> tuple[Inspected | None, bool | None]:
-        """What the inspector said last, and whether it is heard of (None: nobody needs one)."""
+        """The inspector's newest report, and whether it is connected (None: no inspector is needed)."""
 
     def probes(self) -> ProbeCounts:
-        """What the probes could not find out, by reason, and the backends in panic."""
+        """Probes without a result, by reason, and the backends in panic."""
 
     def readiness(self) -> Readiness:
-        """Whether the gateway can do its work."""
+        """Whether the instance is ready, with reasons and warnings."""

@@ -159,9 +159,9 @@ class Controller:
         self.inspection = Inspection(path, watched(self._config), self._aggregator, self._clock)
 
     async def run(self) -> None:
-        """Take over from whatever was before, then tick. The hub must be listening.
+        """Take over from the previous control process, then tick. The hub must be listening.
 
-        Returns when a journal that had no room has room again: then the process is to be restarted.
+        Returns when a full disk has space again: then the process is to be restarted.
         """
         await self.recover()
         async with asyncio.TaskGroup() as group:
@@ -181,7 +181,7 @@ class Controller:
             self.tick()
 
     async def recover(self) -> None:
-        """Wait for the workers that are there, read the journal, and publish the first table."""
+        """Wait for the running workers, read the journal, and publish the first table."""
         recovery = Recovery(
             routes=self._routes,
             hub=self.hub,
@@ -221,7 +221,7 @@ class Controller:
             self.inspection.watch(watched(config))
 
     async def stop(self) -> None:
-        """Save what the analysis knows, and close the journal."""
+        """Save the analysis state, and close the journal."""
         for route in self._routes.values():
             self._judge.save_snapshot(route)
         await self._journal_writer.close()
@@ -257,11 +257,11 @@ class Controller:
 
     @property
     def state_kept(self) -> bool:
-        """Whether the state directory keeps what is decided."""
+        """Whether decisions can be stored in the state directory."""
         return self._journal_writer.refusal is None and not self._journal_writer.unkept
 
     async def must_keep(self) -> None:
-        """Raise JournalError when what is changed now could not be kept."""
+        """Raise JournalError when a change could not be stored now."""
         if self._state is not None:
             await self._state.must_keep()
 
@@ -292,20 +292,20 @@ class Controller:
         """Write something beside the decisions, after all that were made so far. Raises JournalError."""
         await self._journal_writer.write(work)
 
-    # labels and alarms of others
+    # labels and alarms
 
     def label(self, route: str, labels: list[tuple[str, str, bool]]) -> None:
-        """Hand labels on to the inspector. NotFoundError for a name that is unknown, ConflictError if it is away."""
+        """Pass labels to the inspector. NotFoundError for an unknown name, ConflictError if it is not connected."""
         find_route(self._routes, route)
         if self.inspection is None:
             raise ConflictError("labels cannot be accepted: no route needs an inspector")
         self.inspection.send_labels(route, [samples.Label(*label) for label in labels])
 
     def show_alarm(self, what: str, why: str) -> None:
-        """A warning stands, or is over (``why`` is empty)."""
+        """Raise a warning, or clear it (``why`` is empty)."""
         self._alarms.show(what, why)
 
-    # what there is to see
+    # views
 
     @property
     def notice(self) -> Notice:
@@ -357,7 +357,7 @@ class Controller:
         return dict(self._judge.verdict_counts)
 
     def probes(self) -> ProbeCounts:
-        """What the probes could not find out, for metrics."""
+        """Probes without a result, for metrics."""
         return self._health.counts()
 
     def alarms(self) -> list[AlarmView]:
@@ -365,12 +365,12 @@ class Controller:
         return self._alarms.standing
 
     def inspected(self) -> tuple[samples.Inspected | None, bool | None]:
-        """What the inspector reported last, and whether it is present."""
+        """The inspector's newest report, and whether it is connected."""
         inspection = self.inspection
         return (None, None) if inspection is None or not inspection.wanted else (inspection.newest, inspection.present)
 
     def readiness(self) -> Readiness:
-        """Whether the instance can do its work, and what is wrong beside it."""
+        """Whether the instance is ready, with reasons and warnings."""
         reasons, warnings = self._alarms.reasons, self._alarms.warnings
         routes = unserved(self._publisher.table, self.prober.endpoints)
         (reasons if self._config.admin.unready_without_stable else warnings).extend(routes)
@@ -382,7 +382,7 @@ class Controller:
             now_s=self._clock.monotonic_s(),
         )
 
-    # what the parts report
+    # callbacks of the parts
 
     def _remember_table(self, table: RoutingTable) -> None:
         """A table is about to be published."""

@@ -11,7 +11,7 @@ from gateway.control.views import EVENT_KINDS, ControlEvent
 from gateway.runtime.clock import Clock, iso
 
 _REMEMBERED = 1000
-# A listener that falls this far behind loses its oldest events; the gap in the ids tells it.
+# A listener that falls this far behind loses its oldest events; the gap in the ids shows it.
 _BACKLOG_MAX = 1000
 
 
@@ -27,7 +27,7 @@ class EventLog:
     def publish(
         self, kind: str, data: dict[str, Any], *, route: str | None = None, rollout_id: str | None = None
     ) -> None:
-        """Tell all listeners."""
+        """Publish an event to all listeners."""
         assert kind in EVENT_KINDS, kind
         self._last_id += 1
         self._remembered.append(ControlEvent(self._last_id, iso(self._clock.wall_s()), kind, route, rollout_id, data))

@@ -17,7 +17,7 @@ class EndpointView(msgspec.Struct, frozen=True):
     """One endpoint and what active probes say of it (None: not probed).
 
     ``why`` is the latest answer to a probe and ``since`` when that state began (ISO 8601, UTC). ``unknown`` says why
-    probes cannot tell at present; the state is then the last one that was known. ``kept``: it is used although probes
+    probes are undecided at present; the state is then the last one that was known. ``kept``: it is used although probes
     get no answer, because it answers requests.
     """
 
@@ -76,7 +76,7 @@ class RouteView(msgspec.Struct, frozen=True):
     endpoints: tuple[EndpointView, ...]
     rollout_id: str | None
     phase: str
-    # What the configuration names; `stable` is another one after a promotion that it does not know of.
+    # What the configuration names; `stable` is another one after a promotion that the configuration does not have.
     configured_stable: str | None = None
     # What an operator should know about the weight as it is, in one sentence; empty where there is nothing to say.
     warning: str = ""

@@ -6,7 +6,7 @@
     client         the client process: sends held-out inputs and measures what users see
     admin          the gateway's admin API, as the demo uses it
     story          pure: everything that gateway and client said, folded into one state
-    show, live     how it is told: JSON lines, plain lines, or a live view
+    show, live     its output: JSON lines, plain lines, or a live view
     summary        the end of the story, for machines and for people
     run            the order of things
 

@@ -84,5 +84,5 @@ class Admin:
 
 
 def rollout_of(event: ControlEvent) -> RolloutBody | None:
-    """The rollout that an event tells of, if it does."""
+    """The rollout of an event, if it has one."""
     return msgspec.convert(event.data, RolloutBody) if event.kind in ROLLOUT_KINDS else None

@@ -47,7 +47,7 @@ class LiveView:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._live.stop()
 
-    def tell(self, told: StoryEvent) -> None:
+    def show_event(self, event: StoryEvent) -> None:
         """Nothing: the next frame shows it."""
 
     def show(self, story: Story, now_s: float) -> None:
@@ -150,7 +150,7 @@ def _traffic(report: ClientReport | None, width: int) -> Table:
     seen = report.variants if report is not None else {}
     rescued = seen["rescued"].requests if report is not None else 0
     _add_row(table, "stable", _STABLE, seen.get("stable"))
-    # What the canary failed was answered by stable; here it is told of the canary too.
+    # What the canary failed was answered by stable; here it counts for the canary too.
     _add_row(table, "canary", _CANARY, seen.get("canary"), failed=rescued)
     _add_row(table, "rescued: stable for canary", _RESCUED if rescued else _DIM, seen.get("rescued"))
     return table

@@ -116,7 +116,7 @@ class Demo:
         await self._client.start(msgspec.json.encode(self._client_settings(url)))
         hearing = group.create_task(self._read_client())
         self._story.stage = "baseline"
-        self._tell([self._started(url, admin_url)])
+        self._show([self._started(url, admin_url)])
         await asyncio.sleep(_BASELINE_S)
         await admin.start_rollout(configuration.ROUTE)
         if self._settings.scenario.killed_after_s is not None:
@@ -168,7 +168,7 @@ class Demo:
 
     def _started(self, url: str, admin_url: str) -> StoryEvent:
         scenario = self._settings.scenario
-        return self._story.told(
+        return self._story.event(
             "started",
             monotonic(),
             f"scenario {scenario.name}, seed {self._settings.seed}: {scenario.story}",
@@ -192,13 +192,13 @@ class Demo:
 
     async def _follow(self, admin: Admin, listening: asyncio.Event) -> None:
         async for event in admin.events(listening):
-            self._tell(self._story.on_event(event, monotonic()))
+            self._show(self._story.on_event(event, monotonic()))
             if self._story.decision is not None:
                 self._decided.set()
 
     async def _read_client(self) -> None:
         async for line in self._client.lines():
-            self._tell(self._story.on_report(msgspec.json.decode(line, type=ClientReport)))
+            self._show(self._story.on_report(msgspec.json.decode(line, type=ClientReport)))
 
     async def _kill_canary(self, earliest_s: float, latest_s: float) -> None:
         delay_s = self._random.uniform(earliest_s, latest_s)
@@ -207,7 +207,7 @@ class Demo:
         await asyncio.sleep(report.first_canary_s + delay_s - monotonic())
         self._canary.expected_to_die = True
         self._canary.send(signal.SIGKILL)
-        self._tell([self._story.killed(monotonic())])
+        self._show([self._story.killed(monotonic())])
 
     async def _watch(self, process: DemoProcess) -> None:
         await process.ended.wait()
@@ -224,9 +224,9 @@ class Demo:
         if self._admin is not None:
             await self._admin.close()
 
-    def _tell(self, things: Iterable[StoryEvent]) -> None:
-        for told in things:
-            self._narrator.tell(told)
+    def _show(self, things: Iterable[StoryEvent]) -> None:
+        for event in things:
+            self._narrator.show_event(event)
 
     def _draw_seed(self) -> int:
         return self._random.getrandbits(32)

@@ -1,4 +1,4 @@
-"""How the story is told without a terminal: one JSON object per line, or one plain line per event."""
+"""Output without a terminal: one JSON object per line, or one plain line per event."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _PLAIN_WIDTH = 100
 
 
 class Narrator(AbstractContextManager["Narrator"], Protocol):
-    """Tells the story as it goes; a context manager, so that a terminal is left as it was found."""
+    """Shows the demo as it runs; a context manager, so that a terminal is left as it was found."""
 
-    def tell(self, told: StoryEvent) -> None:
+    def show_event(self, event: StoryEvent) -> None:
         """Something has happened."""
 
     def show(self, story: Story, now_s: float) -> None:
         """Some time has passed (about eight times a second)."""
 
     def end(self, summary: Summary) -> None:
-        """The story is over."""
+        """The demo has ended."""
 
 
 class JsonLines:
@@ -37,12 +37,12 @@ class JsonLines:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         pass
 
-    def tell(self, told: StoryEvent) -> None:
+    def show_event(self, event: StoryEvent) -> None:
         """Print the event with its data."""
-        write_line(msgspec.json.encode({"event": told.event, "t_s": told.t_s, **told.data}).decode())
+        write_line(msgspec.json.encode({"event": event.event, "t_s": event.t_s, **event.data}).decode())
 
     def show(self, story: Story, now_s: float) -> None:
-        """Nothing: events tell it all."""
+        """Nothing: the events are the output."""
 
     def end(self, summary: Summary) -> None:
         """Print the summary."""
@@ -52,9 +52,9 @@ class JsonLines:
 class PlainLines(JsonLines):
     """For logs and pipes: one line per event, the summary as text."""
 
-    def tell(self, told: StoryEvent) -> None:
+    def show_event(self, event: StoryEvent) -> None:
         """Print the event's sentence."""
-        write_line(f"{told.t_s:6.1f} s  {told.text}")
+        write_line(f"{event.t_s:6.1f} s  {event.text}")
 
     def end(self, summary: Summary) -> None:
         """Print the summary."""

@@ -1,6 +1,6 @@
 """The story so far: everything that gateway and client said, folded into one state. Pure: times come in.
 
-`Story` methods take what was said and return what is worth telling (`StoryEvent`); who tells it, and how, is not known
+`Story` methods take what was said and return the events to show (`StoryEvent`); how they are shown is not known
 here. Times are CLOCK_MONOTONIC seconds; ``t_s`` counts from the demo's start.
 """
 
@@ -23,7 +23,7 @@ _TELL_EVERY_S = 1.0
 
 @dataclass(frozen=True)
 class StoryEvent:
-    """One thing worth telling: a name and data for machines, a sentence for people."""
+    """One event to show: a name and data for machines, a sentence for people."""
 
     event: str
     t_s: float
@@ -90,8 +90,8 @@ class Story:
 
     # what happens
 
-    def told(self, event: str, now_s: float, text: str, **data: Any) -> StoryEvent:
-        """Something to tell, at this moment of the story, or at the last one: a report is older than its arrival."""
+    def event(self, event: str, now_s: float, text: str, **data: Any) -> StoryEvent:
+        """An event to show, not earlier than the last one: a report is older than its arrival."""
         self._told_s = max(self._told_s, now_s)
         return StoryEvent(event, round(self._told_s - self.since_s, 3), text, data)
 
@@ -114,22 +114,23 @@ class Story:
             if seen.requests
         }
         text = f"users: {report.requests} requests, {report.failed} failed, {self.rescued} rescued"
-        yield self.told("traffic", report.at_s, text, requests=report.requests, failed=report.failed, variants=variants)
+        counts = {"requests": report.requests, "failed": report.failed, "variants": variants}
+        yield self.event("traffic", report.at_s, text, **counts)
 
     def on_event(self, event: ControlEvent, now_s: float) -> Iterator[StoryEvent]:
-        """The gateway has told of something."""
+        """Take in an event of the gateway."""
         if event.kind in ROLLOUT_KINDS:
             yield from self._on_rollout(event, now_s)
         elif event.kind == "weight":
             self.canary_percent = event.data["canary_percent"]
             text = f"weight: {self.canary_percent:g} % of the requests go to the canary"
-            yield self.told("weight", now_s, text, canary_percent=self.canary_percent, epoch=event.data["epoch"])
+            yield self.event("weight", now_s, text, canary_percent=self.canary_percent, epoch=event.data["epoch"])
         elif event.kind == "health":
             state = "up" if event.data["healthy"] else "down"
             text = f"health: {event.data['backend']} is {state}"
-            yield self.told("health", now_s, text, backend=event.data["backend"], healthy=event.data["healthy"])
+            yield self.event("health", now_s, text, backend=event.data["backend"], healthy=event.data["healthy"])
         elif event.kind in ("alarm", "worker"):
-            yield self.told(event.kind, now_s, f"{event.kind}: {event.data}", **event.data)
+            yield self.event(event.kind, now_s, f"{event.kind}: {event.data}", **event.data)
 
     def _on_rollout(self, event: ControlEvent, now_s: float) -> Iterator[StoryEvent]:
         rollout = rollout_of(event)
@@ -144,7 +145,7 @@ class Story:
             self.step_since_s, self.step_requests_base = now_s, rollout.canary_requests
             percent = rollout.canary_percent
             text = f"step {rollout.step} of {rollout.steps} ({percent:g} %): {rollout.reason}"
-            yield self.told(
+            yield self.event(
                 "step", now_s, text, step=rollout.step, steps=rollout.steps, canary_percent=percent,
                 reason=rollout.reason,
             )  # fmt: skip
@@ -154,7 +155,7 @@ class Story:
     def _decide(self, rollout: RolloutBody, now_s: float) -> StoryEvent:
         self.stage = "decided"
         self.decision = DemoDecision(rollout.phase, rollout.reason, rollout.causes, now_s, rollout.canary_requests)
-        return self.told(
+        return self.event(
             "decision",
             now_s,
             f"decision: {rollout.reason}",
@@ -169,7 +170,7 @@ class Story:
         if analysis is None or now_s - self._analysis_told_s < _TELL_EVERY_S:
             return
         self._analysis_told_s = now_s
-        yield self.told(
+        yield self.event(
             "analysis",
             now_s,
             f"analysis: {analysis.verdict}, {counted(rollout.canary_requests, 'canary request')}; {analysis.reason}",
@@ -182,7 +183,7 @@ class Story:
     def killed(self, now_s: float) -> StoryEvent:
         """The canary's process was killed."""
         self.killed_s = now_s
-        return self.told("fault", now_s, "fault: the canary's process was killed (SIGKILL)", fault="kill -9")
+        return self.event("fault", now_s, "fault: the canary's process was killed (SIGKILL)", fault="kill -9")
 
 
 def _finding(finding: FindingBody) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The end of the story: one JSON object for machines, a page for people."""
+"""The summary at the end: one JSON object for machines, a page for people."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Summary(msgspec.Struct, frozen=True, tag_field="event", tag="summary"):
 
 
 def summarise(story: Story, report: ClientReport, duration_s: float) -> Summary:
-    """The summary of a story that has come to its decision."""
+    """The summary of a demo that has come to its decision."""
     decision = story.decision
     assert decision is not None
     seen = {name: variant for name, variant in report.variants.items() if variant.requests or name != "none"}

@@ -1,7 +1,7 @@
 """One transition of a rollout as bytes for a receiver: a CloudEvent, a Slack message or a Teams card.
 
 CloudEvents 1.0, structured mode (the whole event is the JSON body). ``id`` is ``<rollout>.<revision>``, so that a
-receiver that sees an event twice can tell; ``source`` is the route in the admin API; ``type`` is `TYPE_PREFIX` and the
+receiver can recognise a repeated event; ``source`` is the route in the admin API; ``type`` is `TYPE_PREFIX` and the
 transition's kind. Slack and Teams get what a person wants to read: what happened, why, and the numbers.
 
 Sources: CloudEvents specification 1.0.2, section 2 and the JSON format; Slack, "Block Kit" (section and context blocks,

@@ -144,7 +144,7 @@ def _transitions(journal: Journal, entries: Iterable[JournalEntry]) -> Iterator[
 
 
 def _kind(before: Rollout, entry: JournalEntry) -> str | None:
-    """What the machine calls this change; None when it tells nobody of it, or knows it no more."""
+    """The machine's name of this change; None when it publishes none, or no longer knows it."""
     try:
         _, commands = step(before, entry.event)
     except GatewayError:

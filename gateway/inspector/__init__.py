@@ -1,5 +1,5 @@
 """THE INSPECTOR: a process beside the request path that reads sampled answers and joins labels to their requests.
 
 It may be slow, be flooded or die, and no request notices: workers drop what it does not take. It imports only the core
-and the runtime; what it finds it tells control as the same cumulative counts that workers report.
+and the runtime; it reports to control in the same cumulative counts as workers.
 """

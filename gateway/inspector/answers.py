@@ -2,7 +2,7 @@
 
 Rules:
 
-1. Each sampled answer is read once, as far as it is at hand: it is a trial of `MODEL_ERRORS`, and it happened when the
+1. Each sampled answer is read once, as far as it was sampled: it is a trial of `MODEL_ERRORS`, and it happened when the
    answer has a failure that counts on this route (usual.py).
 2. An answer whose coding cannot be undone is unread: no trial of that, and a yes of `UNREAD_ANSWERS`, of which every
    answer is a trial. Images and other data need no undoing: that they are there is what can be said of them.

@@ -9,7 +9,7 @@ Rules:
    ignored, as gzip itself does (RFC 1952, 2.2). ``deflate`` is zlib (RFC 1950) or, as many servers send it, the raw
    form (RFC 1951). zstd: all frames.
 3. Output is bounded: beyond ``limit`` bytes the body is not read on, however little input it takes.
-4. What cannot be undone is *unread*, never wrong: `UnreadError` names one of `UNREAD` and says what was met. So is a
+4. What cannot be decoded is *unread*, never wrong: `UnreadError` names one of `UNREAD` and says what was found. So is a
    body that ends before its coding does.
 """
 

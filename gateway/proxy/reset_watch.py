@@ -24,7 +24,7 @@ class ResetWatch:
     def add(self, fd: int, on_reset: Callable[[], None]) -> None:
         """Call ``on_reset`` once when the connection of this descriptor is reset."""
         if self._epoll is not None and fd >= 0 and fd not in self._watched:
-            with contextlib.suppress(OSError):  # it is closed already, which its transport will tell
+            with contextlib.suppress(OSError):  # it is closed already, as its transport will find out
                 self._epoll.register(fd, 0)
                 self._watched[fd] = on_reset
 

@@ -96,7 +96,7 @@ class CsvRecording:
         return self._notes.said
 
     def versions(self) -> list[CsvRecording]:
-        """Itself: counts do not tell versions apart."""
+        """Itself: counts do not distinguish versions."""
         return [self]
 
     def intervals(self) -> Iterator[RecordedInterval]:
@@ -113,7 +113,7 @@ class CsvRecording:
             )
             count, since_s = count + 1, interval.at_s
             if count == 1:
-                first = interval  # until the second one tells how long an interval is
+                first = interval  # until the second one shows how long an interval is
                 continue
             if first is not None:
                 began_s = first.at_s - (interval.at_s - first.at_s)

@@ -240,7 +240,7 @@ class LogRecording:
                         self._fail(number, "", f"this line is longer than {LINE_BYTES_MAX} bytes", "is it a log?")
                     line = self._line(number, data)
                 except RecordingError as error:
-                    # A log that was written to is torn somewhere in the end; a file that is none is so from the start.
+                    # A log may be torn at its end; a file that is not a log is malformed from the start.
                     broken = notes.count(_TORN) + notes.count(_BROKEN)
                     if not whole or broken > _BROKEN_MIN + _BROKEN_SHARE * whole:
                         raise

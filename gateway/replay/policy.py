@@ -6,9 +6,9 @@ Rules:
    rollout machine, as the control plane does it.
 2. A weight that differs from the one before begins a new epoch, as in the gateway. Epochs long gone leave the evidence,
    so that a recording whose weights change all the time takes no more memory than another.
-3. The machine climbs its ladder on its verdicts while the recorded weights stand: "advanced" is what the gateway would
+3. The machine advances by its verdicts while the recorded weights stand: "advanced" is what the gateway would
    have done, on the traffic that there was.
-4. A metric that was not recorded does not decide (`spec_for`): zeros that nobody counted prove nothing.
+4. A metric that was not recorded does not decide (`spec_for`): missing counts prove nothing.
 5. A plan with a bake keeps a part of alpha_rollback for it, and the bake is watched by its own tests. What is served
    while a canary warms up is no evidence. A rollback is decided when it begins, however slowly the weight falls.
 """
@@ -37,7 +37,7 @@ _ROUNDING_S = 1e-6
 
 
 class Policy(msgspec.Struct, frozen=True):
-    """What the gateway is told: how to judge, and which ladder to climb."""
+    """The settings of the gateway: its analysis and its plan."""
 
     spec: AnalysisSpec
     plan: Plan
@@ -68,7 +68,7 @@ def spec_for(spec: AnalysisSpec, metrics: frozenset[str]) -> AnalysisSpec:
 def decide(
     intervals: Iterable[RecordedInterval], policy: Policy, note: Callable[[Entry], None] = lambda entry: None
 ) -> RuleDecision:
-    """What the gateway decides, and when. ``note`` hears of every change; reads no further than the decision."""
+    """What the gateway decides, and when. ``note`` is called with every change; reads no further than the decision."""
     evidence = CumulativeEvidence()
     spec = budget.for_bake(policy.spec, policy.plan.bake_s)
     state, rollout = fresh_state(spec), Rollout()
@@ -104,14 +104,14 @@ def decide(
         return RuleDecision(DecisionKind.HOLD, None, rollout.reason)
     if rollout.phase is Phase.WAITING:
         return RuleDecision(DecisionKind.HOLD, None, f"{waiting_for(rollout, event)}; {seen.reason}")
-    rung = f"step {rollout.step_index + 1} of {len(policy.plan.steps)} when the recording ended"
-    return RuleDecision(DecisionKind.UNDECIDED, None, f"{rung}: {seen.reason}" if verdict else "nothing was recorded")
+    place = f"step {rollout.step_index + 1} of {len(policy.plan.steps)} when the recording ended"
+    return RuleDecision(DecisionKind.UNDECIDED, None, f"{place}: {seen.reason}" if verdict else "nothing was recorded")
 
 
 def looks(intervals: Iterable[RecordedInterval]) -> Iterator[RecordedInterval]:
     """The intervals with empty ones in the gaps between them: the gateway looks while nothing comes, too.
 
-    Without these the guard against bursts would take a quiet second for one that nobody has looked at.
+    Without these the burst guard would take a quiet second for one without an analysis.
     """
     last: RecordedInterval | None = None
     for interval in intervals:

@@ -1,4 +1,4 @@
-"""From a file to a recording: its format is told by its first character.
+"""From a file to a recording: its format is known by its first character.
 
 There are two formats: counts per interval as CSV (csv_reader.py), and the gateway's own access log, JSON lines
 (log_reader.py). To add one: a class that is a `Recording`, and a line in `open_recording`.

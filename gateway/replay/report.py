@@ -88,9 +88,9 @@ def _head(replay: ReplayResult) -> Iterable[str]:
     yield f"judged: {judged} (alpha_rollback {spec.alpha_rollback:g}, alpha_promote {spec.alpha_promote:g})" + (
         f"; not recorded: {some(replay.not_recorded)}" if replay.not_recorded else ""
     )
-    ladder = ", ".join(f"{percent_from_weight_bp(rung.weight_bp):g}" for rung in plan.steps)
+    steps = ", ".join(f"{percent_from_weight_bp(step.weight_bp):g}" for step in plan.steps)
     weights = "as recorded" if replay.weighted else "not recorded, inferred from each version's share of requests"
-    yield f"plan: {ladder} %, then 100 %; weights: {weights}"
+    yield f"plan: {steps} %, then 100 %; weights: {weights}"
     if replay.bursts_hidden:
         yield (
             f"bursts: not seen, the intervals are longer than {COARSE * spec.burst_s:g} s; failures that came together"

@@ -2,7 +2,7 @@
 
     python -m gateway.runtime.child PARENT_PID MODULE [ARGUMENTS]
 
-A supervisor that is killed cannot tell its children. On Linux the kernel does (prctl, PR_SET_PDEATHSIG); elsewhere the
+A killed supervisor cannot notify its children. On Linux the kernel does (prctl, PR_SET_PDEATHSIG); elsewhere the
 children look for themselves, once a second. Nothing is imported here that a worker would not have anyway.
 
 The other way a child speaks to its parent over a pipe, one byte at a time: `say_ready` when it does its work,

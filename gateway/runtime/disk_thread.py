@@ -29,12 +29,12 @@ class DiskThread:
             work, future = self._jobs.get()
             try:
                 done, error = work(), None
-            except Exception as raised:  # noqa: BLE001  # it is handed to whoever asked
+            except Exception as raised:  # noqa: BLE001  # it is raised in the caller
                 done, error = None, raised
             try:
                 future.get_loop().call_soon_threadsafe(settle, future, done, error)
             except RuntimeError:
-                return  # the loop is closed: nobody is left to be told
+                return  # the loop is closed: there is no caller left
 
 
 def settle(future: asyncio.Future[Any], done: Any, error: Exception | None) -> None:
@@ -45,4 +45,4 @@ def settle(future: asyncio.Future[Any], done: Any, error: Exception | None) -> N
         future.set_result(done)
     else:
         future.set_exception(error)
-        future.exception()  # whoever awaits it gets it all the same; whoever dropped it is not to be nagged
+        future.exception()  # a caller that awaits it still gets it; one that dropped it gets no warning

@@ -1,4 +1,4 @@
-"""What tells that files have changed, without reading them: looked at once a second by whoever renews from them."""
+"""Marks that change with a file, without reading it: compared once a second by what reloads files."""
 
 from __future__ import annotations
 

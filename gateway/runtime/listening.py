@@ -1,4 +1,4 @@
-"""The listening sockets: bound here, or inherited from whoever started the gateway (``--fd``, systemd).
+"""The listening sockets: bound here, or inherited from the parent process (``--fd``, systemd).
 
 Rules:
 
@@ -7,8 +7,8 @@ Rules:
 2. Inherited: one socket, shared by all workers. Whoever holds it keeps its queue through restarts of the gateway.
 3. systemd's protocol (sd_listen_fds(3)): LISTEN_PID is our process id, LISTEN_FDS how many, from descriptor 3 on. The
    first is the listener for requests, the second, if there is one, the admin's.
-4. A Unix socket (the admin's alone) has mode 0600: whoever may open the file gets in. One that a dead gateway has left
-   is replaced, one at which somebody listens is not.
+4. A Unix socket (the admin's alone) has mode 0600: access to the file is access to the API. One that a dead gateway
+   left is replaced, one with a listener is not.
 5. Where the gateway before this one was killed, its processes may hold an address for a moment longer, whether or not
    they can be seen (orphans.py): the kernel closes the sockets of a process after it has hidden them. So an address
    that is in use is tried again for a while then; otherwise that is an error at once.
@@ -136,7 +136,7 @@ def _clear(path: Path) -> None:
         except ConnectionRefusedError:
             path.unlink(missing_ok=True)
         except FileNotFoundError:
-            pass  # whoever listened has just gone
+            pass  # the listener has just gone
         except BlockingIOError:
             raise OSError(errno.EADDRINUSE, "another process listens there") from None
         else:

@@ -1,6 +1,6 @@
 """Logging that never waits: lines go to standard error through a thread; a reader who sleeps costs lines only.
 
-A pipe that nobody reads blocks whoever writes to it. Behind the event loop that decides about rollbacks there must be
+A pipe without a reader blocks its writer. Behind the event loop that decides about rollbacks there must be
 no such pipe, so its lines wait in a bounded queue, and what does not fit is dropped and counted.
 """
 
@@ -29,7 +29,7 @@ def log_to_stderr(name: str) -> None:
 
 
 class _Utc(logging.Formatter):
-    """Times as everything else of the gateway tells them: ISO 8601 in UTC."""
+    """Times as ISO 8601 in UTC."""
 
     converter = staticmethod(time.gmtime)
     default_time_format = "%Y-%m-%dT%H:%M:%S"

@@ -1,4 +1,4 @@
-"""What the supervisor tells control while both run: small messages over a pair of datagram sockets.
+"""Notices of the supervisor to control: small messages over a pair of datagram sockets.
 
 A message is whole or absent. None is waited for: a control process that hangs misses some, and one that is started
 again gets the newest at its start. A new configuration comes as a file (of the gateway's own private directory), for
@@ -22,7 +22,7 @@ _BYTES_MAX = 65_536
 class Notice(msgspec.Struct, frozen=True):
     """How the supervisor is doing; each notice says everything.
 
-    ``refused_why`` is the mistake in the configuration file that the last SIGHUP met, empty when it met none.
+    ``refused_why`` is the error of the last reload (SIGHUP), empty when it succeeded.
     ``config_file``: a checked configuration to go by from now on, None for the one that control was born with.
     ``restarts`` counts children that were started again, by kind and reason; ``hung`` is the last one that hung, and
     ``hung_at_s`` when that was (monotonic).

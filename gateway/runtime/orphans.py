@@ -1,8 +1,8 @@
 """What a gateway that was killed has left: children that have not ended yet, and the directory of their sockets.
 
 Children learn of their parent's death (child.py), close their listening sockets at once, and finish what they have in
-hand. One that stands still cannot. So the next gateway on the same state directory looks for them: whoever still
-listens after `_GRACE_S` is killed, whoever only finishes its requests is left alone. A child is known by the directory
+hand. One that stands still cannot. So the next gateway on the same state directory looks for them: one that
+still listens after `_GRACE_S` is killed, one that only finishes its requests is not. A child is known by the directory
 in its environment, whose name is random, and is an orphan only when its parent is not the one that it was born to. A
 directory whose gateway lives (the state directory is a copy of another's) is left as it is. Linux only: elsewhere
 nothing can be known of the processes, and nothing is done.
@@ -50,7 +50,7 @@ def clear(directory: Path) -> None:
 
 
 def _children(directory: Path) -> Iterator[tuple[int, bool]]:
-    """Processes of the gateway that met in this directory, and whether their supervisor is gone."""
+    """Processes of the gateway in this directory, and whether their supervisor is gone."""
     mark = f"{DIRECTORY_VARIABLE}={directory}".encode()
     for place in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, ValueError, IndexError):

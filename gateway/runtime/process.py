@@ -9,7 +9,7 @@ Rules:
    itself was awake counts (a machine that was suspended or starved of CPU, a parent that was stopped): each look adds
    at most two of its own intervals. A child that has yet to send its first beat has `_BIRTH_S_MAX`; one that a debugger
    holds is left alone.
-4. Standard output and error are inherited, or read line by line by whoever gives a reader for them. When `ended` is
+4. Standard output and error are inherited, or read line by line where a reader is given. When `ended` is
    done, what the child wrote has been read; a grandchild that holds the pipes open is not waited for.
 """
 
@@ -123,7 +123,7 @@ class ChildProcess:
         self.send(signal.SIGKILL)
 
     def _state(self) -> str:
-        """The process's state in the kernel's letters (proc_pid_stat(5)): T stopped, t traced, D waits for a device."""
+        """The process's state, one letter (proc_pid_stat(5)): T stopped, t traced, D waits for a device."""
         try:
             status = Path(f"/proc/{self._process.pid}/stat").read_text()
         except OSError:

@@ -10,7 +10,7 @@ Workers and probes resolve names by the same rules:
 5. Where a backend came in over the API its name may lead to allowed addresses alone (core.traffic.addresses), whatever
    it led to when it came in. The others are never connected to; a name that leads to none but those leads nowhere.
 6. Lookups have threads of their own, one for each name and at most `THREADS_MAX` together: a name whose server hangs
-   delays neither another name nor whoever else uses threads. They are daemons: a process ends without waiting for them.
+   delays neither another name nor other users of threads. They are daemons: a process ends without waiting for them.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class LookupThreads:
             answer: list[str] | Exception
             try:
                 answer = self._resolve(host)
-            except Exception as error:  # noqa: BLE001  # handed to whoever asked
+            except Exception as error:  # noqa: BLE001  # raised in the caller
                 answer = error
             self._deliver(host, answer)
 

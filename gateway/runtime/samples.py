@@ -1,4 +1,4 @@
-"""What workers tell the inspector, and what the inspector and control tell each other: typed messages, as in `wire`.
+"""Messages of workers to the inspector, and between inspector and control: typed, as in `wire`.
 
 Samples have a connection of their own, so that a flood of them never delays a report: frames of at most
 `BATCH_BYTES_MAX` of bodies go from each worker to the inspector, who reads as fast as it can decode; what a worker
@@ -115,7 +115,7 @@ class Heard(msgspec.Struct, frozen=True, tag=True):
 
 
 class Example(msgspec.Struct, frozen=True, array_like=True):
-    """What was met last of a kind, and under which epoch."""
+    """The newest example of a kind, and its epoch."""
 
     epoch: int
     text: str

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 
 def notify(*states: str, environ: Mapping[str, str] = os.environ) -> bool:
-    """Send the states; False where nobody wants to hear them. Never raises."""
+    """Send the states; False without a receiver. Never raises."""
     name = environ.get("NOTIFY_SOCKET", "")
     # A name that begins with @ is in the abstract name space, which the kernel writes with a NUL.
     if not name.startswith(("/", "@")):

@@ -1,4 +1,4 @@
-"""What a worker or the inspector must know before it can hear from control: passed at its start, as one JSON value.
+"""What a worker or the inspector needs before it is connected to control: passed at its start, as one JSON value.
 
 `WorkerSettings.same_worker` says whether two of them differ in more than the table, which control brings anyway.
 """

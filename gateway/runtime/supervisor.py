@@ -7,7 +7,7 @@ Rules:
 2. A child that dies is started again at once the first time, then ever later, up to five seconds; one that lived for
    ten seconds starts with a clean slate. One that says it retires gets its successor at once, while it still drains.
 3. A child that ends with status 2 says that it cannot work as configured: everything stops with that status.
-4. A child is replaced make before break: its successor has to say that it is ready before the old one is told to stop.
+4. A child is replaced make before break: its successor has to be ready before the old one is stopped.
    A successor that never does is killed, and nothing has changed.
 5. SIGTERM and SIGINT drain: children stop in the order of their ``stop_rank``, each rank before the next, and who has
    not ended after its time is killed. A second signal kills at once, and the status is 128 + its number.

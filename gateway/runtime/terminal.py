@@ -1,4 +1,4 @@
-"""Whether the terminal that the gateway was started from is still there, which tells one SIGHUP from another.
+"""Whether the terminal that the gateway was started from is still there: its end sends a SIGHUP, not for a reload.
 
 SIGHUP asks a service to read its configuration again; a terminal that is closed sends the same signal. So a SIGHUP that
 comes with the loss of the terminal means the end, any other means a reload. Who was started under nohup asked to
@@ -27,7 +27,7 @@ class Terminal:
         return self._ours and not _is_attached()
 
     def look(self) -> None:
-        """Asked every `LOOK_S`: a terminal that went without a word is nobody's any more."""
+        """Called every `LOOK_S`: a terminal that went away without a SIGHUP is forgotten."""
         if self._ours:
             self._missed = 0 if _is_attached() else self._missed + 1
             self._ours = self._missed < _LOOKS

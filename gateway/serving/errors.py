@@ -6,7 +6,7 @@ from gateway.core.errors import GatewayError
 
 
 class RequestError(GatewayError):
-    """A request that cannot be answered: `status` is for HTTP, the message says what is wrong and how to mend it."""
+    """A request that cannot be answered: `status` is for HTTP, the message says what is wrong and how to fix it."""
 
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(message)

@@ -33,7 +33,7 @@ from collections.abc import Iterable, Mapping
 from gateway.serving.errors import FaultError
 
 CRASH_STATUS = 70
-"""Exit status of a crash on demand: told apart from a crash by accident."""
+"""Exit status of an injected crash, different from that of a real one."""
 
 
 class Fate(enum.Enum):

@@ -97,7 +97,7 @@ class Model:
     def warm_up(self) -> None:
         """Run once on zeros, so that the first request does not pay for lazy set-up; a model may refuse zeros."""
         zeros = {spec.name: _zeros(spec) for spec in self.signature.inputs.values()}
-        with contextlib.suppress(Exception):  # zeros need not mean anything to the model; real inputs will tell
+        with contextlib.suppress(Exception):  # zeros need not mean anything to the model; real inputs will show
             self.run(tuple(self.signature.outputs), zeros)
 
 

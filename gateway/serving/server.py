@@ -121,7 +121,7 @@ def serve(
     """Serve an ONNX file until SIGTERM or SIGINT; port 0 takes a free one. Returns the exit status.
 
     0 after a stop on request, 1 if the address cannot be listened on, 2 if the file cannot be served. When ready, one
-    line on stdout tells model, version and address.
+    line on stdout has model, version and address.
     """
     try:
         model = Model.load(path, name=name, version=version)
@@ -270,7 +270,7 @@ def _run(app: Starlette, listener: socket.socket, announcement: str) -> int:
         ws="none",
         lifespan="on",
         log_config=None,
-        log_level="critical",  # failures are logged where they happen; uvicorn would tell of cut-off requests as errors
+        log_level="critical",  # failures are logged where they happen; uvicorn would log cut-off requests as errors
         access_log=False,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,
@@ -279,7 +279,7 @@ def _run(app: Starlette, listener: socket.socket, announcement: str) -> int:
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(
             signum, _leave
-        )  # uvicorn stops gracefully on these, then raises them again for whoever was before
+        )  # uvicorn stops gracefully on these, then raises them again for the earlier handlers
     try:
         _Announcing(config, announcement).run(sockets=[listener])
     except SystemExit as leaving:

@@ -1,12 +1,12 @@
-"""What was met in sampled answers, put into the findings that are about it; and what of them keeps a PASS away.
+"""Failures in sampled answers as part of the findings, and when unread answers hold a PASS back.
 
 Rules:
 
-1. The finding of `model_errors` says which failures were met, with an example of each; so does the reason for a
-   rollback that it causes. Examples are of this rollout, short, and of the version that they are told of.
-2. What cannot be read convicts nobody. But no canary passes on the readable part of its answers alone: while its share
-   of unread answers is more than `UNREAD_MARGIN` above stable's, PASS is held, and says why.
-3. While the inspector is away no canary passes where answers or labels decide: their evidence stands still.
+1. The finding of `model_errors` says which failures were found, with an example of each; so does the reason for a
+   rollback that it causes. Examples are of this rollout, short, and of the version in question.
+2. An answer that cannot be read counts against no version. But no canary passes on its readable answers
+   alone: while its share of unread answers is more than `UNREAD_MARGIN` above stable's, PASS is held, and says why.
+3. While the inspector is not connected, no canary passes where answers or labels decide: there is no new evidence.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def with_answers(inspection: Inspection, route: str, look: Look, spec: AnalysisS
 
 
 def _absent_hold(watch: RouteWatch, analysis: Analysis, spec: AnalysisSpec) -> str:
-    """Why a PASS is held while the inspector is away (rule 3); "" when it is not."""
+    """Why a PASS is held while the inspector is not connected (rule 3); "" when it is not."""
     labels = watch.labels.events if watch.labels is not None else {}
     labelled = any(f.decides and f.metric in labels for f in analysis.findings)
     # In mode auto they do not decide without data; but that there are none now is no proof that there are none.
@@ -69,16 +69,16 @@ def with_examples(look: Look, answers: Sequence[AnswersRead] | None, first_epoch
     """The look, its findings with examples out of ``answers`` of epochs from ``first_epoch`` on (rule 1)."""
     if answers is None or not any(part.examples for part in answers):
         return look
-    # They are read now: a later look at this verdict tells what it was based on.
+    # They are read now: a later view of this verdict shows what it was based on.
     said = {metric: _examples(kinds, answers, first_epoch) for metric, kinds in _KINDS_OF.items()}
     blamed = said[MODEL_ERRORS] if MODEL_ERRORS in look.causes else ""
 
-    def tell() -> Analysis:
+    def completed() -> Analysis:
         found = look.analysis
         findings = tuple(_with(finding, said.get(finding.metric, "")) for finding in found.findings)
         return msgspec.structs.replace(found, findings=findings, reason=found.reason + blamed)
 
-    return Look(look.verdict, look.reason + blamed, look.causes, look.canary_requests, tell)
+    return Look(look.verdict, look.reason + blamed, look.causes, look.canary_requests, completed)
 
 
 def unread_hold(analysis: Analysis) -> str:
@@ -109,11 +109,11 @@ def _examples(kinds: Sequence[str], answers: Sequence[AnswersRead], first_epoch:
     parts = []
     for variant in (Variant.CANARY, Variant.STABLE):
         examples = answers[variant].examples
-        met = [
+        seen = [
             f"{WORDS[kind]} ({examples[kind].text})"
             for kind in kinds
             if kind in examples and examples[kind].epoch >= first_epoch
         ]
-        if met:
-            parts.append(f"; {variant.label}: {', '.join(met)}")
+        if seen:
+            parts.append(f"; {variant.label}: {', '.join(seen)}")
     return "".join(parts)

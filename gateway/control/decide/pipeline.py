@@ -2,7 +2,7 @@
 
 Rules:
 
-1. Less exposure for the canary (or as much): applied at once, journaled after, and nobody waits for the disk.
+1. Less exposure for the canary (or as much): applied at once, journaled after, and nothing waits for the disk.
 2. More exposure: journaled first, then applied. One at a time per route; what wants more too waits for its turn.
 3. An event meets the state that was decided last, also one that still waits for the journal. So the journal's order is
    the order of decisions, and folding it through `step` gives the same states.
@@ -55,12 +55,12 @@ from gateway.core.rollout import (
 from gateway.runtime.clock import Clock
 
 _log = logging.getLogger("gateway.control")
-# Several times what a busy disk takes.
+# Several times as long as a busy disk takes.
 JOURNAL_WAIT_S = 5.0
 
 
 _HANGING = f"the journal's disk did not answer in {JOURNAL_WAIT_S:g} s, and more exposure must be journaled first:"
-# Older rollouts are taken out of the journal.
+# Older rollouts are removed from the journal.
 ROLLOUTS_KEPT = 500
 # So is the middle of one that has come to twice as many decisions; hooks are owed no more than these (hooks/outbox.py).
 DECISIONS_KEPT = 1000
@@ -117,7 +117,7 @@ class DecisionPipeline:
         event = make()
         look = None if isinstance(event, Started) else route.look
         if not self._at_once(route, event, look):
-            # Shielded: when whoever asked has gone, the journal and the table must agree all the same.
+            # Shielded: if the caller is cancelled, the journal and the table must agree all the same.
             self._check_disk_responds()
             await asyncio.shield(self._spawn(self._in_turn(route, make, look, self._pending(route))))
         await self._publisher.settled()
@@ -135,7 +135,7 @@ class DecisionPipeline:
         await self._publisher.settled()
 
     def restart(self, route: RouteState, event: Event) -> str | None:
-        """Let the machine know that the control plane restarted; the first table publishes what follows.
+        """Apply the restart of the control plane to the rollout; the first table publishes what follows.
 
         Returns what to announce then, None when nothing changed.
         """
@@ -346,7 +346,7 @@ async def _until(work: asyncio.Future[Any], pending: PendingIncrease) -> None:
 
 
 def _roles(route: RouteState, state: Rollout, wall_s: float) -> Roles | None:
-    """Whom the route's promotions have made stable, as the journal keeps it."""
+    """The route's stable backend by its promotions, as the journal stores it."""
     configured = route.configured
     if state.swapped:
         return Roles(route.name, configured, state.canary, state.rollout_id, wall_s)

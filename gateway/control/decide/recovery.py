@@ -1,4 +1,4 @@
-"""Taking over: what the journal says, what the workers are doing, and the first table that follows from both.
+"""Recovery: the first table after a start, from the journal and from what the workers do.
 
 Rules:
 
@@ -8,12 +8,12 @@ Rules:
 3. Nothing is published before that, and nothing here waits for a write: what the restart changed is journaled after.
 4. A rollout about backends or a route that the configuration no longer names is over.
 5. What was promoted is a route's stable backend as long as the configuration names the stable backend that it was
-   promoted over, and has it among its backends. Another stable backend in the file is a newer word: it counts. Without
+   promoted over, and has it among its backends. Another stable backend in the file is newer: it counts. Without
    a journal, what the workers were found serving as stable goes on, if it is one of the route's two, or what the table
    memory says.
-6. The table memory (runtime/table_memory.py) speaks like one more worker that survived, where it knows at least as much
+6. The table memory (runtime/table_memory.py) counts like one more surviving worker, where it knows at least as much
    as the journal: always when it is of this gateway's own life; when it was read from the state directory, where the
-   journal ends before the event at which it was written, or does not go on after it. It never speaks of weights under
+   journal ends before the event at which it was written, or does not go on after it. Its weights never count under
    another text of the configuration file.
 7. A journal that ends before the event at which the memory was written has lost decisions. Then promotions are the
    memory's, whatever the journal says, and are journaled anew; an alarm says that the rest is lost.
@@ -47,7 +47,7 @@ BY = "the configuration"
 
 
 class JournalContents(msgspec.Struct):
-    """All that the journal has of what concerns this configuration."""
+    """What the journal holds about the routes of this configuration."""
 
     records: list[RolloutRecord]
     routes: dict[str, SavedRoute]
@@ -64,7 +64,7 @@ def read(journal: Journal, names: list[str]) -> JournalContents:
 
 
 class Recovery:
-    """One take-over; made once, used once."""
+    """One recovery; used once."""
 
     def __init__(
         self,
@@ -149,7 +149,7 @@ class Recovery:
             self._pipeline.announce(route, kind)
 
     def _without_journal(self, route: RouteState) -> tuple[str, str | None]:
-        """Who is stable and who is canary as far as the workers know."""
+        """The stable and canary backends by the workers' tables."""
         pair = (route.configured, route.config.canary)
         live = {session.hello.stables.get(route.name) for session in self._hub.sessions if session.hello.epoch > 0}
         if live == {route.config.canary} and route.config.canary is not None:
@@ -165,7 +165,7 @@ class Recovery:
         return pair
 
     def _remembered_promotion(self, route: RouteState) -> str | None:
-        """Whom the table memory knows as promoted on a route."""
+        """The promoted backend of a route by the table memory."""
         if self._remembered is None:
             return None
         return self._remembered.promoted(route.name, route.configured, self._publisher.table)

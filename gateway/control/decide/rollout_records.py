@@ -1,4 +1,4 @@
-"""The rollouts that are remembered for showing: latest state, last analysis, and when it began and changed."""
+"""Recent rollouts for the API: latest state, last analysis, and when it began and changed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class RolloutRecord(msgspec.Struct):
     def view(
         self, rollout: Rollout, analysis: Analysis | None, canary_requests: int | None, waiting_for: str = ""
     ) -> RolloutView:
-        """What people see of it."""
+        """Its view in the API."""
         if canary_requests is None:
             canary_requests = analysis.canary_requests if analysis is not None else 0
         return RolloutView(

@@ -65,7 +65,7 @@ class RouteJudge:
         try:
             self._judge(route, inspection, now_s)
         except Exception:  # noqa: BLE001  # see below
-            # A loop that dies would leave every canary without a judge; the fault is logged and held against readiness,
+            # A loop that dies would leave every canary unjudged; the fault is logged and is an alarm,
             # and the next tick tries again.
             _log.exception("the analysis of route %s failed", route.name)
             self._alarms.sound(alarm, f"the analysis of route {route.name} fails; see the log", warning=True)
@@ -114,7 +114,7 @@ class RouteJudge:
         reason = no_verdict(known, frozen=frozen)
         self._alarms.show(_no_verdict_on(route), reason and f"route {route.name}: {reason}")
         if route.frozen and not frozen:
-            # A new epoch: nothing that either side failed during the outage is held against anybody.
+            # A new epoch: failures during the outage count against neither side.
             self._publisher.set_weight(route.name, self._publisher.weight_bp(route.name))
             route.first_epoch = self._publisher.table.epoch
         route.frozen = frozen

@@ -40,7 +40,7 @@ class RouteState:
     """One route under control. While a rollout is active, ``analysis_state`` is never None.
 
     ``rollout`` is the state in force. ``decided`` is the one that the next event meets: the same, but while more
-    exposure waits for the journal it is the state after that. ``turn`` is held by whoever waits so. ``frozen``:
+    exposure waits for the journal it is the state after that. ``turn`` is the lock of what waits so. ``frozen``:
     stable answers nothing, so that no verdict can be given.
     """
 
@@ -81,17 +81,17 @@ class RouteState:
 
     @property
     def stable(self) -> str:
-        """Who is the route's stable backend: the last that was promoted over the configured one, else that one."""
+        """The route's stable backend: the last one promoted over the configured one, else that one."""
         return self.configured if self.promoted is None else self.promoted.stable
 
     @property
     def configured(self) -> str:
-        """Whom the configuration names as stable; empty where it names nobody yet."""
+        """The configured stable backend; empty where there is none yet."""
         return self.config.stable or ""
 
     @property
     def canary(self) -> str | None:
-        """Who may be tried on the route: the configured canary, unless it is stable by now."""
+        """The route's canary backend: the configured one, unless it has become stable."""
         return None if self.config.canary == self.stable else self.config.canary
 
     def assignment(self, weight_bp: int) -> RouteAssignment:
@@ -115,7 +115,7 @@ class RouteState:
 
     @property
     def remembered_epoch(self) -> int:
-        """The newest epoch that the evidence so far knows of; 0 when it knows of none."""
+        """The newest epoch in the evidence so far; 0 without one."""
         if self.analysis_state is None:
             return 0
         intake = self.analysis_state.intake
@@ -171,7 +171,7 @@ class RouteState:
     def configure(self, config: RouteConfig, backends: Container[str]) -> bool:
         """Another configuration; a rollout that is under way goes on by its own plan and spec.
 
-        Whoever was promoted stays stable as long as the configuration names the stable backend of then. Returns
+        A promoted backend stays stable as long as the configuration names the stable backend of then. Returns
         whether that has ended.
         """
         self.config = config
@@ -201,7 +201,7 @@ class RouteState:
         return wanted_bp if live_bp is None else min(wanted_bp, live_bp)
 
     def view(self, record: RolloutRecord) -> RolloutView:
-        """What people see of one of the route's rollouts."""
+        """The view of one of the route's rollouts."""
         if self.rollout.rollout_id != record.rollout.rollout_id:
             return record.view(record.rollout, record.analysis, None)
         waiting = (
@@ -217,7 +217,7 @@ class RouteState:
 
     @property
     def silent(self) -> Mapping[str, Unjudged]:
-        """The deciding metrics that cannot have data as things are, and why."""
+        """The deciding metrics that cannot get data now, and why."""
         if self.look is not None:
             return self.look.silent
         deciding = {event.name for event in self.spec.events if event.mode is Mode.DECIDE}

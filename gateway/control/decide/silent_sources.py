@@ -1,9 +1,9 @@
-"""Events that nobody reports: which of a route's metrics cannot have data as things are, and what would help.
+"""Events without a source: which of a route's metrics cannot get data now, and how to fix it.
 
 Rules:
 
-1. An event that a header tells has a source once any answer had that header, whatever its value; an event that labels
-   tell, once any label of its name came, whatever it said. Before that a rate of zero proves nothing.
+1. An event taken from a header has a source once any answer had that header, whatever its value; an event taken from
+   labels, once any label of its name came, whatever its value. Before that a rate of zero proves nothing.
 2. With fewer than `ANSWERS_MIN` answers of stable, or before the labels' window is over, it may only be early
    (``Why.WAITS``); after that it is said that there will never be any (``Why.NEVER``).
 3. Answers that never get as far as the inspector (too large, event streams, unknown codings) are said here too.
@@ -93,7 +93,7 @@ def unjudged(route: RouteConfig, watched: Watched | None, seen: Reported) -> dic
 def _not_read(watched: Watched, samples: Mapping[str, int]) -> dict[str, Unjudged]:
     """Where the answers themselves never come to be read.
 
-    What the taps took besides is no measure: most of it may be for failures alone.
+    Other samples do not count: most of them may have been taken for failures alone.
     """
     lost, why = max((samples.get(result, 0), result) for result in _NOT_READ)
     sampled = lost + watched.answers
@@ -104,7 +104,7 @@ def _not_read(watched: Watched, samples: Mapping[str, int]) -> dict[str, Unjudge
 
 
 def _unasked(found: Mapping[str, Unjudged], sampled: Mapping[str, int]) -> dict[str, Unjudged]:
-    """What cannot be judged of predictions that nobody asked for (rule 4)."""
+    """What cannot be judged of predictions that are compared by default (rule 4)."""
     sent, taken = sampled.get(FOR_PREDICTIONS, 0), sampled.get("taken", 0)
     if sent < AUTO_SHARE_MIN * taken:
         what = f"{sent:,} of {taken:,} sampled answers of stable are whole ones to POST, which may be predictions"
@@ -124,7 +124,7 @@ def not_compared(route: RouteConfig, silent: Mapping[str, Unjudged]) -> str:
 
 
 class SilentSources:
-    """Looks at the sources of each route's metrics again and again, and sounds the alarm where one stays silent."""
+    """Checks the sources of each route's metrics regularly, and raises an alarm where one stays silent."""
 
     def __init__(self, aggregator: ReportAggregator, alarms: Alarms) -> None:
         self._aggregator = aggregator

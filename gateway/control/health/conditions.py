@@ -37,13 +37,13 @@ def canary_endpoints_up(health: Iterable[EndpointState], canary: str, stable: st
 
 
 def local_time(wall_s: float, timezone: str) -> LocalTime:
-    """The moment as a clock on the wall of that zone shows it."""
+    """The local time in that zone."""
     there = datetime.fromtimestamp(wall_s, ZoneInfo(timezone))
     return LocalTime(there.date().isoformat(), there.weekday(), there.hour * 60 + there.minute)
 
 
 def no_verdict(known: Conditions, *, frozen: bool = False) -> str:
-    """Why nothing can be said of a canary just now; empty when it can. ``frozen``: stable answers nothing."""
+    """Why there can be no verdict now; empty when there can. ``frozen``: stable answers nothing."""
     if known.stable_up == 0 and known.canary_up == 0:
         return "no verdict: neither side has a healthy endpoint"
     if known.stable_up == 0:

@@ -4,8 +4,8 @@ Rules:
 
 1. Probes say whether an endpoint is up; workers, which have its traffic, say where they use it all the same: because it
    answers requests (*kept*), or because too few endpoints of its backend look well (*panic*).
-2. An endpoint that is down, a backend in panic and probes that cannot tell are alarms which hold nothing back: traffic
-   does not suffer from them, or no longer than it takes a request to find out.
+2. An endpoint that is down, a backend in panic and undecided probes are warnings, which do not affect readiness:
+   traffic does not suffer from them, or no longer than it takes a request to find out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gateway.control.views import EndpointView, ProbeCounts
 from gateway.control.workers.report_aggregator import ReportAggregator
 from gateway.core.traffic.table import RoutingTable
 
-# Probes that cannot tell for longer than this are an alarm.
+# Probes that stay undecided for longer than this are an alarm.
 _UNKNOWN_ALARM_S = 5.0
 _NAMED_MAX = 3
 _PROBES = "probes"
@@ -56,7 +56,7 @@ class EndpointHealth:
             one.kept = one.up is False and (one.backend, one.endpoint.url) in kept
 
     def sound_alarms(self, wall_s: float) -> None:
-        """Let the alarms be those that fit the endpoints' state."""
+        """Raise and clear alarms by the endpoints' state."""
         down: dict[str, list[EndpointState]] = {}
         for one in self._prober.down:
             down.setdefault(one.backend, []).append(one)
@@ -79,7 +79,7 @@ class EndpointHealth:
 
 
 def view(one: EndpointState) -> EndpointView:
-    """One endpoint, for people."""
+    """The view of one endpoint."""
     since = None if one.since_s is None else datetime.fromtimestamp(one.since_s, UTC).isoformat(timespec="seconds")
     return EndpointView(
         one.backend, one.endpoint.url, one.up, why=one.last_answer, since=since, unknown=one.unknown, kept=one.kept

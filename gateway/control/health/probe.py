@@ -3,7 +3,7 @@
 Rules:
 
 1. What the backend said and what the prober could not find out are different results. A refused connection and an
-   answer other than 2xx are the backend's own words (``REFUSED``). No answer in time, a reset, an unreachable host and
+   answer other than 2xx are the backend's own answer (``REFUSED``). No answer in time, a reset, an unreachable host and
    a failed handshake are its silence (``SILENT``): weaker, because a slow probe says little beside working traffic.
    The prober's own wants (descriptors, ports, memory, threads, a name server, its TLS files, a late event loop) say
    nothing about the backend at all (``UNKNOWN``).
@@ -85,7 +85,7 @@ class Target(msgspec.Struct, frozen=True):
 
 
 class EndpointProbe:
-    """Probes one target again and again; ``lag_s`` tells how late the event loop has been so far, in sum."""
+    """Probes one target again and again; ``lag_s`` returns the total delay of the event loop so far."""
 
     def __init__(self, target: Target, lag_s: Callable[[], float]) -> None:
         self._target = target
@@ -100,7 +100,7 @@ class EndpointProbe:
         before_s = self._lag_s()
         try:
             result = await self._ask()
-        except Exception as error:  # noqa: BLE001  # a fault of the prober's is no word of the backend's
+        except Exception as error:  # noqa: BLE001  # a fault of the prober says nothing about the backend
             result = _unknown("internal", f"the probe failed: {type(error).__name__}: {error}")
         late_s = self._lag_s() - before_s
         if result.outcome is ProbeOutcome.SILENT and late_s > _LATE_SHARE_MAX * target.probe.timeout_s:

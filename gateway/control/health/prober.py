@@ -53,7 +53,7 @@ class EndpointState:
         # The latest result whose outcome was known, in words, and since when (wall clock) it has been up or down.
         self.last_answer = ""
         self.since_s: float | None = None
-        # Why probes cannot tell at present, and since when; empty when they can.
+        # Why probes are undecided at present, and since when; empty when they are not.
         self.unknown = ""
         self.unknown_since_s = 0.0
         # Whether workers use it although it is down, because it answers requests (endpoint_health.py).
@@ -76,7 +76,7 @@ class EndpointState:
 
     @property
     def doubtful(self) -> bool:
-        """Whether it has never been known to be up, and probes cannot tell."""
+        """Whether it has never been known to be up, and probes are undecided."""
         return not self.settled and self.asked_enough
 
     def take(self, result: ProbeResult, now_s: float) -> bool:
@@ -146,7 +146,7 @@ class Prober:
 
     @property
     def undecided(self) -> list[EndpointState]:
-        """The endpoints whose probes cannot tell, the one that has been so for longest first."""
+        """The endpoints whose probes are undecided, longest first."""
         return sorted((one for one in self.endpoints if one.unknown), key=lambda one: one.unknown_since_s)
 
     def watch(self, backends: dict[str, BackendConfig]) -> None:
@@ -214,11 +214,11 @@ class Prober:
             self._on_turn(health)
         self._note_blindness(health)
         if self._on_settled is not None and all(one.asked_enough for one in self.endpoints):
-            tell, self._on_settled = self._on_settled, None
-            tell()
+            notify, self._on_settled = self._on_settled, None
+            notify()
 
     def _note_blindness(self, health: EndpointState) -> None:
-        """Log once that probes cannot tell, and once that all of them can again: the cause is often one for many."""
+        """Log once that probes are undecided, and once that none is any more: many often have the same cause."""
         if health.unknown and not self._blind:
             self._blind = True
             where = f"endpoint {health.endpoint.url} of backend {health.backend}"

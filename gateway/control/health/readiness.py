@@ -1,4 +1,4 @@
-"""Whether this instance can do its work: what `/readyz` says, and the event when that changes.
+"""Whether this instance is ready: what `/readyz` says, and the event when that changes.
 
 Rules:
 
@@ -19,7 +19,7 @@ from gateway.control.views import Readiness
 from gateway.control.workers.hub import WorkerHub
 
 _log = logging.getLogger("gateway.control")
-# A worker reports every 50 ms. One that has said nothing for so long hangs, and older evidence decides nothing.
+# A worker reports every 50 ms. One that is silent for so long hangs, and no verdict is based on older evidence.
 SILENT_S = 2.0
 
 
@@ -41,14 +41,14 @@ def instance_readiness(
 
 
 class ReadinessWatch:
-    """Says it once when readiness is lost, and once when it is back."""
+    """Logs and publishes each change of readiness."""
 
     def __init__(self, events: EventLog) -> None:
         self._events = events
         self._ready: bool | None = None
 
     def look(self, now: Readiness) -> None:
-        """Take in what `/readyz` says at this moment."""
+        """Compare with the state before."""
         if self._ready is not None and now.ready != self._ready:
             _log.warning("readiness: %s", "ready again" if now.ready else f"not ready: {'; '.join(now.reasons)}")
             self._events.publish("readiness", msgspec.to_builtins(now))

@@ -1,1 +1,1 @@
-"""Control's state on disk, and taking over from it."""
+"""Control's state on disk."""

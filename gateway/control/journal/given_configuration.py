@@ -77,7 +77,7 @@ async def configuration_at_start(
     state_dir: Path,
     validate: Callable[[bytes], object],
 ) -> Effective:
-    """What is to be served when the file holds ``text``. What the file has overtaken is put away, and logged."""
+    """What is to be served when the file holds ``text``. One that a newer file replaced is written out, and logged."""
     copy = _original(remembered, text)
     if isinstance(store, JournalError):
         if copy is None:
@@ -93,22 +93,22 @@ async def configuration_at_start(
         why = f"{store.place}: revision {newest.revision} of the configuration is damaged ({newest.damage})"
         return from_copy(text, why, copy, validate)
     if newest.stored is not None and not replaces(newest.stored, text):
-        await _put_away(store, newest.stored, newest.revision, text, state_dir)
+        await _write_out(store, newest.stored, newest.revision, text, state_dir)
         return Effective(text)
     return effective(text, newest.stored, validate)
 
 
-async def _put_away(store: Store, found: Stored, revision: int, text: bytes, state_dir: Path) -> None:
-    """Write what the file has overtaken into a file for people, and forget it; log what was done."""
+async def _write_out(store: Store, found: Stored, revision: int, text: bytes, state_dir: Path) -> None:
+    """Write the replaced configuration to a file for operators, delete it from the store, and log that."""
 
-    def put_away() -> str:
+    def write_out() -> str:
         said = write_superseded(state_dir, found, text)
         store.configurations.replace(None, revision)
         return said
 
     try:
         async with asyncio.timeout(_START_WAIT_S):
-            if said := await DiskThread().do(put_away):
+            if said := await DiskThread().do(write_out):
                 _log.warning("%s", said)
     except (JournalError, OSError) as error:  # TimeoutError is one
         # It names the text that it replaced, so that it counts for no other.

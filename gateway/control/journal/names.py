@@ -1,7 +1,7 @@
-"""The names of the files in the state directory, for whoever must not import what reads them."""
+"""The names of the files in the state directory, for modules that must not import what reads them."""
 
 from __future__ import annotations
 
 STORE = "state.sqlite3"
-# What pre-releases kept beside each other. Nothing of it is read.
+# The files of pre-releases, none of which is read.
 PRERELEASE = ("journal.sqlite3", "config.json", "config.last-good.json", "audit.jsonl", "idempotency.jsonl")

@@ -115,7 +115,7 @@ def _number(value: Any) -> Any:
 
 
 def decoded(text: str, kind: type[T] | Any) -> T:
-    """A value that `encoded` wrote. Raises ValueError or msgspec.ValidationError when it is none of ``kind``."""
+    """A value that `encoded` wrote. Raises ValueError or msgspec.ValidationError when it is not a ``kind``."""
     value: T = msgspec.convert(json.loads(text), kind)
     return value
 

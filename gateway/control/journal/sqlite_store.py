@@ -88,7 +88,7 @@ class SqliteStore(Store):
 
 
 def _refuse_prerelease(path: Path) -> None:
-    """Raise JournalError where a pre-release has left its state, and there is none of ours."""
+    """Raise JournalError where a pre-release has left its state, and this version has none."""
     if path.name != names.STORE or path.exists():
         return
     found = [name for name in names.PRERELEASE[:2] if (path.parent / name).exists()]

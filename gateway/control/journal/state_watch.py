@@ -49,7 +49,7 @@ class StateWatch:
     def _look_at_file(self) -> str:
         if _mark(self._file) != self._file_mark:
             return f"the state file {self._file} was deleted or replaced while the gateway runs: {_HINT}"
-        # What is written later does not make it whole again.
+        # Later writes do not restore it.
         self._emptied = self._emptied or self._file.stat().st_size < _SQLITE_HEADER_BYTES
         if self._emptied:
             return f"the state file {self._file} was emptied while the gateway runs: restore a backup, then restart"
@@ -84,7 +84,7 @@ class StateGuard:
             await asyncio.sleep(LOOK_S)
 
     async def must_keep(self) -> None:
-        """Raise JournalError when what is changed now could not be kept."""
+        """Raise JournalError when a change could not be stored now."""
         try:
             async with asyncio.timeout(_ANSWER_S_MAX):
                 why = await self._thread.do(self._watch.look)

@@ -1,4 +1,4 @@
-"""The store of control's state: what it promises, whoever keeps it. One implementation: SQLite (`sqlite_store`).
+"""The store of control's state: what every implementation guarantees. There is one: SQLite (`sqlite_store`).
 
 Four things are kept: the *journal* (decisions on rollouts and what belongs to them), the *configuration* that was given
 at run time, the *answers* to requests with an idempotency key, and the *audit* trail. Nothing of how they are kept
@@ -7,14 +7,15 @@ what it has to pass.
 
 Durability
 ----------
-1. **One writer.** An open store holds a fence (SQLite: the lock on the file; etcd: a lease). Whoever cannot get it is
-   refused with `StoreBusyError`; whoever has lost it has every later write refused. Two control processes never write.
+1. **One writer.** An open store holds a fence (SQLite: the lock on the file; etcd: a lease). A process that cannot get
+   it is refused with `StoreBusyError`; one that has lost it has every later write refused. Two control processes never
+   write.
 2. **Each operation is one transaction**, and what returned is durable: it was synced. A crash during an operation
    leaves all of it or nothing; a crash between two leaves the first. What must not come apart is therefore one
    operation: an event with the state after it, the role that it gives, and the weight that it replaces.
 3. **Order.** Operations are carried out in the order of the calls (`writer.JournalWriter`, one thread). What gives a
    canary more is stored before it is in force; what gives it less is in force first. A configuration is stored before
-   it is in force. An idempotency answer and an audit entry follow what they tell of: a crash before them forgets
+   it is in force. An idempotency answer and an audit entry follow what they record: a crash before them forgets
    that it was answered, never what was decided.
 4. **A write that failed leaves the store in doubt**: no space, a read-only disk, an I/O error, a failed sync. Every
    later write is refused, reads answer as far as the disk allows, and only opening it again ends that. After
@@ -166,7 +167,7 @@ class Journal(ABC):
 
     @abstractmethod
     def keep_roles(self, roles: Roles) -> None:
-        """Store a promotion that this journal does not know of."""
+        """Store a promotion that is missing in this journal."""
 
     @abstractmethod
     def drop_roles(self, route: str) -> None:
@@ -272,4 +273,4 @@ class Store(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of it, and of the fence. Closing again does nothing."""
+        """Close it and release the fence. Closing again does nothing."""

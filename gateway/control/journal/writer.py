@@ -45,7 +45,7 @@ _BUSY_PAUSE_S = 0.25
 
 
 async def open_store(path: Path) -> Store | JournalError:
-    """Open the store, or say why not; waits for a dying predecessor to let go of it, and not for ever for a disk."""
+    """Open the store, or return the error; waits a limited time for a previous process and for the disk."""
     try:
         async with asyncio.timeout(_OPEN_TIMEOUT_S):
             for _ in range(_BUSY_TRIES):
@@ -111,7 +111,7 @@ class JournalWriter:
 
     @property
     def takes_more(self) -> bool:
-        """Whether it is worth while to ask for more exposure."""
+        """Whether more exposure could be stored now."""
         return self.refusal is None and not self.hangs and not self.unkept
 
     def distrust(self, error: JournalError) -> None:
@@ -194,7 +194,7 @@ class JournalWriter:
             self._alarms.clear("disk")
 
     async def wait_for_room(self) -> None:
-        """Return when a store that failed for want of room has room again; never without such a failure."""
+        """Return when a store that failed for want of space has space again; never without such a failure."""
         while True:
             await asyncio.sleep(_ROOM_CHECK_S)
             store = self._store

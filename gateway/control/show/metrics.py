@@ -1,4 +1,4 @@
-"""`/metrics`: all that the gateway tells Prometheus, made anew from the control plane's values at each scrape.
+"""`/metrics`: all metrics for Prometheus, made from the control plane's values at each scrape.
 
 Rules:
 

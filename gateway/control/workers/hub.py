@@ -51,7 +51,7 @@ class Session:
 
 
 class WorkerHub:
-    """All sessions; the newest table and health are given to whoever connects."""
+    """All sessions; the newest table and health are sent to each one that connects."""
 
     def __init__(
         self, aggregator: ReportAggregator, clock: Clock, on_change: Callable[[str, wire.Hello], None]

@@ -91,12 +91,12 @@ class Inspection:
         return self._posted.get(route, frozenset())
 
     def _known(self) -> dict[str, Known]:
-        """What the last inspector had learnt, for the next one."""
+        """What the previous inspector had learnt, for the next one."""
         watched = {} if self.newest is None else self.newest.watched
         return {name: one.known for name, one in watched.items() if one.known is not None}
 
     def looked_at(self, route: str) -> RouteWatch | None:
-        """What of a route's answers is looked at; None when nothing is."""
+        """What is sampled of a route's answers; None for nothing."""
         return self._routes.get(route)
 
     def answers(self, route: str) -> tuple[samples.AnswersRead, samples.AnswersRead] | None:

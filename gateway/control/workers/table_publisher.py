@@ -1,7 +1,7 @@
 """The publisher: the only one who changes what the workers do.
 
-It holds the table in force and publishes each change under a new epoch. Publishing never waits; whoever wants to know
-that the workers route by it asks `settled`.
+It holds the table in force and publishes each change under a new epoch. Publishing never waits; a caller that needs to
+know that the workers route by it asks `settled`.
 
 Every table goes into the table memory before it is published (runtime/table_memory.py): who starts without control must
 not find an older one there.

@@ -8,7 +8,7 @@ Rules:
 2. A user has seen a failure when the connection broke, no answer came in time, or the answer is not one: anything but
    a 200 with one label in it. Of an event stream (a share of ``streams``) that is the last event's; an error event is a
    failure. A user with little patience leaves when nothing has come for ``patience_s``, by closing the connection.
-3. Answers are told apart by what the gateway's headers say of them: stable, canary, or *rescued* (stable answered what
+3. Answers are distinguished by the gateway's headers: stable, canary, or *rescued* (stable answered what
    the canary had failed). An answer without them counts as `none`.
 4. One JSON line (`ClientReport`) on standard output four times a second, and a last one on SIGTERM. Times are
    CLOCK_MONOTONIC, which the processes of one machine share.

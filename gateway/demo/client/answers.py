@@ -45,7 +45,7 @@ def holds_error(body: bytes) -> bool:
 
 
 def judge(status: int, body: bytes, *, streamed: bool) -> tuple[str | None, int | None]:
-    """Why an answer is a failure to its user, and the label of one that is none."""
+    """Why an answer is a failure to its user, and the label of one that is not."""
     if status != 200:
         return f"status {status}", None
     if streamed and holds_error(body):

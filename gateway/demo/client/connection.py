@@ -13,7 +13,7 @@ from gateway.demo.scenarios import GAVE_UP
 
 
 class ConnectionEvents(Protocol):
-    """Who is told what becomes of connections and their requests."""
+    """The callbacks of a connection and its requests."""
 
     def opened(self, connection: UserConnection) -> None:
         """A connection is there to be used."""

@@ -1,4 +1,4 @@
-"""What the client is told, what it has measured of each variant, and what it reports of that."""
+"""The client's settings, its measurements of each variant, and its reports of them."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class TrafficClient:
         self.stopping = asyncio.Event()
 
     async def run(self) -> None:
-        """TrafficClient until told to stop, then wait for the answers that are still on their way."""
+        """Send requests until stopped, then wait for the answers that are still missing."""
         tasks = [asyncio.create_task(work) for work in (self._report(), self._pace())]
         stopped = asyncio.create_task(self.stopping.wait())
         await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
@@ -124,7 +124,7 @@ class TrafficClient:
         sys.stdout.buffer.write(msgspec.json.encode(report) + b"\n")
         sys.stdout.buffer.flush()
 
-    # what connections tell
+    # callbacks of connections
 
     def opened(self, connection: UserConnection) -> None:
         """A connection is there to be used."""

@@ -1,4 +1,4 @@
-"""The tap: the bodies of some answers, on their way to the inspector; and events that headers tell.
+"""The response sampler: bodies of some answers for the inspector, and events taken from headers.
 
 Rules:
 
@@ -6,7 +6,7 @@ Rules:
    share, then a budget per second. Both variants pay from ONE budget, so that at every moment an answer of either is as
    likely to be looked at. With a budget for each, stable's would be used up at the beginning of a bout of traffic and
    the canary's last to its end, and whatever goes wrong towards the end (overload) would look like the canary's doing.
-   So that stable's many do not crowd out the canary's few, a coin thins the variant with more traffic to `RATIO` times
+   So that stable's many do not displace the canary's few, a coin thins the variant with more traffic to `RATIO` times
    the other's, by the weight: from the time that the budget was used up once, and then for good, because a share that
    changed with the traffic would be the same fault again. Other shares of the canary among the samples than among the
    requests bend nothing (docs/decisions/0001). A sample costs its budget a random amount (of the mean 1), so that no
@@ -18,7 +18,7 @@ Rules:
    Of a streamed answer some kilobytes are kept at most, then they are sent; of others, `body_bytes_max`.
 4. A bounded queue lies between the request path and the sender; what does not fit is dropped and counted. A stream of
    which a part was dropped counts as dropped.
-5. For predictions only a whole answer to POST with a 2xx status is told of, and no stream. Failures are looked for in
+5. For predictions only a whole answer to POST with a 2xx status is sampled, and no stream. Failures are looked for in
    every answer with a 2xx status and a body, in as much of it as was relayed: clients leave when they see an error.
    Never a forced variant's answer, and never a rescued request's, which is stable's.
 """
@@ -320,7 +320,7 @@ class ResponseSample:
         self._route_sampler.count(self.variant, why)
 
     def _send(self, part: Part) -> None:
-        """Send what is kept, and keep nothing of it."""
+        """Send what is buffered, and empty the buffer."""
         queue, first = self._route_sampler.queue, self.stream == 0
         if part is Part.MORE and first:
             self.stream, part = queue.next_stream(), Part.FIRST

@@ -7,7 +7,7 @@ an experiment, as a labelled yes/no event per outcome class: was it so in the ke
 Rules:
 
 1. A unit that fails is entered at once, so that a broken canary shows at once; one that does not when its window ends,
-   with the first success in another form that it met. So each is in one class at most. Later requests of the key count
+   with the first success in another form that it had. So each is in one class at most. Later requests of the key count
    for nothing. The mechanism is the same in both arms.
 2. A key is known by its point in the split (a 64-bit keyed hash), never by its text.
 3. Memory is bounded: `UNITS_MAX` keys per route and worker are remembered, then the oldest is forgotten, and may enter
@@ -15,7 +15,7 @@ Rules:
 4. A session may talk to several workers. Each key belongs to one of them (by its hash), and only there it is entered:
    with n workers an n-th of the sessions is evidence, and no session is evidence twice.
 5. An epoch that opened a unit stays open until the unit's window ends. A unit that has moved to the other variant or
-   to a later epoch meanwhile is entered where it began, with what it met there.
+   to a later epoch meanwhile is entered where it began, with what happened there.
 6. An experiment begins when the weight leaves 0: then every key is new.
 """
 

@@ -107,7 +107,7 @@ class FirstLine:
 class FieldBlock:
     """All fields of a head, recognised as a whole: ``raw`` to the end of the head, in which a length may vary.
 
-    What the header rules make of them, whoever sent them, is kept here as well (request_head.py), once it was asked
+    What the header rules make of them, whatever their sender, is kept here as well (request_head.py), once it was asked
     for.
     """
 

@@ -17,7 +17,7 @@ _NAME_BYTES_MAX: Final = 64
 
 
 class FieldPolicy:
-    """The policy of one worker. ``request_id`` is the field's lower-case name, None where there is none."""
+    """The policy of one worker. ``request_id`` is the field's lower-case name, None without one."""
 
     __slots__ = (
         "_id_begin",

@@ -5,7 +5,7 @@ Rules:
 1. A later minor version of HTTP/1 is read as 1.1 (RFC 9110, 6.2: a recipient processes a higher minor version as the
    highest one that it supports). llhttp knows 1.0 and 1.1 alone, so the line is rewritten and parsed once more.
 2. A method that nobody knows is not malformed: 501 (RFC 9110, 9.1). Methods are case-sensitive: ``get`` is another one.
-3. Another major version is 505; a client that begins with HTTP/2's preface is told so in frames of HTTP/2, since it
+3. Another major version is 505; a client that begins with HTTP/2's preface is answered in frames of HTTP/2, since it
    could not read anything else (RFC 9113, 3.4, 5.4.1 and 7).
 4. llhttp takes answers of RTSP and ICE for those of HTTP; they are none.
 

@@ -1,7 +1,7 @@
 """The answers that the gateway makes itself: each with a stable reason, the smallest honest status, and its blame.
 
 A fault is a value, not an exception: it travels along the exchange's phases and ends in `problem`, an RFC 9457
-document marked by the header ``x-gateway-error``, so that nobody mistakes it for the model's own answer.
+document marked by the header ``x-gateway-error``, so that it is not mistaken for the model's own answer.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ EXPECTATION_FAILED: Final = _downstream(
 )
 TOO_MANY_FROM_CLIENT: Final = _downstream("too_many_from_client", 429, "this client has too many connections")
 BODY_TOO_SLOW: Final = _downstream("body_too_slow", 408, "the request body arrived too slowly")
-# Closed without an answer: whoever began so would not understand one.
+# Closed without an answer: such a client would not understand one.
 BAD_PROXY_HEADER: Final = _downstream("bad_proxy_header", 400, "the connection does not begin with a PROXY header")
 TLS_HANDSHAKE: Final = _downstream("tls_handshake", 400, "the TLS handshake failed or timed out")
 VERSION_UNSUPPORTED: Final = _downstream("version_unsupported", 505, "unsupported HTTP version: use HTTP/1.1")

@@ -9,7 +9,7 @@ from gateway.proxy.heads.message_head import ResponseHead
 
 
 class PassedRequest:
-    """What the rules make of a block of fields, whoever sent it; ``known`` is false where that matters.
+    """What the rules make of a block of fields, from client or backend; ``known`` is false where that matters.
 
     ``lines`` are those that are passed on, ``rest`` follows the client's address: x-forwarded-proto (by whether the
     client came over TLS) and x-forwarded-host.

@@ -203,7 +203,7 @@ def _read_rare(rare: RareFields, low: bytes, value: bytes, trusted: bool, policy
     elif low == b"trailer":
         rare.trailer.append(value)
     elif low == b"max-forwards":
-        # Twice is as malformed as no number: `b""` is none.
+        # A repeated field is as malformed as one without a number: `b""` is not one.
         rare.max_forwards = value if rare.max_forwards is None else b""
     elif low == b"traceparent":
         rare.traceparents.append(value)

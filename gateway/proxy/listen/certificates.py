@@ -1,4 +1,4 @@
-"""What the gateway must know of a certificate: the names it is for, and when it ends.
+"""What the gateway reads of a certificate: the names it is for, and when it ends.
 
 A walk over DER (X.690: tag, length, value) as far as RFC 5280, section 4.1 goes: Certificate → TBSCertificate →
 validity, and the extension subjectAltName (section 4.2.1.6) with its DNS names. The standard library decodes
@@ -37,7 +37,7 @@ class Certificate(msgspec.Struct, frozen=True):
 
 
 def read_certificate(path: Path) -> Certificate:
-    """The first certificate of a PEM file. Raises OSError, or ValueError when there is none to be read."""
+    """The first certificate of a PEM file. Raises OSError, or ValueError when it has none."""
     head, end, _ = path.read_text(encoding="latin-1").partition(_END)
     try:
         return parse_certificate(ssl.PEM_cert_to_DER_cert(head[head.find("-----BEGIN CERTIFICATE-----") :] + end))

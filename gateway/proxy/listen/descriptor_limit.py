@@ -11,7 +11,7 @@ _OWN = 16
 
 
 class DescriptorLimit:
-    """Leaves descriptors for upstream connections, so that whoever was let in can be served.
+    """Leaves descriptors for upstream connections, so that accepted clients can be served.
 
     Of what the process may open (RLIMIT_NOFILE, raised to the hard limit as far as it is of use), up to a half is kept
     for connections to backends.

@@ -38,7 +38,7 @@ _DRAIN_LOOK_S = 0.02
 
 
 class Listener:
-    """Accepts on one inherited socket until it is told to drain."""
+    """Accepts on one inherited socket until it drains."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Listener:
         self._acceptor.resume()
 
     async def drain(self, timeout_s: float) -> None:
-        """Rule 3; returns when nobody is connected any more."""
+        """Rule 3; returns when no client is connected any more."""
         self._draining = True
         self._acceptor.end()
         self._socket.close()

@@ -150,7 +150,7 @@ class EndpointPool(ConnectionOwner):
                 moves.connect.append(waiting.popleft())
             else:
                 if idle and self._giving_way is None:
-                    # It was met by a stale connection already; this one may be the next. See `closed`.
+                    # It had a stale connection already; this one may be the next. See `closed`.
                     self._giving_way = idle.pop(0)
                     moves.close.append(self._giving_way)
                 break
@@ -405,11 +405,11 @@ def panics(pools: list[EndpointPool], panic_percent: float, now_s: float) -> boo
     return not usable or 100 * usable < panic_percent * len(pools)
 
 
-def _host(wish: str, endpoint: Endpoint) -> bytes:
+def _host(wanted: str, endpoint: Endpoint) -> bytes:
     """What is sent as Host whatever the client said; empty where it is the client's."""
-    if wish == "client":
+    if wanted == "client":
         return b""
-    return (endpoint.authority if wish == "endpoint" else wish).encode()
+    return (endpoint.authority if wanted == "endpoint" else wanted).encode()
 
 
 def _made(connection: UpstreamConnection) -> Callable[[], asyncio.Protocol]:

@@ -1,4 +1,4 @@
-"""What a pool, a connection and the user of both know of each other: small abstract classes, and no protocol.
+"""The interfaces between a pool, its connections and their users: small abstract classes, and no protocol.
 
 Rules:
 
@@ -50,7 +50,7 @@ class UpstreamUser(metaclass=ABCMeta):
         self.resendable = resendable
         """Whether its request can be sent again, should a kept connection turn out to be stale."""
         self.wants_fresh = False
-        """It has met a stale connection, and wants no kept one again."""
+        """It had a stale connection, and must get a new one."""
         self.uploading = uploading
         """The body of its request is still coming."""
         self.head_only = head_only
@@ -206,7 +206,7 @@ class UpstreamConnection(metaclass=ABCMeta):
 
 
 class ConnectionOwner(metaclass=ABCMeta):
-    """What a connection tells of itself: its pool."""
+    """The callbacks of a connection to its pool."""
 
     __slots__ = ()
 
