@@ -91,7 +91,7 @@ def page(summary: Summary, width: int) -> str:
         lines += textwrap.wrap(paragraph, min(width, 100) - 2)
     lines += [
         "",
-        f"To repeat with the same inputs and faults: gateway demo --scenario {summary.scenario} --seed {summary.seed}",
+        f"To repeat it, same inputs and faults: gateway demo --scenario {summary.scenario} --seed {summary.seed}",
     ]
     others = ", ".join(name for name in SCENARIOS if name != summary.scenario)
     lines += textwrap.wrap(f"Other scenarios: {others}", min(width, 100), break_on_hyphens=False)

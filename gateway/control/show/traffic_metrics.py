@@ -39,7 +39,7 @@ RETRIED: Final = (
     "try_timeout",
 )
 UNSERVED: Final = ("body_buffers_full", "no_healthy_endpoint", "queue_full", "queue_timeout", "too_many_connections")
-# The data plane's reasons (proxy.faults), which this plane may not import; a test holds the two together.
+# The data plane's reasons (proxy/heads/gateway_errors.py), which this plane may not import; a test holds the two together.
 REASONS: Final = (
     *("bad_request", "bad_host", "bad_framing", "bad_target", "head_too_large", "target_too_long", "body_too_large"),
     *("head_timeout", "body_timeout", "method_not_allowed", "http2_unsupported", "expectation_failed", "no_route"),
@@ -48,7 +48,7 @@ REASONS: Final = (
     *("idle_timeout", "no_healthy_endpoint", "stale_connection", "queue_full", "total_timeout", "try_timeout"),
     *("queue_timeout", "body_buffers_full", "body_lost"),
     *("bad_field_name", "method_unknown", "version_unsupported"),
-    *("last_recipient", "no_continue"),
+    "last_recipient",
     *("too_many_connections", "too_many_from_client", "body_too_slow", "bad_proxy_header", "tls_handshake"),
 )
 
