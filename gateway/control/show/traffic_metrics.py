@@ -39,7 +39,7 @@ RETRIED: Final = (
     "try_timeout",
 )
 UNSERVED: Final = ("body_buffers_full", "no_healthy_endpoint", "queue_full", "queue_timeout", "too_many_connections")
-# The data plane's reasons (proxy/heads/gateway_errors.py), which this plane may not import; a test holds the two together.
+# The reasons of proxy/heads/gateway_errors.py, which control may not import; a test compares the two.
 REASONS: Final = (
     *("bad_request", "bad_host", "bad_framing", "bad_target", "head_too_large", "target_too_long", "body_too_large"),
     *("head_timeout", "body_timeout", "method_not_allowed", "http2_unsupported", "expectation_failed", "no_route"),
