@@ -50,6 +50,25 @@ async def test_a_promotion_outlives_a_journal_that_is_lost(tmp_path: Path, kept:
         assert (plane.stable(), plane.controller.readiness().warnings) == ("v2", ())
 
 
+@pytest.mark.parametrize("kept", [True, False], ids=["full restart", "control and workers"])
+async def test_a_promotion_outlives_a_journal_that_is_lost_again(tmp_path: Path, kept: bool) -> None:
+    """After the first loss journal and memory are both at event 0: what is missing shows in the promotion alone."""
+    async with Plane(tmp_path, text()) as plane:
+        rollout = await plane.controller.commands.start("r", "alice")
+        await plane.controller.commands.promote(rollout.id, "alice")
+        for _ in range(3):
+            await plane.kill()
+            plane.journal_path.unlink()
+            await fresh_workers(plane)
+            if kept:
+                plane.forget(kept=True)
+            await plane.begin()
+            assert plane.stable() == "v2"
+            (warning,) = plane.controller.readiness().warnings
+            assert "the journal has lost decisions" in warning
+            await plane.quiet()
+
+
 async def test_a_canary_that_was_rolled_back_gets_nothing_when_the_journal_is_lost(tmp_path: Path) -> None:
     async with Plane(tmp_path, text(canary_percent=30.0)) as plane:
         assert plane.weight_bp() == 3000

@@ -15,8 +15,9 @@ Rules:
    as the journal: always when it is of this gateway's own life; when it was read from the state directory, where the
    journal ends before the event at which it was written, or does not go on after it. Its weights never count under
    another text of the configuration file.
-7. A journal that ends before the event at which the memory was written has lost decisions. Then promotions are the
-   memory's, whatever the journal says, and are journaled anew; an alarm says that the rest is lost.
+7. A journal that ends before the event at which the memory was written has lost decisions; so has one that ends there
+   and knows nothing of a route on which the memory has a promotion (it was lost before, and again since). Then
+   promotions are the memory's, whatever the journal says, and are journaled anew; an alarm says that the rest is lost.
 """
 
 from __future__ import annotations
@@ -90,15 +91,16 @@ class Recovery:
         self._remembered = keeper.found
         self._same_file = self._remembered is not None and self._remembered.config_sha256 == keeper.config_sha256
         self._hand_weights: dict[str, HandWeight] = {}
+        # The memory has a promotion on a route of which the journal has neither roles nor a rollout.
+        self._promotion_lost = False
 
     @property
     def _lost(self) -> bool:
         """Whether the journal has lost decisions (rule 7)."""
-        return (
-            self._remembered is not None
-            and self._journal_writer.readable
-            and self._journal_writer.last_seq < self._remembered.journal_seq
-        )
+        if self._remembered is None or not self._journal_writer.readable:
+            return False
+        missing = self._remembered.journal_seq - self._journal_writer.last_seq
+        return missing > 0 or (missing == 0 and self._promotion_lost)
 
     @property
     def source(self) -> str:
@@ -129,6 +131,12 @@ class Recovery:
         else:
             self._records.adopt(contents.records)
             self._hand_weights = contents.hand_weights
+            self._promotion_lost = any(
+                saved.roles is None and saved.rollout is None and not saved.damage
+                for saved in (
+                    contents.routes[route.name] for route in self._routes.values() if self._remembered_promotion(route)
+                )
+            )
             for route in self._routes.values():
                 self._adopt_roles(route, contents.routes[route.name].roles)
             if self._lost:
@@ -181,9 +189,10 @@ class Recovery:
             roles = Roles(route.name, route.configured, promoted, "", self._clock.wall_s())
             route.promoted = roles
             self._journal_writer.write(lambda journal, roles=roles: journal.keep_roles(roles))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+        last, known = self._journal_writer.last_seq, self._remembered.journal_seq
+        what = f"it ends at event {last}, and there were {known}" if last < known else "it has none of the promotions"
         why = (
-            f"the journal has lost decisions: it ends at event {self._journal_writer.last_seq}, and there were"
-            f" {self._remembered.journal_seq}. Promoted versions stay, and no canary has more than before; which"
+            f"the journal has lost decisions: {what}. Promoted versions stay, and no canary has more than before; which"
             " versions were rolled back is no longer known: restore the journal, or go on without its history"
         )
         self._alarms.sound("journal lost", why, warning=True)
