@@ -218,9 +218,8 @@ class Delivery(AttemptOwner):
     def give_leave(self) -> None:
         """Let the client send its body, if it waits for leave."""
         head = self.request.head
-        if head is not None and head.expects_continue:
-            if expect_continue.end_wait(head, self.body):
-                self._downstream.write_continue()
+        if head is not None and head.expects_continue and expect_continue.end_wait(head, self.body):
+            self._downstream.write_continue()
             self._wait(SEND, self._worker.now_s())
 
     def answer_head(self, reason: bytes, head: ResponseHead, *, bodyless: bool) -> None:
