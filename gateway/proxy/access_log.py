@@ -3,7 +3,7 @@
 Rules:
 
 1. A request never waits for its line. The event loop only appends bytes to a list, and a thread of its own writes them.
-   What does not fit into the bounded queue, or cannot be written (a full disk, a pipe that nobody reads), is dropped
+   What does not fit into the bounded queue, or cannot be written (a full disk, a pipe without a reader), is dropped
    and counted.
 2. A line is whole or absent, whatever shares the file: several workers append to it, and writes to a pipe are no longer
    than the kernel keeps in one piece (POSIX, PIPE_BUF). A write that broke off is ended by a newline.
@@ -108,7 +108,7 @@ class AccessLog:
 
     @property
     def dropped(self) -> int:
-        """How many lines were not written: no room in the queue, or no luck with the file."""
+        """How many lines were not written: the queue was full, or the file could not be written."""
         return self._dropped + self._sink.failed
 
     def now(self) -> str:
@@ -151,7 +151,7 @@ class AccessLog:
             self._bytes = 0
 
     def close(self) -> None:
-        """Write what is left, for a moment: a log that nobody takes must not hold up the end."""
+        """Write what is left, for a moment: a log without a reader must not delay the end."""
         self.flush()
         self._sink.close(_CLOSE_S)
 
@@ -167,7 +167,7 @@ def path_text(path: bytes) -> str:
 
 
 class Sink:
-    """The thread's side: a file or standard output, written in whole lines; waits so that nobody else has to."""
+    """The thread's side: a file or standard output, written in whole lines; blocks in place of the event loop."""
 
     def __init__(self, path: str) -> None:
         self._path = None if path == STDOUT else path
@@ -216,7 +216,7 @@ class Sink:
             while done < len(data):
                 try:
                     done += os.write(fd, view[done:])
-                except BlockingIOError:  # somebody else made it so: the description is shared with other processes
+                except BlockingIOError:  # set by another process: the description is shared with others
                     _await_room(fd)
         except OSError:
             self.failed += min(lines, data.count(b"\n", done))

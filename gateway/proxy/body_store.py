@@ -29,7 +29,7 @@ TOO_LARGE, MEMORY_LIMIT, DISK_LIMIT, DISK_FULL, DISK_FAILED, DISK_SLOW = BODY_NO
 
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 # A write that took longer than this held up every other request: no further file is begun for a while. (Less would
-# be met by a machine that is merely busy.)
+# happen on a machine that is merely busy.)
 _SLOW_WRITE_S: Final = 0.25
 _DISK_REST_S: Final = 10.0
 # The operating system is given back what bodies took when for so long they have needed little.

@@ -1,4 +1,4 @@
-"""A worker process: accepts on an inherited listening socket, and routes as control tells it.
+"""A worker process: accepts on an inherited listening socket, and routes by control's tables.
 
 The listening socket stays open in the supervisor, so that a worker that dies loses none of the connections still queued
 on it. SIGTERM drains (listener.py); SIGHUP looks at the TLS files at once. Both are handled from the start on.
@@ -135,7 +135,7 @@ def _tls(settings: WorkerSettings, worker: WorkerContext, loop: asyncio.Abstract
 
 
 async def _orphaned() -> None:
-    """End when the supervisor is gone: a worker that nobody looks after must not hold the port."""
+    """End when the supervisor is gone: an unsupervised worker must not hold the port."""
     await orphaned()
     os.kill(os.getpid(), signal.SIGTERM)
 

@@ -18,6 +18,7 @@ import msgspec
 from gateway.config.predictions import PREDICTED
 from gateway.control.workers.inspector_link import Inspection
 from gateway.core.analysis import Analysis, AnalysisSpec, Finding, Look, Verdict
+from gateway.core.numbers import percent
 from gateway.core.predictions.failures import KINDS, MODEL_ERRORS, UNREAD, UNREAD_ANSWERS
 from gateway.core.predictions.settings import RouteWatch
 from gateway.core.types import Variant
@@ -88,7 +89,7 @@ def unread_hold(analysis: Analysis) -> str:
         return ""
     if finding.canary_rate - (finding.stable_rate or 0.0) <= UNREAD_MARGIN:
         return ""
-    stable, canary = (f"{100 * (rate or 0.0):.3g} %" for rate in (finding.stable_rate, finding.canary_rate))
+    stable, canary = (percent(rate or 0.0) for rate in (finding.stable_rate, finding.canary_rate))
     return (
         f"{canary} of the canary's sampled answers cannot be read, against {stable} of stable's: the readable ones"
         " alone prove nothing, see the finding `unread`"

@@ -6,7 +6,7 @@ Rules:
    been closed (retry.py, rule 1); everything else is another attempt.
 2. It knows when it was sent, when its answer's head came and what that said, and how long it may take; whose turn it is
    meanwhile is its owner's to know (deadlines.py).
-3. What it did well or badly is told to its endpoint here (outlier_ejection.py, probed_health.py).
+3. Its success or failure is reported to its endpoint here (outlier_ejection.py, probed_health.py).
 4. Its connection is given back exactly once, whatever ends it.
 """
 
@@ -91,7 +91,7 @@ class Attempt(UpstreamUser):
         """What becomes of the answer whose head is there: RELAY, or it gives way to another's."""
 
     def limit(self, pools: BackendPool, stable: BackendPool | None, route: RouteRuntime, now_s: float) -> None:
-        """Take less than the route's time where somebody else can answer in what is left of it."""
+        """Take less than the route's time where another endpoint can answer in the rest of it."""
         if self.variant is CANARY and stable is not None and route.replayable:
             # Stable's own time is kept for it, unless the canary would not have half of all.
             usual_s = stable.usual.seconds
@@ -109,7 +109,7 @@ class Attempt(UpstreamUser):
     # the connection
 
     def lease(self) -> None:
-        """Ask the endpoint's pool for a connection; its owner is told what comes of it."""
+        """Ask the endpoint's pool for a connection; the result is a callback of its owner."""
         got = self.pool.lease(self)
         if got is None:
             self._owner.attempt_queued()

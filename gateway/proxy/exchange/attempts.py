@@ -8,7 +8,7 @@ Rules:
    the epoch of the table that assigned it. A forced variant is never evidence, nor is the answer of stable to a request
    that it rescued, nor what the client or the gateway broke (outcome.py). Totals for metrics have every attempt, under
    the variant that made it.
-3. A client that leaves before its answer is whole has an outcome: ``abandoned``, or the failure that the head told it
+3. A client that leaves before its answer is whole has an outcome: ``abandoned``, or the failure that the head was
    of. What was whole when it left is a latency like others, and what was not has lasted at least so long (core/analysis
    says what that proves). One that leaves while it is still sending says nothing: no answer was due.
 """

@@ -52,7 +52,7 @@ _STREAM_RATE_MIN: Final = 64 * 1024
 
 
 class Exchange(Settling):
-    """A request from its head to its settlement. ``fault`` is what the client is told, if it is the gateway's word."""
+    """A request from its head to its settlement. ``fault`` is the error that the gateway answers with, if it does."""
 
     __slots__ = (
         "_body",
@@ -109,7 +109,7 @@ class Exchange(Settling):
         """Connection nominates Upgrade. False for a request with a body, whose offer is not passed on."""
         head = self._request.head
         if self.fault is not None or head is None:
-            # How the rest is framed does not matter any more, as long as nobody reads it.
+            # How the rest is framed no longer matters: it is not read.
             self._request.keep_alive = False
             return True
         if head.chunked or head.content_length:
@@ -359,7 +359,7 @@ class Exchange(Settling):
         self.settle(fault.status, keep=keep)
 
     def downstream_lost(self) -> None:
-        """The client is gone: stop at once, blame nobody's variant."""
+        """The client is gone: stop at once; no variant has failed."""
         if self._phase == SETTLED:
             return
         if self._phase != QUEUED:

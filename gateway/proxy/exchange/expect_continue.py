@@ -25,7 +25,7 @@ def awaits_leave(head: RequestHead, body: RequestBody) -> bool:
 
 
 def end_wait(head: RequestHead, body: RequestBody) -> bool:
-    """Leave is there; True when the client has to be told."""
+    """The backend agreed; True when the client is to get its 100."""
     told = awaits_leave(head, body)
     head.expects_continue = False
     return told

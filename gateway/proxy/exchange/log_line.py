@@ -13,12 +13,12 @@ from gateway.proxy.heads.field_policy import FieldPolicy
 from gateway.proxy.heads.gateway_errors import Fault
 from gateway.proxy.heads.request import Request
 
-# Of a target that nobody serves this much is shown to the client that asked for it.
+# So much of an unknown target is shown to its client.
 _SHOWN_MAX: Final = 200
 
 
 class LogRecord:
-    """What only the access log wants to know of an exchange: made for each one where there is a log."""
+    """The fields of an exchange that only the access log needs: made for each one where there is a log."""
 
     __slots__ = (
         "attempts",
@@ -70,7 +70,7 @@ def add_route(line: Line, route: Route, evidence: EpochCounts) -> None:
 
 
 def add_record(line: Line, record: LogRecord, fault: Fault | None) -> None:
-    """What became of it: ``fault`` is what the client was told, the record has what became of attempts before."""
+    """What became of it: ``fault`` is the error that the client got, the record has the attempts before."""
     if line.status == STATUS_ABORTED:
         line.blame = Blame.DOWNSTREAM.value
     elif fault is not None:
@@ -101,7 +101,7 @@ def milliseconds(us: int) -> float | None:
 
 
 def unrouted(request: Request) -> str:
-    """What a client is told whose request no route matches."""
+    """The error for a request that no route matches."""
     head = request.head
     host = b"" if head is None else head.host
     return f"no route matches the path {text(request.path[:_SHOWN_MAX])!r} on the host {text(host[:_SHOWN_MAX])!r}"

@@ -5,8 +5,8 @@ Rules:
 1. An attempt has a class (`gateway.core.stats.outcomes`): its answer's by status and route, or its failure's. Two more
    are known here alone, and are no evidence: a stale connection, and a trial of an ejected endpoint that had less than
    the route's time.
-2. Only the backend's doing is its variant's failure. What the client or the gateway broke is nobody's, and where the
-   gateway has no endpoint to try, no room or no descriptors, that is counted apart (*unserved*). A full queue is its
+2. Only the backend's doing is its variant's failure. A failure of the client or the gateway counts for none; a request
+   for which the gateway has no endpoint, no room or no descriptors is counted apart (*unserved*). A full queue is its
    backend's overload, unless ejections or probes keep some of the backend's endpoints out.
 3. The latency that is judged ends with the answer's head; of a stream with its first event. As long as that is to come
    it lasts until now, and `waited` says so: what was not over has lasted at least so long.

@@ -27,7 +27,7 @@ FRESH: Final = 1  # the same endpoint, on a new connection
 NEXT: Final = 2  # another endpoint of the backend
 AGAIN: Final = 3  # the same endpoints, after a moment
 RESCUE: Final = 4  # stable's turn
-ANSWER: Final = 5  # the gateway tells the client what failed
+ANSWER: Final = 5  # the gateway's error names what failed
 
 # How an attempt failed.
 STALE: Final = 0  # its kept connection had been closed

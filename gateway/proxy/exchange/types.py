@@ -1,4 +1,4 @@
-"""What an exchange, its attempts and its client know of each other: small abstract classes (upstream/types.py)."""
+"""The interfaces between an exchange, its attempts and its client: small abstract classes (upstream/types.py)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TunnelEnded = Callable[[int, int], None]
 
 
 class Settling(OpenExchange):
-    """What the delivery of an answer knows of its exchange: its times and its deadline, and how it ends."""
+    """The delivery's view of its exchange: its times and its deadline, and how it ends."""
 
     __slots__ = ("asked_s", "began_s")
 

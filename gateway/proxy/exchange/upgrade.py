@@ -35,7 +35,7 @@ class Upgrade:
         self._possible = True
 
     def choose(self, allowed: Sequence[str]) -> bytes:
-        """The first of the offered protocols that the route allows, which is passed on; empty where there is none."""
+        """The first of the offered protocols that the route allows, which is passed on; empty without one."""
         offered = self._offered if self._possible else ()
         self.protocol = next((name for name in offered if name.decode("latin-1") in allowed), b"")
         self.switched_head = b""

@@ -360,7 +360,7 @@ class Http1ClientConnection(UpstreamConnection):
             return
         if status < 200:
             if _has_body(self._fields):
-                self._fault = gateway_errors.BAD_RESPONSE  # nobody could tell its body from the answer itself
+                self._fault = gateway_errors.BAD_RESPONSE  # its body could not be distinguished from the answer itself
             elif status < 100 or (
                 status == 101 and not (self._parser.should_upgrade() and user.may_switch(self._fields))
             ):
