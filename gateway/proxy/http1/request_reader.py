@@ -4,9 +4,8 @@ Rules:
 
 1. llhttp parses with every lenient flag off, but for heads that are plain (fast_heads.py) and bodies whose length such
    a head gave; limits on the head are ours, absolute and counted in bytes.
-2. A request whose framing is in doubt is refused with the smallest honest status (``refusal``), and nothing behind it
-   is read; what llhttp cannot read because it is of another version or has an unknown method is told so
-   (first_line.py).
+2. A request whose framing is in doubt is refused (``refusal``), and nothing behind it is read. Where llhttp fails
+   because of another version or an unknown method, the answer names that (first_line.py).
 3. Bytes of a body are never read as a request.
 """
 
