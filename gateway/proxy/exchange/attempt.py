@@ -16,6 +16,7 @@ from time import monotonic
 from typing import Final
 
 from gateway.core.types import Variant
+from gateway.proxy.compiled import mypyc_attr
 from gateway.proxy.exchange import retry
 from gateway.proxy.exchange.rare_lines import rare_lines
 from gateway.proxy.exchange.stream_times import StreamTimes
@@ -41,6 +42,7 @@ _NEVER: Final = 1.25
 NO_TRAILERS: Final[list[bytes]] = []
 
 
+@mypyc_attr(free_list_len=1)
 class Attempt(UpstreamUser):
     """An attempt from its endpoint's choice to its outcome."""
 
@@ -108,7 +110,7 @@ class Attempt(UpstreamUser):
 
     # the connection
 
-    def lease(self) -> None:
+    def lease(self, now_s: float) -> None:
         """Ask the endpoint's pool for a connection; the result is a callback of its owner."""
         got = self.pool.lease(self)
         if got is None:
@@ -116,14 +118,15 @@ class Attempt(UpstreamUser):
         elif isinstance(got, Fault):
             self._owner.attempt_failed(got)
         else:
-            self.leased(got)
+            self.connection = got
+            self._owner.attempt_connected(got, now_s)
 
-    def lease_fresh(self) -> None:
+    def lease_fresh(self, now_s: float) -> None:
         """Once more, on a new connection (rule 1)."""
         self.wants_fresh = True
         self.head_s = 0.0
         self.stream = None
-        self.lease()
+        self.lease(now_s)
 
     @property
     def waiting(self) -> bool:
@@ -140,7 +143,7 @@ class Attempt(UpstreamUser):
     def leased(self, connection: UpstreamConnection) -> None:
         """The pool has a connection for us."""
         self.connection = connection
-        self._owner.attempt_connected(connection)
+        self._owner.attempt_connected(connection, monotonic())
 
     def refused(self, fault: Fault) -> None:
         """The pool has none."""

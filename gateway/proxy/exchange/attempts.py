@@ -19,6 +19,7 @@ from typing import Final
 
 from gateway.core.stats.outcomes import ABANDONED, ERRORS, FAILURES, LACKING, OK, OVERLOAD
 from gateway.core.types import Variant
+from gateway.proxy.compiled import mypyc_attr
 from gateway.proxy.counting.epoch_counters import EpochCounters
 from gateway.proxy.counting.response_sampler import ResponseSample
 from gateway.proxy.exchange import outcome, retry
@@ -38,6 +39,7 @@ from gateway.proxy.upstream.pool import EndpointPool
 STATUS_REASON: Final = "status"
 
 
+@mypyc_attr(free_list_len=1)
 class ExchangeAttempts:
     """What was tried of one request, and in whose name. ``variant`` is whose turn it is: stable's after a rescue."""
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.core.stats.outcomes import ERRORS, PLAIN
+from gateway.proxy.compiled import mypyc_attr
 from gateway.proxy.context import WorkerContext
 from gateway.proxy.exchange import expect_continue, outcome, retry
 from gateway.proxy.exchange.attempt import CANARY, NO_TRAILERS, Attempt
@@ -40,6 +41,7 @@ _CANARY_LINE: Final = b"%b: canary\r\n" % headers.VARIANT_HEADER
 _RESCUED_LINES: Final = _STABLE_LINE + b"%b: true\r\n" % headers.RESCUED_HEADER
 
 
+@mypyc_attr(free_list_len=1)
 class Delivery(AttemptOwner):
     """The attempts of one exchange and the answer that is relayed. ``begun``: some of it has reached the client."""
 
@@ -70,9 +72,9 @@ class Delivery(AttemptOwner):
 
     # an untried endpoint of the variant's backend, and a connection to it
 
-    def attempt_next(self, otherwise: Fault) -> None:
+    def attempt_next(self, otherwise: Fault, now_s: float) -> None:
         """Try the next endpoint; ``otherwise`` is what is the matter when there is none."""
-        attempt = self.attempts.next(self, self._worker.now_s(), head_only=self.request.method == b"HEAD")
+        attempt = self.attempts.next(self, now_s, head_only=self.request.method == b"HEAD")
         if attempt is None:
             self.attempt_failed(otherwise)
         elif isinstance(attempt, Fault):
@@ -81,7 +83,7 @@ class Delivery(AttemptOwner):
             if self.attempt is not None:
                 self.attempt.end()
             self.attempt = attempt
-            attempt.lease()
+            attempt.lease(now_s)
 
     def attempt_queued(self) -> None:
         """Wait for a connection: by a clock of its own; a body that may still grow is its client's to bring."""
@@ -96,17 +98,16 @@ class Delivery(AttemptOwner):
         """No connection came about: move on to the backend's next endpoint, if there is one."""
         queue = (gateway_errors.QUEUE_FULL, gateway_errors.BODY_BUFFERS_FULL)
         if fault not in queue and self.attempts.untried:
-            self.attempt_next(fault)
+            self.attempt_next(fault, self._worker.now_s())
         else:
             self.attempt_failed(fault)
 
     # the request
 
-    def attempt_connected(self, connection: UpstreamConnection) -> None:
+    def attempt_connected(self, connection: UpstreamConnection, now_s: float) -> None:
         """Send the request, as far as it is here."""
         attempt, exchange, route = self.attempt, self._exchange, self._route
         assert attempt is not None
-        now_s = self._worker.now_s()
         if self._record is not None:
             self._record.lease_us = int((now_s - attempt.since_s) * 1e6)
         if route.try_s:
@@ -168,7 +169,7 @@ class Delivery(AttemptOwner):
         if attempt.connection is not None and not self.body.behind:
             self._sent_whole(attempt, attempt.connection)
         if attempt.body_is_whole():
-            attempt.lease()
+            attempt.lease(self._worker.now_s())
         elif attempt.waiting:
             self.attempt_queued()
 
@@ -369,7 +370,7 @@ class Delivery(AttemptOwner):
         attempts.count(attempt, outcome.STALE, self._exchange.asked_s, now_s)
         if self._record is not None:
             self._record.attempts += 1
-        attempt.lease_fresh()
+        attempt.lease_fresh(now_s)
 
     def attempt_failed(self, fault: Fault) -> None:
         """The present attempt came to nothing (its connection is already given back)."""
@@ -401,7 +402,7 @@ class Delivery(AttemptOwner):
             return
         if step == retry.RESCUE:
             self.attempts.rescue()
-        self.attempt_next(gateway_errors.NO_ENDPOINT)
+        self.attempt_next(gateway_errors.NO_ENDPOINT, self._worker.now_s())
 
     def _completed(self, attempt: Attempt) -> None:
         exchange = self._exchange

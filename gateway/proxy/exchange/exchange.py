@@ -20,6 +20,7 @@ from gateway.core.errors import Blame
 from gateway.core.traffic.table import HALF_CLOSE_S
 from gateway.proxy.access_log import STATUS_ABORTED
 from gateway.proxy.body_store import TOO_LARGE
+from gateway.proxy.compiled import mypyc_attr
 from gateway.proxy.context import WorkerContext
 from gateway.proxy.exchange import deadlines, expect_continue, log_line
 from gateway.proxy.exchange.admission import admit
@@ -51,6 +52,7 @@ _STREAM_BYTES_MIN: Final = 64 * 1024
 _STREAM_RATE_MIN: Final = 64 * 1024
 
 
+@mypyc_attr(free_list_len=1)
 class Exchange(Settling):
     """A request from its head to its settlement. ``fault`` is the error that the gateway answers with, if it does."""
 
@@ -150,7 +152,7 @@ class Exchange(Settling):
         self.total_at_s = now_s + route.total_s
         body.limit(route.kept_bytes_max, route.file_bytes_max)
         if body.complete or route.streams_requests or expect_continue.awaits_leave(self._head, body):
-            self._choose()
+            self._choose(now_s)
         else:
             self._gather(now_s)
 
@@ -179,7 +181,7 @@ class Exchange(Settling):
         flows = body.received >= _STREAM_BYTES_MIN and body.received >= _STREAM_RATE_MIN * (now_s - self.began_s)
         body.slow = not flows
         if flows or (body.full and body.not_kept == TOO_LARGE):
-            self._gathered()
+            self._gathered(now_s)
         elif body.full:
             self._refuse(gateway_errors.BODY_BUFFERS_FULL)
         else:
@@ -187,10 +189,10 @@ class Exchange(Settling):
             route = self._route
             self.wait(GATHER, route, route.first_byte_s, now_s, whole=False, blocked=False)
 
-    def _gathered(self) -> None:
+    def _gathered(self, now_s: float) -> None:
         """The body is whole or flows: by the table that is in force now, as any request."""
         if self._matched():
-            self._choose()
+            self._choose(now_s)
 
     def body(self, piece: bytes) -> None:
         """A piece of the request's body."""
@@ -212,9 +214,9 @@ class Exchange(Settling):
         self._body.complete = True
         if self._phase in (QUEUED, SETTLED) or self.fault is not None:
             return
-        self.asked_s = self._worker.now_s()
+        self.asked_s = now_s = self._worker.now_s()
         if self._delivery is None:
-            self._gathered()
+            self._gathered(now_s)
         else:
             self._delivery.body_complete()
 
@@ -235,7 +237,7 @@ class Exchange(Settling):
 
     # choose: which variant?
 
-    def _choose(self) -> None:
+    def _choose(self, now_s: float) -> None:
         """Assign a variant, begin to look at what will be answered, and have it delivered."""
         worker, route, request, head = self._worker, self._route, self._request, self._head
         self._phase = DELIVERING
@@ -253,7 +255,7 @@ class Exchange(Settling):
         delivery = self._delivery = Delivery(
             worker, self, downstream, request, body, upgrade, trailers, route, attempts, record
         )
-        delivery.attempt_next(gateway_errors.NO_ENDPOINT)
+        delivery.attempt_next(gateway_errors.NO_ENDPOINT, now_s)
 
     # deliver: the answer comes, or a deadline does
 
@@ -283,7 +285,7 @@ class Exchange(Settling):
                 delivery.give_leave()
                 return
             if delivery is not None and self._deadline.time == MOMENT:
-                delivery.attempt_next(gateway_errors.NO_ENDPOINT)
+                delivery.attempt_next(gateway_errors.NO_ENDPOINT, now_s)
                 return
         if delivery is None or fault.blame is Blame.DOWNSTREAM or self._downstream.stalled:
             self._refuse(gateway_errors.BODY_TIMEOUT)

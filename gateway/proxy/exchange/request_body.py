@@ -18,6 +18,7 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.proxy.body_store import MEMORY_LIMIT, SMALL_BYTES, TOO_LARGE, BodyFile, BodyStore
+from gateway.proxy.compiled import mypyc_attr
 
 # What is held of a body that may not be kept, before it is sent.
 UNSENT_BYTES_MAX: Final = 64 * 1024
@@ -27,6 +28,7 @@ _JOINED_BYTES_MAX: Final = 2048
 _FIRST_PIECES: Final = 8
 
 
+@mypyc_attr(free_list_len=1)
 class RequestBody:
     """What has come of one request's body. ``complete``: all of it; ``held_bytes``: what of it is in memory.
 

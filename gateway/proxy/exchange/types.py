@@ -70,7 +70,7 @@ class AttemptOwner(metaclass=ABCMeta):
         """The attempt waits for a connection."""
 
     @abstractmethod
-    def attempt_connected(self, connection: UpstreamConnection) -> None:
+    def attempt_connected(self, connection: UpstreamConnection, now_s: float) -> None:
         """The attempt has a connection: send the request."""
 
     @abstractmethod

@@ -9,6 +9,8 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+from gateway.proxy.compiled import mypyc_attr
+
 RawHeaders = Sequence[tuple[bytes, bytes]]
 
 _DIGITS: Final = re.compile(rb"[0-9]{1,18}\Z")
@@ -98,6 +100,7 @@ class RareFields:
         self.tracestates: list[bytes] = []
 
 
+@mypyc_attr(free_list_len=1)
 class RequestHead(MessageHead):
     """What the gateway read from a request's head; Host is not among the lines either."""
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from gateway.proxy.compiled import mypyc_attr
 from gateway.proxy.heads.fast_heads import FirstLine
 from gateway.proxy.heads.message_head import RequestHead
 
 
+@mypyc_attr(free_list_len=1)
 class Request:
     """One request. ``head`` is None until it was read without an error.
 
