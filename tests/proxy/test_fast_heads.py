@@ -342,7 +342,6 @@ def test_most_heads_are_plain() -> None:
     "field",
     [
         b"Transfer-Encoding: chunked",
-        b"Connection: close",
         b"Connection: keep-alive, x-a",
         b"Upgrade: websocket",
         b"Expect: 100-continue",
@@ -356,12 +355,15 @@ def test_most_heads_are_plain() -> None:
 )
 def test_whatever_touches_framing_or_connection_is_left_to_llhttp(field: bytes) -> None:
     for head, read in ((REQUEST, False), (RESPONSE, True)):
-        if field == b"Connection: close" and not read:
-            continue  # the last request of its connection is as plain as the others
         odd = head[:-2] + field + b"\r\n\r\n"
         reader = FastHeadReader()
         found = reader.response(odd, LastHead()) if read else reader.request(odd, 0, BYTES_MAX, FIELDS_MAX, LastHead())
         assert found is None
+
+
+def test_an_answer_that_is_the_last_of_its_connection_is_as_plain_as_others() -> None:
+    answer = FastHeadReader().response(RESPONSE[:-2] + b"Connection: Close\r\n\r\nabc", LastHead())
+    assert answer is not None and (answer.status, answer.length, answer.keep_alive) == (200, 3, False)
 
 
 def test_a_head_that_is_not_whole_or_too_large_is_left_to_llhttp() -> None:

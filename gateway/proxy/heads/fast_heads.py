@@ -1,7 +1,7 @@
 """Heads that are plain: read in one go, without a call per field. All others are llhttp's.
 
 A head is plain when it is whole, of ordinary size, and made of nothing but a usual first line and fields that bend
-neither the framing nor the connection (but a request may say that it is the last on it); its body, if it has one, has a
+neither the framing nor the connection (but it may say that it is the last on it); its body, if it has one, has a
 single Content-Length. Nearly all are.
 
 Rules:
@@ -246,8 +246,6 @@ class FastHeadReader:
                     return None
                 length, length_line = known.length, known.line
             if known.closes:
-                if first.status:
-                    return None
                 keep_alive = False
             fields.append(known.pair)
             whole.append(known.line)
