@@ -8,6 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from gateway.config.build import routing_table
+from gateway.config.load import load
 from gateway.core.rollout import Phase
 from gateway.core.traffic.table import Backend, Endpoint, Route, RoutingTable
 from gateway.runtime.table_memory import Remembered, SharedTable, decode, encode, first_table
@@ -67,6 +69,26 @@ async def test_a_promotion_outlives_a_journal_that_is_lost_again(tmp_path: Path,
             (warning,) = plane.controller.readiness().warnings
             assert "the journal has lost decisions" in warning
             await plane.quiet()
+
+
+@pytest.mark.parametrize("newborn", [0, 1, 2], ids=["workers live on", "one is new", "all are new"])
+async def test_a_promotion_outlives_a_reconfiguration_while_the_journal_cannot_be_read(
+    tmp_path: Path, newborn: int
+) -> None:
+    async with Plane(tmp_path, text()) as plane:
+        rollout = await plane.controller.commands.start("r", "alice")
+        await plane.controller.commands.promote(rollout.id, "alice")
+        await plane.quiet()
+        await plane.kill()
+        plane.journal_path.write_bytes(b"no database" * 1000)
+        for index in range(newborn):
+            await plane.newborn(index)
+        await plane.begin()
+        assert plane.stable() == "v2"
+        plane.config_path.write_text(text(canary_percent=5.0))
+        config = load(plane.config_path)
+        await plane.controller.reconfigure(config, routing_table(config, epoch=0))
+        assert (plane.stable(), plane.weight_bp()) == ("v2", 0)
 
 
 async def test_a_canary_that_was_rolled_back_gets_nothing_when_the_journal_is_lost(tmp_path: Path) -> None:

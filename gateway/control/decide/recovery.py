@@ -35,7 +35,7 @@ from gateway.control.journal.store import Journal
 from gateway.control.journal.writer import JournalWriter
 from gateway.control.workers.hub import WorkerHub
 from gateway.control.workers.table_keeper import TableKeeper
-from gateway.control.workers.table_publisher import RouteAssignment, TablePublisher
+from gateway.control.workers.table_publisher import TablePublisher
 from gateway.core.errors import JournalError
 from gateway.core.rollout import Event, Phase, Restarted, Withdrawn
 from gateway.core.traffic.table import RoutingTable
@@ -124,9 +124,12 @@ class Recovery:
     def take_over(self, contents: JournalContents | None) -> None:
         """Publish the first table. Does not wait, so that nothing can come between the workers' state and it."""
         if contents is None:
-            assignments = {
-                route.name: RouteAssignment(*self._without_journal(route), 0) for route in self._routes.values()
-            }
+            for route in self._routes.values():
+                stable = self._stable_without_journal(route)
+                if stable != route.configured:
+                    # Not journaled, but known to the route: another configuration must not undo it.
+                    route.promoted = Roles(route.name, route.configured, stable, "", self._clock.wall_s())
+            assignments = {route.name: route.assignment(0) for route in self._routes.values()}
             announcements: list[tuple[RouteState, str]] = []
         else:
             self._records.adopt(contents.records)
@@ -156,21 +159,21 @@ class Recovery:
         for route, kind in announcements:
             self._pipeline.announce(route, kind)
 
-    def _without_journal(self, route: RouteState) -> tuple[str, str | None]:
-        """The stable and canary backends by the workers' tables."""
-        pair = (route.configured, route.config.canary)
-        live = {session.hello.stables.get(route.name) for session in self._hub.sessions if session.hello.epoch > 0}
-        if live == {route.config.canary} and route.config.canary is not None:
-            return route.config.canary, None
-        promoted = self._remembered_promotion(route) if not live else None
-        if promoted is not None:
-            return promoted, None if promoted == route.config.canary else route.config.canary
-        if not live and self._remembered is None:
+    def _stable_without_journal(self, route: RouteState) -> str:
+        """The stable backend by the newest table that a worker or the table memory knows (rule 5)."""
+        live = [session.hello for session in self._hub.sessions if session.hello.epoch > 0]
+        newest = max(live, key=lambda hello: hello.epoch, default=None)
+        if newest is not None and newest.stables.get(route.name) == route.config.canary:
+            return route.config.canary or route.configured
+        memory = self._remembered
+        if memory is not None and (newest is None or memory.table.epoch >= newest.epoch):
+            return self._remembered_promotion(route) or route.configured
+        if newest is None:
             _log.error(
                 "route %s: serves %s as the configuration says; whether another version was promoted is unknown",
                 *(route.name, route.configured or "nothing"),
             )
-        return pair
+        return route.configured
 
     def _remembered_promotion(self, route: RouteState) -> str | None:
         """The promoted backend of a route by the table memory."""

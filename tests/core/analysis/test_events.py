@@ -8,14 +8,16 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from gateway.core.analysis import AnalysisSpec, EventSpec, Evidence, LatencySpec, Mode, RateSpec, fresh_state, judge
 from gateway.core.analysis.betting.eprocess import Rates, TrialBatch, log_gains_beyond, within_tolerance
 from gateway.core.analysis.metrics.rates import bad_guesses, directions_of, ok_guesses
 from gateway.core.analysis.spec import Unit, Worse
-from gateway.core.errors import InvalidValueError
+from gateway.core.errors import EvidenceError, InvalidValueError
 from gateway.core.stats import Counts, EpochCounts
+from gateway.core.stats.counts import check_entry
 from tests.support.specs import silent
 
 TOLERANCES = [(1.0, 0.0), (1.5, 0.0), (1.0, 0.02), (1.5, 0.02), (3.0, 0.3)]
@@ -183,19 +185,17 @@ def test_a_two_sided_event_has_two_tests() -> None:
     assert [len(directions_of(EventSpec("x", worse=worse))) for worse in Worse] == [1, 1, 2]
 
 
-def test_labels_that_cannot_be_true_are_refused() -> None:
-    spec = only(EventSpec("clicked"))
-    for trials, events, said in (
+def test_labels_that_cannot_be_true_are_refused_where_they_are_decoded() -> None:
+    for trials, events, reason in (
         ({"clicked": 1}, {"clicked": 2}, "2 of 1"),
         ({"clicked": -1}, {}, "-1 trials"),
         ({}, {"clicked": 1}, "1 of 0"),
         ({"": 1}, {}, "1 trials"),
-        ({1: 1}, {}, "no text"),
-        ({"clicked": math.nan}, {}, "nan is not a count"),
+        ({1: 1}, {}, "Expected `str`"),
+        ({"clicked": math.nan}, {}, "Expected `int`"),
         ({str(i): 1 for i in range(300)}, {}, "300 names"),
     ):
         counts = Counts(5, trials=trials, events=events)  # type: ignore[arg-type]  # wrong on purpose
-        state = fresh_state(spec)
-        after, analysis = judge(spec, state, Evidence(0.0, (EpochCounts("r", 1, 500, Counts(5), counts),)))
-        assert after is state and analysis.verdict == "ERROR"
-        assert said in analysis.reason, analysis.reason
+        frame = msgspec.msgpack.encode(EpochCounts("r", 1, 500, Counts(5), counts))
+        with pytest.raises((EvidenceError, msgspec.ValidationError), match=reason):
+            check_entry(msgspec.msgpack.decode(frame, type=EpochCounts))

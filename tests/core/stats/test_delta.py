@@ -22,7 +22,8 @@ def answered(counts: Counts, rng: random.Random, requests: int) -> Counts:
     more.assigned += requests
     for _ in range(requests):
         more.requests += 1
-        more.enter("errors", rng.random() < 0.2)
+        if rng.random() < 0.2:
+            more.enter("errors")
         for name in HISTOGRAMS:
             histogram = getattr(more, name)
             bucket = rng.randrange(40)
