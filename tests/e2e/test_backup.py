@@ -104,7 +104,7 @@ async def test_a_rollout_under_way_goes_on_at_its_step_after_an_upgrade(tmp_path
             view = await gateway.rollout(rollout)
             assert "goes on, its minimum time and requests start again" in view["reason"]
             assert view["canary_requests"] == 0 if evidence == "begins anew" else view["canary_requests"] >= before
-        assert (b"begins anew" in gateway.log) is (evidence == "begins anew"), gateway.log.decode()
+        assert (b"starting to collect again" in gateway.log) is (evidence == "begins anew"), gateway.log.decode()
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,12 @@ class World:
         send = hub.send_table
 
         def checked(table: RoutingTable) -> None:
-            self.publishes(table)
+            try:
+                self.publishes(table)
+            except AssertionError as broken:
+                # It may be raised in a task of control's, which logs it.
+                self.faults.append(broken)
+                raise
             send(table)
 
         hub.send_table = checked  # type: ignore[method-assign]  # the one door that every table goes through
@@ -269,7 +274,7 @@ class World:
             return
         assert entry.kind == "Analysed", f"{route.name} rose to {_brief(route)} by {entry.kind}"
         proven = entry.analysis is not None and entry.analysis.verdict is Verdict.PASS
-        stated = any(word in state.reason for word in ("by policy", "the bake", "warmed up", "healthy endpoint"))
+        stated = any(word in state.reason for word in ("policy", "the bake", "warmed up", "healthy endpoint"))
         assert proven or stated, f"{route.name} rose by itself: {state.reason}"
 
     def named(self, route: str) -> str:

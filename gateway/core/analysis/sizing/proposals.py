@@ -37,7 +37,7 @@ class Proposal(msgspec.Struct, frozen=True):
     margin_ratio: float
     margin_delta: float
     deadline_s: float
-    outlook: Outlook
+    outlook: Outlook = msgspec.field(name="ladder")  # the name in the output of `gateway plan --json`
 
 
 def proposals(answer: Forecast) -> tuple[Proposal, ...]:
