@@ -24,10 +24,10 @@ demo: $(READY) ## run a whole canary rollout on this machine
 	$(BIN)/gateway demo
 
 test: $(READY) ## run the tests
-	$(BIN)/python -m pytest -n auto --dist loadgroup
+	$(BIN)/python -m pytest -n auto
 
 durations: $(READY) ## write down how long each file of the tests takes, for the order of the next run
-	$(BIN)/python -m pytest -n auto --dist loadgroup --junitxml=build/tests.xml
+	$(BIN)/python -m pytest -n auto --junitxml=build/tests.xml
 	$(BIN)/python -m tests.support.durations build/tests.xml
 
 systems: $(READY) ## judge good and bad canaries behind real model servers, each in an environment of its own

@@ -1,7 +1,7 @@
 """Rules for every test: nothing is skipped where it counts, no property has a time limit, and how many run at once.
 
-With `-n auto --dist loadgroup` the tests of a file run one after the other in one process, and several files at a time.
-Files that are marked `xdist_group("serial")` take turns as well. The longest begin first, by tests/durations.json.
+With `-n auto` the tests of a file run one after the other in one process, and several files at a time. The files of a
+group (`GROUPS`) share one process as well. The longest begin first, by tests/durations.json.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import sys
 from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,33 +45,52 @@ for _number in (signal.SIGINT, signal.SIGHUP):
 IN_CI = os.environ.get("CI", "").lower() not in {"", "0", "false"}
 
 
+# Files that run in one process, one after the other: they share one compiled build, or they make load of their own.
+GROUPS = {
+    "tests/repo/test_compiled.py": "wheel",
+    "tests/repo/test_wheel.py": "wheel",
+    "tests/loadtests/test_chaos.py": "load",
+    "tests/loadtests/test_compare.py": "load",
+}
+
+
+def group_of(nodeid: str) -> str:
+    """The group of a test: its file, or what the file shares with others."""
+    file = nodeid.partition("::")[0]
+    return GROUPS.get(file, file)
+
+
+class Grouped(LoadScopeScheduling):
+    """Hands out whole groups, in the order in which the tests were collected."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Groups keep the order that `pytest_collection_modifyitems` gives them."""
     config.option.loadscopereorder = False
 
 
-@pytest.hookimpl(optionalhook=True)  # also for those who run without xdist
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Grouped:
+    """By groups. The `loadgroup` of xdist 3.8 does not work: it names them in node ids, and pytest 9.2 shows others."""
+    return Grouped(config, log)
+
+
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Two for each core: every other test waits for a process or a clock."""
     return 2 * (os.cpu_count() or 1)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """For the processes of `--dist loadgroup`: a file is a group, and the longest group comes first."""
-    if not config.getoption("loadgroup", default=False):
-        return
-    groups: dict[str, str] = {}  # of each file
-    for item in items:
-        file = item.nodeid.partition("::")[0]
-        mark = item.get_closest_marker("xdist_group")
-        groups[file] = mark.args[0] if mark else file
-        if mark is None:
-            item.add_marker(pytest.mark.xdist_group(file))
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest group comes first; within a group the order stays."""
     lasted_s: Counter[str] = Counter()
     for file, seconds in json.loads((ROOT / "tests" / "durations.json").read_text(encoding="utf-8")).items():
-        lasted_s[groups.get(file, file)] += seconds
-    items.sort(key=lambda item: -lasted_s[groups[item.nodeid.partition("::")[0]]])
+        lasted_s[group_of(file)] += seconds
+    place = {group: i for i, group in enumerate(dict.fromkeys(group_of(item.nodeid) for item in items))}
+    items.sort(key=lambda item: (-lasted_s[group_of(item.nodeid)], place[group_of(item.nodeid)]))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -16,7 +16,6 @@ from loadtests.faults.catalogue import FAULTS
 from loadtests.faults.models import Deeds
 
 # What pins cores or makes load of its own takes turns.
-pytestmark = pytest.mark.xdist_group("serial")
 
 ROOT = Path(__file__).parents[2]
 SEED = 2

@@ -22,7 +22,6 @@ from loadtests.compare import client, peers, processes, record, run, table
 from loadtests.compare.workloads import MARK, WORKLOADS, Workload
 
 # What pins cores or makes load of its own takes turns.
-pytestmark = pytest.mark.xdist_group("serial")
 
 ROOT = Path(__file__).parents[2]
 EVENTUALLY_S = 20.0

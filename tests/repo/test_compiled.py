@@ -7,11 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.repo.conftest import Built, build
-
-pytestmark = pytest.mark.xdist_group("wheel")
 
 ROOT = Path(__file__).parents[2]
 # Those that a slip of the compiler would break first: heads, framing, turns, rescue.

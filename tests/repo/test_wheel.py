@@ -9,11 +9,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-import pytest
-
 from tests.repo.conftest import Built
-
-pytestmark = pytest.mark.xdist_group("wheel")
 
 ROOT = Path(__file__).parents[2]
 
