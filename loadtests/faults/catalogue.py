@@ -85,7 +85,7 @@ FAULTS: tuple[Fault, ...] = (
         "20 clients of the admin API that are not let in",
         harm.busy(20, harm.foreign),
         _ADMIN,
-        seen="not let in",
+        seen="were refused within a minute",
     ),
     _fault(
         "state_away",
