@@ -1,4 +1,4 @@
-"""TLS towards clients: contexts from files, and their renewal without a dropped connection (backends: clienttls.py).
+"""TLS towards clients: contexts from files, and their renewal without a dropped connection (backends: client_tls.py).
 
 Rules:
 
