@@ -87,7 +87,8 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest group comes first; within a group the order stays."""
     lasted_s: Counter[str] = Counter()
-    for file, seconds in json.loads((ROOT / "tests" / "durations.json").read_text(encoding="utf-8")).items():
+    durations = ROOT / "tests" / "durations.json"
+    for file, seconds in (json.loads(durations.read_bytes()) if durations.exists() else {}).items():
         lasted_s[group_of(file)] += seconds
     place = {group: i for i, group in enumerate(dict.fromkeys(group_of(item.nodeid) for item in items))}
     items.sort(key=lambda item: (-lasted_s[group_of(item.nodeid)], place[group_of(item.nodeid)]))

@@ -166,7 +166,7 @@ class RunningGateway:
                 await asyncio.sleep(0.05)
                 applied = (await self.admin.get("/api/v1/routes/r")).json()["workers_applied"]
 
-    async def until_phase(self, rollout_id: str, *phases: str, timeout_s: float = 90.0) -> dict[str, Any]:
+    async def until_phase(self, rollout_id: str, *phases: str, timeout_s: float = 200.0) -> dict[str, Any]:
         """Wait until the rollout is in one of these phases."""
         deadline_s = asyncio.get_running_loop().time() + timeout_s
         while (view := await self.rollout(rollout_id))["phase"] not in phases:
