@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from gateway.config.schema import GatewayConfig
-from gateway.config.shape import Shape, default_text, describe, documentation, shape_of
+from gateway.config.shape import Shape, default_text, describe, documentation, shape_of, within
 
 _HEAD = "| key | type | default | meaning |\n|---|---|---|---|\n"
 _TABLE = re.compile(r"<!-- keys: ([^\n]*?) -->\n+(?:\|[^\n]*\n)*")
@@ -48,7 +48,7 @@ def _rows(
     for name, field in section.model_fields.items():
         here = f"{prefix}{name}"
         shape = shape_of(field.annotation, tuple(field.metadata))
-        inner, below = _inner(shape, here)
+        inner, below = within(shape, here)
         if here in without:
             continue
         if not any(_at_or_below(here, key) for key in keys):
@@ -69,14 +69,6 @@ def _rows(
 
 def _at_or_below(here: str, key: str) -> bool:
     return here == key or (here.startswith(key) and here[len(key)] in ".[")
-
-
-def _inner(shape: Shape, here: str) -> tuple[Shape, str]:
-    """The shape within lists and mappings, and where it stands."""
-    while shape.kind in (list, dict):
-        here += "[]" if shape.kind is list else ".<name>"
-        shape = shape_of(shape.arguments[-1])
-    return shape, here
 
 
 def _differences(section: type[BaseModel], like: type[BaseModel], prefix: str) -> Iterator[Row]:

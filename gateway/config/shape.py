@@ -158,12 +158,17 @@ def keys(root: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Shape, 
         here = f"{prefix}{name}"
         shape = shape_of(field.annotation, tuple(field.metadata))
         yield here, shape, "required" if field.is_required() else default_text(field.default)
-        inner, below = shape, here
-        while inner.kind in (list, dict):
-            below += "[]" if inner.kind is list else ".<name>"
-            inner = shape_of(inner.arguments[-1])
+        inner, below = within(shape, here)
         if inner.fields:
             yield from keys(inner.kind, f"{below}.")
+
+
+def within(shape: Shape, here: str) -> tuple[Shape, str]:
+    """The shape within lists and mappings, and the name of its place: list items are ``[]``, free names ``<name>``."""
+    while shape.kind in (list, dict):
+        here += "[]" if shape.kind is list else ".<name>"
+        shape = shape_of(shape.arguments[-1])
+    return shape, here
 
 
 def documentation(shape: Shape) -> str:

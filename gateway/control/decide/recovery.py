@@ -109,7 +109,11 @@ class Recovery:
             return "journal"
         if self._remembered is not None:
             return "memory"
-        return "workers" if any(session.hello.epoch > 0 for session in self._hub.sessions) else "configuration"
+        return "workers" if self._remembering() else "configuration"
+
+    def _remembering(self) -> list[wire.Hello]:
+        """What the surviving workers that remember a table said of it."""
+        return [session.hello for session in self._hub.sessions if session.hello.epoch > 0]
 
     async def read(self) -> JournalContents | None:
         """What the journal has; None when it cannot be used (the journal writer has raised the alarm)."""
@@ -161,8 +165,7 @@ class Recovery:
 
     def _stable_without_journal(self, route: RouteState) -> str:
         """The stable backend by the newest table that a worker or the table memory knows (rule 5)."""
-        live = [session.hello for session in self._hub.sessions if session.hello.epoch > 0]
-        newest = max(live, key=lambda hello: hello.epoch, default=None)
+        newest = max(self._remembering(), key=_epoch_of, default=None)
         if newest is not None and newest.stables.get(route.name) == route.config.canary:
             return route.config.canary or route.configured
         memory = self._remembered
@@ -244,12 +247,12 @@ class Recovery:
     def _live_weight_bp(self, route: RouteState) -> int | None:
         """The least that a surviving worker gives the canary; None when none remembers a table."""
         canary = route.canary if route.rollout.phase is Phase.IDLE else route.rollout.canary
-        remembering = [session.hello for session in self._hub.sessions if session.hello.epoch > 0]
+        remembering = self._remembering()
         if self._remembered is not None and self._speaks_of(route):
             remembering.append(_as_worker(self._remembered.table))
         if route.rollout.swapped and remembering:
             # It was in force when the newest table was published; a worker that hung since then does not undo it.
-            newest = max(remembering, key=lambda hello: hello.epoch)
+            newest = max(remembering, key=_epoch_of)
             if newest.stables.get(route.name) == canary:
                 return WEIGHT_BP_MAX
         live = [_weight_of(canary, route.name, hello) for hello in remembering]
@@ -272,6 +275,10 @@ class Recovery:
                 continue
             event = Withdrawn(self._clock.monotonic_s(), BY, "its route was removed")
             self._pipeline.retire(record.rollout, event)
+
+
+def _epoch_of(hello: wire.Hello) -> int:
+    return hello.epoch
 
 
 def _as_worker(table: RoutingTable) -> wire.Hello:

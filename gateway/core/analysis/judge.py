@@ -6,8 +6,7 @@ Rules:
    (values of this moment, never running maxima). The causes are what e-BH blames.
 2. PASS when EVERY deciding metric's E_ok is at 1 / alpha_promote now. "Now" and not "ever": a canary that has become
    worse must prove itself again. A deciding metric without data, or with nothing to compare (silence.py), keeps PASS
-   away; one in mode ``auto`` decides as soon
-   as either version has data for it (8).
+   away; one in mode ``auto`` decides as soon as either version has data for it (8).
 3. A split of the traffic that contradicts the weights is ERROR with the cause ``sample_ratio``: the experiment is at
    fault. FAIL goes before it, because a rollback is safe whatever the split.
 4. NODATA until the canary has answered a request of the experiment; otherwise UNDECIDED. Requests that were forced, or
