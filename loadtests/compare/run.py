@@ -13,21 +13,18 @@ results.jsonl; --table prints the newest run.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import signal
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 if __name__ == "__main__":  # as a program it sees its own folder; its parts are named from the root
     sys.path[0] = str(Path(__file__).parents[2])
 
-from loadtests.compare import client, peers, processes, record
-from loadtests.compare.shipped import unpacked
+from loadtests.compare import benches, client, peers, processes, record
+from loadtests.compare.benches import Bench
 from loadtests.compare.table import document
 from loadtests.compare.workloads import WORKLOADS, Workload
 
@@ -37,19 +34,6 @@ _START_S = 2
 _SHARE_OF_CAPACITY = 0.25
 _CAPACITY_MARGIN = 0.8
 """A proxy that could hardly keep up with the fixed rate has a backlog, not a latency."""
-
-
-@dataclass(frozen=True)
-class Bench:
-    """Where things run: a directory, two cores, the backends' ports by kind, and how long each load lasts."""
-
-    directory: Path
-    proxy_core: int
-    client_core: int
-    backends: dict[str, int]
-    seconds: int
-    shipped: Path
-    paced: bool
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,7 +64,7 @@ def compare(
     loads = sum(1 + len(_taking_part(proxies, WORKLOADS[name])) for name in workloads)
     minutes = rounds * loads * (2 * seconds + _WARMUP_S + _START_S) / 60
     print(f"this takes about {max(1, minutes):.0f} min", file=sys.stderr, flush=True)
-    with _bench(seconds, proxies, paced) as bench:
+    with benches.prepared(seconds, proxies, paced) as bench:
         rates = {name: _rate(bench, proxies, WORKLOADS[name]) for name in workloads}
         run = record.circumstances(proxies, rounds, seconds, rates, peers.version_commands(list(proxies)))
         record.append(out, run)
@@ -98,26 +82,13 @@ def _taking_part(proxies: Sequence[str], workload: Workload) -> list[str]:
     return [name for name in mine if name in (workload.proxies or (name,))]
 
 
-@contextlib.contextmanager
-def _bench(seconds: int, proxies: Sequence[str], paced: bool) -> Iterator[Bench]:
-    proxy_core, client_core = processes.cores()
-    with contextlib.ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="compare-")))
-        kinds = ("nginx", "responder")
-        backends = {kind: stack.enter_context(peers.backend(kind, directory, client_core)) for kind in kinds}
-        for workload in WORKLOADS.values():
-            (directory / workload.name).write_bytes(workload.request())
-        shipped = unpacked(directory) if {"gateway", "two"} & set(proxies) else directory
-        yield Bench(directory, proxy_core, client_core, backends, seconds, shipped, paced)
-
-
 def _rate(bench: Bench, proxies: Sequence[str], workload: Workload) -> float:
     """A quarter of what a core full of the gateway (else of the last proxy that takes part) can do, in requests/s."""
     judge = "gateway" if "gateway" in proxies else proxies[-1]
-    with _started(bench, judge, workload) as running:
-        _flood(bench, workload, running.port, _WARMUP_S)
+    with benches.started(bench, judge, workload) as running:
+        benches.flood(bench, workload, running.port, _WARMUP_S)
         before = processes.usage(running.carrying)
-        flooded = _flood(bench, workload, running.port, _WARMUP_S)
+        flooded = benches.flood(bench, workload, running.port, _WARMUP_S)
         cpu_s = (processes.usage(running.carrying).cpu_ns - before.cpu_ns) / 1e9
     if not flooded.answered:
         raise client.ClientError(f"{workload.name}: {judge} answered nothing within {_WARMUP_S} s: {flooded}")
@@ -128,16 +99,16 @@ def _measure(bench: Bench, run: record.Run, number: int, workload: Workload, nam
     """Put one workload to one freshly started proxy, first as fast as it answers, then at the fixed rate."""
     rate = run.rates[workload.name]
     if name == peers.DIRECT:
-        flooded = _flood(bench, workload, bench.backends[workload.backend], bench.seconds)
-        direct = _pace(bench, workload, bench.backends[workload.backend], rate) if bench.paced else None
+        flooded = benches.flood(bench, workload, bench.backends[workload.backend], bench.seconds)
+        direct = benches.pace(bench, workload, bench.backends[workload.backend], rate) if bench.paced else None
         return _measured(run, number, workload, name, flooded, direct)
-    with _started(bench, name, workload) as running:
+    with benches.started(bench, name, workload) as running:
         idle = processes.usage(running.carrying)
         single = {pid: processes.cpu_ns(pid) for pid in running.carrying}
-        _flood(bench, workload, running.port, _WARMUP_S)
+        benches.flood(bench, workload, running.port, _WARMUP_S)
         before, before_aside = _usages(running)
         began_s, busy_s = time.monotonic(), processes.core_busy_s(bench.proxy_core)
-        flooded = _flood(bench, workload, running.port, bench.seconds)
+        flooded = benches.flood(bench, workload, running.port, bench.seconds)
         if not flooded.answered:  # on a machine this busy one row must not cost all that come after it
             return _measured(run, number, workload, name, flooded, None)
         took_s, busy_s = time.monotonic() - began_s, processes.core_busy_s(bench.proxy_core) - busy_s
@@ -145,9 +116,8 @@ def _measure(bench: Bench, run: record.Run, number: int, workload: Workload, nam
         ours_s = (after.cpu_ns - before.cpu_ns + after_aside.cpu_ns - before_aside.cpu_ns) / 1e9
         cpu_s = (after.cpu_ns - before.cpu_ns) / 1e9
         capacity = flooded.answered / cpu_s
-        paced = (
-            _pace(bench, workload, running.port, rate) if bench.paced and capacity * _CAPACITY_MARGIN > rate else None
-        )
+        steady = bench.paced and capacity * _CAPACITY_MARGIN > rate
+        paced = benches.pace(bench, workload, running.port, rate) if steady else None
         figures = {
             "cpu_us": round(1e6 / capacity, 2),
             "busy": round(cpu_s / took_s, 3),
@@ -164,24 +134,8 @@ def _measure(bench: Bench, run: record.Run, number: int, workload: Workload, nam
     return _measured(run, number, workload, name, flooded, paced, **figures)
 
 
-@contextlib.contextmanager
-def _started(bench: Bench, name: str, workload: Workload) -> Iterator[peers.Running]:
-    with tempfile.TemporaryDirectory(dir=bench.directory) as directory:
-        upstream = bench.backends[workload.backend]
-        with peers.running(peers.PROXIES[name], Path(directory), upstream, bench.proxy_core, bench.shipped) as running:
-            yield running
-
-
 def _usages(running: peers.Running) -> tuple[processes.Usage, processes.Usage]:
     return processes.usage(running.carrying), processes.usage(running.aside)
-
-
-def _flood(bench: Bench, workload: Workload, port: int, seconds: int) -> client.Flooded:
-    return client.flood(workload, port, bench.directory / workload.name, seconds, bench.client_core)
-
-
-def _pace(bench: Bench, workload: Workload, port: int, rate: float) -> client.Paced:
-    return client.pace(workload, port, bench.directory / workload.name, rate, bench.seconds, bench.client_core)
 
 
 def _measured(
