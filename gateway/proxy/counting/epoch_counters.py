@@ -2,7 +2,8 @@
 
 What is sent are msgspec's structures, whose attributes are slow to look at. So what happens in every request is entered
 through `VariantCounters`: into the structures' own histograms, and into numbers that are added to them when a report is
-made.
+made. The ordinary request (answered well by the variant that it was assigned to) has one entry, by its status and the
+buckets of its two latencies: from it a report makes the six that an outcome has.
 """
 
 from __future__ import annotations
@@ -18,6 +19,15 @@ from gateway.runtime.wire import RouteTotals
 
 # A look at an enumeration's member costs a search through its classes.
 _CANARY: Final = Variant.CANARY
+
+
+# Bits of a latency's bucket in an entry of `VariantCounters.answered_well`.
+_BUCKET_BITS: Final = 12
+_BUCKET_MASK: Final = (1 << _BUCKET_BITS) - 1
+
+
+def _add(counts: dict[int, int], key: int, times: int) -> None:
+    counts[key] = counts.get(key, 0) + times
 
 
 def _add_one(counts: dict[str, int], key: str) -> None:
@@ -40,6 +50,7 @@ class VariantCounters:
         "_ok",
         "_totals",
         "_tries",
+        "_well",
     )
 
     def __init__(self, counts: Counts, totals: RouteTotals) -> None:
@@ -52,6 +63,8 @@ class VariantCounters:
         self._first_byte = totals.first_byte
         self._duration = totals.duration
         self._assigned = self._ok = self._first_byte_us = self._duration_us = 0
+        # Requests by status and buckets of the first byte and of the whole answer (see `answered_well`).
+        self._well: dict[int, int] = {}
 
     def assigned(self) -> None:
         """A request was assigned to this variant."""
@@ -89,8 +102,28 @@ class VariantCounters:
         histogram = self._counts_duration
         histogram[bucket] = histogram.get(bucket, 0) + 1
 
+    def answered_well(self, status: int, first_byte_us: int, duration_us: int) -> None:
+        """Enter all of an ordinary request: `answered`, `tried` and `count` of class ok, with the same latencies."""
+        entry = ((status << _BUCKET_BITS) + bucket_of(first_byte_us) << _BUCKET_BITS) + bucket_of(duration_us)
+        well = self._well
+        well[entry] = well.get(entry, 0) + 1
+        self._first_byte_us += first_byte_us
+        self._duration_us += duration_us
+
     def settle(self) -> None:
         """Add what was entered here to the structures: they are about to be sent."""
+        if self._well:
+            for entry, times in self._well.items():
+                _add(self._answered, entry >> 2 * _BUCKET_BITS, times)
+                self._ok += times
+                bucket = entry >> _BUCKET_BITS & _BUCKET_MASK
+                _add(self._first_byte, bucket, times)
+                _add(self._latency, bucket, times)
+                bucket = entry & _BUCKET_MASK
+                _add(self._duration, bucket, times)
+                _add(self._counts_duration, bucket, times)
+            self._tries[OK] = self._tries.get(OK, 0) + sum(self._well.values())
+            self._well.clear()
         if self._assigned or self._ok:
             self._counts.assigned += self._assigned
             self._counts.requests += self._ok

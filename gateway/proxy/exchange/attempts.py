@@ -282,16 +282,36 @@ class ExchangeAttempts:
 
     def completed(self, attempt: Attempt, whole_s: float, now_s: float) -> None:
         """The answer is whole and relayed."""
-        self.counters.of(attempt.variant).answered(attempt.status)
         kind = self.kind_of(attempt)
+        if kind == OK and self._ordinary(attempt):
+            self._counted = True
+            attempt.answered_well(now_s)
+            latency_us = elapsed_us(attempt.since_s, attempt.head_s or now_s)
+            self.counters.of(attempt.variant).answered_well(attempt.status, latency_us, elapsed_us(whole_s, now_s))
+            self._note(kind, latency_us, left=False)
+        else:
+            self._completed_otherwise(attempt, kind, whole_s, now_s)
+        if self.sample is not None:
+            self.sample.finish()
+            self.sample = None
+
+    def _ordinary(self, attempt: Attempt) -> bool:
+        """Whether all that its end is counted as falls to one variant, with one latency (`answered_well`)."""
+        return (
+            attempt.variant is self.assigned
+            and not self._counted
+            and not self.forced
+            and attempt.stream is None
+            and self._unit < 0.0
+        )
+
+    def _completed_otherwise(self, attempt: Attempt, kind: str, whole_s: float, now_s: float) -> None:
+        self.counters.of(attempt.variant).answered(attempt.status)
         if kind == ERRORS:
             attempt.failed_by(STATUS_REASON)
         elif kind != OVERLOAD:
             attempt.answered_well(now_s)
         self.count(attempt, kind, whole_s, now_s)
-        if self.sample is not None:
-            self.sample.finish()
-            self.sample = None
 
     def abandoned(self, attempt: Attempt, whole_s: float, now_s: float, *, begun: bool, cut: bool) -> None:
         """The client left before the answer was whole (rule 3). ``cut``: it did not leave, the gateway ends."""

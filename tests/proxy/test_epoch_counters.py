@@ -1,0 +1,41 @@
+"""Counters of one route: an ordinary request has one entry, and a report says the same of it as six would."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.core.stats.histogram import LATENCY_US_MAX
+from gateway.core.stats.outcomes import OK
+from gateway.core.traffic.table import Route
+from gateway.core.types import Variant
+from gateway.proxy.counting.epoch_counters import EpochCounters
+from gateway.runtime.wire import RouteTotals
+
+TIMES_US = st.integers(0, 2 * LATENCY_US_MAX)
+REQUESTS = st.lists(st.tuples(st.sampled_from([200, 201, 204, 304]), TIMES_US, TIMES_US, st.booleans()), max_size=60)
+
+
+def counters() -> EpochCounters:
+    return EpochCounters(
+        Route("r", "/", stable="a"), 1, (RouteTotals("r", Variant.STABLE), RouteTotals("r", Variant.CANARY))
+    )
+
+
+@given(REQUESTS)
+def test_one_entry_for_a_request_says_what_an_entry_for_each_count_says(
+    requests: list[tuple[int, int, int, bool]],
+) -> None:
+    short, long = counters(), counters()
+    one, other = short.of(Variant.CANARY), long.of(Variant.CANARY)
+    for status, first_byte_us, duration_us, report in requests:
+        one.answered_well(status, first_byte_us, duration_us)
+        other.answered(status)
+        other.tried(OK, first_byte_us, duration_us)
+        other.count(OK, first_byte_us, duration_us)
+        if report:
+            one.settle()
+    one.settle()
+    other.settle()
+    assert short.arms == long.arms
+    assert short.totals == long.totals
