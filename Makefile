@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test durations systems deploy nightly check lint shape stats oracles pictures chaos scale format lock wheel image clean
+.PHONY: help demo test durations compiled systems deploy nightly check lint shape stats oracles pictures chaos scale format lock wheel image clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1: \2/p' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ test: $(READY) ## run the tests
 durations: $(READY) ## write down how long each file of the tests takes, for the order of the next run
 	$(BIN)/python -m pytest -n auto --junitxml=build/tests.xml
 	$(BIN)/python -m tests.support.durations build/tests.xml
+
+compiled: $(READY) ## run the data plane's tests on the compiled wheel (minutes)
+	.ci/compiled
 
 systems: $(READY) ## judge good and bad canaries behind real model servers, each in an environment of its own
 	.ci/systems
@@ -76,7 +79,7 @@ scale: $(READY) ## the data plane's bounds at their full size: 1,000 slow reader
 	GATEWAY_SLOW_READERS=1000 GATEWAY_DISCONNECTS=10000 GATEWAY_PIPELINED=100000 GATEWAY_RELOADS=50 \
 		$(BIN)/python -m pytest -o faulthandler_timeout=3000 tests/proxy/test_listener.py tests/e2e/test_reload.py
 
-format: $(READY) ## lay the code out and mend what ruff can mend
+format: $(READY) ## lay the code out and fix what ruff can fix
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 

@@ -68,7 +68,7 @@ def report(run: Run) -> dict[str, Any]:
         "outcomes": dict(sorted(outcomes.items())),
         "not the gateway's doing": dict(excused),
         "lost": dict(lost),
-        "tries of endpoints": run.deeds.tries,
+        "tries of endpoints": run.actions.tries,
         "faults": dict(faults),
         "stood still itself": f"{run.late_s:.2f} s",
         "wrong": run.wrongs,
@@ -76,7 +76,7 @@ def report(run: Run) -> dict[str, Any]:
 
 
 def row(run: Run) -> str:
-    """A line of the table: the one fault, what it cost, and who was told."""
+    """A line of the table: the one fault, what it cost, and its alarms."""
     (one,) = run.happened
     calls = run.books.between(one.begin_s, one.end_s + 1.0, *USERS)
     lost = run.books.lost(calls)
@@ -85,7 +85,7 @@ def row(run: Run) -> str:
     wrong_version = sum(call.outcome == WRONG for call in calls)
     cells = [one.fault.what, f"{len(lost)} of {len(calls):,}", str(wrong_version), str(late)]
     cells.append("; ".join(f"{n} {why}" for why, n in excused.items()) or "-")
-    cells.append(" / ".join(one.heard) or "-")
+    cells.append(" / ".join(one.alarms) or "-")
     return f"| {' | '.join(cells)} |"
 
 

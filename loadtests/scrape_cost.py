@@ -87,7 +87,7 @@ def main() -> None:
         config = load(path)
         store = SqliteStore.open(Path(directory, "state.sqlite3"))
         controller = Controller(config, routing_table(config, epoch=1), store)
-        aggregator = controller._aggregator  # noqa: SLF001  # its door is a worker's connection, which this has not
+        aggregator = controller._aggregator  # noqa: SLF001  # its input is a worker's connection, which this has not
         for worker in (0, 1):
             aggregator.arrived(f"boot-{worker}", worker, 0.0)
             aggregator.take(report(worker, asked.routes), 0.0)

@@ -45,10 +45,8 @@ for _number in (signal.SIGINT, signal.SIGHUP):
 IN_CI = os.environ.get("CI", "").lower() not in {"", "0", "false"}
 
 
-# Files that run in one process, one after the other: they share one compiled build, or they make load of their own.
+# Files that run in one process, one after the other: they make load of their own.
 GROUPS = {
-    "tests/repo/test_compiled.py": "wheel",
-    "tests/repo/test_wheel.py": "wheel",
     "tests/loadtests/test_chaos.py": "load",
     "tests/loadtests/test_compare.py": "load",
 }

@@ -6,7 +6,7 @@ Rules:
 2. The host, and every address that it stands for, must be allowed (gateway.core.traffic.addresses).
 3. The gateway's own listeners are no backend.
 
-A name may stand for something else a moment later: whoever connects looks it up and asks again. `Via` guards against
+A name may stand for another address a moment later: what connects looks it up and checks again. `Via` guards against
 loops (the data plane answers 508).
 """
 

@@ -10,11 +10,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from gateway.admin import etags, request_bodies, request_body, schemas, sse
+from gateway.admin import etags, request_parsing, request_schemas, schemas, sse
 from gateway.admin.audit import AuditTrail
-from gateway.admin.bodies import rollout_body
 from gateway.admin.exposition import Exposition, takes_gzip, takes_openmetrics
 from gateway.admin.long_poll import WAIT_S_MAX, Waits
+from gateway.admin.response_bodies import rollout_body
 from gateway.config.core_values import core_value
 from gateway.control.api import ControlPlane
 from gateway.control.views import RolloutView
@@ -53,7 +53,7 @@ class Api:
 
     async def set_weight(self, request: Request) -> Response:
         """Set a route's canary share by hand."""
-        asked = await request_body.read(request, request_bodies.WeightRequest)
+        asked = await request_parsing.read(request, request_schemas.WeightRequest)
         _said(request, f"{asked.canary_percent:g} %")
         name, weight_bp = self._expected_route(request), weight_bp_from_percent(asked.canary_percent)
         view = await self._control.commands.set_weight(name, weight_bp, _by(request), asked.reason)
@@ -61,7 +61,7 @@ class Api:
 
     async def start_rollout(self, request: Request) -> Response:
         """Start a rollout."""
-        asked = await request_body.read_optional(request, request_bodies.StartRequest)
+        asked = await request_parsing.read_optional(request, request_schemas.StartRequest)
         plan = None if asked.plan is None else core_value(asked.plan, Plan)
         _said(request, asked.reason)
         name, by = self._expected_route(request), _by(request)
@@ -70,7 +70,7 @@ class Api:
 
     async def take_labels(self, request: Request) -> Response:
         """Take labels that became known after the answer."""
-        asked = await request_body.read(request, request_bodies.LabelsRequest)
+        asked = await request_parsing.read(request, request_schemas.LabelsRequest)
         _said(request, f"{len(asked.events)} labels")
         labels = [(label.request_id, label.name, label.value) for label in asked.events]
         self._control.label(request.path_params["route"], labels)
@@ -88,9 +88,9 @@ class Api:
 
     async def list_rollouts(self, request: Request) -> Response:
         """A page of rollouts, newest first."""
-        asked = request_body.query(request, frozenset({"route", "limit", "before"}))
-        limit = request_body.whole_number("limit", asked.get("limit", str(PAGE_DEFAULT)), 1, PAGE_MAX)
-        # One more than asked for tells whether there is another page.
+        asked = request_parsing.query(request, frozenset({"route", "limit", "before"}))
+        limit = request_parsing.whole_number("limit", asked.get("limit", str(PAGE_DEFAULT)), 1, PAGE_MAX)
+        # One more than asked for shows whether there is another page.
         found = self._control.rollouts(asked.get("route"), limit + 1, asked.get("before"))
         page = tuple(rollout_body(view) for view in found[:limit])
         following = page[-1].id if len(found) > limit else None
@@ -99,8 +99,8 @@ class Api:
     async def show_rollout(self, request: Request) -> Response:
         """One rollout; with ``wait_s`` when something has been decided, or after that time."""
         rollout_id = request.path_params["rollout_id"]
-        asked = request_body.query(request, frozenset({"wait_s"}))
-        wait_s = request_body.seconds("wait_s", asked.get("wait_s", "0"), WAIT_S_MAX)
+        asked = request_parsing.query(request, frozenset({"wait_s"}))
+        wait_s = request_parsing.seconds("wait_s", asked.get("wait_s", "0"), WAIT_S_MAX)
         view = self._control.rollout(rollout_id)
         seen = etags.rollout_tag(view)
         waits = not etags.unseen(request.headers, seen) or (
@@ -126,7 +126,7 @@ class Api:
 
     async def promote_rollout(self, request: Request) -> Response:
         """Promote by hand: all the way, or to the next step."""
-        asked = await request_body.read_optional(request, request_bodies.PromoteRequest)
+        asked = await request_parsing.read_optional(request, request_schemas.PromoteRequest)
 
         async def promote(rollout_id: str, by: str, reason: str) -> RolloutView:
             return await self._control.commands.promote(rollout_id, by, reason, next_step=asked.next_step)
@@ -149,7 +149,7 @@ class Api:
         self, request: Request, verb: Callable[[str, str, str], Awaitable[RolloutView]], reason: str | None = None
     ) -> Response:
         if reason is None:
-            reason = (await request_body.read_optional(request, request_bodies.ActionRequest)).reason
+            reason = (await request_parsing.read_optional(request, request_schemas.ActionRequest)).reason
         _said(request, reason)
         rollout_id = request.path_params["rollout_id"]
         etags.check(request.headers, etags.rollout_tag(self._control.rollout(rollout_id)))
@@ -167,11 +167,11 @@ class Api:
 
     async def list_audit(self, request: Request) -> Response:
         """A page of the audit trail, newest first."""
-        asked = request_body.query(request, frozenset({"limit", "before"}))
-        limit = request_body.whole_number("limit", asked.get("limit", str(PAGE_DEFAULT)), 1, PAGE_MAX)
+        asked = request_parsing.query(request, frozenset({"limit", "before"}))
+        limit = request_parsing.whole_number("limit", asked.get("limit", str(PAGE_DEFAULT)), 1, PAGE_MAX)
         before = asked.get("before")
         found = await self._trail.page(
-            limit + 1, None if before is None else request_body.whole_number("before", before, 1, _EVENT_ID_MAX)
+            limit + 1, None if before is None else request_parsing.whole_number("before", before, 1, _EVENT_ID_MAX)
         )
         following = found[limit - 1].id if len(found) > limit else None
         return _json(schemas.AuditList(tuple(found[:limit]), following), headers=_next(request, asked, following))
@@ -186,7 +186,7 @@ class Api:
     async def stream_events(self, request: Request) -> ASGIApp:
         """The event stream."""
         last_id = request.headers.get("last-event-id") or None
-        after_id = None if last_id is None else request_body.whole_number("Last-Event-ID", last_id, 0, _EVENT_ID_MAX)
+        after_id = None if last_id is None else request_parsing.whole_number("Last-Event-ID", last_id, 0, _EVENT_ID_MAX)
         if request.method == "HEAD":
             return Response(media_type=sse.MEDIA_TYPE)
         return sse.EventStream(self._control.events(after_id), self._streams)

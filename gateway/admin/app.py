@@ -1,4 +1,4 @@
-"""The admin application: the table of operations behind the guard."""
+"""The admin application: the table of operations behind authentication (auth.py)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from starlette.routing import Route
 
 from gateway.admin import problems
 from gateway.admin.api import Api, Handler
-from gateway.admin.attempts import Attempts
 from gateway.admin.audit import AuditTrail
 from gateway.admin.auth import AuthMiddleware
+from gateway.admin.auth_failures import AuthFailures
 from gateway.admin.config_api import ConfigApi
 from gateway.admin.configuring import Configuring
 from gateway.admin.exposition import Exposition, Scraped
@@ -40,7 +40,7 @@ def build_admin(
     clients: Sequence[ClientConfig] = (),
     keyring: Keyring | None = None,
     clock: Clock | None = None,
-    attempts: Attempts | None = None,
+    auth_failures: AuthFailures | None = None,
     trail: AuditTrail | None = None,
     replays: Replays | None = None,
 ) -> Starlette:
@@ -72,7 +72,7 @@ def build_admin(
                 AuthMiddleware,
                 keyring=keyring or Keyring(keys, clients),
                 trail=trail,
-                attempts=attempts or Attempts(clock),
+                auth_failures=auth_failures or AuthFailures(clock),
             ),
             Middleware(problems.ErrorBoundary),
         ],

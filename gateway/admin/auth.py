@@ -1,4 +1,4 @@
-"""Who may speak to the API: the one door in front of everything, as plain ASGI.
+"""Who may use the API: one check in front of everything, as plain ASGI.
 
 Rules:
 
@@ -12,7 +12,7 @@ Rules:
 4. Every requested change is in the audit trail and in the log ``gateway.audit``, also a refused one; so are requests
    without valid credentials.
 5. Nothing that is answered may be stored.
-6. An address that fails too often is answered 429, counted, and not recorded one by one (attempts.py).
+6. An address that fails too often is answered 429, counted, and not recorded one by one (auth_failures.py).
 
 What a principal may do is asked at the operation (`app`), which knows the scope that it needs.
 
@@ -30,9 +30,9 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.admin import problems, request_body
-from gateway.admin.attempts import PER_MINUTE, Attempts
+from gateway.admin import problems, request_parsing
 from gateway.admin.audit import AuditTrail
+from gateway.admin.auth_failures import PER_MINUTE, AuthFailures
 from gateway.admin.principals import ANYBODY, Keyring, NotAuthenticatedError
 from gateway.control.journal.rows import AuditEntry
 
@@ -48,11 +48,11 @@ _log.setLevel(logging.INFO)  # who changed what is on record however quiet the r
 class AuthMiddleware:
     """Let through what may pass; answer the rest."""
 
-    def __init__(self, app: ASGIApp, keyring: Keyring, trail: AuditTrail, attempts: Attempts) -> None:
+    def __init__(self, app: ASGIApp, keyring: Keyring, trail: AuditTrail, auth_failures: AuthFailures) -> None:
         self._app = app
         self._keyring = keyring
         self._trail = trail
-        self._attempts = attempts
+        self._auth_failures = auth_failures
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -83,7 +83,7 @@ class AuthMiddleware:
             scope["principal"] = self._keyring.find(headers, scope.get("client_certificate"))
         except NotAuthenticatedError:
             scope["audit"]["problem"] = "unauthorized"
-            if not self._attempts.fail(_address(scope), "invalid" if "authorization" in headers else "missing"):
+            if not self._auth_failures.fail(_address(scope), "invalid" if "authorization" in headers else "missing"):
                 return self._limited(scope)
             error = ', error="invalid_token"' if "authorization" in headers else ""
             return problems.response("unauthorized", str(error), path, {"www-authenticate": _CHALLENGE + error})
@@ -94,7 +94,7 @@ class AuthMiddleware:
         else:
             return None
         scope["audit"]["problem"] = "cross-origin"
-        if not self._attempts.fail(_address(scope), "cross_origin"):
+        if not self._auth_failures.fail(_address(scope), "cross_origin"):
             return self._limited(scope)
         return problems.response("cross-origin", why, path)
 
@@ -112,7 +112,7 @@ class AuthMiddleware:
         if scope["path"] in OPEN_PATHS or not (stranger or status == 403 or scope["method"] in _CHANGES):
             return
         if status == 403 and not stranger:
-            self._attempts.forbid(_address(scope))
+            self._auth_failures.forbid(_address(scope))
         if "limited" in about:
             return
         principal = scope["principal"]
@@ -120,7 +120,7 @@ class AuthMiddleware:
             id=0,
             at="",
             principal=principal.name,
-            actor=request_body.actor(headers) if stranger else principal.actor(headers),
+            actor=request_parsing.actor(headers) if stranger else principal.actor(headers),
             address=_address(scope),
             method=scope["method"],
             # The raw path is still percent-encoded, so that nobody can write log lines of their own.

@@ -41,7 +41,7 @@ class Client:
     ) -> None:
         self._url = url.rstrip("/")
         socket = urlsplit(url).path if url.startswith("unix:") else None
-        # What is asked on a socket needs a host all the same: the one that the guard knows as this machine.
+        # What is asked on a socket needs a host all the same: the one that auth.py takes for this machine.
         self._base = self._url if socket is None else "http://localhost"
         headers = {"x-actor": _user() if actor is None else actor}
         if token:
@@ -96,7 +96,7 @@ class Client:
         answer = self.send("GET", f"/rollouts/{seen.id}", params=params, headers=headers, more_s=wait_s)
         return seen if answer.status_code == 304 else self._read(answer, RolloutBody)
 
-    def story(self, rollout_id: str) -> StoryBody:
+    def decision_history(self, rollout_id: str) -> StoryBody:
         """What was decided on a rollout, and why, from the journal."""
         return self._request("GET", f"/rollouts/{rollout_id}/story", StoryBody)
 

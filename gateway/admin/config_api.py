@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.admin import etags, request_body, schemas
+from gateway.admin import etags, request_parsing, schemas
 from gateway.admin.configuring import Change, Configuring, InvalidConfigurationError, backend_tree, route_tree
 from gateway.admin.etags import tag
 from gateway.config.errors import place_of
@@ -36,15 +36,15 @@ class ConfigApi:
 
     async def show_config(self, request: Request) -> Response:
         """The configuration in force, as JSON or, when that is asked for, as YAML."""
-        asked = request_body.query(request, frozenset({"defaults"}))
-        whole = request_body.yes_or_no("defaults", asked.get("defaults", "false"))
+        asked = request_parsing.query(request, frozenset({"defaults"}))
+        whole = request_parsing.yes_or_no("defaults", asked.get("defaults", "false"))
         tree = redacted(plain(self._configuring.config, defaults=True)) if whole else self._configuring.tree
         return _document(request, tree, self._configuring.etag)
 
     async def replace_config(self, request: Request) -> Response:
         """Replace it."""
         dry_run = _dry_run(request)
-        tree = await request_body.document(request)
+        tree = await request_parsing.document(request)
         change = await self._configuring.replace(tree, _by(request), expect=self._expect(request), dry_run=dry_run)
         return self._changed(request, change)
 
@@ -90,7 +90,7 @@ class ConfigApi:
     async def put_backend(self, request: Request) -> Response:
         """Add a backend, or replace what is configured of it."""
         name = request.path_params["backend"]
-        section = await request_body.section(request)
+        section = await request_parsing.section(request)
 
         def edit(tree: dict[str, Any]) -> None:
             tree["backends"][name] = section
@@ -136,7 +136,7 @@ class ConfigApi:
     async def put_route(self, request: Request) -> Response:
         """Add a route, or replace what is configured of it."""
         name = request.path_params["route"]
-        section = await request_body.section(request)
+        section = await request_parsing.section(request)
         if section.setdefault("name", name) != name:
             raise InvalidValueError(f"name: differs from {name!r} in the path; remove it, or use the same name")
 
@@ -216,8 +216,8 @@ def _said(request: Request, change: Change) -> None:
 
 
 def _dry_run(request: Request) -> bool:
-    asked = request_body.query(request, frozenset({"dry_run"}))
-    return request_body.yes_or_no("dry_run", asked.get("dry_run", "false"))
+    asked = request_parsing.query(request, frozenset({"dry_run"}))
+    return request_parsing.yes_or_no("dry_run", asked.get("dry_run", "false"))
 
 
 def _by(request: Request) -> str:

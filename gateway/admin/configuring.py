@@ -50,7 +50,7 @@ class InvalidConfigurationError(ProblemError):
         super().__init__("invalid-configuration", listed(issues))
 
     def within(self, place: str) -> InvalidConfigurationError:
-        """The same, as whoever sent only the part at ``place`` sees it."""
+        """The same, as a client that sent only the part at ``place`` sees it."""
         if not place:
             return self
         return InvalidConfigurationError(
@@ -186,7 +186,7 @@ class Configuring:
         return new, change
 
     def _checked(self, text: bytes) -> GatewayConfig:
-        """The configuration in the text; the TLS files that it newly names are looked at, the others work or are told.
+        """The configuration in the text; new TLS files are looked at, the others work or have an alarm.
 
         Raises InvalidConfigurationError.
         """

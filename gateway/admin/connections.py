@@ -1,6 +1,6 @@
 """How many connections the admin listener holds, and for how long it waits for the other side of each.
 
-The control process needs descriptors for its probes, its journal and its workers: whoever connects and says nothing
+The control process needs descriptors for its probes, its journal and its workers: a client that sends nothing
 must not take them away.
 
 Rules:

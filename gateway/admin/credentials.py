@@ -6,7 +6,7 @@ Rules:
    stand are not touched.
 2. New files that cannot be used change nothing: what was read last stays in force, and an alarm says so until they can.
    So a token's file that is gone takes no token back, and files that are replaced one after the other do no harm.
-3. A control process that is started again reads the files, too. Where they cannot be used then, it goes by the tokens
+3. A control process that is started again reads the files, too. Where they cannot be used then, it uses the tokens
    that the gateway was started with; without a certificate that fits no handshake succeeds until there is one.
 
 Renewal of TLS: the listener's context never changes; its callback hands each handshake on to the newest context.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.admin import request_bodies, schemas
-from gateway.admin.bodies import plan_tree
+from gateway.admin import request_schemas, schemas
 from gateway.admin.configuring import Change, Source
 from gateway.admin.problems import Problem, problem
+from gateway.admin.response_bodies import plan_tree
 from gateway.config.backends import BackendConfig
 from gateway.config.core_values import core_value
 from gateway.config.plan import PlanConfig
@@ -183,11 +183,11 @@ _ROUTE_TREE: Mapping[str, Any] = {
 }
 # By the section of the configuration, or the request's body, that they are an example of.
 SECTIONS: Mapping[Any, Mapping[str, Any]] = {
-    request_bodies.WeightRequest: {"canary_percent": 12.5},
-    request_bodies.StartRequest: {"plan": _PLAN, "reason": "nightly build 1187"},
-    request_bodies.ActionRequest: {"reason": "the label service was down"},
-    request_bodies.PromoteRequest: {"reason": "the evidence of last night is enough", "next_step": True},
-    request_bodies.LabelsRequest: {
+    request_schemas.WeightRequest: {"canary_percent": 12.5},
+    request_schemas.StartRequest: {"plan": _PLAN, "reason": "nightly build 1187"},
+    request_schemas.ActionRequest: {"reason": "the label service was down"},
+    request_schemas.PromoteRequest: {"reason": "the evidence of last night is enough", "next_step": True},
+    request_schemas.LabelsRequest: {
         "events": [
             {"request_id": "0f7c1d52", "name": "click"},
             {"request_id": "b80a", "name": "right", "value": False},

@@ -26,7 +26,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.admin import request_body
+from gateway.admin import request_parsing
 from gateway.admin.problems import ProblemError
 from gateway.control.journal.rows import KeptAnswer
 from gateway.control.journal.writer import JournalWriter
@@ -102,5 +102,5 @@ def _check(known: str, fingerprint: str) -> None:
 
 async def _fingerprint(request: Request) -> str:
     digest = hashlib.sha256(f"{request.method} {request.url.path}?{request.url.query}\n".encode("utf-8", "replace"))
-    digest.update(await request_body.body(request))
+    digest.update(await request_parsing.body(request))
     return digest.hexdigest()

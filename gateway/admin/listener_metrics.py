@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 from prometheus_client.metrics_core import Metric
 
-from gateway.admin.attempts import Attempts
+from gateway.admin.auth_failures import AuthFailures
 from gateway.admin.connections import Connections
 from gateway.control.show.families import counter_by, single_gauge
 
 
-def listener_metrics(connections: Connections, attempts: Attempts) -> Iterator[Metric]:
+def listener_metrics(connections: Connections, auth_failures: AuthFailures) -> Iterator[Metric]:
     """One family each."""
     yield single_gauge("gateway_admin_connections", "Open connections of the admin listener.", connections.open)
     most = "How many connections the admin listener may have."
@@ -26,5 +26,5 @@ def listener_metrics(connections: Connections, attempts: Attempts) -> Iterator[M
         "gateway_admin_auth_failures",
         "Requests to the admin listener that were not let in, by reason.",
         "reason",
-        attempts.failed,
+        auth_failures.failed,
     )

@@ -266,7 +266,7 @@ def _schemas() -> dict[str, Any]:
     sections = {kind for kind in types if issubclass(kind, Section)}
     plain = sorted(types - sections, key=lambda kind: kind.__name__)
     _, components = msgspec.json.schema_components(plain, ref_template=_REF)
-    # Whoever puts a route has named it in the path already.
+    # A client that puts a route has named it in the path already.
     optional = {RouteConfig: ("name",)}
     described = {kind.__name__: json_schema(kind, optional.get(kind, ())) for kind in sections}
     return components | dict(sorted(described.items()))

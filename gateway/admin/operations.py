@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from gateway.admin import api, configuring, long_poll, problems, request_bodies, schemas, sse
+from gateway.admin import api, configuring, long_poll, problems, request_schemas, schemas, sse
 from gateway.config.admin import Scope
 from gateway.config.backends import BackendConfig
 from gateway.config.routes import RouteConfig
@@ -59,7 +59,7 @@ _CONFIGURED = (*_ASKED, "restart-required", "invalid-configuration", "address-no
 _REMOVED = ("not-found", "conflict", "restart-required", "invalid-configuration", "journal-unavailable")
 
 
-def _verb(verb: str, summary: str, body: Any = request_bodies.ActionRequest) -> Operation:
+def _verb(verb: str, summary: str, body: Any = request_schemas.ActionRequest) -> Operation:
     return Operation(
         "POST",
         f"/api/v1/rollouts/{{rollout_id}}/{verb}",
@@ -128,7 +128,7 @@ _ROUTES = (
         "routes",
         "Set the canary's share by hand; during a rollout this pauses it",
         RouteView,
-        body=request_bodies.WeightRequest,
+        body=request_schemas.WeightRequest,
         body_required=True,
         problems=_ASKED,
         scope=Scope.OPERATE,
@@ -142,7 +142,7 @@ _ROUTES = (
         "Start a rollout of the route's canary",
         schemas.RolloutBody,
         status=201,
-        body=request_bodies.StartRequest,
+        body=request_schemas.StartRequest,
         problems=_ASKED,
         scope=Scope.OPERATE,
         conditional=True,
@@ -154,10 +154,10 @@ _LABELS = (
         "/api/v1/routes/{route}/events",
         "take_labels",
         "routes",
-        "Tell what became known of requests after their answers: clicks, right or wrong",
+        "Report what became known of requests after their answers: clicks, right or wrong",
         schemas.LabelsTaken,
         status=202,
-        body=request_bodies.LabelsRequest,
+        body=request_schemas.LabelsRequest,
         body_required=True,
         problems=tuple(slug for slug in _ASKED if slug != "journal-unavailable"),
         scope=Scope.OPERATE,
@@ -197,7 +197,7 @@ _ROLLOUTS = (
     _verb("pause", "Hold the weight where it is"),
     _verb("resume", "Let automation go on"),
     _verb("approve", "Open the gate that the rollout waits for"),
-    _verb("promote", "Promote by hand: all the way, or to the next step", request_bodies.PromoteRequest),
+    _verb("promote", "Promote by hand: all the way, or to the next step", request_schemas.PromoteRequest),
     _verb("abort", "Roll back by hand: all requests go to stable"),
 )
 _BACKENDS = (

@@ -2,7 +2,7 @@
 
 Rules:
 
-1. A presented token is compared with every key, each in constant time: how long it takes tells of none of them.
+1. A presented token is compared with every key, each in constant time: how long it takes reveals none of them.
 2. A token decides when there is one, a certificate when there is none.
 3. Without keys and certificates everybody may do all; such a listener is on loopback (see `auth`).
 
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import msgspec
 from starlette.datastructures import Headers
 
-from gateway.admin import request_body
+from gateway.admin import request_parsing
 from gateway.config.admin import ClientConfig, Scope
 from gateway.config.host_checks import Key
 
@@ -33,10 +33,10 @@ class Principal(msgspec.Struct, frozen=True):
 
     def actor(self, headers: Headers) -> str:
         """Who is to be named for a command: the principal, and behind whom the client says it stands."""
-        said = request_body.actor(headers)
+        said = request_parsing.actor(headers)
         if not self.name:
             return said
-        return self.name if said in (request_body.DEFAULT_ACTOR, self.name) else f"{said} via {self.name}"
+        return self.name if said in (request_parsing.DEFAULT_ACTOR, self.name) else f"{said} via {self.name}"
 
 
 ANYBODY = Principal("", _ALL)

@@ -1,4 +1,4 @@
-"""The JSON that goes out. What comes in is in `request_bodies`; a plan is the configuration's section in both.
+"""The JSON that goes out. What comes in is in `request_schemas`; a plan is the configuration's section in both.
 
 Rules:
 
@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from gateway.control.journal.rows import AuditEntry
-from gateway.control.views import AlarmView, BackendView, DecisionView, RouteView, WorkerView
+from gateway.control.views import AlarmView, BackendView, DecisionView, RolloutFields, RouteView, WorkerView
 from gateway.core.analysis.types import Verdict
 
 # As a configuration would say it: the section `plan` of a route, with all its keys.
@@ -58,7 +58,7 @@ class AnalysisBody(msgspec.Struct, frozen=True):
     canary_requests: int
 
 
-class RolloutBody(msgspec.Struct, frozen=True):
+class RolloutBody(RolloutFields[PlanTree, AnalysisBody | None], frozen=True):
     """One rollout: where it is, why, and on which evidence. ``step`` counts from 1; times are ISO 8601 in UTC.
 
     ``stable`` is null for a route's first version. ``revision`` counts its decisions. ``gate`` is what a WAITING one
@@ -66,29 +66,6 @@ class RolloutBody(msgspec.Struct, frozen=True):
     ``warnings`` name deciding metrics that cannot have data as things are, with what was seen and what would help;
     ``compared`` says which outputs of the models are compared and why, ``meanings`` what each event stands for.
     """
-
-    id: str
-    route: str
-    stable: str | None
-    canary: str
-    phase: str
-    step: int
-    steps: int
-    canary_percent: float
-    reason: str
-    causes: tuple[str, ...]
-    by: str
-    started_at: str
-    updated_at: str
-    plan: PlanTree
-    canary_requests: int
-    analysis: AnalysisBody | None
-    revision: int = 0
-    gate: str = ""
-    waiting_for: str = ""
-    warnings: tuple[str, ...] = ()
-    compared: str = ""
-    meanings: dict[str, str] = {}
 
 
 class RouteList(msgspec.Struct, frozen=True):

@@ -1,7 +1,7 @@
 """The server of the admin listener: uvicorn, which ends its event streams when it stops and knows client certificates.
 
 With TLS and a CA for clients (`gateway.config.host_checks.admin_tls`) the common name of the verified certificate is
-put into the scope as ``client_certificate``; the guard asks what it may do. On a Unix socket the client's address is
+put into the scope as ``client_certificate``; auth.py decides what it may do. On a Unix socket the client's address is
 the user at its other end (SO_PEERCRED), which the kernel vouches for.
 """
 
@@ -47,12 +47,12 @@ class AdminServer(uvicorn.Server):
 
 
 class AdminProtocol(HttpToolsProtocol):
-    """A connection within the bounds of connections.py, which tells the application whose certificate it has."""
+    """A connection within the bounds of connections.py, which passes to the application whose certificate it has."""
 
     def __init__(self, config: AdminServerConfig, *args: Any, **options: Any) -> None:
         super().__init__(config, *args, **options)
         self._connections = config.connections
-        # What the other side owes: a head, the rest of a body, reading its answer.
+        # What the other side has to send or take: a head, the rest of a body, reading its answer.
         self._owes: asyncio.TimerHandle | None = None
         self._reads: asyncio.TimerHandle | None = None
         self._unread = 0
@@ -78,7 +78,7 @@ class AdminProtocol(HttpToolsProtocol):
             self.app = certified
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nobody owes anything any more."""
+        """Nothing is awaited from the other side any more."""
         self._connections.leave(self)
         self._expect_nothing()
         self._read_on()

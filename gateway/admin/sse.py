@@ -3,7 +3,7 @@
 Rules:
 
 1. When the first comment has arrived, the client is listening: it will see everything that happens from then on.
-2. A comment every `HEARTBEAT_S` seconds tells a quiet stream from a dead one, to both sides.
+2. A comment every `HEARTBEAT_S` seconds distinguishes a quiet stream from a dead one, to both sides.
 3. A client that reads slowly slows nothing but itself: what it misses shows as a gap in the ids.
 4. A stream has no end of its own, so a server that stops must end it: `Streams.end`.
 
@@ -18,7 +18,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from starlette.types import Receive, Scope, Send
 
-from gateway.admin.bodies import event_body
+from gateway.admin.response_bodies import event_body
 from gateway.admin.schemas import encode
 from gateway.control.views import ControlEvent
 
@@ -81,7 +81,7 @@ class EventStream:
     async def _pump(self, send: Send) -> None:
         upcoming = asyncio.ensure_future(anext(self._events))
         try:
-            # One turn of the loop, in which the iterator begins to listen; only then is the client told so.
+            # One turn of the loop, in which the iterator begins to listen; only then does the client get its head.
             await asyncio.sleep(0)
             await _write(send, _FIRST)
             while True:

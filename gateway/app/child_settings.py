@@ -6,8 +6,8 @@ import msgspec
 
 from gateway.config.build import routing_table
 from gateway.config.core_values import core_value
-from gateway.config.edge import TlsConfig
 from gateway.config.host_checks import Key
+from gateway.config.listener import TlsConfig
 from gateway.config.schema import GatewayConfig
 from gateway.runtime.notices import Notice
 from gateway.runtime.settings import (

@@ -18,8 +18,8 @@ import msgspec
 import uvicorn
 
 from gateway.admin.app import build_admin
-from gateway.admin.attempts import Attempts
 from gateway.admin.audit import REMEMBERED, AuditTrail
+from gateway.admin.auth_failures import AuthFailures
 from gateway.admin.configuring import Configuring
 from gateway.admin.connections import Connections, raise_descriptor_limit
 from gateway.admin.credentials import Credentials
@@ -52,7 +52,7 @@ from gateway.runtime.table_memory import SharedTable
 
 _log = logging.getLogger("gateway.control")
 _CERTIFICATE_LOOK_S = 1.0
-_ATTEMPTS_LOOK_S = 5.0
+_AUTH_FAILURES_LOOK_S = 5.0
 
 
 def main() -> None:
@@ -97,10 +97,10 @@ async def _serve(settings: ControlSettings) -> None:
     # Not cancelled with the others: it ends its streams and answers what it has in hand.
     credentials = Credentials(config.admin, settings.keys, os.environ, _alarm(controller))
     tasks.append(asyncio.create_task(credentials.run()))
-    attempts = Attempts(SystemClock(), controller.show_alarm)
-    tasks.append(asyncio.create_task(_look_at(attempts)))
+    auth_failures = AuthFailures(SystemClock(), controller.show_alarm)
+    tasks.append(asyncio.create_task(_look_at(auth_failures)))
     trail, replays = await _remembered(controller.journal_writer)
-    server = AdminServer(_admin_config(controller, configuring, credentials, counters, attempts, trail, replays))
+    server = AdminServer(_admin_config(controller, configuring, credentials, counters, auth_failures, trail, replays))
     serving = asyncio.create_task(_serve_admin(server, (controller.recovered, credentials.read), settings.admin_fd))
     await asyncio.wait({*tasks, serving}, return_when=asyncio.FIRST_COMPLETED)
     server.should_exit = True
@@ -203,11 +203,11 @@ def _alarm(controller: Controller) -> Callable[[str, str], None]:
     return show
 
 
-async def _look_at(attempts: Attempts) -> None:
+async def _look_at(auth_failures: AuthFailures) -> None:
     """Let the alarm about refused requests end in time, also when no request comes any more."""
     while True:
-        await asyncio.sleep(_ATTEMPTS_LOOK_S)
-        attempts.look()
+        await asyncio.sleep(_AUTH_FAILURES_LOOK_S)
+        auth_failures.look()
 
 
 def _admin_config(
@@ -215,7 +215,7 @@ def _admin_config(
     configuring: Configuring,
     credentials: Credentials,
     counters: HookCounters,
-    attempts: Attempts,
+    auth_failures: AuthFailures,
     trail: AuditTrail,
     replays: Replays,
 ) -> AdminServerConfig:
@@ -225,14 +225,14 @@ def _admin_config(
     def collect() -> Scraped:
         from gateway.app.scrape import scrape  # noqa: PLC0415  # `_serve_admin` has imported it on another thread
 
-        return scrape(controller, counters, connections, attempts)
+        return scrape(controller, counters, connections, auth_failures)
 
     app = build_admin(
         controller,
         configuring,
         metrics=collect,
         keyring=credentials.keyring,
-        attempts=attempts,
+        auth_failures=auth_failures,
         trail=trail,
         replays=replays,
     )

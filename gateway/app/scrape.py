@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from gateway.admin.attempts import Attempts
+from gateway.admin.auth_failures import AuthFailures
 from gateway.admin.connections import Connections
 from gateway.admin.listener_metrics import listener_metrics
 from gateway.control.api import ControlPlane
@@ -13,6 +13,6 @@ from gateway.hooks.counters import HookCounters
 from gateway.hooks.hook_metrics import hook_metrics
 
 
-def scrape(control: ControlPlane, hooks: HookCounters, connections: Connections, attempts: Attempts) -> Scrape:
+def scrape(control: ControlPlane, hooks: HookCounters, connections: Connections, auth_failures: AuthFailures) -> Scrape:
     """The values of this moment, to be rendered on any thread."""
-    return Scrape(control, itertools.chain(hook_metrics(hooks), listener_metrics(connections, attempts)))
+    return Scrape(control, itertools.chain(hook_metrics(hooks), listener_metrics(connections, auth_failures)))

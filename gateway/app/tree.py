@@ -46,7 +46,7 @@ _CONTROL_SILENCE_S_MAX = 15.0
 
 
 class NotWhileRunningError(Exception):
-    """A configuration without mistakes that this process tree cannot take over."""
+    """A valid configuration that this process tree cannot take over."""
 
 
 class ProcessTree:
@@ -118,7 +118,7 @@ class ProcessTree:
         """Say that the end has come, accept for a grace, and let go of the sockets: what is queued is the workers'."""
         sdnotify.notify("STOPPING=1")
         drain_s = self._config.limits.drain_timeout_s
-        with contextlib.suppress(OSError):  # whoever read the first line may be gone
+        with contextlib.suppress(OSError):  # the reader of the first line may be gone
             print(f"gateway: draining, {drain_s:g} s at most; the same signal again ends it at once", flush=True)
         self._tell(draining=True)
         await asyncio.sleep(self._config.limits.drain_grace_s)
@@ -207,7 +207,7 @@ class ProcessTree:
     def _tell(self, **changes: Any) -> None:
         self._notice = msgspec.structs.replace(self._notice, **changes)
         self._supervisor.set_child(self._control_child())
-        notices.tell(self._notices, self._notice)
+        notices.send(self._notices, self._notice)
 
     # children
 

@@ -27,11 +27,11 @@ from gateway.core.errors import GatewayError
 @remote
 def explain(client: Client, wanted: str, path: Path | None, as_json: bool) -> None:
     """Show what was decided on ROLLOUT: when, by whom, why, and on which numbers."""
-    told = client.story(client.find(wanted).id) if path is None else _read(path, wanted)
+    history = client.decision_history(client.find(wanted).id) if path is None else _read(path, wanted)
     if as_json:
-        print_json(told)
+        print_json(history)
         return
-    for line in lines(told.decisions):
+    for line in lines(history.decisions):
         click.echo(one_line(line))
 
 

@@ -69,7 +69,7 @@ def show(out: Console, answer: Forecast, found: tuple[Proposal, ...]) -> None:
     out.print()
     out.print(_table(answer))
     out.print()
-    out.print(*_told(answer), *_decided(answer, found), sep="\n", markup=False)
+    out.print(*_sentences(answer), *_decided(answer, found), sep="\n", markup=False)
 
 
 def _asked(question: Question) -> Iterator[str]:
@@ -115,7 +115,7 @@ def _cells(step: StepForecast) -> Iterator[str]:
     yield f"catch {_yes(step.detects_within_floor)}\nprove {_yes(step.proves_within_floor)}"
 
 
-def _told(answer: Forecast) -> Iterator[str]:
+def _sentences(answer: Forecast) -> Iterator[str]:
     question, limit, engine = answer.question, answer.limit, answer.engine
     yield f"A canary as good as stable {_healthy(question, engine.healthy)}; at best {_end(limit.healthy)}."
     yield f"A canary with the regression {_regressed(question, engine.regressed)}; at best {_end(limit.regressed)}."

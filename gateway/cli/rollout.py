@@ -156,7 +156,7 @@ def _answer(view: RolloutBody, as_json: bool) -> None:
 def _plan(path: Path) -> Any:
     """The plan in a file, checked as the gateway will check it."""
     # pydantic takes a third of a second, for this option only
-    from gateway.admin.request_bodies import check_plan  # noqa: PLC0415  # see above
+    from gateway.admin.request_schemas import check_plan  # noqa: PLC0415  # see above
 
     try:
         plan = parse(path.read_bytes())

@@ -97,12 +97,12 @@ def rollouts_table(rollouts: Iterable[RolloutBody]) -> Table:
 
 def rollout_view(rollout: RolloutBody) -> RenderableType:
     """One rollout: where it is, why, its plan and its evidence."""
-    ladder = ", ".join(f"{step['percent']:g}" for step in rollout.plan["steps"])
+    steps = ", ".join(f"{step['percent']:g}" for step in rollout.plan["steps"])
     lines = [
         Text.assemble("\nrollout ", (one_line(rollout.id), "bold"), " on ", one_line(rollout.route), ": ")
         + _text(rollout.phase),
         _line("canary", f"{rollout.canary} {_against(rollout.stable)}, {rollout.canary_percent:g} % of requests"),
-        _line("step", f"{rollout.step} of {rollout.steps} ({ladder} %), {rollout.canary_requests} canary requests"),
+        _line("step", f"{rollout.step} of {rollout.steps} ({steps} %), {rollout.canary_requests} canary requests"),
         _line("why", f"{rollout.reason} (by {rollout.by}, {rollout.updated_at})"),
     ]
     lines += [_line("warning", warning) for warning in rollout.warnings]

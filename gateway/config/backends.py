@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from gateway.config.edge import BackendTlsConfig, PassiveConfig
+from gateway.config.backend_connection import BackendTlsConfig, PassiveConfig
 from gateway.config.section import Count, CountOrNone, EndpointUrl, Percentage, ProbePath, Seconds, Section
 from gateway.config.shape import Doc
 from gateway.config.traffic import HOST_HEADER, HostHeader

@@ -56,7 +56,7 @@ def analysis_spec(route: RouteConfig) -> AnalysisSpec:
 
 
 def plan(route: RouteConfig) -> Plan:
-    """The ladder that a rollout on this route climbs."""
+    """The plan of a rollout on this route."""
     return core_value(route.plan, Plan)
 
 

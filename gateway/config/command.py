@@ -54,8 +54,8 @@ def _route_line(route: RouteConfig) -> str:
     where = f"  route {route.name}: {', '.join(route.match.hosts)}{route.match.path_prefix} -> {serving}"
     if route.canary is None:
         return where
-    ladder = ", ".join(number(step.percent) for step in route.plan.steps)
-    return f"{where}, canary {route.canary} at {number(route.canary_percent)} %, steps {ladder} %"
+    steps = ", ".join(number(step.percent) for step in route.plan.steps)
+    return f"{where}, canary {route.canary} at {number(route.canary_percent)} %, steps {steps} %"
 
 
 def _count(many: int, noun: str) -> str:

@@ -1,4 +1,4 @@
-"""What several keys must say together: names that refer, matches that differ, ladders that rise.
+"""What several keys must say together: names that refer, matches that differ, lists that rise.
 
 Works on the plain tree, whatever is in it, so that these errors are reported together with those of single keys: a rule
 whose values are absent or of the wrong kind stays silent, because the schema speaks about those.
@@ -166,14 +166,14 @@ def _one_sticky_key(tree: Any) -> Iterator[Issue]:
                 yield Issue((*path, "sticky"), what, "set exactly one of them, or sticky: null")
 
 
-def _ladders_rise(tree: Any) -> Iterator[Issue]:
+def _lists_rise(tree: Any) -> Iterator[Issue]:
     for path, route in _routes(tree):
         yield from plan_issues(route.get("plan"), (*path, "plan"))
         for metric, key in itertools.product(LATENCY_METRICS, ("quantiles", "slo_ms")):
-            rungs = at(route, "analysis", metric, key)
+            values = at(route, "analysis", metric, key)
             below: TreePath = (*path, "analysis", metric, key)
-            if isinstance(rungs, list):
-                yield from _rising(rungs, lambda index, below=below: (*below, index))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+            if isinstance(values, list):
+                yield from _rising(values, lambda index, below=below: (*below, index))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
 
 
 def plan_issues(plan: Any, path: TreePath) -> Iterator[Issue]:
@@ -327,7 +327,7 @@ _RULES: tuple[Callable[[Any], Iterator[Issue]], ...] = (
     _matches_differ,
     _endpoints_differ,
     _one_sticky_key,
-    _ladders_rise,
+    _lists_rise,
     _events_differ,
     _events_have_sources,
     _predictions_can_be_found,

@@ -62,7 +62,7 @@ class Address:
 
 @dataclass(frozen=True)
 class UnixSocket:
-    """Where to listen: a Unix-domain socket's path. Whoever may open the file gets in: its mode says who."""
+    """Where to listen: a Unix-domain socket's path. Its file mode says who may connect."""
 
     path: str
     # Only this machine can reach it.
@@ -280,7 +280,7 @@ def backend_name(text: str) -> str:
 def environment_name(text: str) -> str:
     """The name of an environment variable."""
     if not _ENVIRONMENT_NAME.fullmatch(text):
-        # Not shown: a token pasted in the place of a name is a likely mistake.
+        # Not shown: a token pasted in the place of a name is a likely error.
         raise BadValue("this is not the name of an environment variable", "use the name alone, such as GATEWAY_TOKEN")
     return text
 

@@ -20,7 +20,7 @@ from gateway.config.errors import ConfigError, Issue, LocatedIssue, one_line, pl
 from gateway.config.explain import issues_of
 from gateway.config.hooks import hook_issues
 from gateway.config.schema import GatewayConfig
-from gateway.config.tls_checks import backend_issues, edge_issues
+from gateway.config.tls_checks import backend_issues, tls_issues
 
 FILE_BYTES_MAX = 1 << 20
 
@@ -80,7 +80,7 @@ def _load(
     if config and for_serving:
         issues += host_checks.state_dir_issues(config.state_dir)
         issues += host_checks.tls_issues(config.admin)
-        issues += edge_issues(config)
+        issues += tls_issues(config)
     if config and tls_of:
         issues += backend_issues(config, tls_of)
     if config is None or issues:

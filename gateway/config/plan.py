@@ -1,4 +1,4 @@
-"""The section ``routes[].plan``: the ladder that a rollout climbs, and what may hold it, end it or take it back."""
+"""The section ``routes[].plan``: the steps of a rollout, and what may hold it, end it or take it back."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ SecondsOrNone = Annotated[float, Field(ge=0, le=YEAR_S), Noun("a number of secon
 
 
 class StepConfig(Section):
-    """One rung of the ladder."""
+    """One step of a rollout."""
 
     percent: Annotated[
         StepPercentage,
@@ -150,7 +150,7 @@ def _minute(text: str) -> int:
 
 
 class PlanConfig(Section):
-    """The ladder of weights that a rollout climbs."""
+    """The steps of a rollout: rising weights."""
 
     steps: Annotated[
         list[StepConfig],

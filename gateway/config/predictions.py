@@ -44,7 +44,7 @@ TOLERANCE = 0.25
 PREDICTED = frozenset(
     (*FAULTS, LOW_CONFIDENCE, CLASS_OTHER, *QUANTILE_NAMES, *(f"class_{index}" for index in range(CLASSES_MAX)))
 )
-"""The events that answers themselves tell."""
+"""The events that are read from the answers themselves."""
 
 _TAP = Tap()
 _WATCH = WatchSettings()
@@ -66,7 +66,7 @@ def _protocol(name: str) -> str:
 
 
 def _mode(value: object) -> object:
-    """Helm, and whoever else writes YAML 1.1, makes false of a bare ``off``; a mode has no other meaning of it."""
+    """Helm, like all that writes YAML 1.1, makes false of a bare ``off``; a mode has no other meaning of it."""
     return Mode.OFF.value if value is False else value
 
 

@@ -18,9 +18,9 @@ from pydantic import Field
 
 from gateway.config.admin import AdminConfig
 from gateway.config.backends import BackendConfig
-from gateway.config.edge import ProxyProtocolConfig, TlsConfig
 from gateway.config.hooks import HOOKS_MAX, GateConfig, HookConfig
 from gateway.config.limits import LimitsConfig
+from gateway.config.listener import ProxyProtocolConfig, TlsConfig
 from gateway.config.routes import RouteConfig
 from gateway.config.section import DEFAULT_LISTEN, BackendName, Cidr, FilePath, ListenAddress, Section
 from gateway.config.shape import Doc

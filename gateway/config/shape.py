@@ -1,6 +1,6 @@
 """What the schema says about a path: its type, its bounds, its keys.
 
-Mistakes and the reference documentation both tell what a value may be; both take it from here, hence from the schema
+Errors and the reference documentation both say what a value may be; both take it from here, hence from the schema
 itself, so neither can drift from what is enforced.
 """
 

@@ -7,14 +7,14 @@ from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
 
-from gateway.config.edge import BackendTlsConfig
+from gateway.config.backend_connection import BackendTlsConfig
 from gateway.config.errors import Issue, TreePath, issues_in
 from gateway.config.pem import take_authorities, take_chain
 from gateway.config.schema import GatewayConfig
 
 
-def edge_issues(config: GatewayConfig) -> Iterator[Issue]:
-    """Whether the files that the edges name can be used."""
+def tls_issues(config: GatewayConfig) -> Iterator[Issue]:
+    """Whether the files that the listener and the backends name can be used."""
     tls = config.tls
     for index, pair in enumerate(tls.certificates if tls else ()):
         path: TreePath = ("tls", "certificates", index, "cert_file")

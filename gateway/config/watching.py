@@ -1,4 +1,4 @@
-"""From a configuration to what the tap and the inspector are to do."""
+"""From a configuration to what the response sampler and the inspector are to do."""
 
 from __future__ import annotations
 

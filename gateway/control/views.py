@@ -5,12 +5,15 @@ They are versioned by the API's path (/api/v1); fields are only ever added.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from gateway.core.analysis.types import Analysis
 from gateway.core.rollout.types import NOTIFY_KINDS, Plan
+
+PlanT = TypeVar("PlanT")
+AnalysisT = TypeVar("AnalysisT")
 
 
 class EndpointView(msgspec.Struct, frozen=True):
@@ -87,10 +90,11 @@ class RouteView(msgspec.Struct, frozen=True):
     rescues_refused: dict[str, int] = {}
 
 
-class RolloutView(msgspec.Struct, frozen=True):
-    """One rollout: where it is, why, and on which evidence. ``step`` counts from 1; times are ISO 8601, UTC.
+class RolloutFields(msgspec.Struct, Generic[PlanT, AnalysisT], frozen=True):
+    """What is shown of one rollout, here and by the API, which has plan and analysis in forms of their own.
 
-    ``stable`` is null for a route's first version, which has nothing to be compared with.
+    ``step`` counts from 1; times are ISO 8601, UTC. ``stable`` is null for a route's first version, which has nothing
+    to be compared with.
     """
 
     id: str
@@ -106,9 +110,9 @@ class RolloutView(msgspec.Struct, frozen=True):
     by: str
     started_at: str
     updated_at: str
-    plan: Plan
+    plan: PlanT
     canary_requests: int
-    analysis: Analysis | None
+    analysis: AnalysisT
     # Counts the rollout's decisions from 1; with the id it names this state.
     revision: int = 0
     # What a WAITING rollout waits for, and in one sentence why the rollout does not go up just now.
@@ -119,6 +123,10 @@ class RolloutView(msgspec.Struct, frozen=True):
     # Which outputs of the models are compared and why, and what the events stand for; empty without predictions.
     compared: str = ""
     meanings: dict[str, str] = {}
+
+
+class RolloutView(RolloutFields[Plan, Analysis | None], frozen=True):
+    """One rollout: where it is, why, and on which evidence."""
 
 
 class ControlEvent(msgspec.Struct, frozen=True):

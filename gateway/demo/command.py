@@ -17,7 +17,7 @@ _PORT = click.IntRange(0, 65535)
 
 
 def _fresh_directory(_: click.Context, __: click.Parameter, path: Path | None) -> Path | None:
-    # A journal of another run in there would begin this one at its weight.
+    # The journal of another run in it would start this one at its weight.
     if path is not None and path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise click.BadParameter(f"{path} exists and is not an empty directory; name a new one")
     return path

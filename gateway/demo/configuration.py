@@ -1,4 +1,4 @@
-"""The demo's configuration file: a gateway as anybody would run it, tuned for a rollout of half a minute.
+"""The demo's configuration file: an ordinary gateway, tuned for a rollout of half a minute.
 
 The file is written for people to read (`gateway demo --keep DIR` leaves it behind): its comments say why each number
 that differs from the gateway's own defaults does.
@@ -53,7 +53,7 @@ routes:
       model_errors: {{margin_delta: 0.03}}   # failures inside of answers with status 200
       latency:
         # Both models answer in a few milliseconds, and everything here shares a few cores, so that a scheduler's
-        # hiccup is larger than any difference between them. What counts as slower must be larger than that noise:
+        # pause is larger than any difference between them. What counts as slower must be larger than that noise:
         # half as much again plus 5 ms convicts; less than twice plus 15 ms passes. The slow scenario's 80 ms lie far
         # beyond both.
         tolerance_ratio: 1.5
@@ -61,7 +61,7 @@ routes:
         margin_ratio: 2
         margin_ms: 15
         margin_delta: 0.1
-        # A slice is one vote, however much happens in it. Short ones decide within seconds; production prefers 1 s,
+        # A slice counts once, however many requests it has. Short ones decide within seconds; production prefers 1 s,
         # which is above the pauses that a healthy version may make.
         slice_s: 0.25
       # Answers are looked at, too, without being asked for: a digit's share may differ from stable's by 25 points

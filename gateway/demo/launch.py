@@ -1,10 +1,11 @@
-"""From the command line to a run and back: the directory, the narrator, the signals, the exit status.
+"""From the command line to a run and back: directory, output, signals, exit status.
 
 Rules:
 
 1. 0: the rollout came to an end. 1: the demo itself could not run; what failed is on standard error (with `--json` on
-   standard output too). 128 + n: stopped by signal n. What comes before and after is the command line's own affair.
-2. SIGINT, SIGTERM and SIGHUP end the demo in order; a second one makes haste, a third one kills. Nothing stays behind.
+   standard output too). 128 + n: stopped by signal n. Errors of the command line itself are command.py's.
+2. SIGINT, SIGTERM and SIGHUP end the demo in order; a second one stops it at once, a third one kills. No process stays
+   behind.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from pathlib import Path
 
 import msgspec
 
+from gateway.demo.output import DemoOutput, JsonLines, PlainLines, write_line
 from gateway.demo.processes import DemoError
 from gateway.demo.run import Demo, DemoSettings
-from gateway.demo.show import JsonLines, Narrator, PlainLines, write_line
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -50,15 +51,15 @@ async def _until_signalled(settings: DemoSettings, keep: Path | None, *, as_json
             assert running is not None
             running.cancel()
         elif demo is not None:
-            demo.hurry() if len(received) == 2 else demo.kill()
+            demo.stop_now() if len(received) == 2 else demo.kill()
 
     for number in _SIGNALS:
         asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
     try:
-        with _directory(keep) as directory, _narrator(as_json=as_json) as narrator:
-            demo = Demo(settings, directory, narrator)
+        with _directory(keep) as directory, _demo_output(as_json=as_json) as output:
+            demo = Demo(settings, directory, output)
             summary = await demo.run()
-        narrator.end(summary)
+        output.end(summary)
     except asyncio.CancelledError:
         if not received:
             raise
@@ -83,11 +84,11 @@ def _directory(keep: Path | None) -> Iterator[Path]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _narrator(*, as_json: bool) -> Narrator:
+def _demo_output(*, as_json: bool) -> DemoOutput:
     if as_json:
         return JsonLines()
     if not sys.stdout.isatty():
         return PlainLines()
-    from gateway.demo.live import LiveView  # noqa: PLC0415  # rich takes a moment that logs and pipes should not pay
+    from gateway.demo.live import LiveView  # noqa: PLC0415  # rich takes a moment to import, which logs and pipes do not need
 
     return LiveView()

@@ -1,6 +1,6 @@
-"""The live view in the terminal: one frame, drawn anew from the story eight times a second.
+"""The live view in the terminal: one frame, drawn eight times a second.
 
-A frame fits 80 columns and 24 rows and uses what more it gets for longer bars. Top to bottom: which story this is,
+A frame fits 80 columns and 24 rows and uses what more it gets for longer bars. Top to bottom: which scenario this is,
 what is happening, who gets the traffic, what users see, what the evidence says, and the decision.
 """
 
@@ -20,7 +20,7 @@ from gateway.config.predictions import PREDICTED
 from gateway.core.analysis.types import Verdict
 from gateway.core.numbers import e_value, percent
 from gateway.demo.client.report import ClientReport, VariantReport
-from gateway.demo.story import Story, StoryEvent, needed
+from gateway.demo.progress import DemoEvent, DemoProgress, needed
 from gateway.demo.summary import Summary, page
 
 _WIDTH_MAX = 120
@@ -47,12 +47,12 @@ class LiveView:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._live.stop()
 
-    def show_event(self, event: StoryEvent) -> None:
+    def show_event(self, event: DemoEvent) -> None:
         """Nothing: the next frame shows it."""
 
-    def show(self, story: Story, now_s: float) -> None:
+    def show(self, progress: DemoProgress, now_s: float) -> None:
         """Draw the frame of this moment."""
-        self._live.update(frame(story, now_s, self._console.width), refresh=True)
+        self._live.update(frame(progress, now_s, self._console.width), refresh=True)
 
     def end(self, summary: Summary) -> None:
         """Write the summary under the last frame."""
@@ -62,49 +62,49 @@ class LiveView:
         self._console.print(Text(rest))
 
 
-def frame(story: Story, now_s: float, width: int) -> RenderableType:
+def frame(progress: DemoProgress, now_s: float, width: int) -> RenderableType:
     """The whole picture of one moment."""
     width = min(width, _WIDTH_MAX)
     return Group(
-        _title(story, now_s, width),
-        Text(story.scenario.story, style=_DIM, no_wrap=True, overflow="ellipsis"),
-        _sentence(story),
-        _weights(story, width),
-        _steps(story, now_s),
+        _title(progress, now_s, width),
+        Text(progress.scenario.description, style=_DIM, no_wrap=True, overflow="ellipsis"),
+        _sentence(progress),
+        _weights(progress, width),
+        _steps(progress, now_s),
         Text(""),
-        _traffic(story.report, width),
-        _evidence(story, width),
-        _users(story),
-        _decision(story, width),
+        _traffic(progress.report, width),
+        _evidence(progress, width),
+        _users(progress),
+        _decision(progress, width),
     )
 
 
 # The parts, from top to bottom
 
 
-def _title(story: Story, now_s: float, width: int) -> Text:
-    left = Text.assemble(("gateway demo", "bold"), f"  {story.scenario.name}: {story.scenario.title}")
-    right = f"seed {story.seed}   {now_s - story.since_s:5.1f} s"
+def _title(progress: DemoProgress, now_s: float, width: int) -> Text:
+    left = Text.assemble(("gateway demo", "bold"), f"  {progress.scenario.name}: {progress.scenario.title}")
+    right = f"seed {progress.seed}   {now_s - progress.since_s:5.1f} s"
     left.append(" " * max(2, width - left.cell_len - len(right)))
     return left.append(right, style=_DIM)
 
 
-def _sentence(story: Story) -> Text:
-    rollout = story.rollout
-    if story.decision is not None:
-        text = _ENDS[story.decision.phase][2]
+def _sentence(progress: DemoProgress) -> Text:
+    rollout = progress.rollout
+    if progress.decision is not None:
+        text = _ENDS[progress.decision.phase][2]
     elif rollout is not None:
         text = f"{rollout.canary_percent:g} % of the requests go to the canary; "
-        text += "what it fails, stable answers." if story.killed_s is None else "its process was just killed."
-    elif story.stage == "baseline":
+        text += "what it fails, stable answers." if progress.killed_s is None else "its process was just killed."
+    elif progress.stage == "baseline":
         text = "All requests go to the stable model. The rollout begins in a moment."
     else:
         text = "Starting two model servers, the gateway and a client ..."
     return Text(text, style="bold", no_wrap=True, overflow="ellipsis")
 
 
-def _weights(story: Story, width: int) -> Text:
-    share = story.canary_percent
+def _weights(progress: DemoProgress, width: int) -> Text:
+    share = progress.canary_percent
     left, right = f"stable {100 - share:>3g} % ", f" {share:>3g} % canary"
     cells = width - len(left) - len(right)
     canary = round(cells * share / 100)
@@ -115,12 +115,12 @@ def _weights(story: Story, width: int) -> Text:
     )  # fmt: skip
 
 
-def _steps(story: Story, now_s: float) -> Text:
-    rollout = story.rollout
+def _steps(progress: DemoProgress, now_s: float) -> Text:
+    rollout = progress.rollout
     line = Text("steps ", style=_DIM, no_wrap=True, overflow="ellipsis")
     if rollout is None:
         return line.append(" none yet", style=_DIM)
-    over = story.decision is not None
+    over = progress.decision is not None
     for number, step in enumerate(rollout.plan["steps"], start=1):
         share = f"{step['percent']:g} %"
         if number < rollout.step or (over and rollout.phase == "PROMOTED"):
@@ -130,15 +130,15 @@ def _steps(story: Story, now_s: float) -> Text:
         elif over:
             line.append(f"  ✗ {share}", style=_ENDS[rollout.phase][1])
         else:
-            line.append(f"  ▶ {share}", style=f"bold {_CANARY}").append(_floor(story, rollout, now_s), style=_CANARY)
+            line.append(f"  ▶ {share}", style=f"bold {_CANARY}").append(_floor(progress, rollout, now_s), style=_CANARY)
     promoted = over and rollout.phase == "PROMOTED"
     return line.append("  ✓ 100 %" if promoted else "  · 100 %", style=_GOOD if promoted else _DIM)
 
 
-def _floor(story: Story, rollout: RolloutBody, now_s: float) -> str:
+def _floor(progress: DemoProgress, rollout: RolloutBody, now_s: float) -> str:
     step = rollout.plan["steps"][rollout.step - 1]
-    elapsed_s = min(now_s - story.step_since_s, step["min_time_s"])
-    requests = min(rollout.canary_requests - story.step_requests_base, step["min_requests"])
+    elapsed_s = min(now_s - progress.step_since_s, step["min_time_s"])
+    requests = min(rollout.canary_requests - progress.step_requests_base, step["min_requests"])
     return f" ({elapsed_s:.0f} of {step['min_time_s']:.0f} s, {requests} of {step['min_requests']} requests)"
 
 
@@ -173,14 +173,14 @@ def _add_row(table: Table, name: str, style: str, seen: VariantReport | None, fa
     )
 
 
-def _evidence(story: Story, width: int) -> Table:
+def _evidence(progress: DemoProgress, width: int) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), header_style=_DIM, width=width)
     table.add_column("evidence", no_wrap=True, width=13)
     bar = max(8, (width - 13 - 2 * 13 - 5) // 2)
     for title, style in (("proven worse", _BAD), ("proven good enough", _GOOD)):
         table.add_column(title, no_wrap=True, width=bar, header_style=style)
         table.add_column("", no_wrap=True, width=13)
-    for name, findings in _evidence_rows(story.analysis):
+    for name, findings in _evidence_rows(progress.analysis):
         if not findings:
             table.add_row(Text(name, style=_DIM))
             continue
@@ -231,8 +231,8 @@ def _of(log_e: float, log_needed: float, style: str) -> Text:
     return Text(f"{e_value(log_e)} of {e_value(log_needed)}", style=style if reached else "", overflow="crop")
 
 
-def _users(story: Story) -> Text:
-    report = story.report
+def _users(progress: DemoProgress) -> Text:
+    report = progress.report
     if report is None:
         return Text("users have sent nothing yet", style=_DIM)
     line = Text.assemble(
@@ -241,14 +241,14 @@ def _users(story: Story) -> Text:
         no_wrap=True,
         overflow="ellipsis",
     )
-    return line.append(f"   rescued: {story.rescued:,}", style=_RESCUED if story.rescued else _DIM)
+    return line.append(f"   rescued: {progress.rescued:,}", style=_RESCUED if progress.rescued else _DIM)
 
 
-def _decision(story: Story, width: int) -> Panel:
-    decision, analysis = story.decision, story.analysis
+def _decision(progress: DemoProgress, width: int) -> Panel:
+    decision, analysis = progress.decision, progress.analysis
     if decision is not None:
         name, style, _ = _ENDS[decision.phase]
-        after = "" if story.decision_s is None else f", {story.decision_s:.1f} s after the first canary request"
+        after = "" if progress.decision_s is None else f", {progress.decision_s:.1f} s after the first canary request"
         title, text = f"{name}{after}", decision.reason
     elif analysis is not None:
         title, style, text = "decision", _DIM, _so_far(analysis)

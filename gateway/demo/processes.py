@@ -3,9 +3,9 @@
 Rules:
 
 1. They are child processes like the supervisor's own (gateway/runtime/process.py): each leads a session of its own, so
-   that a terminal's Ctrl-C reaches the demo alone, and ends with the demo, whatever kills that. The gateway's workers
+   that a terminal's Ctrl-C reaches the demo alone, and ends with the demo, however that ends. The gateway's workers
    end with the gateway in the same way.
-2. A child that ends unasked is news: `ended` is set, and `failure` has its status and its last lines on standard error.
+2. For a child that ends by itself `ended` is set, and `failure` has its status and its last lines on standard error.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _TAIL_LINES = 12
 
 
 class DemoError(Exception):
-    """The demo itself could not run; the text says which part, and what it said last."""
+    """The demo itself could not run; the text says which part, and its last output."""
 
 
 class DemoProcess:
@@ -75,7 +75,7 @@ class DemoProcess:
         while (line := await self._output.get()) is not None:
             yield line
 
-    async def until_said(self, pattern: str, timeout_s: float) -> re.Match[str]:
+    async def wait_for_line(self, pattern: str, timeout_s: float) -> re.Match[str]:
         """Wait for a line on standard output that matches; DemoError when none comes."""
         try:
             async with asyncio.timeout(timeout_s):

@@ -1,11 +1,11 @@
-"""The order of things: processes up, traffic, a rollout to its end, a moment more of traffic, processes down.
+"""The stages in their order: processes up, traffic, a rollout to its end, a moment more of traffic, processes down.
 
 Rules:
 
 1. Everything that was started is stopped, whatever happens, before `Demo.run` returns or raises.
 2. A process that ends by itself ends the demo with a DemoError that says which, unless the scenario killed it.
-3. The seed fixes what the demo does: inputs, pacing, the faults' dice, the moment of a kill. The coin that assigns
-   requests is the gateway's own.
+3. The seed fixes what the demo does: inputs, pacing, the faults' randomness, the moment of a kill. Which requests go to
+   the canary is the gateway's own random choice.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from gateway import bundled
 from gateway.demo import configuration
 from gateway.demo.admin import Admin
 from gateway.demo.client.report import ClientReport, ClientSettings
+from gateway.demo.output import DemoOutput
 from gateway.demo.processes import DemoError, DemoProcess
+from gateway.demo.progress import DemoEvent, DemoProgress
 from gateway.demo.scenarios import STABLE_MODEL, Scenario
-from gateway.demo.show import Narrator
-from gateway.demo.story import Story, StoryEvent
 from gateway.demo.summary import Summary, summarise
 
 _READY_TIMEOUT_S = 45.0
 _BASELINE_S = 1.5
 _AFTER_S = 1.5
-_OVERDUE_S = 15.0
+_DECISION_GRACE_S = 15.0
 _FRAME_S = 0.125
 # The supervisor may take this long: workers drain, then control closes its journal.
 _GATEWAY_STOP_TIMEOUT_S = 12.0
@@ -56,12 +56,12 @@ class DemoSettings:
 class Demo:
     """One run, in a directory that exists and is empty."""
 
-    def __init__(self, settings: DemoSettings, directory: Path, narrator: Narrator) -> None:
+    def __init__(self, settings: DemoSettings, directory: Path, output: DemoOutput) -> None:
         self._settings = settings
-        self._narrator = narrator
+        self._output = output
         self._random = random.Random(settings.seed)
         self._since_s = monotonic()
-        self._story = Story(settings.scenario, settings.seed, self._since_s)
+        self._progress = DemoProgress(settings.scenario, settings.seed, self._since_s)
         self._config = directory / "gateway.yaml"
         scenario = settings.scenario
         self._stable = _model_server("the stable model server", STABLE_MODEL, (), self._draw_seed())
@@ -92,8 +92,8 @@ class Demo:
         finally:
             await self._stop()
 
-    def hurry(self) -> None:
-        """Somebody asked twice: kill all but the supervisor, which on a second SIGTERM does that to its own."""
+    def stop_now(self) -> None:
+        """On a second signal: kill all but the supervisor, which on a second SIGTERM kills its own children."""
         for process in self._processes:
             if process is not self._gateway:
                 process.send(signal.SIGKILL)
@@ -114,29 +114,29 @@ class Demo:
         self._tasks.append(group.create_task(self._follow(admin, listening)))
         await self._within(_READY_TIMEOUT_S, listening, "the gateway's event stream did not start")
         await self._client.start(msgspec.json.encode(self._client_settings(url)))
-        hearing = group.create_task(self._read_client())
-        self._story.stage = "baseline"
+        reading = group.create_task(self._read_client())
+        self._progress.stage = "baseline"
         self._show([self._started(url, admin_url)])
         await asyncio.sleep(_BASELINE_S)
         await admin.start_rollout(configuration.ROUTE)
         if self._settings.scenario.killed_after_s is not None:
             self._tasks.append(group.create_task(self._kill_canary(*self._settings.scenario.killed_after_s)))
-        overdue_s = configuration.DEADLINE_S + _OVERDUE_S
-        await self._within(overdue_s, self._decided, "the rollout did not end")
+        timeout_s = configuration.DEADLINE_S + _DECISION_GRACE_S
+        await self._within(timeout_s, self._decided, "the rollout did not end")
         await asyncio.sleep(_AFTER_S + self._settings.keep_running_s)
         await self._client.stop()
-        await hearing
-        report = self._story.report
+        await reading
+        report = self._progress.report
         if report is None or not report.final:
             raise DemoError("the client exited without a final report")
-        return summarise(self._story, report, monotonic() - self._since_s)
+        return summarise(self._progress, report, monotonic() - self._since_s)
 
     async def _start_servers(self) -> tuple[str, str]:
         """Model servers, then the gateway in front of them; returns its two addresses."""
         for server in (self._stable, self._canary):
             await server.start()
         stable_url, canary_url = [
-            (await server.until_said(r"ready on (http://\S+)$", _READY_TIMEOUT_S))[1]
+            (await server.wait_for_line(r"ready on (http://\S+)$", _READY_TIMEOUT_S))[1]
             for server in (self._stable, self._canary)
         ]
         text = configuration.configuration(
@@ -149,7 +149,9 @@ class Demo:
         )
         self._config.write_text(text, encoding="utf-8")
         await self._gateway.start()
-        said = await self._gateway.until_said(r"serving on (http://\S+), admin on (http://[^\s,]+)", _READY_TIMEOUT_S)
+        said = await self._gateway.wait_for_line(
+            r"serving on (http://\S+), admin on (http://[^\s,]+)", _READY_TIMEOUT_S
+        )
         return said[1], said[2]
 
     def _client_settings(self, url: str) -> ClientSettings:
@@ -166,12 +168,12 @@ class Demo:
             patience_s=self._settings.scenario.patience_s,
         )
 
-    def _started(self, url: str, admin_url: str) -> StoryEvent:
+    def _started(self, url: str, admin_url: str) -> DemoEvent:
         scenario = self._settings.scenario
-        return self._story.event(
+        return self._progress.event(
             "started",
             monotonic(),
-            f"scenario {scenario.name}, seed {self._settings.seed}: {scenario.story}",
+            f"scenario {scenario.name}, seed {self._settings.seed}: {scenario.description}",
             scenario=scenario.name,
             title=scenario.title,
             seed=self._settings.seed,
@@ -188,26 +190,26 @@ class Demo:
         except TimeoutError:
             raise DemoError(f"{problem} within {timeout_s:g} s") from None
 
-    # what goes on meanwhile
+    # tasks beside the stages
 
     async def _follow(self, admin: Admin, listening: asyncio.Event) -> None:
         async for event in admin.events(listening):
-            self._show(self._story.on_event(event, monotonic()))
-            if self._story.decision is not None:
+            self._show(self._progress.on_event(event, monotonic()))
+            if self._progress.decision is not None:
                 self._decided.set()
 
     async def _read_client(self) -> None:
         async for line in self._client.lines():
-            self._show(self._story.on_report(msgspec.json.decode(line, type=ClientReport)))
+            self._show(self._progress.on_report(msgspec.json.decode(line, type=ClientReport)))
 
     async def _kill_canary(self, earliest_s: float, latest_s: float) -> None:
         delay_s = self._random.uniform(earliest_s, latest_s)
-        while (report := self._story.report) is None or report.first_canary_s is None:
+        while (report := self._progress.report) is None or report.first_canary_s is None:
             await asyncio.sleep(_FRAME_S)
         await asyncio.sleep(report.first_canary_s + delay_s - monotonic())
         self._canary.expected_to_die = True
         self._canary.send(signal.SIGKILL)
-        self._show([self._story.killed(monotonic())])
+        self._show([self._progress.killed(monotonic())])
 
     async def _watch(self, process: DemoProcess) -> None:
         await process.ended.wait()
@@ -216,7 +218,7 @@ class Demo:
 
     async def _frames(self) -> None:
         while True:
-            self._narrator.show(self._story, monotonic())
+            self._output.show(self._progress, monotonic())
             await asyncio.sleep(_FRAME_S)
 
     async def _stop(self) -> None:
@@ -224,9 +226,9 @@ class Demo:
         if self._admin is not None:
             await self._admin.close()
 
-    def _show(self, things: Iterable[StoryEvent]) -> None:
+    def _show(self, things: Iterable[DemoEvent]) -> None:
         for event in things:
-            self._narrator.show_event(event)
+            self._output.show_event(event)
 
     def _draw_seed(self) -> int:
         return self._random.getrandbits(32)

@@ -29,7 +29,7 @@ class Scenario:
 
     name: str
     title: str
-    story: str
+    description: str
     canary_model: str
     ends: tuple[str, ...]
     cause: str | None = None

@@ -8,8 +8,8 @@ import msgspec
 
 from gateway.core.numbers import percent
 from gateway.demo.client.report import ClientReport, VariantReport
+from gateway.demo.progress import DemoDecision, DemoProgress
 from gateway.demo.scenarios import SCENARIOS, as_expected, preventable
-from gateway.demo.story import DemoDecision, Story
 
 
 class Latency(msgspec.Struct, frozen=True):
@@ -48,27 +48,27 @@ class Summary(msgspec.Struct, frozen=True, tag_field="event", tag="summary"):
     duration_s: float
 
 
-def summarise(story: Story, report: ClientReport, duration_s: float) -> Summary:
+def summarise(progress: DemoProgress, report: ClientReport, duration_s: float) -> Summary:
     """The summary of a demo that has come to its decision."""
-    decision = story.decision
+    decision = progress.decision
     assert decision is not None
     seen = {name: variant for name, variant in report.variants.items() if variant.requests or name != "none"}
     return Summary(
-        scenario=story.scenario.name,
-        seed=story.seed,
+        scenario=progress.scenario.name,
+        seed=progress.seed,
         phase=decision.phase,
         reason=decision.reason,
         metrics=decision.metrics,
-        as_expected=as_expected(story.scenario, decision.phase, decision.metrics),
+        as_expected=as_expected(progress.scenario, decision.phase, decision.metrics),
         requests_total=report.requests,
         requests_failed_seen_by_users=report.failed,
-        failures_preventable=preventable(story.scenario, report.failures),
+        failures_preventable=preventable(progress.scenario, report.failures),
         failures=report.failures,
-        rescued=story.rescued,
+        rescued=progress.rescued,
         canary_requests=_canary_requests(decision, report),
-        canary_percent=story.canary_percent,
-        decision_s=None if story.decision_s is None else round(story.decision_s, 3),
-        decision_after_kill_s=None if story.killed_s is None else round(decision.at_s - story.killed_s, 3),
+        canary_percent=progress.canary_percent,
+        decision_s=None if progress.decision_s is None else round(progress.decision_s, 3),
+        decision_after_kill_s=None if progress.killed_s is None else round(decision.at_s - progress.killed_s, 3),
         accuracy={name: _rounded(variant.accuracy, 4) for name, variant in seen.items()},
         latency={name: _latency(variant) for name, variant in seen.items()},
         duration_s=round(duration_s, 3),
@@ -78,7 +78,7 @@ def summarise(story: Story, report: ClientReport, duration_s: float) -> Summary:
 def _canary_requests(decision: DemoDecision, report: ClientReport) -> int:
     if decision.phase != "ROLLED_BACK":
         return decision.canary_requests
-    # The decision rests on what was answered or overdue; the client knows what was still in flight, and nothing more
+    # The decision rests on what was answered or timed out; the client knows what was still in flight, and nothing more
     # went to the canary after a rollback.
     given = report.variants["canary"].requests + report.variants["rescued"].requests
     return max(given, decision.canary_requests)

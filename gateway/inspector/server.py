@@ -97,7 +97,7 @@ class Inspector:
             case samples.Labels(route, labels):
                 for label in labels:
                     self._aggregator.label(route, label, now_s)
-            case samples.Heard(seq):
+            case samples.ReportTaken(seq):
                 self._aggregator.confirm(seq)
 
     async def _report(self, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""What the compiler of the request path (mypyc, setup.py) is told of a class; without it, nothing.
+"""What the compiler of the request path (mypyc, setup.py) has to know of a class; without it, nothing.
 
 `mypyc_attr(free_list_len=1)`: the memory of the class's newest freed instance is kept for the next one, cleared of all
 its attributes by the compiler. For what is made once in every request.
@@ -16,5 +16,5 @@ if TYPE_CHECKING:
 else:
 
     def mypyc_attr(**_options: int) -> Callable[[type], type]:
-        """Change nothing: compiled classes were told when they were compiled."""
+        """Change nothing: compiled classes have it from the compiler."""
         return lambda made: made

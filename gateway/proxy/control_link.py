@@ -1,7 +1,7 @@
 """The worker's end of the conversation with control: tables and health in, reports out, for ever reconnecting.
 
 A dead control plane changes nothing for traffic: the worker keeps its last table, goes on counting, and tries again.
-What probes said is forgotten after a while: nobody would say that an endpoint is back.
+What probes said is forgotten after a while: without control nothing would say that an endpoint is back.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gateway.runtime import wire
 
 _log = logging.getLogger("gateway.worker")
 _RETRY_S = 0.05
-# Short, so that a control plane that came back hears from every worker before it publishes.
+# Short, so that a control plane that is back gets a report of every worker before it publishes.
 _RETRY_S_MAX = 0.25
 _SILENCE_S_MAX = 10.0
 _HEALTH_AGE_S_MAX = 30.0

@@ -6,11 +6,11 @@ Rules:
    separated by commas, or by semicolons or tabs where the header has those and no comma. Names of columns and variants
    may have capitals.
 2. `at_s,variant,requests,errors` are required; the other classes of outcomes (`client_errors`, `not_found`, ...),
-   `weight_percent` and `latency_ms` may follow. An unknown column is a mistake: it might be a misspelt one.
+   `weight_percent` and `latency_ms` may follow. An unknown column is an error: it might be a misspelt one.
    A header that comes again (files put together) is skipped.
 3. `at_s` is a number of seconds, or a time of day with its date (RFC 3339). Counts are whole numbers (``500.0`` is one)
    of the interval alone, not running totals; all classes together are at most `requests`.
-4. `latency_ms` is a histogram, `ms:count;ms:count`, with at most `requests` entries; an empty cell is none.
+4. `latency_ms` is a histogram, `ms:count;ms:count`, with at most `requests` entries; an empty cell stands for none.
 5. `weight_percent` is the canary's share that the router was set to, the same in both rows. Without the column it is
    inferred from the shares of requests (weights.py).
 6. A last line that is torn, and a last interval of one row alone, are skipped. Where time steps back (a clock that was

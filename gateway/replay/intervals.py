@@ -4,7 +4,7 @@ Rules:
 
 1. ``at_s`` is the end of an interval: the moment at which its counts could be read, so the earliest at which a rule
    could act on them. Times are seconds on any clock that only rises.
-2. A recording is a one-way stream. A rule reads no further than its decision, so that what has gone by (`Meter`) is
+2. A recording is a one-way stream. A rule reads no further than its decision, so that what was read (`Meter`) is
    what users were exposed to until then.
 3. The recorded weights stand, whatever a rule would have set: a replay judges the same traffic by each rule.
 """
@@ -56,7 +56,7 @@ class RuleDecision(msgspec.Struct, frozen=True):
 
 
 class Meter:
-    """Intervals as they go by, and what has gone by so far."""
+    """Intervals as they are read, and how much has been read so far."""
 
     def __init__(self, intervals: Iterable[RecordedInterval]) -> None:
         self._intervals = iter(intervals)

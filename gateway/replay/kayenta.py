@@ -68,7 +68,7 @@ class Series:
 def decide(intervals: Iterable[RecordedInterval], params: KayentaParams) -> RuleDecision:
     """What the canary stage decides, and at which run. Reads no further than that."""
     errors, latency = Series("errors"), Series("latency p99")
-    began_s, due, story = None, 1, "no run was due"
+    began_s, due, finding = None, 1, "no run was due"
     for window in windows(intervals, params.step_s):
         began_s = window.since_s if began_s is None else began_s
         errors.add(_error_rate(window.stable), _error_rate(window.canary))
@@ -80,19 +80,19 @@ def decide(intervals: Iterable[RecordedInterval], params: KayentaParams) -> Rule
         due = int(passed_s / params.interval_s) + 1
         points = min(len(errors.control), len(errors.experiment))
         if points < params.points_min:
-            story = f"the last run had {points} points, {params.points_min} are required"
+            finding = f"the last run had {points} points, {params.points_min} are required"
             if last:
                 break
             continue
-        score, story = judgement([errors, latency], params)
+        score, finding = judgement([errors, latency], params)
         if score <= params.score_marginal:
-            return RuleDecision(DecisionKind.ROLLBACK, window.at_s, f"{story}: not above {params.score_marginal:g}")
+            return RuleDecision(DecisionKind.ROLLBACK, window.at_s, f"{finding}: not above {params.score_marginal:g}")
         if last:
             kind = DecisionKind.PROMOTE if score >= params.score_pass else DecisionKind.ROLLBACK
             how = "at least" if kind is DecisionKind.PROMOTE else "below"
-            return RuleDecision(kind, window.at_s, f"{story} in the last run: {how} {params.score_pass:g}")
+            return RuleDecision(kind, window.at_s, f"{finding} in the last run: {how} {params.score_pass:g}")
     points = min(len(errors.control), len(errors.experiment))
-    return RuleDecision(DecisionKind.UNDECIDED, None, f"{story}; {points} points, a run each {params.interval_s:g} s")
+    return RuleDecision(DecisionKind.UNDECIDED, None, f"{finding}; {points} points, a run each {params.interval_s:g} s")
 
 
 def judgement(metrics: list[Series], params: KayentaParams) -> tuple[float, str]:

@@ -67,7 +67,7 @@ def run(file: str, recording: Recording, policy: Policy, beside: Mapping[str, ms
     """Replay the recording by the gateway's policy and by the rules ``beside`` with their parameters.
 
     ``file`` is the recording's name for people, and printable.
-    The recording is read to its end once, so that every mistake in it is found, and once more for each rule until it
+    The recording is read to its end once, so that every error in it is found, and once more for each rule until it
     decides. Raises RecordingError.
     """
     unseen = tuple(event.name for event in policy.spec.events if event.decides)

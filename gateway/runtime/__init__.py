@@ -1,1 +1,1 @@
-"""The world behind small doors: clocks, wire messages, logs, processes. No policy in here."""
+"""The operating system behind small interfaces: clocks, wire messages, logs, processes. No policy in here."""

@@ -1,4 +1,4 @@
-"""What every child process runs through: it ends with its parent, whatever kills that.
+"""What every child process runs through: it ends with its parent, however that ends.
 
     python -m gateway.runtime.child PARENT_PID MODULE [ARGUMENTS]
 
@@ -54,17 +54,17 @@ def main() -> None:
 
 
 def say_ready() -> None:
-    """Tell the supervisor, if there is one, that this process does its work now."""
+    """Report to the supervisor, if there is one, that this process does its work now."""
     _say(READY)
 
 
 def say_retiring() -> None:
-    """Tell the supervisor, if there is one, that this process takes no new work."""
+    """Report to the supervisor, if there is one, that this process takes no new work."""
     _say(RETIRING)
 
 
 async def beat(silence_s_max: float | None = None) -> None:
-    """Tell the supervisor, for ever, that the loop turns: several times in the silence that it allows."""
+    """Report to the supervisor, for ever, that the loop runs: several times within the silence that it allows."""
     pause_s = BEAT_S if not silence_s_max else min(BEAT_S, silence_s_max / 4)
     while True:
         _say(ALIVE)

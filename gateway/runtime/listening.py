@@ -4,7 +4,7 @@ Rules:
 
 1. Bound by us: one SO_REUSEPORT socket per worker, so that the kernel spreads connections evenly. The first bind is
    exclusive, so that a port in use is said at once.
-2. Inherited: one socket, shared by all workers. Whoever holds it keeps its queue through restarts of the gateway.
+2. Inherited: one socket, shared by all workers. What holds it keeps its queue through restarts of the gateway.
 3. systemd's protocol (sd_listen_fds(3)): LISTEN_PID is our process id, LISTEN_FDS how many, from descriptor 3 on. The
    first is the listener for requests, the second, if there is one, the admin's.
 4. A Unix socket (the admin's alone) has mode 0600: access to the file is access to the API. One that a dead gateway

@@ -44,7 +44,7 @@ class Lines(logging.handlers.QueueHandler):
         super().__init__(self._waiting)
         self.setFormatter(logging.Formatter())  # the message with its traceback; the rest is added when it is written
         self.dropped = 0
-        self._told = 0
+        self._reported = 0
         self._out = logging.StreamHandler(stream)
         self._out.setFormatter(_Utc(f"%(asctime)s {name} %(levelname)s %(message)s"))
         self._quiet = threading.Condition()
@@ -74,7 +74,10 @@ class Lines(logging.handlers.QueueHandler):
     def _write(self) -> None:
         while True:
             record = self._waiting.get()
-            if self.dropped > self._told:
-                record.msg, self._told = f"{record.msg} (before this, {self.dropped} lines were dropped)", self.dropped
+            if self.dropped > self._reported:
+                record.msg, self._reported = (
+                    f"{record.msg} (before this, {self.dropped} lines were dropped)",
+                    self.dropped,
+                )
             self._out.handle(record)
             self._done()

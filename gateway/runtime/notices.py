@@ -45,7 +45,7 @@ def pair() -> tuple[socket.socket, socket.socket]:
     return ours, theirs
 
 
-def tell(ours: socket.socket, notice: Notice) -> None:
+def send(ours: socket.socket, notice: Notice) -> None:
     """Send, or drop it when nobody listens."""
     try:
         ours.send(msgspec.json.encode(notice))

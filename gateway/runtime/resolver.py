@@ -30,7 +30,7 @@ from gateway.core.traffic.addresses import refusals
 _log = logging.getLogger("gateway.resolver")
 THREADS_MAX = 64
 
-# (host, port) -> addresses; raises OSError. The door at which tests stand.
+# (host, port) -> addresses; raises OSError. Tests replace it.
 Lookup = Callable[[str, int], Awaitable[list[str]]]
 _Waiters = list[tuple[asyncio.AbstractEventLoop, "asyncio.Future[list[str]]"]]
 

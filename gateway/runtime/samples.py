@@ -20,9 +20,9 @@ from gateway.runtime.wire import Report, frame, read_frame
 BATCH_BYTES_MAX = 1 << 20
 LABELS_MAX = 1000
 SOCKET_NAME = "inspector.sock"
-# With an event's name behind it: the tap's count of answers that had the event's header, whatever its value.
+# With an event's name behind it: the sampler's count of answers that had the event's header, whatever its value.
 HEADER_SEEN = "header:"
-# Counted at the tap beside what became of a sample: how many were taken for their predictions.
+# Counted by the sampler beside what became of a sample: how many were taken for their predictions.
 FOR_PREDICTIONS = "for_predictions"
 
 
@@ -108,7 +108,7 @@ class Labels(msgspec.Struct, frozen=True, tag=True):
     labels: list[Label]
 
 
-class Heard(msgspec.Struct, frozen=True, tag=True):
+class ReportTaken(msgspec.Struct, frozen=True, tag=True):
     """Control has taken in the report of this number."""
 
     seq: int
@@ -146,7 +146,7 @@ class Inspected(msgspec.Struct, frozen=True, tag=True):
     answers: dict[str, tuple[AnswersRead, AnswersRead]] = {}
 
 
-ToInspector = Batch | Watching | Labels | Heard
+ToInspector = Batch | Watching | Labels | ReportTaken
 Message = ToInspector | Inspected
 
 _encoder = msgspec.msgpack.Encoder()

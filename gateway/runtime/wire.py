@@ -53,8 +53,8 @@ class RouteTotals(msgspec.Struct):
     ``rescues_refused`` counts failures of the canary that stable did not answer, ``retries`` failed tries that the same
     backend was given once more, ``retries_refused`` those that it was not, and ``unserved`` requests that could not be
     tried for a want of the gateway's: each by reason.
-    Latencies are histograms as in core.stats. ``samples`` counts the answers that the tap chose, by what became of them
-    (see proxy.tap).
+    Latencies are histograms as in core.stats. ``samples`` counts the answers that were sampled, by what became of them
+    (proxy.counting.response_sampler).
     """
 
     route: str

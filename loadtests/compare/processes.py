@@ -96,7 +96,7 @@ def cpu_ns(pid: int) -> int:
 
 
 def core_busy_s(core: int) -> float:
-    """For how long a core has not been idle since the machine started, in steps of 10 ms; whoever kept it busy."""
+    """For how long a core has not been idle since the machine started, in steps of 10 ms, by whatever process."""
     for line in Path("/proc/stat").read_text(encoding="utf-8").splitlines():
         name, *ticks = line.split()
         if name == f"cpu{core}":

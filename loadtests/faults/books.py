@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from loadtests.faults.models import Deeds
+from loadtests.faults.models import ModelActions
 
 # What a client can see of a request.
 ANSWERED, WRONG, CUT, RESET, NO_CONNECTION, LEFT, SILENCE = (
@@ -54,11 +54,11 @@ class Kill:
 class Books:
     """Every request that was sent."""
 
-    def __init__(self, deeds: Deeds) -> None:
+    def __init__(self, actions: ModelActions) -> None:
         self.calls: dict[str, Call] = {}
         self.kills: list[Kill] = []
         self.wrongs: list[str] = []
-        self._deeds = deeds
+        self._actions = actions
 
     def open(self, flow: str, now_s: float) -> Call:
         """A request is about to be sent."""
@@ -81,12 +81,12 @@ class Books:
         if call.outcome == LEFT:
             return "its client left"
         if call.outcome == ANSWERED:
-            if call.status == 413 and call.id in self._deeds.rejected:
+            if call.status == 413 and call.id in self._actions.rejected:
                 return "rejected by the endpoint itself"
             if call.status == 504 and self._all_waited(call):
                 return "direct clients waited as well"
             return "its client was too slow" if call.status == 408 and call.flow == "slow" else ""
-        if call.outcome == CUT and call.id in self._deeds.cut:
+        if call.outcome == CUT and call.id in self._actions.cut:
             return "the endpoint broke off its answer"
         if call.outcome in (CUT, RESET) and self._killed(call):
             return "its worker was killed"

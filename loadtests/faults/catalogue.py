@@ -1,4 +1,4 @@
-"""The faults of the run, each with what it needs for itself and what an operator must be told.
+"""The faults of the run, each with what it needs for itself and the alarms that an operator must see.
 
 What a fault needs for itself is its claim: faults whose claims meet never overlap. One of stable's endpoints is never
 harmed, so that a client that asked it directly would lose nothing; everything else may be harmed at the same time.
@@ -15,7 +15,7 @@ from loadtests.faults.harm import Act
 
 @dataclass(frozen=True)
 class Fault:
-    """``what`` is for people; ``seen`` are the alarms (parts of their reasons) that tell an operator, if any must."""
+    """``what`` is for people; ``seen`` are the alarms (parts of their reasons) that an operator must see, if any."""
 
     name: str
     what: str
@@ -116,7 +116,7 @@ FAULTS: tuple[Fault, ...] = (
         seen="copy of the configuration",
     ),
     _fault("worker_stop", "a worker is stopped for 1 s", harm.stopped("worker"), _WORKER, lasts_s=1.0),
-    _fault("worker_retire", "a worker is told to stop", harm.retired_worker, _WORKER, lasts_s=2.0),
+    _fault("worker_retire", "a worker gets SIGTERM", harm.retired_worker, _WORKER, lasts_s=2.0),
     _fault("worker_kill", "a worker is killed", harm.killed_worker, _WORKER, lasts_s=2.0),
     _fault(
         "worker_hang",
@@ -129,7 +129,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     _fault("stuck", "control is stopped, and a worker is killed", harm.worker_born_without_control, _CONTROL, _WORKER),
     _fault("reload", "SIGHUP with other limits: every worker is replaced", harm.reload, _WORKER, _FILE, _CONTROL),
-    _fault("mistake", "SIGHUP with a broken file", harm.mistake, _FILE, _CONTROL, lasts_s=3.0, seen="configuration"),
+    _fault("bad_file", "SIGHUP with a broken file", harm.bad_file, _FILE, _CONTROL, lasts_s=3.0, seen="configuration"),
     _fault("weights", "the canary's weight is changed", harm.weights, "weights", lasts_s=1.0),
     _fault("slow_uploads", "250 slow uploads from one address", harm.slow_uploads, "slow", lasts_s=10.0),
 )

@@ -216,7 +216,7 @@ async def slow_upload(flow: Flow, healed: asyncio.Event, source: str) -> None:
 
 
 async def run(flow: Flow, one: Callable[[Flow], Coroutine[Any, Any, None]], stop: asyncio.Event) -> None:
-    """Send at the flow's rate until told to stop; then wait for what is under way."""
+    """Send at the flow's rate until stopped; then wait for what is under way."""
     under_way: set[asyncio.Task[None]] = set()
 
     def ended(task: asyncio.Task[None]) -> None:

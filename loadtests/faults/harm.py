@@ -134,7 +134,7 @@ async def killed_worker(site: Site) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def retired_worker(site: Site) -> AsyncIterator[None]:
-    """A worker is told to stop, which is nobody's business but the supervisor's."""
+    """A worker gets SIGTERM, which only the supervisor has to notice."""
     pid = site.draw.choice(site.gateway.children("worker"))
     site.gateway.signal(pid, signal.SIGTERM)
     yield
@@ -319,8 +319,8 @@ async def reload(site: Site) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def mistake(site: Site) -> AsyncIterator[None]:
-    """The file cannot be read as a configuration, and is mended."""
+async def bad_file(site: Site) -> AsyncIterator[None]:
+    """The file cannot be read as a configuration, and is repaired."""
     site.gateway.write("routes: [")
     site.gateway.process.send_signal(signal.SIGHUP)
     try:

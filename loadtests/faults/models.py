@@ -2,7 +2,7 @@
 
 1. Requests and probes behave apart: an endpoint may hang although its probe is well, and the other way round.
 2. What an endpoint does to a request on purpose, after its answer has begun or in place of one, is kept by the
-   request's id (`Deeds`): a client that had asked the endpoint directly would have lost just that.
+   request's id (`ModelActions`): a client that had asked the endpoint directly would have lost just that.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BEHAVIOURS = ("ok", "slow", "hang", "reset", "garbage", "cut", "early_413", "fai
 PROBES = ("ok", "slow", "not_found", "hang")
 
 
-class Deeds:
+class ModelActions:
     """What the endpoints did on purpose, by the ids of the requests."""
 
     def __init__(self) -> None:
@@ -40,13 +40,13 @@ class Deeds:
 class Endpoint:
     """One model server on a loopback port that stays its own."""
 
-    def __init__(self, name: str, deeds: Deeds, draw: random.Random) -> None:
+    def __init__(self, name: str, actions: ModelActions, draw: random.Random) -> None:
         self.name = name
         self.behaviour = "ok"
         self.probe = "ok"
         self.busy = 0
         self.port = 0
-        self._deeds = deeds
+        self._actions = actions
         self._draw = draw
         self._server: asyncio.Server | None = None
         # Held while nobody listens, so that nobody else is given the port.
@@ -107,10 +107,10 @@ class Endpoint:
             return await self._probed(writer)
         found = _ID.search(head)
         name = found[1].decode() if found else "?"
-        self._deeds.tries += 1
+        self._actions.tries += 1
         length = _LENGTH.search(head)
         if path.endswith(b"/upload") and self.behaviour == "early_413":
-            self._deeds.rejected.add(name)
+            self._actions.rejected.add(name)
             writer.write(b"HTTP/1.1 413 Too Large\r\ncontent-length: 5\r\nconnection: close\r\n\r\nlarge")
             await writer.drain()
             return False
@@ -158,7 +158,7 @@ class Endpoint:
             else:
                 await self._whole(name, writer, behaviour)
         except BaseException:
-            self._deeds.cut.add(name)
+            self._actions.cut.add(name)
             raise
 
     async def _whole(self, name: str, writer: asyncio.StreamWriter, behaviour: str) -> None:

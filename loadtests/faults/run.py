@@ -21,7 +21,7 @@ from loadtests.faults import clients, gateway
 from loadtests.faults.books import Books, Call
 from loadtests.faults.catalogue import Fault
 from loadtests.faults.harm import Site
-from loadtests.faults.models import Deeds, Endpoint
+from loadtests.faults.models import Endpoint, ModelActions
 
 # Requests per second of each flow at rate 1.
 RATES = {"plain": 50.0, "both": 30.0, "promoted": 10.0, "uploads": 1.0, "streams": 0.5, "leavers": 2.0, "direct": 10.0}
@@ -44,7 +44,7 @@ class Happened:
     fault: Fault
     begin_s: float = 0.0
     end_s: float = 0.0
-    heard: list[str] = field(default_factory=list)
+    alarms: list[str] = field(default_factory=list)
 
 
 class Run:
@@ -52,11 +52,11 @@ class Run:
 
     def __init__(self, python: str, rate: float, seed: int, log: str = "") -> None:
         self.draw = random.Random(seed)
-        self.deeds = Deeds()
-        self.books = Books(self.deeds)
+        self.actions = ModelActions()
+        self.books = Books(self.actions)
         self.wrongs = self.books.wrongs
         names = ("stable0", "stable1", "stable2", "canary", "old", "new")
-        self.models = {name: Endpoint(name, self.deeds, self.draw) for name in names}
+        self.models = {name: Endpoint(name, self.actions, self.draw) for name in names}
         self.happened: list[Happened] = []
         self._metrics = ""
         # How late this program's own loop was, at most.
@@ -207,17 +207,17 @@ class Run:
 
     def _unheard(self) -> list[str]:
         """Faults that no alarm has named while they stood or soon after, in none of their occurrences."""
-        told: dict[str, bool] = {}
+        reported: dict[str, bool] = {}
         for one in self.happened:
             during = [reason for at_s, reason in self.gateway.alarms if one.begin_s <= at_s <= one.end_s + _HEARD_S]
-            one.heard = list(dict.fromkeys(during))
+            one.alarms = list(dict.fromkeys(during))
             if one.fault.seen and self._could_be_asked(one):
-                said = any(part in reason for part in one.fault.seen for reason in one.heard)
-                told[one.fault.name] = told.get(one.fault.name, False) or said
-        return [name for name, said in told.items() if not said]
+                said = any(part in reason for part in one.fault.seen for reason in one.alarms)
+                reported[one.fault.name] = reported.get(one.fault.name, False) or said
+        return [name for name, said in reported.items() if not said]
 
     def _could_be_asked(self, one: Happened) -> bool:
-        """Whether control answered for long enough: while the fault stood, or after it where it is told of later."""
+        """Whether control answered for long enough: while the fault stood, or after it where it is reported later."""
         begin_s, end_s = (one.end_s, one.end_s + _HEARD_S) if one.fault.lingers else (one.begin_s + 2.0, one.end_s)
         return sum(begin_s <= at_s <= end_s for at_s in self.gateway.looked_s) >= _LOOKS_MIN
 

@@ -24,8 +24,8 @@ from typing import Any, Self, cast
 import msgspec
 
 from gateway.admin.app import build_admin
-from gateway.admin.attempts import Attempts
 from gateway.admin.audit import AuditTrail
+from gateway.admin.auth_failures import AuthFailures
 from gateway.admin.configuring import Configuring
 from gateway.admin.connections import Connections
 from gateway.admin.idempotency import Replays
@@ -119,7 +119,7 @@ ANALYSIS = Analysis(
 
 
 class ControlDouble:
-    """Two routes: ``digits`` with a canary, ``plain`` without. ``journal_fails`` refuses every wish."""
+    """Two routes: ``digits`` with a canary, ``plain`` without. ``journal_fails`` refuses every command."""
 
     notice = Notice()
     table_source = "journal"
@@ -127,7 +127,7 @@ class ControlDouble:
 
     def __init__(self, config: GatewayConfig) -> None:
         self.log = EventLog(SystemClock())
-        self.given = cast("GivenConfiguration", None)  # whoever serves it has a store
+        self.given = cast("GivenConfiguration", None)  # a server of it has a store
         self.journal_fails = False
         self.ready = True
         self.listeners = 0
@@ -143,7 +143,7 @@ class ControlDouble:
         self._at_s = itertools.count()
 
     def state(self) -> Any:
-        """All that a wish could change."""
+        """All that a command could change."""
         return msgspec.to_builtins([self.routes(), self.rollouts(limit=1000), self.backends()])
 
     def routes(self) -> list[RouteView]:
@@ -336,7 +336,7 @@ class Served:
         clients: tuple[ClientConfig, ...] = (),
         tls: ssl.SSLContext | None = None,
         directory: Path | None = None,
-        attempts: Attempts | None = None,
+        auth_failures: AuthFailures | None = None,
         connections: Connections | None = None,
     ) -> None:
         self._held = tempfile.TemporaryDirectory()
@@ -368,7 +368,7 @@ class Served:
             clients=clients,
             trail=AuditTrail(clock, writer, self.store.audit.page(1000)),
             replays=Replays(clock, writer, self.store.answers.all()),
-            attempts=attempts or Attempts(SystemClock(), burst=10_000),
+            auth_failures=auth_failures or AuthFailures(SystemClock(), burst=10_000),
         )
         self.server = AdminServer(server_config(self.app, tls, connections))
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"

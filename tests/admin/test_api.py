@@ -9,9 +9,9 @@ import msgspec
 import pytest
 from starlette.datastructures import Headers
 
-from gateway.admin.bodies import plan_tree
-from gateway.admin.request_bodies import StartRequest, decode
-from gateway.admin.request_body import actor
+from gateway.admin.request_parsing import actor
+from gateway.admin.request_schemas import StartRequest, decode
+from gateway.admin.response_bodies import plan_tree
 from gateway.admin.schemas import AnalysisBody, FindingBody, RolloutBody
 from gateway.config.core_values import core_value
 from gateway.control.views import RolloutView
@@ -149,7 +149,7 @@ def test_answers_are_not_stored_and_set_no_cookie(client: httpx.Client) -> None:
         assert "set-cookie" not in headers and "access-control-allow-origin" not in headers
 
 
-def test_every_wish_is_audited_also_a_refused_one(client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
+def test_every_command_is_audited_also_a_refused_one(client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
     client.put("/api/v1/routes/digits/weight", json={"canary_percent": 5}, headers={"x-actor": "ada"})
     client.put("/api/v1/routes/no%0Ape/weight", json={"canary_percent": 5})
     client.get("/api/v1/routes")

@@ -22,7 +22,7 @@ def slug(answer: httpx.Response) -> str:
 # If-Match
 
 
-def test_a_wish_about_a_state_that_has_passed_is_refused(served: Any, client: httpx.Client) -> None:
+def test_a_command_about_a_state_that_has_passed_is_refused(served: Any, client: httpx.Client) -> None:
     started = client.post(START)
     here, seen = started.headers["location"], started.headers["etag"]
     assert client.get(here).headers["etag"] == seen
@@ -59,12 +59,12 @@ def test_of_two_with_the_same_tag_one_decides(client: httpx.Client, served: Any)
     headers = {"if-match": started.headers["etag"]}
     barrier = threading.Barrier(2)
 
-    def wish(verb: str) -> int:
+    def command(verb: str) -> int:
         barrier.wait(20)
         return httpx.post(f"{served.url}{started.headers['location']}/{verb}", headers=headers).status_code
 
     with ThreadPoolExecutor(2) as pool:
-        statuses = sorted(pool.map(wish, ("promote", "abort")))
+        statuses = sorted(pool.map(command, ("promote", "abort")))
     assert statuses == [200, 412]
 
 
@@ -74,11 +74,11 @@ def test_of_a_promotion_and_a_rollback_at_once_the_rollback_wins(standing: Any, 
     with httpx.Client(base_url=standing.url) as client, ThreadPoolExecutor(2) as pool:
         here = client.post(START, json={"retry": True}).headers["location"]
 
-        def wish(verb: str) -> int:
+        def command(verb: str) -> int:
             barrier.wait(20)
             return client.post(f"{here}/{verb}").status_code
 
-        promoted, aborted = pool.map(wish, ("promote", "abort"))
+        promoted, aborted = pool.map(command, ("promote", "abort"))
         assert aborted == 200 and promoted in (200, 409)
         assert client.get(here).json()["phase"] == "ROLLED_BACK"
 
@@ -86,7 +86,7 @@ def test_of_a_promotion_and_a_rollback_at_once_the_rollback_wins(standing: Any, 
 # Idempotency-Key
 
 
-def test_the_same_wish_with_the_same_key_is_granted_once(served: Any, client: httpx.Client) -> None:
+def test_the_same_request_with_the_same_key_is_carried_out_once(served: Any, client: httpx.Client) -> None:
     headers = {"idempotency-key": "build-1187"}
     first = client.post(START, headers=headers)
     again = client.post(START, headers=headers)
@@ -111,7 +111,7 @@ def test_a_key_belongs_to_one_request(served: Any, client: httpx.Client) -> None
     assert served.control.state() == before
 
 
-def test_a_refused_wish_may_be_wished_again(served: Any, client: httpx.Client) -> None:
+def test_a_refused_command_may_be_sent_again(served: Any, client: httpx.Client) -> None:
     headers = {"idempotency-key": "k"}
     served.control.journal_fails = True
     assert client.post(START, headers=headers).status_code == 503

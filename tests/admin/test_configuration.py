@@ -87,7 +87,7 @@ def test_backends_and_routes_come_and_go(served: Any, client: httpx.Client) -> N
     assert client.delete("/api/v1/backends/digits-v3").status_code == 404
 
 
-def test_mistakes_are_told_with_their_place_in_what_was_sent(served: Any, client: httpx.Client) -> None:
+def test_errors_are_reported_with_their_place_in_what_was_sent(served: Any, client: httpx.Client) -> None:
     before = served.control.state()
     answer = client.put("/api/v1/routes/digits", json=ROUTE | {"stabel": "x", "canary": "digits-v9"})
     assert problem(answer) == (422, "invalid-configuration")
@@ -185,7 +185,7 @@ def test_only_plain_http_addresses_are_backends(served: Any, client: httpx.Clien
     assert problem(client.put("/api/v1/backends/x", json={"endpoints": [url]})) == (422, "invalid-configuration")
 
 
-def test_a_file_that_was_mended_is_read_again_and_a_broken_one_is_not(served: Any, client: httpx.Client) -> None:
+def test_a_file_that_was_repaired_is_read_again_and_a_broken_one_is_not(served: Any, client: httpx.Client) -> None:
     text = served.path.read_text()
     served.path.write_text(text + "routes: twice\n")
     before = served.control.state()

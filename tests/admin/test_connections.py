@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from gateway.admin import connections
-from gateway.admin.attempts import Attempts
+from gateway.admin.auth_failures import AuthFailures
 from gateway.admin.connections import Connections
 from gateway.admin.listener_metrics import listener_metrics
 from gateway.runtime.clock import SystemClock
@@ -96,7 +96,7 @@ def test_one_between_two_requests_goes_before_one_that_waits_for_its_answer(conn
         assert read_nothing(stream)
 
 
-def test_where_all_are_busy_one_more_is_told_to_come_again(connect: Connect) -> None:
+def test_where_all_are_busy_one_more_is_asked_to_retry_later(connect: Connect) -> None:
     with Served(connections=Connections(2)) as api:
         busy = [connect(api, b"GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n") for _ in range(2)]
         for stream in busy:
@@ -109,8 +109,8 @@ def test_where_all_are_busy_one_more_is_told_to_come_again(connect: Connect) -> 
 def test_a_head_a_body_and_a_reader_have_their_time(impatient: Served, connect: Connect) -> None:
     assert read(connect(impatient)).startswith(b"HTTP/1.1 408 "), "it has said nothing"
     assert read(connect(impatient, GET[:20])).startswith(b"HTTP/1.1 408 "), "its head is not whole"
-    wish = b"PUT /api/v1/routes/digits/weight HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-    assert read(connect(impatient, wish + b"Content-Length: 100\r\n\r\n{")) == b"", "its body is not whole"
+    command = b"PUT /api/v1/routes/digits/weight HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    assert read(connect(impatient, command + b"Content-Length: 100\r\n\r\n{")) == b"", "its body is not whole"
     assert ended(impatient) == {"slow_head": 2, "slow_body": 1}
     kept = connect(impatient, GET)
     assert b"alive" in read(kept, b"}")
@@ -125,10 +125,10 @@ def test_the_room_is_never_more_than_a_part_of_the_descriptors(monkeypatch: pyte
     assert Connections(1000).most == 64 and Connections(10).most == 10
 
 
-def test_what_happened_is_told_to_prometheus() -> None:
+def test_what_happened_is_exposed_to_prometheus() -> None:
     shared = Connections(4)
     shared.ended["slow_head"] += 3
-    families = listener_metrics(shared, Attempts(SystemClock()))
+    families = listener_metrics(shared, AuthFailures(SystemClock()))
     samples = {s.name + "".join(s.labels.values()): s.value for f in families for s in f.samples}
     assert samples["gateway_admin_connections"] == 0 and samples["gateway_admin_connections_max"] == 4
     assert samples["gateway_admin_connections_ended_totalslow_head"] == 3

@@ -164,7 +164,7 @@ def entry(**changes: Any) -> AuditEntry:
     return AuditEntry(0, "", **known | changes)
 
 
-def test_the_trail_tells_who_did_what_and_who_was_refused(scoped: Any) -> None:
+def test_the_trail_shows_who_did_what_and_who_was_refused(scoped: Any) -> None:
     with httpx.Client(base_url=scoped.url) as client:
         client.delete("/api/v1/routes/none", headers=bearer(Scope.ADMIN))
         client.put("/api/v1/routes/plain/weight", json={"canary_percent": 101}, headers=bearer(Scope.OPERATE))

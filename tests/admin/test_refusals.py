@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from gateway.admin.problems import KINDS
-from gateway.admin.request_body import BODY_BYTES_MAX
+from gateway.admin.request_parsing import BODY_BYTES_MAX
 
 WEIGHT = "/api/v1/routes/digits/weight"
 START = "/api/v1/routes/digits/rollouts"

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 HEAVY = ("numpy", "onnxruntime", "scipy", "pydantic", "starlette", "uvicorn")
 
 
-def test_the_version_is_told(run: Any) -> None:
+def test_the_version_is_reported(run: Any) -> None:
     assert run("--version") == (0, f"gateway {__version__} (data plane {described()})\n", "")
 
 
@@ -84,7 +84,7 @@ def test_a_wrong_command_line_is_2_and_says_why(run: Any, arguments: list[str], 
     assert says in err
 
 
-def test_serve_names_each_mistake_of_the_configuration_on_a_line(run: Any, tmp_path: Path) -> None:
+def test_serve_names_each_error_of_the_configuration_on_a_line(run: Any, tmp_path: Path) -> None:
     config = tmp_path / "gateway.yaml"
     config.write_text(
         "backends:\n  one: {endpoints: [ftp://x]}\nroutes:\n"

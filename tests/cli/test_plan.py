@@ -57,7 +57,7 @@ def test_json_has_every_number_under_its_name(run: Any) -> None:
         }  # fmt: skip
         assert all(set(step[name]) == ESTIMATE and set(step[name]["engine"]) == NEED for name in ("detect", "prove"))
         assert set(step["latency_prove"]["engine"]) == {"slices", "time_s"}
-    assert all(set(body[ladder][canary]) == JOURNEY for ladder in ESTIMATE for canary in ("healthy", "regressed"))
+    assert all(set(body[steps][canary]) == JOURNEY for steps in ESTIMATE for canary in ("healthy", "regressed"))
     assert body["problems"] == ["promotion_too_late"]
     for proposal in body["proposals"]:
         assert set(proposal) == {
@@ -148,15 +148,15 @@ def test_people_read_it_in_80_columns(run: Any, more: tuple[str, ...]) -> None:
     assert ("WARNING: this plan cannot be decided" in out) == (status == 3)
 
 
-def test_people_are_told_what_would_have_to_change(run: Any) -> None:
+def test_people_see_what_would_have_to_change(run: Any) -> None:
     status, out, _ = run(*ASKED, "--regression", "3x", "--margin-delta", "0.005", "--steps", "5", "--deadline", "20m")
-    told = re.sub(r"\s+", " ", out)
+    reported = re.sub(r"\s+", " ", out)
     assert status == 3
     assert re.search(
-        r"margin_delta 0\.005 a healthy canary needs \d+ min starting at 5 %, the deadline is 20 min", told
+        r"margin_delta 0\.005 a healthy canary needs \d+ min starting at 5 %, the deadline is 20 min", reported
     )
-    assert re.search(r"With weights \d+ %: promoted after [\d.]+ min", told)
-    assert "--steps=" in told and "--margin-delta=0.0" in told and "--deadline=" in told
+    assert re.search(r"With weights \d+ %: promoted after [\d.]+ min", reported)
+    assert "--steps=" in reported and "--margin-delta=0.0" in reported and "--deadline=" in reported
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_people_are_told_what_would_have_to_change(run: Any) -> None:
         (["--config", "/no/such/file.yaml"], "no such file"),
     ],
 )
-def test_bad_input_is_2_and_one_line_that_says_how_to_mend_it(run: Any, arguments: list[str], says: str) -> None:
+def test_bad_input_is_2_and_one_line_that_says_how_to_fix_it(run: Any, arguments: list[str], says: str) -> None:
     status, out, err = run(*ASKED, *arguments)
     assert (status, out) == (2, "")
     assert says in err and len(err.splitlines()) == 1

@@ -88,7 +88,7 @@ def test_a_refusal_is_1_and_one_line(run: Any, api: Any, arguments: list[str], s
     assert api.state() == before
 
 
-def test_a_gateway_that_is_not_there_is_1_and_says_how_to_mend_it(run: Any) -> None:
+def test_a_gateway_that_is_not_there_is_1_and_says_how_to_fix_it(run: Any) -> None:
     url = f"http://127.0.0.1:{_closed_port()}"
     status, out, err = run("status", "--url", url, HTTP_PROXY="http://127.0.0.1:1")
     assert (status, out) == (1, "")
@@ -108,7 +108,7 @@ def test_the_token_comes_from_the_environment_or_an_option(run: Any, guarded: An
 @pytest.mark.parametrize(
     ("status", "body"), [(200, b"<html>hello"), (404, b"not here"), (500, b'{"a": 1}'), (200, b"{}")]
 )
-def test_something_else_behind_the_url_is_told_from_a_gateway(run: Any, status: int, body: bytes) -> None:
+def test_something_else_behind_the_url_is_distinguished_from_a_gateway(run: Any, status: int, body: bytes) -> None:
     class Other(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(status)
@@ -138,7 +138,7 @@ def test_nothing_that_a_gateway_says_can_steer_the_terminal(run: Any, api: Any) 
     run("rollout", "abort", "digits", "--url", api.url)
 
 
-def test_watch_tells_of_changes_until_it_is_interrupted(api: Any) -> None:
+def test_watch_shows_changes_until_it_is_interrupted(api: Any) -> None:
     command = [sys.executable, "-m", "gateway", "status", "digits", "--watch", "--json", "--url", api.url]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""Waiting, explaining, looking and configuring, as processes against a real admin API."""
+"""Waiting, explaining, showing and configuring, as processes against a real admin API."""
 
 from __future__ import annotations
 
@@ -58,20 +58,20 @@ def test_wait_for_what_is_not_there_is_refused(run: Any, api: Any) -> None:
     assert run("rollout", "wait", "nothing", "--url", api.url, "--timeout", "-1").status == 2
 
 
-def test_explain_tells_the_story_from_a_running_gateway(run: Any, api: Any) -> None:
+def test_explain_shows_the_decision_history_of_a_running_gateway(run: Any, api: Any) -> None:
     env = {"GATEWAY_URL": api.url}
     rollout = started(run, env)
     run("rollout", "pause", rollout, "--reason", "lunch", **env)
     run("rollout", "abort", rollout, "--reason", "too slow", **env)
-    told = run("explain", "digits", **env).out
-    assert told.index("lunch") < told.index("too slow")
-    assert "PROGRESSING -> PAUSED" in told and "PAUSED -> ROLLED_BACK" in told and "errors: NODATA" in told
+    reported = run("explain", "digits", **env).out
+    assert reported.index("lunch") < reported.index("too slow")
+    assert "PROGRESSING -> PAUSED" in reported and "PAUSED -> ROLLED_BACK" in reported and "errors: NODATA" in reported
     decisions = json.loads(run("explain", rollout, "--json", **env).out)["decisions"]
     assert [decision["revision"] for decision in decisions] == [1, 2, 3]
     assert run("explain", "nothing", **env).status == 1
 
 
-def test_explain_tells_the_story_from_the_file_alone(run: Any, tmp_path: Path) -> None:
+def test_explain_shows_the_decision_history_from_the_file_alone(run: Any, tmp_path: Path) -> None:
     path = tmp_path / "state.sqlite3"
     with SqliteStore.open(path) as store:
         state = Rollout()
@@ -81,8 +81,12 @@ def test_explain_tells_the_story_from_the_file_alone(run: Any, tmp_path: Path) -
         ):
             state, _ = step(state, event)
             store.journal.append("r-1", event, state, None, 1_700_000_000.0)
-    told = run("explain", "r", "--journal", str(path)).out
-    assert "PROGRESSING -> ROLLED_BACK" in told and "worse than stable: errors" in told and "by automation" in told
+    reported = run("explain", "r", "--journal", str(path)).out
+    assert (
+        "PROGRESSING -> ROLLED_BACK" in reported
+        and "worse than stable: errors" in reported
+        and "by automation" in reported
+    )
     assert json.loads(run("explain", "r-1", "--journal", str(path), "--json").out)["id"] == "r-1"
     assert "nothing" in run("explain", "nothing", "--journal", str(path)).err
     absent = run("explain", "r", "--journal", str(tmp_path / "none"))

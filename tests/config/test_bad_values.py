@@ -59,8 +59,8 @@ def test_a_bad_value_is_refused_in_the_words_of_the_table(tmp_path: Path, sectio
     for place, (value, lines) in BLOCKS[section].items():
         tree = yaml.safe_load(WHOLE)
         put(tree, place, value)
-        told = [text if where == place else f"{where}: {text}" for where, text in refused(tmp_path, tree)]
-        assert told == lines, place
+        reported = [text if where == place else f"{where}: {text}" for where, text in refused(tmp_path, tree)]
+        assert reported == lines, place
 
 
 def test_the_whole_is_good_and_every_key_has_a_value_that_it_refuses(tmp_path: Path) -> None:

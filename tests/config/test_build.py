@@ -163,7 +163,7 @@ def test_rare_events_are_proven_by_as_many_answers_as_errors(tmp_path: Path) -> 
     assert events["nan"].margin_delta == events["model_errors"].margin_delta == 0.1
 
 
-def test_an_event_that_a_header_tells_is_not_told_by_answers(tmp_path: Path) -> None:
+def test_an_event_from_a_header_is_not_read_from_answers(tmp_path: Path) -> None:
     config = config_of(tmp_path, f"{MINIMAL}    analysis: {{events: [{{name: empty, header: x-empty}}]}}\n")
     watch = watched(config)["model"].watch
     assert watch is not None and watch.reported == ("empty",)

@@ -45,7 +45,7 @@ def test_every_example_passes(example: Path) -> None:
     assert not (example.parent / "state").exists(), "check must create nothing"
 
 
-def test_mistakes_are_one_line_each_on_standard_error_and_exit_status_is_2(tmp_path: Path) -> None:
+def test_errors_are_one_line_each_on_standard_error_and_exit_status_is_2(tmp_path: Path) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text(MINIMAL.replace("stable: v1", "stable: v9\n    canary_percent: 130"))
     done = check(path)
@@ -56,7 +56,7 @@ def test_mistakes_are_one_line_each_on_standard_error_and_exit_status_is_2(tmp_p
     ]
 
 
-def test_json_lists_the_mistakes_and_nothing_for_a_good_file(tmp_path: Path) -> None:
+def test_json_lists_the_errors_and_nothing_for_a_good_file(tmp_path: Path) -> None:
     done = check("--json", ROOT / "config/gateway.yaml")
     assert (done.returncode, json.loads(done.stdout)) == (0, [])
     done = check("--json", tmp_path / "none.yaml")
@@ -83,7 +83,7 @@ def test_text_that_the_terminal_cannot_show_is_no_traceback(tmp_path: Path) -> N
         assert not any(word in done.stderr for word in ("Traceback", "\x1b"))
 
 
-def test_a_state_directory_that_cannot_be_made_is_a_mistake(tmp_path: Path) -> None:
+def test_a_state_directory_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     path = tmp_path / "gateway.yaml"
@@ -99,7 +99,7 @@ def test_a_state_directory_that_cannot_be_made_is_a_mistake(tmp_path: Path) -> N
     assert not (tmp_path / "a").exists()
 
 
-def test_a_state_directory_without_permission_is_a_mistake() -> None:
+def test_a_state_directory_without_permission_is_an_error() -> None:
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         directory.chmod(0o755)

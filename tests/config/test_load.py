@@ -112,7 +112,7 @@ def test_routes_with_the_same_match_or_name_are_named(tmp_path: Path) -> None:
     load(write(tmp_path, VALID + SECOND_ROUTE.replace("/more}", "/v2/models/digits}")), environ={})
 
 
-def test_all_mistakes_are_told_at_once_in_the_files_order(tmp_path: Path) -> None:
+def test_all_errors_are_reported_at_once_in_the_files_order(tmp_path: Path) -> None:
     text = VALID
     for old, new in [
         ("workers: 2", "workers: 0"),
@@ -159,7 +159,7 @@ WHOLE_FILES: list[tuple[bytes, int | None, str]] = [
 
 
 @pytest.mark.parametrize(("data", "line", "words"), WHOLE_FILES, ids=[str(n) for n in range(len(WHOLE_FILES))])
-def test_a_file_without_a_usable_tree_is_one_mistake(tmp_path: Path, data: bytes, line: int | None, words: str) -> None:
+def test_a_file_without_a_usable_tree_is_one_error(tmp_path: Path, data: bytes, line: int | None, words: str) -> None:
     path = tmp_path / "gateway.yaml"
     path.write_bytes(data)
     with pytest.raises(ConfigError) as caught:

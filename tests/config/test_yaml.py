@@ -79,7 +79,7 @@ def test_tags_are_errors_at_their_place(text: str) -> None:
         ("a: " + "9" * 5000, "a: the number is far too large; use a smaller one"),
     ],
 )
-def test_the_first_error_of_a_tree_is_told_with_its_place(text: str, problem: str) -> None:
+def test_the_first_error_of_a_tree_is_reported_with_its_place(text: str, problem: str) -> None:
     with pytest.raises(BadValue) as caught:
         read_tree(text)
     assert str(caught.value).replace("['?']", "[?]") == problem

@@ -23,22 +23,22 @@ def test_examples_stand_in_their_findings_and_in_the_reason_that_they_cause() ->
     stable = AnswersRead(100, examples={"invalid_json": Example(4, "ok")})
     canary = AnswersRead(100, examples={"error": Example(5, "oom"), "broken_coding": Example(5, "gzip: no header")})
     look = Look.of(analysed(finding("model_errors"), finding("unread"), finding("errors"), causes=("model_errors",)))
-    told = with_examples(look, (stable, canary), first_epoch=4)
+    reported = with_examples(look, (stable, canary), first_epoch=4)
     said = "; canary: an error in the answer (oom); stable: invalid JSON (ok)"
-    assert told.reason == told.analysis.reason == f"why{said}"
-    reasons = {one.metric: one.reason for one in told.analysis.findings}
+    assert reported.reason == reported.analysis.reason == f"why{said}"
+    reasons = {one.metric: one.reason for one in reported.analysis.findings}
     assert reasons["model_errors"] == f"model_errors as counted{said}"
     assert reasons["unread"] == "unread as counted; canary: a content coding that cannot be decoded (gzip: no header)"
     assert reasons["errors"] == "errors as counted"
     canary.examples["error"] = Example(6, "later")
-    assert "oom" in told.analysis.reason, "what it was based on"
+    assert "oom" in reported.analysis.reason, "what it was based on"
 
 
 def test_examples_of_an_earlier_rollout_are_not_shown() -> None:
     canary = AnswersRead(100, examples={"error": Example(3, "oom")})
     look = Look.of(analysed(finding("model_errors"), causes=("model_errors",)))
-    told = with_examples(look, (AnswersRead(), canary), first_epoch=4)
-    assert (told.reason, told.analysis.findings) == (look.reason, look.analysis.findings)
+    reported = with_examples(look, (AnswersRead(), canary), first_epoch=4)
+    assert (reported.reason, reported.analysis.findings) == (look.reason, look.analysis.findings)
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ async def test_an_abort_after_the_promotion_gives_the_roles_back(tmp_path: Path)
         assert (await plane.controller.commands.start("r", "alice", retry=True)).phase == "PROGRESSING"
 
 
-async def test_a_wish_for_more_that_the_disk_does_not_take_is_given_up(tmp_path: Path) -> None:
+async def test_a_command_for_more_that_the_disk_does_not_take_is_given_up(tmp_path: Path) -> None:
     async with Plane(tmp_path, text()) as plane:
         rollout = (await plane.controller.commands.start("r", "alice")).id
         await plane.quiet()
@@ -228,7 +228,7 @@ async def test_a_new_canary_supersedes_one_under_way_where_the_plan_says_so(tmp_
         assert (await plane.controller.commands.start("r", "alice")).canary == "v3"
 
 
-async def test_the_story_is_told_from_the_journal_alone(tmp_path: Path) -> None:
+async def test_the_decision_history_is_shown_from_the_journal_alone(tmp_path: Path) -> None:
     async with Plane(tmp_path, text()) as plane:
         rollout = (await plane.controller.commands.start("r", "alice", reason="release 7")).id
         await plane.good()
@@ -247,11 +247,11 @@ async def test_the_story_is_told_from_the_journal_alone(tmp_path: Path) -> None:
         assert decisions[-1].causes == ("errors",) and decisions[-1].verdict == "FAIL"
         errors = next(numbers for numbers in decisions[-1].numbers if numbers.metric == "errors")
         assert errors.canary_events > 0 and errors.canary_trials > errors.canary_events
-        told = "\n".join(lines(decisions))
-        assert "release 7" in told and "50 % -> 0 %" in told and "errors: FAIL" in told
+        reported = "\n".join(lines(decisions))
+        assert "release 7" in reported and "50 % -> 0 %" in reported and "errors: FAIL" in reported
 
 
-async def test_a_wish_in_the_wrong_phase_changes_nothing(tmp_path: Path) -> None:
+async def test_a_command_in_the_wrong_phase_changes_nothing(tmp_path: Path) -> None:
     async with Plane(tmp_path, text()) as plane:
         rollout = (await plane.controller.commands.start("r", "alice")).id
         before = plane.state()

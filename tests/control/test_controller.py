@@ -36,7 +36,7 @@ async def test_a_good_canary_climbs_and_each_step_is_in_the_journal_before_it_is
             await plane.quiet()
             assert plane.state().phase is phase
             assert plane.journaled() == plane.state()
-        assert [event.kind for event in plane.told("started", "advanced", "promoted")] == [
+        assert [event.kind for event in plane.reported("started", "advanced", "promoted")] == [
             "started",
             "advanced",
             "promoted",
@@ -65,9 +65,9 @@ async def test_a_rollback_overtakes_more_exposure_that_waits_for_the_disk(tmp_pa
     async with Plane(tmp_path, text()) as plane:
         rollout = await started(plane)
         plane.disk.hold()
-        wishes = []
+        promotions = []
         if verb == "promote":
-            wishes.append(asyncio.create_task(plane.controller.commands.promote(rollout, "bob")))
+            promotions.append(asyncio.create_task(plane.controller.commands.promote(rollout, "bob")))
             await asyncio.sleep(0)
         else:
             await plane.good()
@@ -83,9 +83,9 @@ async def test_a_rollback_overtakes_more_exposure_that_waits_for_the_disk(tmp_pa
         assert plane.state().phase is Phase.ROLLED_BACK and plane.weight_bp() == 0, "the late answer changes nothing"
         assert max(table.route("r").weight_bp for w in plane.workers for table in w.tables) == 2000
         assert plane.journaled() == plane.state()
-        for wish in wishes:
+        for promotion in promotions:
             with pytest.raises(ConflictError, match="superseded"):
-                await wish
+                await promotion
 
 
 async def test_an_abort_and_a_lower_weight_do_not_wait_for_the_disk_either(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ async def test_a_disk_that_hangs_is_an_alarm_until_it_answers(tmp_path: Path) ->
         await plane.quiet()
         plane.tick()
         assert plane.alarms() == []
-        assert [event.data["standing"] for event in plane.told("alarm")] == [True, False]
+        assert [event.data["standing"] for event in plane.reported("alarm")] == [True, False]
 
 
 async def test_a_step_up_that_the_disk_does_not_take_in_time_is_taken_back_and_tried_again(tmp_path: Path) -> None:
@@ -226,8 +226,8 @@ async def test_a_deadline_over_a_step_that_waits_for_the_disk_takes_it_back_and_
         await plane.quiet()
         assert plane.weight_bp() == 0
         assert plane.journaled() == plane.state()
-        story = await plane.controller.decision_history(rollout)
-        assert [decision.revision for decision in story] == list(range(1, len(story) + 1))
+        history = await plane.controller.decision_history(rollout)
+        assert [decision.revision for decision in history] == list(range(1, len(history) + 1))
 
 
 async def test_a_pause_holds_what_is_in_force_and_not_the_step_that_waits_for_the_disk(tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ async def test_a_failing_journal_freezes_what_rises_and_lets_fall(tmp_path: Path
             await plane.good()
         await plane.quiet()
         assert (plane.state().phase, plane.weight_bp()) == (Phase.PROGRESSING, 2000), "a PASS that cannot be journaled"
-        assert len(plane.told("alarm")) == 1, "said once"
+        assert len(plane.reported("alarm")) == 1, "said once"
         with pytest.raises(TransitionError):
             await plane.controller.commands.start("r", "bob")
         assert (await plane.controller.commands.abort(rollout, "bob")).phase == "ROLLED_BACK"

@@ -104,11 +104,11 @@ async def test_a_promotion_that_waits_for_the_disk_is_not_forgotten_by_another_c
 
 async def test_one_that_never_gets_well_is_withdrawn_or_aborted_or_forced_in(tmp_path: Path) -> None:
     async with Plane(tmp_path, first()) as plane:
-        for wish, phase in (("abort", "ROLLED_BACK"), ("approve", "PROMOTED")):
+        for command, phase in (("abort", "ROLLED_BACK"), ("approve", "PROMOTED")):
             health = next(one for one in plane.controller.prober.endpoints if one.backend == "v2")
             health.up = False
             rollout = (await plane.controller.commands.start("r", "alice", retry=True)).id
-            if wish == "abort":
+            if command == "abort":
                 await plane.controller.commands.abort(rollout, "bob")
             else:
                 await plane.controller.commands.pause(rollout, "bob")

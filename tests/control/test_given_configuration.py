@@ -32,7 +32,7 @@ FIRST, SECOND = (Stored(sha256_of(FILE), text, "alice", "2026-11-30") for text i
 
 
 class HangingConfigurations(SqliteConfigurations):
-    """On a disk that answers when it is told to."""
+    """On a disk that answers when the test lets it."""
 
     def __init__(self, store: SqliteStore) -> None:
         super().__init__(store.file)

@@ -101,7 +101,7 @@ def random_life(rng: random.Random, rollout_id: str, route: str) -> list[Event]:
 
 
 def contents(journal: Journal) -> object:
-    """Everything that the journal can tell."""
+    """Everything that can be read from the journal."""
     rollouts = journal.rollouts(limit=1000)
     ids = [rollout.rollout_id for rollout in rollouts]
     return (
@@ -123,7 +123,7 @@ def child(script: str, *arguments: object) -> subprocess.Popen[str]:
         from gateway.core.rollout import *
         PLAN = Plan(steps=(Step(500, 0.0, 10), Step(2500, 0.0, 10)))
         START = Started("r1", "digits", "v1", "v2", PLAN, 0.0, "alice")
-        def appended(journal, state, event):
+        def appended(journal, state, more):
             state, _ = step(state, event)
             return state, journal.append(state.rollout_id, event, state, None, 1.0)
     """
@@ -268,7 +268,7 @@ def test_a_weight_outside_its_domain_is_refused(path: Path, weight_bp: int) -> N
         journal.set_weight("digits", "v1", "v2", 5, "bob", 1.0)
 
 
-def test_a_callers_mistake_does_not_break_the_journal(path: Path) -> None:
+def test_a_callers_error_does_not_break_the_journal(path: Path) -> None:
     state, _ = step(Rollout(), start())
     with opened(path) as journal:
         with pytest.raises(InvalidValueError, match="of rollout 'r1', not of 'r2'"):
@@ -347,7 +347,7 @@ def test_a_closed_journal_says_so(path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["file/state.sqlite3", "folder"])
-def test_a_path_that_cannot_be_a_file_is_named_with_the_mend(tmp_path: Path, where: str) -> None:
+def test_a_path_that_cannot_be_a_file_is_named_with_the_fix(tmp_path: Path, where: str) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
     with pytest.raises(JournalError, match=f"cannot open state file {tmp_path / where}: .*; make the file .* writable"):
@@ -494,7 +494,7 @@ def test_old_rollouts_go_and_a_row_that_is_merely_missing_is_still_missed(path: 
         SqliteStore.open(path)
 
 
-def test_the_middle_of_a_long_rollout_goes_and_the_rest_replays_and_is_told(path: Path) -> None:
+def test_the_middle_of_a_long_rollout_goes_and_the_rest_replays_and_is_reported(path: Path) -> None:
     with opened(path) as journal:
         write(journal, start("before", "elsewhere"))
         steered = [PauseRequested, ResumeRequested] * 100
@@ -531,8 +531,8 @@ APPEND_FOR_EVER = """
         if state.phase is Phase.IDLE:
             state, _ = appended(journal, state, START)
         while True:
-            wish = WeightRequested(2.0, "bob", 700) if state.phase is Phase.PROGRESSING else ResumeRequested(3.0, "bob")
-            state, seq = appended(journal, state, wish)
+            more = WeightRequested(2.0, "bob", 7) if state.phase is Phase.PROGRESSING else ResumeRequested(3.0, "bob")
+            state, seq = appended(journal, state, more)
             journal.save_snapshot("r1", bytes(20_000), bytes(seq % 5000), 1.0)
             print(seq, flush=True)
 """
@@ -568,8 +568,8 @@ WRITE_UNTIL_REFUSED = """
     SABOTAGE
     try:
         for _ in range(500):
-            wish = WeightRequested(2.0, "bob", 700) if state.phase is Phase.PROGRESSING else ResumeRequested(3.0, "bob")
-            state, seq = appended(journal, state, wish)
+            more = WeightRequested(2.0, "bob", 7) if state.phase is Phase.PROGRESSING else ResumeRequested(3.0, "bob")
+            state, seq = appended(journal, state, more)
     except JournalError as error:
         print(seq, store.broken, error, sep="\\n")
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))

@@ -19,7 +19,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 import gateway
-from gateway.admin.attempts import Attempts
+from gateway.admin.auth_failures import AuthFailures
 from gateway.admin.connections import Connections
 from gateway.admin.exposition import takes_openmetrics
 from gateway.app.scrape import scrape
@@ -162,7 +162,7 @@ def rendered(plane: Plane, accept: str = "") -> str:
 
 
 def _scrape(plane: Plane) -> Scrape:
-    return scrape(cast(ControlPlane, plane), HOOKS, Connections(4), Attempts(ManualClock()))
+    return scrape(cast(ControlPlane, plane), HOOKS, Connections(4), AuthFailures(ManualClock()))
 
 
 def parsed(text: str, *, openmetrics: bool = False) -> Samples:
@@ -229,7 +229,7 @@ def test_workers_counts_are_merged_and_labelled() -> None:
     assert value(samples, "gateway_rejected_reports_total") == 0
 
 
-def test_what_answers_and_labels_came_to_is_told() -> None:
+def test_what_answers_and_labels_came_to_is_reported() -> None:
     samples = scraped(busy())
     assert value(samples, "gateway_samples_total", route="digits", variant="canary", result="taken") == 7
     assert value(samples, "gateway_samples_total", route="digits", variant="stable", result="taken") == 0
@@ -241,7 +241,7 @@ def test_what_answers_and_labels_came_to_is_told() -> None:
     assert value(scraped(Plane()), "gateway_inspector_up") is None
 
 
-def test_control_state_is_told_in_base_units() -> None:
+def test_control_state_is_reported_in_base_units() -> None:
     samples = scraped(busy())
     assert value(samples, "gateway_canary_weight_ratio", route="digits") == 0.125
     assert value(samples, "gateway_rollout_step", route="digits") == 2
@@ -292,7 +292,7 @@ def test_the_reasons_of_retries_and_rescues_are_those_of_the_data_plane() -> Non
     assert set(traffic_metrics.UNSERVED) == {fault.reason for fault in gateway_errors.OF_THE_GATEWAY}
 
 
-def test_what_became_of_letters_and_questions_is_told() -> None:
+def test_what_became_of_messages_and_questions_is_reported() -> None:
     samples = scraped(busy())
     assert value(samples, "gateway_hook_letters_total", hook="chat", result="delivered") == 3
     assert value(samples, "gateway_hook_letters_total", hook="chat", result="dropped") == 1

@@ -38,7 +38,7 @@ async def test_when_both_die_at_once_nobody_is_rolled_back_or_promoted(tmp_path:
         words = "neither side has a healthy endpoint" if probed else "stable answers no request successfully"
         assert [words in reason for reason in plane.alarms()] == [True]
         assert words in plane.controller.rollout(rollout).waiting_for
-        assert [e.data["what"] for e in plane.told("alarm")].count("no verdict on r") == 1, "said once"
+        assert [e.data["what"] for e in plane.reported("alarm")].count("no verdict on r") == 1, "said once"
         for one in plane.controller.prober.endpoints:
             one.up = True if probed else None
         epoch = plane.controller.route("r").epoch

@@ -202,7 +202,7 @@ async def probing(**backends: BackendConfig) -> AsyncIterator[tuple[Prober, list
 
 async def test_a_blocked_control_loop_delays_no_probe() -> None:
     served = Served()
-    probe = ProbeConfig(path="/", interval_s=0.02, timeout_s=0.2, rise=1, fall=1)
+    probe = ProbeConfig(path="/", interval_s=0.02, timeout_s=0.8, rise=1, fall=1)
     async with probing(a=BackendConfig(endpoints=[Endpoint("127.0.0.1", served.port)], probe=probe)) as (
         prober,
         turned,
@@ -232,7 +232,7 @@ async def test_the_probers_own_want_turns_no_endpoint_and_is_counted(caplog: pyt
 
 
 async def test_a_hanging_name_delays_no_other_probe(monkeypatch: pytest.MonkeyPatch) -> None:
-    from gateway.control.health import probe as module  # noqa: PLC0415  # its door to the resolver is replaced
+    from gateway.control.health import probe as module  # noqa: PLC0415  # its resolver is replaced
 
     released = threading.Event()
 

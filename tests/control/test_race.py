@@ -26,10 +26,10 @@ async def test_the_rollback_wins(tmp_path: Path, first: str, slow_disk: bool) ->
             plane.controller.commands.abort(rollout_id, "bob"),
         )
         order = (promotion, rollback) if first == "promote" else (rollback, promotion)
-        wishes = [asyncio.ensure_future(wish) for wish in order]
+        requested = [asyncio.ensure_future(request) for request in order]
         await asyncio.sleep(0.05)
         plane.disk.release()
-        for outcome in await asyncio.gather(*wishes, return_exceptions=True):
+        for outcome in await asyncio.gather(*requested, return_exceptions=True):
             assert isinstance(outcome, RolloutView | GatewayError), outcome
         await plane.quiet()
         assert plane.controller.rollout(rollout_id).phase == "ROLLED_BACK"

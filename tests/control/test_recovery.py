@@ -84,7 +84,9 @@ async def test_epochs_grow_over_lives_and_evidence_of_another_life_is_not_ours(t
             assert epochs == sorted(set(epochs))
 
 
-async def test_a_worker_that_is_far_ahead_is_outbid_and_what_it_counted_there_is_ignored(tmp_path: Path) -> None:
+async def test_a_table_is_numbered_above_a_worker_that_is_far_ahead_whose_counts_are_ignored(
+    tmp_path: Path,
+) -> None:
     async with Plane(tmp_path, text()) as plane:
         await plane.controller.commands.start("r", "alice")
         stranger = await plane.newborn(0)
@@ -94,7 +96,7 @@ async def test_a_worker_that_is_far_ahead_is_outbid_and_what_it_counted_there_is
         stranger.tallies = stranger.tally.enter_table(50_000, table.routes)
         stranger.serve(500, 500, 400)
         await stranger.connect(plane.socket)
-        await eventually(lambda: plane.workers[1].epoch > 50_000 and stranger.epoch > 50_000, "outbid")
+        await eventually(lambda: plane.workers[1].epoch > 50_000 and stranger.epoch > 50_000, "a table above its epoch")
         for _ in range(3):
             await plane.serve(5, 5)
             plane.tick()

@@ -87,7 +87,7 @@ class World:
             self.epoch += 1
             for worker in self.alive:
                 worker.enter(self.epoch)
-        if self.dice.random() < 0.05:  # a worker dies with everything it said heard, and another takes its place
+        if self.dice.random() < 0.05:  # a worker dies with all its reports received, and another takes its place
             dead = self.alive.pop(self.dice.randrange(len(self.alive)))
             self.in_flight = [r for r in self.in_flight if r.boot != dead.boot]
             self.aggregator.take(dead.report(), now)

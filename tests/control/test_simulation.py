@@ -2,7 +2,7 @@
 
 Over real sockets and the real disk's thread; `tests/sim` lives thousands of lives on virtual time.
 
-What must hold whatever happens: epochs only grow; a weight rises only by a PASS, by an operator's wish, or up to what
+What must hold whatever happens: epochs only grow; a weight rises only by a PASS, by an operator's command, or to what
 the journal said when no worker lives that knows better; FAIL means weight 0 within the same tick; an end is left only
 by a start or an abort; and what the journal would replay is what lives.
 """
@@ -35,7 +35,7 @@ class Conditions:
         self.plane = plane
         self.dice = random.Random(seed)
         self.names = ("a", "b")
-        self.wishes: set[asyncio.Task[None]] = set()
+        self.requests: set[asyncio.Task[None]] = set()
         self.log: list[str] = []
         self.wished = {"a": 0, "b": 0}
 
@@ -45,7 +45,7 @@ class Conditions:
     def states(self) -> dict[str, Rollout]:
         return {name: self.plane.state(name) for name in self.names}
 
-    def wish(self, name: str, *, raises: bool) -> None:
+    def request(self, name: str, *, raises: bool) -> None:
         """An operator presses a button and does not wait; ``raises`` says that the weight may then rise."""
         control = self.plane.controller
         rollout = self.plane.state(name).rollout_id
@@ -71,8 +71,8 @@ class Conditions:
                 assert not rollout, error  # there was nothing to press it for
 
         task = asyncio.get_running_loop().create_task(press())
-        self.wishes.add(task)
-        task.add_done_callback(self.wishes.discard)
+        self.requests.add(task)
+        task.add_done_callback(self.requests.discard)
 
     async def tick(self) -> None:
         """Traffic, reports, and the controller looks. FAIL means 0 when the tick is over, whatever the disk does."""
@@ -104,9 +104,9 @@ class Conditions:
         plane = self.plane
         for worker in plane.workers:
             worker.wake()
-        for task in list(self.wishes):
+        for task in list(self.requests):
             task.cancel()
-        await asyncio.gather(*self.wishes, return_exceptions=True)
+        await asyncio.gather(*self.requests, return_exceptions=True)
         await plane.kill()
         deaths = self.dice.choice([0, 0, 1, 2])
         for index in range(deaths):
@@ -124,14 +124,14 @@ class Conditions:
         plane, dice = self.plane, self.dice
         name = dice.choice(self.names)
         match dice.choices(
-            ["tick", "wish", "safe", "disk", "break", "hang", "die", "restart"], [40, 14, 8, 8, 1, 4, 3, 4]
+            ["tick", "request", "safe", "disk", "break", "hang", "die", "restart"], [40, 14, 8, 8, 1, 4, 3, 4]
         )[0]:
             case "tick":
                 await self.tick()
-            case "wish":
-                self.wish(name, raises=True)
+            case "request":
+                self.request(name, raises=True)
             case "safe":
-                self.wish(name, raises=False)
+                self.request(name, raises=False)
             case "disk" if plane.disk.holds:
                 self.log.append("the disk answers")
                 plane.disk.release()
@@ -170,7 +170,7 @@ class Conditions:
         for worker in plane.workers:
             worker.wake()
         await plane.quiet()
-        await asyncio.gather(*self.wishes)
+        await asyncio.gather(*self.requests)
         await plane.quiet()
         for name, state in self.states().items():
             assert not plane.waits(name)

@@ -1,4 +1,4 @@
-"""What every store has to do, whoever keeps it: SQLite, and one in memory that knows no SQL."""
+"""What every store has to do: SQLite, and one in memory that knows no SQL."""
 
 from __future__ import annotations
 

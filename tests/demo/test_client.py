@@ -28,7 +28,7 @@ CANARY = "x-gateway-variant: canary\r\n"
 RESCUED = "x-gateway-variant: stable\r\nX-Gateway-Rescued: true\r\n"
 # What the server does to one request after another: a name, the answer given the right label, and the variant that
 # the client must count it under. None closes the connection; b"" leaves it without an answer.
-DEEDS: list[tuple[str, Any, str]] = [
+ACTIONS: list[tuple[str, Any, str]] = [
     ("right", answer, "stable"),
     ("right", lambda label: answer(label, headers=CANARY), "canary"),
     ("right", lambda label: answer(label, headers=RESCUED), "rescued"),
@@ -70,10 +70,10 @@ STREAMED: list[tuple[str, Any, str]] = [
 
 
 class Server:
-    """Does one deed after another, and keeps count."""
+    """Gives one answer after another, and counts them."""
 
-    def __init__(self, deeds: list[tuple[str, Any, str]]) -> None:
-        self._deeds = deeds
+    def __init__(self, actions: list[tuple[str, Any, str]]) -> None:
+        self._actions = actions
         self.left_by_fin = 0
         self.done: Counter[tuple[str, str]] = Counter()
         self.ids: list[int] = []
@@ -85,7 +85,7 @@ class Server:
                 length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
                 number = int(json.loads(await reader.readexactly(length))["id"])
                 self.ids.append(number)
-                name, make, variant = self._deeds[self._next % len(self._deeds)]
+                name, make, variant = self._actions[self._next % len(self._actions)]
                 self._next += 1
                 self.done[name, variant] += 1
                 said = make(LABELS[number])
@@ -101,10 +101,10 @@ class Server:
 
 
 async def replay(
-    seed: int, requests: int, deeds: list[tuple[str, Any, str]] = DEEDS, **changes: Any
+    seed: int, requests: int, actions: list[tuple[str, Any, str]] = ACTIONS, **changes: Any
 ) -> tuple[Server, TrafficClient]:
     """TrafficClient until the server has had so many requests, and let the client finish."""
-    server = Server(deeds)
+    server = Server(actions)
     listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
     options: dict[str, Any] = {"rate_per_s": 400.0, "timeout_s": 1.5} | changes
@@ -123,14 +123,14 @@ def reports(printed: bytes) -> list[ClientReport]:
 
 
 @pytest.mark.parametrize(
-    ("deeds", "changes"),
-    [(DEEDS, {}), (STREAMED, {"streams": 1.0, "stream_path": "/stream", "patience_s": 1.0, "timeout_s": 5.0})],
+    ("actions", "changes"),
+    [(ACTIONS, {}), (STREAMED, {"streams": 1.0, "stream_path": "/stream", "patience_s": 1.0, "timeout_s": 5.0})],
     ids=["plain", "streams"],
 )
-def test_every_deed_is_counted_for_what_it_was(
-    capfdbinary: pytest.CaptureFixture[bytes], deeds: list[tuple[str, Any, str]], changes: dict[str, Any]
+def test_every_answer_is_counted_for_what_it_was(
+    capfdbinary: pytest.CaptureFixture[bytes], actions: list[tuple[str, Any, str]], changes: dict[str, Any]
 ) -> None:
-    server, client = asyncio.run(replay(seed=7, requests=120, deeds=deeds, **changes))
+    server, client = asyncio.run(replay(seed=7, requests=120, actions=actions, **changes))
     last = reports(capfdbinary.readouterr().out)[-1]
     assert last.final
     assert last.requests == len(server.ids)
@@ -152,10 +152,10 @@ def test_every_deed_is_counted_for_what_it_was(
 
 def test_reports_only_grow_and_only_the_last_is_final(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     asyncio.run(replay(seed=1, requests=100))
-    told = reports(capfdbinary.readouterr().out)
-    assert len(told) >= 2
-    assert [report.final for report in told] == [False] * (len(told) - 1) + [True]
-    for earlier, later in itertools.pairwise(told):
+    reported = reports(capfdbinary.readouterr().out)
+    assert len(reported) >= 2
+    assert [report.final for report in reported] == [False] * (len(reported) - 1) + [True]
+    for earlier, later in itertools.pairwise(reported):
         assert earlier.requests <= later.requests and earlier.failed <= later.failed
 
 

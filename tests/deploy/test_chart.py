@@ -78,7 +78,7 @@ def test_manifests_satisfy_the_strict_schemas(files: tuple[Path, ...], values: d
     assert len(custom) == (len(CUSTOM) if values else 0)
 
 
-def test_the_schemas_and_validators_see_mistakes(tmp_path: Path) -> None:
+def test_the_schemas_and_validators_see_errors(tmp_path: Path) -> None:
     manifests = template(values=EVERYTHING)
     gateway_container(pod_of(manifests))["ports"][0]["containerPort"] = "8080"
     assert "containerPort" in schema_errors(known(manifests), VERSIONS[-1], tmp_path)
@@ -298,7 +298,7 @@ def test_the_end_of_a_pod_is_longer_than_its_drain(files: tuple[Path, ...]) -> N
     assert pod["terminationGracePeriodSeconds"] > 11 + 100.5 + 7
 
 
-def test_a_sidecar_starts_before_the_model_and_is_told_to_end_after_it() -> None:
+def test_a_sidecar_starts_before_the_model_and_ends_after_it() -> None:
     pod = pod_of(template(SIDECAR))
     (sidecar,) = pod["initContainers"]
     assert sidecar["restartPolicy"] == "Always" and "lifecycle" not in sidecar

@@ -53,7 +53,7 @@ def test_the_file_satisfies_composes_schema(tmp_path: Path) -> None:
     wrong = tmp_path / "compose.yaml"
     wrong.write_text(FILE.read_text(encoding="utf-8").replace("stop_grace_period:", "stop_grace_periods:"))
     done = subprocess.run([*command, wrong], capture_output=True, text=True, timeout=120, check=False)
-    assert "stop_grace_periods" in done.stdout, "the schema sees mistakes"
+    assert "stop_grace_periods" in done.stdout, "the schema sees errors"
 
 
 def test_every_file_that_is_mounted_or_named_is_there() -> None:

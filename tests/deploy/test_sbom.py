@@ -30,4 +30,4 @@ def test_the_bill_of_materials_is_valid(tmp_path: Path) -> None:
     assert error_in(text) == ""
     wrong = json.loads(text)
     wrong["components"][0]["type"] = "thing"
-    assert "thing" in error_in(json.dumps(wrong)), "the schema sees mistakes"
+    assert "thing" in error_in(json.dumps(wrong)), "the schema sees errors"

@@ -36,7 +36,7 @@ def test_systemd_understands_every_line(tmp_path: Path) -> None:
     done = analyze("verify", "--man=no", *units)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
     service.write_text(service.read_text().replace("ProtectHome=", "ProtectHomes="))
-    assert "ProtectHomes" in analyze("verify", "--man=no", *units).stderr, "it sees mistakes"
+    assert "ProtectHomes" in analyze("verify", "--man=no", *units).stderr, "it sees errors"
 
 
 def test_the_service_can_do_little() -> None:

@@ -134,7 +134,7 @@ async def test_readiness_says_that_a_route_has_nobody_to_serve_it(tmp_path: Path
             assert "every endpoint of route r's stable backend stable is down" in answer["reasons"][0]
 
 
-async def test_a_token_of_the_configuration_lets_in_and_its_wishes_are_on_record(tmp_path: Path) -> None:
+async def test_a_token_of_the_configuration_is_accepted_and_its_commands_are_audited(tmp_path: Path) -> None:
     settings = steerable("http://127.0.0.1:9", "http://127.0.0.1:9")
     settings["admin"]["tokens"] = [
         {"name": "ops", "scopes": ["operate"], "env": "OPS_TOKEN"},

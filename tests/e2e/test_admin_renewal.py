@@ -75,16 +75,16 @@ async def test_renewed_files_serve_the_next_handshake_and_the_next_request(tmp_p
     running.authority = before
     async with running as gateway:
         admin = Admin(gateway.admin_url)
-        told: dict[str, list[str]] = {}
-        listening = asyncio.create_task(hear(admin.client(before), told))
+        reported: dict[str, list[str]] = {}
+        listening = asyncio.create_task(listen(admin.client(before), reported))
         await until(lambda: _is(admin.answers(before), 200), "it serves")
         assert await admin.answers(after) == 0
 
-        # A certificate whose key is still to come changes nothing, and is told.
+        # A certificate whose key is still to come changes nothing, and is an alarm.
         second = after.sign("127.0.0.1", file="second")
         shutil.copy(second.cert, tmp_path / "admin.pem")
-        await eventually(lambda: "admin certificate" in told, "an alarm for what does not fit together")
-        assert "the previous ones stay in use: cannot use" in told["admin certificate"][0]
+        await eventually(lambda: "admin certificate" in reported, "an alarm for what does not fit together")
+        assert "the previous ones stay in use: cannot use" in reported["admin certificate"][0]
         assert (await admin.answers(before), await admin.answers(after)) == (200, 0)
         async with admin.client(before) as client:
             assert (await client.get("/readyz")).json()["ready"] is True, "traffic does not suffer from it"
@@ -95,15 +95,15 @@ async def test_renewed_files_serve_the_next_handshake_and_the_next_request(tmp_p
 
         # Tokens: a bad file leaves the old one in force, a good one ends it.
         (tmp_path / "token").write_text("short")
-        await eventually(lambda: any("has 5 characters" in why for why in told.get("admin tokens", ())), "an alarm")
+        await eventually(lambda: any("has 5 characters" in why for why in reported.get("admin tokens", ())), "an alarm")
         assert await admin.answers(after, OLD) == 200
         (tmp_path / "token").write_text(NEW)
         await until(lambda: _is(admin.answers(after, NEW), 200), "the new token lets in")
         assert await admin.answers(after, OLD) == 401
 
-        # Who has listened since the beginning was not cut off, and has heard that all is well again.
+        # Who has listened since the beginning was not cut off, and has got the end of the alarm.
         await eventually(
-            lambda: all(told.get(a, [""])[-1] == "over" for a in ("admin certificate", "admin tokens")), ""
+            lambda: all(reported.get(a, [""])[-1] == "over" for a in ("admin certificate", "admin tokens")), ""
         )
         assert not listening.done()
         listening.cancel()
@@ -112,7 +112,7 @@ async def test_renewed_files_serve_the_next_handshake_and_the_next_request(tmp_p
         assert OLD.encode() not in gateway.log and NEW.encode() not in gateway.log
 
 
-async def hear(client: httpx.AsyncClient, told: dict[str, list[str]]) -> None:
+async def listen(client: httpx.AsyncClient, reported: dict[str, list[str]]) -> None:
     """Write down for each alarm what is said of it, over one connection."""
     async with client, client.stream("GET", "/api/v1/events", timeout=None) as stream:
         assert stream.status_code == 200
@@ -120,7 +120,7 @@ async def hear(client: httpx.AsyncClient, told: dict[str, list[str]]) -> None:
             event = json.loads(line[5:]) if line.startswith("data:") else {}
             if event.get("kind") == "alarm":
                 data = event["data"]
-                told.setdefault(data["what"], []).append(data["reason"] if data["standing"] else "over")
+                reported.setdefault(data["what"], []).append(data["reason"] if data["standing"] else "over")
 
 
 async def _is(answer: Awaitable[int], wanted: int) -> bool:

@@ -163,7 +163,7 @@ class Chain(CHAINED.as_state_machine()):  # type: ignore[misc]  # made at run ti
         return {"base_url": self.url, "headers": {"authorization": f"Bearer {TOKEN}"}, "timeout": 20}
 
     def before_call(self, case: schemathesis.Case) -> None:
-        """Names that are made up lead nowhere; what is made under these is there for whoever follows."""
+        """Names that are made up lead nowhere; what is made under these is there for what follows."""
         name = case.operation.definition.raw["operationId"]
         case.headers.pop("If-Match", None)  # a tag that is made up is refused, always
         if case.path_parameters.get("route", "r") not in ("r", "late"):
@@ -230,7 +230,7 @@ def test_nobody_gets_around_the_token(gateway: RunningGateway) -> None:
         for operation in OPERATIONS:
             path = operation.path.format(route="r", backend="canary", rollout_id="none")
             with client.stream(operation.method, path, headers={"authorization": "Bearer wrong"}) as answer:
-                # After twenty of them the address is told to wait.
+                # After twenty of them the address has to wait.
                 assert (answer.status_code in (401, 429)) != operation.open, operation
 
 

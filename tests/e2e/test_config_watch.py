@@ -1,4 +1,4 @@
-"""A configuration that Kubernetes replaces is taken up by itself, and one with mistakes changes nothing."""
+"""A configuration that Kubernetes replaces is taken up by itself, and one with errors changes nothing."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def test_a_replaced_configmap_is_taken_up_without_a_restart(tmp_path: Path
 
             volume.put({"gateway.yaml": "backends: {broken"})
             await gateway.until_alarms(1)
-            assert (await gateway.client.get("/")).text == "one", "a file with mistakes changes nothing"
+            assert (await gateway.client.get("/")).text == "one", "a file with errors changes nothing"
 
             volume.put(files(two.url))
             await until_answer(gateway.client, "two")

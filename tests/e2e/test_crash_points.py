@@ -1,7 +1,7 @@
 """kill -9 of the real control process before and after every kind of commit that a rollout makes, on a real file.
 
 What comes back gives the canary no more than was in force (or, where nobody remembers, than was journaled), knows of
-the decision exactly if its commit had returned, and goes on to tell the hooks. `tests/sim/test_crashes.py` dies at
+the decision exactly if its commit had returned, and goes on to call the hooks. `tests/sim/test_crashes.py` dies at
 every await instead.
 """
 
@@ -33,11 +33,11 @@ ROOT = Path(__file__).parents[2]
 
 
 class Case(NamedTuple):
-    """A commit: the table that it writes to, the deeds before it, the deed that leads to it, and its event's name."""
+    """A commit: the table that it writes to, the actions before it, the one that leads to it, and its event's name."""
 
     table: str
     before: tuple[str, ...]
-    deed: str
+    action: str
     kind: str
 
 
@@ -151,7 +151,7 @@ class Life:
         assert reply.status_code == 200, reply.text
         return reply.json()
 
-    async def wish(self, verb: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    async def request(self, verb: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """What it answers; nothing when it dies of it."""
         with contextlib.suppress(httpx.TransportError):
             reply = await self.admin.request(verb, path, json=body or {})
@@ -160,24 +160,24 @@ class Life:
             return found
         return {}
 
-    async def act(self, deed: str) -> None:
-        """One deed; where it is traffic, until something comes of it."""
+    async def act(self, action: str) -> None:
+        """One action; where it is traffic, until something comes of it."""
         rollout = f"/rollouts/{self.rollout}"
-        wishes: dict[str, Callable[[], Awaitable[Any]]] = {
-            "pause": lambda: self.wish("POST", f"{rollout}/pause"),
-            "resume": lambda: self.wish("POST", f"{rollout}/resume"),
-            "promote": lambda: self.wish("POST", f"{rollout}/promote"),
-            "abort": lambda: self.wish("POST", f"{rollout}/abort"),
-            "lower": lambda: self.wish("PUT", "/routes/r/weight", {"canary_percent": 5}),
-            "raise": lambda: self.wish("PUT", "/routes/r/weight", {"canary_percent": 30}),
-            "zero": lambda: self.wish("PUT", "/routes/r/weight", {"canary_percent": 0}),
+        requests: dict[str, Callable[[], Awaitable[Any]]] = {
+            "pause": lambda: self.request("POST", f"{rollout}/pause"),
+            "resume": lambda: self.request("POST", f"{rollout}/resume"),
+            "promote": lambda: self.request("POST", f"{rollout}/promote"),
+            "abort": lambda: self.request("POST", f"{rollout}/abort"),
+            "lower": lambda: self.request("PUT", "/routes/r/weight", {"canary_percent": 5}),
+            "raise": lambda: self.request("PUT", "/routes/r/weight", {"canary_percent": 30}),
+            "zero": lambda: self.request("PUT", "/routes/r/weight", {"canary_percent": 0}),
         }
-        if deed == "start":
-            self.rollout = (await self.wish("POST", "/routes/r/rollouts", {"retry": True})).get("id", "")
-        elif deed in wishes:
-            await wishes[deed]()
-        elif deed in ("good", "bad"):
-            await self.traffic(bad=deed == "bad")
+        if action == "start":
+            self.rollout = (await self.request("POST", "/routes/r/rollouts", {"retry": True})).get("id", "")
+        elif action in requests:
+            await requests[action]()
+        elif action in ("good", "bad"):
+            await self.traffic(bad=action == "bad")
 
     async def traffic(self, *, bad: bool) -> None:
         """Serve until control has died of what it found."""
@@ -196,33 +196,33 @@ class Life:
         """No rollout under way, no weight."""
         for view in (await self.get("/rollouts?limit=1"))["rollouts"]:
             if view["phase"] not in ("ROLLED_BACK", "WITHDRAWN"):
-                await self.wish("POST", f"/rollouts/{view['id']}/abort")
-        await self.wish("PUT", "/routes/r/weight", {"canary_percent": 0})
+                await self.request("POST", f"/rollouts/{view['id']}/abort")
+        await self.request("PUT", "/routes/r/weight", {"canary_percent": 0})
 
     def exposure(self) -> int:
         """What the worker gives v2."""
         route = None if self.worker.table is None else self.worker.table.route("r")
         return 0 if route is None else 10_000 if route.stable == "v2" else route.weight_bp
 
-    async def stories(self) -> dict[str, list[dict[str, Any]]]:
+    async def histories(self) -> dict[str, list[dict[str, Any]]]:
         """What the journal has of the newest rollouts; all of it is owed to the hook."""
         found = {}
         for view in (await self.get("/rollouts?limit=3"))["rollouts"]:
             reply = await self.admin.get(f"/rollouts/{view['id']}/story")
             if reply.status_code == 404:
                 continue  # an old one, taken out of the journal
-            found[view["id"]] = story = reply.json()["decisions"]
-            self.owed |= {f"{view['id']}.{decision['revision']}" for decision in story}
-            last = story[-1]
+            found[view["id"]] = history = reply.json()["decisions"]
+            self.owed |= {f"{view['id']}.{decision['revision']}" for decision in history}
+            last = history[-1]
             shown = (view["revision"], view["phase"], view["canary_percent"])
             assert (last["revision"], last["phase"], last["canary_percent"]) == shown, "what is told is what lives"
-            assert [decision["revision"] for decision in story] == list(range(1, len(story) + 1))
+            assert [decision["revision"] for decision in history] == list(range(1, len(history) + 1))
         return found
 
 
-def may_give_bp(stories: dict[str, list[dict[str, Any]]]) -> int:
+def may_give_bp(histories: dict[str, list[dict[str, Any]]]) -> int:
     """The most that the journal's rollouts allow."""
-    last = [story[-1] for story in stories.values()]
+    last = [history[-1] for history in histories.values()]
     promoted = any(decision["phase"] == "PROMOTED" for decision in last)
     return 10_000 if promoted else max((round(decision["canary_percent"] * 100) for decision in last), default=0)
 
@@ -230,19 +230,19 @@ def may_give_bp(stories: dict[str, list[dict[str, Any]]]) -> int:
 async def die(life: Life, case: Case, when: str, *, remembered: bool) -> None:
     """Bring about the case, die at its commit, come back and compare."""
     await life.calm()
-    for deed in case.before:
-        await life.act(deed)
-    had = await life.stories()
+    for action in case.before:
+        await life.act(action)
+    had = await life.histories()
     life.armed.write_text(f"{case.table} {when}")
-    await life.act(case.deed)
+    await life.act(case.action)
     await life.dies()
     live_bp = life.exposure()
     if not remembered:
         life.forget()
     await life.begin()
-    where = f"{case.deed}, {when} its commit to {case.table}, remembered: {remembered}"
-    stories = await life.stories()
-    fresh = [d["event"] for rollout, story in stories.items() for d in story[len(had.get(rollout, [])) :]]
+    where = f"{case.action}, {when} its commit to {case.table}, remembered: {remembered}"
+    histories = await life.histories()
+    fresh = [d["event"] for rollout, history in histories.items() for d in history[len(had.get(rollout, [])) :]]
     if case.kind:
         # What is written beside a decision comes after it.
         committed = when == "after" or case.table in ("pruned", "deliveries")
@@ -250,9 +250,9 @@ async def die(life: Life, case: Case, when: str, *, remembered: bool) -> None:
     if remembered:
         assert life.exposure() <= live_bp, where
     elif case.table == "weights":
-        assert life.exposure() == (3000 if (case.deed == "raise") is (when == "after") else 0), where
+        assert life.exposure() == (3000 if (case.action == "raise") is (when == "after") else 0), where
     else:
-        assert life.exposure() <= may_give_bp(stories), where
+        assert life.exposure() <= may_give_bp(histories), where
 
 
 async def test_a_kill_at_any_commit_loses_no_decision_and_raises_nothing(tmp_path: Path) -> None:
@@ -261,12 +261,12 @@ async def test_a_kill_at_any_commit_loses_no_decision_and_raises_nothing(tmp_pat
             await die(life, case, "before", remembered=number % 2 == 0)
             await die(life, case, "after", remembered=number % 2 == 1)
         await life.calm()
-        await life.stories()
+        await life.histories()
 
-        def told() -> set[str]:
+        def reported() -> set[str]:
             return {json.loads(letter.body)["id"] for letter in hook.received}
 
-        await eventually(lambda: life.owed <= told(), "the hook has heard of everything")
+        await eventually(lambda: life.owed <= reported(), "the hook has received everything")
     sys.stdout.write(f"{life.deaths} crash points\n")
     assert life.deaths == 2 * len(CASES)
     with SqliteStore.open(tmp_path / "state" / "state.sqlite3") as store:
@@ -278,7 +278,7 @@ async def test_a_kill_at_the_commit_of_a_configuration_or_an_answer_keeps_all_of
         for when in ("before", "after"):
             life.armed.write_text(f"configurations {when}")
             name, body = f"v3-{when}", {"endpoints": ["http://127.0.0.1:9"], "probe": None}
-            assert await life.wish("PUT", f"/backends/{name}", body) == {}
+            assert await life.request("PUT", f"/backends/{name}", body) == {}
             await life.dies()
             await life.begin()
             shown = [backend["name"] for backend in (await life.get("/backends"))["backends"]]
@@ -299,7 +299,7 @@ async def test_a_kill_at_the_commit_of_a_configuration_or_an_answer_keeps_all_of
             assert when == "before" or again.json()["id"] == started[0]
             await life.calm()
         life.armed.write_text("audit before")
-        await life.wish("PUT", "/routes/r/weight", {"canary_percent": 0})
+        await life.request("PUT", "/routes/r/weight", {"canary_percent": 0})
         await life.dies()
         await life.begin()
         numbers = [entry["id"] for entry in (await life.get("/audit"))["entries"]]

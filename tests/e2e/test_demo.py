@@ -106,7 +106,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[
 
 
 def until(process: Any, event: str) -> None:
-    """Read the demo's lines until it tells of that event."""
+    """Read the demo's lines until that event."""
     for line in process.stdout:
         if json.loads(line)["event"] == event:
             return
@@ -192,10 +192,10 @@ def test_ctrl_c_in_a_terminal_gives_the_terminal_back(tmp_path: Path) -> None:
     assert gone(marker) == []
 
 
-# What it is told
+# Its options
 
 
-def test_without_a_terminal_it_tells_the_story_in_lines(tmp_path: Path) -> None:
+def test_without_a_terminal_it_prints_a_line_per_event(tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     (tmp_path / "tmp").mkdir()
     done = run(tmp_path / "tmp", "--scenario", "errors", "--keep", str(kept), "--workers", "2")
@@ -251,14 +251,14 @@ def test_a_scenario_ends_as_promised_and_users_see_no_failure_that_a_rescue_prev
     scenario: Any, runs: dict[str, Future[Run]]
 ) -> None:
     done = runs[scenario.name].result()
-    told = f"to repeat: gateway demo --scenario {scenario.name} --seed {SEED}\n{done.stderr}{done.stdout[-3000:]}"
-    assert done.status == 0, told
+    reported = f"to repeat: gateway demo --scenario {scenario.name} --seed {SEED}\n{done.stderr}{done.stdout[-3000:]}"
+    assert done.status == 0, reported
     first, summary = done.events[0], done.events[-1]
     assert summary["event"] == "summary" and summary.keys() >= SUMMARY_KEYS
-    assert summary["failures_preventable"] == 0, told
+    assert summary["failures_preventable"] == 0, reported
     if not scenario.begun:
-        assert summary["requests_failed_seen_by_users"] == 0, told
-    assert as_expected(scenario, summary["phase"], tuple(summary["metrics"])), told
+        assert summary["requests_failed_seen_by_users"] == 0, reported
+    assert as_expected(scenario, summary["phase"], tuple(summary["metrics"])), reported
     assert summary["as_expected"] is True
     assert first["seed"] == summary["seed"] == SEED
     assert len(first["pids"]) == len(set(first["pids"].values())) == 4, "four processes besides the demo itself"

@@ -79,7 +79,7 @@ async def test_nonsense_with_status_200_is_seen_where_answers_are_looked_at(tmp_
 
 
 async def test_a_certificate_that_ends_soon_is_an_alarm_until_it_is_renewed(tmp_path: Path) -> None:
-    """Fault 57: operators hear of it before clients do."""
+    """Fault 57: operators see it before clients do."""
     authority = Authority(tmp_path)
     soon, renewed = (authority.sign("gateway.test", file=f"days{days}", days=days) for days in (1, 30))
     live = Pair(tmp_path / "live.pem", tmp_path / "live.key")

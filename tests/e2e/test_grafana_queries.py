@@ -65,7 +65,7 @@ def promtool(*arguments: str, text: str | None = None) -> None:
 
 @contextlib.contextmanager
 def running(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process in a group of its own, interrupted at the end, and killed with its group should it not heed that."""
+    """A process in a group of its own, interrupted at the end, and killed with its group if it ignores that."""
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, cwd=ROOT, start_new_session=True)
     try:
@@ -154,8 +154,8 @@ def wait_for(prometheus: Prometheus, query: str, processes: dict[Path, subproces
             if prometheus.client.get("/-/ready").status_code == 200 and prometheus.instant(query):
                 return
         time.sleep(0.25)
-    told = "\n".join(f"--- {log.name}\n{tail(log)}" for log in processes)
-    pytest.fail(f"no result of {query} within {PATIENCE_S:g} s\n{told}")
+    reported = "\n".join(f"--- {log.name}\n{tail(log)}" for log in processes)
+    pytest.fail(f"no result of {query} within {PATIENCE_S:g} s\n{reported}")
 
 
 def tail(log: Path) -> str:
@@ -206,7 +206,7 @@ def test_the_numbers_agree_with_one_another(prometheus: Prometheus) -> None:
     assert set(prometheus.over_time("sum by (route) (gateway_rollout_phase)")) == {1.0}
 
 
-def test_users_see_no_server_error_and_rescues_tell_why(prometheus: Prometheus, scenario: str) -> None:
+def test_users_see_no_server_error_and_rescues_have_a_reason(prometheus: Prometheus, scenario: str) -> None:
     assert sum(prometheus.instant('gateway_requests_total{code=~"5.."}')) == 0
     failed = sum(prometheus.instant('gateway_upstream_tries_total{variant="canary", result="errors"}'))
     rescued = sum(prometheus.instant("gateway_rescues_total"))

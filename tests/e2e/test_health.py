@@ -18,11 +18,11 @@ pytestmark = pytest.mark.anyio
 PROBE = {"path": "/ready", "interval_s": 0.05, "timeout_s": 0.3, "rise": 1, "fall": 2}
 
 
-def probed(url: str, **changes: Any) -> dict[str, Any]:
+def probed(url: str, timeout_s: float = 0.3, **changes: Any) -> dict[str, Any]:
     """A gateway with one worker whose only backend is probed quickly."""
     document = config(url, None, **changes)
     document["workers"] = 1
-    document["backends"]["stable"]["probe"] = PROBE
+    document["backends"]["stable"]["probe"] = PROBE | {"timeout_s": timeout_s}
     return document
 
 
@@ -76,12 +76,12 @@ async def test_an_only_endpoint_that_answers_404_to_its_probe_serves_and_the_rea
 
 
 async def test_a_control_plane_that_stood_still_finds_no_endpoint_down(tmp_path: Path) -> None:
-    async with Backend() as a, RunningGateway(tmp_path, probed(a.url)) as gateway:
+    async with Backend() as a, RunningGateway(tmp_path, probed(a.url, timeout_s=1.0)) as gateway:
         (control,) = gateway.children()["control"]
         async with Traffic(gateway.url, rate_hz=50, connections=2) as traffic:
-            for _ in range(4):
+            for _ in range(2):
                 os.kill(control, signal.SIGSTOP)
-                await asyncio.sleep(0.5)
+                await asyncio.sleep(1.3)  # longer than a probe may take
                 os.kill(control, signal.SIGCONT)
                 await asyncio.sleep(0.1)
         assert traffic.failures == []

@@ -1,4 +1,4 @@
-"""Hooks and gates beside the whole process tree: told once at least, also of what happened while nobody listened."""
+"""Hooks and gates beside the whole process tree: called at least once, also for what happened meanwhile."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def kinds(received: list[Received]) -> list[str]:
     return [json.loads(body)["type"].rpartition(".")[2] for body in events.values()]
 
 
-async def test_a_rollout_waits_for_its_gate_and_tells_its_hooks(
+async def test_a_rollout_waits_for_its_gate_and_calls_its_hooks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOOK_SECRET", "a secret of many bytes")
@@ -50,7 +50,7 @@ async def test_a_rollout_waits_for_its_gate_and_tells_its_hooks(
                 view = await gateway.until_phase(rollout, "PROMOTED", "ROLLED_BACK", timeout_s=120)
             assert view["phase"] == "PROMOTED", view["reason"]
             assert len(gate.received) == asked_while_closed + 1
-            await eventually(lambda: "promoted" in kinds(hook.received), "the hook is told of the promotion")
+            await eventually(lambda: "promoted" in kinds(hook.received), "the hook gets the promotion")
             assert kinds(hook.received)[:2] == ["started", "advanced"]
             assert all("webhook-signature" in one.headers for one in hook.received)
             counted = await gateway.admin.get("/metrics")
@@ -59,8 +59,8 @@ async def test_a_rollout_waits_for_its_gate_and_tells_its_hooks(
             )
             assert 'gateway_gate_answers_total{answer="passed",gate="load-test"} 1.0' in counted.text
             assert 'gateway_hook_letters_total{hook="ci",result="dropped"} 0.0' in counted.text
-            told = json.loads(hook.received[-1].body)
-            assert told["data"]["id"] == rollout and told["id"].startswith(rollout)
+            reported = json.loads(hook.received[-1].body)
+            assert reported["data"]["id"] == rollout and reported["id"].startswith(rollout)
 
             # Another receiver: over the API it is refused, and what does change it is said; from the file it is taken.
             async with WebReceiver() as late:
@@ -79,11 +79,11 @@ async def test_a_rollout_waits_for_its_gate_and_tells_its_hooks(
                         await asyncio.sleep(0.05)
                 before = len(hook.received)
                 await gateway.admin.post(f"/api/v1/rollouts/{rollout}/abort", json={"reason": "after all"})
-                await eventually(lambda: kinds(late.received) == ["rolled_back"], "the new receiver is told")
+                await eventually(lambda: kinds(late.received) == ["rolled_back"], "the new receiver gets it")
                 assert len(hook.received) == before, "the old one is not"
 
 
-async def test_what_a_dead_control_process_had_not_told_is_told_by_the_next(tmp_path: Path) -> None:
+async def test_what_a_dead_control_process_had_not_sent_is_sent_by_the_next(tmp_path: Path) -> None:
     slow = {"steps": [{"percent": 20, "min_time_s": 3600, "min_requests": 5}]}
     down = True
     async with Backend() as s, Backend() as c, WebReceiver(lambda _: reply(503 if down else 204)) as hook:
@@ -92,14 +92,14 @@ async def test_what_a_dead_control_process_had_not_told_is_told_by_the_next(tmp_
             rollout = await gateway.start_rollout()
             await gateway.admin.post(f"/api/v1/rollouts/{rollout}/abort", json={"reason": "no"})
             await eventually(lambda: bool(hook.received), "the receiver has refused the first letter")
-            # A rollback is applied before it is journaled; the story is read behind it, from the same disk.
-            story = (await gateway.admin.get(f"/api/v1/rollouts/{rollout}/story")).json()
-            assert [decision["phase"] for decision in story["decisions"]] == ["PROGRESSING", "ROLLED_BACK"]
+            # A rollback is applied before it is journaled; the decision history is read after it, from the same disk.
+            history = (await gateway.admin.get(f"/api/v1/rollouts/{rollout}/story")).json()
+            assert [decision["phase"] for decision in history["decisions"]] == ["PROGRESSING", "ROLLED_BACK"]
             (control,) = gateway.children()["control"]
             os.kill(control, signal.SIGKILL)
             refused, down = len(hook.received), False
             await eventually(
-                lambda: {"started", "rolled_back"} <= set(kinds(hook.received[refused:])), "both are told at last"
+                lambda: {"started", "rolled_back"} <= set(kinds(hook.received[refused:])), "both get it at last"
             )
             order = kinds(hook.received[refused:])
             assert order.index("started") < order.index("rolled_back")

@@ -43,7 +43,7 @@ def inspector_of(gateway: RunningGateway) -> int:
 
 
 class Users:
-    """Who asks, looks at the answer, and now and then has something to tell of it; ``shares`` by variant."""
+    """Users who ask, read the answer, and now and then post a label; ``shares`` by variant."""
 
     def __init__(self, gateway: RunningGateway, event: str, shares: dict[str, float]) -> None:
         self._gateway = gateway
@@ -77,7 +77,7 @@ async def metric(gateway: RunningGateway, line: str) -> float:
 
 
 def settings(stable: Backend, canary: Backend, event: dict[str, Any]) -> dict[str, Any]:
-    """A gateway that goes by failures and this event."""
+    """A gateway that judges failures and this event."""
     urls = [f"http://127.0.0.1:{backend.port}" for backend in (stable, canary)]
     return config(urls[0], urls[1], analysis=ANALYSIS | {"events": [event]})
 
@@ -87,8 +87,8 @@ async def test_a_canary_that_nobody_clicks_on_is_rolled_back(tmp_path: Path) -> 
         async with RunningGateway(tmp_path, settings(stable, canary, EVENTS[0])) as gateway:
             async with Users(gateway, "click", {"stable": 0.5, "canary": 0.02}):
                 view = await gateway.until_phase(await gateway.start_rollout(), "ROLLED_BACK", "PROMOTED")
-            told = f"seed {SEED}: {view}"
-            assert view["phase"] == "ROLLED_BACK" and view["causes"] == ["click"], told
+            reported = f"seed {SEED}: {view}"
+            assert view["phase"] == "ROLLED_BACK" and view["causes"] == ["click"], reported
             for wrong, status in (({"name": "clock"}, 404), ({"request_id": ""}, 422), ({"value": 1}, 422)):
                 label: dict[str, Any] = {"request_id": "a", "name": "click"} | wrong
                 reply = await gateway.admin.post("/api/v1/routes/r/events", json={"events": [label]})

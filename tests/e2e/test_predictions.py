@@ -1,4 +1,4 @@
-"""Answers of common model servers, judged by a gateway that is not told their form; and what is said of silence.
+"""Answers of common model servers, judged without their form configured; and what is reported where nothing can be.
 
 One gateway with a route for each case: `decide` asks for the verdict, the form of the answers is never configured. Of
 the routes whose names begin with `default` nothing is said about predictions at all.
@@ -151,7 +151,7 @@ async def settle(gateway: RunningGateway, paths: dict[str, str]) -> dict[str, An
     return views
 
 
-async def test_every_form_is_judged_right_without_being_told_and_silence_is_said(tmp_path: Path) -> None:
+async def test_every_form_is_judged_right_without_configuration_and_silence_is_reported(tmp_path: Path) -> None:
     async with Backend(Model(bad=False)) as stable, Backend(Model(bad=True)) as canary:
         whole = config(f"http://127.0.0.1:{stable.port}", f"http://127.0.0.1:{canary.port}")
         (base,) = whole["routes"]

@@ -105,7 +105,7 @@ async def test_children_that_stand_still_do_not_keep_the_port_from_a_successor(t
 
 
 async def test_only_after_a_kill_a_port_that_is_in_use_is_waited_for(tmp_path: Path) -> None:
-    """Whoever holds it: a process that is about to end hides its sockets before they are closed."""
+    """Whichever process holds it: one that is about to end hides its sockets before they are closed."""
     port = free_port()
     settings = config("http://127.0.0.1:9", None) | {"listen": f"127.0.0.1:{port}"}
     async with RunningGateway(tmp_path, settings):
@@ -267,7 +267,7 @@ async def test_a_signal_during_the_start_ends_it_in_order(
         pass
 
 
-async def test_a_control_plane_told_to_stop_is_started_again_and_the_traffic_flows(tmp_path: Path) -> None:
+async def test_a_control_plane_that_gets_sigterm_is_started_again_and_the_traffic_flows(tmp_path: Path) -> None:
     async with (
         Backend() as s,
         RunningGateway(tmp_path, config(s.url, None)) as gateway,

@@ -25,7 +25,7 @@ RELOADS = int(os.environ.get("GATEWAY_RELOADS", "3"))
 
 
 async def reload(gateway: RunningGateway, settings: dict[str, Any] | None = None) -> None:
-    """Write the configuration, if any, tell the gateway, and wait until it says what became of it."""
+    """Write the configuration, if any, send SIGHUP, and wait until it says what became of it."""
     before = sum(await reloads(gateway))
     if settings is not None:
         gateway.path.write_text(yaml.safe_dump(settings))
@@ -81,7 +81,7 @@ async def test_a_reload_changes_routes_and_backends_without_a_new_process(tmp_pa
             assert await reloads(gateway) == (1, 0)
 
 
-async def test_a_file_that_cannot_be_used_changes_nothing_and_is_told(tmp_path: Path) -> None:
+async def test_a_file_that_cannot_be_used_changes_nothing_and_is_reported(tmp_path: Path) -> None:
     async with Backend() as s:
         settings = config(s.url, None)
         async with RunningGateway(tmp_path, settings) as gateway:
@@ -106,7 +106,7 @@ async def test_a_file_that_cannot_be_used_changes_nothing_and_is_told(tmp_path: 
             assert "gateway_config_last_reload_failed 0.0" in (await gateway.admin.get("/metrics")).text
 
 
-async def test_a_worker_told_to_stop_has_its_successor_before_it_has_drained(tmp_path: Path) -> None:
+async def test_a_worker_that_gets_sigterm_has_its_successor_before_it_has_drained(tmp_path: Path) -> None:
     """What queues at its socket meanwhile is not left waiting for the drain."""
     release = asyncio.Event()
 
@@ -211,7 +211,7 @@ async def test_a_listening_socket_can_be_inherited(tmp_path: Path) -> None:
                 assert f"serving on http://127.0.0.1:{port}".encode() in await process.stdout.readline()
                 async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
                     assert (await client.get("/")).status_code == 200
-                # Its end leaves the socket, and whoever queues there waits for the next.
+                # Its end leaves the socket, and what queues there waits for the next.
                 process.terminate()
                 assert await asyncio.wait_for(process.wait(), 30) == 0
     done = await asyncio.to_thread(

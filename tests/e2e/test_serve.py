@@ -162,27 +162,27 @@ async def test_an_operator_steers_by_hand(tmp_path: Path) -> None:
         async with RunningGateway(tmp_path, config(s.url, c.url, plan=_endless())) as gateway, Traffic(gateway.url):
             rollout = await gateway.start_rollout()
 
-            async def wish(verb: str) -> httpx.Response:
+            async def command(verb: str) -> httpx.Response:
                 return await gateway.admin.post(f"/api/v1/rollouts/{rollout}/{verb}")
 
-            assert (await wish("pause")).json()["phase"] == "PAUSED"
-            assert (await wish("pause")).status_code == 409
+            assert (await command("pause")).json()["phase"] == "PAUSED"
+            assert (await command("pause")).status_code == 409
             assert (await gateway.admin.post("/api/v1/routes/r/rollouts")).status_code == 409
             reply = await gateway.admin.put("/api/v1/routes/r/weight", json={"canary_percent": 33.33})
             assert reply.json()["canary_percent"] == 33.33
-            assert (await wish("resume")).json()["canary_percent"] == 20
-            assert (await wish("promote")).json()["phase"] == "PROMOTED"
-            assert (await wish("pause")).status_code == 409
-            assert (await wish("abort")).json()["phase"] == "ROLLED_BACK"
+            assert (await command("resume")).json()["canary_percent"] == 20
+            assert (await command("promote")).json()["phase"] == "PROMOTED"
+            assert (await command("pause")).status_code == 409
+            assert (await command("abort")).json()["phase"] == "ROLLED_BACK"
             assert (await gateway.admin.post("/api/v1/routes/r/rollouts")).status_code == 409, "it was rolled back"
             reply = await gateway.admin.post("/api/v1/routes/r/rollouts", json={"retry": True})
             second = reply.json()["id"]
             rollout, first = second, rollout
-            assert (await wish("abort")).json()["phase"] == "ROLLED_BACK"
+            assert (await command("abort")).json()["phase"] == "ROLLED_BACK"
             listed = (await gateway.admin.get("/api/v1/rollouts")).json()["rollouts"]
             assert [r["id"] for r in listed] == [second, first]
             rollout = first
-            assert (await wish("abort")).status_code == 409, "an older rollout cannot touch its successor's route"
+            assert (await command("abort")).status_code == 409, "an older rollout cannot touch its successor's route"
 
 
 async def test_a_forced_variant_is_honoured_when_allowed_and_never_counted(tmp_path: Path) -> None:

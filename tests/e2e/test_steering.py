@@ -18,7 +18,7 @@ from tests.support.gateway import RunningGateway, Traffic, config
 from tests.support.worker import EVENTUALLY_S, eventually
 
 pytestmark = pytest.mark.anyio
-# Far from UTC, so that a window told by the wrong clock is missed; and without a change to summer time.
+# Far from UTC, so that a window by the wrong clock is missed; and without a change to summer time.
 ZONE = "Asia/Tokyo"
 WINDOW = {"days": ["mon"], "opens": "11:00", "closes": "15:00"}
 # What every Python process imports first, where it is found: a wall clock that is as many seconds ahead as a file says.
@@ -62,7 +62,7 @@ class Steered:
     def __init__(self, admin: httpx.AsyncClient) -> None:
         self.admin = admin
 
-    async def wish(self, method: str, path: str, status: int = 200, **body: Any) -> Any:
+    async def command(self, method: str, path: str, status: int = 200, **body: Any) -> Any:
         answer = await self.admin.request(method, f"/api/v1{path}", json=body or None)
         assert answer.status_code == status, answer.text
         return answer.json()
@@ -70,7 +70,7 @@ class Steered:
     async def until(self, rollout_id: str, condition: Any, what: str) -> Any:
         """Wait for a state of the rollout."""
         deadline_s = asyncio.get_running_loop().time() + 60
-        while not condition(view := await self.wish("GET", f"/rollouts/{rollout_id}")):
+        while not condition(view := await self.command("GET", f"/rollouts/{rollout_id}")):
             assert asyncio.get_running_loop().time() < deadline_s, f"{what}: {view}"
             await asyncio.sleep(0.05)
         return view
@@ -121,17 +121,17 @@ async def test_plans_and_people_have_their_way(tmp_path: Path) -> None:
 
 
 async def window(steered: Steered, url: str) -> None:
-    """Where no window opens a passed step stays, says why, and goes up when a person wishes it."""
+    """Where no window opens a passed step stays, says why, and goes up when a person asks for it."""
     async with Traffic(f"{url}/closed") as traffic:
-        rollout = (await steered.wish("POST", "/routes/closed/rollouts", 201))["id"]
+        rollout = (await steered.command("POST", "/routes/closed/rollouts", 201))["id"]
         view = await steered.until(
             rollout, lambda v: "no weight is raised on" in v["waiting_for"], "it says why it stays"
         )
         assert (view["phase"], view["canary_percent"]) == ("PROGRESSING", 40)
-        view = await steered.wish("POST", f"/rollouts/{rollout}/promote", next_step=True)
+        view = await steered.command("POST", f"/rollouts/{rollout}/promote", next_step=True)
         assert view["canary_percent"] == 60
         assert traffic.failures == []
-    await steered.wish("POST", f"/rollouts/{rollout}/abort")
+    await steered.command("POST", f"/rollouts/{rollout}/abort")
 
 
 async def week(steered: Steered, url: str, clock: WallClock) -> None:
@@ -139,7 +139,7 @@ async def week(steered: Steered, url: str, clock: WallClock) -> None:
     now = datetime.now(ZoneInfo(ZONE))
     monday = (now + timedelta(days=14 - now.weekday())).replace(hour=0, minute=0)
     async with Traffic(f"{url}/weekly") as traffic:
-        rollout = (await steered.wish("POST", "/routes/weekly/rollouts", 201))["id"]
+        rollout = (await steered.command("POST", "/routes/weekly/rollouts", 201))["id"]
         for moment in (monday - timedelta(hours=11), monday + timedelta(hours=9)):  # the right hour, the right day
             clock.set(moment)
             said = f"outside the plan's windows: it is {moment:%A %H}:"
@@ -149,40 +149,42 @@ async def week(steered: Steered, url: str, clock: WallClock) -> None:
         clock.set(monday + timedelta(hours=13))
         await steered.until(rollout, lambda v: v["phase"] == "PROMOTED", "it is promoted")
         assert traffic.failures == []
-    story = (await steered.wish("GET", f"/rollouts/{rollout}/story"))["decisions"]
-    assert [decision["canary_percent"] for decision in story] == [40, 60, 100]
+    history = (await steered.command("GET", f"/rollouts/{rollout}/story"))["decisions"]
+    assert [decision["canary_percent"] for decision in history] == [40, 60, 100]
 
 
 async def ramp(steered: Steered, url: str, canary: Backend) -> None:
     """A rollback by ramp gives back little by little, and ends at nothing."""
     async with Traffic(f"{url}/ramped") as traffic:
-        rollout = (await steered.wish("POST", "/routes/ramped/rollouts", 201))["id"]
+        rollout = (await steered.command("POST", "/routes/ramped/rollouts", 201))["id"]
         await traffic.reaches(20)
         canary.script = answer(500)
         await steered.until(rollout, lambda v: v["phase"] == "ROLLED_BACK", "it is rolled back")
         canary.script = answer()
         assert traffic.failures == []
-    story = (await steered.wish("GET", f"/rollouts/{rollout}/story"))["decisions"]
-    shares = [decision["canary_percent"] for decision in story]
-    returning = [d["canary_percent"] for d in story if d["phase"] == "RETURNING"]
-    assert returning and all(0 < percent < 40 for percent in returning), story
+    history = (await steered.command("GET", f"/rollouts/{rollout}/story"))["decisions"]
+    shares = [decision["canary_percent"] for decision in history]
+    returning = [d["canary_percent"] for d in history if d["phase"] == "RETURNING"]
+    assert returning and all(0 < percent < 40 for percent in returning), history
     assert shares == [40, *sorted(returning, reverse=True), 0] and len(set(shares)) == len(shares)
 
 
 async def supersede(steered: Steered) -> None:
     """A new canary takes the place of one under way where the plan says so, and is refused where it does not."""
-    before = {name: (await steered.wish("POST", f"/routes/{name}/rollouts", 201))["id"] for name in ("taken", "kept")}
+    before = {
+        name: (await steered.command("POST", f"/routes/{name}/rollouts", 201))["id"] for name in ("taken", "kept")
+    }
     for name, status in (("taken", 200), ("kept", 409)):
-        route = await steered.wish("GET", f"/routes/{name}/config")
-        refused = await steered.wish("PUT", f"/routes/{name}", status, **route | {"canary": "v3"})
+        route = await steered.command("GET", f"/routes/{name}/config")
+        refused = await steered.command("PUT", f"/routes/{name}", status, **route | {"canary": "v3"})
         assert status == 200 or "on_new_canary: supersede" in refused["detail"]
-    taken = await steered.wish("GET", f"/rollouts/{before['taken']}")
+    taken = await steered.command("GET", f"/rollouts/{before['taken']}")
     assert (taken["phase"], taken["canary_percent"]) == ("WITHDRAWN", 0) and "superseded" in taken["reason"]
-    assert (await steered.wish("GET", f"/rollouts/{before['kept']}"))["phase"] == "PROGRESSING"
-    after = await steered.wish("POST", "/routes/taken/rollouts", 201)
+    assert (await steered.command("GET", f"/rollouts/{before['kept']}"))["phase"] == "PROGRESSING"
+    after = await steered.command("POST", "/routes/taken/rollouts", 201)
     assert (after["stable"], after["canary"]) == ("v1", "v3")
     for rollout in (before["kept"], after["id"]):
-        await steered.wish("POST", f"/rollouts/{rollout}/abort")
+        await steered.command("POST", f"/rollouts/{rollout}/abort")
 
 
 async def drain(steered: Steered, url: str, model: Backend) -> None:
@@ -194,13 +196,13 @@ async def drain(steered: Steered, url: str, model: Backend) -> None:
         await answer(body=b"at last")(seen, peer)
 
     model.script = slowly
-    await steered.wish("PUT", "/backends/late", 201, endpoints=[model.url], probe=None)
-    await steered.wish("PUT", "/routes/late", 201, match={"path_prefix": "/late"}, stable="late")
+    await steered.command("PUT", "/backends/late", 201, endpoints=[model.url], probe=None)
+    await steered.command("PUT", "/routes/late", 201, match={"path_prefix": "/late"}, stable="late")
     async with httpx.AsyncClient(base_url=url, timeout=EVENTUALLY_S) as client:
         under_way = asyncio.create_task(client.get("/late/x"))
         await eventually(lambda: len(model.seen) == 1, "the model has the request")
-        assert (await steered.wish("DELETE", "/routes/late"))["routes_removed"] == ["late"]
-        assert (await steered.wish("DELETE", "/backends/late"))["backends_removed"] == ["late"]
+        assert (await steered.command("DELETE", "/routes/late"))["routes_removed"] == ["late"]
+        assert (await steered.command("DELETE", "/backends/late"))["backends_removed"] == ["late"]
         assert (await client.get("/late/y")).status_code == 404
         go.set()
         reply = await under_way

@@ -1,4 +1,4 @@
-"""A receiver of webhooks over a real socket: keeps what it was sent, answers as it is told."""
+"""A receiver of webhooks over a real socket: keeps what it was sent, answers as the test says."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class WebReceiver:
         await asyncio.sleep(0)  # their transports close in the loop's next turn
 
     async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # Whoever has connected may die before it has said anything, or heard the answer.
+        # A client may end before it has sent anything, or read the answer.
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             await self._serve(reader, writer)
 

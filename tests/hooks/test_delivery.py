@@ -155,9 +155,9 @@ def test_an_infinite_number_in_the_evidence_becomes_null() -> None:
 
 
 def test_chat_messages_say_what_and_why_and_escape_what_steers() -> None:
-    told = json.loads(FORMATS["slack"](transition()).body)
-    assert told["text"] == "r: rollout r-1 rolled back"
-    assert "*Why:* errors &lt;canary&gt; &amp; more" in told["blocks"][0]["text"]["text"]
+    reported = json.loads(FORMATS["slack"](transition()).body)
+    assert reported["text"] == "r: rollout r-1 rolled back"
+    assert "*Why:* errors &lt;canary&gt; &amp; more" in reported["blocks"][0]["text"]["text"]
     card = json.loads(FORMATS["teams"](transition()).body)["attachments"][0]["content"]
     facts = {fact["title"]: fact["value"] for fact in card["body"][1]["facts"]}
     assert facts["Why"] == "errors <canary> & more" and facts["Causes"] == "errors"

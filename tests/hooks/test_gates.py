@@ -22,22 +22,22 @@ from tests.support.worker import eventually
 pytestmark = pytest.mark.anyio
 
 VIEW: RolloutView = msgspec.structs.replace(transition().view, phase="WAITING")
-Told = list[tuple[str, str, bool, str]]
+Recorder = list[tuple[str, str, bool, str]]
 
 
 @contextlib.asynccontextmanager
-async def keeping(receiver: WebReceiver, told: Told, refusals: int = 0) -> AsyncIterator[GateKeeper]:
+async def keeping(receiver: WebReceiver, reported: Recorder, refusals: int = 0) -> AsyncIterator[GateKeeper]:
     left = refusals
 
-    async def tell(rollout_id: str, gate: str, passed: bool, reason: str) -> None:
+    async def answer_with(rollout_id: str, gate: str, passed: bool, reason: str) -> None:
         nonlocal left
         if left:
             left -= 1
             raise ConflictError("not now")
-        told.append((rollout_id, gate, passed, reason))
+        reported.append((rollout_id, gate, passed, reason))
 
     gate = Gate("load-test", Webhook(receiver.url, 20.0), interval_s=0.02)
-    keeper = GateKeeper([gate], SystemClock(), tell)
+    keeper = GateKeeper([gate], SystemClock(), answer_with)
     yield keeper
     keeper.stop()
     await asyncio.sleep(0)
@@ -53,11 +53,11 @@ async def keeping(receiver: WebReceiver, told: Told, refusals: int = 0) -> Async
     ],
 )
 async def test_an_answer_opens_the_gate_or_says_a_final_no(body: bytes, passed: bool, reason: str) -> None:
-    told: Told = []
-    async with WebReceiver(lambda _: reply(200, body)) as receiver, keeping(receiver, told) as keeper:
+    reported: Recorder = []
+    async with WebReceiver(lambda _: reply(200, body)) as receiver, keeping(receiver, reported) as keeper:
         keeper.waits(VIEW, "load-test")
-        await eventually(lambda: bool(told), "the rollout is told")
-    assert told == [("r-1", "load-test", passed, reason)]
+        await eventually(lambda: bool(reported), "the rollout gets the answer")
+    assert reported == [("r-1", "load-test", passed, reason)]
     question = json.loads(receiver.received[0].body)
     assert question["type"] == "io.canary-gateway.gate.asked"
     assert question["data"]["gate"] == "load-test" and question["data"]["rollout"]["id"] == "r-1"
@@ -72,25 +72,25 @@ async def test_not_yet_is_asked_again_until_it_is_a_yes() -> None:
         reply(500),
         reply(202),
     ]
-    told: Told = []
-    async with WebReceiver(lambda n: answers[n]) as receiver, keeping(receiver, told) as keeper:
+    reported: Recorder = []
+    async with WebReceiver(lambda n: answers[n]) as receiver, keeping(receiver, reported) as keeper:
         keeper.waits(VIEW, "load-test")
-        await eventually(lambda: bool(told), "the gate opens")
+        await eventually(lambda: bool(reported), "the gate opens")
     assert len(receiver.received) == len(answers)
-    assert told == [("r-1", "load-test", True, "")]
+    assert reported == [("r-1", "load-test", True, "")]
 
 
 async def test_an_answer_that_the_journal_did_not_take_is_brought_again() -> None:
-    told: Told = []
-    async with WebReceiver() as receiver, keeping(receiver, told, refusals=2) as keeper:
+    reported: Recorder = []
+    async with WebReceiver() as receiver, keeping(receiver, reported, refusals=2) as keeper:
         keeper.waits(VIEW, "load-test")
-        await eventually(lambda: bool(told), "the rollout is told")
+        await eventually(lambda: bool(reported), "the rollout gets the answer")
     assert len(receiver.received) == 3
 
 
 async def test_a_gate_is_asked_once_at_a_time_and_not_after_the_wait() -> None:
-    told: Told = []
-    async with WebReceiver(lambda _: reply(403)) as receiver, keeping(receiver, told) as keeper:
+    reported: Recorder = []
+    async with WebReceiver(lambda _: reply(403)) as receiver, keeping(receiver, reported) as keeper:
         for _ in range(5):
             keeper.waits(VIEW, "load-test")
         await eventually(lambda: len(receiver.received) >= 2, "it is asked again")
@@ -99,12 +99,12 @@ async def test_a_gate_is_asked_once_at_a_time_and_not_after_the_wait() -> None:
             await asyncio.sleep(0.001)
         asked = len(receiver.received)
         await asyncio.sleep(0.1)
-        assert len(receiver.received) == asked and told == []
+        assert len(receiver.received) == asked and reported == []
 
 
 async def test_a_manual_gate_is_nobodys_to_ask() -> None:
-    told: Told = []
-    async with WebReceiver() as receiver, keeping(receiver, told) as keeper:
+    reported: Recorder = []
+    async with WebReceiver() as receiver, keeping(receiver, reported) as keeper:
         keeper.waits(VIEW, "manual")
         await asyncio.sleep(0.05)
         assert receiver.received == []

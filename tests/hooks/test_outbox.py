@@ -71,7 +71,7 @@ def some(*revisions: int, kind: str = "advanced", route: str = "r") -> list[Tran
     return [transition(revision, kind=kind, route=route) for revision in revisions]
 
 
-async def test_letters_arrive_in_order_and_the_cursor_follows() -> None:
+async def test_messages_arrive_in_order_and_the_cursor_follows() -> None:
     receiver, cursors = Receiver(), Cursors()
     async with sending(hook("a", receiver), cursors=cursors) as outbox:
         for one in some(1, 2, 3):
@@ -134,7 +134,7 @@ async def test_a_journal_that_fails_costs_the_cursor_and_nothing_else() -> None:
         assert receiver.got == ["r-1.1", "r-1.2"]
 
 
-async def test_a_hook_hears_of_what_it_asked_for_only() -> None:
+async def test_a_hook_receives_what_it_asked_for_only() -> None:
     ends, other = Receiver(), Receiver()
     hooks = (
         hook("ends", ends, kinds=frozenset({"promoted", "rolled_back"})),

@@ -45,7 +45,7 @@ def test_an_epoch_stays_while_a_request_of_it_may_be_labelled() -> None:
     assert epochs(made, 62.0) == [2]
 
 
-def test_what_control_has_not_heard_is_told_again() -> None:
+def test_what_control_has_not_acknowledged_is_sent_again() -> None:
     made = aggregator(ANSWERS)
     made.take(sample(1), 0.0)
     made.take(sample(2), 0.0)

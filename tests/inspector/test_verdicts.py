@@ -91,7 +91,7 @@ def test_better_and_recalibrated_models_pass(name: str, temperature: float) -> N
         found, failed = findings(bodies(name, temperature), 3200, seed, 0.5)
         assert failed == {}, f"seed {seed}"
         held = {finding.metric for finding in found.values() if finding.verdict is not Verdict.PASS}
-        # 13.2 % are to be told from the margin of 20 %, which takes more than these requests.
+        # 13.2 % are to be distinguished from the margin of 20 %, which takes more than these requests.
         assert held <= ({"low_confidence"} if temperature == 1.2 else set()), f"seed {seed}"
 
 

@@ -13,7 +13,7 @@ import pytest
 from loadtests.chaos import schedule
 from loadtests.faults.books import ANSWERED, CUT, LEFT, RESET, SILENCE, Books, Call, Kill
 from loadtests.faults.catalogue import FAULTS
-from loadtests.faults.models import Deeds
+from loadtests.faults.models import ModelActions
 
 # What pins cores or makes load of its own takes turns.
 
@@ -22,7 +22,7 @@ SEED = 2
 
 
 def test_under_faults_every_request_has_one_outcome_and_none_is_lost() -> None:
-    faults = "hang_0,cut_1,probe_slow,canary_bad,scrape,stuck,mistake"
+    faults = "hang_0,cut_1,probe_slow,canary_bad,scrape,stuck,bad_file"
     program = [sys.executable, "-m", "loadtests.chaos", "--seconds", "12", "--seed", str(SEED), "--faults", faults]
     done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -44,7 +44,7 @@ def test_a_plan_follows_from_its_seed_and_faults_that_need_the_same_never_meet(s
 
 
 def entered(outcome: str, status: int = 0, *, flow: str = "plain") -> tuple[Books, Call]:
-    found = Books(Deeds())
+    found = Books(ModelActions())
     call = found.open(flow, 10.0)
     call.connected_s = 9.0
     found.close(call, outcome, 11.0, status=status)
@@ -58,11 +58,11 @@ def test_what_nobody_can_be_blamed_for_is_lost(outcome: str, status: int) -> Non
 
 
 def test_what_a_direct_connection_would_have_lost_is_not() -> None:
-    deeds = Deeds()
-    found = Books(deeds)
+    actions = ModelActions()
+    found = Books(actions)
     cut, rejected, left = (found.open("plain", 10.0) for _ in range(3))
-    deeds.cut.add(cut.id)
-    deeds.rejected.add(rejected.id)
+    actions.cut.add(cut.id)
+    actions.rejected.add(rejected.id)
     found.close(cut, CUT, 11.0)
     found.close(rejected, ANSWERED, 11.0, status=413)
     found.close(left, LEFT, 11.0)
@@ -107,6 +107,6 @@ def test_the_access_log_has_the_same_of_each_request(tmp_path: Path, statuses: l
 def test_a_request_that_nobody_sent_is_seen_in_the_access_log(tmp_path: Path) -> None:
     log = tmp_path / "access.log"
     log.write_text(json.dumps({"request_id": "smuggled", "client": "127.0.0.1", "status": 200}) + "\n")
-    found = Books(Deeds())
+    found = Books(ModelActions())
     found.check(log)
     assert "nobody sent" in found.wrongs[0]

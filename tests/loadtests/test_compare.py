@@ -1,6 +1,6 @@
 """The comparison with other proxies: its parts that need nothing but Python, over real sockets and processes.
 
-What needs nginx and wrk is run by whoever makes the figures; CI has neither.
+What needs nginx and wrk is run when the figures are made; CI has neither.
 """
 
 from __future__ import annotations

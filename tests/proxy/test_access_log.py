@@ -47,7 +47,7 @@ def settings(path: Path, **changes: Any) -> AccessLogSettings:
     return msgspec.structs.replace(AccessLogSettings(path=str(path)), **changes)
 
 
-async def test_a_line_tells_what_became_of_a_request(tmp_path: Path) -> None:
+async def test_a_line_shows_what_became_of_a_request(tmp_path: Path) -> None:
     path = tmp_path / "log"
     async with (
         Backend(answer(body=b"answer")) as a,

@@ -11,8 +11,8 @@ from typing import Self
 import msgspec
 import pytest
 
+from gateway.config.backend_connection import BackendTlsConfig
 from gateway.config.backends import BackendConfig, ProbeConfig
-from gateway.config.edge import BackendTlsConfig
 from gateway.control.health.prober import EndpointState, Prober
 from gateway.core.traffic.table import Backend as BackendSpec
 from gateway.core.traffic.table import BackendTls, Endpoint, Route, RoutingTable, Timeouts

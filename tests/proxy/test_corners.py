@@ -127,7 +127,7 @@ class Unread(RawBackend):
         return self.asked
 
 
-async def test_a_body_behind_answers_that_nobody_reads_is_not_hoarded() -> None:
+async def test_a_body_behind_answers_that_nobody_reads_is_not_buffered() -> None:
     """Behind answers that are whole, and that the client has not taken, a request has no turn and its body no room."""
     async with Unread(lambda _: asyncio.sleep(60)) as a, RunningWorker(table(ROUTE, a=a.port)) as w:
         fit = await a.fit(w)
@@ -185,7 +185,7 @@ async def test_a_client_that_read_slowly_and_then_stalls_its_body_is_to_blame() 
 
 
 async def test_a_long_body_that_the_connections_end_delimits_is_whole() -> None:
-    """A long answer is read by another protocol (sips.py), which must hear of the end as well."""
+    """A long answer is read by another protocol (small_reads.py), which must get its end as well."""
     size = 4 << 20
 
     async def long(wire: Wire) -> None:
@@ -242,7 +242,7 @@ async def test_the_first_connection_to_a_name_tries_all_of_its_addresses() -> No
         async def lookup(host: str, port: int) -> list[str]:
             return ["127.0.0.1", "127.0.0.2", "127.0.0.3"]  # only the first of them listens
 
-        pool._name = Name("model.test", a.port, 60.0, 60.0, lookup)  # noqa: SLF001  # the door at which tests stand
+        pool._name = Name("model.test", a.port, 60.0, 60.0, lookup)  # noqa: SLF001  # tests replace it
         pool.open += 1
         connection = await pool._reach()  # noqa: SLF001  # without an exchange around it
         connection.close()
@@ -259,7 +259,7 @@ async def test_a_request_that_the_loop_has_not_looked_at_yet_is_not_closed_upon(
             assert connection.socket.state == OPEN
             assert (await asyncio.to_thread(client.recv, 65536)).startswith(b"HTTP/1.1 404 ")
             connection.sweep(hand.worker.now_s() + 1e6)
-            assert connection.socket.state == ENDED, "with nothing to hear an idle connection ends"
+            assert connection.socket.state == ENDED, "with nothing to read an idle connection ends"
             assert await asyncio.to_thread(client.recv, 65536) == b""
 
 
@@ -298,7 +298,7 @@ async def test_a_connection_that_comes_about_as_its_time_ends_is_counted_off_onc
 
         asking = Asking.in_line()
         pool.open += 1
-        await pool._open(asking, 0.2)  # noqa: SLF001  # the door at which tests stand
+        await pool._open(asking, 0.2)  # noqa: SLF001  # tests replace it
         await eventually(lambda: pool.open == 0, "it is counted off")
         await asyncio.sleep(0.05)
         assert (pool.open, len(asking.faults)) == (0, 1), "and once only"
@@ -397,6 +397,6 @@ async def test_a_tls_client_that_ends_its_tunnel_ends_all_of_it_without_a_line_i
         writer.write(ASKS)
         assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)).startswith(b"HTTP/1.1 101 ")
         writer.close()
-        await eventually(lambda: a.wires[0].ended, "the backend hears of it")
+        await eventually(lambda: a.wires[0].ended, "the backend sees its end")
         await eventually(lambda: w.observer.merged().reports[0].tunnels_open == 0, "the tunnel is over")
     assert w.complaints == b"", w.complaints.decode()

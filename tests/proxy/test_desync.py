@@ -209,7 +209,7 @@ async def test_endless_trailers_of_an_answer_are_the_backends_failure() -> None:
         assert w.rss_kib - before_kib < 4 * 1024
 
 
-async def test_a_malformed_head_behind_a_slow_request_is_not_hoarded() -> None:
+async def test_a_malformed_head_behind_a_slow_request_is_not_buffered() -> None:
     go_on = asyncio.Event()
 
     async def slow(seen: Seen, peer: Peer) -> None:

@@ -235,7 +235,7 @@ async def test_a_name_that_leads_nowhere_is_a_502_and_localhost_serves() -> None
             )
             return msgspec.structs.replace(spec, epoch=epoch, backends={"a": backend})
 
-        hasty = (msgspec.structs.replace(ROUTE, timeouts=Timeouts(connect_s=0.5)),)  # whoever looks names up may dawdle
+        hasty = (msgspec.structs.replace(ROUTE, timeouts=Timeouts(connect_s=0.5)),)  # looking names up may be slow
         async with RunningWorker(msgspec.structs.replace(named("nowhere.invalid", 1), routes=hasty)) as w:
             assert (await statuses(w, 1))[0] in (b"502", b"504")
             await w.publish(named("localhost", 2))

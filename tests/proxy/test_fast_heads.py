@@ -23,7 +23,7 @@ RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length
 FIELDS_MAX = 100
 
 
-class Heard:
+class ParsedRequest:
     """What llhttp makes of a message."""
 
     def __init__(self, data: bytes, *, response: bool) -> None:
@@ -164,13 +164,13 @@ def test_a_request_that_is_plain_is_the_same_to_llhttp(first: bytes, end: bytes,
     head = FastHeadReader().request(data, 0, BYTES_MAX, FIELDS_MAX, LastHead())
     if head is None:
         return
-    heard = Heard(fed(head, data), response=False)
-    assert not heard.error
-    assert (heard.heads, heard.target, heard.fields) == (1, head.second, head.fields)
-    assert (heard.parser.get_method(), heard.parser.get_http_version()) == (head.first, "1.1")
-    assert heard.keep_alive is head.keep_alive and not heard.parser.should_upgrade()
-    assert len(heard.body) == min(max(head.length, 0), 4096)
-    assert bool(heard.ended) == (head.length <= 4096)
+    parsed = ParsedRequest(fed(head, data), response=False)
+    assert not parsed.error
+    assert (parsed.heads, parsed.target, parsed.fields) == (1, head.second, head.fields)
+    assert (parsed.parser.get_method(), parsed.parser.get_http_version()) == (head.first, "1.1")
+    assert parsed.keep_alive is head.keep_alive and not parsed.parser.should_upgrade()
+    assert len(parsed.body) == min(max(head.length, 0), 4096)
+    assert bool(parsed.ended) == (head.length <= 4096)
 
 
 @settings(max_examples=600)
@@ -181,13 +181,13 @@ def test_an_answer_that_is_plain_is_the_same_to_llhttp(first: bytes, end: bytes,
     head = FastHeadReader().response(data, LastHead())
     if head is None:
         return
-    heard = Heard(fed(head, data), response=True)
-    assert not heard.error
-    assert (heard.heads, heard.reason, heard.fields) == (1, head.second, head.fields)
-    assert (heard.parser.get_status_code(), heard.parser.get_http_version()) == (head.status, "1.1")
-    assert heard.keep_alive
-    assert len(heard.body) == min(head.length, 4096)
-    assert bool(heard.ended) == (head.length <= 4096)
+    parsed = ParsedRequest(fed(head, data), response=True)
+    assert not parsed.error
+    assert (parsed.heads, parsed.reason, parsed.fields) == (1, head.second, head.fields)
+    assert (parsed.parser.get_status_code(), parsed.parser.get_http_version()) == (head.status, "1.1")
+    assert parsed.keep_alive
+    assert len(parsed.body) == min(head.length, 4096)
+    assert bool(parsed.ended) == (head.length <= 4096)
 
 
 def seen(head: CachedHead | None) -> object:
@@ -293,7 +293,7 @@ def test_fields_that_are_known_are_passed_on_as_if_they_were_not(
             return
         fresh.block = None
         results = [read_request(head.fields, "1.1", peer, trusted, tls, None, policy, head) for head in (known, fresh)]
-        assert told(results[0]) == told(results[1])
+        assert described(results[0]) == described(results[1])
         back, new = reader.response(answer, recall_back), FastHeadReader().response(answer, LastHead())
         if back is not None and new is not None:
             new.block = None
@@ -304,7 +304,7 @@ def test_fields_that_are_known_are_passed_on_as_if_they_were_not(
                 assert (one.content_length, one.wants_close) == (two.content_length, two.wants_close)
 
 
-def told(head: RequestHead | Fault) -> object:
+def described(head: RequestHead | Fault) -> object:
     """All that the rules found in a request's fields."""
     if isinstance(head, Fault):
         return head.reason

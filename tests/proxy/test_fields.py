@@ -25,7 +25,7 @@ GET = b"GET / HTTP/1.1\r\nHost: h\r\n%bConnection: close\r\n\r\n"
 TRACE = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
-async def test_a_request_without_names_gets_them_and_the_client_is_told() -> None:
+async def test_a_request_without_names_gets_them_and_the_client_sees_them() -> None:
     async with Backend(answer(headers=b"X-Request-ID: the backend's own\r\n")) as a:
         async with RunningWorker(table(ROUTE, a=a.port)) as w:
             replies = [await w.raw(GET % b"") for _ in range(5)]

@@ -27,7 +27,7 @@ METHODS = [
 ]
 
 
-class Heard:
+class ParsedRequest:
     """What llhttp makes of a request."""
 
     def __init__(self, data: bytes) -> None:
@@ -58,10 +58,10 @@ def test_whatever_llhttp_takes_for_http_is_http_or_found(
     method: str, protocol: str, version: str, target: str, blanks: str, before: bytes
 ) -> None:
     request = f"{method}{blanks}{target}{blanks}{protocol}/{version}\r\nHost: h\r\n\r\n".encode()
-    heard = Heard(request)
-    if heard.taken and protocol != "HTTP" and version.startswith("1"):
+    parsed = ParsedRequest(request)
+    if parsed.taken and protocol != "HTTP" and version.startswith("1"):
         assert holds_foreign(before + request)
-        assert (heard.parser.get_method(), heard.target) in foreign_lines(before + request)
+        assert (parsed.parser.get_method(), parsed.target) in foreign_lines(before + request)
     if protocol == "HTTP" and not before.endswith(b"1.0"):
         assert (method.encode(), target.encode()) not in foreign_lines(before + request)
 

@@ -31,7 +31,7 @@ async def test_a_request_arrives_with_its_bytes_and_fresh_framing() -> None:
     assert seen.all(b"x-two") == [b"a", b"b"], "duplicates keep their order"
     for gone in (b"x-one", b"keep-alive", b"transfer-encoding"):
         assert seen.all(gone) == [], gone
-    assert seen.all(b"te") == [b"trailers"] and seen.all(b"connection") == [b"te"], "the gateway's own wish"
+    assert seen.all(b"te") == [b"trailers"] and seen.all(b"connection") == [b"te"], "what the gateway itself accepts"
     assert seen.all(b"via") == [b"1.1 canary-gateway"]
     assert seen.all(b"x-forwarded-for") == [b"127.0.0.1"]
 

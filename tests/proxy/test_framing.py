@@ -53,7 +53,7 @@ async def test_odd_lengths_chunks_and_hosts_of_a_request_are_refused(subtests: p
     odd = {b"length " + value: head + b"Content-Length: %b\r\n\r\nabcde" % value for value in ODD_LENGTHS}
     odd |= {b"chunk " + c: head + b"Transfer-Encoding: chunked\r\n\r\n%b\r\n0\r\n\r\n" % c for c in ODD_CHUNKS}
     odd |= {b"host " + value: b"GET / HTTP/1.1\r\nHost: %b\r\n\r\n" % value for value in ODD_HOSTS}
-    # Leading zeros alone are ugly, but they are digits (RFC 9112, 7.1): whoever takes them must take them for what they
+    # Leading zeros alone are ugly, but they are digits (RFC 9112, 7.1): who takes them must take them for what they
     # are, and pass on none.
     async with Backend() as a, RunningWorker(table(ROUTE, a=a.port)) as w:
         for name, request in odd.items():
@@ -175,7 +175,7 @@ async def test_nobody_chooses_a_variant_where_the_route_does_not_allow_it() -> N
             got = await w.raw(b"GET / HTTP/1.1\r\nHost: h\r\n%b: canary\r\nConnection: close\r\n\r\n" % name)
             assert b"x-gateway-variant: stable" in got
         await eventually(lambda: w.counts() == (3, 0, 0, 0), "they are evidence like any other")
-        assert a.seen[0].all(b"x-gateway-variant") == [], "nor is the backend told so"
+        assert a.seen[0].all(b"x-gateway-variant") == [], "nor does the backend get it"
     assert not b.seen
 
 
@@ -208,7 +208,7 @@ async def test_with_both_backends_dead_the_answer_is_quick_and_honest() -> None:
             assert all(reply.headers["x-gateway-error"] for reply in replies)
 
 
-async def test_a_canary_that_wakes_up_late_is_not_heard_any_more() -> None:
+async def test_a_canary_that_answers_after_its_rescue_is_ignored() -> None:
     wake = asyncio.Event()
 
     async def late(seen: Seen, peer: Peer) -> None:
@@ -230,8 +230,8 @@ async def test_a_canary_that_wakes_up_late_is_not_heard_any_more() -> None:
             await eventually(lambda: w.counts() == (0, 0, 2, 2), "two failures, each counted once")
 
 
-async def test_an_answer_that_drips_is_bounded_by_total_and_a_stream_by_idle_alone() -> None:
-    async def drip(seen: Seen, peer: Peer) -> None:
+async def test_an_answer_that_trickles_is_bounded_by_total_and_a_stream_by_idle_alone() -> None:
+    async def trickle(seen: Seen, peer: Peer) -> None:
         await peer.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
         for _ in range(45):
             await peer.send(b"1\r\nx\r\n")
@@ -240,7 +240,7 @@ async def test_an_answer_that_drips_is_bounded_by_total_and_a_stream_by_idle_alo
 
     for timeouts, whole in ((Timeouts(total_s=1.0), False), (Timeouts(idle_s=2.0), True)):
         async with (
-            Backend(drip) as a,
+            Backend(trickle) as a,
             RunningWorker(table(msgspec.structs.replace(ROUTE, timeouts=timeouts), a=a.port)) as w,
         ):
             got = await w.raw(GET)

@@ -1,4 +1,4 @@
-"""What probes say is weighed against what requests show: it can take an endpoint out of rotation, never a backend."""
+"""What probes say is compared with what requests show: it can take an endpoint out of rotation, never a backend."""
 
 from __future__ import annotations
 

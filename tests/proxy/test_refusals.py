@@ -129,7 +129,7 @@ async def test_a_streamed_body_over_the_limit_is_cut_off() -> None:
         assert not any(seen.complete for seen in a.seen)
 
 
-async def test_a_head_that_dawdles_is_cut_at_an_absolute_deadline() -> None:
+async def test_a_head_that_is_slow_is_cut_at_an_absolute_deadline() -> None:
     async with Backend() as a, RunningWorker(table(ROUTE, a=a.port), limits=Limits(head_timeout_s=0.5)) as w:
         reader, writer = await asyncio.open_connection("127.0.0.1", w.port)
         got = b""

@@ -243,7 +243,7 @@ async def test_a_retry_after_a_stale_connection_never_meets_another() -> None:
 
 
 async def test_a_kept_connection_is_looked_at_before_a_request_that_cannot_be_resent() -> None:
-    """Its end is there while the worker is stopped, and so is the next request: which of them is read first is luck."""
+    """Its end is there while the worker is stopped, and so is the next request: which one is read first is chance."""
     route = msgspec.structs.replace(ALL_CANARY, weight_bp=0, rescue=Rescue(replayable=False))
     async with Backend() as a, RunningWorker(table(route, a=a.port)) as w:
         reader, writer = await asyncio.open_connection("127.0.0.1", w.port)

@@ -76,7 +76,7 @@ TABLE: dict[str, tuple[int, bool, dict[str, Any], str, str]] = {
     "nothing is known of stable, and as much time is not left": (
         *(retry.TIMED_OUT, CANARY, {"spent_s": 15, "first_byte_s": 15, "left_s": 14}, "answer", "no_time"),
     ),
-    "nothing is heard of stable": (
+    "stable has not answered yet": (
         *(retry.TIMED_OUT, CANARY, {"spent_s": 15, "left_s": 285, "silent": True}, "answer", "no_time"),
     ),
     "an endpoint hangs": (

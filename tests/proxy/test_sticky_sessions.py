@@ -83,7 +83,7 @@ def test_a_success_in_another_form_waits_for_a_failure_that_says_more() -> None:
     assert counts.events == {SESSION_EVENTS["errors"]: 1, SESSION_EVENTS["other_success"]: 1}
 
 
-def test_classes_are_told_apart() -> None:
+def test_classes_are_distinguished() -> None:
     whole, tally = tally_of()
     sessions = whole.sessions["r"]
     for unit, kind in zip(points(len(NAMES)), NAMES, strict=True):

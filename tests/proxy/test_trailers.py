@@ -201,7 +201,7 @@ async def test_a_canary_that_hangs_over_an_expectation_is_to_blame_and_not_the_c
 
 
 async def test_a_pause_before_the_only_endpoint_is_asked_again_is_no_wait_for_leave() -> None:
-    """A client that waits to be told is not invited to send its body to nobody: it gets the answer there is."""
+    """A client that waits for 100 is not asked for a body that nothing reads: it gets the answer there is."""
 
     async def resets(wire: Wire) -> None:
         await wire.until(b"\r\n\r\n")
@@ -242,7 +242,7 @@ async def test_head_204_and_304_have_no_body_whatever_they_say() -> None:
 
 
 async def test_a_route_that_outlasts_a_try_is_convicted_of_it() -> None:
-    async def drip(_: Seen, peer: Peer) -> None:
+    async def trickle(_: Seen, peer: Peer) -> None:
         await peer.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
         for _i in range(100):
             await peer.send(b"1\r\nx\r\n")
@@ -254,7 +254,7 @@ async def test_a_route_that_outlasts_a_try_is_convicted_of_it() -> None:
             got = await w.raw(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
             assert got.endswith(b"saved"), "each try has its own time"
             await eventually(lambda: w.counts() == (0, 0, 1, 1), "the canary's try timed out")
-            b.script = drip
+            b.script = trickle
             got = await w.raw(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
             assert b"\r\nx" in got and not got.endswith(b"0\r\n\r\n"), "one that has begun is cut"
             await eventually(lambda: w.counts() == (0, 0, 2, 2), "and counted")

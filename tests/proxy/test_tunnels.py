@@ -200,7 +200,7 @@ async def test_a_canary_that_fails_sheds_hangs_resets_or_is_dead_gives_the_hands
 
 
 async def test_an_upgrade_without_a_101_ends_as_the_answer_that_it_got(subtests: pytest.Subtests) -> None:
-    """200 did without, 426 was asked wrongly: the canary has answered, and there is nothing to mend."""
+    """200 did without, 426 was asked wrongly: the canary has answered, and there is nothing to retry."""
     async with RawBackend(echo) as a, Backend() as b, RunningWorker(table(CANARY, a=a.port, b=b.port)) as w:
         for status in (200, 426):
             with subtests.test(status=status):
@@ -275,13 +275,13 @@ async def flood(writer: asyncio.StreamWriter) -> int:
 async def test_a_tunnel_holds_no_more_than_its_buffers() -> None:
     go_on = asyncio.Event()
 
-    async def deaf(wire: Wire) -> None:
+    async def never_reads(wire: Wire) -> None:
         await wire.until(b"\r\n\r\n")
         await wire.send(AGREES)
         await go_on.wait()
         await wire.rest()
 
-    async with RawBackend(deaf) as a, RunningWorker(table(ROUTE, a=a.port)) as w:
+    async with RawBackend(never_reads) as a, RunningWorker(table(ROUTE, a=a.port)) as w:
         reader, writer = await asyncio.open_connection("127.0.0.1", w.port)
         writer.write(ASKS)
         await reader.readuntil(b"\r\n\r\n")
@@ -339,7 +339,7 @@ NOT_PASSED_ON = {
 }
 
 
-async def test_any_other_wish_is_served_as_an_ordinary_request(subtests: pytest.Subtests) -> None:
+async def test_any_other_upgrade_is_served_as_an_ordinary_request(subtests: pytest.Subtests) -> None:
     async def echo_body(seen: Seen, peer: Peer) -> None:
         await answer(body=bytes(seen.target) + b"=" + bytes(seen.body))(seen, peer)
 
@@ -364,7 +364,7 @@ async def test_any_other_wish_is_served_as_an_ordinary_request(subtests: pytest.
                     assert not any(seen.all(b"upgrade") or seen.all(b"http2-settings") for seen in a.seen)
 
 
-async def test_a_body_makes_a_wish_to_upgrade_an_ordinary_request() -> None:
+async def test_a_body_makes_an_upgrade_an_ordinary_request() -> None:
     async with Backend() as a, RunningWorker(table(ROUTE, a=a.port)) as w:
         reader, writer = await asyncio.open_connection("127.0.0.1", w.port)
         asks = ASKS.replace(b"GET", b"POST")[:-2] + b"Content-Length: 6\r\n\r\n"
@@ -377,7 +377,7 @@ async def test_a_body_makes_a_wish_to_upgrade_an_ordinary_request() -> None:
     assert a.seen[0].all(b"upgrade") == []
 
 
-async def test_a_malformed_body_behind_a_wish_to_upgrade_is_refused() -> None:
+async def test_a_malformed_body_behind_an_upgrade_is_refused() -> None:
     async with Backend() as a, RunningWorker(table(ROUTE, a=a.port)) as w:
         got = await w.raw(ASKS[:-2] + b"Transfer-Encoding: chunked\r\n\r\nzz\r\nGET /x HTTP/1.1\r\nHost: h\r\n\r\n")
         assert got.startswith(b"HTTP/1.1 400 ") and got.count(b"HTTP/1.1 ") == 1

@@ -242,13 +242,13 @@ async def test_a_backend_that_resets_what_it_accepts_fails_at_once() -> None:
 
 
 async def test_a_canary_that_takes_no_body_is_to_blame_for_it() -> None:
-    async def deaf(wire: Wire) -> None:
+    async def never_reads(wire: Wire) -> None:
         await asyncio.sleep(3600)
 
     timeouts = Timeouts(first_byte_s=1.0, idle_s=1.0)
     route = msgspec.structs.replace(CANARY, timeouts=timeouts)
     size = 16 << 20
-    async with Backend() as a, RawBackend(deaf) as b, RunningWorker(table(route, a=a.port, b=b.port)) as w:
+    async with Backend() as a, RawBackend(never_reads) as b, RunningWorker(table(route, a=a.port, b=b.port)) as w:
         reader, writer = await asyncio.open_connection("127.0.0.1", w.port)
         writer.write(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % size)
         writer.write(bytes(size))
@@ -283,7 +283,7 @@ async def test_a_canary_that_outlasts_the_whole_exchange_is_convicted() -> None:
         await eventually(lambda: w.counts() == (0, 0, 1, 1), f"it is counted, not {w.counts()}")
 
 
-async def test_a_10_client_that_keeps_its_connection_is_told_how_long_a_refusal_is() -> None:
+async def test_a_10_client_that_keeps_its_connection_gets_the_length_of_a_refusal() -> None:
     async with Backend() as a, RunningWorker(table(msgspec.structs.replace(ROUTE, path_prefix="/x"), a=a.port)) as w:
         got = await w.raw(b"GET /y HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
     assert got.startswith(b"HTTP/1.1 404 ")

@@ -152,12 +152,15 @@ async def test_the_time_of_an_upload_is_not_the_backends() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", w.port)
         writer.write(HEAD % (b"", 6) + b"abc")
         await asyncio.sleep(0.5)
+        loop = asyncio.get_running_loop()
+        whole_s = loop.time()
         writer.write(b"def")
         assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+        answered_us = (loop.time() - whole_s) * 1e6
         writer.close()
         await eventually(lambda: w.totals(0).tries.get("ok") == 1, "it is counted")
         totals = w.totals(0)
-        assert max(totals.first_byte_us_sum, totals.duration_us_sum) < 450_000
+        assert max(totals.first_byte_us_sum, totals.duration_us_sum) <= answered_us
 
 
 async def test_a_waiting_upload_goes_by_the_table_of_the_moment_when_it_is_sent() -> None:
@@ -207,12 +210,12 @@ def _chunked(body: bytes) -> bytes:
 async def test_a_large_upload_that_the_canary_failed_is_rescued_from_a_file(chunked: bool) -> None:
     body = _body(5_000_000)
 
-    async def sip(seen: Seen, peer: Peer) -> None:
+    async def read_slowly(seen: Seen, peer: Peer) -> None:
         await answer(body=hashlib.sha256(seen.body).hexdigest().encode())(seen, peer)
 
     head = b"POST / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n"
     framed = b"Transfer-Encoding: chunked\r\n\r\n" if chunked else b"Content-Length: %d\r\n\r\n" % len(body)
-    async with Backend(sip) as a, Backend(answer(500, b"boom")) as b:
+    async with Backend(read_slowly) as a, Backend(answer(500, b"boom")) as b:
         async with RunningWorker(table(CANARY, a=a.port, b=b.port)) as w:
             got = await w.raw(head + framed + (_chunked(body) if chunked else body))
             assert got.startswith(b"HTTP/1.1 200 "), got[:200]

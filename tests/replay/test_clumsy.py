@@ -73,10 +73,10 @@ def test_a_log_without_weights_is_judged_by_the_inferred_split(replay: Run) -> N
     assert verdict(body) == "rollback" and body["recording"]["weights_recorded"] is False
 
 
-def test_a_ladder_without_weights_is_inferred_step_by_step(tmp_path: Path) -> None:
+def test_steps_without_weights_are_inferred_one_by_one(tmp_path: Path) -> None:
     arm = traffic.Arm(0.0)
     trace = traffic.recorded(SEED, arm, arm, traffic.ramp((0, 0), (100, 5), (200, 25), (300, 100)), duration_s=400)
-    path = tmp_path / "ladder.csv"
+    path = tmp_path / "steps.csv"
     path.write_text("\n".join(row.rpartition(",")[0] for row in trace) + "\n")
     weights = [one.weight_bp for one in open_recording(path).intervals()]
     assert weights[0] == 0 and weights[-1] == 10_000

@@ -1,4 +1,4 @@
-"""The gateway's own access log as a recording: the same decisions as from counts, and one line for each mistake."""
+"""The gateway's own access log as a recording: the same decisions as from counts, and one line for each error."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_lines_of_several_workers_may_be_a_little_out_of_order(tmp_path: Path) -
         ('{"ts": "' + "x" * 2_000_000 + '"}', "1", "longer than 1048576 bytes"),
     ],
 )
-def test_a_mistake_is_one_line_with_its_place_and_mend(replay: Run, content: str, place: str, says: str) -> None:
+def test_an_error_is_one_line_with_its_place_and_a_hint(replay: Run, content: str, place: str, says: str) -> None:
     result = replay(content, name="access.log")
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith(f"access.log:{place}: " if place else "access.log: "), result.stderr[:300]

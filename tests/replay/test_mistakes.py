@@ -1,4 +1,4 @@
-"""Whatever a recording holds: an answer, or one line that says where the mistake is and how to mend it."""
+"""Whatever a recording holds: an answer, or one line that says where the error is and how to fix it."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def rows(*lines: str, head: str = HEAD) -> str:
         (rows("1,stable,10,\x1b[31m"), "2: errors", r"'\x1b[31m' is not a count"),
     ],
 )
-def test_a_mistake_is_one_line_with_its_place_and_mend(
+def test_an_error_is_one_line_with_its_place_and_a_hint(
     replay: Run, content: str | bytes, place: str, says: str
 ) -> None:
     result = replay(content)
@@ -90,7 +90,7 @@ def test_a_mistake_is_one_line_with_its_place_and_mend(
     assert result.stderr.count("\n") == 1 and len(result.stderr) < 400 and "\x1b" not in result.stderr
 
 
-def test_a_mistake_after_every_decision_is_still_found(replay: Run) -> None:
+def test_an_error_after_every_decision_is_still_found(replay: Run) -> None:
     lines = [f"{at},{arm},100,{errors}" for at in range(1, 100) for arm, errors in (("stable", 0), ("canary", 90))]
     assert replay(rows(*lines)).exit_code == 0
     result = replay(rows(*lines, "100,stable,10,11"))

@@ -100,7 +100,7 @@ def test_the_decision_is_the_judges_own(tmp_path: Path, name: str) -> None:
     path.write_text(lines(TRACES[name]()))
     recording = open_recording(path)
     spec = own.spec_for(AnalysisSpec(), recording.metrics)
-    # A ladder without floors: the first PASS promotes, so that the judge alone decides.
+    # Steps without floors: the first PASS promotes, so that the judge alone decides.
     policy = Policy(spec, Plan((Step(100, min_time_s=0.0, min_requests=0),)))
     decision = own.decide(recording.intervals(), policy)
     verdicts = directly(recording.intervals(), spec)
@@ -119,15 +119,15 @@ def test_at_the_deadline_the_policy_of_the_plan_acts(tmp_path: Path) -> None:
     path.write_text(lines(traffic.good()))
     intervals = list(open_recording(path).intervals())[:4]
     spec = own.spec_for(AnalysisSpec(), frozenset({"errors"}))
-    ladder = (Step(100, min_time_s=1e6),)
+    steps = (Step(100, min_time_s=1e6),)
     entries: list[Entry] = []
-    held = own.decide(intervals, Policy(spec, Plan(ladder, deadline_s=10.0)), entries.append)
+    held = own.decide(intervals, Policy(spec, Plan(steps, deadline_s=10.0)), entries.append)
     assert held.kind is DecisionKind.HOLD and held.reason.startswith("held, deadline of 10 s reached")
     assert [entry.at_s for entry in entries if entry.what == "rollout"] == [10.0]
-    back = own.decide(intervals, Policy(spec, Plan(ladder, 10.0, OnDeadline.ROLLBACK)))
+    back = own.decide(intervals, Policy(spec, Plan(steps, 10.0, OnDeadline.ROLLBACK)))
     assert (back.kind, back.at_s) == (DecisionKind.ROLLBACK, 10.0)
-    assert own.decide(intervals, Policy(spec, Plan(ladder))).kind is DecisionKind.UNDECIDED
-    assert own.decide([], Policy(spec, Plan(ladder))).kind is DecisionKind.UNDECIDED
+    assert own.decide(intervals, Policy(spec, Plan(steps))).kind is DecisionKind.UNDECIDED
+    assert own.decide([], Policy(spec, Plan(steps))).kind is DecisionKind.UNDECIDED
 
 
 def test_a_rollback_is_decided_when_it_begins_and_a_closed_gate_holds() -> None:
@@ -207,7 +207,7 @@ def test_json_holds_what_the_text_shows(replay: Run) -> None:
         assert row[-3:] == [f"{outcome[key]:,}" for key in ("requests", "canary_requests", "canary_failures")]
     classes, answers = body["not_recorded"][: len(own.METRICS) - 1], body["not_recorded"][len(own.METRICS) - 1 :]
     assert body["judged"] == ["errors"] and classes == [*own.METRICS[1:]]
-    assert {"model_errors", "unreadable", "class_0"} <= set(answers), "what only answers tell is not recorded either"
+    assert {"model_errors", "unreadable", "class_0"} <= set(answers), "what only answers show is not recorded either"
 
 
 def test_a_configured_route_brings_its_analysis_and_plan(replay: Run, tmp_path: Path) -> None:

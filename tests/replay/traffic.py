@@ -18,9 +18,9 @@ class Arm(NamedTuple):
     burst_slow_share: float = 0.0
 
 
-def ramp(*rungs: tuple[float, float]) -> Weights:
+def ramp(*steps: tuple[float, float]) -> Weights:
     """Weights in percent by time: ``(from_s, percent)``, ascending."""
-    return lambda at_s: [percent for from_s, percent in rungs if at_s > from_s][-1]
+    return lambda at_s: [percent for from_s, percent in steps if at_s > from_s][-1]
 
 
 def recorded(
@@ -69,7 +69,7 @@ def _binomial(rng: random.Random, n: int, p: float) -> int:
 
 
 def good() -> Iterator[str]:
-    """A canary as good as stable, on the ladder of the default plan."""
+    """A canary as good as stable, on the steps of the default plan."""
     arm = Arm(0.002)
     weights = ramp((0, 1), (120, 5), (240, 25), (360, 50))
     return recorded(11, arm, arm, weights, duration_s=2400)

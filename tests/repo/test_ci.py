@@ -1,4 +1,4 @@
-"""What CI runs is what the README tells a newcomer to run."""
+"""What CI runs is what a newcomer reads in the README."""
 
 from __future__ import annotations
 
@@ -57,13 +57,22 @@ def test_the_steps_run_in_order_and_the_first_that_fails_ends_the_run(tmp_path: 
     executable(tmp_path / "pytest", "touch ran")
     (tmp_path / ".ci").mkdir()
     executable(tmp_path / ".ci" / "lint", "test -e made && test ! -e ran && echo linted")
-    executable(tmp_path / ".ci" / "systems", "test -e ran && exit 3")
+    executable(tmp_path / ".ci" / "compiled", "test -e ran")
+    executable(tmp_path / ".ci" / "systems", "exit 3")
     executable(tmp_path / ".ci" / "deploy", "touch deployed")
     done = show(readme, tmp_path, "--run", PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     assert done.returncode == 3 and not (tmp_path / "deployed").exists()
-    *_, first, made, linted, ran, systems, total = done.stdout.splitlines()
-    table = [line.partition(" s  ")[2] for line in (first, made, linted, ran, systems, total)]
-    assert table == ["Debian's packages", "environment", "lint", "tests", "real model servers", "in all"]
+    *_, first, made, linted, ran, compiled, systems, total = done.stdout.splitlines()
+    table = [line.partition(" s  ")[2] for line in (first, made, linted, ran, compiled, systems, total)]
+    assert table == [
+        "Debian's packages",
+        "environment",
+        "lint",
+        "tests",
+        "compiled data plane",
+        "real model servers",
+        "in all",
+    ]
 
 
 def test_this_readme_runs_all_the_tests() -> None:

@@ -140,7 +140,7 @@ def test_ports_and_paths_are_those_of_the_configuration() -> None:
 
 
 @pytest.mark.parametrize(("status", "healthy"), [(200, True), (503, False), (None, False)])
-def test_the_health_check_tells_well_from_ill(status: int | None, healthy: bool) -> None:
+def test_the_health_check_distinguishes_healthy_from_unhealthy(status: int | None, healthy: bool) -> None:
     class Health(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             assert status is not None

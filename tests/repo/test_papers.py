@@ -1,4 +1,4 @@
-"""What the papers tell a reader to type or to open exists: commands, options, make targets, tests, files.
+"""What the documents ask a reader to type or to open exists: commands, options, make targets, tests, files.
 
 Links are held by `.ci/lint`, configuration keys by tests/config, metrics by tests/control. The texts are
 read, nothing in them is run; the examples in docstrings are.
@@ -123,7 +123,7 @@ def test_every_command_is_written_about() -> None:
     written = {
         " ".join(words[:many]) for text in PAPERS.values() for words in commands(text, "gateway") for many in (1, 2)
     }
-    # Verbs of which the API's table tells, named together.
+    # Verbs of the API's table, named together.
     written |= {f"rollout {verb}" for verb in ("resume", "approve", "abort") if f"/{verb}`" in PAPERS["docs/api.md"]}
     assert wanted - written == set()
 

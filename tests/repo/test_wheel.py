@@ -9,7 +9,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from tests.repo.conftest import Built
+from tests.support.wheel import Built
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,10 +56,14 @@ def test_the_demo_runs_from_it_and_from_nothing_else(built: Built, tmp_path: Pat
     # PYTHONPATH comes before an installed checkout, here and in the processes that the demo starts.
     environ = os.environ | {"PYTHONPATH": str(built.site)}
     where = [sys.executable, "-c", "import gateway; print(gateway.__file__)"]
-    told = subprocess.run(where, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60, check=True)
-    assert told.stdout.startswith(str(built.site))
+    reported = subprocess.run(where, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60, check=True)
+    assert reported.stdout.startswith(str(built.site))
     demo = [sys.executable, "-m", "gateway", "demo", "--scenario", "errors", "--seed", "1", "--json"]
     done = subprocess.run(demo, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout.splitlines()[-1])
     assert (summary["phase"], summary["requests_failed_seen_by_users"]) == ("ROLLED_BACK", 0)
+
+
+def test_a_checkout_is_never_masked_by_an_older_build() -> None:
+    assert not list((ROOT / "gateway").rglob("*.so"))

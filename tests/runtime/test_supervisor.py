@@ -36,21 +36,21 @@ import os, signal, sys, time
 def say(line):
     os.write(1, (line + "\\n").encode())
 """
-# Says which child it is and what it was told, then lives until it is told to end.
+# Prints which child it is and its settings, then runs until it gets a signal.
 GOOD = (
     SAY
     + """
-told = sys.stdin.read()
+settings = sys.stdin.read()
 def end(*_):
-    say("ended " + told)
+    say("ended " + settings)
     os._exit(0)
 signal.signal(signal.SIGTERM, end)
-say(f"born {told} {os.getpid()}")
+say(f"born {settings} {os.getpid()}")
 while True:
     time.sleep(0.05)
 """
 )
-DEAF = (
+STUBBORN = (
     SAY
     + """
 signal.signal(signal.SIGTERM, lambda *_: say("asked"))
@@ -109,7 +109,7 @@ def lines(process: subprocess.Popen[str], count: int) -> list[list[str]]:
     return [process.stdout.readline().split() for _ in range(count)]
 
 
-def test_children_are_told_their_settings_and_stop_rank_by_rank(tmp_path: Path) -> None:
+def test_children_get_their_settings_and_stop_rank_by_rank(tmp_path: Path) -> None:
     children = 'Child("one", "good", b"one", stop_rank=1), Child("two", "good", b"two")'
     with supervised(tmp_path, children, good=GOOD) as process:
         assert {line[1] for line in lines(process, 2)} == {"one", "two"}
@@ -161,7 +161,7 @@ def test_a_stop_does_not_wait_for_a_restart_that_is_due_later(tmp_path: Path) ->
 
 
 def test_who_does_not_stop_in_time_is_killed(tmp_path: Path) -> None:
-    with supervised(tmp_path, 'Child("it", "deaf", b"it", stop_timeout_s=0.2)', deaf=DEAF) as process:
+    with supervised(tmp_path, 'Child("it", "stubborn", b"it", stop_timeout_s=0.2)', stubborn=STUBBORN) as process:
         lines(process, 1)
         process.terminate()
         _, log = process.communicate(timeout=20)
@@ -170,7 +170,7 @@ def test_who_does_not_stop_in_time_is_killed(tmp_path: Path) -> None:
 
 
 def test_a_second_signal_kills_at_once(tmp_path: Path) -> None:
-    with supervised(tmp_path, 'Child("it", "deaf", b"it", stop_timeout_s=3600)', deaf=DEAF) as process:
+    with supervised(tmp_path, 'Child("it", "stubborn", b"it", stop_timeout_s=3600)', stubborn=STUBBORN) as process:
         lines(process, 1)
         process.terminate()
         assert lines(process, 1) == [["asked"]]
@@ -225,15 +225,15 @@ REPLACE = """
     async def replace():
         done = await it.replace(Child("it", "worker", b"{successor}", stop_timeout_s=20), {timeout_s})
         os.write(1, f"replaced {{done}}\\n".encode())
-    def told():
+    def on_command():
         os.read(0, 1)
         tasks.append(asyncio.ensure_future(replace()))
-    asyncio.get_running_loop().add_reader(0, told)
+    asyncio.get_running_loop().add_reader(0, on_command)
     tasks = []"""
 
 
 def replace(process: subprocess.Popen[str]) -> None:
-    """Tell the supervisor to."""
+    """Send the supervisor a command."""
     assert process.stdin is not None
     process.stdin.write(".")
     process.stdin.flush()

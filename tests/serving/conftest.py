@@ -112,7 +112,7 @@ def identity(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def slow_model(tmp_path: Path) -> Path:
-    """A model that multiplies two matrices of the `shape` it is told: long work in a small request."""
+    """A model that multiplies two matrices of the `shape` in its settings: long work in a small request."""
     path = tmp_path / "slow.onnx"
     path.write_bytes(
         build_onnx(

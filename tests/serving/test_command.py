@@ -23,7 +23,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_ready_line_tells_the_address_and_a_stop_on_request_exits_0(start: Any, signum: int) -> None:
+def test_ready_line_shows_the_address_and_a_stop_on_request_exits_0(start: Any, signum: int) -> None:
     server = start()
     assert re.fullmatch(r"model-server: digits-logreg/1 ready on http://127\.0\.0\.1:\d+", server.ready_line)
     assert server.client.get("/v2/health/ready").status_code == 200

@@ -140,7 +140,7 @@ def test_id_and_parameters_come_back_and_outputs_in_the_order_wanted() -> None:
         ({"parameters": {"binary_data_output": 1}}, "must be true or false"),
     ],
 )
-def test_requests_that_do_not_fit_say_what_and_how_to_mend_it(change: dict[str, Any], complaint: str) -> None:
+def test_requests_that_do_not_fit_say_what_and_how_to_fix_it(change: dict[str, Any], complaint: str) -> None:
     with pytest.raises(RequestError, match=complaint):
         respond(json.dumps({"inputs": [X, Y], **change}).encode())
 

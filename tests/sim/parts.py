@@ -75,10 +75,10 @@ class Disk:
                 if self.broken:
                     raise JournalError("disk I/O error")
                 done, error = work(), None
-            except Exception as raised:  # noqa: BLE001  # it is handed to whoever asked
+            except Exception as raised:  # noqa: BLE001  # it is raised where it was asked for
                 done, error = None, raised
             if self.dies_after_commit:
-                self.died.set()  # it is on the disk, and whoever asked will never know
+                self.died.set()  # it is on the disk, and the caller will never know
                 await asyncio.Event().wait()
             if future.done():
                 continue
@@ -155,7 +155,7 @@ class Worker(SpokenWorker):
                         tries[kind] = tries.get(kind, 0) + n
                     arm.latency[_LATENCY] = arm.latency.get(_LATENCY, 0) + served
 
-    def tell(self) -> None:
+    def send_report(self) -> None:
         """Report, unless it hangs or is not connected."""
         if self.hangs or self.task is None:
             return

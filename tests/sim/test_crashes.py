@@ -53,7 +53,7 @@ class MortalLoop(VirtualLoop):
     turns = 0
 
     def call_soon(self, callback: Callable[..., object], *args: Any, context: Any = None) -> asyncio.Handle:  # type: ignore[override]  # typeshed wants unpacked type variables
-        """As ever, but mortal."""
+        """As asyncio's, and dies before the chosen callback."""
 
         def turn(*arguments: Any) -> None:
             self.turns += 1
@@ -83,10 +83,10 @@ class Script(World):
         self.file.write_text(PLAN)
         return load(self.file, environ={})
 
-    async def wish(self, wish: Callable[[], Awaitable[Any]], *, more: bool) -> str:
+    async def command(self, command: Callable[[], Awaitable[Any]], *, more: bool) -> str:
         """Grant it; a refusal is as good an answer as any."""
         try:
-            view = await wish()
+            view = await command()
         except GatewayError as refusal:
             self.log.append(str(refusal))
             return ""
@@ -104,7 +104,7 @@ class Script(World):
                 worker.serve(12_000 - canary, canary, canary if bad else 0, name)
                 tally.arms[0].assigned += 12_000 - canary
                 tally.arms[1].assigned += canary
-            worker.tell()
+            worker.send_report()
         await asyncio.sleep(0.5)
         self.control.tick()
         await asyncio.sleep(0.2)
@@ -112,22 +112,22 @@ class Script(World):
     async def play(self) -> None:
         """All of it."""
         await self.begin()
-        control, wish = self.control, self.wish
-        rollout = await wish(lambda: control.commands.start("a", "alice"), more=True)
+        control, command = self.control, self.command
+        rollout = await command(lambda: control.commands.start("a", "alice"), more=True)
         await self.evidence()
-        await wish(lambda: control.commands.pause(rollout, "bob"), more=False)
-        await wish(lambda: control.commands.resume(rollout, "bob"), more=False)
+        await command(lambda: control.commands.pause(rollout, "bob"), more=False)
+        await command(lambda: control.commands.resume(rollout, "bob"), more=False)
         await control.commands.set_weight("a", 1000, "bob")
-        await wish(lambda: control.commands.resume(rollout, "bob"), more=True)
+        await command(lambda: control.commands.resume(rollout, "bob"), more=True)
         await asyncio.gather(
-            wish(lambda: control.commands.promote(rollout, "carol"), more=False),
-            wish(lambda: control.commands.abort(rollout, "dave"), more=False),
+            command(lambda: control.commands.promote(rollout, "carol"), more=False),
+            command(lambda: control.commands.abort(rollout, "dave"), more=False),
         )
-        again = await wish(lambda: control.commands.start("a", "alice", retry=True), more=True)
-        await wish(lambda: control.commands.promote(again, "carol"), more=True)
-        await wish(lambda: control.commands.abort(again, "dave"), more=False)
-        await wish(lambda: control.commands.start("b", "alice"), more=True)
-        await wish(lambda: control.commands.start("a", "alice", retry=True), more=True)
+        again = await command(lambda: control.commands.start("a", "alice", retry=True), more=True)
+        await command(lambda: control.commands.promote(again, "carol"), more=True)
+        await command(lambda: control.commands.abort(again, "dave"), more=False)
+        await command(lambda: control.commands.start("b", "alice"), more=True)
+        await command(lambda: control.commands.start("a", "alice", retry=True), more=True)
         for _ in range(8):
             await self.evidence(bad=True)
         await control.commands.set_weight("a", 700, "erin")

@@ -4,7 +4,7 @@ The controller, its decisions, recovery, journal, hub and the whole core are the
 of `parts`. After every event, and whenever a table is published, the promises are checked:
 
 1. Epochs strictly grow, over all lives that anybody remembers.
-2. A canary gets more only by what the journal already has: a PASS after its floor, a wish, a gate, the end of a bake,
+2. A canary gets more only by what the journal already has: a PASS after its floor, a command, a gate, a bake's end,
    or a policy that the plan states; and after a restart no more than the journal or a living worker says.
 3. FAIL means weight 0 when the tick is over, whatever the disk does, or the ramp that the plan asks for. While stable
    answers nothing, nothing is decided but what time alone decides, and nothing goes up.
@@ -13,8 +13,8 @@ of `parts`. After every event, and whenever a table is published, the promises a
 5. What the journal replays is what lives; every line has a reason and somebody who did it; the promoted backend is
    stable in both.
 6. Nothing grows without bound: journal lines are decisions, and what is remembered is bounded.
-7. No wish waits longer than its limit for the disk.
-8. Whoever starts without control finds in the table memory the stable backends that are being published, no older ones,
+7. No command waits longer than its limit for the disk.
+8. A worker that starts without control finds in the table memory the stable backends that are published, none older,
    and gives no canary anything.
 """
 
@@ -146,7 +146,7 @@ class World:
     # lives of the control plane
 
     async def begin(self) -> None:
-        """Open the journal, hear the workers, publish."""
+        """Open the journal, take the workers' reports, publish."""
         self.lives += 1
         before = self.shared.read()
         # The state directory's may be older than the journal; then the journal alone speaks of promotions.
@@ -169,7 +169,7 @@ class World:
                 raise
             send(table)
 
-        hub.send_table = checked  # type: ignore[method-assign]  # the one door that every table goes through
+        hub.send_table = checked  # type: ignore[method-assign]  # every table goes through it
         for worker in self.workers:
             worker.wake()
             await worker.connect(hub)
@@ -297,26 +297,26 @@ class World:
         await asyncio.sleep(self.dice.choice([0.1, 0.5, 0.5, 2.0]))
         for worker in self.workers:
             worker.traffic(self.dice, self.dice.choice([0, 150, 400]), self.failing)
-            worker.tell()
+            worker.send_report()
         for _ in range(4):
             await asyncio.sleep(0)
         states = self.control._routes
         before = {name: state.rollout for name, state in states.items()}
-        heard = {name: state.last_analysis for name, state in states.items()}
+        received = {name: state.last_analysis for name, state in states.items()}
         self.control.tick()
         for name, state in states.items():
             was, analysis = before[name], state.last_analysis
             if state.frozen and was.phase.active and state.rollout is not was:
                 by_time = was.phase in (Phase.PAUSED, Phase.RETURNING) and state.rollout.weight_bp <= was.weight_bp
                 assert by_time, f"{name}: decided while stable is dead: {state.rollout.reason}"
-            judged = was.phase.active and was.phase is not Phase.RETURNING and analysis is not heard[name]
+            judged = was.phase.active and was.phase is not Phase.RETURNING and analysis is not received[name]
             if judged and analysis is not None and analysis.verdict is Verdict.FAIL:
                 weight_bp = self.control._publisher.weight_bp(name)
                 ramps = state.rollout.phase is Phase.RETURNING and weight_bp < was.weight_bp
                 assert ramps or (weight_bp == 0 and not state.rollout.phase.active), f"{name}: FAIL, and {weight_bp} bp"
 
     def press(self) -> None:
-        """An operator, a pipeline or a gate wishes something and does not wait."""
+        """An operator, a pipeline or a gate sends a command and does not wait."""
         dice, control = self.dice, self.control
         name = dice.choice(ROUTES)
         rollout = control._routes[name].rollout.rollout_id
@@ -350,7 +350,7 @@ class World:
         task.add_done_callback(self.answered)
 
     def answered(self, task: asyncio.Task[None]) -> None:
-        """A wish was granted or refused; anything else is a fault of ours."""
+        """A command was accepted or refused; anything else is an error of ours."""
         self.pressed.pop(task, None)
         if not task.cancelled() and (fault := task.exception()) is not None:
             self.faults.append(fault)
@@ -377,7 +377,7 @@ class World:
             self.worker_dies: 3,
             self.restart: 3,
             self.crash_at_a_commit: 2,
-            self.world_turns: 10,
+            self.conditions_change: 10,
             self.reconfigure: 2,
         }
         happened = self.dice.choices(list(happenings), list(happenings.values()))[0]()
@@ -408,7 +408,7 @@ class World:
         self.workers[index] = self.born(index)
         await self.workers[index].connect(self.control.hub)
 
-    def world_turns(self) -> None:
+    def conditions_change(self) -> None:
         """An endpoint turns, a version becomes worse or better, or the wall clock jumps."""
         dice = self.dice
         match dice.randrange(5):
@@ -423,7 +423,7 @@ class World:
                 }
 
     async def crash_at_a_commit(self) -> None:
-        """The next write reaches the disk, and the process dies before it hears of it."""
+        """The next write reaches the disk, and the process dies before it knows."""
         self.disk.dies_after_commit = True
         self.press()
         await self.tick()
@@ -465,7 +465,7 @@ class World:
                 assert taken_back or unfinished, f"{name} left {was.phase} for {state.phase}: {state.reason}"
         waits = [now_s - since_s for since_s in self.pressed.values()]
         # The limit, a tick to notice it, and the second in which the workers may be waited for.
-        assert max(waits, default=0.0) <= JOURNAL_WAIT_S + 5.0, f"a wish has waited for {max(waits):.1f} s"
+        assert max(waits, default=0.0) <= JOURNAL_WAIT_S + 5.0, f"a command has waited for {max(waits):.1f} s"
         aggregator = self.control._aggregator
         assert len(aggregator._last_seen_s) <= 40 * (self.events + 1)
         assert len(self.control._pipeline._tasks) <= 2 * len(ROUTES) + len(self.pressed) + 2

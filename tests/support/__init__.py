@@ -1,1 +1,1 @@
-"""Real parts for tests: backends that can be told what to do, and worker processes under a test's own control."""
+"""Real parts for tests: scripted backends, and worker processes under a test's own control."""

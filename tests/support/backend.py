@@ -101,7 +101,7 @@ class Backend:
             self._place.close()
 
     async def stop(self) -> None:
-        """Stop listening and reset what is open: the process is gone, and its port refuses whoever comes."""
+        """Stop listening and reset what is open: the process is gone, and its port refuses connections."""
         assert self._server is not None
         self._server.close()
         if self._place is None:

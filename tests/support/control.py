@@ -256,7 +256,7 @@ class Plane:
         return self.directory / "state.sqlite3"
 
     async def begin(self) -> None:
-        """A life begins: open the journal, hear the workers, publish."""
+        """A life begins: open the journal, take the workers' reports, publish."""
         config = load(self.config_path)
         store: Store | JournalError
         try:
@@ -384,7 +384,7 @@ class Plane:
         """What stands, but for the alarms of single backends."""
         return [one.reason for one in self.controller.alarms() if not one.what.startswith("backend ")]
 
-    def told(self, *kinds: str) -> list[ControlEvent]:
+    def reported(self, *kinds: str) -> list[ControlEvent]:
         """The remembered events of these kinds."""
         remembered = self.controller._events._remembered
         return [event for event in remembered if event.kind in kinds]

@@ -53,7 +53,7 @@ class Shelf:
         self.holder: MemoryStore | None = None
 
     def check(self, store: MemoryStore) -> None:
-        """Raise JournalError for whoever has not got the fence."""
+        """Raise JournalError for a caller that has not got the fence."""
         if self.holder is not store:
             raise JournalError(f"{self.place} is closed, or another process holds it")
 
@@ -253,7 +253,7 @@ class MemoryStore(Store):
         self.audit = MemoryAudit(self)
 
     def checked(self) -> Contents:
-        """The contents, for whoever has the fence."""
+        """The contents, for the caller that has the fence."""
         self._shelf.check(self)
         return self.contents
 

@@ -1,4 +1,4 @@
-"""The real control process, born many times from a process that has imported it, and told at which commit to die.
+"""The real control process, born many times from a process that has imported it, each killed at a chosen commit.
 
     python -m tests.support.mortal CONFIG DIRECTORY
 
@@ -39,7 +39,7 @@ class MortalConnection(sqlite3.Connection):
     written: frozenset[str] = frozenset()
 
     def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
-        """As ever, or for the last time."""
+        """Commit, and at the chosen one end the process."""
         if sql.startswith("BEGIN"):
             self.written = frozenset()
         self.written |= {table for table in _TABLES if f"INTO {table} " in sql}

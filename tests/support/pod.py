@@ -185,7 +185,7 @@ class Pod:
             at = f"{root}{mount['mountPath']}"
             lines += [f"mkdir -p {at}", f"mount --bind {self.volume(mount['name'])} {at}"]
             lines += [f"mount -o remount,bind,ro {at}"] if mount.get("readOnly") else []
-        # The image's files: this checkout, wherever it is; and whoever owns the folders above it, they may be passed.
+        # The image's files: this checkout, wherever it is; and the folders above it may be passed, whoever owns them.
         for path in dict.fromkeys((ROOT, Path(sys.prefix), Path(sys.base_prefix))):
             lines += [f"mkdir -p {root}{path}", f"mount --rbind {path} {root}{path}"]
             lines += [f"chmod o+x {root}{parent}" for parent in path.parents if parent != Path("/tmp")]

@@ -1,4 +1,4 @@
-"""A port for those who have to be told one: two processes that need the same, or a program that does not tell."""
+"""A port for what needs one in advance: two processes with the same, or a program that does not print its own."""
 
 from __future__ import annotations
 

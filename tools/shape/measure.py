@@ -20,7 +20,7 @@ _SUBJECT, _REFERENCES = "gateway", ("nginx", "before")
 
 @dataclass(frozen=True)
 class Names:
-    """What the counts stand for, for those who want to mend it."""
+    """What the counts stand for, for those who want to change it."""
 
     named_twice: dict[str, list[str]]
     circles: list[list[str]]
@@ -96,7 +96,7 @@ def _tests_of(module: source.Module) -> int:
 
 
 def tests(junit: Path) -> Iterator[tuple[str, str]]:
-    """The rows that a run of the tests tells (``pytest --junit-xml``). Raises ValueError for what is no such file."""
+    """The rows of a run of the tests (``pytest --junit-xml``). Raises ValueError for what is no such file."""
     try:
         suites = list(ET.parse(junit).getroot().iter("testsuite"))  # noqa: S314  # a file of our own pytest
     except ET.ParseError as error:

@@ -249,8 +249,8 @@ class DecisionPipeline:
     def _take_back(self, route: RouteState, why: str, before: Rollout | None = None) -> None:
         """The journal may yet take in what was decided; what follows it there says that it never came into force."""
         live_bp = min(self._publisher.weight_bp(route.name), route.decided.weight_bp)
-        overdue = JournalTimedOut(self._clock.monotonic_s(), live_bp, why, before, route.canary_requests)
-        self._at_once(route, overdue, None)
+        timed_out = JournalTimedOut(self._clock.monotonic_s(), live_bp, why, before, route.canary_requests)
+        self._at_once(route, timed_out, None)
 
     def _check_disk_responds(self) -> None:
         if self._journal_writer.hangs:

@@ -29,7 +29,7 @@ def endpoints_up(health: Iterable[EndpointState], backend: str) -> int | None:
 def canary_endpoints_up(health: Iterable[EndpointState], canary: str, stable: str) -> int | None:
     """The same of a canary: endpoints that never could be asked do not count.
 
-    Without a stable version, where health is all that a promotion goes by, they have to be settled.
+    Without a stable version, where health is all that a promotion rests on, they have to be settled.
     """
     known = [one for one in health if one.backend == canary and one.up is not None]
     up = [(one.up or one.kept) and (one.settled if not stable else not one.doubtful) for one in known]

@@ -1,4 +1,4 @@
-"""The metrics of endpoints' health: what probes find and cannot find out, where they are not heeded, ejections."""
+"""The metrics of endpoints' health: what probes find and cannot find out, where they are ignored, ejections."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ class Inspection:
             self._posted.setdefault(route, set()).update(posted)
         self._last_report_s = now_s
         self._missed = False
-        self._send(samples.Heard(report.seq))
+        self._send(samples.ReportTaken(report.seq))
 
     def _send(self, message: samples.Message) -> bool:
         writer = self._writer

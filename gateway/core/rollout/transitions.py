@@ -108,7 +108,7 @@ TRANSITIONS = {
     # What ends or stops every rollout that is under way.
     **{(phase, Withdrawn): frozenset({_WITHDRAWN}) for phase in Phase if phase.active},
     **{(phase, Withdrawn): frozenset({phase}) for phase in Phase if not phase.active},
-    # A start that is overdue has not begun, a step of automation's own leaves things as they were before it.
+    # A start that was not journaled in time has not begun, a step of automation's own leaves things as they were.
     **{
         (phase, JournalTimedOut): frozenset({_PAUSED, _WITHDRAWN}) | _STAYED
         for phase in (_WARMING, _WAITING, _PROGRESSING)

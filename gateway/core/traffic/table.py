@@ -84,7 +84,7 @@ class Backend(msgspec.Struct, frozen=True):
     resolve_max_age_s: float = 3600.0
     # What the backend sees as Host: the client's (``client``), the endpoint's (``endpoint``), or this text.
     host_header: str = "client"
-    # Below this share of endpoints that look well, what probes say is not heeded. None at all is always too few.
+    # Below this share of endpoints that look well, what probes say is ignored. None at all is always too few.
     panic_percent: float = 0.0
     # None: all its endpoints are where the configuration file says, and may be anywhere.
     guard: AddressGuard | None = None

@@ -89,7 +89,7 @@ class TrafficClient:
         try:
             await loop.create_connection(lambda: UserConnection(self), self._settings.host, self._settings.port)
         except OSError:
-            # Nobody listens: a request of a user, and it has failed.
+            # Connection refused: a request of a user, and it has failed.
             self.settle("none", monotonic(), "refused", correct=False)
             await asyncio.sleep(0.05)
 

@@ -52,7 +52,7 @@ class SampleQueue:
         return self._streams
 
     def lose(self, sample: Sample) -> None:
-        """Tell of a stream that it is lost, room or not: there is one such sample for each, and no body in it."""
+        """Report that a stream is lost, room or not: there is one such sample for each, and no body in it."""
         self._bytes += _OVERHEAD_BYTES
         self.samples.append(sample)
 

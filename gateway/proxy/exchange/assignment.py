@@ -4,7 +4,7 @@ Rules:
 
 1. A variant is forced by a header where the route allows it, given by the sticky key's hash, or drawn. Every draw is
    independent.
-2. What is evidence of it, and what is not, is entered by attempts.py.
+2. What is evidence of it, and what is not, is entered by exchange_attempts.py.
 """
 
 from __future__ import annotations

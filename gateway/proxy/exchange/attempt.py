@@ -281,11 +281,11 @@ class Attempt(UpstreamUser):
     # what it came to
 
     def answered_well(self, now_s: float) -> None:
-        """Tell the endpoint."""
+        """Report it to the endpoint."""
         self.pool.answered(self.since_s, max(0.0, (self.head_s or now_s) - self.since_s))
 
     def failed_by(self, reason: str, *, timed_out: bool = False) -> None:
-        """Tell the endpoint that it failed, by its own doing."""
+        """Report to the endpoint that it failed, by its own fault."""
         self.pool.try_failed(reason, self.since_s, timed_out=timed_out)
 
     def never_began(self) -> None:

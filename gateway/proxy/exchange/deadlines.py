@@ -4,7 +4,7 @@ Rules:
 
 1. As long as the request's body is not whole, it is the client's turn (``idle_s`` since it last sent something); unless
    the backend takes no more of it (*blocked*): then the wait is the backend's.
-2. A backend that has the whole request owes its answer's first byte by the attempt's own limit, and each further byte
+2. A backend that has the whole request has to send its first byte by the attempt's own limit, and each further byte
    within ``idle_s``.
 3. A request that waits for a connection does so by a clock of its own: ``connect_s`` and ``first_byte_s`` together.
    That this runs out says nothing about the backend.

@@ -4,7 +4,7 @@ Rules:
 
 1. A refused connection moves on to the backend's next endpoint: nothing was sent. What becomes of an attempt that
    failed after that is retry.py's decision: stable answers for the canary in the same exchange (a *rescue*), another
-   endpoint of the backend is asked, or the client is told.
+   endpoint of the backend is tried, or the client gets an error.
 2. Nothing of an answer is written before all that came with its head was looked at; what gives way to another's answer
    is never written.
 3. Backpressure goes both ways: a client that takes no more of the answer (*stalled*), a backend that takes no more of
@@ -21,8 +21,8 @@ from gateway.proxy.compiled import mypyc_attr
 from gateway.proxy.context import WorkerContext
 from gateway.proxy.exchange import expect_continue, outcome, retry
 from gateway.proxy.exchange.attempt import CANARY, NO_TRAILERS, Attempt
-from gateway.proxy.exchange.attempts import STATUS_REASON, ExchangeAttempts
 from gateway.proxy.exchange.deadlines import CONNECT, CONTINUE, PAUSE, RELAY, SEND
+from gateway.proxy.exchange.exchange_attempts import STATUS_REASON, ExchangeAttempts
 from gateway.proxy.exchange.log_line import LogRecord
 from gateway.proxy.exchange.request_body import RequestBody
 from gateway.proxy.exchange.trailers import Trailers
@@ -335,7 +335,7 @@ class Delivery(AttemptOwner):
                 attempt.stream.resumed(now_s)
             if attempt.connection is not None:
                 attempt.connection.resume_reading()
-                # As in `answer_read`: a client that has not sent all owes its body, however well it reads.
+                # As in `answer_read`: a client that has not sent its whole body has to send it, however well it reads.
                 self._wait(RELAY, now_s)
 
     # another protocol (upgrade.py)

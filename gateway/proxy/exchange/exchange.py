@@ -8,7 +8,7 @@ Rules:
    to send its body (expect_continue.py), and those of a route with ``stream_requests``, go at once.
 3. How it gets its answer is its delivery's (delivery.py). Deadlines are set in `wait` alone.
 4. `settle` runs exactly once, also when the client vanishes or an upstream fails: it gives back what the exchange has,
-   and tells the client's connection that it may go on.
+   and lets the client's connection go on.
 5. Nothing of HTTP/1.1 is known here: both sides are codecs' (types.py, upstream/types.py).
 """
 
@@ -26,9 +26,9 @@ from gateway.proxy.exchange import deadlines, expect_continue, log_line
 from gateway.proxy.exchange.admission import admit
 from gateway.proxy.exchange.assignment import assign
 from gateway.proxy.exchange.attempt import CANARY
-from gateway.proxy.exchange.attempts import ExchangeAttempts
 from gateway.proxy.exchange.deadlines import GATHER, LEAVE, MOMENT
 from gateway.proxy.exchange.delivery import Delivery
+from gateway.proxy.exchange.exchange_attempts import ExchangeAttempts
 from gateway.proxy.exchange.log_line import LogRecord
 from gateway.proxy.exchange.request_body import RequestBody
 from gateway.proxy.exchange.trailers import Trailers, accepts_trailers
@@ -54,7 +54,7 @@ _STREAM_RATE_MIN: Final = 64 * 1024
 
 @mypyc_attr(free_list_len=1)
 class Exchange(Settling):
-    """A request from its head to its settlement. ``fault`` is the error that the gateway answers with, if it does."""
+    """A request from its head to its end. ``fault`` is the error that the gateway answers with, if it does."""
 
     __slots__ = (
         "_body",
@@ -145,7 +145,7 @@ class Exchange(Settling):
         if self.fault is not None:
             self.answer(self.fault)
             return
-        # Not before its turn: a request that waited behind others goes by the table that is in force now (rule 1).
+        # Not before its turn: a request that waited behind others uses the table that is in force now (rule 1).
         if not self._matched():
             return
         route, body = self._route, self._body

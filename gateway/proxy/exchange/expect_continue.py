@@ -26,6 +26,6 @@ def awaits_leave(head: RequestHead, body: RequestBody) -> bool:
 
 def end_wait(head: RequestHead, body: RequestBody) -> bool:
     """The backend agreed; True when the client is to get its 100."""
-    told = awaits_leave(head, body)
+    waited = awaits_leave(head, body)
     head.expects_continue = False
-    return told
+    return waited

@@ -39,7 +39,7 @@ class Settling(OpenExchange):
 
     @abstractmethod
     def answer(self, fault: Fault) -> None:
-        """Tell the client what is the matter, or cut the answer that has begun; and settle."""
+        """Answer with the error, or cut the answer that has begun; and settle."""
 
     @abstractmethod
     def settle(self, status: int, *, keep: bool, cut: bool = False) -> None:

@@ -44,7 +44,7 @@ _STATUS_LINE: Final = re.compile(
 )
 _FIELD: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ?([!-~](?:[\t -~]*[!-~])?)")
 _DIGITS: Final = re.compile(rb"[0-9]{1,18}")
-# What these say about framing or the connection is llhttp's to weigh.
+# What these say about framing or the connection is left to llhttp.
 _NOT_PLAIN: Final = frozenset(
     (b"transfer-encoding", b"upgrade", b"expect", b"te", b"trailer", b"proxy-connection", b"http2-settings")
 )

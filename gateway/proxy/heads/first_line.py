@@ -7,7 +7,7 @@ Rules:
 2. A method that nobody knows is not malformed: 501 (RFC 9110, 9.1). Methods are case-sensitive: ``get`` is another one.
 3. Another major version is 505; a client that begins with HTTP/2's preface is answered in frames of HTTP/2, since it
    could not read anything else (RFC 9113, 3.4, 5.4.1 and 7).
-4. llhttp takes answers of RTSP and ICE for those of HTTP; they are none.
+4. llhttp takes answers of RTSP and ICE for those of HTTP, which is wrong.
 
 All of it is looked at after llhttp has failed, or before it sees an answer that fast_heads.py did not take.
 """

@@ -12,7 +12,7 @@ class Request:
     """One request. ``head`` is None until it was read without an error.
 
     ``version`` is the client's; ``line`` the first line where it was recognised (fast_heads.py). ``keep_alive``: its
-    connection may go on after the answer; whoever finds that it may not says so here.
+    connection may go on after the answer; what finds that it may not clears it.
     """
 
     __slots__ = ("head", "keep_alive", "line", "method", "path", "target", "version")

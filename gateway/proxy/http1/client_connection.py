@@ -10,7 +10,7 @@ Rules:
    become part of the next.
 3. Interim responses (1xx, known ones or not) are messages of their own without a body; 101 is right only where an
    upgrade was asked for.
-4. A HEAD response has no body whatever its head says; llhttp cannot be told, so it gets a fresh parser afterwards.
+4. A HEAD response has no body whatever its head says; llhttp does not know that, so it gets a fresh parser afterwards.
 5. A backend may answer before it has read the whole request, and close: what it said is read before the connection
    counts as lost, also when it was a write that failed.
 6. Backpressure is passed on both ways by pausing the other side's reads.
@@ -235,7 +235,7 @@ class Http1ClientConnection(UpstreamConnection):
             except httptools.HttpParserUpgrade as upgraded:
                 return data[upgraded.args[0] :]
             except httptools.HttpParserCallbackError:
-                raise  # a mistake of ours, not of the backend
+                raise  # an error of ours, not of the backend
             except httptools.HttpParserError as error:
                 understood = None if self._phase != _HEAD else first_line.answer_as_1_1(self._seen, str(error))
                 if understood is not None:

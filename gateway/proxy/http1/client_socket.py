@@ -101,7 +101,7 @@ class ClientSocket:
             self._watch.remove(self._watched_fd)
             self._watched_fd = -1
 
-    def unheard(self) -> bool:
+    def readable(self) -> bool:
         """Whether something has come that a late loop has not looked at yet: a request, most likely."""
         poll = select.poll()
         poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)

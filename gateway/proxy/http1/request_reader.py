@@ -137,7 +137,7 @@ class RequestReader:
                 data = seen = data[upgrade.args[0] :]
                 self._parse_behind_upgrade()
             except httptools.HttpParserCallbackError:
-                raise  # a mistake of ours, not of the client: it must not pass for a 400
+                raise  # an error of ours, not of the client: it must not become a 400
             except httptools.HttpParserError as error:
                 understood = self._understood(seen, str(error))
                 if understood is None:

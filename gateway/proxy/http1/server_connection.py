@@ -104,7 +104,7 @@ class DownstreamConnection(Downstream):
         incomplete = self._reader.body_of
         if incomplete is not None and incomplete in self._queue:
             return False
-        # TLS knows no half-close: uvloop ends the connection whatever is said here, and complains if told otherwise.
+        # TLS has no half-close: uvloop ends the connection in any case, and warns if this says otherwise.
         stays = bool(self._queue) and self.socket.state < ENDED and not self.tls
         if stays:
             self._worker.loop.call_later(_ASK_S, self._ask)
@@ -311,7 +311,7 @@ class DownstreamConnection(Downstream):
             self._tunnel.drain(self._worker.loop, self._worker.limits.drain_timeout_s)
 
     def sweep(self, now_s: float) -> None:
-        """Close what idles, dawdles over its head, or lingers."""
+        """Close what idles, sends its head too slowly, or lingers."""
         limits, socket, reader = self._worker.limits, self.socket, self._reader
         if self._tunnel is not None:
             self._tunnel.sweep(now_s)
@@ -325,7 +325,7 @@ class DownstreamConnection(Downstream):
             if now_s - reader.head_since_s > limits.head_timeout_s:
                 reader.refusal = gateway_errors.HEAD_TIMEOUT
                 self._advance()
-        elif now_s - socket.since_s > self._idle_s_max() and not socket.unheard():
+        elif now_s - socket.since_s > self._idle_s_max() and not socket.readable():
             socket.end()
 
     def _idle_s_max(self) -> float:

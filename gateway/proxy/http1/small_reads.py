@@ -3,7 +3,8 @@
 uvloop reads up to 256 KiB at a time. What a slow client has not taken waits in its transport's write buffer: up to the
 high water mark, and one piece more. A connection whose answer turns out to be long is therefore given this protocol for
 the rest of it, which reads into one buffer of 64 KiB that all connections share (nothing is read while a piece is being
-handled), and its client a high water mark of 32 KiB.
+handled), and its client a high water mark of 32 KiB. So at most two pieces are held for a slow client: one that is
+partly sent (reading goes on when less than a quarter of the mark is left of it), and the one read after it.
 """
 
 from __future__ import annotations

@@ -27,16 +27,18 @@ class TunnelEnd:
     An asyncio.Protocol by its methods alone: compiled classes have no base that is not.
     """
 
-    __slots__ = ("_told", "ended", "lost", "moved_bytes", "peer", "transport", "tunnel")
+    __slots__ = ("_on_lost", "ended", "lost", "moved_bytes", "peer", "transport", "tunnel")
 
-    def __init__(self, tunnel: Tunnel, transport: asyncio.Transport, told: Callable[[Exception | None], None]) -> None:
+    def __init__(
+        self, tunnel: Tunnel, transport: asyncio.Transport, on_lost: Callable[[Exception | None], None]
+    ) -> None:
         self.tunnel = tunnel
         self.transport = transport
         self.peer: TunnelEnd = self  # joined by Tunnel
         self.moved_bytes = 0
         self.ended = False
         self.lost = False
-        self._told = told
+        self._on_lost = on_lost
 
     def data_received(self, data: bytes) -> None:
         """Pass on."""
@@ -46,7 +48,7 @@ class TunnelEnd:
             self.peer.transport.write(data)
 
     def eof_received(self) -> bool:
-        """This side sends no more: tell the other; when both have ended, close."""
+        """This side sends no more: end the other's writing; when both have ended, close."""
         self.ended = True
         peer = self.peer
         if peer.ended or peer.lost or not (peer.transport.can_write_eof() and self.transport.can_write_eof()):
@@ -75,7 +77,7 @@ class TunnelEnd:
                 self.peer.transport.close()
             else:
                 self.peer.transport.abort()
-        self._told(exc)
+        self._on_lost(exc)
         self.tunnel.end_lost()
 
 
@@ -107,7 +109,7 @@ class Tunnel:
         """
         self.downstream.transport.set_protocol(cast("asyncio.Protocol", self.downstream))
         self.upstream.transport.set_protocol(cast("asyncio.Protocol", self.upstream))
-        # Whoever was paused for the sake of the handshake is read again; before what follows may pause it anew.
+        # A side that was paused for the handshake is read again, before what follows may pause it anew.
         self.downstream.transport.resume_reading()
         if client_paused:
             self.upstream.transport.pause_reading()

@@ -5,7 +5,7 @@ the gateway passes the offer on nor what the backend says to it. So:
 
 1. A request without a body: what follows is *held* until the exchange is over. After a 101 it is the tunnel's; after
    any other answer to an offer that was not passed on, it is the next request.
-2. A request with a body: its offer is never passed on, and the body is parsed by a new parser, which is told the body's
+2. A request with a body: its offer is never passed on, and the body is parsed by a new parser, which gets the body's
    framing by a head of the gateway's own making.
 """
 

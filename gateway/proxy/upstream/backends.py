@@ -4,7 +4,7 @@ Rules:
 
 1. Of a backend's endpoints the one with the fewest requests under way is next; where several have as few, in turn. So
    an endpoint that hangs holds no more requests than its siblings have in hand.
-2. What probes say of an endpoint is weighed against what its requests have shown (probed_health.py). Neither probes nor
+2. What probes say of an endpoint is compared with what its requests have shown (probed_health.py). Neither probes nor
    ejections take a whole backend away: when no other endpoint is left, those that are out or down are used as well. A
    canary's are then tried by one request at a time, since stable answers the others.
 """
@@ -51,12 +51,12 @@ class BackendPool:
         best: EndpointPool | None = None
         slow: EndpointPool | None = None
         least = place = 0
-        heeds_probes = not self.downs or not insist or not self.panics(now_s)
+        uses_probes = not self.downs or not insist or not self.panics(now_s)
         for i in range(count):
             at = (self._turn + i) % count
             pool = pools[at]
             ejection = pool.ejection
-            if pool in tried or (pool.probed.down and heeds_probes and not self._uses_despite_probes(pool, now_s)):
+            if pool in tried or (pool.probed.down and uses_probes and not self._uses_despite_probes(pool, now_s)):
                 continue
             if ejection.out:
                 if tried or not ejection.wants_trial(now_s):
@@ -115,7 +115,7 @@ class BackendPool:
         return pool.proven(now_s) or (self.downs == len(self.pools) and pool.takes_probed_trial(now_s))
 
     def panics(self, now_s: float) -> bool:
-        """Whether so few endpoints look well that probes are not heeded (``panic_percent``)."""
+        """Whether so few endpoints look well that probes are ignored (``panic_percent``)."""
         if not self.downs:
             return False
         return panics(self.pools, self.panic_percent, now_s)

@@ -3,14 +3,14 @@
 Rules:
 
 1. A try that the endpoint failed (refused, timed out, reset, malformed, or a 5xx that is no shedding) adds to its
-   streak; any other answer ends the streak. A time-out has cost its user more than a 5xx, and weighs half of
+   streak; any other answer ends the streak. A time-out has cost its user more than a 5xx, and counts as half of
    ``failures``. A streak of ``failures`` ejects.
 2. An ejection lasts ``base_s``, and each that follows soon twice as long, up to ``max_s``. Then exactly one request
    goes to the endpoint, a trial: an answer brings it back, a failure ejects it anew. What was sent before the ejection
    says nothing any more. An endpoint that has stayed in for longer than it was last out begins again with ``base_s``.
 3. At most ``ejected_percent_max`` of a backend's endpoints, rounded up, are out at once, but one may always be: one of
    two, two of three. An endpoint that fails and may not be ejected fails its share of the requests, which spends the
-   budget for retries in seconds. The last one that nothing speaks against is never ejected (where probes are not heeded
+   budget for retries in seconds. The last one that nothing speaks against is never ejected (where probes are ignored
    it is the last that answers requests), and when all are out they are all tried (backends.py).
 4. An endpoint that comes back, or that probes find up again, takes a growing share of its turns for ``slow_start_s``.
 

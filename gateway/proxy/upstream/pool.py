@@ -372,16 +372,16 @@ class EndpointPool(ConnectionOwner):
     def _may_eject(self, now_s: float) -> bool:
         """Whether few enough are out, and one that nothing speaks against is left.
 
-        Where probes are not heeded, what speaks for an endpoint is that it answered requests: were its probe held
+        Where probes are ignored, what speaks for an endpoint is that it answered requests: were its probe held
         against it, a wrong probe path would keep an endpoint that fails in rotation.
         """
-        out, left, heedless = 0, False, panics(self.siblings, self.backend.panic_percent, now_s)
+        out, left, ignoring_probes = 0, False, panics(self.siblings, self.backend.panic_percent, now_s)
         for other in self.siblings:
             if other is self:
                 continue
             if other.ejection.out:
                 out += 1
-            elif not other.probed.down or (heedless and other.probed.well(now_s)):
+            elif not other.probed.down or (ignoring_probes and other.probed.well(now_s)):
                 left = True
         return left and (not out or 100 * out < self.backend.passive.ejected_percent_max * len(self.siblings))
 
@@ -400,7 +400,7 @@ class EndpointPool(ConnectionOwner):
 
 
 def panics(pools: list[EndpointPool], panic_percent: float, now_s: float) -> bool:
-    """Whether so few of a backend's endpoints look well that what probes say is not heeded."""
+    """Whether so few of a backend's endpoints look well that what probes say is ignored."""
     usable = sum([not pool.probed.down or pool.proven(now_s) for pool in pools])
     return not usable or 100 * usable < panic_percent * len(pools)
 

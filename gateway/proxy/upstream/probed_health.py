@@ -1,4 +1,4 @@
-"""What active probes say of one endpoint, weighed against what its requests have shown.
+"""What active probes say of one endpoint, compared with what its requests have shown.
 
 Rules:
 

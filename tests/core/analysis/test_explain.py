@@ -125,7 +125,7 @@ def test_where_failures_clump_more_is_needed_by_as_much(make_world: Make) -> Non
     assert found.details["canary_needed"] == pytest.approx(0.2 * missing / per_request, rel=0.01, abs=1.0)
 
 
-def test_what_is_needed_is_told_in_the_metrics_own_unit() -> None:
+def test_what_is_needed_is_shown_in_the_metrics_own_unit() -> None:
     spec = AnalysisSpec(sticky=True, alpha_sample_ratio=0.0)
     labels = SESSION_EVENTS.values()
     arms = [Counts(10 * n, trials=dict.fromkeys(labels, n)) for n in (400, 100)]

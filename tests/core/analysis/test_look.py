@@ -18,7 +18,7 @@ from gateway.core.analysis.show import sentences
 from gateway.core.analysis.types import Analysis
 
 
-def test_a_look_is_the_judgement_and_tells_it_when_asked(
+def test_a_look_is_the_judgement_and_explains_it_when_asked(
     make_world: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []

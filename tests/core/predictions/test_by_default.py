@@ -55,7 +55,7 @@ SILENT: dict[str, tuple[Body, str]] = {
         lambda n: chat(f"answer {n % 3}"),
         "`message.role` is not called a prediction, in JSON of no known form",
     ),
-    "a chat, as ever": (lambda n: chat("no"), "is not called a prediction"),
+    "a chat with one answer": (lambda n: chat("no"), "is not called a prediction"),
     "generated text": (
         lambda n: [{"generated_text": f"text {n % 3}"}],
         "`generated_text` is not called a prediction",

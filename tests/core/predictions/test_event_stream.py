@@ -38,7 +38,7 @@ EVENT_STREAMS: dict[str, tuple[bytes, str | None]] = {
     ),
     "a mark and an error": (b"\xef\xbb\xbfdata: " + ERROR_DATA + b"\n\n", ERROR),
     "an error in a comment": (TOKEN + b": " + ERROR_DATA + b"\n\n" + DONE, None),
-    "an error told of": (b'data: {"text": "{\\"error\\": \\"x\\"}"}\n\n' + DONE, None),
+    "an error as text": (b'data: {"text": "{\\"error\\": \\"x\\"}"}\n\n' + DONE, None),
     "numbers called error": (b'data: {"error": 0.5}\n\n' + DONE, None),
     "NaN": (b'data: {"score": NaN}\n\n' + DONE, NAN),
     "cut in an event": (TOKEN + TOKEN[:-2], CUT),

@@ -119,7 +119,7 @@ def test_low_confidence_may_be_configured() -> None:
     assert LOW_CONFIDENCE in happened(watch, classified(1, 0.94, 0.06))
 
 
-def test_numbers_are_told_by_stables_quantiles() -> None:
+def test_numbers_are_classed_by_stables_quantiles() -> None:
     watch = warmed(WatchSettings(ModelKind.VALUES), [valued(float(i)) for i in range(WARM_UP)])
     tried, _ = watch.take(Variant.CANARY, valued(50.5), 0.0)
     assert set(tried) == {*FAULTS, *QUANTILE_NAMES}
@@ -158,7 +158,7 @@ def test_nothing_is_tried_where_stable_shows_nothing_to_compare() -> None:
 
 
 def test_the_canary_teaches_nothing() -> None:
-    def story(canary: list[list[Output]]) -> list[set[str]]:
+    def history(canary: list[list[Output]]) -> list[set[str]]:
         watch = warmed(WatchSettings(ModelKind.VALUES), [valued(float(i)) for i in range(WARM_UP)])
         seen = []
         for i in range(3 * WARM_UP):
@@ -166,7 +166,7 @@ def test_the_canary_teaches_nothing() -> None:
             seen.append(happened(watch, valued(float(i % 150)), Variant.STABLE))
         return seen
 
-    assert story([valued(0.0)]) == story([valued(1e9), [], classified("x")])
+    assert history([valued(0.0)]) == history([valued(1e9), [], classified("x")])
 
 
 def test_the_past_is_bounded_and_forgets() -> None:

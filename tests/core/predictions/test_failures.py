@@ -108,7 +108,7 @@ OTHERS: list[tuple[str, bytes, str | None]] = [
     ("", b'{"error": "x"}', ERROR),
     ("application/octet-stream", b'{"error": "x"}', ERROR),
     ("application/octet-stream", bytes(range(256)), None),
-    ("image/png", b'{"error": "an image that is none"}', None),
+    ("image/png", b'{"error": "no image"}', None),
     ("application/grpc", b"\0\0\0", None),
 ]
 

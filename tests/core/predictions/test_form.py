@@ -1,4 +1,4 @@
-"""Answers of another form than stable's: what is one, what is none, and what nobody can say."""
+"""Answers of another form than stable's: what is one, what is not, and what is unclear."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Rollouts that a person can read: each script in tests/golden/rollout is played and compared, line by line.
 
-A script is text. ``#`` lines are prose; ``plan``, ``deadline`` and ``option`` lines give the ladder; each ``t=`` line
-is one event, and the indented lines below it are what the machine answered: phase, rung, weight, then the commands in
+A script is text. ``#`` lines are prose; ``plan``, ``deadline`` and ``option`` lines give the steps; each ``t=`` line
+is one event, and the indented lines below it are what the machine answered: phase, step, weight, then the commands in
 their order, then the reason. ``UPDATE_GOLDENS=1 pytest tests/core/rollout/test_golden.py`` writes the answers anew;
 read the diff.
 """

@@ -194,9 +194,9 @@ def policy_of(m: Moment) -> bool:
     if m.event.at_s - m.old.since_s >= plan.deadline_s:
         over.append(plan.on_deadline)
     if m.old.phase is Phase.PROGRESSING:
-        rung = plan.steps[m.old.step_index]
-        if rung.deadline_s is not None and m.event.at_s - m.old.step_since_s >= rung.deadline_s:
-            over.append(rung.on_deadline)
+        plan_step = plan.steps[m.old.step_index]
+        if plan_step.deadline_s is not None and m.event.at_s - m.old.step_since_s >= plan_step.deadline_s:
+            over.append(plan_step.on_deadline)
     return m.event.canary_requests > 0 and bool({OnDeadline.PROMOTE, OnDeadline.PROCEED} & set(over))
 
 
@@ -227,10 +227,10 @@ def test_an_end_is_left_only_by_a_start_or_by_what_takes_a_promotion_back(life: 
 
 
 @given(lives)
-def test_weight_rises_only_on_a_pass_or_a_wish_or_a_stated_policy(life: list[Event]) -> None:
-    wishes = (Started, ResumeRequested, PromoteRequested, ApproveRequested, GateAnswered, WeightRequested)
+def test_weight_rises_only_on_a_pass_or_a_command_or_a_stated_policy(life: list[Event]) -> None:
+    requested = (Started, ResumeRequested, PromoteRequested, ApproveRequested, GateAnswered, WeightRequested)
     for m in live(life):
-        if m.new.weight_bp <= m.old.weight_bp or isinstance(m.event, wishes):
+        if m.new.weight_bp <= m.old.weight_bp or isinstance(m.event, requested):
             continue
         assert isinstance(m.event, Analysed), m.event
         proven = m.event.verdict is Verdict.PASS and m.old.phase is Phase.PROGRESSING
@@ -314,7 +314,7 @@ def test_on_the_way_back_the_weight_only_falls_and_the_way_ends(life: list[Event
 
 
 @given(lives)
-def test_what_has_ended_without_promotion_means_weight_zero_and_climbing_means_the_weight_of_the_rung(
+def test_what_has_ended_without_promotion_means_weight_zero_and_climbing_means_the_weight_of_the_step(
     life: list[Event],
 ) -> None:
     for m in live(life):
@@ -493,7 +493,7 @@ def test_a_refusal_says_what_is_asked_of_a_start_and_names_no_way_back_where_the
 # --- the table, and values outside their domain ---
 
 
-def test_what_the_world_does_has_an_answer_in_every_phase() -> None:
+def test_what_happens_outside_has_an_answer_in_every_phase() -> None:
     assert all(
         (phase, kind) in TRANSITIONS
         for phase in Phase
@@ -504,9 +504,9 @@ def test_what_the_world_does_has_an_answer_in_every_phase() -> None:
 
 def test_the_tables_every_end_is_reached_by_some_life() -> None:
     """The table promises no transition that the machine cannot make."""
-    rungs = (Step(500, 0.0, 0), Step(1000, 0.0, 0))
+    plan_steps = (Step(500, 0.0, 0), Step(1000, 0.0, 0))
     gated = (Step(500, 0.0, 0, gate="hook"), Step(1000, 0.0, 0, gate="hook"))
-    bare = Plan(rungs, 10.0)
+    bare = Plan(plan_steps, 10.0)
     ramped = Plan(
         gated, 10.0, OnDeadline.ROLLBACK, rollback_ramp_s=10.0, warmup_s=1.0, bake_s=1.0, promotion_gate="hook"
     )

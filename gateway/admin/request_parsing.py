@@ -12,7 +12,7 @@ from starlette.requests import Request
 
 from gateway.admin.decode import MalformedError, parse
 from gateway.admin.problems import ProblemError
-from gateway.admin.request_bodies import Body, decode
+from gateway.admin.request_schemas import Body, decode
 from gateway.config.document import YamlSyntaxError, read_tree
 from gateway.config.errors import show
 from gateway.config.load import FILE_BYTES_MAX

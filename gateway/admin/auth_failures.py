@@ -33,7 +33,7 @@ _ADDRESSES_MAX = 1024
 _MINUTE_S = 60.0
 
 
-class Attempts:
+class AuthFailures:
     """What was not let in lately. ``alarm`` is given an alarm's name and why it stands, empty when it does not."""
 
     def __init__(

@@ -1,4 +1,4 @@
-"""TLS and PROXY protocol at the worker's door, and TLS towards backends: with real certificates and real handshakes."""
+"""TLS and PROXY protocol of the worker's listener, and TLS towards backends: real certificates, real handshakes."""
 
 from __future__ import annotations
 
@@ -272,7 +272,7 @@ async def test_what_does_not_begin_with_a_proxy_header_is_closed_and_counted() -
     async with Backend() as a, RunningWorker(table(ROUTE, a=a.port), proxy_protocol=HASTY) as w:
         for data, got in zip(NO_HEADERS, await asyncio.gather(*map(w.raw, NO_HEADERS)), strict=True):
             assert got == b"", data
-        # An absolute deadline, however it drips in.
+        # An absolute deadline, however slowly it comes.
         reader, writer = await asyncio.open_connection("127.0.0.1", w.port)
         dripping = asyncio.create_task(_drip(writer))
         assert await asyncio.wait_for(reader.read(), 20) == b""

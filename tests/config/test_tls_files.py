@@ -1,4 +1,4 @@
-"""The files that the edges name are looked at before anything is served by them."""
+"""The TLS files of the listener and the backends are checked before anything is served by them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gateway.config.errors import ConfigError
 from gateway.config.load import load
 
 
-def test_tls_files_that_cannot_be_used_are_mistakes_of_their_keys(tmp_path: Path) -> None:
+def test_tls_files_that_cannot_be_used_are_errors_of_their_keys(tmp_path: Path) -> None:
     (tmp_path / "empty.pem").write_text("")
     pair = {"cert_file": "absent.pem", "key_file": "absent.key"}
     backends = {

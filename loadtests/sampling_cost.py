@@ -1,6 +1,6 @@
 """What looking at answers costs: in a worker for each answer, and in the inspector for each sample.
 
-    python loadtests/tap_cost.py
+    python loadtests/sampling_cost.py
 
 Prints a table in microseconds of one core, in the interpreter that runs it. The answer is that of the bundled digits
 models: a label and ten probabilities, in JSON.
@@ -37,10 +37,10 @@ def main() -> int:
     queue = SampleQueue()
     queue.connected = True
     rows = {
-        "worker, answer that is sampled": _tapped(Tap(samples_per_s=1e9), queue),
-        "worker, answer that is not": _tapped(Tap(share=1e-9), queue),
-        "worker, answer that is read for failures": _tapped(Tap(share=0.0, failures_per_s=1e9), queue),
-        "worker, answer that is not, its budget being spent": _tapped(Tap(share=0.0, failures_per_s=1e-12), queue),
+        "worker, answer that is sampled": _sampled(Tap(samples_per_s=1e9), queue),
+        "worker, answer that is not": _sampled(Tap(share=1e-9), queue),
+        "worker, answer that is read for failures": _sampled(Tap(share=0.0, failures_per_s=1e9), queue),
+        "worker, answer that is not, its budget being spent": _sampled(Tap(share=0.0, failures_per_s=1e-12), queue),
         "inspector, sample": _inspected(),
         "inspector, answer read for failures": _read("application/json", _answer(0)),
         "inspector, event stream of 100 tokens (12 KiB)": _read("text/event-stream", _stream()),
@@ -53,18 +53,18 @@ def main() -> int:
     return 0
 
 
-def _tapped(tap: Tap, queue: SampleQueue) -> Callable[[], None]:
+def _sampled(tap: Tap, queue: SampleQueue) -> Callable[[], None]:
     route = Route("r", "/", "stable", "canary", weight_bp=5000, tap=tap)
     totals = (RouteTotals("r", Variant.STABLE), RouteTotals("r", Variant.CANARY))
     counters = EpochCounters(route, 1, totals)
     sampler, body, seconds = RouteSampler(counters, tap, queue), _answer(0), itertools.count(1)
 
     def run() -> None:
-        specimen = sampler.begin(Variant.STABLE, b"POST", b"", 0.5, next(seconds))
-        if specimen is not None:
-            specimen.head(200, _HEAD)
-            specimen.body(body)
-            specimen.finish()
+        sample = sampler.begin(Variant.STABLE, b"POST", b"", 0.5, next(seconds))
+        if sample is not None:
+            sample.head(200, _HEAD)
+            sample.body(body)
+            sample.finish()
             queue.batch()
 
     return run

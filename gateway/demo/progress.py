@@ -1,7 +1,7 @@
-"""The story so far: everything that gateway and client said, folded into one state. Pure: times come in.
+"""The demo so far: everything that gateway and client reported, folded into one state. Pure: times come in.
 
-`Story` methods take what was said and return the events to show (`StoryEvent`); how they are shown is not known
-here. Times are CLOCK_MONOTONIC seconds; ``t_s`` counts from the demo's start.
+`DemoProgress` methods take what was reported and return the events to show (`DemoEvent`); how they are shown is not
+known here. Times are CLOCK_MONOTONIC seconds; ``t_s`` counts from the demo's start.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from gateway.demo.admin import ROLLOUT_KINDS, rollout_of
 from gateway.demo.client.report import ClientReport
 from gateway.demo.scenarios import Scenario
 
-_TELL_EVERY_S = 1.0
+_EVENT_EVERY_S = 1.0
 
 
 @dataclass(frozen=True)
-class StoryEvent:
-    """One event to show: a name and data for machines, a sentence for people."""
+class DemoEvent:
+    """One event to show: a name and data for machines, a line of text for people."""
 
     event: str
     t_s: float
@@ -43,7 +43,7 @@ class DemoDecision:
 
 
 @dataclass
-class Story:
+class DemoProgress:
     """Where the demo stands."""
 
     scenario: Scenario
@@ -57,9 +57,9 @@ class Story:
     report: ClientReport | None = None
     decision: DemoDecision | None = None
     killed_s: float | None = None
-    _analysis_told_s: float = float("-inf")
-    _traffic_told_s: float = float("-inf")
-    _told_s: float = float("-inf")
+    _analysis_shown_s: float = float("-inf")
+    _traffic_shown_s: float = float("-inf")
+    _last_shown_s: float = float("-inf")
 
     # what was seen
 
@@ -90,17 +90,17 @@ class Story:
 
     # what happens
 
-    def event(self, event: str, now_s: float, text: str, **data: Any) -> StoryEvent:
+    def event(self, event: str, now_s: float, text: str, **data: Any) -> DemoEvent:
         """An event to show, not earlier than the last one: a report is older than its arrival."""
-        self._told_s = max(self._told_s, now_s)
-        return StoryEvent(event, round(self._told_s - self.since_s, 3), text, data)
+        self._last_shown_s = max(self._last_shown_s, now_s)
+        return DemoEvent(event, round(self._last_shown_s - self.since_s, 3), text, data)
 
-    def on_report(self, report: ClientReport) -> Iterator[StoryEvent]:
+    def on_report(self, report: ClientReport) -> Iterator[DemoEvent]:
         """The client has reported."""
         self.report = report
-        if report.final or report.at_s - self._traffic_told_s < _TELL_EVERY_S:
+        if report.final or report.at_s - self._traffic_shown_s < _EVENT_EVERY_S:
             return
-        self._traffic_told_s = report.at_s
+        self._traffic_shown_s = report.at_s
         variants = {
             name: {
                 "requests": seen.requests,
@@ -117,7 +117,7 @@ class Story:
         counts = {"requests": report.requests, "failed": report.failed, "variants": variants}
         yield self.event("traffic", report.at_s, text, **counts)
 
-    def on_event(self, event: ControlEvent, now_s: float) -> Iterator[StoryEvent]:
+    def on_event(self, event: ControlEvent, now_s: float) -> Iterator[DemoEvent]:
         """Take in an event of the gateway."""
         if event.kind in ROLLOUT_KINDS:
             yield from self._on_rollout(event, now_s)
@@ -132,7 +132,7 @@ class Story:
         elif event.kind in ("alarm", "worker"):
             yield self.event(event.kind, now_s, f"{event.kind}: {event.data}", **event.data)
 
-    def _on_rollout(self, event: ControlEvent, now_s: float) -> Iterator[StoryEvent]:
+    def _on_rollout(self, event: ControlEvent, now_s: float) -> Iterator[DemoEvent]:
         rollout = rollout_of(event)
         assert rollout is not None
         if self.decision is not None:
@@ -152,7 +152,7 @@ class Story:
         elif event.kind != "paused" or rollout.by == AUTOMATION:
             yield self._decide(rollout, now_s)
 
-    def _decide(self, rollout: RolloutBody, now_s: float) -> StoryEvent:
+    def _decide(self, rollout: RolloutBody, now_s: float) -> DemoEvent:
         self.stage = "decided"
         self.decision = DemoDecision(rollout.phase, rollout.reason, rollout.causes, now_s, rollout.canary_requests)
         return self.event(
@@ -165,11 +165,11 @@ class Story:
             canary_requests=rollout.canary_requests,
         )
 
-    def _on_analysis(self, rollout: RolloutBody, now_s: float) -> Iterator[StoryEvent]:
+    def _on_analysis(self, rollout: RolloutBody, now_s: float) -> Iterator[DemoEvent]:
         analysis = rollout.analysis
-        if analysis is None or now_s - self._analysis_told_s < _TELL_EVERY_S:
+        if analysis is None or now_s - self._analysis_shown_s < _EVENT_EVERY_S:
             return
-        self._analysis_told_s = now_s
+        self._analysis_shown_s = now_s
         yield self.event(
             "analysis",
             now_s,
@@ -180,7 +180,7 @@ class Story:
             findings=[_finding(finding) for finding in analysis.findings],
         )
 
-    def killed(self, now_s: float) -> StoryEvent:
+    def killed(self, now_s: float) -> DemoEvent:
         """The canary's process was killed."""
         self.killed_s = now_s
         return self.event("fault", now_s, "fault: the canary's process was killed (SIGKILL)", fault="kill -9")

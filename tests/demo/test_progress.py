@@ -1,4 +1,4 @@
-"""The story and its pictures, fed by hand with what a gateway and a client say."""
+"""The demo's progress and its frames, fed by hand with reports of a gateway and a client."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from gateway.core.analysis.types import Verdict
 from gateway.core.stats.outcomes import NAMES
 from gateway.demo.client.report import ClientReport, VariantReport
 from gateway.demo.live import frame
+from gateway.demo.progress import DemoEvent, DemoProgress
 from gateway.demo.scenarios import SCENARIOS, as_expected
-from gateway.demo.story import Story, StoryEvent
 from gateway.demo.summary import page, summarise
 
 START_S = 1000.0
@@ -32,7 +32,7 @@ def analysis(verdict: Verdict = Verdict.UNDECIDED) -> AnalysisBody:
         details: dict[str, float | None] = {"log_e_bad_needed": 5.99, "log_e_ok_needed": 3.0}
         return FindingBody(metric, Verdict.UNDECIDED, "", True, bad, good, 0, 1200, 3, 60, details)
 
-    # Evidence beyond both lines, below none, and not finite (which JSON tells as null).
+    # Evidence beyond both lines, below none, and not finite (null in JSON).
     findings = (
         finding("errors", 800.0, -700.0),
         finding("client_errors", -0.5, 30.0),
@@ -64,49 +64,49 @@ def report(at_s: float, *, rescued: int = 4, final: bool = False, first_s: float
     return ClientReport(at_s, 12_345 + 600 + rescued, 0, variants, {}, first_s, final)
 
 
-def story(scenario: str = "errors") -> Story:
-    return Story(SCENARIOS[scenario], 42, START_S)
+def new_progress(scenario: str = "errors") -> DemoProgress:
+    return DemoProgress(SCENARIOS[scenario], 42, START_S)
 
 
-def hear(story: Story, kind: str, data: Any, at_s: float) -> list[StoryEvent]:
-    return list(story.on_event(event(kind, data), at_s))
+def receive(progress: DemoProgress, kind: str, data: Any, at_s: float) -> list[DemoEvent]:
+    return list(progress.on_event(event(kind, data), at_s))
 
 
-def decided(phase: str, reason: str, metrics: tuple[str, ...] = ()) -> Story:
-    told = story()
-    hear(told, "started", rollout(), START_S + 3)
-    list(told.on_report(report(START_S + 5)))
+def decided(phase: str, reason: str, metrics: tuple[str, ...] = ()) -> DemoProgress:
+    progress = new_progress()
+    receive(progress, "started", rollout(), START_S + 3)
+    list(progress.on_report(report(START_S + 5)))
     kind = {"PROMOTED": "promoted", "ROLLED_BACK": "rolled_back", "PAUSED": "paused"}[phase]
-    hear(told, kind, rollout(phase, reason=reason, causes=metrics), START_S + 6)
-    list(told.on_report(report(START_S + 7, final=True)))
-    return told
+    receive(progress, kind, rollout(phase, reason=reason, causes=metrics), START_S + 6)
+    list(progress.on_report(report(START_S + 7, final=True)))
+    return progress
 
 
 def test_the_decision_counts_from_the_first_canary_request() -> None:
-    told = decided("ROLLED_BACK", LONG_REASON, ("latency",))
-    assert told.decision is not None and told.decision.metrics == ("latency",)
-    assert told.decision_s == 3.0
+    progress = decided("ROLLED_BACK", LONG_REASON, ("latency",))
+    assert progress.decision is not None and progress.decision.metrics == ("latency",)
+    assert progress.decision_s == 3.0
 
 
 def test_nothing_after_the_decision_changes_it() -> None:
-    told = decided("ROLLED_BACK", LONG_REASON)
-    assert hear(told, "analysis", rollout("ROLLED_BACK", reason="later"), START_S + 9) == []
-    assert told.decision is not None and told.decision.reason == LONG_REASON
+    progress = decided("ROLLED_BACK", LONG_REASON)
+    assert receive(progress, "analysis", rollout("ROLLED_BACK", reason="later"), START_S + 9) == []
+    assert progress.decision is not None and progress.decision.reason == LONG_REASON
 
 
 def test_a_pause_by_a_person_is_not_the_end() -> None:
-    told = story()
-    assert hear(told, "paused", rollout("PAUSED", by="ada"), START_S + 4) == []
-    assert told.decision is None
-    (decision,) = hear(told, "paused", rollout("PAUSED", by="automation"), START_S + 5)
+    progress = new_progress()
+    assert receive(progress, "paused", rollout("PAUSED", by="ada"), START_S + 4) == []
+    assert progress.decision is None
+    (decision,) = receive(progress, "paused", rollout("PAUSED", by="automation"), START_S + 5)
     assert decision.event == "decision" and decision.data["phase"] == "PAUSED"
 
 
-def test_analysis_and_traffic_are_told_once_a_second() -> None:
-    told = story()
+def test_analysis_and_traffic_are_reported_once_a_second() -> None:
+    progress = new_progress()
     times_s = [START_S + 3 + i * 0.25 for i in range(20)]
-    assert sum(len(hear(told, "analysis", rollout(), at_s)) for at_s in times_s) == 5
-    assert sum(len(list(told.on_report(report(at_s)))) for at_s in times_s) == 5
+    assert sum(len(receive(progress, "analysis", rollout(), at_s)) for at_s in times_s) == 5
+    assert sum(len(list(progress.on_report(report(at_s)))) for at_s in times_s) == 5
 
 
 @pytest.mark.parametrize(
@@ -133,24 +133,24 @@ def test_what_a_scenario_promises(scenario: str, phase: str, metrics: tuple[str,
     assert as_expected(SCENARIOS[scenario], phase, metrics) is fine
 
 
-def stages() -> dict[str, Story]:
-    baseline, undecided, good_so_far, no_data, refused, killed = (story("crash") for _ in range(6))
+def stages() -> dict[str, DemoProgress]:
+    baseline, undecided, good_so_far, no_data, refused, killed = (new_progress("crash") for _ in range(6))
     baseline.stage = "baseline"
     list(baseline.on_report(report(START_S + 2, rescued=0, first_s=None)))
-    for told, verdict in (
+    for progress, verdict in (
         (undecided, Verdict.UNDECIDED),
         (good_so_far, Verdict.PASS),
         (no_data, Verdict.NODATA),
         (refused, Verdict.ERROR),
         (killed, Verdict.UNDECIDED),
     ):
-        hear(told, "weight", {"canary_percent": 0.01, "epoch": 2}, START_S + 3)
-        hear(told, "started", rollout(analysis=None), START_S + 3)
-        hear(told, "analysis", rollout(step=2, analysis=analysis(verdict)), START_S + 4)
-        list(told.on_report(report(START_S + 5)))
+        receive(progress, "weight", {"canary_percent": 0.01, "epoch": 2}, START_S + 3)
+        receive(progress, "started", rollout(analysis=None), START_S + 3)
+        receive(progress, "analysis", rollout(step=2, analysis=analysis(verdict)), START_S + 4)
+        list(progress.on_report(report(START_S + 5)))
     killed.killed(START_S + 5)
     return {
-        "starting": story("flat"),
+        "starting": new_progress("flat"),
         "baseline": baseline,
         "undecided": undecided,
         "good so far": good_so_far,
@@ -175,7 +175,7 @@ def test_a_frame_fits_the_terminal(stage: str, width: int) -> None:
 
 
 def test_all_that_is_judged_fits_five_rows() -> None:
-    told = story("notfound")
+    progress = new_progress("notfound")
     names = (*NAMES, "latency", "gap", "time_per_event", "model_errors", *(f"class_{digit}" for digit in range(10)))
     details: dict[str, float | None] = {"log_e_bad_needed": 5.99, "log_e_ok_needed": 3.0}
     findings = tuple(
@@ -183,10 +183,10 @@ def test_all_that_is_judged_fits_five_rows() -> None:
         for name in names
     )
     judged = msgspec.structs.replace(analysis(), findings=findings)
-    hear(told, "started", rollout(analysis=None), START_S + 3)
-    hear(told, "analysis", rollout(analysis=judged), START_S + 4)
+    receive(progress, "started", rollout(analysis=None), START_S + 3)
+    receive(progress, "analysis", rollout(analysis=judged), START_S + 4)
     console = Console(file=io.StringIO(), width=80, record=True)
-    console.print(frame(told, START_S + 6.5, 80))
+    console.print(frame(progress, START_S + 6.5, 80))
     lines = console.export_text().rstrip("\n").split("\n")
     assert len(lines) <= 23
     first = next(number for number, line in enumerate(lines) if line.startswith("evidence")) + 1
@@ -207,8 +207,8 @@ def test_a_frame_shows_what_matters() -> None:
 
 @pytest.mark.parametrize(("phase", "headline"), [("PROMOTED", "PROMOTED 3.0 s"), ("ROLLED_BACK", "ROLLED BACK 3.0 s")])
 def test_the_last_page_says_what_why_and_what_users_saw(phase: str, headline: str) -> None:
-    told = decided(phase, "because of this", ("errors",))
-    summary = summarise(told, report(START_S + 7, final=True), 12.0)
+    progress = decided(phase, "because of this", ("errors",))
+    summary = summarise(progress, report(START_S + 7, final=True), 12.0)
     text = " ".join(page(summary, 80).split())
     assert text.startswith(headline)
     assert "Why: because of this." in text
@@ -226,27 +226,27 @@ def test_the_last_page_says_what_why_and_what_users_saw(phase: str, headline: st
         ("notfound", {"status 404": 3}, 3, "3 FAILED (status 404: 3)"),
     ],
 )
-def test_what_a_rescue_could_have_prevented_is_told_apart(
+def test_what_a_rescue_could_have_prevented_is_counted_apart(
     scenario: str, failures: dict[str, int], preventable: int, said: str
 ) -> None:
-    told = decided("ROLLED_BACK", "because of this", ("errors",))
-    told.scenario = SCENARIOS[scenario]
+    progress = decided("ROLLED_BACK", "because of this", ("errors",))
+    progress.scenario = SCENARIOS[scenario]
     seen = msgspec.structs.replace(report(START_S + 7, final=True), failed=3, failures=failures)
-    summary = summarise(told, seen, 12.0)
+    summary = summarise(progress, seen, 12.0)
     assert summary.failures_preventable == preventable
     assert said in " ".join(page(summary, 80).split())
 
 
 def test_the_canary_requests_of_a_rollback_include_those_in_flight() -> None:
-    told = decided("ROLLED_BACK", "it hung")
-    summary = summarise(told, report(START_S + 7, rescued=30, final=True), 12.0)
+    progress = decided("ROLLED_BACK", "it hung")
+    summary = summarise(progress, report(START_S + 7, rescued=30, final=True), 12.0)
     assert summary.canary_requests == 630, "the client saw 630, the gateway had judged 60 of them by then"
     assert summarise(decided("PROMOTED", "fine"), report(START_S + 7, final=True), 12.0).canary_requests == 60
 
 
 def test_no_line_is_older_than_the_one_before() -> None:
-    """A report is made in another process, and tells of a moment that has passed when it arrives."""
-    told = story()
-    (late,) = hear(told, "health", {"backend": "b", "healthy": False}, START_S + 5.0)
-    times_s = [one.t_s for one in (late, *told.on_report(report(START_S + 4.9)))]
+    """A report is made in another process, and is of a moment that has passed when it arrives."""
+    progress = new_progress()
+    (late,) = receive(progress, "health", {"backend": "b", "healthy": False}, START_S + 5.0)
+    times_s = [one.t_s for one in (late, *progress.on_report(report(START_S + 4.9)))]
     assert len(times_s) == 2 and times_s == sorted(times_s)

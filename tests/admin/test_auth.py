@@ -112,7 +112,7 @@ def test_without_a_token_only_this_machines_names_are_hosts(standing: Any, host:
         {"sec-fetch-site": "same-site"},
     ],
 )
-def test_a_page_of_another_origin_cannot_wish(standing: Any, headers: dict[str, str]) -> None:
+def test_a_page_of_another_origin_cannot_send_commands(standing: Any, headers: dict[str, str]) -> None:
     before = standing.control.state()
     answer = httpx.post(f"{standing.url}/api/v1/routes/digits/rollouts", headers=headers)
     assert answer.status_code == 403 and answer.json()["type"].endswith(":cross-origin")

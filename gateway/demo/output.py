@@ -9,19 +9,19 @@ from typing import Protocol, Self
 
 import msgspec
 
-from gateway.demo.story import Story, StoryEvent
+from gateway.demo.progress import DemoEvent, DemoProgress
 from gateway.demo.summary import Summary, page
 
 _PLAIN_WIDTH = 100
 
 
-class Narrator(AbstractContextManager["Narrator"], Protocol):
+class DemoOutput(AbstractContextManager["DemoOutput"], Protocol):
     """Shows the demo as it runs; a context manager, so that a terminal is left as it was found."""
 
-    def show_event(self, event: StoryEvent) -> None:
+    def show_event(self, event: DemoEvent) -> None:
         """Something has happened."""
 
-    def show(self, story: Story, now_s: float) -> None:
+    def show(self, progress: DemoProgress, now_s: float) -> None:
         """Some time has passed (about eight times a second)."""
 
     def end(self, summary: Summary) -> None:
@@ -37,11 +37,11 @@ class JsonLines:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         pass
 
-    def show_event(self, event: StoryEvent) -> None:
+    def show_event(self, event: DemoEvent) -> None:
         """Print the event with its data."""
         write_line(msgspec.json.encode({"event": event.event, "t_s": event.t_s, **event.data}).decode())
 
-    def show(self, story: Story, now_s: float) -> None:
+    def show(self, progress: DemoProgress, now_s: float) -> None:
         """Nothing: the events are the output."""
 
     def end(self, summary: Summary) -> None:
@@ -52,7 +52,7 @@ class JsonLines:
 class PlainLines(JsonLines):
     """For logs and pipes: one line per event, the summary as text."""
 
-    def show_event(self, event: StoryEvent) -> None:
+    def show_event(self, event: DemoEvent) -> None:
         """Print the event's sentence."""
         write_line(f"{event.t_s:6.1f} s  {event.text}")
 

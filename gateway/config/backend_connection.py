@@ -1,70 +1,20 @@
-"""The gateway's edges: TLS and PROXY protocol towards clients, TLS, names and passive health towards backends.
+"""Connections to a backend: its certificate, and when live traffic takes an endpoint out of rotation.
 
-Rules:
-
-1. Clients meet TLS 1.2 at least. The first certificate serves clients that name no host, or an unknown one.
-2. A PROXY header is believed from its ranges only, and there is no listener that takes it or leaves it.
-3. A backend's certificate is always verified, for the endpoint's host unless ``server_name`` says another.
+A backend's certificate is always verified, for the endpoint's host unless ``server_name`` says another.
 """
 
 from __future__ import annotations
 
-import enum
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
 from gateway.config import grammar
-from gateway.config.section import YEAR_S, Cidr, FilePath, Seconds, Section
+from gateway.config.section import YEAR_S, FilePath, Seconds, Section
 from gateway.config.shape import Doc, Noun
 from gateway.core.traffic.table import BackendTls, OutlierEjection
 
 _PASSIVE = OutlierEjection()
-
-
-class TlsVersion(enum.StrEnum):
-    """The oldest version that is accepted."""
-
-    TLS_1_2 = "TLSv1.2"
-    TLS_1_3 = "TLSv1.3"
-
-
-class CertificateConfig(Section):
-    """A certificate chain and its key, as PEM files."""
-
-    cert_file: Annotated[FilePath, Doc("The certificate chain, PEM. A changed file is taken up within a second.")]
-    key_file: Annotated[FilePath, Doc("The certificate's private key, PEM, without a passphrase.")]
-
-
-class TlsConfig(Section):
-    """TLS on the listener for requests."""
-
-    certificates: Annotated[
-        list[CertificateConfig],
-        Field(min_length=1, max_length=1000),
-        Doc(
-            "At least one. Which one serves is chosen by the host that the client names (SNI) and the DNS names in "
-            "the certificate; the first serves all others."
-        ),
-    ]
-    client_ca_file: Annotated[
-        FilePath | None, Doc("Only clients with a certificate of one of these CAs can connect.")
-    ] = None
-    min_version: Annotated[TlsVersion, Field(strict=False), Doc("The oldest version that is accepted.")] = (
-        TlsVersion.TLS_1_2
-    )
-    handshake_timeout_s: Annotated[Seconds, Doc("Time for a whole handshake.")] = 10.0
-
-
-class ProxyProtocolConfig(Section):
-    """Every connection of the listener for requests begins with a PROXY header."""
-
-    trusted: Annotated[
-        list[Cidr],
-        Field(min_length=1, max_length=1000),
-        Doc("Load balancers (CIDR) that may connect; all other connections are closed."),
-    ]
-    timeout_s: Annotated[Seconds, Doc("Time for the whole header.")] = 3.0
 
 
 class BackendTlsConfig(Section):
