@@ -68,7 +68,7 @@ _ROOMS = {
     ),
     "proxy/listen": ("acceptor", "client_limits", "connecting"),
     "proxy/routes": ("rescue_budget", "route_runtime"),
-    "proxy/upstream": ("backends", "outlier_ejection", "pool", "probed_health", "types"),
+    "proxy/upstream": ("backends", "outlier_ejection", "pool", "probed_health", "request_changes", "types"),
 }
 COMPILED = tuple(f"gateway/{room}/{name}.py" for room, names in _ROOMS.items() for name in names)
 _BUILDS = {"bdist_wheel", "build", "build_ext", "install"}

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from gateway.config import grammar
 from gateway.config.backend_connection import BackendTlsConfig, PassiveConfig
-from gateway.config.section import Count, CountOrNone, EndpointUrl, Percentage, ProbePath, Seconds, Section
-from gateway.config.shape import Doc
+from gateway.config.section import (
+    Count,
+    CountOrNone,
+    EndpointUrl,
+    EnvironmentName,
+    FilePath,
+    HeaderName,
+    Percentage,
+    ProbePath,
+    Seconds,
+    Section,
+)
+from gateway.config.shape import Doc, Noun
 from gateway.config.traffic import HOST_HEADER, HostHeader
-from gateway.core.traffic.table import Backend
+from gateway.core.traffic.table import Backend, RequestChanges, SetHeader
 
+TargetPath = Annotated[str, AfterValidator(grammar.target_path), Noun("a path")]
 _BACKEND = Backend(name="", endpoints=())
 
 
@@ -32,6 +45,60 @@ class ProbeConfig(Section):
     ] = 1.0
     rise: Annotated[int, Field(ge=1, le=100), Doc("Answers in a row that make an endpoint ready.")] = 2
     fall: Annotated[int, Field(ge=1, le=100), Doc("Failures in a row that make an endpoint unready.")] = 3
+
+
+class SetHeaderConfig(Section):
+    """A header field that the backend gets, in place of the client's of this name."""
+
+    core = SetHeader
+
+    name: Annotated[HeaderName, Doc("Its name. `Host` is what `host_header` says.")]
+    prefix: Annotated[
+        Annotated[str, Field(max_length=200), AfterValidator(grammar.field_value), Noun("text")],
+        Doc("What stands before the value, such as `Bearer ` with its blank."),
+    ] = ""
+    value: Annotated[
+        Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(grammar.field_value), Noun("text")] | None,
+        Doc("The value itself, which everybody who reads the configuration sees. Exactly one of the three."),
+    ] = None
+    value_env: Annotated[
+        EnvironmentName | None, Doc("Environment variable that holds the value. In the configuration file only.")
+    ] = None
+    value_file: Annotated[
+        FilePath | None,
+        Doc("File that holds the value; a changed file is taken up within a second. In the configuration file only."),
+    ] = None
+
+
+class RequestConfig(Section):
+    """What the backend's requests say other than the client's."""
+
+    core = RequestChanges
+
+    path_prefix: Annotated[
+        TargetPath | None,
+        Doc(
+            "A path that begins with this, by whole segments and as the client wrote it, gets `path_replacement` in "
+            "its place. Other paths stay as they are, and so do probes."
+        ),
+    ] = None
+    path_replacement: Annotated[
+        TargetPath | None, Doc("How such a path begins at the backend; `/` removes the prefix.")
+    ] = None
+    model: Annotated[
+        Annotated[str, Field(min_length=1, max_length=200), AfterValidator(grammar.model_name), Noun("a model's name")]
+        | None,
+        Doc(
+            "The backend's name of the model, in place of the client's: behind `/v1/models/` and `/v2/models/` in the "
+            "path, and as `model` of a JSON body. Answers stay as they are."
+        ),
+    ] = None
+    set_headers: Annotated[
+        list[SetHeaderConfig], Field(max_length=50), Doc("Header fields that the backend gets, such as an API key.")
+    ] = []
+    remove_headers: Annotated[
+        list[HeaderName], Field(max_length=50), Doc("The client's header fields that the backend does not get.")
+    ] = []
 
 
 class BackendConfig(Section):
@@ -65,6 +132,13 @@ class BackendConfig(Section):
             "(`host` or `host:port`)."
         ),
     ] = HOST_HEADER
+    request: Annotated[
+        RequestConfig | None,
+        Doc(
+            "What the backend's requests say other than the client's, so that versions with other paths, names or "
+            "keys can be two versions of one route."
+        ),
+    ] = None
     probe: Annotated[
         ProbeConfig | None, Doc("How readiness is probed; `null` turns probing off, and endpoints count as ready.")
     ] = ProbeConfig()

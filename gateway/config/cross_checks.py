@@ -292,6 +292,30 @@ def _hooks_are_whole(tree: Any) -> Iterator[Issue]:
                 yield _same_name((*path, "name"), name, first[name])
 
 
+def _changed_requests_are_whole(tree: Any) -> Iterator[Issue]:
+    backends = at(tree, "backends")
+    for name, backend in backends.items() if isinstance(backends, dict) else ():
+        request, path = at(backend, "request"), ("backends", name, "request")
+        prefix, replacement = at(request, "path_prefix"), at(request, "path_replacement")
+        if (prefix is None) != (replacement is None):
+            given, absent = ("path_prefix", "path_replacement")[:: 1 if replacement is None else -1]
+            yield Issue((*path, given), f"{absent} is missing", "set both, or neither")
+        set_headers = at(request, "set_headers")
+        seen: set[str] = set()
+        for index, header in enumerate(set_headers if isinstance(set_headers, list) else ()):
+            here: TreePath = (*path, "set_headers", index)
+            given_ways = [key for key in _VALUE_WAYS if at(header, key) is not None]
+            if isinstance(header, dict) and len(given_ways) != 1:
+                what = (
+                    f"{' and '.join(given_ways)} are set" if given_ways else f"none of {', '.join(_VALUE_WAYS)} is set"
+                )
+                yield Issue(here, what, "set exactly one of them")
+            field = str(at(header, "name")).lower()
+            if field in seen:
+                yield Issue((*here, "name"), f"duplicate name {show(field)}", "names must be unique")
+            seen.add(field)
+
+
 def _hooks_name_routes(tree: Any) -> Iterator[Issue]:
     known = [str(route.get("name")) for _, route in _routes(tree)]
     hooks = at(tree, "hooks")
@@ -318,6 +342,7 @@ def _plans_name_gates(tree: Any) -> Iterator[Issue]:
                 yield Issue(place, f"there is no gate {show(gate)}", hint)
 
 
+_VALUE_WAYS = ("value", "value_env", "value_file")
 _RULES: tuple[Callable[[Any], Iterator[Issue]], ...] = (
     _listeners_differ,
     _backends_exist,
@@ -333,6 +358,7 @@ _RULES: tuple[Callable[[Any], Iterator[Issue]], ...] = (
     _predictions_can_be_found,
     _guardrails_have_thresholds,
     _looks_see_bursts,
+    _changed_requests_are_whole,
     _hooks_are_whole,
     _hooks_name_routes,
     _plans_name_gates,

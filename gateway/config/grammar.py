@@ -24,6 +24,7 @@ _SOCKET_BYTES_MAX = 103
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _PORT = re.compile(r"[0-9]{1,5}")
+_MODEL_NAME = re.compile(r"[A-Za-z0-9._~@+/-]+")
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _ROUTE_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _BACKEND_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
@@ -250,6 +251,28 @@ def header_name(text: str) -> str:
     if name in _FRAMING_HEADERS:
         raise BadValue(f"{show(text)} is reserved by the protocol", "use another header, such as x-user")
     return name
+
+
+def target_path(text: str) -> str:
+    """A path as it stands in a request's first line: percent-encoded, without a query."""
+    probe_path(text)
+    if "?" in text:
+        raise BadValue(f"{show(text)} has a query", "remove it from ? on; the client's query stays as it is")
+    return text
+
+
+def field_value(text: str) -> str:
+    """Text that can stand in a header field."""
+    if any((char < " " and char != "\t") or char > "\xff" or char == "\x7f" for char in text):
+        raise BadValue(f"{show(text)} holds characters that no header field can have", "use visible Latin characters")
+    return text
+
+
+def model_name(text: str) -> str:
+    """A model's name as it stands in a path."""
+    if not _MODEL_NAME.fullmatch(text):
+        raise BadValue(f"{show(text)} cannot stand in a path", "use letters, digits and - . _ ~ / @ +")
+    return text
 
 
 def cookie_name(text: str) -> str:

@@ -18,6 +18,7 @@ from gateway.config.cross_checks import issues_between
 from gateway.config.document import Document, Place, YamlSyntaxError, read_document
 from gateway.config.errors import ConfigError, Issue, LocatedIssue, one_line, place_of
 from gateway.config.explain import issues_of
+from gateway.config.header_checks import header_issues, secrets_of_the_api
 from gateway.config.hooks import hook_issues
 from gateway.config.schema import GatewayConfig
 from gateway.config.tls_checks import backend_issues, tls_issues
@@ -77,12 +78,14 @@ def _load(
     issues += host_checks.token_issues(document.tree, environ, base)
     if config and not issues and environ is not None:
         issues += hook_issues(config.hooks, config.gates, environ)
+        issues += header_issues(config, environ)
     if config and for_serving:
         issues += host_checks.state_dir_issues(config.state_dir)
         issues += host_checks.tls_issues(config.admin)
         issues += tls_issues(config)
     if config and tls_of:
         issues += backend_issues(config, tls_of)
+        issues += secrets_of_the_api(config, tls_of)
     if config is None or issues:
         raise ConfigError(_located_all(issues, document, str(path)))
     return config

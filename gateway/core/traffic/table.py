@@ -66,6 +66,33 @@ class AddressGuard(msgspec.Struct, frozen=True):
     urls: tuple[str, ...]
 
 
+class SetHeader(msgspec.Struct, frozen=True):
+    """A field that a backend gets in its requests, in place of the client's of this name (lower case).
+
+    It says ``prefix`` and behind it one of: ``value``, what an environment variable holds, or a file.
+    """
+
+    name: str
+    prefix: str = ""
+    value: str | None = None
+    value_env: str | None = None
+    value_file: str | None = None
+
+
+class RequestChanges(msgspec.Struct, frozen=True):
+    """What a backend's requests say other than the client's.
+
+    A path that begins with ``path_prefix`` (whole segments) begins with ``path_replacement`` instead. ``model`` is the
+    backend's name of the model, in the paths of the inference protocols and as ``model`` of a JSON body.
+    """
+
+    path_prefix: str | None = None
+    path_replacement: str | None = None
+    model: str | None = None
+    set_headers: tuple[SetHeader, ...] = ()
+    remove_headers: tuple[str, ...] = ()
+
+
 class Backend(msgspec.Struct, frozen=True):
     """One deployed model version with its endpoints."""
 
@@ -84,6 +111,7 @@ class Backend(msgspec.Struct, frozen=True):
     resolve_max_age_s: float = 3600.0
     # What the backend sees as Host: the client's (``client``), the endpoint's (``endpoint``), or this text.
     host_header: str = "client"
+    request: RequestChanges | None = None
     # Below this share of endpoints that look well, what probes say is ignored. None at all is always too few.
     panic_percent: float = 0.0
     # None: all its endpoints are where the configuration file says, and may be anywhere.

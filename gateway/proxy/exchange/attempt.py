@@ -185,7 +185,11 @@ class Attempt(UpstreamUser):
             lines = rare_lines(request, body, owner.upgrade, owner.trailers, route.route.upgrades)
         trailers = self._trailers() if body.sent_whole else None
         host = pool.host or head.host or pool.endpoint.authority.encode()
-        connection.send(self, request, host, lines, pieces, body.held_bytes, trailers)
+        size = body.held_bytes
+        if pool.changer is not None:
+            changed = pool.changer.change(request, pieces, size, now_s)
+            request, pieces, size = changed.request, changed.pieces, changed.size
+        connection.send(self, request, host, lines, pieces, size, trailers)
 
     def send_rest(self, connection: UpstreamConnection) -> None:
         """Send what is held elsewhere than in memory, as fast as the backend takes it, until the body says no more."""

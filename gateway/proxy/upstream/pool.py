@@ -33,6 +33,7 @@ from gateway.proxy.heads import gateway_errors
 from gateway.proxy.heads.gateway_errors import Fault
 from gateway.proxy.upstream.outlier_ejection import EjectionState, UsualFirstByte
 from gateway.proxy.upstream.probed_health import ProbedHealth
+from gateway.proxy.upstream.request_changes import RequestChanger
 from gateway.proxy.upstream.types import (
     CONNECTION,
     NOTHING,
@@ -71,6 +72,7 @@ class EndpointPool(ConnectionOwner):
         self._protocol = connect
         self.backend = backend
         self.host = _host(backend.host_header, endpoint)
+        self.changer = _changer(backend, None)
         self.loop = loop
         self.idle: list[UpstreamConnection] = []
         self.open = 0
@@ -96,6 +98,7 @@ class EndpointPool(ConnectionOwner):
         """Take over a newer table's settings; connections that stand stay."""
         self.backend = backend
         self.host = _host(backend.host_header, self.endpoint)
+        self.changer = _changer(backend, self.changer)
         self.ejection.spec = backend.passive
         self._name.resolve_s, self._name.max_age_s = backend.resolve_s, backend.resolve_max_age_s
         self._name.restrict(backend.allow(self.endpoint))
@@ -410,6 +413,13 @@ def _host(wanted: str, endpoint: Endpoint) -> bytes:
     if wanted == "client":
         return b""
     return (endpoint.authority if wanted == "endpoint" else wanted).encode()
+
+
+def _changer(backend: Backend, before: RequestChanger | None) -> RequestChanger | None:
+    """What changes the backend's requests; the one before where the changes are the same: it has read its files."""
+    if backend.request is None or (before is not None and before.spec == backend.request):
+        return None if backend.request is None else before
+    return RequestChanger(backend.request, backend.name)
 
 
 def _made(connection: UpstreamConnection) -> Callable[[], asyncio.Protocol]:

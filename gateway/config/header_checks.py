@@ -1,0 +1,67 @@
+"""Whether the values of header fields that backends get can be had: from the environment, and from files.
+
+Rules:
+
+1. Where requests are served from, variables are set and files can be read before a configuration is in force.
+2. A backend that came over the API gets no value from either: who may name a backend and a file could have any file of
+   this machine sent anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from functools import partial
+
+from gateway.config.backends import SetHeaderConfig
+from gateway.config.errors import BadValue, Issue, TreePath, issues_in
+from gateway.config.schema import GatewayConfig
+
+_VALUE_BYTES_MAX = 16 * 1024
+
+
+def header_issues(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[Issue]:
+    """What keeps values from being read (rule 1)."""
+    for path, header in _headers(config, config.backends):
+        key = "value_env" if header.value_env is not None else "value_file"
+        yield from issues_in((*path, key), partial(_readable, header, environ))
+
+
+def secrets_of_the_api(config: GatewayConfig, names: Collection[str]) -> Iterator[Issue]:
+    """What these backends, of the API, must not name (rule 2)."""
+    for path, header in _headers(config, names):
+        for key in ("value_env", "value_file"):
+            if getattr(header, key) is not None:
+                hint = "set the backend in the configuration file, or use value"
+                yield Issue((*path, key), "cannot be set over the API", hint)
+
+
+def _headers(config: GatewayConfig, names: Collection[str]) -> Iterator[tuple[TreePath, SetHeaderConfig]]:
+    for name in names:
+        request = config.backends[name].request
+        for index, header in enumerate(request.set_headers if request else ()):
+            yield ("backends", name, "request", "set_headers", index), header
+
+
+def _readable(header: SetHeaderConfig, environ: Mapping[str, str]) -> None:
+    if header.value_env is not None:
+        if header.value_env not in environ:
+            raise BadValue(f"the environment variable {header.value_env} is not set", "set it where the gateway starts")
+        _checked(environ[header.value_env].encode("utf-8", "surrogateescape"), header.value_env)
+    elif header.value_file is not None:
+        try:
+            with header.value_file.open("rb") as file:
+                value = file.read(_VALUE_BYTES_MAX + 1)
+        except OSError as error:
+            hint = "put the value into a file that the gateway may read"
+            raise BadValue(f"cannot read {header.value_file}: {error.strerror}", hint) from None
+        _checked(value, str(header.value_file))
+
+
+def _checked(value: bytes, where: str) -> None:
+    value = value.strip()
+    if not value:
+        raise BadValue(f"{where} holds nothing", "put the value into it")
+    if len(value) > _VALUE_BYTES_MAX:
+        raise BadValue(f"{where} holds more than {_VALUE_BYTES_MAX} bytes", "use a shorter value")
+    if any((byte < 0x20 and byte != 0x09) or byte == 0x7F for byte in value):
+        raise BadValue(f"{where} holds control characters", "put the value into a single line")

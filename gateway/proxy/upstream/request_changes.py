@@ -1,0 +1,200 @@
+"""What a backend's requests say other than the client's: its path, its name of the model, fields set and removed.
+
+Rules:
+
+1. Changes are the backend's, so they are made for each attempt anew: stable gets its own form of a request that the
+   canary got in another.
+2. The path is compared as the client wrote it, by whole segments (`/v1/models/digits` is also before `:predict`), and
+   the query stays. A path that begins otherwise stays as it is.
+3. The model's name takes the place of the one behind `/v1/models/` or `/v2/models/`, and of the member ``model`` of a
+   JSON object. It is looked for in what is held of the body when the request is sent (all of it, unless it is larger
+   than the gateway waits for), and nowhere else: names within strings and nested objects are others'.
+4. A field that is set takes the place of the client's fields of that name. Its value may be a secret: it is read from
+   the environment or a file by the worker, is in no table, no log and no message, and follows its file within a second.
+   A file that cannot be read leaves the last value in force; without one the field is missing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from gateway.core.traffic.table import RequestChanges, SetHeader
+from gateway.proxy.heads.message_head import RequestHead
+from gateway.proxy.heads.request import Request
+from gateway.runtime.file_marks import Marks, marks_of
+
+_LOG: Final = logging.getLogger("gateway.proxy")
+_RENEW_S: Final = 1.0
+_VALUE_BYTES_MAX: Final = 16 * 1024
+_MODEL_IN_PATH: Final = re.compile(rb"(.*?/v[12]/models/)[^/:?]+")
+# A JSON string, or one step into or out of an object or a list; all else is passed over.
+_TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]')
+_NAMED: Final = re.compile(rb'[ \t\r\n]*:[ \t\r\n]*("(?:[^"\\]|\\.)*")')
+_VALID: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*\Z")
+
+
+class ChangedRequest:
+    """A request as a backend gets it: what stands in the head, and the first pieces of its body."""
+
+    __slots__ = ("pieces", "request", "size")
+
+    def __init__(self, request: Request, pieces: list[bytes], size: int) -> None:
+        self.request = request
+        self.pieces = pieces
+        self.size = size
+
+
+class RequestChanger:
+    """The changes of one backend, ready to be made."""
+
+    __slots__ = ("_files", "_lines", "_marks", "_model", "_next_s", "_path", "_removed", "_set", "backend", "spec")
+
+    def __init__(self, spec: RequestChanges, backend: str) -> None:
+        self.spec = spec
+        self.backend = backend
+        self._path: tuple[bytes, bytes] | None = None
+        if spec.path_prefix is not None:
+            replacement = (spec.path_replacement or "").rstrip("/")
+            self._path = (spec.path_prefix.rstrip("/").encode(), replacement.encode())
+        self._model = (spec.model or "").encode()
+        self._set: tuple[SetHeader, ...] = spec.set_headers
+        self._removed = frozenset(name.encode() for name in (*spec.remove_headers, *(one.name for one in self._set)))
+        self._files = [one.value_file for one in self._set if one.value_file is not None]
+        self._marks: Marks = ()
+        self._next_s = 0.0
+        self._lines: dict[str, bytes] = {}
+        self._read_values()
+
+    def change(self, request: Request, pieces: list[bytes], size: int, now_s: float) -> ChangedRequest:
+        """The request as this backend gets it; ``pieces`` of ``size`` bytes are what is held of its body."""
+        if self._files and now_s >= self._next_s:
+            self._next_s = now_s + _RENEW_S
+            if marks_of(self._files) != self._marks:
+                self._read_values()
+        head = request.head
+        assert head is not None  # it was admitted
+        changed = Request(request.method, request.version, keep_alive=request.keep_alive)
+        changed.target, changed.path = self._target_of(request.target), request.path
+        changed.head = self._head_of(head)
+        if self._model and pieces and _is_json(head):
+            held = b"".join(pieces)
+            body = with_model(held, self._model)
+            if body is not None:
+                _lengthen(changed.head, len(body) - len(held))
+                return ChangedRequest(changed, [body], len(body))
+        return ChangedRequest(changed, pieces, size)
+
+    def _target_of(self, target: bytes) -> bytes:
+        path, question, query = target.partition(b"?")
+        if self._path is not None:
+            prefix, replacement = self._path
+            rest = path[len(prefix) :]
+            if path.startswith(prefix) and (not rest or rest[:1] in (b"/", b":")):
+                path = replacement + rest or b"/"
+        if self._model and (found := _MODEL_IN_PATH.match(path)):
+            path = found.group(1) + self._model + path[found.end() :]
+        return path + question + query
+
+    def _head_of(self, head: RequestHead) -> RequestHead:
+        changed = RequestHead()
+        changed.content_length, changed.length_line = head.content_length, head.length_line
+        changed.chunked, changed.wants_close = head.chunked, head.wants_close
+        changed.host, changed.expects_continue = head.host, head.expects_continue
+        changed.cookies, changed.fields, changed.rare = head.cookies, head.fields, head.rare
+        changed.id_line, changed.trace_id = head.id_line, head.trace_id
+        if self._removed:
+            lines = b"".join(head.lines).split(b"\r\n")
+            changed.lines = [line + b"\r\n" for line in lines if line and _name_of(line) not in self._removed]
+            changed.lines += self._lines.values()
+        else:
+            changed.lines = head.lines
+        return changed
+
+    def _read_values(self) -> None:
+        self._marks = marks_of(self._files)
+        for one in self._set:
+            try:
+                value = value_of(one)
+            except (OSError, ValueError) as error:
+                kept = "the last value stays" if one.name in self._lines else "the field is not sent"
+                _LOG.warning("backend %s: header %s: %s: %s", self.backend, one.name, error, kept)
+                continue
+            self._lines[one.name] = one.name.encode() + b": " + one.prefix.encode("latin-1") + value + b"\r\n"
+
+
+def value_of(header: SetHeader) -> bytes:
+    """What a field says behind its prefix. Raises OSError and ValueError, neither of which shows the value."""
+    if header.value_env is not None:
+        text = os.environ.get(header.value_env)
+        if text is None:
+            raise ValueError(f"the environment variable {header.value_env} is not set")
+        return _checked(os.fsencode(text), header.value_env)
+    if header.value_file is not None:
+        with open(header.value_file, "rb") as file:  # noqa: PTH123  # a worker's start does without pathlib's cost
+            return _checked(file.read(_VALUE_BYTES_MAX + 1), header.value_file)
+    return _checked((header.value or "").encode("latin-1"), "value")
+
+
+def _checked(value: bytes, where: str) -> bytes:
+    value = value.strip()
+    if len(value) > _VALUE_BYTES_MAX:
+        raise ValueError(f"{where} holds more than {_VALUE_BYTES_MAX} bytes")
+    if not value or not _VALID.match(value):
+        raise ValueError(f"{where} holds {'control characters' if value else 'nothing'}")
+    return value
+
+
+def with_model(body: bytes, model: bytes) -> bytes | None:
+    """A JSON object with this text as its member ``model``, byte for byte the same otherwise.
+
+    None where it has none (or none yet), where that is no text, and for anything but an object.
+    """
+    depth = at = 0
+    while (found := _TOKEN.search(body, at)) is not None:
+        token, at = found.group(), found.end()
+        if token in (b"{", b"["):
+            if not depth and (token == b"[" or body[: found.start()].strip()):
+                return None
+            depth += 1
+        elif token in (b"}", b"]"):
+            depth -= 1
+            if depth <= 0:
+                return None
+        elif depth == 0:
+            return None
+        elif depth == 1:  # a member's name: texts that are values are passed over with their names
+            named = _NAMED.match(body, at)
+            if token == b'"model"':
+                if named is None:
+                    return None
+                value = b'"' + model.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
+                return body[: named.start(1)] + value + body[named.end(1) :]
+            if named is not None:
+                at = named.end()
+    return None
+
+
+def _is_json(head: RequestHead) -> bool:
+    json = coded = False
+    fields: Sequence[tuple[bytes, bytes]] = head.fields
+    for name, value in fields:
+        low = name.lower()
+        if low == b"content-type":
+            json = b"json" in value.lower()
+        elif low == b"content-encoding":
+            coded = value.strip().lower() != b"identity"
+    return json and not coded
+
+
+def _lengthen(head: RequestHead, more: int) -> None:
+    if head.content_length is not None:
+        head.content_length += more
+        head.length_line = b"content-length: %d\r\n" % head.content_length
+
+
+def _name_of(line: bytes) -> bytes:
+    return line.partition(b":")[0].lower()
