@@ -136,8 +136,8 @@ def findings_table(analysis: AnalysisBody) -> Table:
         table.add_row(
             _text(finding.metric if finding.decides else f"{finding.metric} (advises)"),
             _text(finding.verdict),
-            _share(finding.stable_events, finding.stable_trials),
-            _share(finding.canary_events, finding.canary_trials),
+            _share(finding.details.get("stable_rate"), finding.stable_events, finding.stable_trials),
+            _share(finding.details.get("canary_rate"), finding.canary_events, finding.canary_trials),
             _difference(finding),
             _evidence(finding, finding.log_e_bad, "log_e_bad_needed", analysis.log_e_bad_needed),
             _evidence(finding, finding.log_e_ok, "log_e_ok_needed", analysis.log_e_ok_needed),
@@ -197,8 +197,11 @@ def _line(label: str, text: str) -> Text:
     return Text.assemble((f"  {label:<9}", "dim"), one_line(text))
 
 
-def _share(events: int, trials: int) -> str:
-    return f"{percent(events / trials)} of {trials:,}" if trials else "no requests"
+def _share(rate: float | None, events: int, trials: int) -> str:
+    """A version's rate as it can be compared with the other's; the plain share where there is no other."""
+    if not trials:
+        return "no requests"
+    return f"{percent(events / trials if rate is None else rate)} of {trials:,}"
 
 
 def _difference(finding: FindingBody) -> str:

@@ -64,6 +64,17 @@ class Series:
                 points.append(value)
                 del points[:-_POINTS_MAX]
 
+    @property
+    def points(self) -> int:
+        """How many points a run can compare."""
+        return min(len(self.control), len(self.experiment))
+
+    def points_text(self) -> str:
+        """The same in words, with the version that lacks points."""
+        if bool(self.control) == bool(self.experiment):
+            return f"{self.points} points"
+        return f"{len(self.control)} points of stable and {len(self.experiment)} of the canary"
+
 
 def decide(intervals: Iterable[RecordedInterval], params: KayentaParams) -> RuleDecision:
     """What the canary stage decides, and at which run. Reads no further than that."""
@@ -78,9 +89,8 @@ def decide(intervals: Iterable[RecordedInterval], params: KayentaParams) -> Rule
         if passed_s < due * params.interval_s and not last:
             continue
         due = int(passed_s / params.interval_s) + 1
-        points = min(len(errors.control), len(errors.experiment))
-        if points < params.points_min:
-            finding = f"the last run had {points} points, {params.points_min} are required"
+        if errors.points < params.points_min:
+            finding = f"the last run had {errors.points_text()}, {params.points_min} are required"
             if last:
                 break
             continue
@@ -91,8 +101,8 @@ def decide(intervals: Iterable[RecordedInterval], params: KayentaParams) -> Rule
             kind = DecisionKind.PROMOTE if score >= params.score_pass else DecisionKind.ROLLBACK
             how = "at least" if kind is DecisionKind.PROMOTE else "below"
             return RuleDecision(kind, window.at_s, f"{finding} in the last run: {how} {params.score_pass:g}")
-    points = min(len(errors.control), len(errors.experiment))
-    return RuleDecision(DecisionKind.UNDECIDED, None, f"{finding}; {points} points, a run each {params.interval_s:g} s")
+    undecided = f"{finding}; {errors.points_text()}, a run every {params.interval_s:g} s"
+    return RuleDecision(DecisionKind.UNDECIDED, None, undecided)
 
 
 def judgement(metrics: list[Series], params: KayentaParams) -> tuple[float, str]:
@@ -100,7 +110,7 @@ def judgement(metrics: list[Series], params: KayentaParams) -> tuple[float, str]
     judged = [metric for metric in metrics if metric.control and metric.experiment]
     high = [metric.name for metric in judged if is_high(metric, params)]
     score = 100.0 * (len(judged) - len(high)) / len(judged) if judged else 100.0
-    points = min(len(metrics[0].control), len(metrics[0].experiment))
+    points = metrics[0].points
     found = f"{', '.join(high)} High" if high else f"{', '.join(metric.name for metric in judged)} Pass"
     return score, f"score {score:g} on {points} points ({found})"
 

@@ -74,7 +74,9 @@ def decide(
     state, rollout = fresh_state(spec), Rollout()
     verdict: Verdict | None = None
     weight_bp: int | None = None
+    stable = canary = 0
     for interval in looks(intervals):
+        stable, canary = stable + interval.stable.requests, canary + interval.canary.requests
         if rollout.phase is Phase.IDLE:
             rollout, _ = step(
                 rollout, Started("replay", ROUTE, "stable", "canary", policy.plan, interval.since_s, "replay")
@@ -100,12 +102,21 @@ def decide(
         if rollout.phase.terminal or rollout.phase is Phase.RETURNING:
             kind = DecisionKind.PROMOTE if rollout.phase is Phase.PROMOTED else DecisionKind.ROLLBACK
             return RuleDecision(kind, interval.at_s, rollout.reason)
+    if verdict is None:
+        return RuleDecision(DecisionKind.UNDECIDED, None, "nothing was recorded")
+    place = f"step {rollout.step_index + 1} of {len(policy.plan.steps)} when the recording ended"
+    if canary and not stable:
+        place = "stable has no requests in the recording"
+    return _unfinished(rollout, event, place)
+
+
+def _unfinished(rollout: Rollout, event: Analysed, place: str) -> RuleDecision:
+    """Where a rollout stands that has not ended with the recording."""
     if rollout.phase is Phase.PAUSED:
         return RuleDecision(DecisionKind.HOLD, None, rollout.reason)
     if rollout.phase is Phase.WAITING:
-        return RuleDecision(DecisionKind.HOLD, None, f"{waiting_for(rollout, event)}; {seen.reason}")
-    place = f"step {rollout.step_index + 1} of {len(policy.plan.steps)} when the recording ended"
-    return RuleDecision(DecisionKind.UNDECIDED, None, f"{place}: {seen.reason}" if verdict else "nothing was recorded")
+        return RuleDecision(DecisionKind.HOLD, None, f"{waiting_for(rollout, event)}; {event.reason}")
+    return RuleDecision(DecisionKind.UNDECIDED, None, f"{place}: {event.reason}")
 
 
 def looks(intervals: Iterable[RecordedInterval]) -> Iterator[RecordedInterval]:

@@ -311,6 +311,21 @@ def sticky(results: Path) -> str:
     )
 
 
+def intervals(results: Path) -> str:
+    """What is shown, against the truth."""
+    return markdown(
+        ["rates", "true ratio", "ratio missed", "difference missed", "95 % upper bound", "ratio of one stratum missed"],
+        (
+            [
+                *(r["world"], f"{r['ratio']:g}", f"{r['missed_ratio']} of {r['runs']}"),
+                *(f"{r['missed_difference']} of {r['runs']}", percent(r["upper"], 2)),
+                f"{r['missed_pooled']} of {r['runs']}",
+            ]
+            for r in rows(results, "intervals", "intervals")
+        ),
+    )
+
+
 def rules(results: Path) -> str:
     """The gateway beside other rules."""
 
@@ -347,6 +362,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "bad-answers": bad_answers,
     "sticky": sticky,
     "rules": rules,
+    "intervals": intervals,
 }
 
 

@@ -87,7 +87,18 @@ def test_requests_outside_of_an_experiment_are_said(replay: Run) -> None:
     content = HEAD + ",weight_percent\n" + "".join(f"{n},stable,0,0,100\n{n},canary,611,1,100\n" for n in (1, 2))
     body = found(replay(content, "--json"))
     reason = body["outcomes"][0]["decision"]["reason"]
-    assert "1,222 other canary requests were answered, forced or at a weight of 0 or 100 %" in reason, reason
+    assert "1,222 canary requests were answered, all of them forced or at a weight of 0 or 100 %" in reason, reason
+
+
+@pytest.mark.parametrize("weights", [True, False])
+def test_a_recording_without_requests_of_stable_says_that_it_is_stable_who_has_none(replay: Run, weights: bool) -> None:
+    head = "at_s,variant,requests,errors" + ",weight_percent" * weights
+    rows = [f"{at_s},{arm}{',10' * weights}" for at_s in range(10, 110, 10) for arm in ("stable,0,0", "canary,10,10")]
+    shown = replay("\n".join([head, *rows]) + "\n").stdout
+    assert "gateway: stable has no requests in the recording: " in shown, shown
+    few = ["--set", "kayenta.interval_s=50", "--set", "kayenta.step_s=10"]
+    shown = replay("\n".join([head, *rows]) + "\n", "--beside", "kayenta", *few).stdout
+    assert "kayenta: the last run had 0 points of stable and 10 of the canary, 50 are required" in shown, shown
 
 
 def two_versions(good_first: bool = False) -> list[dict[str, Any]]:

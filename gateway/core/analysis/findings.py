@@ -91,7 +91,8 @@ class MetricFinding(msgspec.Struct, frozen=True):
     """One metric's finding.
 
     ``units`` is what evidence comes in, as people call it: requests, sessions, trials, slices. ``unjudged`` says why
-    there is nothing to compare. ``details`` are further numbers for programs that read findings.
+    there is nothing to compare. ``rated``: stable's and the canary's rates as they can be compared, where requests came
+    under several weights (show/strata.py). ``details`` are further numbers for programs that read findings.
     """
 
     metric: str
@@ -105,6 +106,7 @@ class MetricFinding(msgspec.Struct, frozen=True):
     units: str = "trials"
     claim: Claim | None = None
     unjudged: str = ""
+    rated: tuple[float, float] | None = None
     details: dict[str, float] = {}
 
 

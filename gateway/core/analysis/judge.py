@@ -43,7 +43,7 @@ from gateway.core.analysis.evidence.intake import Arrival, Intake
 from gateway.core.analysis.findings import MetricFinding, Needed, Traffic
 from gateway.core.analysis.metrics import registry, silence
 from gateway.core.analysis.metrics.kind import TICK_S, Measure, Metric, MetricKind, Role, Standing, Tick
-from gateway.core.analysis.show import sentences
+from gateway.core.analysis.show import sentences, strata
 from gateway.core.analysis.spec import LATENCY_METRICS, AnalysisSpec, Mode
 from gateway.core.analysis.state import STATE_VERSION, AnalysisState, Pace
 from gateway.core.analysis.types import Analysis, Evidence, Finding, Verdict
@@ -171,7 +171,7 @@ def explained(state: AnalysisState, analysis: Analysis, *, forecast: bool = True
     traffic = _traffic(state) if forecast and not state.baking else None
     known = {standing.metric: kind.finding(state, standing) for kind, standing in _standings(state)}
     findings = tuple(
-        explain.explained(finding, known[finding.metric], traffic) if finding.metric in known else finding
+        explain.explained(state, finding, known[finding.metric], traffic) if finding.metric in known else finding
         for finding in analysis.findings
     )
     return msgspec.structs.replace(analysis, findings=findings)
@@ -197,6 +197,7 @@ def _take(state: AnalysisState, evidence: Evidence) -> AnalysisState:
         outside=evidence.outside,
         pace=_pace(state, live, at_s),
         bake_s=state.bake_s,
+        folded=strata.folded(state.folded, state.intake, memory),
     )
 
 
@@ -294,7 +295,7 @@ def _silenced(standing: Standing, unjudged: Unjudged, *, auto: bool) -> Standing
 
 def _numbers(state: AnalysisState, kind: MetricKind[Any], standing: Standing) -> MetricFinding:
     """One metric's finding in numbers, also of one that has nothing to compare."""
-    numbers = kind.finding(state, standing)
+    numbers = strata.with_rates(state, kind.finding(state, standing))
     if standing.unjudged is None:
         return numbers
     return msgspec.structs.replace(numbers, unjudged=standing.unjudged.reason)

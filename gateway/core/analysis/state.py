@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.core.analysis.evidence.intake import Intake
+from gateway.core.analysis.evidence.intake import Consumed, Intake
 from gateway.core.analysis.spec import AnalysisSpec
 from gateway.core.types import Unjudged
 
@@ -33,7 +33,8 @@ class Pace(msgspec.Struct, frozen=True):
 class AnalysisState(msgspec.Struct, frozen=True):
     """The spec, what was consumed of the evidence, and the state of each kind of metric by its name.
 
-    ``bake_s`` is 0 during the climb.
+    ``bake_s`` is 0 during the climb. ``folded``: what the epochs had counted that have left the evidence, by weight
+    (show/strata.py).
     """
 
     spec: AnalysisSpec
@@ -45,6 +46,7 @@ class AnalysisState(msgspec.Struct, frozen=True):
     outside: int = 0
     pace: Pace = Pace()
     bake_s: float = 0.0
+    folded: dict[int, Consumed] = {}
     version: int = STATE_VERSION
 
     @property

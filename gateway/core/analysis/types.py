@@ -71,7 +71,8 @@ class Finding(msgspec.Struct, frozen=True):
     """One metric's answer with its numbers.
 
     ``log_e_bad``: log of the e-process against "not worse"; ``log_e_ok``: against "worse by the margin".
-    ``stable_rate``/``canary_rate`` are events per trial (None without trials).
+    ``stable_rate``/``canary_rate`` are events per trial (None without trials); where the trials came under several
+    weights they are standardised, so that they can be compared (show/strata.py).
     """
 
     metric: str
@@ -99,12 +100,12 @@ class Finding(msgspec.Struct, frozen=True):
     @property
     def stable_rate(self) -> float | None:
         """Stable's share of events, None without trials."""
-        return self.stable_events / self.stable_trials if self.stable_trials else None
+        return self.details.get("stable_rate", self.stable_events / self.stable_trials) if self.stable_trials else None
 
     @property
     def canary_rate(self) -> float | None:
         """Canary's share of events, None without trials."""
-        return self.canary_events / self.canary_trials if self.canary_trials else None
+        return self.details.get("canary_rate", self.canary_events / self.canary_trials) if self.canary_trials else None
 
 
 class Analysis(msgspec.Struct, frozen=True):

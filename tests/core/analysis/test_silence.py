@@ -175,7 +175,7 @@ def test_in_auto_what_is_being_learnt_holds_and_what_may_never_come_does_not() -
 def test_requests_outside_of_the_experiment_are_named() -> None:
     _, seen = look(SPEC, fresh_state(SPEC), Evidence(1.0, (), outside=1_222))
     assert seen.verdict == "NODATA"
-    assert "1,222 other canary requests were answered, forced or at a weight of 0 or 100 %" in seen.reason
+    assert "1,222 canary requests were answered, all of them forced or at a weight of 0 or 100 %" in seen.reason
     _, seen = look(SPEC, fresh_state(SPEC), Evidence(1.0, ()))
     assert seen.reason == "no canary request of the experiment has been answered yet"
 

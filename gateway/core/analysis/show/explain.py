@@ -2,9 +2,10 @@
 
 Rules:
 
-1. Intervals hold at every moment together with probability 1 - alpha, alpha = `ALPHA` (intervals.py). The details have
-   ``ratio``, ``difference`` and the arms' rates, each with ``_low`` and ``_high``; an open end is left out. Latencies
-   have ``stable_p95_us`` and the like, each with its ends.
+1. Intervals hold at every moment together with probability 1 - alpha, alpha = `ALPHA` (intervals.py), whatever the
+   weights and the rates did, as long as both versions had the same traffic. The details have ``ratio``, ``difference``
+   and the versions' standardised rates (strata.py), each with ``_low`` and ``_high``; an open end is left out.
+   Latencies have ``stable_p95_us``, ``canary_p95_us`` and ``p95_difference_us`` and the like, each with its ends.
 2. What is still needed is computed at the information limit (limit.py) from the rates as they look now: the nats that
    are missing, over the nats that a request brings under the weight in force, less what the guard against bursts takes
    of a proof. It is an average, not a promise.
@@ -14,18 +15,20 @@ Rules:
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import msgspec
 
 from gateway.core.analysis.betting.eprocess import Null, Rates, within_tolerance, worse_by_margin
 from gateway.core.analysis.findings import LatencyClaim, LimitClaim, MetricFinding, RateClaim, SplitClaim, Traffic
-from gateway.core.analysis.show import intervals
-from gateway.core.analysis.show.intervals import Bounds
+from gateway.core.analysis.show import intervals, strata
+from gateway.core.analysis.show.intervals import Bounds, Histograms
+from gateway.core.analysis.show.strata import Stratum
 from gateway.core.analysis.sizing.limit import information
 from gateway.core.analysis.spec import Worse
+from gateway.core.analysis.state import AnalysisState
 from gateway.core.analysis.types import Finding, Verdict
 from gateway.core.numbers import about, duration
-from gateway.core.stats.histogram import quantile_us
 
 ALPHA = 0.05
 QUANTILES = (0.5, 0.95, 0.99)
@@ -34,12 +37,15 @@ _NATS_MIN = 1e-11
 _REQUESTS_MAX = 1e9
 
 
-def explained(finding: Finding, numbers: MetricFinding, traffic: Traffic | None) -> Finding:
-    """The finding with its effect, intervals and, where there is ``traffic`` to forecast from, what is still needed."""
+def explained(state: AnalysisState, finding: Finding, numbers: MetricFinding, traffic: Traffic | None) -> Finding:
+    """The finding with its effect, intervals and, where there is ``traffic`` to forecast from, what is still needed.
+
+    ``numbers`` are the metric's as ``state`` has them.
+    """
     details, reason = dict(finding.details), finding.reason
     match numbers.claim:
         case LatencyClaim() as claim:
-            details |= _quantiles(claim)
+            details |= _quantiles(strata.of_latency(state, finding.metric, claim))
             if traffic is not None:
                 reason += _slices_needed(finding, claim)
         case LimitClaim():
@@ -48,7 +54,8 @@ def explained(finding: Finding, numbers: MetricFinding, traffic: Traffic | None)
         case SplitClaim():
             pass
         case claim:
-            details |= _effect(finding)
+            believed = claim.believed if isinstance(claim, RateClaim) else 1.0
+            details |= _effect(finding, strata.of_metric(state, numbers), believed)
             if isinstance(claim, RateClaim) and claim.per_request and traffic is not None:
                 reason += _need(finding, numbers, claim, traffic, details)
     return msgspec.structs.replace(finding, reason=reason, details=details)
@@ -62,28 +69,32 @@ def _ends(name: str, value: float | None, interval: Bounds) -> dict[str, float]:
     return ends
 
 
-def _effect(finding: Finding) -> dict[str, float]:
-    s, c = finding.stable_rate, finding.canary_rate
-    found = intervals.effect(
-        (finding.stable_events, finding.stable_trials), (finding.canary_events, finding.canary_trials), ALPHA
-    )
-    difference = c - s if s is not None and c is not None else None
-    ratio = c / s if s and c is not None else None
+def _effect(finding: Finding, seen: tuple[Stratum, ...], believed: float) -> dict[str, float]:
+    found = intervals.effect(seen, ALPHA, believed)
+    stable, canary = strata.rated(seen) or (finding.stable_rate, finding.canary_rate)
+    difference = canary - stable if stable is not None and canary is not None else None
+    ratio = canary / stable if stable and canary is not None else None
     return {
-        **_ends("stable_rate", s, found.stable),
-        **_ends("canary_rate", c, found.canary),
+        **_ends("stable_rate", stable, found.stable),
+        **_ends("canary_rate", canary, found.canary),
         **_ends("difference", difference, found.difference),
         **_ends("ratio", ratio, found.ratio),
     }
 
 
-def _quantiles(claim: LatencyClaim) -> dict[str, float]:
+def _quantiles(seen: Sequence[Histograms]) -> dict[str, float]:
     out: dict[str, float] = {}
-    for arm, seen in (("stable", claim.stable_seen), ("canary", claim.canary_seen)):
-        for q in QUANTILES:
-            found = intervals.quantile_interval(seen, q, ALPHA / 2.0)
+    stable, canary = intervals.standardised(seen)
+    for q in QUANTILES:
+        s, c = intervals.quantile_us(stable, q), intervals.quantile_us(canary, q)
+        name = f"p{100 * q:g}"
+        for arm, value, histogram in (("stable", s, stable), ("canary", c, canary)):
+            found = intervals.quantile_interval(histogram, q, ALPHA / 2.0)
             if found is not None:
-                out |= _ends(f"{arm}_p{100 * q:g}_us", quantile_us(seen, q), found)
+                out |= _ends(f"{arm}_{name}_us", value, found)
+        both = intervals.quantile_effect(seen, q, ALPHA)
+        if both is not None and s is not None and c is not None:
+            out |= _ends(f"{name}_difference_us", c - s, both.difference)
     return out
 
 
@@ -113,12 +124,10 @@ def _need(
 
 def likely(finding: Finding) -> Rates:
     """The rates as they look now; one more trial at the common rate keeps one that has shown no event off zero."""
-    trials = finding.stable_trials + finding.canary_trials
-    common = (finding.stable_events + finding.canary_events + 0.5) / (trials + 1.0)
-    return Rates(
-        (finding.stable_events + common) / (finding.stable_trials + 1.0),
-        (finding.canary_events + common) / (finding.canary_trials + 1.0),
-    )
+    stable, canary = finding.stable_trials, finding.canary_trials
+    stable_events, canary_events = (finding.stable_rate or 0.0) * stable, (finding.canary_rate or 0.0) * canary
+    common = (stable_events + canary_events + 0.5) / (stable + canary + 1.0)
+    return Rates((stable_events + common) / (stable + 1.0), (canary_events + common) / (canary + 1.0))
 
 
 def _canary_requests(log_e: float, needed: float, nats: float, weight: float) -> float:

@@ -50,8 +50,12 @@ def finding_of(numbers: MetricFinding) -> Finding:
         stable_trials=numbers.stable.trials,
         canary_events=numbers.canary.events,
         canary_trials=numbers.canary.trials,
-        details={**needed, **numbers.details},
+        details={**needed, **_rates(numbers), **numbers.details},
     )
+
+
+def _rates(numbers: MetricFinding) -> dict[str, float]:
+    return {} if numbers.rated is None else dict(zip(("stable_rate", "canary_rate"), numbers.rated, strict=True))
 
 
 def reason(numbers: MetricFinding) -> str:
@@ -87,12 +91,11 @@ def blame(guilty: Sequence[MetricFinding]) -> str:
 
 def nothing_yet(outside: int) -> str:
     """Why there is no verdict at all; ``outside`` canary requests were no part of the experiment."""
-    said = "no canary request of the experiment has been answered yet"
     if not outside:
-        return said
+        return "no canary request of the experiment has been answered yet"
     return (
-        f"{said}; {outside:,} other canary requests were answered, forced or at a weight of 0 or 100 %: they cannot be"
-        " compared with stable"
+        f"nothing to compare with stable yet: {outside:,} canary requests were answered, all of them forced or at a"
+        " weight of 0 or 100 %"
     )
 
 
@@ -244,7 +247,15 @@ def _waiting(name: str, claim: LatencyClaim) -> str:
 
 
 def _both(numbers: MetricFinding) -> str:
-    return f"canary {numbers.metric} {share(*numbers.canary)} against stable {share(*numbers.stable)}"
+    """What was seen of both versions. Percentages of counts under several weights would compare different times."""
+    if numbers.rated is None:
+        return f"canary {numbers.metric} {share(*numbers.canary)} against stable {share(*numbers.stable)}"
+    (stable_events, stable), (canary_events, canary) = numbers.stable, numbers.canary
+    stable_rate, canary_rate = (percent(rate) for rate in numbers.rated)
+    return (
+        f"canary {numbers.metric} {canary_events} of {canary} against stable {stable_events} of {stable}"
+        f" (compared within each weight: {canary_rate} against {stable_rate})"
+    )
 
 
 def _compared(numbers: MetricFinding, seen: str, claims: tuple[str, str]) -> str:
