@@ -14,7 +14,10 @@ from gateway.admin import etags, request_parsing, request_schemas, schemas, sse
 from gateway.admin.audit import AuditTrail
 from gateway.admin.exposition import Exposition, takes_gzip, takes_openmetrics
 from gateway.admin.long_poll import WAIT_S_MAX, Waits
+from gateway.admin.problems import ProblemError
 from gateway.admin.response_bodies import rollout_body
+from gateway.admin.starting import VersionStarts
+from gateway.config.admin import Scope
 from gateway.config.core_values import core_value
 from gateway.control.api import ControlPlane
 from gateway.control.views import RolloutView
@@ -37,8 +40,10 @@ class Api:
         streams: sse.Streams,
         trail: AuditTrail,
         route_tag: Callable[[str], str],
+        starts: VersionStarts,
     ) -> None:
         self._control = control
+        self._starts = starts
         self._metrics = metrics
         self._streams = streams
         self._trail = trail
@@ -64,9 +69,15 @@ class Api:
         asked = await request_parsing.read_optional(request, request_schemas.StartRequest)
         plan = None if asked.plan is None else core_value(asked.plan, Plan)
         _said(request, asked.reason)
-        name, by = self._expected_route(request), _by(request)
-        view = await self._control.commands.start(name, by, plan, retry=asked.retry, reason=asked.reason)
-        return _rollout(view, 201, {"location": f"/api/v1/rollouts/{view.id}"})
+        name, by, fresh = self._expected_route(request), _by(request), True
+        if asked.version is None:
+            view = await self._control.commands.start(name, by, plan, retry=asked.retry, reason=asked.reason)
+        else:
+            _require_admin(request)
+            urls = [endpoint.url for endpoint in asked.version.endpoints]
+            model = asked.version.model.value
+            view, fresh = await self._starts.start(name, model, urls, by, plan, retry=asked.retry, reason=asked.reason)
+        return _rollout(view, 201 if fresh else 200, {"location": f"/api/v1/rollouts/{view.id}"})
 
     async def take_labels(self, request: Request) -> Response:
         """Take labels that became known after the answer."""
@@ -224,6 +235,13 @@ def _next(request: Request, asked: Mapping[str, str], before: object) -> dict[st
     if before is None:
         return {}
     return {"link": f'<{request.url.path}?{urlencode({**asked, "before": before})}>; rel="next"'}
+
+
+def _require_admin(request: Request) -> None:
+    """A version brings a backend along, which is configuration."""
+    if Scope.ADMIN not in request.scope["principal"].scopes:
+        why = "starting a version configures its backend, which needs the scope admin; this token does not have it"
+        raise ProblemError("forbidden", why)
 
 
 def _by(request: Request) -> str:

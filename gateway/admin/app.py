@@ -24,8 +24,8 @@ from gateway.admin.idempotency import Replays
 from gateway.admin.operations import OPERATIONS, Operation
 from gateway.admin.principals import Keyring
 from gateway.admin.sse import Streams
-from gateway.config.admin import ClientConfig
-from gateway.config.host_checks import Key
+from gateway.admin.starting import VersionStarts
+from gateway.admin.webhooks import PipelineDoors, WebhookApi
 from gateway.control.api import ControlPlane
 from gateway.core.errors import GatewayError
 from gateway.runtime.clock import Clock, SystemClock
@@ -36,20 +36,19 @@ def build_admin(
     configuring: Configuring,
     *,
     metrics: Callable[[], Scraped],
-    keys: Sequence[Key] = (),
-    clients: Sequence[ClientConfig] = (),
     keyring: Keyring | None = None,
     clock: Clock | None = None,
     auth_failures: AuthFailures | None = None,
     trail: AuditTrail | None = None,
     replays: Replays | None = None,
+    doors: PipelineDoors | None = None,
 ) -> Starlette:
     """The application for the admin listener.
 
-    ``keys`` and ``clients`` say who is let in, or a ``keyring`` made of them does; without any the listener must be on
-    loopback or a file, and nobody is asked.
+    The ``keyring`` says who is let in; without keys in it the listener must be on loopback or a file.
     ``metrics`` collects the values of one moment, for the exposition. The audit ``trail`` and the
-    idempotency keys (``replays``) are kept in memory alone if not given. Serve it with `server.AdminServer`, or call
+    idempotency keys (``replays``) are kept in memory alone if not given. ``doors`` are for registries
+    and pipelines. Serve it with `server.AdminServer`, or call
     ``app.state.streams.end()`` when the server stops: event streams do not end by themselves.
     """
     clock = clock or SystemClock()
@@ -57,12 +56,14 @@ def build_admin(
     trail = trail or AuditTrail(clock)
     replays = replays or Replays(clock)
     config_api = ConfigApi(control, configuring)
-    api = Api(control, Exposition(metrics, clock), streams, trail, config_api.route_tag)
+    doors = doors or PipelineDoors(VersionStarts(control, configuring))
+    webhooks = WebhookApi(doors.receive_webhook)
+    api = Api(control, Exposition(metrics, clock), streams, trail, config_api.route_tag, doors.starts)
     app = Starlette(
         routes=[
             Route(
                 operation.path,
-                _endpoint(operation, replays, config_api, api, _Description()),
+                _endpoint(operation, replays, config_api, api, webhooks, _Description()),
                 methods=[operation.method],
             )
             for operation in OPERATIONS
@@ -70,7 +71,7 @@ def build_admin(
         middleware=[
             Middleware(
                 AuthMiddleware,
-                keyring=keyring or Keyring(keys, clients),
+                keyring=keyring or Keyring(),
                 trail=trail,
                 auth_failures=auth_failures or AuthFailures(clock),
             ),

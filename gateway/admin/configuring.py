@@ -3,9 +3,9 @@
 Rules:
 
 1. One replacement at a time, and none is half done: what is refused, or fails, leaves the old one in force.
-2. Only what a running gateway can change may differ: backends and routes over the API (`CHANGEABLE`), and from the file
-   also hooks and gates (`IN_THE_FILE`), which name programs and addresses of the operator's own. Anything else is
-   refused with its keys, and with what does change them.
+2. Only what a running gateway can change may differ: backends and routes over the API (`CHANGEABLE`), and from the
+   file also hooks, gates and sources (`IN_THE_FILE`), which name programs and addresses of the operator's own.
+   Anything else is refused with its keys, and with what does change them.
 3. A backend that is not in the file must be where the file allows it (`addresses`).
 4. A rollout under way keeps its route and its backends; it is ended first.
 5. What was given is stored before it is in force (`gateway.config.stored`).
@@ -14,7 +14,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import msgspec
 from gateway.admin.addresses import AddressRules, refusals
 from gateway.admin.etags import tag
 from gateway.admin.problems import ProblemError
+from gateway.config import grammar
 from gateway.config.build import endpoints_of, guarded, routing_table
 from gateway.config.errors import ConfigError, LocatedIssue, listed, place_of
 from gateway.config.load import load, read, reload
@@ -34,11 +35,11 @@ from gateway.config.yaml_text import to_yaml
 from gateway.control.api import ControlPlane
 from gateway.core.errors import ConflictError, InvalidValueError, NotFoundError
 from gateway.core.rollout.types import Phase
-from gateway.core.traffic.table import RoutingTable
+from gateway.core.traffic.table import Endpoint, RoutingTable
 from gateway.runtime.clock import Clock, iso
 
 CHANGEABLE = ("backends", "routes")
-IN_THE_FILE = ("hooks", "gates")
+IN_THE_FILE = ("hooks", "gates", "sources")
 _RESTART = ("listen", "admin", "workers", "state_dir")
 
 
@@ -108,7 +109,13 @@ class Configuring:
         of_file = reload(path, text)
         self._of_file: dict[str, Any] = plain(of_file)
         self._trusted = endpoints_of(of_file)
+        self._deployed: set[Endpoint] = set()
         self._stored = stored
+
+    def trust(self, endpoints: Iterable[str]) -> None:
+        """Take these addresses for named by the file: a deployer that it names has deployed there."""
+        self._deployed |= {grammar.endpoint(url) for url in endpoints}
+        self._trusted |= self._deployed
 
     @property
     def tree(self) -> dict[str, Any]:
@@ -273,7 +280,7 @@ class Configuring:
             table = await asyncio.to_thread(routing_table, new, epoch=0)
             await self._control.reconfigure(new, table, by, file_sha256=sha256_of(text))
             self.config, self._text, self._of_file = new, text, plain(new)
-            self._trusted = endpoints_of(new)
+            self._trusted = endpoints_of(new) | self._deployed
             self._control.drop_configuration()
             self._stored = None
 

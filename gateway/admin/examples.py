@@ -170,6 +170,7 @@ BY_TYPE: Mapping[Any, Any] = {
     schemas.RolloutList: schemas.RolloutList((ROLLOUT,)),
     schemas.StoryBody: schemas.StoryBody(_ROLLOUT_ID, (DECISION,)),
     schemas.LabelsTaken: schemas.LabelsTaken(2),
+    schemas.WebhookTaken: schemas.WebhookTaken(accepted=True),
     schemas.Health: schemas.Health(alive=True),
 }
 

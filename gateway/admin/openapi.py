@@ -184,6 +184,8 @@ def _responses(operation: Operation) -> dict[str, Any]:
     answers = {str(operation.status): good}
     if operation.created:
         answers["201"] = good | {"description": "It is new"}
+    if operation.repeated:
+        answers["200"] = good | {"description": "It was started before"}
     if operation.tagged:
         answers["304"] = {"description": "It is still as `If-None-Match` says", "headers": {"ETag": _ETAG}}
     if operation.path == "/readyz":
@@ -266,6 +268,8 @@ def _schemas() -> dict[str, Any]:
     sections = {kind for kind in types if issubclass(kind, Section)}
     plain = sorted(types - sections, key=lambda kind: kind.__name__)
     _, components = msgspec.json.schema_components(plain, ref_template=_REF)
+    # As a configuration would say it: the section `plan` of a route, with all its keys.
+    components["RolloutBody"]["properties"]["plan"] = {"$ref": _REF.format(name="PlanConfig")}
     # A client that puts a route has named it in the path already.
     optional = {RouteConfig: ("name",)}
     described = {kind.__name__: json_schema(kind, optional.get(kind, ())) for kind in sections}

@@ -19,7 +19,8 @@ class Operation(NamedTuple):
     ``handler`` is a method of `Api` or `ConfigApi`. ``answer`` is the type of the JSON body, or the media type of
     another one. ``body`` is the type of the request's body, ``body_required`` whether there must be one. ``problems``
     are the slugs that are peculiar to the operation. ``scope`` is what a token needs; ``open`` operations need none.
-    ``tagged``: the answer has an ETag that ``If-None-Match`` may name. ``conditional``: ``If-Match`` is honoured.
+    ``repeated``: 200 instead of 201 for what is under way already. ``tagged``: the answer has an ETag that ``If-None-
+    Match`` may name. ``conditional``: ``If-Match`` is honoured.
     """
 
     method: str
@@ -38,6 +39,7 @@ class Operation(NamedTuple):
     tagged: bool = False
     conditional: bool = False
     created: bool = False
+    repeated: bool = False
 
     @property
     def slugs(self) -> tuple[str, ...]:
@@ -139,11 +141,12 @@ _ROUTES = (
         "/api/v1/routes/{route}/rollouts",
         "start_rollout",
         "rollouts",
-        "Start a rollout of the route's canary",
+        "Start a rollout of the route's canary, or of a version given here",
         schemas.RolloutBody,
         status=201,
+        repeated=True,
         body=request_schemas.StartRequest,
-        problems=_ASKED,
+        problems=_CONFIGURED,
         scope=Scope.OPERATE,
         conditional=True,
     ),
@@ -337,6 +340,17 @@ _STATE = (
         "What happens, as server-sent events",
         sse.MEDIA_TYPE,
         problems=("invalid-value",),
+    ),
+    Operation(
+        "POST",
+        "/api/v1/webhooks/mlflow",
+        "take_mlflow_webhook",
+        "sources",
+        "Take a webhook of an MLflow server: look at its aliases now",
+        schemas.WebhookTaken,
+        problems=("invalid-signature",),
+        scope=Scope.OPERATE,
+        open=True,
     ),
     Operation(
         "GET", "/metrics", "show_metrics", "operations", "Metrics in Prometheus's text format", "text/plain", open=True

@@ -33,6 +33,7 @@ KINDS: Mapping[str, tuple[int, str]] = {
     "malformed-request": (400, "The request is not valid HTTP"),
     "malformed-body": (400, "The body is not JSON"),
     "unauthorized": (401, "A valid bearer token is required"),
+    "invalid-signature": (401, "The delivery is not signed with a source's secret"),
     "cross-origin": (403, "Requests from web pages of other origins are not allowed"),
     "forbidden": (403, "The token does not have the scope for this"),
     "not-found": (404, "Not found"),

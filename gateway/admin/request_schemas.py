@@ -15,11 +15,12 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, Field, ValidationError
 
 from gateway.admin.decode import one_line, parse
+from gateway.config.backends import ModelConfig
 from gateway.config.cross_checks import plan_issues
 from gateway.config.errors import BadValue, Issue, listed, show
 from gateway.config.explain import issues_of
 from gateway.config.plan import PlanConfig
-from gateway.config.section import Percentage, Section
+from gateway.config.section import EndpointUrl, Percentage, Section
 from gateway.config.shape import Doc
 from gateway.core.errors import InvalidValueError
 
@@ -54,8 +55,25 @@ class WeightRequest(ApiRequest):
     reason: Reason = ""
 
 
+class VersionRequest(ApiRequest):
+    """A model version to roll out, and where it is served."""
+
+    endpoints: Annotated[
+        list[EndpointUrl], Field(min_length=1), Doc("Addresses of the version, as in `backends.*.endpoints`.")
+    ]
+    model: Annotated[ModelConfig, Doc("What they serve.")]
+
+
 class StartRequest(ApiRequest):
     """A rollout to start."""
+
+    version: Annotated[
+        VersionRequest | None,
+        Doc(
+            "The version to roll out: its backend is configured and becomes the route's canary. `null`: the configured "
+            "canary. Needs the scope `admin`."
+        ),
+    ] = None
 
     plan: Annotated[PlanConfig | None, Doc("The plan to follow. `null`: the configured one.")] = None
     reason: Reason = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import msgspec
@@ -28,7 +29,7 @@ def analysis_body(analysis: Analysis) -> AnalysisBody:
 def rollout_body(view: RolloutView) -> RolloutBody:
     """The API's rollout."""
     analysis = None if view.analysis is None else analysis_body(view.analysis)
-    return RolloutBody(**_fields(view, RolloutView) | {"plan": plan_tree(view.plan), "analysis": analysis})
+    return RolloutBody(**vars(view) | {"plan": plan_tree(view.plan), "analysis": analysis})
 
 
 def event_body(event: ControlEvent) -> ControlEvent:
@@ -36,7 +37,7 @@ def event_body(event: ControlEvent) -> ControlEvent:
     if "plan" not in event.data:
         return event
     plan = plan_tree(msgspec.convert(event.data["plan"], Plan))
-    return msgspec.structs.replace(event, data=event.data | {"plan": plan})
+    return dataclasses.replace(event, data=event.data | {"plan": plan})
 
 
 def _fields(struct: msgspec.Struct, kind: type[msgspec.Struct]) -> dict[str, Any]:

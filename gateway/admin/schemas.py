@@ -4,22 +4,36 @@ Rules:
 
 1. Answers may gain fields, never lose any.
 2. JSON knows no infinity and no NaN: such a number in an analysis is null.
-3. Bodies that equal the control plane's views are those views; only what must differ is declared here.
+3. Bodies that equal the control plane's views are those views. What clients read as values is declared in
+   api_types.py; here is the rest.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from msgspec import Meta
 
+from gateway.api_types import AnalysisBody, FindingBody, RolloutBody, RolloutList, RouteList, StoryBody
 from gateway.control.journal.rows import AuditEntry
-from gateway.control.views import AlarmView, BackendView, DecisionView, RolloutFields, RouteView, WorkerView
-from gateway.core.analysis.types import Verdict
+from gateway.control.views import AlarmView, BackendView, WorkerView
 
-# As a configuration would say it: the section `plan` of a route, with all its keys.
-PlanTree = Annotated[dict[str, Any], Meta(extra_json_schema={"$ref": "#/components/schemas/PlanConfig"})]
+__all__ = [
+    "AlarmList",
+    "AnalysisBody",
+    "AuditList",
+    "BackendList",
+    "FindingBody",
+    "Health",
+    "LabelsTaken",
+    "RolloutBody",
+    "RolloutList",
+    "RouteList",
+    "StoryBody",
+    "WebhookTaken",
+    "WorkerList",
+    "encode",
+]
 
 
 class LabelsTaken(msgspec.Struct, frozen=True):
@@ -28,64 +42,10 @@ class LabelsTaken(msgspec.Struct, frozen=True):
     accepted: int
 
 
-class FindingBody(msgspec.Struct, frozen=True):
-    """One metric's answer with its numbers; null for a number that is not finite."""
+class WebhookTaken(msgspec.Struct, frozen=True):
+    """The webhook's delivery was taken, now or before."""
 
-    metric: str
-    verdict: Verdict
-    reason: str
-    decides: bool
-    log_e_bad: float | None
-    log_e_ok: float | None
-    stable_events: int
-    stable_trials: int
-    canary_events: int
-    canary_trials: int
-    details: dict[str, float | None] = {}
-
-
-class AnalysisBody(msgspec.Struct, frozen=True):
-    """What the evidence says: the worst verdict of those that decide, with the metrics named as its cause."""
-
-    verdict: Verdict
-    reason: str
-    causes: tuple[str, ...]
-    findings: tuple[FindingBody, ...]
-    log_e_bad: float | None
-    log_e_bad_needed: float | None
-    log_e_ok_needed: float | None
-    stable_requests: int
-    canary_requests: int
-
-
-class RolloutBody(RolloutFields[PlanTree, AnalysisBody | None], frozen=True):
-    """One rollout: where it is, why, and on which evidence. ``step`` counts from 1; times are ISO 8601 in UTC.
-
-    ``stable`` is null for a route's first version. ``revision`` counts its decisions. ``gate`` is what a WAITING one
-    waits for; ``waiting_for`` says in one sentence why the weight does not rise just now.
-    ``warnings`` name deciding metrics that cannot have data as things are, with what was seen and what would help;
-    ``compared`` says which outputs of the models are compared and why, ``meanings`` what each event stands for.
-    """
-
-
-class RouteList(msgspec.Struct, frozen=True):
-    """All routes, in the order of the configuration."""
-
-    routes: tuple[RouteView, ...]
-
-
-class RolloutList(msgspec.Struct, frozen=True):
-    """A page of rollouts, newest first; ``next_before`` is the ``before`` of the next page, null at the end."""
-
-    rollouts: tuple[RolloutBody, ...]
-    next_before: str | None = None
-
-
-class StoryBody(msgspec.Struct, frozen=True):
-    """What was decided on one rollout, oldest first, from the journal alone."""
-
-    id: str
-    decisions: tuple[DecisionView, ...]
+    accepted: bool
 
 
 class WorkerList(msgspec.Struct, frozen=True):

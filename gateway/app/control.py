@@ -26,7 +26,11 @@ from gateway.admin.credentials import Credentials
 from gateway.admin.exposition import Scraped
 from gateway.admin.idempotency import Replays
 from gateway.admin.server import AdminServer, AdminServerConfig, server_config
+from gateway.admin.starting import VersionStarts
+from gateway.admin.webhooks import PipelineDoors
 from gateway.app.child_settings import ControlSettings
+from gateway.app.sources import SourceGateway
+from gateway.config import grammar
 from gateway.config.build import endpoints_of, guarded, routing_table
 from gateway.config.load import check_text, reload
 from gateway.config.stored import Effective, sha256_of
@@ -41,6 +45,8 @@ from gateway.control.workers.table_keeper import TableKeeper
 from gateway.core.errors import GatewayError, JournalError
 from gateway.hooks.counters import HookCounters
 from gateway.hooks.service import serve_hooks
+from gateway.integrations.deployers import DeploymentBook
+from gateway.integrations.service import Sources
 from gateway.runtime import notices
 from gateway.runtime.accept_errors import say_accept_errors_once
 from gateway.runtime.child import beat, orphaned, say_ready
@@ -74,7 +80,9 @@ async def _serve(settings: ControlSettings) -> None:
     config = reload(path, in_force.text)
     # Until here a signal simply ends the process: the disk may take its time.
     stop_requested = _stop_requested()
-    table = guarded(routing_table(config, epoch=0), endpoints_of(from_file), config.admin.backend_allow)
+    book = DeploymentBook(config.state_dir)
+    deployed = {grammar.endpoint(url) for url in book.deployments.endpoints}
+    table = guarded(routing_table(config, epoch=0), endpoints_of(from_file) | deployed, config.admin.backend_allow)
     controller = Controller(
         config,
         table,
@@ -88,19 +96,27 @@ async def _serve(settings: ControlSettings) -> None:
     configuring = Configuring(
         *(controller, SystemClock(), path, settings.config_text, config, own), stored=in_force.stored
     )
+    configuring.trust(book.deployments.endpoints)
+    starts = VersionStarts(controller, configuring)
+    sources = Sources(controller, SourceGateway(controller, configuring, starts), book, SystemClock())
+    doors = PipelineDoors(starts, sources.receive)
     _follow_supervisor(controller, configuring, settings)
     controller.inspect(Path(settings.control_path).with_name(SOCKET_NAME))
     await controller.hub.start(Path(settings.control_path))
     counters = HookCounters()
     hooks = serve_hooks(controller, lambda: configuring.config, SystemClock(), counters)
-    tasks = [asyncio.create_task(work) for work in (stop_requested, controller.run(), orphaned(), beat(), hooks)]
+    looking = sources.serve(lambda: configuring.config)
+    works = (stop_requested, controller.run(), orphaned(), beat(), hooks, looking)
+    tasks = [asyncio.create_task(work) for work in works]
     # Not cancelled with the others: it ends its streams and answers what it has in hand.
     credentials = Credentials(config.admin, settings.keys, os.environ, _alarm(controller))
     tasks.append(asyncio.create_task(credentials.run()))
     auth_failures = AuthFailures(SystemClock(), controller.show_alarm)
     tasks.append(asyncio.create_task(_look_at(auth_failures)))
     trail, replays = await _remembered(controller.journal_writer)
-    server = AdminServer(_admin_config(controller, configuring, credentials, counters, auth_failures, trail, replays))
+    server = AdminServer(
+        _admin_config(controller, configuring, credentials, counters, auth_failures, trail, replays, doors)
+    )
     serving = asyncio.create_task(_serve_admin(server, (controller.recovered, credentials.read), settings.admin_fd))
     await asyncio.wait({*tasks, serving}, return_when=asyncio.FIRST_COMPLETED)
     server.should_exit = True
@@ -218,6 +234,7 @@ def _admin_config(
     auth_failures: AuthFailures,
     trail: AuditTrail,
     replays: Replays,
+    doors: PipelineDoors,
 ) -> AdminServerConfig:
     raise_descriptor_limit()
     connections = Connections(configuring.config.admin.connections_max)
@@ -235,6 +252,7 @@ def _admin_config(
         auth_failures=auth_failures,
         trail=trail,
         replays=replays,
+        doors=doors,
     )
     return server_config(app, credentials.context, connections)
 

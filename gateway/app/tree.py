@@ -21,6 +21,7 @@ import msgspec
 
 from gateway.app import config_watch
 from gateway.app.child_settings import ControlSettings, worker_settings
+from gateway.app.model_servers import keep_model_servers
 from gateway.config.errors import ConfigError
 from gateway.config.host_checks import Key
 from gateway.config.load import load, read
@@ -95,7 +96,10 @@ class ProcessTree:
         serving = _url(self._listeners[0], self._config.tls is not None)
         where = f"serving on {serving}, admin on {_url(self._admin, self._config.admin.tls is not None)}"
         print(f"gateway: {where}, {_workers(self._config.workers)}, data plane {described()}", flush=True)
-        works: list[Coroutine[Any, Any, None]] = [self._reloads(), self._tell_systemd(), self._watch_terminal()]
+        works: list[Coroutine[Any, Any, None]] = [
+            *(self._reloads(), self._tell_systemd(), self._watch_terminal()),
+            keep_model_servers(self._supervisor, self._config.state_dir),
+        ]
         if self._watch:
             works.append(self._watch_file())
         tasks = [asyncio.create_task(work) for work in works]

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import click
 
-from gateway.admin.client import Client
 from gateway.cli.options import print_json, remote
+from gateway.client import Client
+from gateway.client.calls import Call
 
 _NAME = re.compile(r"[A-Za-z0-9-]+")
 # What the gateway says that is no JSON: metrics, and the configuration for those who accept YAML.
@@ -41,7 +42,7 @@ def api(client: Client, method: str, path: str, data: str | None, headers: dict[
     """
     del as_json  # what is JSON is printed as JSON in any case
     where = "/" + path.removeprefix("/api/v1").lstrip("/")
-    answer = client.send(method.upper(), where, _body(data), headers=headers)
+    answer = client.send(Call(method.upper(), where, object, _body(data), headers=headers))
     if answer.headers.get("content-type", "").startswith(_TEXTS):
         click.echo("".join(char if char.isprintable() or char == "\n" else " " for char in answer.text), nl=False)
     else:

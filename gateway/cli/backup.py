@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
-from gateway.admin.client import ApiError, Client
 from gateway.cli.options import print_json, remote
+from gateway.client import ApiError, Client
+from gateway.client.calls import Call
 from gateway.config.files import write_whole
 
 _SIGNATURE = b"SQLite format 3\0"
@@ -24,7 +25,7 @@ def backup(client: Client, file: Path, as_json: bool) -> None:
     """
     if file.exists() and not stat.S_ISREG(file.stat().st_mode):
         raise ApiError(f"{file} is not a regular file: name another one")
-    content = client.send("GET", "/backup").content
+    content = client.send(Call("GET", "/backup", bytes)).content
     if not content.startswith(_SIGNATURE):
         raise ApiError("the gateway did not answer with a backup: nothing was written")
     try:

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from gateway.admin.client import Client, one_line
 from gateway.cli.options import confirm, print_json, remote, yes_option
+from gateway.client import Client, one_line
 from gateway.config.document import read_tree
 from gateway.config.errors import BadValue
 from gateway.config.yaml_text import to_yaml

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import click
 
-from gateway.admin.client import ApiError, Client, one_line
-from gateway.admin.schemas import StoryBody
 from gateway.cli.names import rollout_argument
 from gateway.cli.options import print_json, remote
+from gateway.client import ApiError, Client, StoryBody, one_line
 from gateway.control.journal.names import STORE
 from gateway.control.journal.sqlite_store import SqliteStore
 from gateway.control.show.decision_history import decision_history, lines
@@ -27,7 +26,7 @@ from gateway.core.errors import GatewayError
 @remote
 def explain(client: Client, wanted: str, path: Path | None, as_json: bool) -> None:
     """Show what was decided on ROLLOUT: when, by whom, why, and on which numbers."""
-    history = client.decision_history(client.find(wanted).id) if path is None else _read(path, wanted)
+    history = client.explain(client.find(wanted).id) if path is None else _read(path, wanted)
     if as_json:
         print_json(history)
         return

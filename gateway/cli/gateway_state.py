@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
-from msgspec import convert
 
-from gateway.admin.client import Client, one_line
 from gateway.cli import tables
 from gateway.cli.options import print_json, remote
-from gateway.control.views import EndpointView
+from gateway.client import Client, EndpointView, one_line
+from gateway.client.decode import converted
 
 _LIMIT_MAX = 200
 
@@ -26,7 +25,7 @@ def backends(client: Client, as_json: bool) -> None:
             backend["name"],
             ", ".join(backend["routes"]) or "-",
             endpoint["url"],
-            health_of(convert(endpoint, EndpointView)),
+            health_of(converted(EndpointView, endpoint)),
         )
         for backend in found["backends"]
         for endpoint in backend["endpoints"]
@@ -71,14 +70,14 @@ def audit(client: Client, limit: int, as_json: bool) -> None:
 @remote
 def events(client: Client, after: int | None, kinds: tuple[str, ...], as_json: bool) -> None:
     """Stream events as they happen, one line each, until interrupted."""
-    for event in client.events(after):
-        if kinds and event["kind"] not in kinds:
+    for event in client.events(after, reconnect=False, silence_s_max=None):
+        if kinds and event.kind not in kinds:
             continue
         if as_json:
             print_json(event)
         else:
-            who = f"{event['kind']} {event['route']}" if event["route"] else event["kind"]
-            click.echo(one_line(f"{event['at']} {event['id']} {who}: {_what(event['kind'], event['data'])}"))
+            who = f"{event.kind} {event.route}" if event.route else event.kind
+            click.echo(one_line(f"{event.at} {event.id} {who}: {_what(event.kind, event.data)}"))
 
 
 def _what(kind: str, data: dict[str, Any]) -> str:

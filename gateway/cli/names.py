@@ -13,7 +13,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from gateway.admin.client import DEFAULT_URL, ApiError, Client
+from gateway.client import DEFAULT_URL, ApiError, Client
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _ASK_TIMEOUT_S = 1.0

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 import click
 
-from gateway.admin.client import DEFAULT_URL, Client
 from gateway.admin.decode import one_line
 from gateway.admin.schemas import encode
+from gateway.client import DEFAULT_URL, Client
 from gateway.core.errors import InvalidValueError
 from gateway.core.types import weight_bp_from_percent
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import click
 
-from gateway.admin.client import Client
-from gateway.admin.client import one_line as shown
 from gateway.admin.decode import parse
-from gateway.admin.schemas import RolloutBody
 from gateway.cli import tables
 from gateway.cli.names import rollout_argument, route_argument
 from gateway.cli.options import confirm, print_json, reason_option, remote, yes_option
+from gateway.cli.version import version_options
 from gateway.cli.wait import until_over, wait
+from gateway.client import Client, RolloutBody
+from gateway.client import one_line as shown
 from gateway.core.errors import GatewayError
 
 _LIMIT_MAX = 200
@@ -39,6 +39,8 @@ rollout.add_command(wait)
     type=click.Path(path_type=Path),
     help="A JSON file with a plan to use instead.",
 )
+@version_options
+@click.option("--idempotency-key", "key", help="Started with the same key before: that rollout again, for a day.")
 @click.option("--retry", is_flag=True, help="Allow a canary that was rolled back on this route before.")
 @click.option("--watch", is_flag=True, help="Then wait for its end, like `gateway rollout wait`.")
 @click.option("--timeout", "timeout_s", type=click.FloatRange(0), help="With --watch: stop waiting after that.")
@@ -48,19 +50,24 @@ def start(
     client: Client,
     route: str,
     plan_file: Path | None,
+    asked: dict[str, Any],
+    key: str | None,
     retry: bool,
     watch: bool,
     timeout_s: float | None,
     reason: str,
     as_json: bool,
 ) -> int:
-    """Start a rollout of ROUTE's canary, with the configured plan or another.
+    """Start a rollout of ROUTE's canary, or of a --version, with the configured plan or another.
+
+    Starting a version again while its rollout is under way, or after its promotion, changes nothing and shows that
+    rollout.
 
     A plan is {"steps": [{"percent": 5, "min_time_s": 10, "min_requests": 50}, ...], "deadline_s": 3600,
     "on_deadline": "hold"}.
     """
     plan = None if plan_file is None else _plan(plan_file)
-    view = client.start(route, {"plan": plan, "reason": reason, "retry": retry})
+    view = client.start_rollout(route, **asked, plan=plan, reason=reason, retry=retry, idempotency_key=key)
     if watch:
         return until_over(client, view, timeout_s, quiet=False, as_json=as_json)
     _answer(view, as_json)

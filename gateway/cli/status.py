@@ -11,12 +11,10 @@ from rich.console import RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from gateway.admin.client import ApiError, Client
-from gateway.admin.schemas import RolloutBody
 from gateway.cli import tables
 from gateway.cli.names import route_argument
 from gateway.cli.options import print_json, remote
-from gateway.control.views import RouteView
+from gateway.client import ApiError, Client, RolloutBody, RouteView
 
 INTERVAL_S = 1.0
 

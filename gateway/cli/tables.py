@@ -10,9 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from gateway.admin.client import one_line
-from gateway.admin.schemas import AnalysisBody, FindingBody, RolloutBody
-from gateway.control.views import EndpointView, RouteView
+from gateway.client import AnalysisBody, EndpointView, FindingBody, ModelVersion, RolloutBody, RouteView, one_line
 from gateway.core.analysis.types import Verdict
 from gateway.core.numbers import e_value, percent
 from gateway.core.stats.outcomes import ERRORS, NAMES
@@ -101,7 +99,10 @@ def rollout_view(rollout: RolloutBody) -> RenderableType:
     lines = [
         Text.assemble("\nrollout ", (one_line(rollout.id), "bold"), " on ", one_line(rollout.route), ": ")
         + _text(rollout.phase),
-        _line("canary", f"{rollout.canary} {_against(rollout.stable)}, {rollout.canary_percent:g} % of requests"),
+        _line(
+            "canary",
+            f"{_served(rollout.canary, rollout.model)} {_against(rollout)}, {rollout.canary_percent:g} % of requests",
+        ),
         _line("step", f"{rollout.step} of {rollout.steps} ({steps} %), {rollout.canary_requests} canary requests"),
         _line("why", f"{rollout.reason} (by {rollout.by}, {rollout.updated_at})"),
     ]
@@ -121,8 +122,14 @@ def rollout_view(rollout: RolloutBody) -> RenderableType:
     return Group(*lines, table, *quiet, *((Text(""), reasons) if reasons.row_count else ()))
 
 
-def _against(stable: str | None) -> str:
-    return "with nothing to compare it with" if stable is None else f"against {stable}"
+def _against(rollout: RolloutBody) -> str:
+    if rollout.stable is None:
+        return "with nothing to compare it with"
+    return f"against {_served(rollout.stable, rollout.stable_model)}"
+
+
+def _served(backend: str, model: ModelVersion | None) -> str:
+    return backend if model is None else f"{backend} (model {model})"
 
 
 def findings_table(analysis: AnalysisBody) -> Table:

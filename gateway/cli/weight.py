@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from gateway.admin.client import Client, one_line
 from gateway.cli.names import route_argument
 from gateway.cli.options import percentage, print_json, reason_option, remote
+from gateway.client import Client, one_line
 
 
 @click.command(context_settings={"ignore_unknown_options": True})  # so that -5 is refused as a percentage

@@ -22,10 +22,12 @@ from gateway.config.section import (
 )
 from gateway.config.shape import Doc, Noun
 from gateway.config.traffic import HOST_HEADER, HostHeader
+from gateway.core.model_version import ModelVersion
 from gateway.core.traffic.table import Backend, RequestChanges, SetHeader
 
 TargetPath = Annotated[str, AfterValidator(grammar.target_path), Noun("a path")]
 _BACKEND = Backend(name="", endpoints=())
+ModelText = Annotated[str, AfterValidator(grammar.printable), Noun("text on one line")]
 
 
 class ProbeConfig(Section):
@@ -101,6 +103,28 @@ class RequestConfig(Section):
     ] = []
 
 
+class ModelConfig(Section):
+    """The model version that a backend serves, as its registry names it."""
+
+    version: Annotated[
+        ModelText, Field(min_length=1, max_length=128), Doc("The version, such as `7`. Rollouts and events show it.")
+    ]
+    name: Annotated[ModelText, Field(max_length=200), Doc("The model's name in the registry.")] = ""
+    uri: Annotated[
+        ModelText, Field(max_length=2000), Doc("Where the artifact comes from, such as `models:/digits/7`.")
+    ] = ""
+    digest: Annotated[
+        ModelText,
+        AfterValidator(grammar.digest),
+        Doc("The artifact's digest: `sha256:` or `md5:` and hexadecimal digits."),
+    ] = ""
+
+    @property
+    def value(self) -> ModelVersion:
+        """The value that rollouts, events and metrics show."""
+        return ModelVersion(self.name, self.version, self.uri, self.digest)
+
+
 class BackendConfig(Section):
     """One deployed model version."""
 
@@ -114,6 +138,10 @@ class BackendConfig(Section):
             "443. No path, query or user name."
         ),
     ]
+    model: Annotated[
+        ModelConfig | None,
+        Doc("What the endpoints serve. Shown with rollouts and events, and as the metric `gateway_backend_info`."),
+    ] = None
     connections_max: Annotated[Count, Doc("Open connections for each endpoint and worker.")] = _BACKEND.connections_max
     queue_max: Annotated[
         CountOrNone, Doc("Requests of each worker that may wait for a connection; more are answered with 503 at once.")

@@ -17,6 +17,7 @@ from gateway.config.explain import nearest
 from gateway.config.grammar import Address, UnixSocket
 from gateway.config.predictions import PREDICTED, TOLERANCE
 from gateway.config.section import DEFAULT_ADMIN, DEFAULT_LISTEN
+from gateway.config.sources import issues_between_sources
 from gateway.core.analysis.bursts.guard import COARSE
 from gateway.core.analysis.spec import LATENCY_METRICS
 
@@ -362,4 +363,5 @@ _RULES: tuple[Callable[[Any], Iterator[Issue]], ...] = (
     _hooks_are_whole,
     _hooks_name_routes,
     _plans_name_gates,
+    issues_between_sources,
 )

@@ -28,6 +28,7 @@ _MODEL_NAME = re.compile(r"[A-Za-z0-9._~@+/-]+")
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _ROUTE_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _BACKEND_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+_DIGEST_DIGITS = {"sha256": 64, "md5": 32}
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _FRAMING_HEADERS = frozenset(
     {"connection", "content-length", "expect", "host", "keep-alive", "proxy-connection"}
@@ -297,6 +298,26 @@ def backend_name(text: str) -> str:
     """1 to 63 letters, digits and inner dots, hyphens, underscores."""
     if not _BACKEND_NAME.fullmatch(text):
         raise BadValue(f"{show(text)} is not a backend name", "use 1 to 63 letters, digits and, inside, . _ -")
+    return text
+
+
+def printable(text: str) -> str:
+    """Text on one line."""
+    if not text.isprintable():
+        raise BadValue(f"{show(text)} is not printable text on one line", "remove what does not print")
+    return text
+
+
+def digest(text: str) -> str:
+    """An artifact's digest with the name of its algorithm, or nothing.
+
+    >>> digest("md5:" + "0" * 32) == "md5:" + "0" * 32
+    True
+    """
+    kind, _, value = text.partition(":")
+    if text and not (len(value) == _DIGEST_DIGITS.get(kind) and set(value) <= set("0123456789abcdef")):
+        kinds = " or ".join(f"{name}: and {digits} hexadecimal digits" for name, digits in _DIGEST_DIGITS.items())
+        raise BadValue(f"{show(text)} is not a digest", f"use {kinds}, in lower case")
     return text
 
 

@@ -21,6 +21,7 @@ from gateway.config.explain import issues_of
 from gateway.config.header_checks import header_issues, secrets_of_the_api
 from gateway.config.hooks import hook_issues
 from gateway.config.schema import GatewayConfig
+from gateway.config.sources import source_issues
 from gateway.config.tls_checks import backend_issues, tls_issues
 
 FILE_BYTES_MAX = 1 << 20
@@ -79,6 +80,7 @@ def _load(
     if config and not issues and environ is not None:
         issues += hook_issues(config.hooks, config.gates, environ)
         issues += header_issues(config, environ)
+        issues += source_issues(config.sources, environ)
     if config and for_serving:
         issues += host_checks.state_dir_issues(config.state_dir)
         issues += host_checks.tls_issues(config.admin)

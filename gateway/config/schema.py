@@ -24,6 +24,7 @@ from gateway.config.listener import ProxyProtocolConfig, TlsConfig
 from gateway.config.routes import RouteConfig
 from gateway.config.section import DEFAULT_LISTEN, BackendName, Cidr, FilePath, ListenAddress, Section
 from gateway.config.shape import Doc
+from gateway.config.sources import SOURCES_MAX, SourceConfig
 from gateway.config.traffic import AccessLogConfig, HeadersConfig
 
 
@@ -96,4 +97,9 @@ class GatewayConfig(Section):
             "Who is asked whether a rollout may go on, where a plan names the gate (`plan.steps[].gate`, "
             "`plan.promotion_gate`)."
         ),
+    ] = []
+    sources: Annotated[
+        list[SourceConfig],
+        Field(max_length=SOURCES_MAX),
+        Doc("Model registries that start rollouts by themselves, at most one for each route."),
     ] = []

@@ -19,6 +19,7 @@ from gateway.control.show.queries import Queries
 from gateway.control.views import RolloutView, RouteView
 from gateway.control.workers.table_publisher import TablePublisher
 from gateway.core.errors import ConflictError
+from gateway.core.model_version import ModelVersion
 from gateway.core.rollout import (
     AbortRequested,
     ApproveRequested,
@@ -36,7 +37,10 @@ from gateway.runtime.clock import Clock
 
 
 class Commands:
-    """All commands; `control.api.RolloutCommands` says what each one does. ``routes`` are those in force."""
+    """All commands; `control.api.RolloutCommands` says what each one does. ``routes`` are those in force.
+
+    ``model_of`` says what a backend serves, where the configuration says so.
+    """
 
     def __init__(
         self,
@@ -49,7 +53,9 @@ class Commands:
         alarms: Alarms,
         queries: Queries,
         clock: Clock,
+        model_of: Callable[[str], ModelVersion | None],
     ) -> None:
+        self._model_of = model_of
         self._routes = routes
         self._records = records
         self._pipeline = pipeline
@@ -84,9 +90,8 @@ class Commands:
                 raise ConflictError(f"the canary of route {route} is no longer {canary}")
             up = canary_endpoints_up(self._prober.endpoints, canary, state.stable)
             by_plan = plan or state.plan
-            return Started(
-                rollout_id, route, state.stable, canary, by_plan, self._clock.monotonic_s(), by, retry, up, reason
-            )
+            now_s, models = self._clock.monotonic_s(), (self._model_of(canary), self._model_of(state.stable))
+            return Started(rollout_id, route, state.stable, canary, by_plan, now_s, by, retry, up, reason, *models)
 
         await self._pipeline.execute(state, make)
         # If the journal of its last rollout was damaged: that rollout is history now.

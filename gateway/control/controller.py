@@ -58,6 +58,7 @@ from gateway.control.workers.report_aggregator import MergedTotals, ReportAggreg
 from gateway.control.workers.table_keeper import TableKeeper
 from gateway.control.workers.table_publisher import TablePublisher
 from gateway.core.errors import ConflictError, JournalError
+from gateway.core.model_version import ModelVersion
 from gateway.core.traffic.table import RoutingTable
 from gateway.runtime import samples, wire
 from gateway.runtime.clock import Clock, SystemClock
@@ -138,6 +139,7 @@ class Controller:
             alarms=self._alarms,
             queries=self._queries,
             clock=self._clock,
+            model_of=self._model_of,
         )
         self._reconfiguration = Reconfiguration(
             routes=self._routes,
@@ -305,6 +307,10 @@ class Controller:
         """Raise a warning, or clear it (``why`` is empty)."""
         self._alarms.show(what, why)
 
+    def publish_source(self, route: str, data: dict[str, str]) -> None:
+        """Publish what a source does for a route: state, version, reason."""
+        self._events.publish("source", dict(data), route=route)
+
     # views
 
     @property
@@ -383,6 +389,10 @@ class Controller:
         )
 
     # callbacks of the parts
+
+    def _model_of(self, backend: str) -> ModelVersion | None:
+        found = self._config.backends.get(backend)
+        return None if found is None or found.model is None else found.model.value
 
     def _remember_table(self, table: RoutingTable) -> None:
         """A table is about to be published."""

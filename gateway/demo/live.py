@@ -15,7 +15,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from gateway.admin.schemas import AnalysisBody, FindingBody, RolloutBody
+from gateway.client import AnalysisBody, FindingBody, RolloutBody
 from gateway.config.predictions import PREDICTED
 from gateway.core.analysis.types import Verdict
 from gateway.core.numbers import e_value, percent

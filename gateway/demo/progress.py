@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.admin.schemas import AnalysisBody, FindingBody, RolloutBody
-from gateway.control.views import ControlEvent
+from gateway.client import AnalysisBody, ControlEvent, FindingBody, RolloutBody
 from gateway.core.numbers import counted, e_value
 from gateway.core.rollout.types import AUTOMATION
 from gateway.demo.admin import ROLLOUT_KINDS, rollout_of

@@ -39,8 +39,9 @@ _LAST_LINES_S_MAX = 0.5
 class Child:
     """One process: its module and arguments, what it reads on standard input, and the descriptors it inherits.
 
-    ``says_ready``: the whole is ready when all those are who say so. ``silence_s_max``: it beats (child.py), and hangs
-    when it has not for so long. ``on_output`` and ``on_error`` get each line of standard output and standard error.
+    ``vital``: where it says that it cannot work as configured (status 2), everything stops. ``says_ready``: the
+    whole is ready when all those are who say so. ``silence_s_max``: it beats (child.py), and hangs when it has not
+    for so long. ``on_output`` and ``on_error`` get each line of standard output and standard error.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Child:
     arguments: Sequence[str] = ()
     on_output: Callable[[str], None] | None = None
     on_error: Callable[[str], None] | None = None
+    vital: bool = True
 
 
 class ChildProcess:

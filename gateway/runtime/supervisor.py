@@ -6,7 +6,8 @@ Rules:
    connections that are still queued.
 2. A child that dies is started again at once the first time, then ever later, up to five seconds; one that lived for
    ten seconds starts with a clean slate. One that says it retires gets its successor at once, while it still drains.
-3. A child that ends with status 2 says that it cannot work as configured: everything stops with that status.
+3. A child that ends with status 2 says that it cannot work as configured: everything stops with that status, unless
+   the child is not vital: then rule 2 holds.
 4. A child is replaced make before break: its successor has to be ready before the old one is stopped.
    A successor that never does is killed, and nothing has changed.
 5. SIGTERM and SIGINT drain: children stop in the order of their ``stop_rank``, each rank before the next, and who has
@@ -49,6 +50,7 @@ class _Slot:
     leaving: set[asyncio.Task[None]] = field(default_factory=set)
     leaving_processes: set[ChildProcess] = field(default_factory=set)
     restart_requested: bool = False
+    removed: bool = False
 
 
 class Supervisor:
@@ -74,6 +76,7 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._killing = asyncio.Event()
         self._status = 0
+        self._keepers: list[asyncio.Task[None]] = []
 
     def watch_signals(self, on_hangup: Callable[[], None] | None = None) -> None:
         """Take signals from now on; one that comes before `run` makes it end at once."""
@@ -85,7 +88,7 @@ class Supervisor:
 
     async def run(self) -> int:
         """Run until a signal or a child that cannot work; returns the exit status."""
-        keepers = [asyncio.create_task(self._keep(slot)) for slot in self._slots]
+        self._keepers += [asyncio.create_task(self._keep(slot)) for slot in self._slots]
         await self._stopping.wait()
         if self._before_stop is not None:
             before = asyncio.ensure_future(self._before_stop())
@@ -96,7 +99,7 @@ class Supervisor:
             await asyncio.gather(before, killing, return_exceptions=True)
         for rank in sorted({slot.child.stop_rank for slot in self._slots}):
             await asyncio.gather(*(self._stop(slot) for slot in self._slots if slot.child.stop_rank == rank))
-        await asyncio.gather(*keepers)
+        await asyncio.gather(*self._keepers)
         return self._status
 
     async def ready(self) -> None:
@@ -123,6 +126,20 @@ class Supervisor:
     def set_child(self, child: Child) -> None:
         """From the next start on, run this in the place of the child of the same name."""
         self._slot(child.name).child = child
+
+    def add(self, child: Child) -> None:
+        """Run one more child, from now on; `run` must have begun."""
+        if not self._stopping.is_set():
+            slot = _Slot(child)
+            self._slots.append(slot)
+            self._keepers.append(asyncio.create_task(self._keep(slot)))
+
+    async def remove(self, name: str) -> None:
+        """Stop the child of this name for good."""
+        slot = self._slot(name)
+        slot.removed = True
+        await self._stop(slot)
+        self._slots.remove(slot)
 
     def restart(self, child: Child) -> None:
         """Stop the child of this name and start it again as described; break before make."""
@@ -166,7 +183,7 @@ class Supervisor:
     async def _keep(self, slot: _Slot) -> None:
         failures = 0
         followed: ChildProcess | None = None
-        while not self._stopping.is_set():
+        while not (self._stopping.is_set() or slot.removed):
             born_s = time.monotonic()
             status: int | None = 1
             try:
@@ -178,12 +195,12 @@ class Supervisor:
                 # No memory, no process ids, no descriptors: they may be there in a moment.
                 _log.error("%s cannot be started: %s", slot.child.name, error)
             followed = slot.process
-            if self._stopping.is_set():
+            if self._stopping.is_set() or slot.removed:
                 return
             if status is None:
                 failures = 0
                 continue
-            if status == CANNOT_WORK:
+            if status == CANNOT_WORK and slot.child.vital:
                 _log.error("%s cannot run with this configuration: stopping", slot.child.name)
                 self._status = CANNOT_WORK
                 self._stopping.set()
@@ -214,7 +231,7 @@ class Supervisor:
                 return None
             if process.ended.done():
                 return process.ended.result()
-            if self._stopping.is_set():
+            if self._stopping.is_set() or slot.removed:
                 return await process.ended
             if process.hung.is_set():
                 _log.error("%s was killed and has not exited: starting its successor beside it", slot.child.name)

@@ -29,6 +29,7 @@ from gateway.admin.auth_failures import AuthFailures
 from gateway.admin.configuring import Configuring
 from gateway.admin.connections import Connections
 from gateway.admin.idempotency import Replays
+from gateway.admin.principals import Keyring
 from gateway.admin.server import AdminServer, server_config
 from gateway.config.admin import ClientConfig, Scope
 from gateway.config.host_checks import Key, sha256_of
@@ -364,8 +365,7 @@ class Served:
             self.control,
             self.configuring,
             metrics=Scraped,
-            keys=keys if token is None else (*keys, Key("", (Scope.ADMIN,), sha256_of(token))),
-            clients=clients,
+            keyring=Keyring(keys if token is None else (*keys, Key("", (Scope.ADMIN,), sha256_of(token))), clients),
             trail=AuditTrail(clock, writer, self.store.audit.page(1000)),
             replays=Replays(clock, writer, self.store.answers.all()),
             auth_failures=auth_failures or AuthFailures(SystemClock(), burst=10_000),

@@ -31,7 +31,7 @@ OTHERWISE = {
         {"interval_s", "exempt_statuses", "model_errors", "predictions", "labels"},
         {"bake_share", "sticky"},
     ),
-    "BackendConfig": ({"probe"}, {"name", "guard"}),
+    "BackendConfig": ({"probe", "model"}, {"name", "guard"}),
     "TimeoutsConfig": ({"profile"}, set()),
     "LatencyConfig": ({"tolerance_ms", "margin_ms", "slo_ms"}, {"tolerance_us", "margin_us", "slo_us"}),
     "DurationConfig": ({"tolerance_ms", "margin_ms", "slo_ms"}, {"tolerance_us", "margin_us", "slo_us"}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -26,10 +27,11 @@ from gateway.app.scrape import scrape
 from gateway.control.api import ControlPlane, TrafficTotals
 from gateway.control.show import traffic_metrics
 from gateway.control.show.metrics import Scrape
-from gateway.control.views import EndpointView, ProbeCounts, Readiness, RolloutView, RouteView
+from gateway.control.views import BackendView, EndpointView, ProbeCounts, Readiness, RolloutView, RouteView
 from gateway.control.workers.report_aggregator import ReportAggregator
 from gateway.core.analysis.types import Analysis, Finding, Verdict
 from gateway.core.errors import Blame
+from gateway.core.model_version import ModelVersion
 from gateway.core.rollout.types import Phase, Plan
 from gateway.core.stats.histogram import bucket_of
 from gateway.core.types import Variant
@@ -73,7 +75,7 @@ def route_view(name: str = "digits", **changes: Any) -> RouteView:
         rollout_id="r1",
         phase="PROGRESSING",
     )
-    return replace(view, **changes)
+    return dataclasses.replace(view, **changes)
 
 
 def finding(metric: str, bad: float, ok: float, *, decides: bool = True) -> Finding:
@@ -149,6 +151,9 @@ class Plane:
 
     def verdict_counts(self) -> dict[tuple[str, str], int]:
         return self.verdicts
+
+    def backends(self) -> list[BackendView]:
+        return [BackendView("v1", (), ()), BackendView("v2", (), (), model=ModelVersion("digits", "2"))]
 
     def probes(self) -> ProbeCounts:
         return ProbeCounts({"descriptors": 4}, {"v1": False, "v2": True})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from typing import Any
 
@@ -48,7 +49,7 @@ def rollout(phase: str = "PROGRESSING", step: int = 1, **changes: Any) -> Rollou
     body = RolloutBody(
         "digits-1", "digits", "a", "b", phase, step, 3, 5.0, "a reason", (), "automation", "", "", plan, 60, analysis()
     )
-    return msgspec.structs.replace(body, **changes)
+    return dataclasses.replace(body, **changes)
 
 
 def event(kind: str, data: Any) -> ControlEvent:
@@ -182,7 +183,7 @@ def test_all_that_is_judged_fits_five_rows() -> None:
         FindingBody(name, Verdict.UNDECIDED, "", True, 6.5 if name == "not_found" else 0.0, 1.0, 0, 400, 3, 60, details)
         for name in names
     )
-    judged = msgspec.structs.replace(analysis(), findings=findings)
+    judged = dataclasses.replace(analysis(), findings=findings)
     receive(progress, "started", rollout(analysis=None), START_S + 3)
     receive(progress, "analysis", rollout(analysis=judged), START_S + 4)
     console = Console(file=io.StringIO(), width=80, record=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 from collections.abc import AsyncIterator
 
-import msgspec
 import pytest
 
 from gateway.control.views import RolloutView
@@ -21,7 +21,7 @@ from tests.support.worker import eventually
 
 pytestmark = pytest.mark.anyio
 
-VIEW: RolloutView = msgspec.structs.replace(transition().view, phase="WAITING")
+VIEW: RolloutView = dataclasses.replace(transition().view, phase="WAITING")
 Recorder = list[tuple[str, str, bool, str]]
 
 
@@ -94,7 +94,7 @@ async def test_a_gate_is_asked_once_at_a_time_and_not_after_the_wait() -> None:
         for _ in range(5):
             keeper.waits(VIEW, "load-test")
         await eventually(lambda: len(receiver.received) >= 2, "it is asked again")
-        keeper.waits(msgspec.structs.replace(VIEW, phase="PAUSED"), "")
+        keeper.waits(dataclasses.replace(VIEW, phase="PAUSED"), "")
         for _ in range(100):  # turns of the loop in which what was on its way arrives
             await asyncio.sleep(0.001)
         asked = len(receiver.received)

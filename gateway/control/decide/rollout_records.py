@@ -50,6 +50,8 @@ class RolloutRecord(msgspec.Struct):
             revision=rollout.revision,
             gate=rollout.gate,
             waiting_for=waiting_for,
+            model=rollout.model,
+            stable_model=rollout.stable_model,
         )
 
 

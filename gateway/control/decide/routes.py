@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import math
 from collections.abc import Container, Mapping
@@ -213,7 +214,7 @@ class RouteState:
         view = record.view(self.rollout, analysis, self.canary_requests, waiting)
         if not self.active:
             return view
-        return msgspec.structs.replace(view, warnings=self.warnings(), compared=self.compared, meanings=self.meanings)
+        return dataclasses.replace(view, warnings=self.warnings(), compared=self.compared, meanings=self.meanings)
 
     @property
     def silent(self) -> Mapping[str, Unjudged]:

@@ -64,6 +64,7 @@ def _decision(before: Rollout, entry: JournalEntry) -> DecisionView:
         canary_requests=None if analysis is None else analysis.canary_requests,
         verdict=None if analysis is None else analysis.verdict.value,
         numbers=() if analysis is None else tuple(map(_numbers, analysis.findings)),
+        model=state.model,
     )
 
 

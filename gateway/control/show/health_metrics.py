@@ -8,7 +8,8 @@ from prometheus_client.metrics_core import Metric
 
 from gateway.control.health.probe import REASONS
 from gateway.control.show.families import counter, counter_by, gauge, gauge_by
-from gateway.control.views import ProbeCounts, RouteView
+from gateway.control.views import BackendView, ProbeCounts, RouteView
+from gateway.core.model_version import ModelVersion
 from gateway.runtime.wire import Report
 
 _ENDPOINT = ("backend", "endpoint")
@@ -43,6 +44,17 @@ def health_metrics(routes: Iterable[RouteView], counts: ProbeCounts) -> Iterator
         "Probes without a result for a reason in the gateway itself; the endpoint keeps its state.",
         "reason",
         {reason: counts.unknown.get(reason, 0) for reason in REASONS},
+    )
+
+
+def backend_info(backends: Iterable[BackendView]) -> Metric:
+    """What each backend serves."""
+    models = [(backend.name, backend.model or ModelVersion()) for backend in backends]
+    return gauge(
+        "gateway_backend_info",
+        "1 for each backend, with the model version that it serves as far as the configuration says so.",
+        ("backend", "model", "version", "digest"),
+        (((name, model.name, model.version, model.digest), 1) for name, model in models),
     )
 
 

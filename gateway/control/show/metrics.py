@@ -24,7 +24,7 @@ from prometheus_client.metrics_core import InfoMetricFamily, Metric
 import gateway
 from gateway.control.api import ControlPlane, TrafficTotals
 from gateway.control.show.families import counter, finite, gauge, single_counter, single_gauge
-from gateway.control.show.health_metrics import ejection_metrics, health_metrics
+from gateway.control.show.health_metrics import backend_info, ejection_metrics, health_metrics
 from gateway.control.show.inspection_metrics import inspection_metrics
 from gateway.control.show.process_metrics import process_metrics, state_metrics
 from gateway.control.show.traffic_metrics import traffic_metrics
@@ -54,6 +54,7 @@ class Scrape:
         self._readiness = control.readiness()
         self._probes = control.probes()
         self._notice = control.notice
+        self._backends = control.backends()
         self._table_source, self._state_kept = control.table_source, control.state_kept
         self._more = list(more)
 
@@ -72,6 +73,7 @@ class Scrape:
         yield from _verdicts(self._verdicts, routes)
         yield from _evidence(newest)
         yield from health_metrics(routes, self._probes)
+        yield backend_info(self._backends)
         yield from ejection_metrics(routes, traffic.reports, traffic.notes)
         yield from _process_tree(traffic, routes, self._readiness)
         yield from process_metrics(traffic.reports, self._notice)

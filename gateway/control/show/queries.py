@@ -80,8 +80,9 @@ class Queries:
                 tuple(view(one) for one in self._health.endpoints if one.backend == name),
                 tuple(route.name for route in config.routes if name in (route.stable, route.canary)),
                 self._health.panics(name),
+                None if backend.model is None else backend.model.value,
             )
-            for name in config.backends
+            for name, backend in config.backends.items()
         ]
 
     def _rollout_view(self, record: RolloutRecord) -> RolloutView:

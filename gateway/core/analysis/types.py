@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
 
 import msgspec
@@ -20,6 +19,7 @@ from gateway.core.analysis.spec import (
 )
 from gateway.core.stats.counts import EpochCounts
 from gateway.core.types import Unjudged
+from gateway.core.verdicts import Verdict
 
 __all__ = [
     "Analysis",
@@ -40,16 +40,6 @@ __all__ = [
 
 # Names of absolute limits begin so.
 GUARDRAIL = "guardrail:"
-
-
-class Verdict(enum.StrEnum):
-    """One metric's answer, or the whole one. Only PASS advances, only FAIL rolls back, the rest hold."""
-
-    PASS = "PASS"
-    UNDECIDED = "UNDECIDED"
-    NODATA = "NODATA"
-    ERROR = "ERROR"
-    FAIL = "FAIL"
 
 
 class Evidence(msgspec.Struct, frozen=True):

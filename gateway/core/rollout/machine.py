@@ -176,11 +176,12 @@ def _started(state: Rollout, event: Started) -> Result:
         step_index=NOT_BEGUN,
         since_s=event.at_s,
         step_since_s=event.at_s,
+        model=event.model,
+        stable_model=event.stable_model,
     )
+    canary = event.canary if event.model is None else f"{event.canary} (model {event.model})"
     against = f"against {event.stable}" if event.stable else "with nothing to compare it with"
-    reason = (
-        moves.command_text("started", event.by, event.reason) + f": {event.canary} {against} on route {event.route}"
-    )
+    reason = moves.command_text("started", event.by, event.reason) + f": {canary} {against} on route {event.route}"
     first = steps.first_step(fresh)
     if event.canary_up == 0:
         reason += "; the canary has no healthy endpoint yet"

@@ -6,7 +6,8 @@ import enum
 
 import msgspec
 
-from gateway.core.analysis.types import Verdict
+from gateway.core.model_version import ModelVersion
+from gateway.core.verdicts import Verdict
 
 AUTOMATION = "automation"
 NOTIFY_KINDS = (
@@ -176,7 +177,7 @@ class Started(msgspec.Struct, frozen=True, tag=True):
     """An operator (or a pipeline) starts a rollout. Times are monotonic seconds.
 
     ``stable`` is empty where there is nothing to compare with yet. ``retry`` says that a canary that was rolled back
-    is to be tried again.
+    is to be tried again. ``model`` and ``stable_model`` are what canary and stable serve, where that is known.
     """
 
     rollout_id: str
@@ -189,6 +190,8 @@ class Started(msgspec.Struct, frozen=True, tag=True):
     retry: bool = False
     canary_up: int | None = None
     reason: str = ""
+    model: ModelVersion | None = None
+    stable_model: ModelVersion | None = None
 
 
 class Analysed(msgspec.Struct, frozen=True, tag=True):
@@ -362,7 +365,7 @@ class Rollout(msgspec.Struct, frozen=True):
     restart so that the deadline keeps counting time under control). ``last_at_s`` is when the state last changed.
     ``reason``, ``causes`` and ``by`` describe the last change: why, which metrics, who (an operator's name, or
     ``AUTOMATION``). ``revision`` counts the changes from 1: with the id it names this state of this rollout, here and
-    in the journal.
+    in the journal. ``model`` and ``stable_model`` are what canary and stable served when it began.
     """
 
     rollout_id: str = ""
@@ -384,6 +387,8 @@ class Rollout(msgspec.Struct, frozen=True):
     gate: str = ""
     gate_index: int = 0
     ramp_from_bp: int = 0
+    model: ModelVersion | None = None
+    stable_model: ModelVersion | None = None
 
     @property
     def swapped(self) -> bool:

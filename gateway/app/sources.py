@@ -1,0 +1,85 @@
+"""What the sources may ask of this gateway, joined from control plane, configuration and starts of versions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from gateway.admin.configuring import Configuring
+from gateway.admin.problems import ProblemError
+from gateway.admin.starting import VersionStarts, backend_name
+from gateway.control.controller import Controller
+from gateway.control.views import RolloutView
+from gateway.core.errors import GatewayError
+from gateway.core.model_version import ModelVersion
+from gateway.core.rollout.types import OnNewCanary, Phase
+from gateway.integrations.errors import DeployError
+
+
+class SourceGateway:
+    """See `gateway.integrations.door.SourceDoor`."""
+
+    def __init__(self, controller: Controller, configuring: Configuring, starts: VersionStarts) -> None:
+        self._controller = controller
+        self._configuring = configuring
+        self._starts = starts
+
+    def rollouts(self, route: str) -> Sequence[RolloutView]:
+        """The route's rollouts, newest first."""
+        return self._controller.rollouts(route)
+
+    def plan_refuses(self, route: str) -> bool:
+        """Whether the plan of the rollout under way lets it end before another begins."""
+        latest = next(iter(self._controller.rollouts(route, 1)), None)
+        return latest is not None and latest.plan.on_new_canary is OnNewCanary.REFUSE
+
+    def backend_name(self, route: str, model: ModelVersion) -> str:
+        """The backend that serves, or would serve, a version."""
+        return backend_name(self._configuring.config, route, model)
+
+    def serving(self, route: str) -> ModelVersion | None:
+        """What the route's stable backend serves, if that is known."""
+        backend = self._configuring.config.backends.get(self._controller.route(route).stable or "")
+        return None if backend is None or backend.model is None else backend.model.value
+
+    def configured(self, backend: str) -> bool:
+        """Whether the configuration in force has this backend."""
+        return backend in self._configuring.config.backends
+
+    async def start(
+        self, route: str, model: ModelVersion, endpoints: Sequence[str], *, retry: bool, reason: str
+    ) -> RolloutView:
+        """Start a rollout of this version, whose endpoints a configured deployer has named."""
+        self._configuring.trust(endpoints)
+        by = f"source mlflow:{model.name}"
+        try:
+            view, _ = await self._starts.start(route, model, endpoints, by, retry=retry, reason=reason)
+        except ProblemError as error:
+            raise DeployError(error.detail) from None
+        return view
+
+    async def release(self, route: str, backend: str) -> bool:
+        """Take an ended canary out of the route's configuration and let its requests end; False where it is needed."""
+        view = self._controller.route(route)
+        if view.stable == backend or (view.canary == backend and Phase(view.phase).active):
+            return False
+        config = self._configuring.config
+        section = next(one for one in config.routes if one.name == route)
+        if section.canary == backend:
+            await asyncio.sleep(_drain_s(section.timeouts.total_s))
+            if self._controller.route(route).phase != view.phase:
+                return False
+            try:
+                await self._starts.withdraw_canary(route, backend, "source")
+            except ProblemError as error:
+                raise GatewayError(error.detail) from None
+        return True
+
+    def tell(self, route: str, state: str, version: str, reason: str) -> None:
+        """Publish what the source does as an event."""
+        self._controller.publish_source(route, {"state": state, "version": version, "reason": reason})
+
+
+def _drain_s(total_s: float | None) -> float:
+    """How long requests that the canary has already may take."""
+    return min(30.0 if total_s is None else total_s, 30.0)

@@ -1,0 +1,111 @@
+"""Both clients against the admin API on a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from typing import Any
+
+import pytest
+
+from gateway import client as package
+from gateway.client import (
+    AsyncClient,
+    Client,
+    InvalidRequestError,
+    RefusedError,
+    UnauthorizedError,
+    UnexpectedAnswerError,
+    UnknownNameError,
+    WaitTimeoutError,
+)
+from gateway.client.calls import Call
+
+
+@pytest.fixture
+def gateway_client(served: Any) -> Any:
+    with Client(served.url) as client:
+        yield client
+
+
+def test_both_clients_have_the_same_methods() -> None:
+    def methods(kind: type) -> dict[str, list[str]]:
+        found = inspect.getmembers(kind, inspect.isfunction)
+        return {name: list(inspect.signature(f).parameters) for name, f in found if not name.startswith("_")}
+
+    assert methods(Client) == methods(AsyncClient)
+
+
+def test_a_key_finds_the_rollout_again(gateway_client: Client) -> None:
+    first = gateway_client.start_rollout("digits", idempotency_key="build-1")
+    assert gateway_client.start_rollout("digits", idempotency_key="build-1") == first
+    with pytest.raises(RefusedError):
+        gateway_client.start_rollout("digits", idempotency_key="build-2")
+    assert gateway_client.find("digits").id == first.id
+
+
+def test_a_rollout_is_steered_and_waited_for(gateway_client: Client) -> None:
+    rollout = gateway_client.start_rollout("digits", reason="weekly")
+    told: list[str] = []
+    waited = threading.Thread(target=lambda: told.append(gateway_client.wait(rollout, 30).phase))
+    waited.start()
+    assert gateway_client.pause(rollout.id).phase == "PAUSED"
+    assert gateway_client.resume(rollout.id).phase == "PROGRESSING"
+    assert gateway_client.abort(rollout.id, "enough").phase == "ROLLED_BACK"
+    waited.join(30)
+    assert told == ["ROLLED_BACK"]
+    assert [one.phase for one in gateway_client.explain(rollout.id).decisions][-1] == "ROLLED_BACK"
+
+
+def test_waiting_has_a_limit(gateway_client: Client) -> None:
+    rollout = gateway_client.start_rollout("digits")
+    with pytest.raises(WaitTimeoutError) as caught:
+        gateway_client.wait(rollout, 0.05)
+    assert caught.value.rollout.id == rollout.id
+
+
+def test_refusals_are_typed(gateway_client: Client, guarded: Any) -> None:
+    with pytest.raises(UnknownNameError) as unknown:
+        gateway_client.route("nowhere")
+    assert (unknown.value.status, unknown.value.problem) == (404, "not-found")
+    with pytest.raises(InvalidRequestError):
+        gateway_client.set_weight("digits", 101)
+    with pytest.raises(UnauthorizedError), Client(guarded.url) as stranger:
+        stranger.routes()
+    with pytest.raises(UnexpectedAnswerError):
+        gateway_client.ask(Call("GET", "/routes", package.RolloutBody))
+
+
+def test_events_come_as_values(gateway_client: Client) -> None:
+    listening = threading.Event()
+    kinds: list[str] = []
+
+    def listen() -> None:
+        for event in gateway_client.events(on_open=listening.set):
+            kinds.append(event.kind)
+            if event.kind == "rolled_back":
+                return
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    assert listening.wait(10)
+    gateway_client.abort(gateway_client.start_rollout("digits").id)
+    thread.join(10)
+    assert "started" in kinds and kinds[-1] == "rolled_back"
+
+
+def test_the_same_awaited(served: Any) -> None:
+    async def scenario() -> tuple[str, list[str], bool]:
+        async with AsyncClient(served.url) as client:
+            rollout = await client.start_rollout("digits")
+            phases: list[str] = []
+            waited = asyncio.ensure_future(client.wait(rollout, 30, lambda view: phases.append(view.phase)))
+            await client.pause(rollout.id)
+            await client.abort(rollout.id)
+            ended = await waited
+            ready = await client.readiness()
+            return ended.phase, phases, ready.ready
+
+    phase, phases, ready = asyncio.run(scenario())
+    assert (phase, phases[-1], ready) == ("ROLLED_BACK", "ROLLED_BACK", True)
