@@ -22,7 +22,7 @@ from gateway.config.section import (
 )
 from gateway.config.shape import Doc, Noun
 from gateway.config.traffic import LLM_TIMEOUTS, FailedStatus, OnHalfClose, Protocol, TimeoutsProfile
-from gateway.core.traffic.table import Rescue, Retry, Route, Sticky, Timeouts
+from gateway.core.traffic.table import Hold, Rescue, Retry, Route, Sticky, Timeouts
 from gateway.core.types import weight_bp_from_percent
 
 _GIB = 1 << 30
@@ -160,6 +160,15 @@ class RescueConfig(Section):
             "It spends no more than half of the budget. Statuses in `analysis.exempt_statuses` are never rescued."
         ),
     ] = _RESCUE.unlike_stable
+    hold: Annotated[
+        Hold,
+        Field(strict=False),
+        Doc(
+            "`first_token`: an event stream of the canary's goes to the client from its first content on, so that "
+            "stable can answer in place of one that fails before. At most 64 KiB and 5 s are held back. `off`: from "
+            "its first byte on."
+        ),
+    ] = _RESCUE.hold
 
 
 class RetryConfig(Section):

@@ -19,6 +19,7 @@ from gateway.core.types import Variant
 from gateway.proxy.compiled import mypyc_attr
 from gateway.proxy.exchange import retry
 from gateway.proxy.exchange.rare_lines import rare_lines
+from gateway.proxy.exchange.stream_hold import StreamHold
 from gateway.proxy.exchange.stream_times import StreamTimes
 from gateway.proxy.exchange.types import AttemptOwner
 from gateway.proxy.heads import gateway_errors
@@ -52,6 +53,7 @@ class Attempt(UpstreamUser):
         "connection",
         "has_content",
         "head_s",
+        "hold",
         "hurried",
         "limit_s",
         "next_step",
@@ -89,6 +91,8 @@ class Attempt(UpstreamUser):
         self.has_content = False
         self.stream: StreamTimes | None = None
         """When the answer's events came; None before its head, and for one whose length the head gave."""
+        self.hold: StreamHold | None = None
+        """What holds the beginning of an event stream back; None where nothing does, or does no longer."""
         self.next_step = retry.RELAY
         """What becomes of the answer whose head is there: RELAY, or it gives way to another's."""
 

@@ -27,6 +27,7 @@ from gateway.proxy.exchange.attempt import CANARY, STABLE, Attempt
 from gateway.proxy.exchange.log_line import LogRecord
 from gateway.proxy.exchange.outcome import elapsed_us
 from gateway.proxy.exchange.request_body import RequestBody
+from gateway.proxy.exchange.stream_hold import StreamHold
 from gateway.proxy.exchange.stream_times import StreamTimes
 from gateway.proxy.exchange.types import AttemptOwner
 from gateway.proxy.heads import gateway_errors
@@ -147,6 +148,27 @@ class ExchangeAttempts:
         if kind not in LACKING or not route.rescues_unlike or route.budget.half_spent:
             return False
         return route.recent.canary_has_more(kind)
+
+    def hold(self, attempt: Attempt) -> None:
+        """Hold an event stream back that stable could answer in place of (stream_hold.py)."""
+        route, stream = self.route, attempt.stream
+        if stream is None or not stream.event_stream or not route.holds_streams or attempt.head_only:
+            return
+        if self.variant is CANARY and route.stable_pool is not None and route.outcomes[attempt.status] == OK:
+            attempt.hold = StreamHold(attempt.head_s)
+
+    def judge_held(self, attempt: Attempt, now_s: float) -> int:
+        """A stream has failed before it said anything: whether stable answers, or the client gets it as it is.
+
+        By its outcome it is an answer like others: what is wrong inside of it is the inspector's to say, of both
+        versions alike.
+        """
+        attempt.hold = None
+        step = self.decide(retry.STATUS, attempt, now_s, begun=False)
+        if step != retry.RELAY and self.sample is not None:
+            self.sample.finish()
+            self.sample = None
+        return step
 
     def failed(self, attempt: Attempt | None, fault: Fault, whole_s: float, now_s: float, *, begun: bool) -> int:
         """The present attempt came to nothing: count it, and say what comes after it."""
