@@ -92,9 +92,8 @@ def _judged(name: str, data: bytes) -> int:
         return FAILED
     if name in _OPENING:
         return HOLD
-    read = msgspec_json(data)
-    value = read[0] if isinstance(read, tuple) else read
-    return HOLD if isinstance(value, dict) and _opens(value) else CONTENT
+    read: tuple[Any] | None = msgspec_json(data)
+    return HOLD if read is not None and isinstance(read[0], dict) and _opens(read[0]) else CONTENT
 
 
 def _opens(chunk: dict[str, Any]) -> bool:
