@@ -16,8 +16,10 @@ from gateway.control.views import (
     BackendView,
     ControlEvent,
     DecisionView,
+    LatencyDistributions,
     ProbeCounts,
     Readiness,
+    RolloutSeries,
     RolloutView,
     RouteView,
     WorkerView,
@@ -97,11 +99,22 @@ class ControlPlane(Protocol):
     def route(self, name: str) -> RouteView:
         """One route, or NotFoundError."""
 
-    def rollouts(self, route: str | None = None, limit: int = 50, before: str | None = None) -> list[RolloutView]:
-        """Rollouts, newest first; ``before`` is a rollout's id to page on from."""
+    def route_page(self, search: str, offset: int, limit: int) -> tuple[list[RouteView], int]:
+        """Some of the routes that match the words of ``search``, and how many match."""
+
+    def rollouts(
+        self, route: str | None = None, limit: int = 50, before: str | None = None, search: str = ""
+    ) -> list[RolloutView]:
+        """Rollouts, newest first; ``before`` is a rollout's id to page on from, ``search`` words that each has."""
 
     def rollout(self, rollout_id: str) -> RolloutView:
         """One rollout, or NotFoundError."""
+
+    def series(self, rollout_id: str) -> RolloutSeries:
+        """The evidence of a rollout over time, or NotFoundError."""
+
+    async def latencies(self, rollout_id: str) -> LatencyDistributions:
+        """Both versions' latencies in a rollout. Raises NotFoundError, JournalError."""
 
     async def decision_history(self, rollout_id: str) -> list[DecisionView]:
         """All decisions of a rollout, from the journal. Raises JournalError."""

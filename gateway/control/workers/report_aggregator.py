@@ -170,6 +170,15 @@ class ReportAggregator:
             self._departed.pop(key, None)
             self._left[key[0]] = max(key[1], self._left.get(key[0], -1))
 
+    def tried(self) -> dict[tuple[str, int], int]:
+        """How many requests each version of each route was sent so far: by route and variant."""
+        sent: dict[tuple[str, int], int] = {}
+        reported = (totals for report in self._newest.values() for totals in report.totals)
+        for totals in (*self._departed_totals.values(), *reported):
+            key = (totals.route, totals.variant)
+            sent[key] = sent.get(key, 0) + sum(totals.tries.values())
+        return sent
+
     def tries(self, route: str, variant: Variant) -> tuple[int, int]:
         """How many upstream tries of one variant came to an answer so far, and how many failed or were turned away."""
         well = ill = 0
