@@ -157,7 +157,7 @@ def _paths(facts: ReportFacts, metric: MetricSeries) -> list[svg.Chart | None]:
         svg.Chart(
             f"Effect on {name}{of_p95}: canary minus stable, with its 95 % band",
             drawn.at,
-            [svg.Line(effect, "bad" if cause else "")],
+            [svg.ChartLine(effect, "bad" if cause else "")],
             lambda value: f"{value:.3g} {unit}",
             _clock,
             band=(low, high),
@@ -167,7 +167,10 @@ def _paths(facts: ReportFacts, metric: MetricSeries) -> list[svg.Chart | None]:
         svg.Chart(
             f"Odds on {name}: that it is worse (solid), that it is good enough (dashed)",
             drawn.at,
-            [svg.Line(_odds(metric.log_e_bad), "bad" if cause else ""), svg.Line(_odds(metric.log_e_ok), "good")],
+            [
+                svg.ChartLine(_odds(metric.log_e_bad), "bad" if cause else ""),
+                svg.ChartLine(_odds(metric.log_e_ok), "good"),
+            ],
             lambda value: "even" if value < 1.05 else words.odds(math.log(value)),
             _clock,
             levels=limits,
@@ -190,7 +193,7 @@ def _weights(facts: ReportFacts) -> svg.Chart | None:
     return svg.Chart(
         "The canary's share of requests",
         at,
-        [svg.Line(weights, "canary", steps=True)],
+        [svg.ChartLine(weights, "canary", steps=True)],
         lambda value: f"{value:g} %",
         _clock,
         marks=_marks(facts),
@@ -206,7 +209,7 @@ def _latencies(facts: ReportFacts) -> svg.Chart | None:
     return svg.Chart(
         "Latency: share of requests",
         [max(edge, 1) / 1000 for edge in seen.edges_us],
-        [svg.Line(shares[0], "stable", steps=True), svg.Line(shares[1], "canary", steps=True)],
+        [svg.ChartLine(shares[0], "stable", steps=True), svg.ChartLine(shares[1], "canary", steps=True)],
         lambda value: percent(value, 2),
         lambda ms: milliseconds(1000 * float(f"{ms:.3g}")),
         log_x=True,
@@ -214,10 +217,10 @@ def _latencies(facts: ReportFacts) -> svg.Chart | None:
     )
 
 
-def _marks(facts: ReportFacts) -> list[svg.Mark]:
+def _marks(facts: ReportFacts) -> list[svg.ChartMark]:
     chosen = _some(facts.decisions)[0]
     return [
-        svg.Mark(
+        svg.ChartMark(
             datetime.fromisoformat(one.at).timestamp(),
             {"bad": "bad", "good": "good"}.get(_TONES.get(one.phase, ""), ""),
             clipped(f"{one.phase_before} to {one.phase}: {one.reason}", NAME_MAX),

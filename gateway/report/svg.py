@@ -15,7 +15,7 @@ _POINTS_MAX = 300
 Values = Sequence[float | None]
 
 
-class Line(NamedTuple):
+class ChartLine(NamedTuple):
     """One line, by the class that colours it; ``steps`` draws it as a histogram's outline."""
 
     values: Values
@@ -31,7 +31,7 @@ class Level(NamedTuple):
     label: str = ""
 
 
-class Mark(NamedTuple):
+class ChartMark(NamedTuple):
     """A vertical line where something was decided."""
 
     at: float
@@ -44,12 +44,12 @@ class Chart(NamedTuple):
 
     title: str
     x: Sequence[float]
-    lines: Sequence[Line]
+    lines: Sequence[ChartLine]
     y_text: Callable[[float], str]
     x_text: Callable[[float], str]
     band: tuple[Values, Values] | None = None
     levels: Sequence[Level] = ()
-    marks: Sequence[Mark] = ()
+    marks: Sequence[ChartMark] = ()
     log_y: bool = False
     log_x: bool = False
     floor: float | None = None
@@ -141,13 +141,13 @@ def _level(level: Level, y: _Scale) -> Markup:
     return joined(line, element("text", level.label, x=_LEFT + 5.0, y=at - 4.0, class_=f"on {level.kind}"))
 
 
-def _mark(mark: Mark, x: _Scale) -> Markup:
+def _mark(mark: ChartMark, x: _Scale) -> Markup:
     at = x.at(mark.at)
     line = element("line", x1=at, x2=at, y1=_TOP, y2=_HEIGHT - _BOTTOM, class_=f"mark {mark.kind}")
     return element("g", element("title", mark.label), line, element("circle", cx=at, cy=_TOP, r=3.0, class_=mark.kind))
 
 
-def _line(xs: Sequence[float], line: Line, chosen: range, x: _Scale, y: _Scale) -> Markup:
+def _line(xs: Sequence[float], line: ChartLine, chosen: range, x: _Scale, y: _Scale) -> Markup:
     points: list[str] = []
     for index in chosen:
         value = line.values[index] if index < len(line.values) else None
