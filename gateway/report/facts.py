@@ -4,7 +4,7 @@ Rules:
 
 1. A journal alone is enough (`from_journal`): decisions, and the counts at each. Charts are then drawn through the
    decisions, and the latencies' distributions are those of the last snapshot.
-2. Effects that an analysis does not carry are computed from its counts, as the console's are (`intervals.effect`).
+2. Effects that an analysis does not carry are computed from its counts of all weights together (`intervals.effect`).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from gateway.control.views import (
     RolloutSeries,
     RolloutView,
 )
+from gateway.core.analysis.findings import Share
 from gateway.core.analysis.types import Finding
 from gateway.core.errors import NotFoundError
 
@@ -92,8 +93,8 @@ def from_journal(journal: Journal, rollout_id: str) -> ReportFacts:
 def effect_of(finding: Finding) -> EffectBand | None:
     """The effect that a finding shows; None without trials of both versions."""
     details = finding.details
-    if "difference_us" in details:
-        return EffectBand("us", *(_detail(details, f"difference_us{end}") for end in ("", "_low", "_high")))
+    if "p95_difference_us" in details:
+        return EffectBand("us", *(_detail(details, f"p95_difference_us{end}") for end in ("", "_low", "_high")))
     if "difference" in details:
         return EffectBand("share", *(_detail(details, f"difference{end}") for end in ("", "_low", "_high")))
     if finding.metric in _LATENCIES or finding.guardrail or finding.metric == "sample_ratio":
@@ -108,12 +109,12 @@ def _detail(details: dict[str, float], name: str) -> float:
 def _computed(one: Finding | FindingNumbers) -> EffectBand | None:
     # scipy takes a moment to load; only reports without a live analysis need it here.
     from gateway.core.analysis.show import intervals  # noqa: PLC0415  # see above
+    from gateway.core.analysis.show.strata import Stratum  # noqa: PLC0415  # as above
 
     if not one.stable_trials or not one.canary_trials:
         return None
-    found = intervals.effect(
-        (one.stable_events, one.stable_trials), (one.canary_events, one.canary_trials), ALPHA
-    ).difference
+    whole = Stratum(Share(one.stable_events, one.stable_trials), Share(one.canary_events, one.canary_trials))
+    found = intervals.effect((whole,), ALPHA).difference
     effect = one.canary_events / one.canary_trials - one.stable_events / one.stable_trials
     return EffectBand("share", effect, found.low, found.high)
 

@@ -9,10 +9,10 @@ export const COLUMNS = ["log_e_bad", "log_e_ok", "effect", "low", "high", "margi
 // What a finding says of the size of the difference: shares as shares, latencies in microseconds.
 export function effectOf(finding) {
   const { details } = finding;
-  const name = "difference_us" in details ? "difference_us" : "difference";
+  const name = "p95_difference_us" in details ? "p95_difference_us" : "difference";
   const value = (key) => details[key] ?? null;
   return {
-    unit: name === "difference_us" ? "us" : "share",
+    unit: name === "p95_difference_us" ? "us" : "share",
     effect: value(name),
     low: value(`${name}_low`),
     high: value(`${name}_high`),

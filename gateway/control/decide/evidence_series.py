@@ -24,7 +24,7 @@ ENDED_MAX = 50
 # The columns of a metric, in the order of MetricSeries.
 COLUMNS = ("log_e_bad", "log_e_ok", "effect", "low", "high", "margin_low", "margin_high")
 _EVERY_S = 1.0
-_LATENCY, _SHARE = "difference_us", "difference"
+_LATENCY, _SHARE = "p95_difference_us", "difference"
 
 
 class SeriesLog:
