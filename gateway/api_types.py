@@ -103,7 +103,8 @@ class RolloutBody(RolloutFields):
     waits for; ``waiting_for`` says in one sentence why the weight does not rise just now.
     ``warnings`` name deciding metrics that cannot have data as things are, with what was seen and what would help;
     ``compared`` says which outputs of the models are compared and why, ``meanings`` what each event stands for.
-    ``allowed`` are the commands that would be accepted now. ``model`` and ``stable_model`` are what canary and stable served when the rollout began, where that was configured.
+    ``model`` and ``stable_model`` are what canary and stable served when the rollout began, where that was configured.
+    ``allowed`` are the commands that would be accepted now.
     """
 
     plan: dict[str, Any]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-
-import msgspec
 
 from gateway.control.decide.evidence_series import ENDED_MAX, POINTS_MAX, SeriesLog
 from gateway.control.decide.rollout_records import RolloutRecord
@@ -25,7 +24,7 @@ def a_view(rollout_id: str, log_e: float, events: int = 1, phase: str = "PROGRES
     )
     analysis = Analysis(Verdict.UNDECIDED, "", (), findings, log_e, 4.6, 3.0, 100, 10)
     view = RolloutRecord(rollout, analysis, 0.0, 0.0).view(rollout, analysis, 10)
-    return msgspec.structs.replace(view, phase=phase)
+    return dataclasses.replace(view, phase=phase)
 
 
 def test_a_point_a_second_and_where_something_was_decided() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import math
 import re
@@ -81,7 +82,7 @@ def a_rollout(names: str = "", count: int = 3) -> ReportFacts:
         )
         for n in range(count)
     )
-    view = msgspec.structs.replace(
+    view = dataclasses.replace(
         _view(rollout), phase="ROLLED_BACK", analysis=analysis, causes=(name,), reason=names * 40 or "worse than stable"
     )
     return ReportFacts(
