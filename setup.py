@@ -40,7 +40,6 @@ _ROOMS = {
         "rare_lines",
         "request_body",
         "retry",
-        "stream_hold",
         "stream_times",
         "trailers",
         "types",
