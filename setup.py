@@ -40,6 +40,7 @@ _ROOMS = {
         "rare_lines",
         "request_body",
         "retry",
+        "stream_hold",
         "stream_times",
         "trailers",
         "types",

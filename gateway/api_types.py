@@ -91,6 +91,8 @@ class RolloutFields:
     # What canary and stable served when the rollout began, where that was configured.
     model: ModelVersion | None = None
     stable_model: ModelVersion | None = None
+    # The commands that would be accepted now, by the names of the command line.
+    allowed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,7 @@ class RolloutBody(RolloutFields):
     ``warnings`` name deciding metrics that cannot have data as things are, with what was seen and what would help;
     ``compared`` says which outputs of the models are compared and why, ``meanings`` what each event stands for.
     ``model`` and ``stable_model`` are what canary and stable served when the rollout began, where that was configured.
+    ``allowed`` are the commands that would be accepted now.
     """
 
     plan: dict[str, Any]
@@ -230,13 +233,21 @@ class RouteView:
     # The canary's failures that stable answered since the gateway's start, and by reason those that it did not.
     rescued: int = 0
     rescues_refused: dict[str, int] = field(default_factory=dict)
+    # Requests a second that each version was sent lately; null until that is known.
+    stable_per_s: float | None = None
+    canary_per_s: float | None = None
+    # Why the last rollout is where it is: the reason of its last decision, when that was, and who made it.
+    decision: str | None = None
+    decided_at: str | None = None
+    decided_by: str | None = None
 
 
 @dataclass(frozen=True)
 class RouteList:
-    """All routes, in the order of the configuration."""
+    """Routes, in the order of the configuration; ``total`` is how many match, on all pages."""
 
     routes: tuple[RouteView, ...]
+    total: int = 0
 
 
 @dataclass(frozen=True)

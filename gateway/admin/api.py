@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
@@ -10,23 +11,30 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from gateway import __version__, report
 from gateway.admin import etags, request_parsing, request_schemas, schemas, sse
 from gateway.admin.audit import AuditTrail
 from gateway.admin.exposition import Exposition, takes_gzip, takes_openmetrics
 from gateway.admin.long_poll import WAIT_S_MAX, Waits
 from gateway.admin.problems import ProblemError
+from gateway.admin.report_facts import report_facts
 from gateway.admin.response_bodies import rollout_body
+from gateway.admin.shared_answers import SharedAnswers
 from gateway.admin.starting import VersionStarts
 from gateway.config.admin import Scope
 from gateway.config.core_values import core_value
 from gateway.control.api import ControlPlane
-from gateway.control.views import RolloutView
+from gateway.control.views import EVENT_KINDS, RolloutView
+from gateway.core.errors import InvalidValueError
 from gateway.core.rollout.types import Phase, Plan
 from gateway.core.types import weight_bp_from_percent
 
 Handler = Callable[[Request], Awaitable[Any]]
 PAGE_DEFAULT = 50
 PAGE_MAX = 200
+ROUTES_MAX = 10_000
+SEARCH_MAX = 200
+REPORT_FORMATS = ("html", "markdown")
 _EVENT_ID_MAX = 10**18 - 1
 
 
@@ -41,6 +49,8 @@ class Api:
         trail: AuditTrail,
         route_tag: Callable[[str], str],
         starts: VersionStarts,
+        shared: SharedAnswers,
+        hooks: Callable[[], Sequence[schemas.HookState]],
     ) -> None:
         self._control = control
         self._starts = starts
@@ -48,13 +58,28 @@ class Api:
         self._streams = streams
         self._trail = trail
         self._route_tag = route_tag
+        self._shared_answers = shared
+        self._hooks = hooks
         self._waits = Waits(control, streams)
+
+    async def _shared(self, request: Request, make: Callable[[], Awaitable[bytes]]) -> Response:
+        body = await self._shared_answers.get((request.url.path, request.url.query), make)
+        return Response(body, media_type="application/json")
 
     # routes
 
-    async def list_routes(self, _: Request) -> Response:
-        """All routes."""
-        return _json(schemas.RouteList(tuple(self._control.routes())))
+    async def list_routes(self, request: Request) -> Response:
+        """All routes, or a page of those that match."""
+        asked = request_parsing.query(request, frozenset({"search", "limit", "offset"}))
+        limit = request_parsing.whole_number("limit", asked.get("limit", str(ROUTES_MAX)), 1, ROUTES_MAX)
+        offset = request_parsing.whole_number("offset", asked.get("offset", "0"), 0, ROUTES_MAX)
+        search = _search(asked)
+
+        async def make() -> bytes:
+            page, total = self._control.route_page(search, offset, limit)
+            return schemas.encode(schemas.RouteList(tuple(page), total))
+
+        return await self._shared(request, make)
 
     async def set_weight(self, request: Request) -> Response:
         """Set a route's canary share by hand."""
@@ -99,10 +124,10 @@ class Api:
 
     async def list_rollouts(self, request: Request) -> Response:
         """A page of rollouts, newest first."""
-        asked = request_parsing.query(request, frozenset({"route", "limit", "before"}))
+        asked = request_parsing.query(request, frozenset({"route", "limit", "before", "search"}))
         limit = request_parsing.whole_number("limit", asked.get("limit", str(PAGE_DEFAULT)), 1, PAGE_MAX)
         # One more than asked for shows whether there is another page.
-        found = self._control.rollouts(asked.get("route"), limit + 1, asked.get("before"))
+        found = self._control.rollouts(asked.get("route"), limit + 1, asked.get("before"), _search(asked))
         page = tuple(rollout_body(view) for view in found[:limit])
         following = page[-1].id if len(found) > limit else None
         return _json(schemas.RolloutList(page, following), headers=_next(request, asked, following))
@@ -130,6 +155,36 @@ class Api:
         """What was decided on a rollout, from the journal."""
         rollout_id = request.path_params["rollout_id"]
         return _json(schemas.StoryBody(rollout_id, tuple(await self._control.decision_history(rollout_id))))
+
+    async def show_series(self, request: Request) -> Response:
+        """The evidence of a rollout over time."""
+        rollout_id = request.path_params["rollout_id"]
+
+        async def make() -> bytes:
+            return schemas.encode(self._control.series(rollout_id))
+
+        return await self._shared(request, make)
+
+    async def show_latencies(self, request: Request) -> Response:
+        """Both versions' latencies in a rollout."""
+        rollout_id = request.path_params["rollout_id"]
+
+        async def make() -> bytes:
+            return schemas.encode(await self._control.latencies(rollout_id))
+
+        return await self._shared(request, make)
+
+    async def show_report(self, request: Request) -> Response:
+        """The report of a rollout, as a page of its own or as Markdown."""
+        asked = request_parsing.query(request, frozenset({"format"}))
+        written = asked.get("format", "html")
+        if written not in REPORT_FORMATS:
+            raise InvalidValueError(f"format must be one of {', '.join(REPORT_FORMATS)}, not {written!r}")
+        facts = await report_facts(self._control, request.path_params["rollout_id"])
+        if written == "markdown":
+            return Response(await asyncio.to_thread(report.markdown, facts), media_type="text/markdown")
+        body = await asyncio.to_thread(report.html, facts)
+        return Response(body, headers=dict(report.HEADERS), media_type="text/html")
 
     async def pause_rollout(self, request: Request) -> Response:
         """Hold the weight where it is."""
@@ -176,6 +231,21 @@ class Api:
         """What is wrong right now."""
         return _json(schemas.AlarmList(tuple(self._control.alarms())))
 
+    async def show_state(self, _: Request) -> Response:
+        """How the gateway itself is doing."""
+        readiness = self._control.readiness()
+        return _json(
+            schemas.GatewayState(
+                ready=readiness.ready,
+                reasons=readiness.reasons,
+                warnings=readiness.warnings,
+                state_kept=self._control.state_kept,
+                table_source=self._control.table_source,
+                version=__version__,
+                hooks=tuple(self._hooks()),
+            )
+        )
+
     async def list_audit(self, request: Request) -> Response:
         """A page of the audit trail, newest first."""
         asked = request_parsing.query(request, frozenset({"limit", "before"}))
@@ -198,9 +268,11 @@ class Api:
         """The event stream."""
         last_id = request.headers.get("last-event-id") or None
         after_id = None if last_id is None else request_parsing.whole_number("Last-Event-ID", last_id, 0, _EVENT_ID_MAX)
+        asked = request_parsing.query(request, frozenset({"kinds", "rollout"}))
+        wanted = sse.Wanted(_kinds(asked.get("kinds")), asked.get("rollout"))
         if request.method == "HEAD":
             return Response(media_type=sse.MEDIA_TYPE)
-        return sse.EventStream(self._control.events(after_id), self._streams)
+        return sse.EventStream(self._control.events(after_id), self._streams, wanted)
 
     async def show_metrics(self, request: Request) -> Response:
         """The metrics, in OpenMetrics' format when that is asked for, else in Prometheus's own."""
@@ -219,6 +291,23 @@ class Api:
         """Whether the gateway can do its work."""
         readiness = self._control.readiness()
         return _json(readiness, 200 if readiness.ready else 503)
+
+
+def _search(asked: Mapping[str, str]) -> str:
+    found = asked.get("search", "")
+    if len(found) > SEARCH_MAX:
+        raise InvalidValueError(f"search must have at most {SEARCH_MAX} characters, not {len(found)}")
+    return found
+
+
+def _kinds(given: str | None) -> frozenset[str] | None:
+    """The kinds of events that are asked for; None for all of them."""
+    if given is None:
+        return None
+    found = frozenset(given.split(","))
+    if unknown := sorted(found - set(EVENT_KINDS)):
+        raise InvalidValueError(f"kinds: {unknown[0]!r} is not a kind of event; there are: {', '.join(EVENT_KINDS)}")
+    return found
 
 
 def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

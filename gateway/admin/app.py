@@ -1,4 +1,4 @@
-"""The admin application: the table of operations behind authentication (auth.py)."""
+"""The admin application: the table of operations behind authentication (auth.py), and the console's files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ from gateway.admin.configuring import Configuring
 from gateway.admin.exposition import Exposition, Scraped
 from gateway.admin.idempotency import Replays
 from gateway.admin.operations import OPERATIONS, Operation
+from gateway.admin.pages import page_routes
 from gateway.admin.principals import Keyring
+from gateway.admin.schemas import HookState
+from gateway.admin.shared_answers import SharedAnswers
 from gateway.admin.sse import Streams
 from gateway.admin.starting import VersionStarts
 from gateway.admin.webhooks import PipelineDoors, WebhookApi
@@ -42,13 +45,14 @@ def build_admin(
     trail: AuditTrail | None = None,
     replays: Replays | None = None,
     doors: PipelineDoors | None = None,
+    hooks: Callable[[], Sequence[HookState]] = tuple,
 ) -> Starlette:
     """The application for the admin listener.
 
     The ``keyring`` says who is let in; without keys in it the listener must be on loopback or a file.
     ``metrics`` collects the values of one moment, for the exposition. The audit ``trail`` and the
     idempotency keys (``replays``) are kept in memory alone if not given. ``doors`` are for registries
-    and pipelines. Serve it with `server.AdminServer`, or call
+    and pipelines, ``hooks`` says what is owed to hooks. Serve it with `server.AdminServer`, or call
     ``app.state.streams.end()`` when the server stops: event streams do not end by themselves.
     """
     clock = clock or SystemClock()
@@ -58,7 +62,12 @@ def build_admin(
     config_api = ConfigApi(control, configuring)
     doors = doors or PipelineDoors(VersionStarts(control, configuring))
     webhooks = WebhookApi(doors.receive_webhook)
-    api = Api(control, Exposition(metrics, clock), streams, trail, config_api.route_tag, doors.starts)
+    shared = SharedAnswers(clock)
+    api = Api(
+        *(control, Exposition(metrics, clock), streams, trail, config_api.route_tag, doors.starts),
+        shared=shared,
+        hooks=hooks,
+    )
     app = Starlette(
         routes=[
             Route(
@@ -67,7 +76,8 @@ def build_admin(
                 methods=[operation.method],
             )
             for operation in OPERATIONS
-        ],
+        ]
+        + page_routes(),
         middleware=[
             Middleware(
                 AuthMiddleware,

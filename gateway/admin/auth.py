@@ -6,12 +6,15 @@ Rules:
    before anything else: two readers of it could disagree about what it says.
 1. With a token, every path needs it, but for those that say whether the gateway works and how it is doing
    (`OPEN_PATHS`): probes and scrapers carry no secrets, and those answers hold none. Nothing below applies to them.
+   The console's files need no token either; they hold no data.
 2. Without one the listener is bound to loopback, and then the danger is a browser on this machine: a request whose
-   ``Host`` is not a name of this machine (DNS rebinding) is refused.
+   ``Host`` is not a name of this machine (DNS rebinding) is refused, for the console's files too, and so is whatever a
+   page of another origin sends.
 3. A change that a page of another origin requests is refused either way. There are no cookies and no CORS.
 4. Every requested change is in the audit trail and in the log ``gateway.audit``, also a refused one; so are requests
    without valid credentials.
-5. Nothing that is answered may be stored.
+5. Nothing that is answered may be stored, but for the console's files (console/files.py), nor read by a page of another
+   origin.
 6. An address that fails too often is answered 429, counted, and not recorded one by one (auth_failures.py).
 
 What a principal may do is asked at the operation (`app`), which knows the scope that it needs.
@@ -33,6 +36,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.admin import problems, request_parsing
 from gateway.admin.audit import AuditTrail
 from gateway.admin.auth_failures import PER_MINUTE, AuthFailures
+from gateway.admin.pages import is_page
 from gateway.admin.principals import ANYBODY, Keyring, NotAuthenticatedError
 from gateway.control.journal.rows import AuditEntry
 
@@ -77,7 +81,7 @@ class AuthMiddleware:
         if why := _ambiguity(scope):
             scope["audit"]["problem"] = "malformed-request"
             return problems.response("malformed-request", why, path)
-        if path in OPEN_PATHS:
+        if path in OPEN_PATHS or (is_page(path) and not self._keyring.open):
             return None
         try:
             scope["principal"] = self._keyring.find(headers, scope.get("client_certificate"))
@@ -89,6 +93,8 @@ class AuthMiddleware:
             return problems.response("unauthorized", str(error), path, {"www-authenticate": _CHALLENGE + error})
         if self._keyring.open and not _names_this_machine(headers.get("host", "")):
             why = "without a token, use localhost, 127.0.0.1 or [::1] as the host in the URL"
+        elif self._keyring.open and not _own_origin(headers):
+            why = "a page of another origin sent this; open the console at this listener's own address"
         elif scope["method"] in _CHANGES and not _same_origin(headers):
             why = "a page of another origin sent this; use the CLI or curl"
         else:
@@ -165,8 +171,11 @@ def _names_this_machine(host: str) -> bool:
 
 def _same_origin(headers: Headers) -> bool:
     """Whether no browser says otherwise; other clients send neither header."""
-    if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-        return False
+    return headers.get("sec-fetch-site", "none") in ("none", "same-origin") and _own_origin(headers)
+
+
+def _own_origin(headers: Headers) -> bool:
+    """Whether the request is not of another origin's page; a link that somebody follows to here names no origin."""
     origin = headers.get("origin")
     return origin is None or (_splits(origin) and urlsplit(origin).netloc == headers.get("host", ""))
 
@@ -181,6 +190,7 @@ def _splits(url: str) -> bool:
 
 def _harden(message: Message) -> None:
     headers = MutableHeaders(raw=list(message.get("headers", [])))
-    headers["cache-control"] = "no-store"
+    headers.setdefault("cache-control", "no-store")
+    headers.setdefault("cross-origin-resource-policy", "same-origin")
     headers["x-content-type-options"] = "nosniff"
     message["headers"] = headers.raw

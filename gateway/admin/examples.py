@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from gateway import __version__
 from gateway.admin import request_schemas, schemas
 from gateway.admin.configuring import Change, Source
 from gateway.admin.problems import Problem, problem
@@ -22,7 +23,10 @@ from gateway.control.views import (
     DecisionView,
     EndpointView,
     FindingNumbers,
+    LatencyDistributions,
+    MetricSeries,
     Readiness,
+    RolloutSeries,
     RouteView,
     WorkerView,
 )
@@ -165,9 +169,34 @@ BY_TYPE: Mapping[Any, Any] = {
         )
     ),
     schemas.AuditList: schemas.AuditList((AUDIT,)),
-    schemas.RouteList: schemas.RouteList((ROUTE,)),
+    schemas.RouteList: schemas.RouteList((ROUTE,), 1),
     schemas.RolloutBody: ROLLOUT,
     schemas.RolloutList: schemas.RolloutList((ROLLOUT,)),
+    schemas.GatewayState: schemas.GatewayState(
+        ready=True,
+        reasons=(),
+        warnings=(),
+        state_kept=True,
+        table_source="journal",
+        version=__version__,
+        hooks=(schemas.HookState("slack", 0, 12, 0, 1),),
+    ),
+    RolloutSeries: RolloutSeries(
+        _ROLLOUT_ID,
+        1.0,
+        (1767225600.0, 1767225601.0),
+        (12.5, 12.5),
+        (0.2, 0.4),
+        (
+            MetricSeries(
+                *("errors", "share", (0.1, 0.3), (1.2, 1.6)),
+                *((0.001, 0.002), (-0.01, -0.008), (0.012, 0.011), (None, None), (0.01, 0.01)),
+            ),
+        ),
+    ),
+    LatencyDistributions: LatencyDistributions(
+        _ROLLOUT_ID, (1792, 2048, 2304, 2560), (0, 1203, 212, 0), (0, 171, 31, 0)
+    ),
     schemas.StoryBody: schemas.StoryBody(_ROLLOUT_ID, (DECISION,)),
     schemas.LabelsTaken: schemas.LabelsTaken(2),
     schemas.WebhookTaken: schemas.WebhookTaken(accepted=True),

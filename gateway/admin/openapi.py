@@ -231,6 +231,8 @@ def _content(body: Any) -> dict[str, Any]:
         about = "Frames of `id`, `event` (the kind) and `data`: a ControlEvent as JSON. Comments are heartbeats."
         example = sse.frame(examples.EVENT).decode()
         return {body: {"schema": {"type": "string", "description": about}, "example": example}}
+    if body == "text/html":
+        return {kind: {"schema": {"type": "string"}} for kind in ("text/html", "text/markdown")}
     if body == "text/plain":
         return {kind: {"schema": {"type": "string"}} for kind in ("text/plain", "application/openmetrics-text")}
     if isinstance(body, str):

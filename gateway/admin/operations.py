@@ -10,7 +10,14 @@ from gateway.config.admin import Scope
 from gateway.config.backends import BackendConfig
 from gateway.config.routes import RouteConfig
 from gateway.config.schema import GatewayConfig
-from gateway.control.views import BackendView, Readiness, RouteView
+from gateway.control.views import (
+    EVENT_KINDS,
+    BackendView,
+    LatencyDistributions,
+    Readiness,
+    RolloutSeries,
+    RouteView,
+)
 
 
 class Operation(NamedTuple):
@@ -77,7 +84,15 @@ def _verb(verb: str, summary: str, body: Any = request_schemas.ActionRequest) ->
 
 
 _ROUTES = (
-    Operation("GET", "/api/v1/routes", "list_routes", "routes", "All routes", schemas.RouteList),
+    Operation(
+        "GET",
+        "/api/v1/routes",
+        "list_routes",
+        "routes",
+        "All routes, or a page of those that match",
+        schemas.RouteList,
+        query=("search", "route_limit", "offset"),
+    ),
     Operation(
         "GET",
         "/api/v1/routes/{route}",
@@ -174,7 +189,7 @@ _ROLLOUTS = (
         "rollouts",
         "Rollouts, newest first",
         schemas.RolloutList,
-        query=("route", "limit", "before_rollout"),
+        query=("route", "limit", "before_rollout", "search"),
         problems=("not-found",),
     ),
     Operation(
@@ -195,6 +210,34 @@ _ROLLOUTS = (
         "rollouts",
         "What was decided on it and why, from the journal",
         schemas.StoryBody,
+        problems=("not-found", "journal-unavailable"),
+    ),
+    Operation(
+        "GET",
+        "/api/v1/rollouts/{rollout_id}/series",
+        "show_series",
+        "rollouts",
+        "Its evidence over time, for charts",
+        RolloutSeries,
+        problems=_LOOKED_UP,
+    ),
+    Operation(
+        "GET",
+        "/api/v1/rollouts/{rollout_id}/latencies",
+        "show_latencies",
+        "rollouts",
+        "Both versions' latencies, as distributions",
+        LatencyDistributions,
+        problems=("not-found", "journal-unavailable"),
+    ),
+    Operation(
+        "GET",
+        "/api/v1/rollouts/{rollout_id}/report",
+        "show_report",
+        "rollouts",
+        "A report to send around: a page of its own, or Markdown",
+        "text/html",
+        query=("format",),
         problems=("not-found", "journal-unavailable"),
     ),
     _verb("pause", "Hold the weight where it is"),
@@ -311,6 +354,14 @@ _CONFIG = (
 )
 _STATE = (
     Operation("GET", "/api/v1/workers", "list_workers", "operations", "The connected workers", schemas.WorkerList),
+    Operation(
+        "GET",
+        "/api/v1/state",
+        "show_state",
+        "operations",
+        "How the gateway itself is doing: readiness, journal, hooks",
+        schemas.GatewayState,
+    ),
     Operation("GET", "/api/v1/alarms", "list_alarms", "operations", "What is wrong right now", schemas.AlarmList),
     Operation(
         "GET",
@@ -339,6 +390,7 @@ _STATE = (
         "events",
         "What happens, as server-sent events",
         sse.MEDIA_TYPE,
+        query=("kinds", "rollout"),
         problems=("invalid-value",),
     ),
     Operation(
@@ -372,6 +424,28 @@ QUERY: Mapping[str, tuple[str, str, Mapping[str, Any]]] = {
         "limit",
         "How many.",
         {"type": "integer", "minimum": 1, "maximum": api.PAGE_MAX, "default": api.PAGE_DEFAULT},
+    ),
+    "search": (
+        "search",
+        "Only those that have all of these words in their names, versions, phase, reason or person.",
+        {"type": "string", "maxLength": api.SEARCH_MAX},
+    ),
+    "route_limit": (
+        "limit",
+        "How many.",
+        {"type": "integer", "minimum": 1, "maximum": api.ROUTES_MAX, "default": api.ROUTES_MAX},
+    ),
+    "offset": ("offset", "How many to leave out before.", {"type": "integer", "minimum": 0, "maximum": api.ROUTES_MAX}),
+    "format": ("format", "How it is written.", {"type": "string", "enum": [*api.REPORT_FORMATS], "default": "html"}),
+    "kinds": (
+        "kinds",
+        f"Only events of these kinds, with commas between them: {', '.join(EVENT_KINDS)}.",
+        {"type": "string"},
+    ),
+    "rollout": (
+        "rollout",
+        "No events of other rollouts than the one with this id; those that belong to none are sent all the same.",
+        {"type": "string"},
     ),
     "before_rollout": ("before", "Only rollouts that began before the one with this id.", {"type": "string"}),
     "before_entry": ("before", "Only entries before the one with this id.", {"type": "integer", "minimum": 1}),

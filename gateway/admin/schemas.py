@@ -24,7 +24,9 @@ __all__ = [
     "AuditList",
     "BackendList",
     "FindingBody",
+    "GatewayState",
     "Health",
+    "HookState",
     "LabelsTaken",
     "RolloutBody",
     "RolloutList",
@@ -64,6 +66,31 @@ class AlarmList(msgspec.Struct, frozen=True):
     """What is wrong right now, in the order in which it came up."""
 
     alarms: tuple[AlarmView, ...]
+
+
+class HookState(msgspec.Struct, frozen=True):
+    """What became of one hook's messages since the gateway's start; ``pending`` are owed."""
+
+    name: str
+    pending: int
+    delivered: int
+    dropped: int
+    failed_attempts: int
+
+
+class GatewayState(msgspec.Struct, frozen=True):
+    """How the gateway itself is doing: readiness, whether decisions can be stored, and what is owed to hooks.
+
+    ``table_source`` says where the routing table came from when this control process began.
+    """
+
+    ready: bool
+    reasons: tuple[str, ...]
+    warnings: tuple[str, ...]
+    state_kept: bool
+    table_source: str
+    version: str
+    hooks: tuple[HookState, ...]
 
 
 class AuditList(msgspec.Struct, frozen=True):

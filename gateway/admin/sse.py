@@ -4,8 +4,11 @@ Rules:
 
 1. When the first comment has arrived, the client is listening: it will see everything that happens from then on.
 2. A comment every `HEARTBEAT_S` seconds distinguishes a quiet stream from a dead one, to both sides.
-3. A client that reads slowly slows nothing but itself: what it misses shows as a gap in the ids.
-4. A stream has no end of its own, so a server that stops must end it: `Streams.end`.
+3. A client that wants some kinds of events only, or those of one rollout, gets no others, and gaps in the ids instead.
+   What belongs to no rollout (a weight set by hand, an alarm) is not held back by asking for one.
+4. An event is encoded once for all clients that get it at about the same time (`_encoded`).
+5. A client that reads slowly slows nothing but itself: what it misses shows as a gap in the ids.
+6. A stream has no end of its own, so a server that stops must end it: `Streams.end`.
 
 Source: WHATWG HTML, "Server-sent events" (event-stream format, Last-Event-ID).
 """
@@ -15,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
+from typing import NamedTuple
 
 from starlette.types import Receive, Scope, Send
 
@@ -32,6 +36,22 @@ HEADERS = (
 )
 _FIRST = f"retry: {_RETRY_MS}\n: listening\n\n".encode()
 _HEARTBEAT = b": heartbeat\n\n"
+# The newest events as they were sent: the event beside each, so that its id() stays its own.
+_ENCODED_MAX = 64
+_encoded: dict[int, tuple[ControlEvent, bytes]] = {}
+
+
+class Wanted(NamedTuple):
+    """Which events a client wants: of these kinds (None: all), and of no other rollout than this one (None: of all)."""
+
+    kinds: frozenset[str] | None = None
+    rollout_id: str | None = None
+
+    def has(self, event: ControlEvent) -> bool:
+        """Whether the client wants this event."""
+        if self.kinds is not None and event.kind not in self.kinds:
+            return False
+        return self.rollout_id is None or event.rollout_id in (None, self.rollout_id)
 
 
 class Streams:
@@ -52,9 +72,16 @@ class Streams:
 class EventStream:
     """One client's stream, as an ASGI application."""
 
-    def __init__(self, events: AsyncIterator[ControlEvent], streams: Streams, heartbeat_s: float = HEARTBEAT_S) -> None:
+    def __init__(
+        self,
+        events: AsyncIterator[ControlEvent],
+        streams: Streams,
+        wanted: Wanted = Wanted(),  # noqa: B008  # it is a value
+        heartbeat_s: float = HEARTBEAT_S,
+    ) -> None:
         self._events = events
         self._streams = streams
+        self._wanted = wanted
         self._heartbeat_s = heartbeat_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -93,7 +120,8 @@ class EventStream:
                     event = upcoming.result()
                 except StopAsyncIteration:
                     return
-                await _write(send, frame(event))
+                if self._wanted.has(event):
+                    await _write(send, frame(event))
                 upcoming = asyncio.ensure_future(anext(self._events))
         finally:
             upcoming.cancel()
@@ -104,6 +132,17 @@ class EventStream:
 
 def frame(event: ControlEvent) -> bytes:
     """One event on the wire; its JSON has no line breaks."""
+    known = _encoded.get(id(event))
+    if known is not None and known[0] is event:
+        return known[1]
+    body = _frame(event)
+    _encoded[id(event)] = event, body
+    if len(_encoded) > _ENCODED_MAX:
+        del _encoded[next(iter(_encoded))]
+    return body
+
+
+def _frame(event: ControlEvent) -> bytes:
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.id, event.kind.encode(), encode(event_body(event)))
 
 

@@ -25,6 +25,7 @@ from gateway.admin.connections import Connections, raise_descriptor_limit
 from gateway.admin.credentials import Credentials
 from gateway.admin.exposition import Scraped
 from gateway.admin.idempotency import Replays
+from gateway.admin.schemas import HookState
 from gateway.admin.server import AdminServer, AdminServerConfig, server_config
 from gateway.admin.starting import VersionStarts
 from gateway.admin.webhooks import PipelineDoors
@@ -253,8 +254,16 @@ def _admin_config(
         trail=trail,
         replays=replays,
         doors=doors,
+        hooks=lambda: _hook_states(counters),
     )
     return server_config(app, credentials.context, connections)
+
+
+def _hook_states(counters: HookCounters) -> tuple[HookState, ...]:
+    return tuple(
+        HookState(name, one.pending, one.delivered, one.dropped, one.failed_attempts)
+        for name, one in sorted(counters.hooks.items())
+    )
 
 
 if __name__ == "__main__":

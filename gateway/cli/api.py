@@ -14,7 +14,7 @@ from gateway.client.calls import Call
 
 _NAME = re.compile(r"[A-Za-z0-9-]+")
 # What the gateway says that is no JSON: metrics, and the configuration for those who accept YAML.
-_TEXTS = ("text/plain", "application/openmetrics-text", "application/yaml")
+_TEXTS = ("text/plain", "text/html", "text/markdown", "application/openmetrics-text", "application/yaml")
 _METHODS = ("GET", "POST", "PUT", "DELETE")
 
 

@@ -22,8 +22,7 @@ from gateway.config.section import (
 )
 from gateway.config.shape import Doc, Noun
 from gateway.config.traffic import LLM_TIMEOUTS, FailedStatus, OnHalfClose, Protocol, TimeoutsProfile
-from gateway.core.objectives import Objectives
-from gateway.core.traffic.table import Rescue, Retry, Route, Sticky, Timeouts
+from gateway.core.traffic.table import Hold, Rescue, Retry, Route, Sticky, Timeouts
 from gateway.core.types import weight_bp_from_percent
 
 _GIB = 1 << 30
@@ -31,10 +30,6 @@ _TIMEOUTS = Timeouts()
 _RESCUE = Rescue()
 _RETRY = Retry()
 _ROUTE = Route(name="", path_prefix="/", stable="")
-_SLO = Objectives()
-
-ObjectivePercent = Annotated[float, Field(ge=1, le=99.999), Noun("a percentage")]
-ObjectiveMilliseconds = Annotated[float, Field(ge=0.001, le=10_000_000), Noun("a number of milliseconds")]
 
 
 class MatchConfig(Section):
@@ -165,6 +160,15 @@ class RescueConfig(Section):
             "It spends no more than half of the budget. Statuses in `analysis.exempt_statuses` are never rescued."
         ),
     ] = _RESCUE.unlike_stable
+    hold: Annotated[
+        Hold,
+        Field(strict=False),
+        Doc(
+            "`first_token`: an event stream of the canary's goes to the client from its first content on, so that "
+            "stable can answer in place of one that fails before. At most 64 KiB and 5 s are held back. `off`: from "
+            "its first byte on."
+        ),
+    ] = _RESCUE.hold
 
 
 class RetryConfig(Section):
@@ -189,21 +193,6 @@ class RetryConfig(Section):
         list[FailedStatus],
         Doc("Statuses that are retried, such as `[502, 503]`. None by default."),
     ] = list(_RETRY.statuses)
-
-
-class SloConfig(Section):
-    """What a route promises its users."""
-
-    core = Objectives
-
-    availability_percent: Annotated[
-        ObjectivePercent, Doc("Share of answers that are not 5xx. 100 would leave no error budget.")
-    ] = _SLO.availability_percent
-    latency_ms: Annotated[
-        ObjectiveMilliseconds | None,
-        Doc("Time to the first byte of an answer that `latency_percent` of attempts keep. `null`: no such objective."),
-    ] = _SLO.latency_ms
-    latency_percent: Annotated[ObjectivePercent, Doc("See `latency_ms`.")] = _SLO.latency_percent
 
 
 class RouteConfig(Section):
@@ -299,13 +288,6 @@ class RouteConfig(Section):
     analysis: Annotated[
         AnalysisConfig, Doc("What a verdict promises and looks at; docs/statistics.md explains the tests.")
     ] = AnalysisConfig()
-    slo: Annotated[
-        SloConfig,
-        Doc(
-            "Service level objectives of the route: the error budgets of `gateway_slo_*`. They alert people and decide "
-            "nothing; see docs/metrics.md."
-        ),
-    ] = SloConfig()
     plan: Annotated[PlanConfig, Doc("The steps of a rollout, and what may hold it, end it or roll it back.")] = (
         PlanConfig()
     )

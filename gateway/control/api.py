@@ -16,18 +16,19 @@ from gateway.control.views import (
     BackendView,
     ControlEvent,
     DecisionView,
+    LatencyDistributions,
     ProbeCounts,
     Readiness,
+    RolloutSeries,
     RolloutView,
     RouteView,
     WorkerView,
 )
-from gateway.core.objectives import Objectives
 from gateway.core.rollout.types import Plan
 from gateway.core.traffic.table import RoutingTable
 from gateway.runtime.notices import Notice
 from gateway.runtime.samples import Inspected
-from gateway.runtime.wire import Exemplar, Report, RouteTotals
+from gateway.runtime.wire import Report, RouteTotals
 
 
 class TrafficTotals(Protocol):
@@ -40,7 +41,6 @@ class TrafficTotals(Protocol):
     worker_starts: int
     rejected_reports: int
     notes: dict[str, int]  # of runtime.wire.Report
-    exemplars: list[Exemplar]  # the oldest first
 
 
 class RolloutCommands(Protocol):
@@ -93,20 +93,28 @@ class ControlPlane(Protocol):
     def state_kept(self) -> bool:
         """Whether decisions can be stored in the state directory."""
 
-    def objectives(self) -> dict[str, Objectives]:
-        """What each route promises its users."""
-
     def routes(self) -> list[RouteView]:
         """All routes, in the order of the configuration."""
 
     def route(self, name: str) -> RouteView:
         """One route, or NotFoundError."""
 
-    def rollouts(self, route: str | None = None, limit: int = 50, before: str | None = None) -> list[RolloutView]:
-        """Rollouts, newest first; ``before`` is a rollout's id to page on from."""
+    def route_page(self, search: str, offset: int, limit: int) -> tuple[list[RouteView], int]:
+        """Some of the routes that match the words of ``search``, and how many match."""
+
+    def rollouts(
+        self, route: str | None = None, limit: int = 50, before: str | None = None, search: str = ""
+    ) -> list[RolloutView]:
+        """Rollouts, newest first; ``before`` is a rollout's id to page on from, ``search`` words that each has."""
 
     def rollout(self, rollout_id: str) -> RolloutView:
         """One rollout, or NotFoundError."""
+
+    def series(self, rollout_id: str) -> RolloutSeries:
+        """The evidence of a rollout over time, or NotFoundError."""
+
+    async def latencies(self, rollout_id: str) -> LatencyDistributions:
+        """Both versions' latencies in a rollout. Raises NotFoundError, JournalError."""
 
     async def decision_history(self, rollout_id: str) -> list[DecisionView]:
         """All decisions of a rollout, from the journal. Raises JournalError."""

@@ -27,7 +27,7 @@ from gateway.control.decide.reconfiguration import Reconfiguration
 from gateway.control.decide.recovery import Recovery
 from gateway.control.decide.rollout_records import RolloutRecords
 from gateway.control.decide.route_judge import RouteJudge
-from gateway.control.decide.routes import RouteState, find_route
+from gateway.control.decide.routes import RouteState, find_route, saved_analysis
 from gateway.control.decide.silent_sources import SilentSources
 from gateway.control.events import EventLog
 from gateway.control.health.ejections import Ejections
@@ -40,14 +40,18 @@ from gateway.control.journal.state_watch import StateGuard, StateWatch
 from gateway.control.journal.store import Journal, Store
 from gateway.control.journal.writer import JournalWriter
 from gateway.control.show.decision_history import decision_history
+from gateway.control.show.distributions import distributions
 from gateway.control.show.queries import Queries
+from gateway.control.show.rates import RequestRates
 from gateway.control.views import (
     AlarmView,
     BackendView,
     ControlEvent,
     DecisionView,
+    LatencyDistributions,
     ProbeCounts,
     Readiness,
+    RolloutSeries,
     RolloutView,
     RouteView,
     WorkerView,
@@ -59,7 +63,6 @@ from gateway.control.workers.table_keeper import TableKeeper
 from gateway.control.workers.table_publisher import TablePublisher
 from gateway.core.errors import ConflictError, JournalError
 from gateway.core.model_version import ModelVersion
-from gateway.core.objectives import Objectives
 from gateway.core.traffic.table import RoutingTable
 from gateway.runtime import samples, wire
 from gateway.runtime.clock import Clock, SystemClock
@@ -123,6 +126,7 @@ class Controller:
             alarms=self._alarms,
             clock=self._clock,
         )
+        self._rates = RequestRates()
         self._queries = Queries(
             routes=self._routes,
             records=self._records,
@@ -130,6 +134,7 @@ class Controller:
             hub=self.hub,
             aggregator=self._aggregator,
             health=self._health,
+            rates=self._rates,
         )
         self.commands = Commands(
             routes=self._routes,
@@ -251,6 +256,8 @@ class Controller:
         self._aggregator.forget(self._publisher.table.epoch, now_s)
         self._journal_writer.watch()
         self.processes.watch_hung(now_s)
+        if self._rates.due(now_s):
+            self._rates.take(now_s, self._aggregator.tried())
         if now_s - self._health_looked_s >= _HEALTH_LOOK_S:
             self._health_looked_s = now_s
             self._health.sound_alarms(self._clock.wall_s())
@@ -319,10 +326,6 @@ class Controller:
         """The newest of the supervisor."""
         return self.processes.notice
 
-    def objectives(self) -> dict[str, Objectives]:
-        """What each route promises its users."""
-        return self._queries.objectives()
-
     def routes(self) -> list[RouteView]:
         """All routes, in the order of the configuration."""
         return self._queries.routes()
@@ -331,9 +334,15 @@ class Controller:
         """One route, or NotFoundError."""
         return self._queries.route(name)
 
-    def rollouts(self, route: str | None = None, limit: int = 50, before: str | None = None) -> list[RolloutView]:
+    def route_page(self, search: str, offset: int, limit: int) -> tuple[list[RouteView], int]:
+        """Some of the routes that match the words of ``search``, and how many match."""
+        return self._queries.route_page(search, offset, limit)
+
+    def rollouts(
+        self, route: str | None = None, limit: int = 50, before: str | None = None, search: str = ""
+    ) -> list[RolloutView]:
         """Rollouts, newest first."""
-        return self._queries.rollouts(route, limit, before)
+        return self._queries.rollouts(route, limit, before, search)
 
     def rollout(self, rollout_id: str) -> RolloutView:
         """One rollout, or NotFoundError."""
@@ -342,6 +351,19 @@ class Controller:
     async def decision_history(self, rollout_id: str) -> list[DecisionView]:
         """All decisions of a rollout, from the journal. Raises JournalError."""
         return decision_history(await self.read_journal(lambda journal: journal.events(rollout_id)))
+
+    def series(self, rollout_id: str) -> RolloutSeries:
+        """The evidence of a rollout over time, or NotFoundError."""
+        self._records.get(rollout_id)
+        return self._pipeline.series.series(rollout_id)
+
+    async def latencies(self, rollout_id: str) -> LatencyDistributions:
+        """Both versions' latencies in a rollout: what is in memory, else what the journal has."""
+        route = self._routes.get(self._records.get(rollout_id).rollout.route)
+        if route is not None and route.rollout.rollout_id == rollout_id:
+            return distributions(rollout_id, route.analysis_state)
+        snapshot = await self.read_journal(lambda journal: journal.load_snapshot(rollout_id))
+        return distributions(rollout_id, None if snapshot is None else saved_analysis(snapshot))
 
     def workers(self) -> list[WorkerView]:
         """The connected workers."""

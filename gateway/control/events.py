@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
@@ -47,7 +48,9 @@ class EventLog:
         try:
             while True:
                 waker.clear()
-                for event in [e for e in self._remembered if e.id > last][-_BACKLOG_MAX:]:
+                # Ids have no gaps, so the difference says how many are new: a listener costs nothing but those.
+                new = min(self._last_id - last, len(self._remembered), _BACKLOG_MAX)
+                for event in list(itertools.islice(reversed(self._remembered), new))[::-1]:
                     last = event.id
                     yield event
                 await waker.wait()

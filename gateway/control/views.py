@@ -31,8 +31,11 @@ __all__ = [
     "DecisionView",
     "EndpointView",
     "FindingNumbers",
+    "LatencyDistributions",
+    "MetricSeries",
     "ProbeCounts",
     "Readiness",
+    "RolloutSeries",
     "RolloutView",
     "RouteView",
     "WorkerView",
@@ -75,6 +78,51 @@ class RolloutView(RolloutFields):
 
     plan: Plan
     analysis: Analysis | None
+
+
+class MetricSeries(msgspec.Struct, frozen=True):
+    """One metric over time, in columns as long as the rollout's ``at``; null where nothing was known.
+
+    ``log_e_bad`` and ``log_e_ok`` are the logarithms of its e-values. ``effect`` is canary minus stable, with the ends
+    of the band that holds it at all moments together with 95 % probability: in shares, or (``unit`` is ``us``) the
+    95th percentiles' difference in microseconds. A canary whose effect is proven to lie between the margins passes.
+    """
+
+    metric: str
+    unit: str
+    log_e_bad: tuple[float | None, ...]
+    log_e_ok: tuple[float | None, ...]
+    effect: tuple[float | None, ...]
+    low: tuple[float | None, ...]
+    high: tuple[float | None, ...]
+    margin_low: tuple[float | None, ...]
+    margin_high: tuple[float | None, ...]
+
+
+class RolloutSeries(msgspec.Struct, frozen=True):
+    """The evidence of a rollout over time, thinned so that it stays small; ``at`` is in seconds since the Unix epoch.
+
+    It is kept in memory: after a restart of the gateway it begins anew, and of old rollouts it is empty.
+    """
+
+    id: str
+    every_s: float
+    at: tuple[float, ...]
+    canary_percent: tuple[float, ...]
+    log_e_bad: tuple[float | None, ...]
+    metrics: tuple[MetricSeries, ...]
+
+
+class LatencyDistributions(msgspec.Struct, frozen=True):
+    """How many requests of each version took how long, of those that are evidence.
+
+    ``edges_us`` are the lower ends of the bins, which grow by about a sixth each.
+    """
+
+    id: str
+    edges_us: tuple[int, ...]
+    stable: tuple[int, ...]
+    canary: tuple[int, ...]
 
 
 # The machine's kinds are a rollout's transitions (data: RolloutView). Besides: analysis, what the evidence says now

@@ -173,12 +173,13 @@ class Demo:
         return self._progress.event(
             "started",
             monotonic(),
-            f"scenario {scenario.name}, seed {self._settings.seed}: {scenario.description}",
+            f"scenario {scenario.name}, seed {self._settings.seed}: {scenario.description} Watch it: {admin_url}/",
             scenario=scenario.name,
             title=scenario.title,
             seed=self._settings.seed,
             url=url,
             admin_url=admin_url,
+            console_url=f"{admin_url}/",
             config=str(self._config),
             pids={process.name: process.pid for process in self._processes},
         )

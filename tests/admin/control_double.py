@@ -52,15 +52,16 @@ from gateway.control.views import (
     ControlEvent,
     DecisionView,
     EndpointView,
+    LatencyDistributions,
     ProbeCounts,
     Readiness,
+    RolloutSeries,
     RolloutView,
     RouteView,
     WorkerView,
 )
 from gateway.core.analysis.types import Analysis, Finding, Verdict
 from gateway.core.errors import ConflictError, JournalError, NotFoundError
-from gateway.core.objectives import Objectives
 from gateway.core.rollout import (
     AbortRequested,
     ApproveRequested,
@@ -148,9 +149,6 @@ class ControlDouble:
         """All that a command could change."""
         return msgspec.to_builtins([self.routes(), self.rollouts(limit=1000), self.backends()])
 
-    def objectives(self) -> dict[str, Objectives]:
-        return {}
-
     def routes(self) -> list[RouteView]:
         return [self.route(name) for name in self._canaries]
 
@@ -172,7 +170,21 @@ class ControlDouble:
             phase=latest.phase.value if latest else "IDLE",
         )
 
-    def rollouts(self, route: str | None = None, limit: int = 50, before: str | None = None) -> list[RolloutView]:
+    def route_page(self, search: str, offset: int, limit: int) -> tuple[list[RouteView], int]:
+        found = [route for route in self.routes() if search in route.name]
+        return found[offset : offset + limit], len(found)
+
+    def series(self, rollout_id: str) -> RolloutSeries:
+        self._find(rollout_id)
+        return RolloutSeries(rollout_id, 1.0, (), (), (), ())
+
+    async def latencies(self, rollout_id: str) -> LatencyDistributions:
+        self._find(rollout_id)
+        return LatencyDistributions(rollout_id, (), (), ())
+
+    def rollouts(
+        self, route: str | None = None, limit: int = 50, before: str | None = None, search: str = ""
+    ) -> list[RolloutView]:
         if route is not None:
             self._known(route)
         if before is not None:
@@ -180,7 +192,7 @@ class ControlDouble:
         newest = [r for r in reversed(self._rollouts.values()) if route in (None, r.route)]
         if before is not None:
             newest = list(itertools.dropwhile(lambda r: r.rollout_id != before, newest))[1:]
-        return [_view(rollout) for rollout in newest[:limit]]
+        return [_view(rollout) for rollout in newest if search in rollout.rollout_id][:limit]
 
     def rollout(self, rollout_id: str) -> RolloutView:
         return _view(self._find(rollout_id))

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 TOKEN = "a-token-of-sixteen-or-more"
-PATHS = ["/api/v1/routes", "/api/v1/events", "/openapi.json", "/nowhere", "/", "/metrics/", "//metrics"]
+PATHS = ["/api/v1/routes", "/api/v1/events", "/openapi.json", "/nowhere", "/console", "/metrics/", "//metrics"]
 
 
 def test_health_and_metrics_are_open(guarded: Any) -> None:

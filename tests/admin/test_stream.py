@@ -99,7 +99,7 @@ async def _run(events: Any, streams: Streams, until: int, heartbeat_s: float) ->
         raise AssertionError
 
     async with asyncio.timeout(10):
-        await EventStream(events, streams, heartbeat_s)({}, receive, send)
+        await EventStream(events, streams, heartbeat_s=heartbeat_s)({}, receive, send)
     return sent
 
 

@@ -24,6 +24,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.control.decide.evidence_series import SeriesLog
 from gateway.control.decide.rollout_records import RolloutRecords
 from gateway.control.decide.routes import PendingIncrease, RouteState
 from gateway.control.events import EventLog
@@ -86,6 +87,7 @@ class DecisionPipeline:
         self._publisher = publisher
         self._records = records
         self._events = events
+        self.series = SeriesLog()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def on_analysis(self, route: RouteState, analysed: Analysed, look: Look) -> None:
@@ -332,6 +334,7 @@ class DecisionPipeline:
     def announce(self, route: RouteState, kind: str) -> None:
         """Publish the event of the route's rollout, and log it."""
         view = route.view(self._records.get(route.rollout.rollout_id))
+        self.series.take(view, self._clock.wall_s(), decided=kind != "analysis")
         if kind != "analysis":
             _log.warning("rollout %s %s: %s", view.id, kind, view.reason)
         self._events.publish(kind, msgspec.to_builtins(view), route=route.name, rollout_id=view.id)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import msgspec
 
 from gateway.control.journal.store import Journal
@@ -23,6 +25,14 @@ class RolloutRecord(msgspec.Struct):
     analysis: Analysis | None
     started_s: float
     updated_s: float
+
+    def has(self, words: list[str]) -> bool:
+        """Whether each of these words, in lower case, is in what people know the rollout by."""
+        if not words:
+            return True
+        one = self.rollout
+        text = f"{one.rollout_id} {one.route} {one.stable} {one.canary} {one.phase} {one.reason} {one.by}".lower()
+        return all(word in text for word in words)
 
     def view(
         self, rollout: Rollout, analysis: Analysis | None, canary_requests: int | None, waiting_for: str = ""
@@ -95,20 +105,25 @@ class RolloutRecords:
         except KeyError:
             raise NotFoundError(f"no rollout has the id {rollout_id!r}") from None
 
+    def find(self, rollout_id: str) -> RolloutRecord | None:
+        """One rollout, if it is remembered."""
+        return self._records.get(rollout_id)
+
     def rolled_back(self, route: str, canary: str) -> Rollout | None:
         """The last rollout of this canary on this route, if it was rolled back."""
         found = [r.rollout for r in self._records.values() if (r.rollout.route, r.rollout.canary) == (route, canary)]
         begun = [rollout for rollout in found if rollout.phase is not Phase.WITHDRAWN]
         return begun[-1] if begun and begun[-1].phase is Phase.ROLLED_BACK else None
 
-    def page(self, route: str | None, limit: int, before: str | None) -> list[RolloutRecord]:
-        """Newest first, from the one before ``before`` on."""
-        found = [r for r in reversed(self._records.values()) if route is None or r.rollout.route == route]
+    def page(self, route: str | None, limit: int, before: str | None, search: str = "") -> list[RolloutRecord]:
+        """Newest first, from the one before ``before`` on; those that have all words of ``search`` in them."""
+        newest = reversed(self._records.values())
         if before is not None:
             self.get(before)
-            ids = [r.rollout.rollout_id for r in found]
-            found = found[ids.index(before) + 1 :] if before in ids else []
-        return found[: max(0, limit)]
+            newest = itertools.islice(itertools.dropwhile(lambda r: r.rollout.rollout_id != before, newest), 1, None)
+        words = search.lower().split()
+        found = (r for r in newest if (route is None or r.rollout.route == route) and r.has(words))
+        return list(itertools.islice(found, max(0, limit)))
 
 
 def read_records(journal: Journal, routes: list[str]) -> list[RolloutRecord]:

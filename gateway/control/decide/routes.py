@@ -24,7 +24,7 @@ from gateway.core.analysis import Analysis, AnalysisState, Look, bake, budget, f
 from gateway.core.analysis.show import sentences
 from gateway.core.analysis.spec import Mode
 from gateway.core.errors import EvidenceError, JournalError, NotFoundError
-from gateway.core.rollout import Analysed, Phase, Rollout, waiting_for
+from gateway.core.rollout import Analysed, Phase, Rollout, allowed, waiting_for
 from gateway.core.types import Unjudged, Why, weight_bp_from_percent
 
 _log = logging.getLogger("gateway.control")
@@ -212,6 +212,7 @@ class RouteState:
         if analysis is not None and self.analysis_state is not None:
             analysis = explaining.explained(self.analysis_state, analysis, forecast=self.active)
         view = record.view(self.rollout, analysis, self.canary_requests, waiting)
+        view = dataclasses.replace(view, allowed=allowed(self.rollout))
         if not self.active:
             return view
         return dataclasses.replace(view, warnings=self.warnings(), compared=self.compared, meanings=self.meanings)
@@ -228,6 +229,14 @@ class RouteState:
         """What keeps the rollout from ever being promoted, a sentence each."""
         why = sentences.unjudged(self.silent)
         return (why,) if why else ()
+
+
+def saved_analysis(snapshot: Snapshot) -> AnalysisState | None:
+    """What the analysis of a past rollout knew, to be shown; None where it cannot be read any more."""
+    try:
+        return restore(snapshot.analysis_state)
+    except EvidenceError:
+        return None
 
 
 def find_route(routes: Mapping[str, RouteState], name: str) -> RouteState:

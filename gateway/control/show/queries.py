@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from gateway.config.core_values import core_value
 from gateway.config.schema import GatewayConfig
 from gateway.control.decide.rollout_records import RolloutRecord, RolloutRecords
 from gateway.control.decide.routes import RouteState, find_route
 from gateway.control.health.endpoint_health import EndpointHealth, view
+from gateway.control.show.rates import RequestRates
 from gateway.control.views import BackendView, EndpointView, RolloutView, RouteView, WorkerView
 from gateway.control.workers.hub import WorkerHub
 from gateway.control.workers.report_aggregator import ReportAggregator
 from gateway.control.workers.table_publisher import TablePublisher
-from gateway.core.objectives import Objectives
 from gateway.core.traffic.table import Route
-from gateway.core.types import WEIGHT_BP_MAX, percent_from_weight_bp
+from gateway.core.types import WEIGHT_BP_MAX, Variant, percent_from_weight_bp
+from gateway.runtime.clock import iso
 
 
 class Queries:
@@ -30,6 +30,7 @@ class Queries:
         hub: WorkerHub,
         aggregator: ReportAggregator,
         health: EndpointHealth,
+        rates: RequestRates,
     ) -> None:
         self._routes = routes
         self._records = records
@@ -37,24 +38,27 @@ class Queries:
         self._hub = hub
         self._aggregator = aggregator
         self._health = health
-
-    def objectives(self) -> dict[str, Objectives]:
-        """What each route promises its users."""
-        return {name: core_value(state.config.slo, Objectives) for name, state in self._routes.items()}
+        self._rates = rates
 
     def routes(self) -> list[RouteView]:
         """All routes, in the order of the configuration."""
         return self._route_views(self._routes.values())
 
+    def route_page(self, search: str, offset: int, limit: int) -> tuple[list[RouteView], int]:
+        """Some of the routes that have all words of ``search`` in their names and versions, and how many have."""
+        words = search.lower().split()
+        found = [state for state in self._routes.values() if _has(state, words)]
+        return self._route_views(found[offset : offset + limit]), len(found)
+
     def route(self, name: str) -> RouteView:
         """One route, or NotFoundError."""
         return self._route_views([find_route(self._routes, name)])[0]
 
-    def rollouts(self, route: str | None, limit: int, before: str | None) -> list[RolloutView]:
+    def rollouts(self, route: str | None, limit: int, before: str | None, search: str) -> list[RolloutView]:
         """Rollouts, newest first; NotFoundError for an unknown route."""
         if route is not None:
             find_route(self._routes, route)
-        return [self._rollout_view(record) for record in self._records.page(route, limit, before)]
+        return [self._rollout_view(record) for record in self._records.page(route, limit, before, search)]
 
     def rollout(self, rollout_id: str) -> RolloutView:
         """One rollout, or NotFoundError."""
@@ -116,6 +120,7 @@ class Queries:
         rescues: tuple[int, dict[str, int]],
     ) -> RouteView:
         rescued, refused = rescues
+        last = self._records.find(state.rollout.rollout_id)
         return RouteView(
             name=route.name,
             path_prefix=route.path_prefix,
@@ -134,7 +139,21 @@ class Queries:
             exempt_statuses=route.exempt_statuses,
             rescued=rescued,
             rescues_refused=refused,
+            stable_per_s=self._rates.per_s(route.name, Variant.STABLE),
+            canary_per_s=self._rates.per_s(route.name, Variant.CANARY),
+            decision=None if last is None else last.rollout.reason,
+            decided_at=None if last is None else iso(last.updated_s),
+            decided_by=None if last is None else last.rollout.by,
         )
+
+
+def _has(state: RouteState, words: list[str]) -> bool:
+    if not words:
+        return True
+    config = state.config
+    names = (state.name, state.stable, state.canary or "", config.match.path_prefix, state.rollout.phase)
+    text = " ".join(names).lower()
+    return all(word in text for word in words)
 
 
 def weight_warning(route: Route) -> str:

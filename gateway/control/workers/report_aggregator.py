@@ -20,14 +20,13 @@ from typing import TypeVar
 
 import msgspec
 
-from gateway.control.workers.exemplars import NewestExemplars
 from gateway.core.analysis.types import Evidence
 from gateway.core.errors import EvidenceError
 from gateway.core.stats import counts as arithmetic
 from gateway.core.stats.counts import Counts, EpochCounts
 from gateway.core.stats.outcomes import ANSWERED, UNAVAILABLE
 from gateway.core.types import Variant
-from gateway.runtime.wire import Ejected, Exemplar, Report, RouteTotals
+from gateway.runtime.wire import Ejected, Report, RouteTotals
 
 # An epoch that no worker reports any more is kept this long: many ticks.
 _GRACE_S = 5.0
@@ -47,7 +46,6 @@ class MergedTotals(msgspec.Struct):
     worker_starts: int
     rejected_reports: int
     notes: dict[str, int] = {}
-    exemplars: list[Exemplar] = []
 
 
 class ReportAggregator:
@@ -70,7 +68,6 @@ class ReportAggregator:
         self._buried: dict[str, None] = {}
         self._starts = 0
         self._rejected = 0
-        self._exemplars = NewestExemplars()
 
     def arrived(self, boot: str, index: int, at_s: float) -> None:
         """A worker introduced itself: a new life at this index, or one that has only lost its connection."""
@@ -112,7 +109,6 @@ class ReportAggregator:
             self._rejected += 1
             return False
         self._newest[report.boot] = report
-        self._exemplars.take(report.exemplars)
         if known is not None:
             self._retire(known, report)
         self._see(report, at_s)
@@ -173,6 +169,15 @@ class ReportAggregator:
             del self._last_seen_s[key]
             self._departed.pop(key, None)
             self._left[key[0]] = max(key[1], self._left.get(key[0], -1))
+
+    def tried(self) -> dict[tuple[str, int], int]:
+        """How many requests each version of each route was sent so far: by route and variant."""
+        sent: dict[tuple[str, int], int] = {}
+        reported = (totals for report in self._newest.values() for totals in report.totals)
+        for totals in (*self._departed_totals.values(), *reported):
+            key = (totals.route, totals.variant)
+            sent[key] = sent.get(key, 0) + sum(totals.tries.values())
+        return sent
 
     def tries(self, route: str, variant: Variant) -> tuple[int, int]:
         """How many upstream tries of one variant came to an answer so far, and how many failed or were turned away."""
@@ -239,7 +244,6 @@ class ReportAggregator:
         present = self.present
         departed, faults, notes = self._departed_totals, self._departed_faults, self._departed_notes
         aborted, starts, rejected = self._departed_aborted, self._starts, self._rejected
-        exemplars = self._exemplars.all()
 
         def merge() -> MergedTotals:
             return MergedTotals(
@@ -250,7 +254,6 @@ class ReportAggregator:
                 starts,
                 rejected,
                 _sum_of(notes, *(report.notes for report in reports)),
-                exemplars,
             )
 
         return merge
@@ -276,12 +279,6 @@ def _add_totals(into: RouteTotals, part: RouteTotals) -> None:
     _add(into.retries_refused, part.retries_refused)
     _add(into.unserved, part.unserved)
     into.forced += part.forced
-    _add(into.queued, part.queued)
-    into.queued_us_sum += part.queued_us_sum
-    _add(into.request_sizes, part.request_sizes)
-    into.request_bytes_sum += part.request_bytes_sum
-    _add(into.response_sizes, part.response_sizes)
-    into.response_bytes_sum += part.response_bytes_sum
     _add(into.samples, part.samples)
 
 

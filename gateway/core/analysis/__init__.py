@@ -5,6 +5,7 @@ from __future__ import annotations
 from gateway.core.analysis import budget
 from gateway.core.analysis.judge import Look, bake, explained, fresh_state, judge, look, restore
 from gateway.core.analysis.metrics.events import with_new_events
+from gateway.core.analysis.metrics.latencies import latencies_seen
 from gateway.core.analysis.state import AnalysisState
 from gateway.core.analysis.types import (
     Analysis,
@@ -43,6 +44,7 @@ __all__ = [
     "explained",
     "fresh_state",
     "judge",
+    "latencies_seen",
     "look",
     "restore",
     "with_new_events",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gateway.core.rollout.machine import raises_exposure, step
 from gateway.core.rollout.steps import waiting_for
-from gateway.core.rollout.transitions import TRANSITIONS
+from gateway.core.rollout.transitions import TRANSITIONS, allowed
 from gateway.core.rollout.types import (
     AUTOMATION,
     GATE_CANARY,
@@ -76,6 +76,7 @@ __all__ = [
     "WhenDown",
     "Window",
     "Withdrawn",
+    "allowed",
     "raises_exposure",
     "step",
     "waiting_for",

@@ -131,14 +131,19 @@ VERBS: Mapping[type[Event], str] = {
 
 def refusal(state: Rollout, event: Event) -> str:
     """Why a command is refused: where the rollout is, and what is allowed instead."""
-    allowed = ", ".join(_allowed_text(state, kind) for kind in VERBS if _granted(state, kind))
+    now = ", ".join(_allowed_text(state, kind) for kind in VERBS if _granted(state, kind))
     verb = VERBS.get(type(event), type(event).__name__)
     if state.phase is Phase.IDLE:
-        return f"cannot {verb}: there is no rollout; allowed now: {allowed}"
+        return f"cannot {verb}: there is no rollout; allowed now: {now}"
     return (
         f"cannot {verb}: rollout {state.rollout_id} on route {state.route} is {state.phase} ({state.reason});"
-        f" allowed now: {allowed}"
+        f" allowed now: {now}"
     )
+
+
+def allowed(state: Rollout) -> tuple[str, ...]:
+    """The commands that would be accepted now, by what an operator calls them."""
+    return tuple(verb for kind, verb in VERBS.items() if _granted(state, kind))
 
 
 def _granted(state: Rollout, kind: type[Event]) -> bool:

@@ -10,6 +10,8 @@ Rules:
 
 from __future__ import annotations
 
+import enum
+
 import msgspec
 
 from gateway.core.errors import NotFoundError
@@ -137,6 +139,13 @@ class Timeouts(msgspec.Struct, frozen=True):
     tunnel_idle_s: float = 300.0
 
 
+class Hold(enum.StrEnum):
+    """How long the canary's event streams are held back, so that stable can answer in their place."""
+
+    FIRST_TOKEN = "first_token"  # noqa: S105  # of a model, no password
+    OFF = "off"
+
+
 class Rescue(msgspec.Struct, frozen=True):
     """Whether and how much stable may answer for a failing canary.
 
@@ -144,6 +153,7 @@ class Rescue(msgspec.Struct, frozen=True):
     kept for it: up to ``body_bytes_max`` in memory, up to ``file_bytes_max`` more in a temporary file. The budget is
     a token bucket per worker: each request on the route adds ``budget_percent`` hundredths of a token, a rescue takes
     one, at most ``budget_burst`` are saved up.
+    Its event streams are held back as ``hold`` says, so that one that fails before it said anything is rescued, too.
     An answer of the canary's is rescued by its status: one of ``statuses`` (``429``, or ``5xx`` for a class), and with
     ``unlike_stable`` also one of a failing class that the canary gives far oftener than stable does.
     """
@@ -155,6 +165,7 @@ class Rescue(msgspec.Struct, frozen=True):
     budget_burst: int = 1000
     statuses: tuple[str, ...] = ("5xx", "429")
     unlike_stable: bool = True
+    hold: Hold = Hold.FIRST_TOKEN
 
 
 class Retry(msgspec.Struct, frozen=True):

@@ -12,10 +12,7 @@ from gateway.core.types import Variant
 from gateway.proxy.counting.epoch_counters import EpochCounters
 from gateway.proxy.counting.recent_answers import RecentAnswers
 from gateway.proxy.counting.sticky_sessions import StickySessions
-from gateway.runtime.wire import Exemplar, Report, RouteTotals
-
-# Of a thousand routes not each needs an exemplar in each report.
-_EXEMPLARS_MAX = 200
+from gateway.runtime.wire import Report, RouteTotals
 
 
 class WorkerCounters:
@@ -82,11 +79,9 @@ class WorkerCounters:
     def report(self, epoch: int, in_flight: int, connections: int, upstream_connections: int) -> Report:
         """Everything counted since the boot, as one message. The caller sends it at once (it is not a copy)."""
         self.seq += 1
-        exemplars: list[Exemplar] = []
         for counters in (*self._retired, *self._current.values()):
-            for variant in counters.variants:
-                variant.settle()
-                variant.take_exemplars(exemplars)
+            counters.variants[0].settle()
+            counters.variants[1].settle()
         for counters in self._retired:
             if counters.final_seq is None and not counters.open:
                 counters.final_seq = self.seq
@@ -113,7 +108,6 @@ class WorkerCounters:
             stalls=self.stalls,
             accept_pauses=self.accept_pauses,
             tls_not_after_s=self.tls_not_after_s,
-            exemplars=exemplars[:_EXEMPLARS_MAX],
         )
 
     def acknowledged(self, seq: int) -> None:

@@ -19,6 +19,7 @@ from gateway.core.types import Variant
 from gateway.proxy.compiled import mypyc_attr
 from gateway.proxy.exchange import retry
 from gateway.proxy.exchange.rare_lines import rare_lines
+from gateway.proxy.exchange.stream_hold import StreamHold
 from gateway.proxy.exchange.stream_times import StreamTimes
 from gateway.proxy.exchange.types import AttemptOwner
 from gateway.proxy.heads import gateway_errors
@@ -52,13 +53,13 @@ class Attempt(UpstreamUser):
         "connection",
         "has_content",
         "head_s",
+        "hold",
         "hurried",
         "limit_s",
         "next_step",
         "pool",
         "status",
         "stream",
-        "trace_lines",
         "variant",
     )
 
@@ -90,8 +91,8 @@ class Attempt(UpstreamUser):
         self.has_content = False
         self.stream: StreamTimes | None = None
         """When the answer's events came; None before its head, and for one whose length the head gave."""
-        self.trace_lines = b""
-        """What makes its span the backend's parent; empty without tracing."""
+        self.hold: StreamHold | None = None
+        """What holds the beginning of an event stream back; None where nothing does, or does no longer."""
         self.next_step = retry.RELAY
         """What becomes of the answer whose head is there: RELAY, or it gives way to another's."""
 
@@ -127,7 +128,6 @@ class Attempt(UpstreamUser):
     def lease_fresh(self, now_s: float) -> None:
         """Once more, on a new connection (rule 1)."""
         self.wants_fresh = True
-        self.since_s = now_s
         self.head_s = 0.0
         self.stream = None
         self.lease(now_s)
@@ -187,8 +187,6 @@ class Attempt(UpstreamUser):
         lines = b""
         if head.rare is not None or head.expects_continue:
             lines = rare_lines(request, body, owner.upgrade, owner.trailers, route.route.upgrades)
-        if self.trace_lines:
-            lines += self.trace_lines
         trailers = self._trailers() if body.sent_whole else None
         host = pool.host or head.host or pool.endpoint.authority.encode()
         size = body.held_bytes

@@ -19,7 +19,7 @@ from typing import Final
 from gateway.core.stats.outcomes import ERRORS, PLAIN
 from gateway.proxy.compiled import mypyc_attr
 from gateway.proxy.context import WorkerContext
-from gateway.proxy.exchange import expect_continue, outcome, retry
+from gateway.proxy.exchange import expect_continue, outcome, retry, stream_hold
 from gateway.proxy.exchange.attempt import CANARY, NO_TRAILERS, Attempt
 from gateway.proxy.exchange.deadlines import CONNECT, CONTINUE, PAUSE, RELAY, SEND
 from gateway.proxy.exchange.exchange_attempts import STATUS_REASON, ExchangeAttempts
@@ -45,17 +45,7 @@ _RESCUED_LINES: Final = _STABLE_LINE + b"%b: true\r\n" % headers.RESCUED_HEADER
 class Delivery(AttemptOwner):
     """The attempts of one exchange and the answer that is relayed. ``begun``: some of it has reached the client."""
 
-    __slots__ = (
-        "_downstream",
-        "_exchange",
-        "_record",
-        "_relayed_bytes",
-        "_route",
-        "_worker",
-        "attempt",
-        "attempts",
-        "begun",
-    )
+    __slots__ = ("_downstream", "_exchange", "_record", "_route", "_worker", "attempt", "attempts", "begun")
 
     def __init__(
         self,
@@ -79,8 +69,6 @@ class Delivery(AttemptOwner):
         self.attempts = attempts
         self.attempt: Attempt | None = None
         self.begun = False
-        # Of the answer's body, so far.
-        self._relayed_bytes = 0
 
     # an untried endpoint of the variant's backend, and a connection to it
 
@@ -122,8 +110,6 @@ class Delivery(AttemptOwner):
         assert attempt is not None
         if self._record is not None:
             self._record.lease_us = int((now_s - attempt.since_s) * 1e6)
-        if now_s > attempt.since_s:  # it did not get one at once
-            self.attempts.counters.of(attempt.variant).queued(outcome.elapsed_us(attempt.since_s, now_s))
         if route.try_s:
             exchange.total_at_s = min(now_s + route.try_s, exchange.began_s + route.total_s)
         body = self.body
@@ -135,8 +121,6 @@ class Delivery(AttemptOwner):
             self._downstream.resume_reading()
         if self._downstream.stalled:
             connection.pause_reading()
-        if self.attempts.trace is not None:
-            attempt.trace_lines = self.attempts.trace.lines()
         attempt.send(connection, route, pieces, now_s)
         body.sent()
         if body.behind:
@@ -259,6 +243,8 @@ class Delivery(AttemptOwner):
             lines = _RESCUED_LINES if attempts.rescued else _STABLE_LINE
         trailers = self.trailers is not None
         self._downstream.write_head(request, status, reason, head, lines, bodyless=bodyless, trailers=trailers)
+        if attempt.stream is not None:
+            attempts.hold(attempt)
 
     def answer_body(self, piece: bytes) -> None:
         """A piece of the answer's body."""
@@ -267,8 +253,16 @@ class Delivery(AttemptOwner):
             attempt.stream.piece(piece, self._worker.now_s())
         if sample is not None:
             sample.body(piece)
-        self._relayed_bytes += len(piece)
+        if attempt is not None and attempt.hold is not None:
+            self._held(attempt, attempt.hold.feed(piece, self._worker.now_s()))
         self._downstream.write_body(piece)
+
+    def _held(self, attempt: Attempt, found: int) -> None:
+        """Act on what the beginning of a stream has come to."""
+        if found == stream_hold.CONTENT:
+            attempt.hold = None
+        elif found == stream_hold.FAILED:
+            attempt.next_step = self.attempts.judge_held(attempt, self._worker.now_s())
 
     def answer_trailer(self, name: bytes, value: bytes) -> bool:
         """A field behind the answer's body; False when there are too many."""
@@ -289,15 +283,27 @@ class Delivery(AttemptOwner):
             self.release(attempt)
             self.attempt_failed(fault)
         elif complete:
-            self.release(attempt)
-            self._answer_whole(attempt)
+            self._answer_complete(attempt)
+        elif attempt.hold is not None:
+            self._wait(RELAY, self._worker.now_s())
         elif self._flush():
             # As long as the body is not whole, it is the client's turn as much as the backend's.
             self._wait(RELAY, self._worker.now_s())
 
+    def _answer_complete(self, attempt: Attempt) -> None:
+        """All of the answer is here; a stream that said nothing may still give way to stable's."""
+        if attempt.hold is not None:
+            self._held(attempt, stream_hold.FAILED)
+            if attempt.next_step != retry.RELAY:
+                self._answer_dropped(attempt)
+                return
+        self.release(attempt)
+        self._answer_whole(attempt)
+
     def _answer_dropped(self, attempt: Attempt) -> None:
         """The answer's head was enough: the canary's gives way to stable's, or an endpoint's to another's."""
         attempts, step = self.attempts, attempt.next_step
+        self._downstream.discard()  # what was held back
         kind = attempts.kind_of(attempt)
         if kind == ERRORS:
             attempt.failed_by(STATUS_REASON)
@@ -316,7 +322,7 @@ class Delivery(AttemptOwner):
         """The end of a body that only the connection's end delimits."""
         attempt = self.attempt
         assert attempt is not None
-        self._answer_whole(attempt)
+        self._answer_complete(attempt)
 
     def _answer_whole(self, attempt: Attempt) -> None:
         trailers = self.trailers
@@ -387,8 +393,6 @@ class Delivery(AttemptOwner):
         attempts.count(attempt, outcome.STALE, self._exchange.asked_s, now_s)
         if self._record is not None:
             self._record.attempts += 1
-        if attempts.trace is not None:
-            attempts.trace.again(now_s)
         attempt.lease_fresh(now_s)
 
     def attempt_failed(self, fault: Fault) -> None:
@@ -424,9 +428,8 @@ class Delivery(AttemptOwner):
         self.attempt_next(gateway_errors.NO_ENDPOINT, self._worker.now_s())
 
     def _completed(self, attempt: Attempt) -> None:
-        exchange, attempts = self._exchange, self.attempts
-        attempts.completed(attempt, exchange.asked_s, self._worker.now_s())
-        attempts.counters.of(attempt.variant).sized(self.body.received, self._relayed_bytes)
+        exchange = self._exchange
+        self.attempts.completed(attempt, exchange.asked_s, self._worker.now_s())
         exchange.settle(attempt.status, keep=self.request.keep_alive and self.body.complete)
 
     def client_left(self) -> None:

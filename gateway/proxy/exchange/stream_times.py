@@ -50,7 +50,10 @@ _AUDIO: Final = b"audio/"
 
 
 class StreamTimes:
-    """When the pieces of one answer came. ``first_s`` is 0 before the first; ``gap_s`` is the longest pause so far."""
+    """When the pieces of one answer came. ``first_s`` is 0 before the first; ``gap_s`` is the longest pause so far.
+
+    ``event_stream``: it is text/event-stream that can be read as it comes.
+    """
 
     __slots__ = (
         "_end",
@@ -61,6 +64,7 @@ class StreamTimes:
         "_rest_s",
         "_sse",
         "_stopped_s",
+        "event_stream",
         "events",
         "first_s",
         "gap_s",
@@ -75,6 +79,7 @@ class StreamTimes:
         by_line = content_type in _LINES
         self.events = self._sse or by_line or content_type in _PIECES or content_type.startswith(_AUDIO)
         coded = _CODED.search(fields) is not None
+        self.event_stream = self._sse and not coded
         self._end = b"" if coded else b"\n\n" if self._sse else b"\n" if by_line else b""
         self.first_s = self.gap_s = 0.0
         self._last_s = self._rest_s = self._stopped_s = self._idle_s = 0.0

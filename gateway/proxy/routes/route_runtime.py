@@ -7,7 +7,7 @@ is compiled with the rest of the data plane (docs/decisions/0014) and costs thre
 from __future__ import annotations
 
 from gateway.core.stats.outcomes import by_status
-from gateway.core.traffic.table import Route
+from gateway.core.traffic.table import Hold, Route
 from gateway.proxy.counting.epoch_counters import EpochCounters
 from gateway.proxy.counting.recent_answers import RecentAnswers
 from gateway.proxy.counting.response_sampler import RouteSampler
@@ -33,6 +33,7 @@ class RouteRuntime:
         "first_byte_s",
         "forced",
         "has_canary",
+        "holds_streams",
         "idle_s",
         "kept_bytes_max",
         "outcomes",
@@ -91,6 +92,7 @@ class RouteRuntime:
         # Whether a canary that hangs could use up the time that stable needs after it.
         self.tight = self.has_canary and 2 * self.first_byte_s > self.total_s
         self.replayable = route.rescue.replayable
+        self.holds_streams = route.rescue.hold is Hold.FIRST_TOKEN and route.rescue.replayable
         self.kept_bytes_max = route.rescue.body_bytes_max
         self.file_bytes_max = route.rescue.file_bytes_max
         self.streams_requests = route.streams_requests

@@ -6,6 +6,8 @@ stray event stream in ten thousand requests, which could never be proven, holds 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from gateway.core.analysis.betting import wealth
 from gateway.core.analysis.findings import LatencyClaim, MetricFinding, Share
 from gateway.core.analysis.metrics import time_slices
@@ -105,6 +107,12 @@ class Latencies(MetricKind[dict[str, LatencyState]]):
 
 
 LATENCIES = Latencies()
+
+
+def latencies_seen(whole: AnalysisState, metric: str = "latency") -> tuple[Mapping[int, int], Mapping[int, int]]:
+    """All latencies of stable and of the canary so far, as histograms; empty where the metric is not judged."""
+    state = LATENCIES.own(whole).get(metric)
+    return ({}, {}) if state is None else (state.stable_seen, state.canary_seen)
 
 
 def _deciding(state: LatencyState, verdict: Verdict) -> int:

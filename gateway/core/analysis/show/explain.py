@@ -6,6 +6,7 @@ Rules:
    weights and the rates did, as long as both versions had the same traffic. The details have ``ratio``, ``difference``
    and the versions' standardised rates (strata.py), each with ``_low`` and ``_high``; an open end is left out.
    Latencies have ``stable_p95_us``, ``canary_p95_us`` and ``p95_difference_us`` and the like, each with its ends.
+   ``margin_low`` and ``margin_high`` are the differences beyond which a canary would not pass, as the rates look now.
 2. What is still needed is computed at the information limit (limit.py) from the rates as they look now: the nats that
    are missing, over the nats that a request brings under the weight in force, less what the guard against bursts takes
    of a proof. It is an average, not a promise.
@@ -46,8 +47,9 @@ def explained(state: AnalysisState, finding: Finding, numbers: MetricFinding, tr
     match numbers.claim:
         case LatencyClaim() as claim:
             details |= _quantiles(strata.of_latency(state, finding.metric, claim))
+            details |= _latency_margin(claim, details)
             if traffic is not None:
-                reason += _slices_needed(finding, claim)
+                reason += _slices_needed(finding, claim, details)
         case LimitClaim():
             seen = intervals.rate_interval(finding.canary_events, finding.canary_trials, ALPHA)
             details |= _ends("canary_rate", finding.canary_rate, seen)
@@ -56,6 +58,8 @@ def explained(state: AnalysisState, finding: Finding, numbers: MetricFinding, tr
         case claim:
             believed = claim.believed if isinstance(claim, RateClaim) else 1.0
             details |= _effect(finding, strata.of_metric(state, numbers), believed)
+            if isinstance(claim, RateClaim):
+                details |= _margins(finding, claim)
             if isinstance(claim, RateClaim) and claim.per_request and traffic is not None:
                 reason += _need(finding, numbers, claim, traffic, details)
     return msgspec.structs.replace(finding, reason=reason, details=details)
@@ -96,6 +100,24 @@ def _quantiles(seen: Sequence[Histograms]) -> dict[str, float]:
         if both is not None and s is not None and c is not None:
             out |= _ends(f"{name}_difference_us", c - s, both.difference)
     return out
+
+
+def _latency_margin(claim: LatencyClaim, seen: dict[str, float]) -> dict[str, float]:
+    """Of the 95th percentiles' difference."""
+    stable = seen.get("stable_p95_us")
+    return {} if stable is None else {"margin_high": (claim.margin_ratio - 1.0) * stable + claim.margin_us}
+
+
+def _margins(finding: Finding, claim: RateClaim) -> dict[str, float]:
+    s = finding.stable_rate
+    if s is None:
+        return {}
+    found = {}
+    if claim.worse is not Worse.LOWER:
+        found["margin_high"] = max((claim.margin_ratio - 1.0) * s, claim.margin_delta)
+    if claim.worse is not Worse.HIGHER:
+        found["margin_low"] = -max(s - s / claim.margin_ratio, claim.margin_delta)
+    return found
 
 
 # --- what is still needed ---
@@ -154,10 +176,11 @@ def _nats(truth: Rates, nulls: tuple[Null, ...], weight: float, *, mirrored: boo
     return min(information(truth, null, weight) for null in nulls)
 
 
-def _slices_needed(finding: Finding, claim: LatencyClaim) -> str:
+def _slices_needed(finding: Finding, claim: LatencyClaim, details: dict[str, float]) -> str:
     """At the pace so far: slices are bets of a bounded size, so their number gives the time."""
     ok, needed = finding.log_e_ok, finding.details["log_e_ok_needed"]
     if finding.verdict is not Verdict.UNDECIDED or not claim.slices or ok <= 0.0:
         return ""
     more = math.ceil(claim.slices * (needed / ok - 1.0))
+    details["needed_s"] = more * claim.slice_s
     return f"; about {about(more)} more slices at this pace: {duration(more * claim.slice_s)} or longer"
