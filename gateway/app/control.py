@@ -90,6 +90,7 @@ async def _serve(settings: ControlSettings) -> None:
         store,
         keeper=keeper,
         state_watch=StateWatch(config.state_dir, config.state_dir / names.STORE),
+        state_lost=bool(settings.state_lost),
     )
     controller.show_alarm("state lost", settings.state_lost)
     _show_stored(controller, in_force, path)

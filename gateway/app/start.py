@@ -53,8 +53,8 @@ def serve(config_path: Path, *, fd: int | None = None, admin_fd: int | None = No
         admin_fd = given[1] if len(given) > 1 else admin_fd
     with contextlib.ExitStack() as held:
         try:
-            held.callback(os.close, _own(config.state_dir))
-            memory, state_lost = _memory(config.state_dir)
+            _own(config.state_dir, held)
+            memory, found = _memory(config.state_dir)
             wait_until_s = time.monotonic()
             if (killed := state.runtime_directory(config.state_dir)) is not None:
                 orphans.clear(killed)
@@ -71,9 +71,7 @@ def serve(config_path: Path, *, fd: int | None = None, admin_fd: int | None = No
             return 1
         if watch is None:
             watch = on_kubernetes_volume(config_path)
-        tree = ProcessTree(
-            *(config_path, text, config, keys, listeners, admin, directory, memory, state_lost), watch=watch
-        )
+        tree = ProcessTree(*(config_path, text, config, keys, listeners, admin, directory, memory, found), watch=watch)
         status = asyncio.run(tree.run())
         state.forget_runtime_directory(config.state_dir)
         return status
@@ -101,28 +99,29 @@ def _admin_listener(
         yield listening.listen(admin.listen.host, admin.listen.port, 1, wait_until_s)[0]
 
 
-def _own(state_dir: Path) -> int:
-    """A descriptor that holds the directory for this gateway as long as it lives.
+def _own(state_dir: Path, held: contextlib.ExitStack) -> None:
+    """Hold the directory for this gateway as long as it lives.
 
-    Raises OSError with the directory in ``filename`` when another gateway has it.
+    One that cannot be used stops nobody: control serves stable only and says so. Raises OSError with the directory in
+    ``filename`` when another gateway has it.
     """
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        held = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY)
+        descriptor = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
-        raise OSError(error.errno, f"cannot use the state directory ({error.strerror})", str(state_dir)) from error
+        _log.error("the state directory %s cannot be used: %s", state_dir, error.strerror)  # no trace
+        return
+    held.callback(os.close, descriptor)
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        os.close(held)
         problem = "another gateway is using this state directory, stop it or name another in state_dir"
         raise OSError(error.errno, problem, str(state_dir)) from error
     except OSError:
         pass  # a file system without locks on directories; the journal has a lock of its own
-    return held
 
 
-def _memory(state_dir: Path) -> tuple[SharedTable, str]:
+def _memory(state_dir: Path) -> tuple[SharedTable, state.RememberedState]:
     """The memory that the children share, with what the state directory remembers in it; and what was lost.
 
     Raises OSError.
@@ -133,7 +132,7 @@ def _memory(state_dir: Path) -> tuple[SharedTable, str]:
         memory.write(encode(found.remembered))
     elif found.lost:
         _log.error("%s", found.lost)
-    return memory, found.lost
+    return memory, found
 
 
 def _private_directory() -> tempfile.TemporaryDirectory[str]:

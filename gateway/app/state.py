@@ -1,7 +1,8 @@
 """What the state directory has when the gateway starts, and what it has lost.
 
-A first start has nothing, and is no alarm: the directory is new, or has nothing of ours in it. Where the state file and
-the table memory are gone (or emptied) and anything of ours is left, a promotion may be forgotten; the
+A first start has nothing, and is no alarm: the directory is new, or has nothing of ours in it. A volume that is missing
+looks the same, so a line says that there is no earlier state. Where the state file and the table memory are gone (or
+emptied) and anything of ours is left, or where the directory cannot be read, a promotion may be forgotten; the
 configuration's stable backends are served then, and an alarm says so.
 """
 
@@ -28,31 +29,38 @@ _TRACES = (names.STORE, *names.PRERELEASE)
 
 
 class RememberedState(NamedTuple):
-    """The last table in force, and what is missing, in words for an alarm."""
+    """The last table in force; what is missing, in words for an alarm; and whether there is nothing of ours at all."""
 
     remembered: Remembered | None
-    lost: str
+    lost: str = ""
+    empty: bool = False
 
 
 def look(state_dir: Path) -> RememberedState:
     """Look at the directory before anything is created in it."""
+    try:
+        present = {path.name for path in state_dir.iterdir()} if state_dir.exists() else set()
+    except OSError as error:
+        return RememberedState(None, _lost(state_dir, f"the directory cannot be read: {error.strerror}"))
     remembered, damage = table_memory.read_file(state_dir)
     if remembered is not None or _has_content(state_dir / names.STORE):
-        return RememberedState(remembered, "")
-    traces = [name for name in _TRACES if (state_dir / name).exists()]
-    if not traces and not damage:
-        return RememberedState(None, "")
+        return RememberedState(remembered)
+    if not damage and not present.intersection(_TRACES):
+        return RememberedState(None, empty=True)
     what = (
         f"{damage}, and there is no {names.STORE}"
         if damage
         else f"there is neither {names.STORE} nor {table_memory.NAME}"
     )
-    why = (
+    return RememberedState(None, _lost(state_dir, what))
+
+
+def _lost(state_dir: Path, what: str) -> str:
+    return (
         f"the state in {state_dir} was lost ({what}): each route serves the stable backend that the configuration"
-        " names; whether another version was promoted or rolled back is unknown; restore the directory, or check"
-        " that the configuration names the right version and restart the gateway"
+        " names, and no canary gets anything; whether another version was promoted or rolled back is unknown;"
+        " restore the directory, or check that the configuration names the right version and restart the gateway"
     )
-    return RememberedState(None, why)
 
 
 class _Runtime(msgspec.Struct):

@@ -22,6 +22,7 @@ import msgspec
 from gateway.app import config_watch
 from gateway.app.child_settings import ControlSettings, worker_settings
 from gateway.app.model_servers import keep_model_servers
+from gateway.app.state import RememberedState
 from gateway.config.errors import ConfigError
 from gateway.config.host_checks import Key
 from gateway.config.load import load, read
@@ -63,7 +64,7 @@ class ProcessTree:
         admin: socket.socket,
         directory: Path,
         memory: SharedTable,
-        state_lost: str = "",
+        found: RememberedState,
         *,
         watch: bool = False,
     ) -> None:
@@ -77,7 +78,7 @@ class ProcessTree:
         self._admin = admin
         self._directory = directory
         self._memory = memory
-        self._state_lost = state_lost
+        self._found = found
         self._notices, self._notices_out = notices.pair()
         self._notice = Notice()
         self._serial = 0
@@ -96,6 +97,9 @@ class ProcessTree:
         serving = _url(self._listeners[0], self._config.tls is not None)
         where = f"serving on {serving}, admin on {_url(self._admin, self._config.admin.tls is not None)}"
         print(f"gateway: {where}, {_workers(self._config.workers)}, data plane {described()}", flush=True)
+        if self._found.empty:
+            state_dir = self._config.state_dir
+            print(f"gateway: no earlier state in {state_dir}; if this is not its first start, restore it", flush=True)
         works: list[Coroutine[Any, Any, None]] = [
             *(self._reloads(), self._tell_systemd(), self._watch_terminal()),
             keep_model_servers(self._supervisor, self._config.state_dir),
@@ -231,7 +235,7 @@ class ProcessTree:
             self._memory.fds,
             # At its birth it has the newest configuration already.
             msgspec.structs.replace(self._notice, config_file=None),
-            self._state_lost,
+            self._found.lost,
         )
         fds = (settings.admin_fd, settings.notices_fd, *settings.memory_fds)
         return Child(

@@ -167,16 +167,27 @@ def tls_issues(admin: AdminConfig) -> Iterator[Issue]:
 
 
 def state_dir_issues(path: Path) -> Iterator[Issue]:
-    """Whether the state directory is there and writable, or could be made."""
+    """Whether the state directory is one, or could be made; whether it can be written to is `state_dir_warning`."""
     try:
-        nearest = next(here for here in (path, *path.parents) if here.exists() or here.is_symlink())
-        if not nearest.is_dir():
-            yield Issue(("state_dir",), f"{nearest} is not a directory", "use another directory")
-        elif not os.access(nearest, os.W_OK | os.X_OK):
-            yield Issue(
-                ("state_dir",),
-                f"this user cannot write to {nearest}",
-                "permit it, or use another directory",
-            )
+        nearest = _nearest(path)
+    except OSError:
+        return
+    if not nearest.is_dir():
+        yield Issue(("state_dir",), f"{nearest} is not a directory", "use another directory")
+
+
+def state_dir_warning(path: Path) -> str:
+    """Why nothing can be stored there, empty when it can. It is served all the same, as with any other lost disk."""
+    try:
+        nearest = _nearest(path)
+        if os.access(nearest, os.W_OK | os.X_OK):
+            return ""
+        why = f"this user cannot write to {nearest}"
     except OSError as error:
-        yield Issue(("state_dir",), f"cannot use {path}: {error.strerror}", "use another directory")
+        why = f"cannot use {path}: {error.strerror}"
+    return f"{why}: stable alone is served, and no rollout starts; permit it, or use another directory"
+
+
+def _nearest(path: Path) -> Path:
+    """The directory, or the nearest one above it that is there. Raises OSError."""
+    return next(here for here in (path, *path.parents) if here.exists() or here.is_symlink())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from gateway.config.host_checks import state_dir_warning
 from gateway.config.routes import RouteConfig
 from gateway.config.schema import GatewayConfig
 from gateway.config.shape import number
@@ -14,7 +15,8 @@ from gateway.config.shape import number
 
 def warnings(config: GatewayConfig) -> list[str]:
     """A line for each, with its place."""
-    return [
+    unwritable = state_dir_warning(config.state_dir)
+    return ([f"state_dir: {unwritable}"] if unwritable else []) + [
         f"routes[{index}].{place}: {text}"
         for index, route in enumerate(config.routes)
         for place, text in (*_timeouts(route), *_rescue(route))

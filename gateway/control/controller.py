@@ -87,8 +87,10 @@ class Controller:
         *,
         keeper: TableKeeper | None = None,
         state_watch: StateWatch | None = None,
+        state_lost: bool = False,
     ) -> None:
         self._config = config
+        self._state_lost = state_lost
         self._clock = clock or SystemClock()
         self._events = EventLog(self._clock)
         self._alarms = Alarms(self._events)
@@ -169,7 +171,7 @@ class Controller:
     async def run(self) -> None:
         """Take over from the previous control process, then tick. The hub must be listening.
 
-        Returns when a full disk has space again: then the process is to be restarted.
+        Returns when a full or read-only disk takes writes again: then the process is to be restarted.
         """
         await self.recover()
         async with asyncio.TaskGroup() as group:
@@ -179,7 +181,7 @@ class Controller:
             if self._state is not None:
                 tasks.append(group.create_task(self._state.run()))
             await self._journal_writer.wait_for_room()
-            _log.warning("journal: the disk has space again, the control process restarts")
+            _log.warning("journal: the state file can be written again, the control process restarts")
             for task in tasks:
                 task.cancel()
 
@@ -200,6 +202,7 @@ class Controller:
             pipeline=self._pipeline,
             clock=self._clock,
             keeper=self._keeper,
+            state_lost=self._state_lost,
         )
         try:
             async with asyncio.timeout(_WORKERS_WAIT_S):

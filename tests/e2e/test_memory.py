@@ -113,6 +113,7 @@ async def test_a_replaced_version_never_comes_back_while_anything_remembers(tmp_
         # nothing remembers: the configuration is served, and says so
         (state / "state.sqlite3").write_bytes(b"")
         (state / "table.json").unlink()
+        settings["routes"][0]["canary_percent"] = 100
         async with RunningGateway(tmp_path, settings) as gateway:
             assert "names the right version" in await until_alarm(gateway, "state lost")
             ready = await gateway.admin.get("/readyz")

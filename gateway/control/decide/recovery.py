@@ -18,6 +18,8 @@ Rules:
 7. A journal that ends before the event at which the memory was written has lost decisions; so has one that ends there
    and knows nothing of a route on which the memory has a promotion (it was lost before, and again since). Then
    promotions are the memory's, whatever the journal says, and are journaled anew; an alarm says that the rest is lost.
+8. Where the state was lost (app/state.py), the configuration's own weight gives a canary nothing until an operator
+   decides: it may have been rolled back.
 """
 
 from __future__ import annotations
@@ -79,6 +81,7 @@ class Recovery:
         pipeline: DecisionPipeline,
         clock: Clock,
         keeper: TableKeeper,
+        state_lost: bool,
     ) -> None:
         self._routes = routes
         self._hub = hub
@@ -88,6 +91,7 @@ class Recovery:
         self._publisher = publisher
         self._pipeline = pipeline
         self._clock = clock
+        self._state_lost = state_lost
         self._remembered = keeper.found
         self._same_file = self._remembered is not None and self._remembered.config_sha256 == keeper.config_sha256
         self._hand_weights: dict[str, HandWeight] = {}
@@ -235,6 +239,8 @@ class Recovery:
         if damage:
             why = f"route {route.name} serves stable only: {damage}"
             self._alarms.sound(f"route {route.name}", why, warning=True)
+            return 0
+        if self._state_lost and route.rollout.phase is Phase.IDLE and route.name not in contents.hand_weights:
             return 0
         live_bp = self._live_weight_bp(route)
         wanted_bp = route.first_weight_bp(contents.hand_weights.get(route.name), None)

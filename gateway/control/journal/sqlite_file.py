@@ -15,6 +15,7 @@ matches its checksum, a gap in ``seq`` or a failed integrity check is damage (st
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import zlib
@@ -27,10 +28,13 @@ from gateway.control.journal.sqlite_schema import check_version
 from gateway.control.journal.store import NoRoomError, StoreBusyError
 from gateway.core.errors import JournalError
 
+_WRITABLE = (
+    "make the file and its directory writable for the gateway's user: the control process then restarts by itself"
+)
 _HINTS = {
     "SQLITE_BUSY": "another process has it open: stop that one, or give this gateway a state_dir of its own",
-    "SQLITE_CANTOPEN": "make the file and its directory writable for the gateway's user",
-    "SQLITE_READONLY": "make the file and its directory writable for the gateway's user",
+    "SQLITE_CANTOPEN": _WRITABLE,
+    "SQLITE_READONLY": _WRITABLE,
     "SQLITE_FULL": "free space on the disk: the control process then restarts by itself",
     "SQLITE_MISUSE": "it was closed: open it again",
     "SQLITE_IOERR_WRITE": "free space or repair the disk; once there is room the control process restarts by itself",
@@ -39,6 +43,7 @@ _HINTS = {
 DAMAGED = "the file is damaged: restore a backup, or move it away and start without its history"
 # Nothing was written: SQLite has undone what it began. A failed sync is no such case: it may have lost something.
 _NO_ROOM = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_READONLY", "SQLITE_CANTOPEN")
+_NO_ROOM_ERRNOS = (errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EPERM, errno.EROFS)
 
 
 class SqliteFile:
@@ -163,7 +168,8 @@ def cannot(path: Path, do: str, error: OSError | sqlite3.Error | UnicodeDecodeEr
     text = f"cannot {do} state file {path}: {error}; {hints[0] if hints else DAMAGED}"
     if name.startswith("SQLITE_BUSY"):
         return StoreBusyError(text)
-    return NoRoomError(text) if isinstance(error, sqlite3.Error) and name in _NO_ROOM else JournalError(text)
+    no_room = error.errno in _NO_ROOM_ERRNOS if isinstance(error, OSError) else name in _NO_ROOM
+    return NoRoomError(text, path) if no_room else JournalError(text)
 
 
 def _create(path: Path) -> None:

@@ -34,6 +34,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 
 from msgspec.structs import replace
 
@@ -58,6 +59,11 @@ class StoreBusyError(JournalError):
 
 class NoRoomError(JournalError):
     """The disk was full or read-only: nothing was written, and nothing that was written before is in doubt."""
+
+    def __init__(self, text: str, path: Path | None = None) -> None:
+        """``path`` is the file that could not be opened or written."""
+        super().__init__(text)
+        self.path = path
 
 
 class Journal(ABC):

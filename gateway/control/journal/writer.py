@@ -13,7 +13,8 @@ Rules:
 5. All its alarms are warnings: traffic does not suffer, and a balancer that emptied the instance (or all, where they
    share a disk) would turn a full disk into an outage.
 6. Where a write failed for want of space and nothing else is in doubt, `wait_for_room` returns when there is space
-   again: then control restarts by itself, from what is stored and what the workers do (recovery.py).
+   again: then control restarts by itself, from what is stored and what the workers do (recovery.py). So it does when a
+   file that could not be opened for want of space or of permission can be opened.
 """
 
 from __future__ import annotations
@@ -86,6 +87,8 @@ class JournalWriter:
         self.unkept = ""
         self.refusal: str | None = None
         self._wants_room = False
+        # The file that could not be opened, but may be later.
+        self._unopened: Path | None = None
         if isinstance(store, JournalError):
             self.distrust(store)
 
@@ -118,6 +121,7 @@ class JournalWriter:
         """The store cannot be read, or not be believed: stable only, and no rollout until it is repaired."""
         self._store = None
         self.refusal = str(error)
+        self._unopened = error.path if isinstance(error, NoRoomError) else None
         self._alarms.sound("journal", f"serving stable only, rollouts are frozen: {error}", warning=True)
 
     async def read(self, work: Callable[[Journal], T]) -> T:
@@ -197,11 +201,14 @@ class JournalWriter:
         """Return when a store that failed for want of space has space again; never without such a failure."""
         while True:
             await asyncio.sleep(_ROOM_CHECK_S)
-            store = self._store
-            if store is None or self.refusal is None or not self._wants_room:
-                continue
+            store, unopened = self._store, self._unopened
             try:
-                await self._thread.do(store.check_room)
+                if store is not None and self.refusal is not None and self._wants_room:
+                    await self._thread.do(store.check_room)
+                elif unopened is not None:
+                    await self._thread.do(lambda path=unopened: SqliteStore.open(path).close())  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+                else:
+                    continue
             except JournalError:
                 continue
             return
