@@ -4,30 +4,38 @@ Rules:
 
 1. Each server is asked for the usual health paths, in the order of `HEALTH_PATHS`; the first that answers 2xx is its
    probe. One that answers none of them is not probed, since a wrong path would look like an endpoint that is down.
+   `/health` comes after `/health/readiness`, because LiteLLM calls every model to answer it.
 2. A server that cannot be reached at all keeps the default probe: nothing was found out about it.
-3. What is written is what `gateway check` accepts, with every other key at its default.
+3. What is written is what `gateway check` accepts, with every other key at its default but those of the protocol.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import httpx
 
-# Open Inference Protocol (Triton, KServe, MLServer); vLLM, TGI; MLflow, TorchServe; BentoML and others.
+# Open Inference Protocol (Triton, KServe, MLServer); LiteLLM; vLLM, TGI, MLflow; TorchServe; BentoML; others; Ray.
 HEALTH_PATHS = (
     "/v2/health/ready",
+    "/health/readiness",
     "/health",
     "/ping",
     "/readyz",
     "/healthz",
     "/ready",
     "/-/healthz",
-    "/health/readiness",
 )
-_ASK_TIMEOUT_S = 2.0
+# What the servers speak, and the keys of a route that it calls for (docs/recipes.md).
+PROTOCOLS = {
+    "auto": "",
+    "oip": "analysis: {predictions: {protocol: oip}}",
+    "json": "analysis: {predictions: {}}",
+    "openai": "timeouts: {profile: llm}",
+}
+_ASK_TIMEOUT_S = 5.0
 
 
 class ProbedServer(NamedTuple):
@@ -45,16 +53,17 @@ class ProbedServer(NamedTuple):
         return f"{self.url} answers on {self.probe}: probing that"
 
 
-def detect(url: str) -> ProbedServer:
-    """Find a server's health path among the usual ones."""
+def detect(url: str, paths: Sequence[str] = HEALTH_PATHS) -> ProbedServer:
+    """Find a server's health path among these."""
     reached = False
     with httpx.Client(timeout=_ASK_TIMEOUT_S) as client:
-        for path in HEALTH_PATHS:
+        for path in paths:
             try:
                 status = client.get(url.rstrip("/") + path).status_code
-            except httpx.TransportError:
-                if not reached:
-                    break
+            except httpx.ConnectError:
+                break
+            except httpx.TransportError:  # a server that starts is slow to answer the first time
+                reached = True
                 continue
             reached = True
             if 200 <= status < 300:
@@ -62,12 +71,12 @@ def detect(url: str) -> ProbedServer:
     return ProbedServer(url, reached, None)
 
 
-def starter(stable: ProbedServer, canary: ProbedServer | None, prefix: str = "/") -> str:
-    """The configuration as a commented text."""
-    return "\n".join(_lines(stable, canary, prefix)) + "\n"
+def starter(stable: ProbedServer, canary: ProbedServer | None, prefix: str = "/", protocol: str = "auto") -> str:
+    """The configuration as a commented text; ``protocol`` is one of `PROTOCOLS`."""
+    return "\n".join(_lines(stable, canary, prefix, protocol)) + "\n"
 
 
-def _lines(stable: ProbedServer, canary: ProbedServer | None, prefix: str) -> Iterator[str]:
+def _lines(stable: ProbedServer, canary: ProbedServer | None, prefix: str, protocol: str) -> Iterator[str]:
     yield "# All keys: docs/configuration.md. To validate this file: gateway check FILE"
     yield ""
     yield "listen: 127.0.0.1:8080          # requests arrive here; use 0.0.0.0:8080 for other machines"
@@ -88,7 +97,11 @@ def _lines(stable: ProbedServer, canary: ProbedServer | None, prefix: str) -> It
         yield "    # canary: v2                # the new version, once there is one"
     else:
         yield "    canary: v2"
-        yield "    # timeouts: {profile: llm}  # for language models"
+    if keys := PROTOCOLS[protocol]:
+        yield f"    {keys}  # for --protocol {protocol}: docs/recipes.md"
+    else:
+        yield "    # timeouts: {profile: llm}  # for language models; other servers: docs/recipes.md"
+    if canary is not None:
         yield "    plan:                       # 100 % follows the last step; only proof advances a step"
         yield "      steps:"
         for percent in (1, 5, 25, 50):
@@ -101,4 +114,4 @@ def _probe(found: ProbedServer) -> Iterator[str]:
     elif found.probe is None:
         yield "    probe: null                 # no usual health path answered; {path: ...} if it has another"
     else:
-        yield f"    probe: {{path: {found.probe}}}"
+        yield f"    probe: {{path: {json.dumps(found.probe)}}}"

@@ -13,10 +13,12 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
+from click.testing import CliRunner
 
-from gateway.cli.starter import ProbedServer, detect, starter
+from gateway.cli.init import init
+from gateway.cli.starter import PROTOCOLS, ProbedServer, detect, starter
 from gateway.config.load import check_text
-from tests.support.backend import Backend, answer
+from tests.support.backend import Backend, Peer, Seen, answer
 from tests.support.ports import free_port
 from tests.support.worker import EVENTUALLY_S
 
@@ -64,12 +66,35 @@ async def test_a_server_that_answers_is_probed_where_it_does(tmp_path: Path) -> 
     assert again.returncode == 1 and "gateway.yaml already exists" in again.stderr
 
 
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("canary", [None, ProbedServer("http://127.0.0.1:2", reached=True, probe="/health")])
 @pytest.mark.parametrize(
     "stable", [ProbedServer("http://h:1", reached=False, probe=None), ProbedServer("http://h:1", True, None)]
 )
-def test_whatever_was_found_the_text_is_a_configuration(stable: ProbedServer, canary: ProbedServer | None) -> None:
-    check_text(Path("gateway.yaml"), starter(stable, canary, "/a b'\"#").replace("/a b'\\\"#", "/ab").encode())
+def test_whatever_was_found_the_text_is_a_configuration(
+    stable: ProbedServer, canary: ProbedServer | None, protocol: str
+) -> None:
+    text = starter(stable, canary, "/a b'\"#", protocol).replace("/a b'\\\"#", "/ab")
+    check_text(Path("gateway.yaml"), text.encode())
+    (route,) = yaml.safe_load(text)["routes"]
+    assert {key: route[key] for key in ("analysis", "timeouts") if key in route} == (
+        yaml.safe_load(PROTOCOLS[protocol]) or {}
+    )
+
+
+@pytest.mark.anyio
+async def test_a_path_that_is_given_is_probed_whatever_the_server_answers(tmp_path: Path) -> None:
+    async def only(seen: Seen, peer: Peer) -> None:
+        await answer(200 if seen.target == b"/alive" else 404)(seen, peer)
+
+    async with Backend(only) as server:
+        for path, said in (("/alive", "answers on /alive"), ("/else", "does not answer on /else at present")):
+            output = tmp_path / f"{path[1:]}.yaml"
+            arguments = ["--stable", server.url, "--probe", path, "--output", str(output)]
+            done = await asyncio.to_thread(CliRunner().invoke, init, arguments)
+            assert done.exit_code == 0 and said in done.output, done.output
+            written = yaml.safe_load(output.read_text())
+            assert written["backends"]["v1"]["probe"] == {"path": path}
 
 
 def test_a_bad_url_is_named_and_nothing_is_written(tmp_path: Path) -> None:
