@@ -16,10 +16,6 @@ ENV CANARY_GATEWAY_COMPILED=1
 RUN /opt/gateway/bin/pip wheel --no-cache-dir --no-deps --wheel-dir /wheels . \
     && /opt/gateway/bin/pip install --no-cache-dir --no-deps /wheels/canary_gateway-*.whl
 
-# What is in the image, and under which licences: /opt/gateway/share/doc/canary-gateway
-COPY deploy/sbom.py deploy/sbom.py
-RUN /opt/gateway/bin/python deploy/sbom.py /opt/gateway/share/doc/canary-gateway
-
 FROM python:3.12-slim
 LABEL org.opencontainers.image.title="canary-gateway" \
       org.opencontainers.image.description="A canary serving gateway in front of two versions of a model" \
@@ -30,6 +26,10 @@ ENV PATH=/opt/gateway/bin:$PATH PYTHONUNBUFFERED=1
 
 COPY --from=build /opt/gateway /opt/gateway
 COPY config/gateway.yaml /etc/gateway/gateway.yaml
+
+# What is in this image, Debian's packages and Python among it, and under which licences
+RUN --mount=type=bind,source=deploy/sbom.py,target=/run/sbom.py \
+    /opt/gateway/bin/python /run/sbom.py --system /opt/gateway/share/doc/canary-gateway
 
 # The configuration's state_dir is `state` beside the file. It leads to the volume, so that the journal of rollouts
 # outlives the container: without it a version that was rolled back could be offered again.

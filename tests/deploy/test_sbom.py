@@ -31,3 +31,27 @@ def test_the_bill_of_materials_is_valid(tmp_path: Path) -> None:
     wrong = json.loads(text)
     wrong["components"][0]["type"] = "thing"
     assert "thing" in error_in(json.dumps(wrong)), "the schema sees errors"
+
+
+def test_with_the_system_it_has_all_that_an_image_is_made_of(tmp_path: Path) -> None:
+    """This machine stands for the image: Debian, Python, and the same packages."""
+    subprocess.run([sys.executable, DEPLOY / "sbom.py", "--system", tmp_path], check=True, timeout=120)
+    text = (tmp_path / "sbom.cdx.json").read_text(encoding="utf-8")
+    assert error_in(text) == ""
+    components = {each["name"]: each for each in json.loads(text)["components"]}
+    installed = subprocess.run(
+        ["dpkg-query", "--show", "--showformat", "${db:Status-Abbrev}${Package}\n"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    names = {line.removeprefix("ii ") for line in installed.stdout.splitlines() if line.startswith("ii ")}
+    assert names - components.keys() == set()
+    assert components["libc6"]["purl"].startswith("pkg:deb/debian/libc6@")
+    assert any("licenses" in components[name] for name in names), "those whose copyright file can be read by a machine"
+    assert components["python"]["licenses"] == [{"license": {"id": "Python-2.0"}}]
+    assert {"numpy", "uvloop"} <= components.keys()
+    licences = (tmp_path / "licences.txt").read_text(encoding="utf-8")
+    assert "/usr/share/common-licenses/GPL-2\n" in licences
+    assert "\nlibc6 " in licences and f"\nPython {sys.version.split()[0]}: Python-2.0" in licences

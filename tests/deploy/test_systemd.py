@@ -6,10 +6,16 @@ import re
 import shutil
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 from gateway.config.schema import GatewayConfig
 from tests.support.chart import DEPLOY
+from tests.support.ports import free_port
 
 UNITS = DEPLOY / "systemd"
 SERVICE = UNITS / "canary-gateway.service"
@@ -52,3 +58,40 @@ def test_the_unit_fits_the_program() -> None:
     limits = GatewayConfig.model_fields["limits"].get_default(call_default_factory=True)
     assert float(stop_s) > limits.drain_timeout_s + limits.drain_grace_s
     assert values("Type") == ["notify"] and values("KillMode") == ["mixed"]
+
+
+def test_systemd_hands_over_a_socket_that_serves(tmp_path: Path) -> None:
+    """By systemd's own tool, which listens, and starts the program when the first client comes."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as backend:
+        Thread(target=backend.serve_forever, daemon=True).start()
+        config = tmp_path / "gateway.yaml"
+        config.write_text(
+            f"listen: 127.0.0.1:{free_port()}\nadmin: {{listen: 127.0.0.1:{free_port()}}}\n"
+            f"backends: {{v1: {{endpoints: ['http://127.0.0.1:{backend.server_address[1]}'], probe: null}}}}\n"
+            "routes: [{name: r, match: {path_prefix: /}, stable: v1}]\n"
+        )
+        port = free_port()
+        gateway = Path(sys.executable).parent / "gateway"
+        command: list[str | Path] = ["systemd-socket-activate", f"--listen=127.0.0.1:{port}", gateway, "serve", config]
+        with (tmp_path / "log").open("wb") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log, cwd=tmp_path)
+        try:
+            assert asked(port, process) == 200, (tmp_path / "log").read_text()
+        finally:
+            process.terminate()
+            status = process.wait(120)
+            backend.shutdown()
+    assert status == 0 and f"serving on http://127.0.0.1:{port}" in (tmp_path / "log").read_text()
+
+
+def asked(port: int, process: subprocess.Popen[bytes]) -> int:
+    """The status of a GET, once systemd's tool listens."""
+    while process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as reply:
+                return int(reply.status)
+        except urllib.error.URLError as error:
+            if not isinstance(error.reason, ConnectionRefusedError):
+                raise
+            time.sleep(0.05)
+    return 0

@@ -91,10 +91,13 @@ def config() -> dict[str, object]:
 
 
 def test_the_bill_of_materials_is_made_of_what_the_image_has(tmp_path: Path) -> None:
-    (made,) = (each.rest for each in instructions() if each.keyword == "RUN" and "sbom.py" in each.rest)
-    python, script, place = made.split()
-    assert python == "/opt/gateway/bin/python" and place.startswith("/opt/gateway/"), "it is copied with the rest"
-    done = subprocess.run([sys.executable, ROOT / script, tmp_path], capture_output=True, text=True, check=False)
+    (made,) = (each for each in final_stage() if each.keyword == "RUN" and "sbom.py" in each.rest)
+    python, mounted, system, place = made.rest.split()
+    assert (python, system) == ("/opt/gateway/bin/python", "--system") and place.startswith("/opt/gateway/")
+    mount = dict(each.split("=") for each in made.flags["mount"].split(","))
+    assert mount == {"type": "bind", "source": "deploy/sbom.py", "target": mounted} and not ignored(mount["source"])
+    script = ROOT / mount["source"]
+    done = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     bill = json.loads((tmp_path / "sbom.cdx.json").read_text(encoding="utf-8"))
     here = {re.sub(r"[-_.]+", "-", each.metadata["Name"]).lower(): each.version for each in distributions()}
