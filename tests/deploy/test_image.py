@@ -6,11 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support.chart import ROOT
+from tests.support.chart import DEPLOY, ROOT
 
 
 def hadolint(file: Path) -> subprocess.CompletedProcess[str]:
-    command: list[str | Path] = [Path(sys.executable).parent / "hadolint", "--config", ROOT / "deploy" / "hadolint.yaml", file]
+    command: list[str | Path] = [Path(sys.executable).parent / "hadolint", "--config", DEPLOY / "hadolint.yaml", file]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 

@@ -23,15 +23,20 @@ class Built(NamedTuple):
     output: str
 
 
-def build(folder: Path, **environ: str) -> Built:
-    """Build a wheel in an empty folder; ``environ`` says how (setup.py)."""
-    source, out, site = (folder / name for name in ("source", "out", "site"))
-    source.mkdir()
+def source_copy(folder: Path) -> Path:
+    """The folder, made, with the files in it that a wheel is built from."""
+    folder.mkdir()
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
+        shutil.copy(ROOT / name, folder)
     for name in ("gateway", "models"):
         ignored = shutil.ignore_patterns("__pycache__", "*.so")
-        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=ignored)
+        shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=ignored)
+    return folder
+
+
+def build(folder: Path, **environ: str) -> Built:
+    """Build a wheel in an empty folder; ``environ`` says how (setup.py)."""
+    source, out, site = source_copy(folder / "source"), folder / "out", folder / "site"
     command = [*BUILD, "-w", str(out), str(source)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False, env=os.environ | environ)
     assert done.returncode == 0, done.stdout + done.stderr
