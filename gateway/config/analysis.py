@@ -129,6 +129,26 @@ class PromisesConfig(Section):
             "in a tenth of a second and a pausing one too."
         ),
     ] = _ANALYSIS.burst_s
+    warmup_s: Annotated[
+        float,
+        Field(ge=0, le=86_400),
+        Noun("a number of seconds"),
+        Doc(
+            "How long after its first answer the canary's latencies are shown and not counted, because a version that "
+            "has just been started is slow. Failures count from the first request on. The warm-up ends when this time "
+            "is over, `warmup_requests` are answered and the canary's latency has stopped falling; 0 for this and "
+            "`warmup_requests`: there is none."
+        ),
+    ] = _ANALYSIS.warmup_s
+    warmup_requests: Annotated[
+        int, Field(ge=0, le=1_000_000_000), Doc("How many answers of the canary the warm-up takes at least.")
+    ] = _ANALYSIS.warmup_requests
+    warmup_max_s: Annotated[
+        float,
+        Field(ge=0, le=86_400),
+        Noun("a number of seconds"),
+        Doc("Maximum time of the warm-up, with however few answers, and while latency still falls."),
+    ] = _ANALYSIS.warmup_max_s
 
 
 if TYPE_CHECKING:

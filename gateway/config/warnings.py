@@ -19,7 +19,7 @@ def warnings(config: GatewayConfig) -> list[str]:
     return ([f"state_dir: {unwritable}"] if unwritable else []) + [
         f"routes[{index}].{place}: {text}"
         for index, route in enumerate(config.routes)
-        for place, text in (*_timeouts(route), *_rescue(route))
+        for place, text in (*_timeouts(route), *_floors(route), *_rescue(route))
     ]
 
 
@@ -42,6 +42,21 @@ def _timeouts(route: RouteConfig) -> Iterator[tuple[str, str]]:
     if times.first_byte_s > times.try_s:
         text = f"{number(times.first_byte_s)} is more than try_s ({number(times.try_s)}), which ends each try first"
         yield "timeouts.first_byte_s", f"{text}; set first_byte_s to less than try_s"
+
+
+def _floors(route: RouteConfig) -> Iterator[tuple[str, str]]:
+    """A step that may end before a request that hangs has timed out: PASS then waits for what is open."""
+    times, steps = route.timeouts, route.plan.steps
+    if route.canary is None:
+        return
+    longest, name = max((times.first_byte_s, "first_byte_s"), (times.idle_s, "idle_s"))
+    if times.total_s < longest:
+        longest, name = times.total_s, "total_s"
+    index, step = min(enumerate(steps), key=lambda one: one[1].min_time_s)
+    if step.min_time_s < longest:
+        text = f"{number(step.min_time_s)} is less than timeouts.{name} ({number(longest)})"
+        why = "requests that hang fail after the step's minimum time, and hold it until then"
+        yield f"plan.steps[{index}].min_time_s", f"{text}: {why}; raise min_time_s, or lower {name}"
 
 
 def _rescue(route: RouteConfig) -> Iterator[tuple[str, str]]:

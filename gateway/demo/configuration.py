@@ -64,6 +64,9 @@ routes:
         # A slice counts once, however many requests it has. Short ones decide within seconds; production prefers 1 s,
         # which is above the pauses that a healthy version may make.
         slice_s: 0.25
+      # Both models have answered before they say that they are ready: no need to wait for a canary to become warm.
+      warmup_s: 0
+      warmup_requests: 0
       # Answers are looked at, too, without being asked for: a digit's share may differ from stable's by 25 points
       # before that is held against a version, because better ones shift it a little.
 

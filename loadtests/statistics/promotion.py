@@ -225,7 +225,8 @@ def wrong(rate: float, spec: RateSpec, weight: float, runs: int, rng: np.random.
     truth = Rates(rate, max(spec.margin_ratio * rate, rate + spec.margin_delta))
     engine, highest = Passing(runs, math.inf, spec), np.zeros(runs)
     many = [batches(truth, weight, rng, WRONG_BATCHES) for _ in range(runs)]
-    for one in np.array(many, dtype=np.float64).swapaxes(0, 1):
+    counted = [[batch[:4] for batch in one] for one in many]
+    for one in np.array(counted, dtype=np.float64).swapaxes(0, 1):
         engine.take(one)
         np.maximum(highest, engine.log_ok(), out=highest)
     found = []

@@ -344,6 +344,23 @@ def rules(results: Path) -> str:
     )
 
 
+def known(results: Path) -> str:
+    """Whole rollouts of what is not known yet."""
+    return markdown(
+        ["world", "requests/s", "promoted", "rolled back", "median time"],
+        (
+            [
+                r["world"],
+                f"{r['requests_per_s']:g}",
+                f"{r['promoted']} of {r['runs']}",
+                f"{r['rolled_back']} of {r['runs']}",
+                "-" if r["median_s"] is None else f"{r['median_s']:.0f} s",
+            ]
+            for r in rows(results, "known", "known")
+        ),
+    )
+
+
 TABLES: dict[str, Callable[[Path], str]] = {
     "detection": detection,
     "summary": summary,
@@ -363,6 +380,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "sticky": sticky,
     "rules": rules,
     "intervals": intervals,
+    "known": known,
 }
 
 

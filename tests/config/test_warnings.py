@@ -17,7 +17,11 @@ from gateway.config.warnings import warnings
 # what the route says -> the keys that are warned of
 CASES: list[tuple[dict[str, Any], list[str]]] = [
     ({}, []),
-    ({"timeouts": {"profile": "llm"}}, []),
+    ({"timeouts": {"profile": "llm"}}, ["plan.steps[0].min_time_s"]),
+    ({"timeouts": {"profile": "llm"}, "plan": {"steps": [{"percent": 5, "min_time_s": 120}]}}, []),
+    ({"plan": {"steps": [{"percent": 5}, {"percent": 9, "min_time_s": 59}]}}, ["plan.steps[1].min_time_s"]),
+    ({"timeouts": {"idle_s": 5}, "plan": {"steps": [{"percent": 5, "min_time_s": 15}]}}, []),
+    ({"canary": None, "plan": {"steps": [{"percent": 5, "min_time_s": 1}]}}, []),
     ({"timeouts": {"first_byte_s": 30, "total_s": 30}}, ["timeouts.first_byte_s"]),
     ({"timeouts": {"first_byte_s": 29, "total_s": 30}}, []),
     ({"timeouts": {"connect_s": 2, "first_byte_s": 1, "total_s": 2}}, ["timeouts.connect_s"]),

@@ -13,7 +13,7 @@ import pytest
 from gateway.proxy.listen.certificates import read_certificate
 from tests.support.backend import Backend, Peer, Seen, answer
 from tests.support.certificates import Authority, Pair
-from tests.support.gateway import RunningGateway, Traffic, config
+from tests.support.gateway import WARM, RunningGateway, Traffic, config
 from tests.support.worker import EVENTUALLY_S
 
 pytestmark = pytest.mark.anyio
@@ -54,7 +54,7 @@ async def test_a_canary_that_is_fast_because_it_fails_is_rolled_back(tmp_path: P
         await asyncio.sleep(0.03)
         await answer()(seen, peer)
 
-    analysis = {"latency": {"mode": "decide"}}
+    analysis = {"latency": {"mode": "decide"}, **WARM}
     async with Backend(slowly) as s, Backend(answer(500, b"")) as c:
         async with RunningGateway(tmp_path, config(s.url, c.url, analysis=analysis)) as gateway:
             async with Traffic(gateway.url) as traffic:

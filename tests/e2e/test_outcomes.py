@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.support.backend import Backend, Peer, Script, Seen, answer, hang
-from tests.support.gateway import QUICK, RunningGateway, Traffic, config
+from tests.support.gateway import QUICK, WARM, RunningGateway, Traffic, config
 from tests.support.rawbackend import reset_on_close
 
 pytestmark = pytest.mark.anyio
@@ -81,8 +81,8 @@ def dispatching(scripts: dict[str, Script]) -> Script:
 def settings(stable: Backend, canary: Backend) -> dict[str, Any]:
     made = config(stable.url, canary.url)
     route = made["routes"][0]
-    # Judged as it is by default; only promotions must not wait for a minute of latencies.
-    quick = {**QUICK, "latency": {"slice_s": 0.05}}
+    # Judged as it is by default; only promotions must not wait for minutes of latencies.
+    quick = {**QUICK, **WARM, "latency": {"slice_s": 0.05}}
     made["routes"] = [
         route
         | {"name": name, "match": {"path_prefix": f"/{name}"}, "analysis": quick if name in ALIKE else {}}

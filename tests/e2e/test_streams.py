@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.support.backend import Backend, Peer, Script, Seen
-from tests.support.gateway import RunningGateway
+from tests.support.gateway import WARM, RunningGateway
 
 pytestmark = pytest.mark.anyio
 EVENT = b'data: {"token": "x"}\n\n'
@@ -105,6 +105,7 @@ def config(backends: dict[str, tuple[Backend, Backend]]) -> dict[str, Any]:
                 "stable": f"{name}-stable",
                 "canary": f"{name}-canary",
                 "analysis": dict.fromkeys(("latency", "gap", "time_per_event"), SLICE)
+                | WARM
                 | (LEAVE if name == "fine" else {}),
                 "plan": {"steps": [{"percent": 50, "min_time_s": 0.5, "min_requests": 10}]},
             }

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.core.stats.counts import SESSION_EVENTS, check
+from gateway.core.stats.counts import RETURNING, SESSION_EVENTS, check
 from gateway.core.stats.outcomes import NAMES
 from gateway.core.traffic import Route, Sticky, bucket_of_key
 from gateway.core.types import Variant
 from gateway.proxy.counting import sticky_sessions as module
 from gateway.proxy.counting.counters import WorkerCounters
 from gateway.proxy.counting.epoch_counters import EpochCounters
-from gateway.proxy.counting.sticky_sessions import WINDOW_S, StickySessions
+from gateway.proxy.counting.sticky_sessions import WELL_AGAIN_S, WINDOW_S, StickySessions
 from tests.support.backend import Backend, answer
 from tests.support.worker import RunningWorker, eventually, table
 
@@ -46,6 +46,7 @@ def test_a_session_is_one_trial_however_often_it_comes() -> None:
         for unit in points(50):
             sessions.outcome(unit, tally, Variant.CANARY, "ok", float(second))
         whole.sweep_sessions(float(second))
+    whole.sweep_sessions(20.0 + WINDOW_S)
     assert entered(tally, Variant.CANARY) == (50, 0) and tally.open == 0
 
 
@@ -92,6 +93,59 @@ def test_classes_are_distinguished() -> None:
     counts = tally.arms[Variant.CANARY]
     assert counts.trials == dict.fromkeys(SESSION_EVENTS.values(), len(NAMES))
     assert counts.events == dict.fromkeys(SESSION_EVENTS.values(), 1)
+
+
+def returned(tally: EpochCounters, variant: Variant = Variant.CANARY) -> tuple[int, int]:
+    counts = tally.arms[variant]
+    check(counts)
+    return counts.trials.get(RETURNING, 0), counts.events.get(RETURNING, 0)
+
+
+def test_a_session_that_was_well_fails_once_when_it_comes_back() -> None:
+    whole, tally = tally_of()
+    sessions, (unit,) = whole.sessions["r"], points(1)
+
+    def request(kind: str, at_s: float) -> None:
+        whole.sweep_sessions(at_s)
+        sessions.outcome(unit, tally, Variant.CANARY, kind, at_s)
+
+    request("ok", 0.0)
+    request("ok", 10.0)
+    assert returned(tally) == (0, 0), "its window is open"
+    request("ok", 20.0)
+    assert returned(tally) == (1, 0)
+    request("errors", 24.0)
+    assert returned(tally) == (2, 1), "at once"
+    for at_s in range(25, 300):
+        request("errors", float(at_s))
+    request("ok", 300.0)
+    request("ok", 310.0)
+    assert returned(tally) == (2, 1) and entered(tally, Variant.CANARY) == (1, 0), "and once, however often"
+    request("ok", 299.0 + WELL_AGAIN_S)
+    request("errors", 300.0 + WELL_AGAIN_S)
+    assert returned(tally) == (3, 2), "it had been well again"
+    assert tally.open == 0
+
+
+def test_a_session_whose_requests_always_fail_never_returns() -> None:
+    whole, tally = tally_of()
+    for second in range(1000):
+        whole.sweep_sessions(float(second))
+        whole.sessions["r"].outcome(points(1)[0], tally, Variant.CANARY, "errors", float(second))
+    assert entered(tally, Variant.CANARY) == (1, 1) and returned(tally) == (0, 0)
+
+
+def test_a_window_of_a_returning_session_keeps_its_epoch_open() -> None:
+    whole, first = tally_of()
+    sessions, (unit,) = whole.sessions["r"], points(1)
+    sessions.outcome(unit, first, Variant.STABLE, "ok", 0.0)
+    whole.sweep_sessions(10.0)
+    sessions.outcome(unit, first, Variant.STABLE, "ok", 10.0)
+    assert first.open == 1
+    second = whole.enter_table(2, (route(5000),))["r"]
+    sessions.outcome(unit, second, Variant.CANARY, "errors", 11.0)
+    assert first.open == second.open == 0
+    assert returned(first, Variant.STABLE) == (0, 0) and returned(second) == (1, 1), "it failed where it was"
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

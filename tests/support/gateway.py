@@ -23,6 +23,9 @@ _COUNTED = ("errors", "client_errors", "overload", "unauthorized", "not_found", 
 # By default "not a point more" takes some 400 answers of each step's canary; "not three points more" takes 130.
 QUICK = {metric: {"margin_delta": 0.03} for metric in (*_COUNTED, "no_content", "other_success", "model_errors")}
 
+# Latencies count from the first request on: these canaries need no warm-up, and a test does not wait for one.
+WARM = {"warmup_s": 0, "warmup_requests": 0}
+
 
 def config(stable: str, canary: str | None, **changes: Any) -> dict[str, Any]:
     """A configuration with one route, `r`, that decides quickly; ``changes`` replace keys of the route."""
@@ -31,7 +34,7 @@ def config(stable: str, canary: str | None, **changes: Any) -> dict[str, Any]:
         "match": {"path_prefix": "/"},
         "stable": "stable",
         "timeouts": {"connect_s": 5.0, "first_byte_s": 20.0},
-        "analysis": {"latency": {"mode": "advise"}, **QUICK},
+        "analysis": {"latency": {"mode": "advise"}, **QUICK, **WARM},
         "plan": {
             "steps": [
                 {"percent": 20, "min_time_s": 0.5, "min_requests": 10},

@@ -312,8 +312,8 @@ class DecisionPipeline:
     def _apply(self, route: RouteState, new: Rollout, commands: tuple[Command, ...]) -> None:
         old = route.rollout
         if new.rollout_id != old.rollout_id or (old.phase is Phase.WARMING) != (new.phase is Phase.WARMING):
-            # What was served before a rollout, or while its canary warmed up, is no evidence.
-            route.begin(self._publisher.table.epoch + 1, new.plan.bake_s)
+            # What was served before a rollout, or while its canary warmed up, is no evidence of the climb.
+            route.begin(self._publisher.table.epoch + 1, new)
         if new.phase is Phase.BAKING:
             route.bake(new.plan.bake_s)
         route.rollout = route.decided = new

@@ -4,7 +4,8 @@ Rules:
 
 1. While stable answers nothing, the rollout is frozen: no verdict, no step up, no rollback but an operator's, and an
    alarm. What was counted meanwhile is no evidence.
-2. Evidence are the epochs in which requests were assigned at random: those at 0 and 100 % say nothing.
+2. Evidence are the epochs in which requests were assigned at random: those at 0 and 100 % say nothing. While the plan's
+   warm-up lasts, only a canary that is as good as dead is convicted (core/analysis/budget.py).
 3. What fails for one route is that route's alarm until it works again; the others are judged all the same, and the
    instance stays ready.
 """
@@ -26,7 +27,7 @@ from gateway.control.workers.inspector_link import Inspection
 from gateway.control.workers.report_aggregator import ReportAggregator
 from gateway.control.workers.table_publisher import TablePublisher
 from gateway.core.analysis import Evidence, Verdict, look
-from gateway.core.rollout import Analysed, Conditions, Phase
+from gateway.core.rollout import Analysed, Conditions
 from gateway.core.types import WEIGHT_BP_MAX, Variant
 from gateway.runtime.clock import Clock
 
@@ -93,7 +94,7 @@ class RouteJudge:
         self.verdict_counts[key] = self.verdict_counts.get(key, 0) + 1
         changed = route.look is None or route.look.verdict is not seen.verdict
         route.look = seen
-        event = Analysed(now_s, seen.verdict, seen.reason, seen.causes, seen.canary_requests, known)
+        event = Analysed(now_s, seen.verdict, seen.reason, seen.causes, route.canary_requests, known, seen.unknown)
         route.last_analysis = event
         self._pipeline.on_analysis(route, event, seen)
         if changed or now_s - route.announced_s >= _ANALYSIS_EVENT_EVERY_S:
@@ -122,8 +123,6 @@ class RouteJudge:
 
     def _evidence(self, route: RouteState, now_s: float) -> Evidence:
         """The epochs in which a coin was flipped: the others say nothing, however long a request of theirs goes on."""
-        if route.rollout.phase is Phase.WARMING:
-            return Evidence(now_s, ())
         found = self._aggregator.evidence(route.name, route.first_epoch, self._publisher.table.epoch, now_s)
         split = tuple(e for e in found.epochs if 0 < e.weight_bp < WEIGHT_BP_MAX)
         outside = 0

@@ -111,8 +111,10 @@ class RouteState:
 
     @property
     def canary_requests(self) -> int:
-        """The experiment's canary requests since the rollout began."""
-        return self.analysis_state.canary_requests if self.analysis_state is not None else 0
+        """The experiment's canary requests since the rollout began, without those of the plan's warm-up."""
+        if self.analysis_state is None or self.rollout.phase is Phase.WARMING:
+            return 0
+        return self.analysis_state.canary_requests
 
     @property
     def remembered_epoch(self) -> int:
@@ -122,10 +124,13 @@ class RouteState:
         intake = self.analysis_state.intake
         return max([0, intake.left, *intake.epochs])
 
-    def begin(self, first_epoch: int, bake_s: float) -> None:
-        """A rollout begins; so does its evidence, with the epoch that the start itself publishes."""
+    def begin(self, first_epoch: int, rollout: Rollout) -> None:
+        """A rollout or its warm-up begins; so does its evidence, with the epoch that the start itself publishes."""
         explaining.prepare()
-        self.analysis_state = fresh_state(budget.for_bake(self.spec, bake_s))
+        before, self.analysis_state = self.analysis_state, self._fresh(rollout)
+        if before is not None and rollout.rollout_id == self.rollout.rollout_id:
+            # The canary was warming up already.
+            self.analysis_state = msgspec.structs.replace(self.analysis_state, warmup=before.warmup)
         self.look = None
         self.last_analysis = None
         self.first_epoch = first_epoch
@@ -138,11 +143,20 @@ class RouteState:
     def adopt(self, rollout: Rollout, snapshot: Snapshot | None, analysis: Analysis | None) -> None:
         """Go on where the journal left off. The promise of a rollout under way is the one it was started with."""
         self.rollout = self.decided = rollout
-        fresh = fresh_state(budget.for_bake(self.spec, rollout.plan.bake_s))
-        self.analysis_state = self._restored(snapshot) or fresh
+        self.analysis_state = self._restored(snapshot) or self._fresh(rollout)
         if rollout.phase is Phase.BAKING:
             self.bake(rollout.plan.bake_s)
         self.look = None if analysis is None else Look.of(analysis)
+
+    def _fresh(self, rollout: Rollout) -> AnalysisState:
+        """No evidence yet, by what this rollout promises in its present phase."""
+        spec = self.spec
+        if rollout.plan.warmup_s > 0.0:
+            warming = rollout.phase is Phase.WARMING
+            spec = budget.while_warming(spec) if warming else budget.after_warming(spec)
+            if warming:
+                return fresh_state(spec)
+        return fresh_state(budget.for_bake(spec, rollout.plan.bake_s))
 
     def _restored(self, snapshot: Snapshot | None) -> AnalysisState | None:
         if snapshot is None:

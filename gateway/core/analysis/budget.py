@@ -2,17 +2,20 @@
 
 A rollout has three promises, each with one number:
 
-1. alpha_rollback: P(a canary that is no worse is EVER rolled back by the evidence). It is shared by everything that can
-   roll back (metrics and guardrails that decide) and by the two parts of a rollout: the climb, and the bake after
-   promotion, which gets ``bake_share`` of it. Within a part FAIL needs the weighted average of E (weights v below,
-   positive, sum 1) at 1 / alpha: an average of e-processes is one whatever their dependence, so the part's alpha is
-   kept exactly, over all metrics and steps, however often one looks (Vovk and Wang, 2021).
+1. alpha_rollback: P(a canary that is no worse is EVER rolled back by the evidence). It is shared by everything that
+   can roll back (metrics and guardrails that decide) and by the two parts of a rollout: the climb, and the bake after
+   promotion, which gets ``bake_share`` of it. A plan with a warm-up of its own (``plan.warmup_s``) gives a tenth to
+   that, in which only a canary that is as good as dead is convicted. Within a part FAIL needs the weighted average of
+   E (weights v below, positive, sum 1) at 1 / alpha: an average of e-processes is one whatever their dependence, so
+   the part's alpha is kept exactly, over all metrics and steps, however often one looks (Vovk and Wang, 2021).
 2. alpha_promote: P(a canary that is worse by the margin in SOME metric ever passes). Every metric that decides must
    prove itself at the whole alpha_promote (intersection-union): many metrics cost nothing.
-3. alpha_sample_ratio: P(a sound split is ever taken for a broken one). It rolls nothing back, so it is not a part of 1.
+3. alpha_sample_ratio: P(a sound split is ever taken for a broken one). It rolls nothing back, so it is not a part of
+   1.
 
-Which metrics to blame is e-BH on the same weighted values (Wang and Ramdas, 2022): the k largest v E are named when the
-k-th of them is at 1 / (k alpha), for the largest such k. The expected share of wrong names among them is at most alpha.
+Which metrics to blame is e-BH on the same weighted values (Wang and Ramdas, 2022): the k largest v E are named when
+the k-th of them is at 1 / (k alpha), for the largest such k. The expected share of wrong names among them is at most
+alpha.
 """
 
 from __future__ import annotations
@@ -25,14 +28,40 @@ import msgspec
 
 from gateway.core.analysis.metrics.kind import Metric, Role
 from gateway.core.analysis.metrics.registry import metrics_of
-from gateway.core.analysis.spec import AnalysisSpec
+from gateway.core.analysis.spec import LATENCY_METRICS, RATE_METRICS, AnalysisSpec, LatencySpec, Mode
 
 BAKE_SHARE = 0.2
+WARMUP_SHARE = 0.1
+# While a canary warms up it may fail so many of its requests more than stable.
+WARMUP_TOLERANCE = 0.25
+_NO_PASS = 1e-12
+_ROLLING_BACK = (Role.COMPARED, Role.LIMIT)
 
 
 def for_bake(spec: AnalysisSpec, bake_s: float) -> AnalysisSpec:
     """The spec with a part of alpha_rollback kept for a bake of this length; all for the climb without one."""
     return msgspec.structs.replace(spec, bake_share=BAKE_SHARE if bake_s > 0.0 else 0.0)
+
+
+def while_warming(spec: AnalysisSpec) -> AnalysisSpec:
+    """The spec of a plan's warm-up: a canary that is as good as dead is convicted, and nothing else counts."""
+    rates = {
+        name: msgspec.structs.replace(rate, tolerance_ratio=1.0, tolerance_delta=WARMUP_TOLERANCE)
+        for name, rate in zip(RATE_METRICS, spec.rates, strict=True)
+    }
+    # The latency is shown.
+    off = {name: LatencySpec(mode=Mode.OFF) for name in LATENCY_METRICS if name != "latency"}
+    if spec.latency.mode is not Mode.OFF:
+        off["latency"] = msgspec.structs.replace(spec.latency, mode=Mode.ADVISE)
+    alpha = WARMUP_SHARE * spec.alpha_rollback
+    return msgspec.structs.replace(
+        spec, **rates, **off, alpha_rollback=alpha, alpha_promote=_NO_PASS, bake_share=0.0, events=(), guardrails=()
+    )
+
+
+def after_warming(spec: AnalysisSpec) -> AnalysisSpec:
+    """The spec of a rollout whose plan had a warm-up: what that has left of alpha_rollback."""
+    return msgspec.structs.replace(spec, alpha_rollback=(1.0 - WARMUP_SHARE) * spec.alpha_rollback)
 
 
 def log_alpha(spec: AnalysisSpec, *, baking: bool) -> float:
@@ -63,8 +92,8 @@ def blamed(weighted: Mapping[str, float], alpha: float) -> tuple[str, ...]:
 
 
 def _sharing(spec: AnalysisSpec) -> tuple[Metric, ...]:
-    """What shares alpha_rollback: all but the checks of the experiment, which have an alpha of their own."""
-    return tuple([one for _, metrics in metrics_of(spec) for one in metrics if one.role is not Role.CHECK])
+    """What shares alpha_rollback: all that may roll back. Checks of the experiment have an alpha of their own."""
+    return tuple([one for _, metrics in metrics_of(spec) for one in metrics if one.role in _ROLLING_BACK])
 
 
 @functools.lru_cache(maxsize=64)

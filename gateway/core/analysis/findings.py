@@ -43,13 +43,24 @@ class RateClaim(msgspec.Struct, frozen=True):
     believed: float = 1.0
 
 
+class Warming(NamedTuple):
+    """How far the canary's warm-up has come: time and answers of those it needs, its limit, whether latency falls."""
+
+    lasted_s: float
+    needed_s: float
+    requests: int
+    requests_needed: int
+    most_s: float
+    falling: bool
+
+
 class LatencyClaim(msgspec.Struct, frozen=True):
     """The canary's share of slow requests against stable's, at one threshold, in slices of ``slice_s``.
 
     ``quantile`` is None for the objective ``slo_us``. ``past`` of ``past_needed`` requests of stable have set
     thresholds, ``stable_seen`` and ``canary_seen`` are all latencies so far, ``..._left`` how many clients had left
     before the end of one. ``minor_below``: so few requests have it that it holds nothing up in mode ``auto``; the share
-    below which that is so.
+    below which that is so. ``warming``: the canary's are no evidence yet.
     """
 
     slices: int
@@ -68,6 +79,7 @@ class LatencyClaim(msgspec.Struct, frozen=True):
     stable_left: int
     canary_left: int
     minor_below: float | None = None
+    warming: Warming | None = None
 
 
 class LimitClaim(msgspec.Struct, frozen=True):
@@ -84,7 +96,26 @@ class SplitClaim(msgspec.Struct, frozen=True):
     expected: float
 
 
-Claim = RateClaim | LatencyClaim | LimitClaim | SplitClaim
+class ReturningClaim(msgspec.Struct, frozen=True):
+    """The share of returning sessions that failed, of the canary against stable's."""
+
+
+class MissingClaim(msgspec.Struct, frozen=True):
+    """The canary's requests without an outcome that stable's do not let expect: ``beyond`` in all.
+
+    ``recent`` of them have gone missing since ``recent_assigned`` requests, about ``window_s`` ago; ``held``: if they
+    failed, that would be more than ``margin``.
+    """
+
+    beyond: float
+    recent: float
+    recent_assigned: int
+    window_s: float
+    margin: float
+    held: bool
+
+
+Claim = RateClaim | LatencyClaim | LimitClaim | SplitClaim | ReturningClaim | MissingClaim
 
 
 class MetricFinding(msgspec.Struct, frozen=True):

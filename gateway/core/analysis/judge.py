@@ -6,7 +6,8 @@ Rules:
    (values of this moment, never running maxima). The causes are what e-BH blames.
 2. PASS when EVERY deciding metric's E_ok is at 1 / alpha_promote now. "Now" and not "ever": a canary that has become
    worse must prove itself again. A deciding metric without data, or with nothing to compare (silence.py), keeps PASS
-   away; one in mode ``auto`` decides as soon as either version has data for it (8).
+   away; one in mode ``auto`` decides as soon as either version has data for it (8). What is not known yet keeps it
+   away, too (missing_outcomes.py).
 3. A split of the traffic that contradicts the weights is ERROR with the cause ``sample_ratio``: the experiment is at
    fault. FAIL goes before it, because a rollback is safe whatever the split.
 4. NODATA until the canary has answered a request of the experiment; otherwise UNDECIDED. Requests that were forced, or
@@ -38,7 +39,7 @@ import msgspec
 from gateway.core.analysis import budget
 from gateway.core.analysis.betting import wealth
 from gateway.core.analysis.betting.wealth import Wealth
-from gateway.core.analysis.evidence import intake
+from gateway.core.analysis.evidence import intake, warmup
 from gateway.core.analysis.evidence.intake import Arrival, Intake
 from gateway.core.analysis.findings import MetricFinding, Needed, Traffic
 from gateway.core.analysis.metrics import registry, silence
@@ -53,7 +54,8 @@ from gateway.core.types import WEIGHT_BP_MAX, Unjudged, Why
 
 def fresh_state(spec: AnalysisSpec) -> AnalysisState:
     """The state before any evidence; one unit of wealth in every test."""
-    return AnalysisState(spec, Intake(), {kind.name: kind.fresh(spec) for kind, _ in registry.metrics_of(spec)})
+    tests = {kind.name: kind.fresh(spec) for kind, _ in registry.metrics_of(spec)}
+    return AnalysisState(spec, Intake(), tests, warmup=warmup.fresh(spec.warmup))
 
 
 def restore(encoded: bytes) -> AnalysisState:
@@ -101,7 +103,8 @@ def bake(state: AnalysisState, bake_s: float) -> AnalysisState:
 class Look:
     """What one look says: the verdict, its reason and causes. The whole analysis is made when it is asked for.
 
-    ``silent``: the deciding metrics that cannot have data as things are, and why.
+    ``silent``: the deciding metrics that cannot have data as things are, and why. ``unknown``: what is not known of the
+    canary, and holds the end of a bake.
     """
 
     def __init__(
@@ -112,12 +115,14 @@ class Look:
         canary_requests: int,
         whole: Callable[[], Analysis],
         silent: Mapping[str, Unjudged] | None = None,
+        unknown: str = "",
     ) -> None:
         self.verdict = verdict
         self.reason = reason
         self.causes = causes
         self.canary_requests = canary_requests
         self.silent = silent or {}
+        self.unknown = unknown
         self._whole = whole
 
     @classmethod
@@ -186,7 +191,8 @@ def _take(state: AnalysisState, evidence: Evidence) -> AnalysisState:
     memory, arrivals = intake.take(state.intake, evidence, _unread(spec))
     live = sorted(memory.epochs)
     needed = budget.bad_needed(spec, baking=state.baking)
-    tick = Tick(spec, at_s, arrivals, live, needed, TICK_S if state.baking else 0.0)
+    warming = warmup.take(state.warmup, spec.warmup, arrivals, at_s)
+    tick = Tick(spec, at_s, arrivals, live, needed, TICK_S if state.baking else 0.0, state.warmup.over)
     return AnalysisState(
         spec=spec,
         intake=memory,
@@ -198,6 +204,7 @@ def _take(state: AnalysisState, evidence: Evidence) -> AnalysisState:
         pace=_pace(state, live, at_s),
         bake_s=state.bake_s,
         folded=strata.folded(state.folded, state.intake, memory),
+        warmup=warming,
     )
 
 
@@ -246,9 +253,9 @@ def _standings(state: AnalysisState) -> list[tuple[MetricKind[Any], Standing]]:
         known: dict[int, tuple[float, float]] = {}
         for metric in metrics:
             measure = kind.measure(state, metric, known)
-            if metric.role is Role.CHECK:
+            if metric.role is Role.CHECK or metric.role is Role.HOLD:
                 if measure.units:
-                    found.append((kind, _checked(metric, measure)))
+                    found.append((kind, _checked(metric, measure, ok_needed)))
                 continue
             standing = _standing(metric, measure, Needed(bad_needed[metric.name], ok_needed))
             if metric.name in unjudged:
@@ -273,8 +280,12 @@ def _standing(metric: Metric, measure: Measure, needed: Needed) -> Standing:
     return Standing(metric.name, verdict, convicts, decides, bad, ok, needed, metric.role)
 
 
-def _checked(metric: Metric, measure: Measure) -> Standing:
-    """A check of the experiment, with an alpha of its own (rule 3)."""
+def _checked(metric: Metric, measure: Measure, ok_needed: float) -> Standing:
+    """What holds a PASS, or a check of the experiment, with an alpha of its own (rule 3)."""
+    if metric.role is Role.HOLD:
+        verdict = Verdict.PASS if measure.log_e_ok >= ok_needed else Verdict.UNDECIDED
+        needed = Needed(0.0, ok_needed)
+        return Standing(metric.name, verdict, False, True, 0.0, measure.log_e_ok, needed, Role.HOLD)
     needed = Needed(-math.log(metric.alpha), 0.0)
     verdict = Verdict.ERROR if measure.log_e_bad >= needed.bad else Verdict.UNDECIDED
     return Standing(metric.name, verdict, False, False, measure.log_e_bad, measure.log_e_ok, needed, Role.CHECK)
@@ -324,11 +335,12 @@ def _decide(state: AnalysisState) -> Look:
         verdict, causes, reason = Verdict.ERROR, broken, sentences.reason(numbers_of(*broken)[0])
     elif not state.canary_requests:
         verdict, reason = Verdict.NODATA, sentences.nothing_yet(state.outside)
-    elif not any(one.decides for one in standings):
+    elif not any(one.decides for one in standings if one.role is not Role.HOLD):
         verdict, reason = Verdict.UNDECIDED, sentences.NOTHING_DECIDES
     elif state.baking:
-        verdict, reason = Verdict.UNDECIDED, sentences.watched([one.metric for one in standings if one.decides])
-    elif not proving:
+        watched = [one.metric for one in standings if one.convicts and one.decides]
+        verdict, reason = Verdict.UNDECIDED, sentences.watched(watched)
+    elif all(one.role is Role.HOLD for one in proving):
         verdict, reason = Verdict.UNDECIDED, sentences.ONLY_LIMITS
     elif not missing:
         verdict, reason = Verdict.PASS, sentences.proven([one.metric for one in proving], state.canary_requests)
@@ -353,7 +365,9 @@ def _decide(state: AnalysisState) -> Look:
         )
 
     never = {one.metric: one.unjudged for one in proving if one.unjudged is not None and one.unjudged.why is Why.NEVER}
-    return Look(verdict, reason, causes, state.canary_requests, whole, never)
+    holding = [one.metric for one in standings if one.role is Role.HOLD and one.verdict is not Verdict.PASS]
+    unknown = "; ".join(sentences.reason(one) for one in numbers_of(*holding)) if state.baking and holding else ""
+    return Look(verdict, reason, causes, state.canary_requests, whole, never, unknown)
 
 
 def _error(reason: str) -> Analysis:

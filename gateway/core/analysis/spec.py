@@ -12,7 +12,7 @@ import enum
 import functools
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -26,7 +26,8 @@ RATE_METRICS = outcomes.NAMES
 """The outcome classes, as metrics: each is a rate of the same requests."""
 LATENCY_METRICS = PER_REQUEST
 _EVENT_NAME = re.compile(r"[a-z][a-z0-9_.:-]{0,63}")
-_RESERVED = frozenset((*RATE_METRICS, *LATENCY_METRICS, "evidence", "sample_ratio", "guardrails"))
+_CHECKS = ("evidence", "sample_ratio", "guardrails", "missing_outcomes", "returning_sessions")
+_RESERVED = frozenset((*RATE_METRICS, *LATENCY_METRICS, *_CHECKS))
 
 
 def _within(name: str, value: Any, low: float, high: float) -> None:
@@ -274,6 +275,14 @@ class MetricShares(msgspec.Struct, frozen=True, cache_hash=True):
             _within(f"the share of {name}", getattr(self, name), 1e-6, 1.0)
 
 
+class WarmUpSpec(NamedTuple):
+    """How long the canary warms up at least, in time and in answers, and at most (evidence/warmup.py)."""
+
+    least_s: float
+    requests: int
+    most_s: float
+
+
 class AnalysisSpec(msgspec.Struct, frozen=True, cache_hash=True):
     """What one rollout's verdict promises: the error probabilities and the metrics that share them.
 
@@ -282,6 +291,8 @@ class AnalysisSpec(msgspec.Struct, frozen=True, cache_hash=True):
     it off, as it must be where requests are not assigned one by one (sticky sessions).
     ``burst_s`` is how long a pause or restart makes failures of one arm come together (guard.py; 0: never).
     ``sticky``: outcomes are counted by session, not by request.
+    The canary's latencies are no evidence before it has answered for ``warmup_s`` and ``warmup_requests`` times, and
+    they have stopped falling; ``warmup_max_s`` ends that in any case (evidence/warmup.py).
     """
 
     alpha_rollback: float = 0.01
@@ -307,11 +318,19 @@ class AnalysisSpec(msgspec.Struct, frozen=True, cache_hash=True):
     bake_share: float = 0.0
     burst_s: float = 0.3
     sticky: bool = False
+    warmup_s: float = 0.0
+    warmup_requests: int = 0
+    warmup_max_s: float = 1800.0
 
     @property
     def rates(self) -> tuple[RateSpec, ...]:
         """How the outcome classes are judged, in the order of `RATE_METRICS`."""
         return _rates(self)
+
+    @property
+    def warmup(self) -> WarmUpSpec:
+        """How long the canary's latencies are no evidence."""
+        return WarmUpSpec(self.warmup_s, self.warmup_requests, self.warmup_max_s)
 
     @property
     def latencies(self) -> Mapping[str, LatencySpec]:
@@ -325,6 +344,9 @@ class AnalysisSpec(msgspec.Struct, frozen=True, cache_hash=True):
         _within("alpha_sample_ratio", self.alpha_sample_ratio, 0.0, 0.5)
         _within("bake_share", self.bake_share, 0.0, 0.9)
         _within("burst_s", self.burst_s, 0.0, 10.0)
+        _within("warmup_s", self.warmup_s, 0.0, 86_400.0)
+        _within("warmup_requests", self.warmup_requests, 0, 10**9)
+        _within("warmup_max_s", self.warmup_max_s, 0.0, 86_400.0)
         names = [event.name for event in self.events] + [guardrail.name for guardrail in self.guardrails]
         if len(names) > EVENTS_MAX:
             raise InvalidValueError(f"{len(names)} events and guardrails, at most {EVENTS_MAX} are judged")
@@ -344,8 +366,15 @@ def _latencies(spec: AnalysisSpec) -> Mapping[str, LatencySpec]:
     return {name: latency for name, latency in named if latency.mode is not Mode.OFF}
 
 
-ROUTE_DEFAULT = AnalysisSpec(gap=LatencySpec(mode=Mode.AUTO), time_per_event=LatencySpec(mode=Mode.AUTO))
-"""What a route is judged by unless its configuration says otherwise: what every answer has, and what only streams have.
+ROUTE_DEFAULT = AnalysisSpec(
+    gap=LatencySpec(mode=Mode.AUTO),
+    time_per_event=LatencySpec(mode=Mode.AUTO),
+    warmup_s=30.0,
+    warmup_requests=300,
+)
+"""What a route is judged by unless its configuration says otherwise: what every answer has, and what only streams have;
+and its canary warms up.
 
-`AnalysisSpec` alone leaves out the latter, whose share of alpha_rollback is reserved even where no stream ever comes.
+`AnalysisSpec` alone leaves out streams, whose share of alpha_rollback is reserved even where none ever comes, and takes
+canaries as warm: so a recording, and a test, are judged from their first request on.
 """

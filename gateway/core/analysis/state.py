@@ -14,10 +14,11 @@ from typing import Any
 import msgspec
 
 from gateway.core.analysis.evidence.intake import Consumed, Intake
+from gateway.core.analysis.evidence.warmup import WarmUp
 from gateway.core.analysis.spec import AnalysisSpec
 from gateway.core.types import Unjudged
 
-STATE_VERSION = 6
+STATE_VERSION = 7
 
 
 class Pace(msgspec.Struct, frozen=True):
@@ -47,6 +48,7 @@ class AnalysisState(msgspec.Struct, frozen=True):
     pace: Pace = Pace()
     bake_s: float = 0.0
     folded: dict[int, Consumed] = {}
+    warmup: WarmUp = WarmUp(over=True)
     version: int = STATE_VERSION
 
     @property

@@ -40,6 +40,8 @@ __all__ = [
 
 # Names of absolute limits begin so.
 GUARDRAIL = "guardrail:"
+# Sessions of sticky routes that were well, and came back: they can roll back, and prove nothing either.
+RETURNING_SESSIONS = "returning_sessions"
 
 
 class Evidence(msgspec.Struct, frozen=True):
@@ -85,7 +87,7 @@ class Finding(msgspec.Struct, frozen=True):
     @property
     def must_pass(self) -> bool:
         """Whether PASS waits for this metric's proof."""
-        return self.decides and not self.guardrail
+        return self.decides and not self.guardrail and self.metric != RETURNING_SESSIONS
 
     @property
     def stable_rate(self) -> float | None:

@@ -91,7 +91,7 @@ def waiting_for(state: Rollout, event: Analysed) -> str:
             left_s = state.plan.bake_s - (event.at_s - state.step_since_s)
             if left_s > 0:
                 return f"the canary bakes for another {left_s:.0f} s"
-            return shut(state.plan, event.conditions) or ("" if judged(event) else verdict_text(event))
+            return shut(state.plan, event.conditions) or event.unknown or ("" if judged(event) else verdict_text(event))
         case Phase.PAUSED:
             return f"paused: {state.reason}"
         case Phase.RETURNING:

@@ -195,7 +195,10 @@ class Started(msgspec.Struct, frozen=True, tag=True):
 
 
 class Analysed(msgspec.Struct, frozen=True, tag=True):
-    """The evidence was judged. ``canary_requests`` is cumulative over the rollout."""
+    """The evidence was judged. ``canary_requests`` is cumulative over the rollout.
+
+    ``unknown`` says what is not known yet of the canary and holds the end of a bake.
+    """
 
     at_s: float
     verdict: Verdict
@@ -203,6 +206,7 @@ class Analysed(msgspec.Struct, frozen=True, tag=True):
     causes: tuple[str, ...]
     canary_requests: int
     conditions: Conditions = Conditions()
+    unknown: str = ""
 
 
 class Ticked(msgspec.Struct, frozen=True, tag=True):

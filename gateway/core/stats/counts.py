@@ -29,9 +29,10 @@ from gateway.core.types import WEIGHT_BP_MAX
 
 Key = TypeVar("Key", int, str)
 
-NUMBERS = ("requests", "assigned")
-# The labels under which a sticky route's sessions are counted, by class (proxy/units.py).
+# The labels under which a sticky route's sessions are counted, by class (proxy/counting/sticky_sessions.py).
 SESSION_EVENTS = {name: f"session:{name}" for name in NAMES}
+# The label of sessions that were well and came again: did they fail?
+RETURNING = "session:returned"
 LEFT = {
     "latency": ("aborted",),
     "duration": ("aborted", "duration_left"),
@@ -49,6 +50,7 @@ LABELS_MAX = 256
 # Beyond this, floats no longer distinguish neighbouring counts.
 COUNT_MAX = 1 << 53
 LABEL_LENGTH_MAX = 64
+_LASTED_US_MAX = 1 << 62
 
 
 class Counts(msgspec.Struct):
@@ -59,7 +61,7 @@ class Counts(msgspec.Struct):
     between two events, ``time_per_event`` the mean one. Of clients that left: ``aborted`` how long they had waited for
     the end of ``latency``, ``duration_left`` how long the answer had lasted that they left in the middle, ``gap_left``
     the largest pause until then, the one that was still open included. ``assigned`` counts requests when the coin
-    falls; ``requests`` when their outcome is known.
+    falls; ``requests`` when their outcome is known; ``lasted_us`` is how long these lasted, all together.
     """
 
     requests: int = 0
@@ -74,6 +76,7 @@ class Counts(msgspec.Struct):
     gap_left: dict[int, int] = msgspec.field(default_factory=dict)
     trials: dict[str, int] = msgspec.field(default_factory=dict)
     events: dict[str, int] = msgspec.field(default_factory=dict)
+    lasted_us: int = 0
 
     def copy(self) -> Counts:
         """A snapshot that later increments do not touch."""
@@ -90,6 +93,7 @@ class Counts(msgspec.Struct):
             dict(self.gap_left),
             dict(self.trials),
             dict(self.events),
+            self.lasted_us,
         )
 
     def of(self, outcome: str) -> int:
@@ -123,6 +127,7 @@ def merge(parts: Iterable[Counts]) -> Counts:
     for part in parts:
         out.requests += part.requests
         out.assigned += part.assigned
+        out.lasted_us += part.lasted_us
         _add(out.outcomes, part.outcomes)
         for name in HISTOGRAMS:
             _add(getattr(out, name), getattr(part, name))
@@ -138,7 +143,8 @@ def delta(new: Counts, old: Counts, unread: Collection[str] = ()) -> Counts:
     part than to the whole.
     """
     out = Counts(new.requests - old.requests, assigned=new.assigned - old.assigned)
-    if min(out.requests, out.assigned) < 0:
+    out.lasted_us = new.lasted_us - old.lasted_us
+    if min(out.requests, out.assigned, out.lasted_us) < 0:
         raise EvidenceError(f"counts went backwards: {old.requests} requests before, {new.requests} now")
     out.outcomes = _minus("outcomes", new.outcomes, old.outcomes)
     for name in HISTOGRAMS:
@@ -195,6 +201,8 @@ def check(counts: Counts) -> None:
 
 def _check_parts(counts: Counts, new: str = "") -> None:
     """Of no part more than of the whole; counts are not negative."""
+    if not 0 <= counts.lasted_us < _LASTED_US_MAX:
+        raise EvidenceError(f"{counts.requests} {new}requests that lasted {counts.lasted_us} us together")
     if (classed := sum(counts.outcomes.values())) > counts.requests:
         raise EvidenceError(f"outcome classes hold {classed} of {counts.requests} {new}requests")
     for name in PER_REQUEST:

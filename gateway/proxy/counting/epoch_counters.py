@@ -46,6 +46,7 @@ class VariantCounters:
         "_duration_us",
         "_first_byte",
         "_first_byte_us",
+        "_lasted_us",
         "_latency",
         "_ok",
         "_totals",
@@ -62,7 +63,7 @@ class VariantCounters:
         self._tries = totals.tries
         self._first_byte = totals.first_byte
         self._duration = totals.duration
-        self._assigned = self._ok = self._first_byte_us = self._duration_us = 0
+        self._assigned = self._ok = self._first_byte_us = self._duration_us = self._lasted_us = 0
         # Requests by status and buckets of the first byte and of the whole answer (see `answered_well`).
         self._well: dict[int, int] = {}
 
@@ -101,6 +102,7 @@ class VariantCounters:
         bucket = bucket_of(duration_us)
         histogram = self._counts_duration
         histogram[bucket] = histogram.get(bucket, 0) + 1
+        self._lasted_us += duration_us
 
     def answered_well(self, status: int, first_byte_us: int, duration_us: int) -> None:
         """Enter all of an ordinary request: `answered`, `tried` and `count` of class ok, with the same latencies."""
@@ -109,6 +111,7 @@ class VariantCounters:
         well[entry] = well.get(entry, 0) + 1
         self._first_byte_us += first_byte_us
         self._duration_us += duration_us
+        self._lasted_us += duration_us
 
     def settle(self) -> None:
         """Add what was entered here to the structures: they are about to be sent."""
@@ -128,6 +131,9 @@ class VariantCounters:
             self._counts.assigned += self._assigned
             self._counts.requests += self._ok
             self._assigned = self._ok = 0
+        if self._lasted_us:
+            self._counts.lasted_us += self._lasted_us
+            self._lasted_us = 0
         if self._duration_us or self._first_byte_us:
             self._totals.duration_us_sum += self._duration_us
             self._totals.first_byte_us_sum += self._first_byte_us
@@ -190,6 +196,7 @@ class EpochCounters:
         """
         counts = self.arms[variant]
         counts.requests += 1
+        counts.lasted_us += max(latency_us, lasted_us)
         counts.enter(ABANDONED)
         if lasted_us < 0:
             _enter(counts.aborted, latency_us)

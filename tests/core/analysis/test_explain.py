@@ -140,7 +140,7 @@ def test_every_kind_of_metric_can_be_shown_and_sent(findings: dict[str, Finding]
     assert set(findings) == {
         *RATE_METRICS,
         *("latency", "duration", "clicked", "bought", "voted", "never"),
-        *("guardrail:errors", "guardrail:latency>100ms", "sample_ratio"),
+        *("guardrail:errors", "guardrail:latency>100ms", "missing_outcomes", "sample_ratio"),
     }
     assert findings["never"].verdict is Verdict.NODATA and "no trials of either version yet" in findings["never"].reason
     for finding in findings.values():

@@ -24,7 +24,8 @@ def counts(draw: st.DrawFn) -> Counts:
     trials = draw(st.dictionaries(st.sampled_from("abc"), st.integers(1, 1000), max_size=3))
     labelled = {name: draw(st.integers(1, n)) for name, n in trials.items() if draw(st.booleans())}
     assigned = draw(st.just(0) | st.integers(requests, requests + 5000))
-    return Counts(requests, classes, assigned=assigned, trials=trials, events=labelled, **found)
+    us = draw(st.integers(0, 10**12))
+    return Counts(requests, classes, assigned=assigned, trials=trials, events=labelled, lasted_us=us, **found)
 
 
 @given(st.lists(counts(), max_size=5), st.randoms())

@@ -19,6 +19,11 @@ made before the batch and a CONVEX null H0 about (p_s, p_c), let
 5. Validity does not hang on the projection's rounding: (1 - w) E_s + w E_c is linear in (p_s, p_c), so its largest
    value over a null that is a polygon lies at a corner, and a batch is divided by that value when it exceeds 1.
    Rounding in q costs power (in corners where both rates are almost 1), never the promise.
+6. What answers after its epoch is over is no batch of its own: those that take longest often are the failures, of one
+   arm alone, and their own share would make them worth nothing. They are bet on under the share that the canary has of
+   ALL of the epoch's requests that have an outcome. By 1 that is an e-variable of requests that were assigned by
+   that coin, if being late has nothing to do with the arm; where the canary alone is late, the factors of stable's
+   requests, entered before, were too large by as much as the late ones' are too small while p is at most q.
 
 Guesses are clipped to [RATE_MIN, 1 - RATE_MIN]. Plain floats, no arrays: at ten guesses the interpreter is faster than
 an array library's call.
@@ -52,17 +57,21 @@ Pair = tuple[float, float]
 
 
 class TrialBatch(NamedTuple):
-    """The events and trials of both arms in one batch; each arm has at least one trial."""
+    """The events and trials of both arms in one batch; each arm has at least one trial, unless ``share`` is given.
+
+    ``share`` is the canary's share of the requests that these are the late ones of (theory, 6); 0: the batch's own.
+    """
 
     stable_events: int
     stable_trials: int
     canary_events: int
     canary_trials: int
+    share: float = 0.0
 
     @property
     def weight(self) -> float:
-        """The canary's realised share of the batch."""
-        return self.canary_trials / (self.stable_trials + self.canary_trials)
+        """The canary's share: of what these are the late ones of, else the realised share of the batch."""
+        return self.share or self.canary_trials / (self.stable_trials + self.canary_trials)
 
 
 def clip(rate: float) -> float:
@@ -107,9 +116,9 @@ def log_gain(guess: Pair, null: Null, batch: TrialBatch) -> float:
 
 def log_gains(guesses: Iterable[Pair], null: Null, batch: TrialBatch) -> list[float]:
     """`log_gain` for each of the guesses."""
-    s_events, s_trials, c_events, c_trials = batch
+    s_events, s_trials, c_events, c_trials, share = batch
     trials, s_none, c_none = s_trials + c_trials, s_trials - s_events, c_trials - c_events
-    weight = c_trials / trials
+    weight = share or c_trials / trials
     rest = 1.0 - weight
     project, corners = null
     gains = []
@@ -146,9 +155,9 @@ def log_gains(guesses: Iterable[Pair], null: Null, batch: TrialBatch) -> list[fl
 
 def log_gains_not_worse(guesses: Iterable[Pair], batch: TrialBatch) -> list[float]:
     """`log_gains` against `NOT_WORSE`: the common case, written out."""
-    s_events, s_trials, c_events, c_trials = batch
+    s_events, s_trials, c_events, c_trials, share = batch
     trials, s_none, c_none = s_trials + c_trials, s_trials - s_events, c_trials - c_events
-    weight = c_trials / trials
+    weight = share or c_trials / trials
     rest = 1.0 - weight
     gains = []
     for stable, canary in guesses:

@@ -43,16 +43,20 @@ _NONE = (0,) * len(CLASS_TESTS)
 
 
 class PooledTrials(msgspec.Struct, frozen=True):
-    """Trials of one epoch that wait for their batch to close; events in the order of the tests' ``event``."""
+    """Trials of one epoch that wait for their batch to close; events in the order of the tests' ``event``.
+
+    ``share`` is set when the batch is closed with requests that came late (`TrialBatch.share`).
+    """
 
     stable: int = 0
     canary: int = 0
     stable_events: tuple[int, ...] = _NONE
     canary_events: tuple[int, ...] = _NONE
+    share: float = 0.0
 
     def batch(self, event: int) -> TrialBatch:
         """One event's counts."""
-        return TrialBatch(self.stable_events[event], self.stable, self.canary_events[event], self.canary)
+        return TrialBatch(self.stable_events[event], self.stable, self.canary_events[event], self.canary, self.share)
 
 
 _NOTHING = PooledTrials()

@@ -76,7 +76,7 @@ class Guardrails(MetricKind[dict[str, GuardrailState]]):
     def take(self, state: dict[str, GuardrailState], tick: Tick) -> dict[str, GuardrailState]:
         """The state after one look's evidence."""
         return {
-            one.name: take(state[one.name], one, tick.arrivals, tick.at_s, tick.every_s)
+            one.name: take(state[one.name], one, tick.arrivals, tick.at_s, tick.every_s, warm=tick.warm)
             for one in tick.spec.guardrails
             if one.name in state
         }
@@ -129,13 +129,21 @@ def baked(state: GuardrailState, horizon: int) -> GuardrailState:
 
 
 def take(
-    state: GuardrailState, spec: GuardrailSpec, arrivals: list[Arrival], at_s: float, every_s: float = 0.0
+    state: GuardrailState,
+    spec: GuardrailSpec,
+    arrivals: list[Arrival],
+    at_s: float,
+    every_s: float = 0.0,
+    *,
+    warm: bool = True,
 ) -> GuardrailState:
-    """The state after one tick's arrivals."""
+    """The state after one tick's arrivals. Of a canary that is not ``warm`` latencies are counted and not bet on."""
     new = [seen(spec, arrival.canary) for arrival in arrivals]
     events, trials = sum(one[0] for one in new), sum(one[1] for one in new)
-    waiting = (state.waiting[0] + events, state.waiting[1] + trials)
     by_slice = spec.metric in LATENCY_METRICS
+    if by_slice and not warm:
+        return GuardrailState(state.bad, (0, 0), at_s, state.events + events, state.trials + trials)
+    waiting = (state.waiting[0] + events, state.waiting[1] + trials)
     wait_s = max(spec.slice_s if by_slice else 0.0, every_s)
     since_s = min(state.since_s, at_s) if state.trials else at_s
     bad = state.bad

@@ -35,10 +35,15 @@ _SPARE_BETS = 8
 
 
 class Role(enum.Enum):
-    """What a metric may do: convict and be proven; convict only (an absolute limit); stop the experiment itself."""
+    """What a metric may do.
+
+    COMPARED: convict and be proven; LIMIT: convict only (an absolute limit); HOLD: hold a PASS only; CHECK: stop the
+    experiment itself.
+    """
 
     COMPARED = enum.auto()
     LIMIT = enum.auto()
+    HOLD = enum.auto()
     CHECK = enum.auto()
 
 
@@ -60,7 +65,7 @@ class Tick(NamedTuple):
     """What one look brings: new counts by epoch, and the experiment's epochs still in evidence, ascending.
 
     ``needed`` is the log E_bad at which each metric convicts by itself; ``every_s`` the least time between two bets of
-    a bake (0 during the climb).
+    a bake (0 during the climb); ``warm``: the canary's latencies are evidence (evidence/warmup.py).
     """
 
     spec: AnalysisSpec
@@ -69,6 +74,7 @@ class Tick(NamedTuple):
     live: list[int]
     needed: Mapping[str, float]
     every_s: float = 0.0
+    warm: bool = True
 
 
 class Measure(NamedTuple):
@@ -99,7 +105,7 @@ class Standing(NamedTuple):
     @property
     def must_pass(self) -> bool:
         """Whether PASS waits for this metric's proof: limits prove nothing."""
-        return self.decides and self.role is Role.COMPARED
+        return self.decides and self.role in (Role.COMPARED, Role.HOLD)
 
 
 class MetricKind(abc.ABC, Generic[S]):

@@ -1,7 +1,8 @@
 """Latencies: the first byte, the last, pauses of streams. Each is judged by slices of time (time_slices.py).
 
 A metric in mode ``auto`` takes part once `AUTO_SHARE_MIN` of either version's requests have the latency, so that a
-stray event stream in ten thousand requests, which could never be proven, holds nothing up.
+stray event stream in ten thousand requests, which could never be proven, holds nothing up. While the canary warms up
+(evidence/warmup.py) its latencies are shown and not counted.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gateway.core.analysis.betting import wealth
-from gateway.core.analysis.findings import LatencyClaim, MetricFinding, Share
+from gateway.core.analysis.findings import LatencyClaim, MetricFinding, Share, Warming
 from gateway.core.analysis.metrics import time_slices
 from gateway.core.analysis.metrics.kind import Metric, MetricKind, Standing, Tick, bets_in
 from gateway.core.analysis.metrics.time_slices import PAST_MIN, LatencyState
@@ -45,7 +46,7 @@ class Latencies(MetricKind[dict[str, LatencyState]]):
         """The state after one look's answers."""
         specs = tick.spec.latencies
         return {
-            name: time_slices.take(one, specs[name], tick.arrivals, tick.live, tick.at_s, name)
+            name: time_slices.take(one, specs[name], tick.arrivals, tick.live, tick.at_s, name, warm=tick.warm)
             for name, one in state.items()
         }
 
@@ -95,6 +96,7 @@ class Latencies(MetricKind[dict[str, LatencyState]]):
                 canary_seen=state.canary_seen,
                 stable_left=state.stable_left,
                 canary_left=state.canary_left,
+                warming=_warming(whole),
                 minor_below=AUTO_SHARE_MIN if spec.mode is Mode.AUTO and not _material(state, whole) else None,
             ),
             details={
@@ -113,6 +115,14 @@ def latencies_seen(whole: AnalysisState, metric: str = "latency") -> tuple[Mappi
     """All latencies of stable and of the canary so far, as histograms; empty where the metric is not judged."""
     state = LATENCIES.own(whole).get(metric)
     return ({}, {}) if state is None else (state.stable_seen, state.canary_seen)
+
+
+def _warming(whole: AnalysisState) -> Warming | None:
+    """How far the canary's warm-up has come; None when it is over."""
+    state, spec = whole.warmup, whole.spec.warmup
+    if state.over:
+        return None
+    return Warming(state.lasted_s, spec.least_s, state.requests, spec.requests, spec.most_s, state.falling)
 
 
 def _deciding(state: LatencyState, verdict: Verdict) -> int:

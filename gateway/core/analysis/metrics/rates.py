@@ -9,8 +9,10 @@ Rules:
    request, 0.58 nats of a dead canary's failure); a large one answers late. So a batch closes as soon as it COULD
    convict: if all its canary requests had failed and no stable one. Before that, closing it could change nothing but
    what it loses. `SCARCE_MAX` requests of the scarcer arm close it in any case. That looks at sizes, and at outcomes of
-   EARLIER batches only, so the batch is an e-variable given everything before it. An epoch that is not the newest
-   closes its last batch at one request per arm.
+   EARLIER batches only, so the batch is an e-variable given everything before it. What an epoch that is not the newest
+   still brings is bet on at once, under the share that the canary has of all of the epoch's requests (eprocess.py, 6):
+   a failure that comes when the weight has risen is worth what it would have been in time, with or without a request
+   of stable's beside it. Given a batch's totals (rule 9) requests of one arm say nothing: sessions wait for both.
 2. Guesses come from stable's past alone, before the batch: (events + 0.3) / (trials + 70), of a labelled event
    (events + 0.5) / (trials + 2), with a past that is halved when it grows long, so that yesterday's rate does not
    speak for today's. A low guess at the start harms little where events are rare: then only the ratio of the guesses
@@ -133,6 +135,8 @@ class RatesState(msgspec.Struct, frozen=True):
     closed_s: float = 0.0
     stable: int = 0
     canary: int = 0
+    # Trials of both arms by epoch, those that wait included: the shares of late ones (rule 1).
+    by_epoch: dict[int, tuple[int, int]] = {}
 
 
 def fresh(tests: int = len(CLASS_TESTS), prior: Prior = FAILURES_PRIOR) -> RatesState:
@@ -187,25 +191,33 @@ def advance(
     still in evidence, ascending; ``every_s`` is the least time between two bets of a bake (0: not baking).
     """
     pending = {epoch: part for epoch, part in state.pending.items() if epoch in live}
+    by_epoch = {epoch: seen for epoch, seen in state.by_epoch.items() if epoch in live}
     metrics, batches, stable, canary = state.metrics, state.batches, state.stable, state.canary
     for epoch, part in parts.items():
         if part.stable or part.canary:
             pending[epoch] = pooled(pending[epoch], part) if epoch in pending else part
             stable, canary = stable + part.stable, canary + part.canary
+            before = by_epoch.get(epoch, (0, 0))
+            by_epoch[epoch] = before[0] + part.stable, before[1] + part.canary
     if parts:
         metrics = _count(metrics, tests, summed(parts))
     # A clock that went backwards (a restart) makes the wait no longer than it would be from now.
     closed_s = min(state.closed_s, at_s)
     if every_s and at_s - closed_s < every_s:
-        return RatesState(metrics, pending, batches, closed_s, stable, canary)
+        return RatesState(metrics, pending, batches, closed_s, stable, canary, by_epoch)
     for epoch in sorted(pending):
-        part = pending[epoch]
-        if not _due(metrics, tests, part, epoch == live[-1], needed):
+        part, late = pending[epoch], epoch != live[-1]
+        if late and not any(test.conditional for test in tests):
+            seen = by_epoch[epoch]
+            if not min(seen):
+                continue
+            part = msgspec.structs.replace(part, share=seen[1] / sum(seen))
+        elif not _due(metrics, tests, part, not late, needed):
             continue
         metrics = _bet_on(metrics, tests, part)
         batches, closed_s = batches + 1, at_s
         del pending[epoch]
-    return RatesState(metrics, pending, batches, closed_s, stable, canary)
+    return RatesState(metrics, pending, batches, closed_s, stable, canary, by_epoch)
 
 
 def bet(
@@ -377,7 +389,13 @@ def _bad_after(state: RateState, spec: RateSpec, batch: TrialBatch, mirrored: bo
 
 
 def _exchanged(batch: TrialBatch) -> TrialBatch:
-    return TrialBatch(batch.canary_events, batch.canary_trials, batch.stable_events, batch.stable_trials)
+    return TrialBatch(
+        batch.canary_events,
+        batch.canary_trials,
+        batch.stable_events,
+        batch.stable_trials,
+        1.0 - batch.share if batch.share else 0.0,
+    )
 
 
 def _due(

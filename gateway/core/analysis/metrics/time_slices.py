@@ -160,10 +160,12 @@ def take(
     live: list[int],
     at_s: float,
     source: str = "latency",
+    *,
+    warm: bool = True,
 ) -> LatencyState:
     """The state after one tick's arrivals. ``live`` are the experiment's epochs still in evidence.
 
-    ``source`` is the latency's name, which is that of its histogram.
+    ``source`` is the latency's name, which is that of its histogram. While the canary is not ``warm`` no slice opens.
     """
     seen = [_seen(arrival, source) for arrival in arrivals]
     opened = state.open
@@ -177,7 +179,7 @@ def take(
             state, opened = _close(state, spec, opened), None
     if any(arrival.trials for arrival in seen):
         state = _learnt(state, seen)
-    if opened is None and (past := past_of(state)):
+    if opened is None and warm and (past := past_of(state)):
         opened = Slice(at_s, thresholds(past, spec))
     return state if opened is state.open else msgspec.structs.replace(state, open=opened)
 

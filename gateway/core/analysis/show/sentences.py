@@ -18,13 +18,16 @@ from gateway.core.analysis.findings import (
     LatencyClaim,
     LimitClaim,
     MetricFinding,
+    MissingClaim,
     RateClaim,
+    ReturningClaim,
     SplitClaim,
+    Warming,
 )
 from gateway.core.analysis.spec import Worse
 from gateway.core.analysis.types import Finding, Verdict
 from gateway.core.numbers import e_value, milliseconds, percent, points, share
-from gateway.core.stats.histogram import total
+from gateway.core.stats.histogram import quantile_us, total
 from gateway.core.types import Unjudged
 
 # A sentence that names more metrics than this names the first few.
@@ -71,6 +74,10 @@ def reason(numbers: MetricFinding) -> str:
             return _limit(numbers, claim)
         case SplitClaim() as claim:
             return _split(numbers, claim)
+        case ReturningClaim():
+            return _returning(numbers)
+        case MissingClaim() as claim:
+            return _missing_outcomes(numbers, claim)
         case None:
             return _plain(numbers)
 
@@ -183,6 +190,34 @@ def _split(numbers: MetricFinding, claim: SplitClaim) -> str:
     )
 
 
+def _returning(numbers: MetricFinding) -> str:
+    seen = (
+        f"canary sessions that were well and failed when they came back {share(*numbers.canary)} against stable"
+        f" {share(*numbers.stable)}"
+    )
+    if numbers.verdict is Verdict.NODATA:
+        return f"{seen}: no {_missing(numbers)} yet"
+    return f"{seen}; evidence that it is worse: {_evidence_text(numbers.log_e_bad, numbers.needed.bad)}"
+
+
+def _missing_outcomes(numbers: MetricFinding, claim: MissingClaim) -> str:
+    seen = (
+        f"{numbers.canary.events:,} of {numbers.canary.trials:,} canary requests have no outcome yet (open or lost),"
+        f" {numbers.stable.events:,} of {numbers.stable.trials:,} of stable's"
+    )
+    more = f"{claim.beyond:,.0f} more than stable's share"
+    if claim.held:
+        return (
+            f"{seen}: {claim.recent:,.0f} more than stable's share have gone missing among the last"
+            f" {claim.recent_assigned:,}, about {claim.window_s:g} s; if they fail, that is beyond the margin of"
+            f" {points(claim.margin)}"
+        )
+    if numbers.log_e_ok < numbers.needed.ok:
+        good = _evidence_text(numbers.log_e_ok, numbers.needed.ok)
+        return f"{seen}: {more}; evidence that the canary is good enough if these fail: {good}"
+    return f"{seen}: {more}, too few to hold a promotion"
+
+
 @functools.lru_cache(maxsize=256)
 def _worse(claim: RateClaim) -> str:
     """What convicts, in words.
@@ -235,12 +270,27 @@ def _left_text(claim: LatencyClaim) -> str:
 
 def _waiting(name: str, claim: LatencyClaim) -> str:
     """Why no slice has closed yet."""
+    if claim.warming is not None:
+        return _warming(name, claim, claim.warming)
     canary = total(claim.canary_seen) + claim.canary_left
     if canary and not claim.past:
         return f"{name}: {canary} canary requests have one, stable requests have none: there is nothing to compare"
     if claim.past < claim.past_needed:
         return f"{name}: {claim.past} of the {claim.past_needed} stable requests needed to set its thresholds"
     return f"{name}: the first slice of {claim.slice_s:g} s stays open until both versions have answered in it"
+
+
+def _warming(name: str, claim: LatencyClaim, warming: Warming) -> str:
+    """How far the warm-up has come, and what is shown of it."""
+    medians = [quantile_us(seen, 0.5) for seen in (claim.canary_seen, claim.stable_seen)]
+    seen = ""
+    if medians[0] is not None and medians[1] is not None:
+        seen = f" (median {milliseconds(medians[0])} against stable's {milliseconds(medians[1])} so far, not counted)"
+    falls = ", and until it stops falling" if warming.falling else ""
+    return (
+        f"{name}: the canary warms up{seen}: {warming.lasted_s:.0f} of {warming.needed_s:g} s and"
+        f" {warming.requests:,} of {warming.requests_needed:,} answers{falls}; at most {warming.most_s:g} s"
+    )
 
 
 # --- the sentence ---
