@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 
+import gateway
 from gateway.config.build import routing_table
 from gateway.config.core_values import core_value
 from gateway.config.host_checks import Key
 from gateway.config.listener import TlsConfig
 from gateway.config.schema import GatewayConfig
+from gateway.config.tracing import TracingConfig, otlp_headers
 from gateway.runtime.notices import Notice
 from gateway.runtime.settings import (
     AccessLogSettings,
+    ExporterSettings,
     HeaderPolicy,
     Limits,
     ProxyProtocolSettings,
     TlsSettings,
+    TracingSettings,
     WorkerSettings,
 )
+from gateway.runtime.spans import SOCKET_NAME
 
 
 class ControlSettings(msgspec.Struct, frozen=True):
@@ -60,8 +67,9 @@ def worker_settings(
         memory_fds=memory_fds,
         limits=core_value(config.limits, Limits),
         trusted_proxies=tuple(str(network) for network in config.trusted_proxies),
-        headers=core_value(config.headers, HeaderPolicy),
+        headers=_headers(config),
         access_log=core_value(config.access_log, AccessLogSettings),
+        tracing=None if config.tracing is None else core_value(config.tracing, TracingSettings),
         tls=None if tls is None else _tls_settings(tls),
         proxy_protocol=(
             None
@@ -69,6 +77,22 @@ def worker_settings(
             else ProxyProtocolSettings(tuple(str(network) for network in proxy.trusted), proxy.timeout_s)
         ),
     )
+
+
+def exporter_settings(tracing: TracingConfig, directory: Path) -> ExporterSettings:
+    """Of the exporter of traces."""
+    return ExporterSettings(
+        path=str(directory / SOCKET_NAME),
+        endpoint=tracing.endpoint,
+        service=tracing.service_name,
+        version=gateway.__version__,
+        headers=otlp_headers(tracing),
+    )
+
+
+def _headers(config: GatewayConfig) -> HeaderPolicy:
+    policy = core_value(config.headers, HeaderPolicy)
+    return policy if config.tracing is None else msgspec.structs.replace(policy, traceparent="span")
 
 
 def _tls_settings(tls: TlsConfig) -> TlsSettings:

@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from gateway.app import config_watch
-from gateway.app.child_settings import ControlSettings, worker_settings
+from gateway.app.child_settings import ControlSettings, exporter_settings, worker_settings
 from gateway.app.model_servers import keep_model_servers
 from gateway.app.state import RememberedState
 from gateway.config.errors import ConfigError
@@ -83,7 +83,12 @@ class ProcessTree:
         self._notice = Notice()
         self._serial = 0
         self._supervisor = Supervisor(
-            [self._control_child(), *self._inspector_children(config), *self._worker_children(config)],
+            [
+                self._control_child(),
+                *self._inspector_children(config),
+                *self._exporter_children(config),
+                *self._worker_children(config),
+            ],
             before_stop=self._before_stop,
             on_restart=self._restarting,
             environ={DIRECTORY_VARIABLE: str(directory)},
@@ -262,6 +267,21 @@ class ProcessTree:
             )
         ]
 
+    def _exporter_children(self, config: GatewayConfig) -> list[Child]:
+        if config.tracing is None:
+            return []
+        settings = exporter_settings(config.tracing, self._directory)
+        return [
+            Child(
+                "tracing",
+                "gateway.tracing.exporter",
+                msgspec.json.encode(settings),
+                stop_rank=1,  # after the workers, whose last spans it exports
+                stop_timeout_s=settings.timeout_s + 5.0,
+                silence_s_max=_CONTROL_SILENCE_S_MAX,
+            )
+        ]
+
     def _worker_children(self, config: GatewayConfig) -> list[Child]:
         return [self._worker_child(settings) for settings in self._worker_settings(config)]
 
@@ -295,6 +315,7 @@ def _check_reloadable(before: GatewayConfig, now: GatewayConfig) -> None:
         "workers": before.workers != now.workers,
         "state_dir": before.state_dir != now.state_dir,
         "admin": before.admin != now.admin,
+        "tracing": before.tracing != now.tracing,
         # There is no inspector to look at them.
         "analysis.model_errors, predictions and labels, of which there were none,": needs_inspector(now)
         and not needs_inspector(before),

@@ -31,6 +31,7 @@ COMMANDS = {
     "check": ("gateway.config.command:check", "Validate a configuration file without serving."),
     "plan": ("gateway.cli.plan:plan", "Estimate whether traffic can decide a rollout, and how soon."),
     "status": ("gateway.cli.status:status", "Show routes, rollouts and their evidence."),
+    "watch": ("gateway.cli.watch:watch", "Watch one route on the whole screen."),
     "weight": ("gateway.cli.weight:weight", "Set a route's canary weight by hand."),
     "rollout": ("gateway.cli.rollout:rollout", "Start, control and inspect rollouts."),
     "explain": ("gateway.cli.explain:explain", "Explain a rollout, decision by decision."),

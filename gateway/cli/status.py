@@ -12,11 +12,15 @@ from rich.live import Live
 from rich.text import Text
 
 from gateway.cli import tables
+from gateway.cli.glance import glance
 from gateway.cli.names import route_argument
 from gateway.cli.options import print_json, remote
 from gateway.client import ApiError, Client, RolloutBody, RouteView
 
 INTERVAL_S = 1.0
+# From so many rollouts on they are read by the page, of so many at most.
+_PAGE_MIN = 5
+_PAGE_MAX = 200
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -48,7 +52,10 @@ def status(client: Client, route: str | None, watch: bool, as_json: bool) -> Non
 
 def _read(client: Client, name: str | None) -> Status:
     routes = client.routes() if name is None else (client.route(name),)
-    rollouts = tuple(client.rollout(route.rollout_id) for route in routes if route.rollout_id)
+    wanted = [route.rollout_id for route in routes if route.rollout_id]
+    # One page has the newest of all routes; only a gateway with more of them needs further requests.
+    page = {} if len(wanted) < _PAGE_MIN else {one.id: one for one in client.rollouts(name, _PAGE_MAX).rollouts}
+    rollouts = tuple(page.get(id_) or client.rollout(id_) for id_ in wanted)
     return Status(routes, rollouts, client.readiness().reasons)
 
 
@@ -72,20 +79,25 @@ def _follow(client: Client, route: str | None, now: Status, as_json: bool) -> No
 
 def _live(client: Client, route: str | None, now: Status) -> None:
     """For a person: one view that is redrawn."""
-    live = Live(_view(now), console=tables.console(), auto_refresh=False)
+    console = tables.console()
+    live = Live(_glance(now, console.width), console=console, auto_refresh=False)
     try:  # not `with`: an interrupt while the view is first drawn must show the cursor again too
         live.start(refresh=True)
         for newer in _polled(client, route):
             if isinstance(newer, ApiError):
                 live.update(Text(f"{newer}; trying again", "red"), refresh=True)
             else:
-                live.update(_view(newer), refresh=True)
+                live.update(_glance(newer, console.width), refresh=True)
     finally:
         live.stop()
 
 
 def _view(now: Status) -> RenderableType:
     return tables.status_view(now.routes, now.rollouts, now.not_ready)
+
+
+def _glance(now: Status, width: int) -> RenderableType:
+    return glance(now.routes, now.rollouts, now.not_ready, width)
 
 
 def _polled(client: Client, route: str | None) -> Iterator[Status | ApiError]:

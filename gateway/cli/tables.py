@@ -12,10 +12,10 @@ from rich.text import Text
 
 from gateway.client import AnalysisBody, EndpointView, FindingBody, ModelVersion, RolloutBody, RouteView, one_line
 from gateway.core.analysis.types import Verdict
-from gateway.core.numbers import e_value, percent
+from gateway.core.numbers import compared, e_value
 from gateway.core.stats.outcomes import ERRORS, NAMES
 
-_STYLES: Mapping[str, str] = {
+PHASE_STYLES: Mapping[str, str] = {
     "PROGRESSING": "cyan",
     "PAUSED": "yellow",
     "PROMOTED": "green",
@@ -145,7 +145,7 @@ def findings_table(analysis: AnalysisBody) -> Table:
             _text(finding.verdict),
             _share(finding.details.get("stable_rate"), finding.stable_events, finding.stable_trials),
             _share(finding.details.get("canary_rate"), finding.canary_events, finding.canary_trials),
-            _difference(finding),
+            points_apart(finding),
             _evidence(finding, finding.log_e_bad, "log_e_bad_needed", analysis.log_e_bad_needed),
             _evidence(finding, finding.log_e_ok, "log_e_ok_needed", analysis.log_e_ok_needed),
         )
@@ -197,7 +197,7 @@ def _table(*columns: str) -> Table:
 
 
 def _text(text: str) -> Text:
-    return Text(one_line(text), style=_STYLES.get(text, ""))
+    return Text(one_line(text), style=PHASE_STYLES.get(text, ""))
 
 
 def _line(label: str, text: str) -> Text:
@@ -206,12 +206,10 @@ def _line(label: str, text: str) -> Text:
 
 def _share(rate: float | None, events: int, trials: int) -> str:
     """A version's rate as it can be compared with the other's; the plain share where there is no other."""
-    if not trials:
-        return "no requests"
-    return f"{percent(events / trials if rate is None else rate)} of {trials:,}"
+    return compared(rate, events, trials) if trials else "no requests"
 
 
-def _difference(finding: FindingBody) -> str:
+def points_apart(finding: FindingBody) -> str:
     """Canary minus stable in percentage points, with the interval that holds at every moment."""
     low, high = finding.details.get("difference_low"), finding.details.get("difference_high")
     value = finding.details.get("difference")

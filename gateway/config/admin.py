@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, InstanceOf
 
 from gateway.config import grammar
 from gateway.config.errors import BadValue, show
-from gateway.config.grammar import Network
+from gateway.config.grammar import Address, Network
 from gateway.config.section import DEFAULT_ADMIN, AdminAddress, EnvironmentName, FilePath, Section
 from gateway.config.shape import Doc, Noun
 from gateway.core.traffic.addresses import AllowedBackend
@@ -174,6 +174,13 @@ class AdminConfig(Section):
             "`false`: such a route is a warning there, and the others stay in the load balancer."
         ),
     ] = False
+    public_url: Annotated[
+        Annotated[str, AfterValidator(grammar.web_url), Noun("an http(s) URL")] | None,
+        Doc(
+            "Where people reach this listener, such as `https://gateway.example.org`, if not at `listen` itself: "
+            "messages of hooks lead to a rollout's report there."
+        ),
+    ] = None
     connections_max: Annotated[
         int,
         Field(ge=4, le=10_000),
@@ -182,3 +189,14 @@ class AdminConfig(Section):
             "process may have. One more replaces the one that has been idle longest."
         ),
     ] = 256
+
+
+def public_url(admin: AdminConfig) -> str:
+    """Where people reach the admin listener, without a slash at the end; empty where that cannot be known."""
+    if admin.public_url is not None:
+        return admin.public_url.rstrip("/")
+    listen = admin.listen
+    if not isinstance(listen, Address) or not listen.port or listen.host in ("", "0.0.0.0", "::"):  # noqa: S104  # it is recognised here, not listened on
+        return ""
+    host = f"[{listen.host}]" if ":" in listen.host else listen.host
+    return f"{'http' if admin.tls is None else 'https'}://{host}:{listen.port}"

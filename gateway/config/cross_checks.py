@@ -278,7 +278,10 @@ def _rising(values: list[Any], path_of: Callable[[int], TreePath]) -> Iterator[I
 
 
 def _hooks_are_whole(tree: Any) -> Iterator[Issue]:
-    for section, ways in (("hooks", ("url", "url_env", "command")), ("gates", ("url", "url_env"))):
+    for section, ways in (
+        ("hooks", ("url", "url_env", "command", "pagerduty", "email")),
+        ("gates", ("url", "url_env")),
+    ):
         hooks, first = at(tree, section), dict[str, TreePath]()
         for index, hook in enumerate(hooks if isinstance(hooks, list) else ()):
             path: TreePath = (section, index)
@@ -288,6 +291,7 @@ def _hooks_are_whole(tree: Any) -> Iterator[Issue]:
                 yield Issue(path, what, "set exactly one of them")
             if at(hook, "secret_env") is not None and at(hook, "secret_file") is not None:
                 yield Issue((*path, "secret_file"), "secret_env is set too", "keep one of the two")
+            yield from _alert_receiver_is_whole(path, hook)
             name = at(hook, "name")
             if isinstance(name, str) and first.setdefault(name, path) != path:
                 yield _same_name((*path, "name"), name, first[name])
@@ -315,6 +319,22 @@ def _changed_requests_are_whole(tree: Any) -> Iterator[Issue]:
             if field in seen:
                 yield Issue((*here, "name"), f"duplicate name {show(field)}", "names must be unique")
             seen.add(field)
+
+
+def _alert_receiver_is_whole(path: TreePath, hook: Any) -> Iterator[Issue]:
+    for kind, secret in (("pagerduty", "routing_key"), ("email", "password")):
+        section = at(hook, kind)
+        if not isinstance(section, dict):
+            continue
+        if at(hook, "format") is not None:
+            yield Issue((*path, "format"), f"a message to {kind} has a format of its own", "remove the key")
+        given = [key for key in (f"{secret}_env", f"{secret}_file") if section.get(key) is not None]
+        needed = kind == "pagerduty" or section.get("username") is not None
+        if needed and len(given) != 1:
+            what = f"{' and '.join(given)} are set" if given else f"neither {secret}_env nor {secret}_file is set"
+            yield Issue((*path, kind), what, "set exactly one of them")
+        elif given and not needed:
+            yield Issue((*path, kind, given[0]), "there is a password, and no username", "set username, or remove it")
 
 
 def _hooks_name_routes(tree: Any) -> Iterator[Issue]:

@@ -1,9 +1,9 @@
 """The sections ``hooks`` and ``gates``: who is notified of a rollout, and who is asked whether it may go on.
 
-Exactly one of ``url``, ``url_env`` and ``command`` says where a message goes. A signing secret comes from the
-environment or a file, never from this file itself, which is read, copied and shown; an address that is a secret, as
-those of Slack and Teams are, can come from the environment too. A secret that begins with ``whsec_`` is base64 after
-it, any other is taken as it stands (Standard Webhooks 1.0).
+Exactly one of ``url``, ``url_env``, ``command``, ``pagerduty`` and ``email`` says where a message goes. A signing
+secret comes from the environment or a file (secret_values.py); an address that is a secret, as those of Slack and Teams
+are, can come from the environment too. A secret that begins with ``whsec_`` is base64 after it, any other is taken as
+it stands (Standard Webhooks 1.0).
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from gateway.config import grammar
+from gateway.config.alert_receivers import EmailConfig, PagerDutyConfig, WebhookUrl
 from gateway.config.errors import BadValue, Issue, TreePath, issues_in, show
+from gateway.config.secret_values import needed_secret, secret, variable
 from gateway.config.section import EnvironmentName, FilePath, RouteName, Seconds, Section
 from gateway.config.shape import Doc, Noun
 from gateway.core.rollout.types import NOTIFY_KINDS
 
 HOOKS_MAX = 100
-_SECRET_CHARS_MAX = 4096
 _PREFIX = "whsec_"
 SECRET_BYTES_MIN = 16
 
@@ -45,7 +46,6 @@ def _kind(text: str) -> str:
 
 
 TransitionKind = Annotated[str, AfterValidator(_kind), Noun("a transition's name")]
-WebhookUrl = Annotated[str, AfterValidator(grammar.web_url), Noun("an http(s) URL")]
 Argument = Annotated[str, Field(min_length=1, max_length=4096), Noun("text")]
 
 
@@ -86,7 +86,10 @@ class HookConfig(Section):
     ]
     url: Annotated[
         WebhookUrl | None,
-        Doc("Where to POST. Exactly one of `url`, `url_env` and `command`. Redirects are not followed."),
+        Doc(
+            "Where to POST. Exactly one of `url`, `url_env`, `command`, `pagerduty` and `email`. Redirects are not "
+            "followed."
+        ),
     ] = None
     url_env: Annotated[
         EnvironmentName | None,
@@ -96,7 +99,16 @@ class HookConfig(Section):
         Annotated[list[Argument], Field(min_length=1, max_length=100)] | None,
         Doc("Program and arguments, run without a shell. The message is its standard input; status 0 means delivered."),
     ] = None
-    format: Annotated[MessageFormat, Field(strict=False), Doc("The format of the message.")] = MessageFormat.CLOUDEVENTS
+    pagerduty: Annotated[
+        PagerDutyConfig | None,
+        Doc("A PagerDuty service. A rollback or a pause triggers an alert, one a rollout; what ends it resolves it."),
+    ] = None
+    email: Annotated[EmailConfig | None, Doc("A mail server, and who gets a message.")] = None
+    format: Annotated[
+        MessageFormat,
+        Field(strict=False),
+        Doc("The format of the message to a URL or a command. PagerDuty and e-mail have their own."),
+    ] = MessageFormat.CLOUDEVENTS
     secret_env: Annotated[
         EnvironmentName | None,
         Doc(
@@ -107,7 +119,10 @@ class HookConfig(Section):
     secret_file: Annotated[FilePath | None, Doc("File with the secret. Not together with `secret_env`.")] = None
     transitions: Annotated[
         Annotated[list[TransitionKind], Field(min_length=1)] | None,
-        Doc("Only these transitions, such as `promoted` and `rolled_back`; `null` means all."),
+        Doc(
+            "Only these transitions, such as `promoted` and `rolled_back`; `null` means all, and for PagerDuty those "
+            "that open or close an alert."
+        ),
     ] = None
     routes: Annotated[
         Annotated[list[RouteName], Field(min_length=1)] | None, Doc("Only these routes; `null` means all.")
@@ -136,7 +151,7 @@ def webhook_url(hook: HookConfig | GateConfig, environ: Mapping[str, str] = os.e
     if hook.url_env is None:
         return hook.url
     try:
-        return grammar.web_url(_variable(hook.url_env, environ).strip())
+        return grammar.web_url(variable(hook.url_env, environ).strip())
     except BadValue as bad:
         # Without the grammar's words: they quote the value, which is a secret.
         problem = f"the environment variable {hook.url_env} is not an http(s) URL"
@@ -145,18 +160,18 @@ def webhook_url(hook: HookConfig | GateConfig, environ: Mapping[str, str] = os.e
 
 def webhook_secret(hook: HookConfig | GateConfig, environ: Mapping[str, str] = os.environ) -> str | None:
     """The secret that signs the hook's messages, None without one. Raises BadValue when it cannot be had."""
-    if hook.secret_env is not None:
-        return _long_enough(_variable(hook.secret_env, environ), hook.secret_env)
-    if hook.secret_file is None:
-        return None
-    try:
-        with hook.secret_file.open(encoding="utf-8") as file:
-            return _long_enough(file.read(_SECRET_CHARS_MAX), str(hook.secret_file))
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise BadValue(
-            f"cannot read {hook.secret_file}: {why}", "put the secret into a file that can be read"
-        ) from None
+    text = secret(hook.secret_env, hook.secret_file, environ)
+    return None if text is None else _long_enough(text, hook.secret_env or str(hook.secret_file))
+
+
+def routing_key(service: PagerDutyConfig, environ: Mapping[str, str] = os.environ) -> str:
+    """The integration key of a PagerDuty service. Raises BadValue when it cannot be had."""
+    return needed_secret(service.routing_key_env, service.routing_key_file, environ)
+
+
+def mail_password(mail: EmailConfig, environ: Mapping[str, str] = os.environ) -> str | None:
+    """The password for the mail server, None where nobody logs in. Raises BadValue when it cannot be had."""
+    return None if mail.username is None else needed_secret(mail.password_env, mail.password_file, environ)
 
 
 def hook_issues(
@@ -174,19 +189,15 @@ def hook_issues(
         )
         for key, read in ways:
             yield from issues_in((*path, key), partial(read, one, environ))
-
-
-def _variable(name: str, environ: Mapping[str, str]) -> str:
-    try:
-        return environ[name]
-    except KeyError:
-        raise BadValue(f"the environment variable {name} is not set", "set it, or remove the key") from None
+        if isinstance(one, HookConfig) and one.pagerduty is not None:
+            yield from issues_in((*path, "pagerduty"), partial(routing_key, one.pagerduty, environ))
+        if isinstance(one, HookConfig) and one.email is not None:
+            yield from issues_in((*path, "email"), partial(mail_password, one.email, environ))
 
 
 def _long_enough(text: str, where: str) -> str:
-    secret = text.strip()
     try:
-        key_of(secret)
+        key_of(text)
     except BadValue as bad:
         raise BadValue(f"the secret in {where} is invalid: {bad.problem}", bad.hint) from None
-    return secret
+    return text

@@ -23,6 +23,7 @@ from gateway.config.hooks import hook_issues
 from gateway.config.schema import GatewayConfig
 from gateway.config.sources import source_issues
 from gateway.config.tls_checks import backend_issues, tls_issues
+from gateway.config.tracing import tracing_issues
 
 FILE_BYTES_MAX = 1 << 20
 
@@ -81,6 +82,7 @@ def _load(
         issues += hook_issues(config.hooks, config.gates, environ)
         issues += header_issues(config, environ)
         issues += source_issues(config.sources, environ)
+        issues += tracing_issues(config.tracing, environ)
     if config and for_serving:
         issues += host_checks.state_dir_issues(config.state_dir)
         issues += host_checks.tls_issues(config.admin)

@@ -22,6 +22,7 @@ from gateway.config.section import (
 )
 from gateway.config.shape import Doc, Noun
 from gateway.config.traffic import LLM_TIMEOUTS, FailedStatus, OnHalfClose, Protocol, TimeoutsProfile
+from gateway.core.objectives import Objectives
 from gateway.core.traffic.table import Hold, Rescue, Retry, Route, Sticky, Timeouts
 from gateway.core.types import weight_bp_from_percent
 
@@ -30,6 +31,10 @@ _TIMEOUTS = Timeouts()
 _RESCUE = Rescue()
 _RETRY = Retry()
 _ROUTE = Route(name="", path_prefix="/", stable="")
+_SLO = Objectives()
+
+ObjectivePercent = Annotated[float, Field(ge=1, le=99.999), Noun("a percentage")]
+ObjectiveMilliseconds = Annotated[float, Field(ge=0.001, le=10_000_000), Noun("a number of milliseconds")]
 
 
 class MatchConfig(Section):
@@ -195,6 +200,21 @@ class RetryConfig(Section):
     ] = list(_RETRY.statuses)
 
 
+class SloConfig(Section):
+    """What a route promises its users."""
+
+    core = Objectives
+
+    availability_percent: Annotated[
+        ObjectivePercent, Doc("Share of answers that are not 5xx. 100 would leave no error budget.")
+    ] = _SLO.availability_percent
+    latency_ms: Annotated[
+        ObjectiveMilliseconds | None,
+        Doc("Time to the first byte of an answer that `latency_percent` of attempts keep. `null`: no such objective."),
+    ] = _SLO.latency_ms
+    latency_percent: Annotated[ObjectivePercent, Doc("See `latency_ms`.")] = _SLO.latency_percent
+
+
 class RouteConfig(Section):
     """Which requests, to which stable and canary backend, judged how."""
 
@@ -288,6 +308,13 @@ class RouteConfig(Section):
     analysis: Annotated[
         AnalysisConfig, Doc("What a verdict promises and looks at; docs/statistics.md explains the tests.")
     ] = AnalysisConfig()
+    slo: Annotated[
+        SloConfig,
+        Doc(
+            "Service level objectives of the route: the error budgets of `gateway_slo_*`. They alert people and decide "
+            "nothing; see docs/metrics.md."
+        ),
+    ] = SloConfig()
     plan: Annotated[PlanConfig, Doc("The steps of a rollout, and what may hold it, end it or roll it back.")] = (
         PlanConfig()
     )

@@ -25,6 +25,7 @@ from gateway.config.routes import RouteConfig
 from gateway.config.section import DEFAULT_LISTEN, BackendName, Cidr, FilePath, ListenAddress, Section
 from gateway.config.shape import Doc
 from gateway.config.sources import SOURCES_MAX, SourceConfig
+from gateway.config.tracing import TracingConfig
 from gateway.config.traffic import AccessLogConfig, HeadersConfig
 
 
@@ -72,6 +73,10 @@ class GatewayConfig(Section):
     access_log: Annotated[
         AccessLogConfig, Doc("One JSON line for each request; docs/data-plane.md lists its fields.")
     ] = AccessLogConfig()
+    tracing: Annotated[
+        TracingConfig | None,
+        Doc("OpenTelemetry traces of requests and their attempts. `null`: none; `traceparent` is passed on or made."),
+    ] = None
     backends: Annotated[
         dict[BackendName, BackendConfig],
         Field(min_length=1),

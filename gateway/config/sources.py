@@ -13,8 +13,9 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from gateway.config import grammar
+from gateway.config.alert_receivers import WebhookUrl
 from gateway.config.errors import BadValue, Issue, issues_in, show
-from gateway.config.hooks import Argument, WebhookUrl, key_of
+from gateway.config.hooks import Argument, key_of
 from gateway.config.section import Bytes, EndpointUrl, EnvironmentName, RouteName, Seconds, Section
 from gateway.config.shape import Doc, Noun
 

@@ -24,11 +24,12 @@ from gateway.control.views import (
     RouteView,
     WorkerView,
 )
+from gateway.core.objectives import Objectives
 from gateway.core.rollout.types import Plan
 from gateway.core.traffic.table import RoutingTable
 from gateway.runtime.notices import Notice
 from gateway.runtime.samples import Inspected
-from gateway.runtime.wire import Report, RouteTotals
+from gateway.runtime.wire import Exemplar, Report, RouteTotals
 
 
 class TrafficTotals(Protocol):
@@ -41,6 +42,7 @@ class TrafficTotals(Protocol):
     worker_starts: int
     rejected_reports: int
     notes: dict[str, int]  # of runtime.wire.Report
+    exemplars: list[Exemplar]  # the oldest first
 
 
 class RolloutCommands(Protocol):
@@ -92,6 +94,9 @@ class ControlPlane(Protocol):
     @property
     def state_kept(self) -> bool:
         """Whether decisions can be stored in the state directory."""
+
+    def objectives(self) -> dict[str, Objectives]:
+        """What each route promises its users."""
 
     def routes(self) -> list[RouteView]:
         """All routes, in the order of the configuration."""

@@ -63,6 +63,7 @@ from gateway.control.workers.table_keeper import TableKeeper
 from gateway.control.workers.table_publisher import TablePublisher
 from gateway.core.errors import ConflictError, JournalError
 from gateway.core.model_version import ModelVersion
+from gateway.core.objectives import Objectives
 from gateway.core.traffic.table import RoutingTable
 from gateway.runtime import samples, wire
 from gateway.runtime.clock import Clock, SystemClock
@@ -328,6 +329,10 @@ class Controller:
     def notice(self) -> Notice:
         """The newest of the supervisor."""
         return self.processes.notice
+
+    def objectives(self) -> dict[str, Objectives]:
+        """What each route promises its users."""
+        return self._queries.objectives()
 
     def routes(self) -> list[RouteView]:
         """All routes, in the order of the configuration."""

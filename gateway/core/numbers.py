@@ -40,6 +40,17 @@ def share(events: int, trials: int) -> str:
     return f"{events} of {trials} ({percent(events / trials)})" if trials else "0 of 0"
 
 
+def compared(rate: float | None, events: int, trials: int) -> str:
+    """A version's rate as it can be compared with the other's, and of how many; the plain share without such a rate.
+
+    >>> compared(None, 30, 143), compared(0.2, 30, 143), compared(None, 0, 0)
+    ('21 % of 143', '20 % of 143', 'none')
+    """
+    if not trials:
+        return "none"
+    return f"{percent(events / trials if rate is None else rate)} of {trials:,}"
+
+
 def points(difference: float) -> str:
     """A difference of shares in percentage points.
 
@@ -101,6 +112,21 @@ def milliseconds(latency_us: float) -> str:
     ('2 ms', '12.345 ms')
     """
     return f"{latency_us / 1000:g} ms"
+
+
+def odds(log_e: float) -> str:
+    """How often chance alone would give evidence like this, at most, given the logarithm of E.
+
+    >>> odds(-1.0), odds(5.48), odds(11.7), odds(math.inf)
+    ('1 in 1', '1 in 240', '1 in 120,000', 'never')
+    """
+    if log_e == math.inf:
+        return "never"
+    if log_e > math.log(1e9):
+        return f"1 in {e_value(log_e)}"
+    number = math.exp(max(log_e, 0.0))
+    digits = len(str(int(number)))
+    return f"1 in {round(number, min(0, 2 - digits)):,.0f}"
 
 
 def e_value(log_e: float) -> str:

@@ -16,7 +16,7 @@ def hook_metrics(counters: HookCounters) -> Iterator[Metric]:
     """One family each."""
     hooks, gates = sorted(counters.hooks.items()), sorted(counters.gates.items())
     yield counter(
-        "gateway_hook_letters",
+        "gateway_hook_messages",
         "Messages to hooks, by result.",
         ("hook", "result"),
         (
@@ -32,7 +32,7 @@ def hook_metrics(counters: HookCounters) -> Iterator[Metric]:
         (((name,), hook.failed_attempts) for name, hook in hooks),
     )
     yield gauge_by(
-        "gateway_hook_pending_letters",
+        "gateway_hook_pending_messages",
         "Messages waiting to be delivered, including the one being sent.",
         "hook",
         {name: hook.pending for name, hook in hooks},

@@ -90,6 +90,11 @@ class Outbox:
         return {queue.hook.name: queue.totals for queue in self._queues}
 
     @property
+    def hooks(self) -> list[Hook]:
+        """The hooks, in the order of the configuration."""
+        return [queue.hook for queue in self._queues]
+
+    @property
     def names(self) -> list[str]:
         """The hooks' names."""
         return [queue.hook.name for queue in self._queues]

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
+from gateway.config.admin import public_url
 from gateway.config.schema import GatewayConfig
 from gateway.control.controller import Controller
 from gateway.control.decide.rollout_records import RolloutRecord
@@ -63,7 +64,7 @@ def _service(controller: Controller, config: GatewayConfig, clock: Clock, counte
     async def answer(rollout_id: str, gate: str, passed: bool, reason: str) -> None:
         await controller.commands.answer_gate(rollout_id, gate, passed, reason, f"gate {gate}")
 
-    outbox = build_outbox(config.hooks, clock, remember, counters)
+    outbox = build_outbox(config.hooks, clock, remember, counters, links=public_url(config.admin))
     return Service(controller, outbox, GateKeeper(build_gates(config.gates), clock, answer, counters))
 
 

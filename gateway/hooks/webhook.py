@@ -27,16 +27,22 @@ _ANSWER_BYTES_MAX = 64 * 1024
 
 
 class Webhook:
-    """A receiver behind a URL; ``key`` signs what is sent."""
+    """A receiver behind a URL; ``key`` signs what is sent. A message ``refused_for_good`` is dropped."""
 
     def __init__(
-        self, url: str, timeout_s: float, key: bytes | None = None, wall_s: Callable[[], float] = time.time
+        self,
+        url: str,
+        timeout_s: float,
+        key: bytes | None = None,
+        wall_s: Callable[[], float] = time.time,
+        refused_for_good: frozenset[int] = frozenset({410}),
     ) -> None:
         self._tls = httpx.create_ssl_context()
         self._url = url
         self._timeout_s = timeout_s
         self._key = key
         self._wall_s = wall_s
+        self._refused_for_good = refused_for_good
 
     async def deliver(self, message: Message) -> None:
         """POST the message."""
@@ -66,7 +72,7 @@ class Webhook:
             quoted = received[:_QUOTED_CHARS_MAX].decode("utf-8", "replace")
             raise NotDeliveredError(
                 f"{answer.status_code} {answer.reason_phrase}: {quoted!r}",
-                again=answer.status_code != 410,
+                again=answer.status_code not in self._refused_for_good,
                 after_s=_retry_after_s(answer),
             )
         return received

@@ -57,6 +57,7 @@ class Line(msgspec.Struct):
     status: int
     request_id: str = ""
     trace_id: str = ""
+    span_id: str = ""
     client: str = ""
     method: str = ""
     path: str = ""

@@ -32,9 +32,10 @@ from gateway.proxy.heads.gateway_errors import Fault
 from gateway.proxy.heads.headers import field_policy
 from gateway.proxy.routes.rescue_budget import Budget, budgets_of
 from gateway.proxy.routes.route_runtime import RouteRuntime
+from gateway.proxy.spans import Tracer
 from gateway.proxy.upstream.backends import Pools
 from gateway.proxy.upstream.types import Connect
-from gateway.runtime.settings import AccessLogSettings, HeaderPolicy, Limits
+from gateway.runtime.settings import AccessLogSettings, HeaderPolicy, Limits, TracingSettings
 
 
 class OpenExchange(metaclass=ABCMeta):
@@ -103,6 +104,7 @@ class WorkerContext:
         trusted_proxies: tuple[str, ...] = (),
         policy: HeaderPolicy | None = None,
         access_log: AccessLogSettings | None = None,
+        tracing: TracingSettings | None = None,
         place: tuple[int, int] = (0, 1),
     ) -> None:
         self.loop = loop
@@ -113,6 +115,7 @@ class WorkerContext:
         self.fields = field_policy(policy or HeaderPolicy())
         log = access_log or AccessLogSettings()
         self.access = None if log.path is None else AccessLog(log.path, log)
+        self.tracer = None if tracing is None else Tracer(tracing)
         self.head_reader = FastHeadReader()
         self.fast_head_bytes_max = min(BYTES_MAX, limits.head_bytes_max, limits.line_bytes_max)
         self.header_fields_max = limits.header_fields_max

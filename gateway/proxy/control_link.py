@@ -108,6 +108,10 @@ class ControlLink:
         report.panics, report.kept = worker.pools.panicking(), worker.pools.kept()
         report.ejected = worker.pools.ejected()
         report.notes.update(worker.pools.ejections)
+        if worker.tracer is not None:
+            tracer = worker.tracer
+            found = {"exported": tracer.exported, "failed": tracer.failed, "dropped": tracer.dropped}
+            report.notes.update({f"spans_{result}": n for result, n in found.items()})
         bodies = worker.bodies
         report.notes.update({f"body_not_kept:{reason}": n for reason, n in bodies.not_kept.items()})
         report.body_memory_bytes, report.body_disk_bytes = bodies.memory_bytes, bodies.disk_bytes

@@ -24,6 +24,7 @@ from gateway.proxy.counting.sample_link import SampleLink
 from gateway.proxy.http1.client_connection import http1_connections
 from gateway.proxy.listen.listener import Listener
 from gateway.proxy.listen.tls import ServerTls
+from gateway.proxy.spans import SEND_EVERY_S, SpanLink
 from gateway.proxy.sweeper import Sweeper
 from gateway.runtime.child import beat, orphaned, say_ready, say_retiring
 from gateway.runtime.settings import WorkerSettings
@@ -65,6 +66,7 @@ async def _serve(settings: WorkerSettings, sock: socket.socket) -> None:
         trusted_proxies=settings.trusted_proxies,
         policy=settings.headers,
         access_log=settings.access_log,
+        tracing=settings.tracing,
         place=(settings.index, settings.workers),
     )
     tls = _tls(settings, worker, loop)
@@ -72,6 +74,8 @@ async def _serve(settings: WorkerSettings, sock: socket.socket) -> None:
     tasks = [asyncio.create_task(link.run()), asyncio.create_task(_orphaned())]
     tasks.append(asyncio.create_task(beat(settings.limits.hang_timeout_s)))
     tasks.append(asyncio.create_task(SampleLink(worker.samples, settings.control_path).run()))
+    if worker.tracer is not None:
+        tasks.append(asyncio.create_task(SpanLink(worker.tracer, settings.control_path).run()))
     Sweeper(worker).start()
     await _first_table(link, stop)
     if not (link.table_received.is_set() or stop.is_set()):
@@ -88,7 +92,7 @@ async def _serve(settings: WorkerSettings, sock: socket.socket) -> None:
         say_retiring()
         await listener.drain(settings.limits.drain_timeout_s)
         # The last report goes out before the process does: what was counted while draining is evidence too.
-        await asyncio.sleep(2 * settings.report_interval_s)
+        await asyncio.sleep(2 * max(settings.report_interval_s, 0.0 if worker.tracer is None else SEND_EVERY_S))
     for task in tasks:
         task.cancel()
     if worker.access is not None:

@@ -55,7 +55,7 @@ class HeaderPolicy(msgspec.Struct, frozen=True):
     """What is done with certain header fields. ``via`` and ``request_id``: None leaves them alone.
 
     ``underscores``: ``reject``, ``drop`` or ``pass`` fields with one in their name. ``traceparent``: ``make`` one where
-    the client sent none, or only ``pass`` it on.
+    the client sent none, only ``pass`` it on, or ``span``: each attempt has one of its own (with tracing).
     """
 
     via: str | None = "canary-gateway"
@@ -73,6 +73,24 @@ class AccessLogSettings(msgspec.Struct, frozen=True):
     failures: bool = True
     query: bool = False
     queue_bytes_max: int = 4 << 20
+
+
+class TracingSettings(msgspec.Struct, frozen=True):
+    """What a worker needs of tracing: the share of requests without a parent that is sampled, and how many may wait."""
+
+    sample: float = 0.05
+    queue_max: int = 2048
+
+
+class ExporterSettings(msgspec.Struct, frozen=True):
+    """What the exporter of traces gets at its start."""
+
+    path: str
+    endpoint: str
+    service: str
+    version: str
+    headers: dict[str, str] = {}
+    timeout_s: float = 10.0
 
 
 class WorkerSettings(msgspec.Struct, frozen=True):
@@ -94,6 +112,7 @@ class WorkerSettings(msgspec.Struct, frozen=True):
     proxy_protocol: ProxyProtocolSettings | None = None
     headers: HeaderPolicy = HeaderPolicy()
     access_log: AccessLogSettings = AccessLogSettings()
+    tracing: TracingSettings | None = None
     config_sha256: str = ""
     memory_fds: tuple[int, int] | None = None
 

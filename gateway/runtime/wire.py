@@ -54,7 +54,8 @@ class RouteTotals(msgspec.Struct):
     backend was given once more, ``retries_refused`` those that it was not, and ``unserved`` requests that could not be
     tried for a want of the gateway's: each by reason.
     Latencies are histograms as in core.stats. ``samples`` counts the answers that were sampled, by what became of them
-    (proxy.counting.response_sampler).
+    (proxy.counting.response_sampler). ``queued`` are the times of attempts that had to wait for a connection;
+    ``request_sizes`` and ``response_sizes`` are bodies of answered requests, by their class (core.stats.histogram).
     """
 
     route: str
@@ -72,10 +73,27 @@ class RouteTotals(msgspec.Struct):
     unserved: dict[str, int] = msgspec.field(default_factory=dict)
     forced: int = 0
     samples: dict[str, int] = msgspec.field(default_factory=dict)
+    queued: dict[int, int] = msgspec.field(default_factory=dict)
+    queued_us_sum: int = 0
+    request_sizes: dict[int, int] = msgspec.field(default_factory=dict)
+    request_bytes_sum: int = 0
+    response_sizes: dict[int, int] = msgspec.field(default_factory=dict)
+    response_bytes_sum: int = 0
 
 
 # Why a request's body was not kept for another try (proxy/body_store.py).
 BODY_NOT_KEPT: Final = ("too_large", "memory_limit", "disk_limit", "disk_full", "disk_failed", "disk_slow")
+
+
+class Exemplar(msgspec.Struct, frozen=True, array_like=True):
+    """One attempt that stands for others like it: its result, how long it took, its trace, and when it ended (UTC)."""
+
+    route: str
+    variant: int
+    result: str
+    duration_us: int
+    trace_id: str
+    at_s: float
 
 
 class Ejected(msgspec.Struct, frozen=True):
@@ -122,6 +140,8 @@ class Report(msgspec.Struct, tag=True):
     # What is held of request bodies at this moment, in memory and in files.
     body_memory_bytes: int = 0
     body_disk_bytes: int = 0
+    # Of what ended since the report before: of each route and variant the slowest attempt, and one of each failure.
+    exemplars: list[Exemplar] = msgspec.field(default_factory=list)
 
 
 class SetTable(msgspec.Struct, frozen=True, tag=True):

@@ -62,6 +62,7 @@ from gateway.control.views import (
 )
 from gateway.core.analysis.types import Analysis, Finding, Verdict
 from gateway.core.errors import ConflictError, JournalError, NotFoundError
+from gateway.core.objectives import Objectives
 from gateway.core.rollout import (
     AbortRequested,
     ApproveRequested,
@@ -148,6 +149,9 @@ class ControlDouble:
     def state(self) -> Any:
         """All that a command could change."""
         return msgspec.to_builtins([self.routes(), self.rollouts(limit=1000), self.backends()])
+
+    def objectives(self) -> dict[str, Objectives]:
+        return {}
 
     def routes(self) -> list[RouteView]:
         return [self.route(name) for name in self._canaries]

@@ -21,7 +21,8 @@ OTHERWISE = {
     "PlanConfig": ({"bake_holdout_percent"}, {"bake_holdout_bp"}),
     "BackendTlsConfig": ({"ca_file", "cert_file", "key_file"}, {"ca", "certificate", "key"}),
     "RouteConfig": (
-        {"match", "canary_percent", "forced_variant_header", "on_half_close", "stream_requests", "analysis", "plan"},
+        {"match", "canary_percent", "forced_variant_header", "on_half_close", "stream_requests", "analysis", "plan"}
+        | {"slo"},
         {
             *("path_prefix", "hosts", "weight_bp", "forced_header", "half_close_s", "streams_requests"),
             *("exempt_statuses", "salt", "tap"),
@@ -31,6 +32,7 @@ OTHERWISE = {
         {"interval_s", "exempt_statuses", "model_errors", "predictions", "labels"},
         {"bake_share", "sticky"},
     ),
+    "TracingConfig": ({"endpoint", "headers_env", "service_name"}, set()),
     "BackendConfig": ({"probe", "model"}, {"name", "guard"}),
     "TimeoutsConfig": ({"profile"}, set()),
     "LatencyConfig": ({"tolerance_ms", "margin_ms", "slo_ms"}, {"tolerance_us", "margin_us", "slo_us"}),

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -28,12 +29,14 @@ from gateway.control.api import ControlPlane, TrafficTotals
 from gateway.control.show import traffic_metrics
 from gateway.control.show.metrics import Scrape
 from gateway.control.views import BackendView, EndpointView, ProbeCounts, Readiness, RolloutView, RouteView
+from gateway.control.workers.exemplars import NewestExemplars
 from gateway.control.workers.report_aggregator import ReportAggregator
 from gateway.core.analysis.types import Analysis, Finding, Verdict
 from gateway.core.errors import Blame
 from gateway.core.model_version import ModelVersion
+from gateway.core.objectives import Objectives
 from gateway.core.rollout.types import Phase, Plan
-from gateway.core.stats.histogram import bucket_of
+from gateway.core.stats.histogram import bucket_of, size_class
 from gateway.core.types import Variant
 from gateway.hooks.counters import GateTotals, HookCounters, HookTotals
 from gateway.proxy.exchange import retry
@@ -41,7 +44,7 @@ from gateway.proxy.heads import gateway_errors
 from gateway.runtime.build import data_plane
 from gateway.runtime.notices import Notice
 from gateway.runtime.samples import Inspected
-from gateway.runtime.wire import Report, RouteTotals
+from gateway.runtime.wire import Exemplar, Report, RouteTotals
 from tests.support.control import ManualClock
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -135,12 +138,16 @@ class Plane:
     newest: dict[str, RolloutView] = field(default_factory=dict)
     verdicts: dict[tuple[str, str], int] = field(default_factory=dict)
     inspection: Inspected | None = None
+    promised: dict[str, Objectives] = field(default_factory=lambda: {"digits": Objectives()})
 
     def traffic_later(self) -> Callable[[], TrafficTotals]:
         return self.aggregator.merged_later()
 
     def routes(self) -> list[RouteView]:
         return self.views
+
+    def objectives(self) -> dict[str, Objectives]:
+        return self.promised
 
     def rollouts(self, route: str | None = None, limit: int = 50, before: str | None = None) -> list[RolloutView]:
         assert limit == 1, "a scrape must not build a view of every rollout that ever was"
@@ -299,11 +306,11 @@ def test_the_reasons_of_retries_and_rescues_are_those_of_the_data_plane() -> Non
 
 def test_what_became_of_messages_and_questions_is_reported() -> None:
     samples = scraped(busy())
-    assert value(samples, "gateway_hook_letters_total", hook="chat", result="delivered") == 3
-    assert value(samples, "gateway_hook_letters_total", hook="chat", result="dropped") == 1
-    assert value(samples, "gateway_hook_letters_total", hook="ci", result="dropped") == 0
+    assert value(samples, "gateway_hook_messages_total", hook="chat", result="delivered") == 3
+    assert value(samples, "gateway_hook_messages_total", hook="chat", result="dropped") == 1
+    assert value(samples, "gateway_hook_messages_total", hook="ci", result="dropped") == 0
     assert value(samples, "gateway_hook_failed_attempts_total", hook="chat") == 2
-    assert value(samples, "gateway_hook_pending_letters", hook="chat") == 4
+    assert value(samples, "gateway_hook_pending_messages", hook="chat") == 4
     assert value(samples, "gateway_gate_answers_total", gate="load-test", answer="not_yet") == 5
     assert value(samples, "gateway_gate_answers_total", gate="load-test", answer="refused") == 0
 
@@ -435,6 +442,115 @@ def test_label_values_survive_whatever_they_contain() -> None:
     assert by_label(scraped(plane), "gateway_endpoint_up", "endpoint") == {url: 1}
 
 
+def test_a_slow_bucket_and_a_failure_lead_to_a_trace() -> None:
+    plane = busy()
+    shown = [
+        Exemplar("digits", Variant.CANARY, "errors", 3_000_000, "a" * 32, 100.5),
+        Exemplar("digits", Variant.CANARY, "ok", 700, "b" * 32, 101.5),
+        Exemplar("digits", Variant.CANARY, "ok", 690, "c" * 32, 102.5),
+    ]
+    plane.aggregator.take(report("a", 2, exemplars=shown), 0.0)
+    families = {family.name: family for family in parse_openmetrics(rendered(plane, "application/openmetrics-text"))}
+    found = {
+        (sample.labels["variant"], sample.labels.get("le")): sample.exemplar
+        for sample in families["gateway_request_duration_seconds"].samples
+        if sample.exemplar is not None
+    }
+    assert set(found) == {("canary", "0.001"), ("canary", "5.0")}
+    assert found["canary", "0.001"].labels == {"trace_id": "c" * 32}, "the newest of its bucket"
+    assert (found["canary", "5.0"].value, float(found["canary", "5.0"].timestamp)) == (3.0, 100.5)
+    failures = [s for s in families["gateway_upstream_tries"].samples if s.exemplar is not None]
+    assert [(s.labels["result"], s.exemplar.labels) for s in failures] == [("errors", {"trace_id": "a" * 32})]
+    assert "trace_id" not in rendered(plane), "the plain format knows no exemplars"
+
+
+def test_exemplars_are_bounded_and_the_newest_stay() -> None:
+    newest = NewestExemplars()
+    many = 25_000
+    for n in range(many):
+        newest.take([Exemplar(f"r{n}", 0, "ok", 1000, "a" * 32, float(n))])
+    kept = newest.all()
+    assert len(kept) == 20_000 and kept[-1].at_s == many - 1
+
+
+def test_sizes_and_queueing_are_histograms() -> None:
+    plane = Plane()
+    stable = RouteTotals("digits", Variant.STABLE)
+    for size in (0, 256, 257, 5_000_000):
+        stable.request_sizes[size_class(size)] = stable.request_sizes.get(size_class(size), 0) + 1
+        stable.request_bytes_sum += size
+    stable.queued, stable.queued_us_sum = {bucket_of(30_000): 2}, 60_000
+    plane.aggregator.arrived("a", 0, 0.0)
+    plane.aggregator.take(report("a", 1, (stable,)), 0.0)
+    samples, labels = scraped(plane), {"route": "digits", "variant": "stable"}
+    name = "gateway_request_size_bytes"
+    counts = [value(samples, f"{name}_bucket", le=f"{le}.0", **labels) for le in (256, 4096, 1 << 20, 1 << 24)]
+    assert counts == [2, 3, 3, 4] and value(samples, f"{name}_sum", **labels) == 5_000_513
+    assert value(samples, "gateway_upstream_queue_seconds_count", **labels) == 2
+    assert value(samples, "gateway_upstream_queue_seconds_sum", **labels) == 0.06
+    assert value(samples, "gateway_response_size_bytes_count", **labels) == 0
+
+
+def test_objectives_count_what_users_got() -> None:
+    plane = busy()
+    assert value(scraped(plane), "gateway_slo_requests_total", route="digits", slo="availability") == 192
+    plane.promised = {"digits": Objectives(99.5, latency_ms=2.0, latency_percent=95.0)}
+    canary = RouteTotals("digits", Variant.CANARY, answered={200: 1, 503: 3})
+    canary.first_byte = {bucket_of(1_000): 7, bucket_of(2_500): 2}
+    plane.aggregator.arrived("c", 2, 0.0)
+    plane.aggregator.take(report("c", 1, (canary,)), 0.0)
+    samples = scraped(plane)
+    found = {
+        slo: [
+            value(samples, f"gateway_slo_{what}", route="digits", slo=slo)
+            for what in ("requests_total", "failures_total", "objective_ratio")
+        ]
+        for slo in ("availability", "latency")
+    }
+    assert found == {"availability": [196, 3, 0.995], "latency": [9, 2, 0.95]}
+
+
+def test_evidence_is_a_probability_beside_the_one_that_it_has_to_reach() -> None:
+    samples = scraped(busy())
+    joint = by_label(samples, "gateway_evidence_joint_probability", "test")
+    assert joint == {"bad": pytest.approx(math.exp(-1.5)), "ok": 1.0}
+    needed = by_label(samples, "gateway_evidence_needed_probability", "test")
+    assert needed == {"bad": pytest.approx(0.01, rel=0.01), "ok": pytest.approx(0.05, rel=0.01)}
+    errors = {"route": "digits", "metric": "errors"}
+    assert value(samples, "gateway_evidence_probability", test="ok", **errors) == 1.0, "no evidence at all"
+
+
+def test_effects_have_an_estimate_and_bounds() -> None:
+    plane = Plane()
+    details = {"difference": 0.25, "difference_low": 0.1, "ratio": 5.0, "ratio_low": 2.0, "ratio_high": math.inf}
+    times = {"stable_p50_us": 2_000.0, "canary_p50_us": 9_000.0, "canary_p50_us_low": 8_000.0}
+    found = (replace(finding("errors", 0, 0), details=details), replace(finding("latency", 0, 0), details=times))
+    plane.newest["digits"] = rollout_view(analysis(findings=found))
+    samples = scraped(plane)
+    assert by_label(samples, "gateway_effect_difference", "bound") == {"low": 0.1, "estimate": 0.25}
+    assert by_label(samples, "gateway_effect_ratio", "bound") == {"low": 2.0, "estimate": 5.0}
+    quantiles = {
+        (dict(labels)["variant"], dict(labels)["bound"]): n
+        for (name, labels), n in samples.items()
+        if name == "gateway_latency_quantile_seconds"
+    }
+    assert quantiles == {("stable", "estimate"): 0.002, ("canary", "low"): 0.008, ("canary", "estimate"): 0.009}
+
+
+def test_no_traffic_makes_series_without_bound() -> None:
+    """Labels are the configuration's or from fixed lists, whatever a backend answers."""
+    plane = busy()
+    before = len(scraped(plane))
+    strange = RouteTotals("digits", Variant.STABLE, answered=dict.fromkeys(range(100, 600), 1))
+    plane.aggregator.arrived("d", 3, 0.0)
+    plane.aggregator.take(report("d", 1, (strange,)), 0.0)
+    samples = scraped(plane)
+    assert len(samples) - before < len(HTTPStatus) + 5
+    assert value(samples, "gateway_requests_total", route="digits", variant="stable", code="5xx") == 100 - 11
+    one_route = sum(dict(labels).get("route") == "digits" for _, labels in samples)
+    assert one_route < 600, f"{one_route} series of one route"
+
+
 # documents and dashboards speak of the metrics that exist
 
 
@@ -445,7 +561,7 @@ def families(plane: Plane) -> dict[str, str]:
 
 def names_in(expression: str) -> set[str]:
     """The families that a query reads."""
-    return {re.sub(r"_(bucket|sum|count)$", "", name) for name in re.findall(r"\bgateway_\w+", expression)}
+    return {re.sub(r"_(bucket|sum|count)$", "", name) for name in re.findall(r"(?<![\w:])gateway_\w+", expression)}
 
 
 def test_the_document_lists_every_metric_with_its_type() -> None:

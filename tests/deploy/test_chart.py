@@ -215,12 +215,13 @@ def test_an_overlay_replaces_the_configuration_and_adds_the_monitoring(tmp_path:
 
 def test_alerts_and_dashboard_are_those_of_the_repository() -> None:
     manifests = template(values=EVERYTHING)
-    rules = by_kind(manifests, "PrometheusRule")["spec"]
-    assert rules == yaml.safe_load((ROOT / "config" / "prometheus" / "alerts.yml").read_text(encoding="utf-8"))
+    files = (ROOT / "config" / "prometheus" / f"{name}.yml" for name in ("rules", "alerts"))
+    groups = [group for file in files for group in yaml.safe_load(file.read_text(encoding="utf-8"))["groups"]]
+    assert by_kind(manifests, "PrometheusRule")["spec"] == {"groups": groups}
     dashboard = by_kind(manifests, "ConfigMap", "-dashboard")
     assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
-    file = ROOT / "config" / "grafana" / "dashboards" / "canary-gateway.json"
-    assert dashboard["data"] == {file.name: file.read_text(encoding="utf-8")}
+    written = (ROOT / "config" / "grafana" / "dashboards").glob("*.json")
+    assert dashboard["data"] == {file.name: file.read_text(encoding="utf-8") for file in written}
 
 
 # What a manifest says is what the program has

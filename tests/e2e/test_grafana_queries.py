@@ -246,8 +246,8 @@ FIRING = {
     "GatewayWorkersRestart": {"gateway_worker_starts_total": "1+1x120"},
     "GatewayEventLoopLag": {"gateway_event_loop_lag_seconds": "0.5x120"},
     "GatewayHookFails": {
-        'gateway_hook_letters_total{hook="chat", result="dropped"}': "0+1x120",
-        'gateway_hook_pending_letters{hook="chat"}': "1x120",
+        'gateway_hook_messages_total{hook="chat", result="dropped"}': "0+1x120",
+        'gateway_hook_pending_messages{hook="chat"}': "1x120",
     },
 }
 QUIET = {
@@ -265,8 +265,8 @@ QUIET = {
     "gateway_workers_applied": "2x120",
     "gateway_worker_starts_total": "2x120",
     "gateway_event_loop_lag_seconds": "0.002x120",
-    'gateway_hook_letters_total{hook="chat", result="dropped"}': "1x120",
-    'gateway_hook_pending_letters{hook="ci"}': "0 1 0 1 0 0 1x2 0x112",
+    'gateway_hook_messages_total{hook="chat", result="dropped"}': "1x120",
+    'gateway_hook_pending_messages{hook="ci"}': "0 1 0 1 0 0 1x2 0x112",
 }
 
 

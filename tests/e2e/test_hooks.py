@@ -58,7 +58,7 @@ async def test_a_rollout_waits_for_its_gate_and_calls_its_hooks(
                 counted.text
             )
             assert 'gateway_gate_answers_total{answer="passed",gate="load-test"} 1.0' in counted.text
-            assert 'gateway_hook_letters_total{hook="ci",result="dropped"} 0.0' in counted.text
+            assert 'gateway_hook_messages_total{hook="ci",result="dropped"} 0.0' in counted.text
             reported = json.loads(hook.received[-1].body)
             assert reported["data"]["id"] == rollout and reported["id"].startswith(rollout)
 
@@ -73,7 +73,7 @@ async def test_a_rollout_waits_for_its_gate_and_calls_its_hooks(
                 gateway.path.write_text(text)
                 taken = await gateway.admin.post("/api/v1/config/reload")
                 assert (taken.status_code, taken.json()["changed"]) == (200, ["hooks"]), taken.text
-                series = 'gateway_hook_letters_total{hook="late",result="delivered"}'
+                series = 'gateway_hook_messages_total{hook="late",result="delivered"}'
                 async with asyncio.timeout(20):
                     while series not in (await gateway.admin.get("/metrics")).text:
                         await asyncio.sleep(0.05)

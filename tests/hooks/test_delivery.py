@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from gateway.config.hooks import key_of
+from gateway.hooks.chat import slack, teams
 from gateway.hooks.command import Command
 from gateway.hooks.delivery import NotDeliveredError
-from gateway.hooks.envelope import FORMATS, Message
+from gateway.hooks.envelope import Message, cloudevent
 from gateway.hooks.webhook import Webhook
 from tests.hooks.receiver import WebReceiver, reply
 from tests.hooks.transitions import transition
@@ -135,7 +136,7 @@ def _runs(pid: int) -> bool:
 
 @pytest.mark.parametrize("kind", ["promoted", "rolled_back"])
 def test_a_cloudevent_has_all_that_the_standard_asks_for(kind: str) -> None:
-    letter = FORMATS["cloudevents"](transition(kind=kind))
+    letter = cloudevent(transition(kind=kind))
     event = json.loads(letter.body)
     assert letter.content_type == "application/cloudevents+json"
     assert {key: event[key] for key in ("specversion", "id", "source", "type", "subject", "time")} == {
@@ -150,19 +151,19 @@ def test_a_cloudevent_has_all_that_the_standard_asks_for(kind: str) -> None:
 
 
 def test_an_infinite_number_in_the_evidence_becomes_null() -> None:
-    event = json.loads(FORMATS["cloudevents"](transition(log_e_bad=float("inf"))).body)
+    event = json.loads(cloudevent(transition(log_e_bad=float("inf"))).body)
     assert event["data"]["analysis"]["log_e_bad"] is None
 
 
 def test_chat_messages_say_what_and_why_and_escape_what_steers() -> None:
-    reported = json.loads(FORMATS["slack"](transition()).body)
+    reported = json.loads(slack(transition()).body)
     assert reported["text"] == "r: rollout r-1 rolled back"
     assert "*Why:* errors &lt;canary&gt; &amp; more" in reported["blocks"][0]["text"]["text"]
-    card = json.loads(FORMATS["teams"](transition()).body)["attachments"][0]["content"]
+    card = json.loads(teams(transition()).body)["attachments"][0]["content"]
     facts = {fact["title"]: fact["value"] for fact in card["body"][1]["facts"]}
     assert facts["Why"] == "errors <canary> & more" and facts["Causes"] == "errors"
 
 
 def test_a_chat_message_stays_under_its_length_limit() -> None:
     long = transition(reason="x" * 10_000)
-    assert len(json.loads(FORMATS["slack"](long).body)["blocks"][0]["text"]["text"]) < 3_000
+    assert len(json.loads(slack(long).body)["blocks"][0]["text"]["text"]) < 3_000

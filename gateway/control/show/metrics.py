@@ -15,7 +15,6 @@ Formats: the text exposition format 0.0.4, and OpenMetrics 1.0 for those who acc
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 
 from prometheus_client.exposition import choose_encoder
@@ -23,13 +22,14 @@ from prometheus_client.metrics_core import InfoMetricFamily, Metric
 
 import gateway
 from gateway.control.api import ControlPlane, TrafficTotals
-from gateway.control.show.families import counter, finite, gauge, single_counter, single_gauge
+from gateway.control.show.evidence_metrics import evidence_metrics, verdict_metrics
+from gateway.control.show.families import gauge, single_counter, single_gauge
 from gateway.control.show.health_metrics import backend_info, ejection_metrics, health_metrics
 from gateway.control.show.inspection_metrics import inspection_metrics
 from gateway.control.show.process_metrics import process_metrics, state_metrics
+from gateway.control.show.slo_metrics import slo_metrics
 from gateway.control.show.traffic_metrics import traffic_metrics
 from gateway.control.views import Readiness, RolloutView, RouteView
-from gateway.core.analysis.types import Analysis, Verdict
 from gateway.core.rollout.types import Phase
 from gateway.core.types import Variant
 from gateway.runtime.build import data_plane
@@ -48,6 +48,7 @@ class Scrape:
     def __init__(self, control: ControlPlane, more: Iterable[Metric] = ()) -> None:
         self._traffic = control.traffic_later()
         self._routes = control.routes()
+        self._objectives = control.objectives()
         self._newest = {route.name: _newest(control, route.name) for route in self._routes}
         self._inspected = control.inspected()
         self._verdicts = control.verdict_counts()
@@ -70,8 +71,9 @@ class Scrape:
         yield from traffic_metrics(totals, traffic)
         yield from inspection_metrics(totals, *self._inspected)
         yield from _exposure(routes, newest)
-        yield from _verdicts(self._verdicts, routes)
-        yield from _evidence(newest)
+        yield from verdict_metrics(self._verdicts, routes)
+        yield from evidence_metrics(newest)
+        yield from slo_metrics(totals, self._objectives)
         yield from health_metrics(routes, self._probes)
         yield backend_info(self._backends)
         yield from ejection_metrics(routes, traffic.reports, traffic.notes)
@@ -116,69 +118,6 @@ def _exposure(routes: list[RouteView], newest: Mapping[str, RolloutView | None])
         ("route",),
         (((name,), rollout.step if rollout else 0) for name, rollout in newest.items()),
     )
-
-
-def _verdicts(counts: Mapping[tuple[str, str], int], routes: list[RouteView]) -> Iterator[Metric]:
-    known = {(route.name, verdict.value): 0 for route in routes for verdict in Verdict}
-    yield counter(
-        "gateway_verdicts_total",
-        "Analyses by the verdict they ended in.",
-        ("route", "verdict"),
-        sorted({**known, **counts}.items()),
-    )
-
-
-def _evidence(newest: Mapping[str, RolloutView | None]) -> Iterator[Metric]:
-    analyses = {
-        name: rollout.analysis
-        for name, rollout in newest.items()
-        # An analysis that refused its evidence claims nothing, so it has no numbers either.
-        if rollout is not None and rollout.analysis is not None and rollout.analysis.verdict is not Verdict.ERROR
-    }
-    yield gauge(
-        "gateway_evidence_log",
-        "Natural logarithm of one metric's e-value: bad against 'not worse', ok against 'worse by the margin'.",
-        ("route", "metric", "test"),
-        finite(
-            ((name, f.metric, test), log_e)
-            for name, analysis in analyses.items()
-            for f in analysis.findings
-            for test, log_e in (("bad", f.log_e_bad), ("ok", f.log_e_ok))
-        ),
-    )
-    yield gauge(
-        "gateway_evidence_joint_log",
-        "The evidence that decides: bad of all deciding metrics together, ok of the metric with the least.",
-        ("route", "test"),
-        finite(((name, test), log_e) for name, a in analyses.items() for test, log_e in _joint(a)),
-    )
-    yield gauge(
-        "gateway_evidence_needed_log",
-        "Where the joint evidence decides: bad rolls back, ok lets the rollout advance.",
-        ("route", "test"),
-        finite(
-            ((name, test), needed)
-            for name, a in analyses.items()
-            for test, needed in (("bad", a.log_e_bad_needed), ("ok", a.log_e_ok_needed))
-        ),
-    )
-    yield gauge(
-        "gateway_finding_ratio",
-        "Share of requests with the metric's event in the evidence of the newest rollout.",
-        ("route", "metric", "variant"),
-        (
-            ((name, f.metric, variant.label), rate)
-            for name, analysis in analyses.items()
-            for f in analysis.findings
-            for variant, rate in ((Variant.STABLE, f.stable_rate), (Variant.CANARY, f.canary_rate))
-            if rate is not None
-        ),
-    )
-
-
-def _joint(analysis: Analysis) -> Iterator[tuple[str, float]]:
-    yield "bad", analysis.log_e_bad
-    yield "ok", min((f.log_e_ok for f in analysis.findings if f.must_pass), default=math.nan)
 
 
 # the gateway itself

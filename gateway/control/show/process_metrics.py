@@ -56,7 +56,7 @@ def process_metrics(reports: Sequence[Report], notice: Notice) -> Iterator[Metri
         ("child", "reason"),
         (
             ((child, reason), notice.restarts.get(child, {}).get(reason, 0))
-            for child in ("control", "inspector", "worker")
+            for child in ("control", "inspector", "tracing", "worker")
             for reason in ("exit", "hang")
         ),
     )

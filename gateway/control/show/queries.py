@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from gateway.config.core_values import core_value
 from gateway.config.schema import GatewayConfig
 from gateway.control.decide.rollout_records import RolloutRecord, RolloutRecords
 from gateway.control.decide.routes import RouteState, find_route
@@ -13,6 +14,7 @@ from gateway.control.views import BackendView, EndpointView, RolloutView, RouteV
 from gateway.control.workers.hub import WorkerHub
 from gateway.control.workers.report_aggregator import ReportAggregator
 from gateway.control.workers.table_publisher import TablePublisher
+from gateway.core.objectives import Objectives
 from gateway.core.traffic.table import Route
 from gateway.core.types import WEIGHT_BP_MAX, Variant, percent_from_weight_bp
 from gateway.runtime.clock import iso
@@ -39,6 +41,10 @@ class Queries:
         self._aggregator = aggregator
         self._health = health
         self._rates = rates
+
+    def objectives(self) -> dict[str, Objectives]:
+        """What each route promises its users."""
+        return {name: core_value(state.config.slo, Objectives) for name, state in self._routes.items()}
 
     def routes(self) -> list[RouteView]:
         """All routes, in the order of the configuration."""

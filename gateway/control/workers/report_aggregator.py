@@ -20,13 +20,14 @@ from typing import TypeVar
 
 import msgspec
 
+from gateway.control.workers.exemplars import NewestExemplars
 from gateway.core.analysis.types import Evidence
 from gateway.core.errors import EvidenceError
 from gateway.core.stats import counts as arithmetic
 from gateway.core.stats.counts import Counts, EpochCounts
 from gateway.core.stats.outcomes import ANSWERED, UNAVAILABLE
 from gateway.core.types import Variant
-from gateway.runtime.wire import Ejected, Report, RouteTotals
+from gateway.runtime.wire import Ejected, Exemplar, Report, RouteTotals
 
 # An epoch that no worker reports any more is kept this long: many ticks.
 _GRACE_S = 5.0
@@ -46,6 +47,7 @@ class MergedTotals(msgspec.Struct):
     worker_starts: int
     rejected_reports: int
     notes: dict[str, int] = {}
+    exemplars: list[Exemplar] = []
 
 
 class ReportAggregator:
@@ -68,6 +70,7 @@ class ReportAggregator:
         self._buried: dict[str, None] = {}
         self._starts = 0
         self._rejected = 0
+        self._exemplars = NewestExemplars()
 
     def arrived(self, boot: str, index: int, at_s: float) -> None:
         """A worker introduced itself: a new life at this index, or one that has only lost its connection."""
@@ -109,6 +112,7 @@ class ReportAggregator:
             self._rejected += 1
             return False
         self._newest[report.boot] = report
+        self._exemplars.take(report.exemplars)
         if known is not None:
             self._retire(known, report)
         self._see(report, at_s)
@@ -244,6 +248,7 @@ class ReportAggregator:
         present = self.present
         departed, faults, notes = self._departed_totals, self._departed_faults, self._departed_notes
         aborted, starts, rejected = self._departed_aborted, self._starts, self._rejected
+        exemplars = self._exemplars.all()
 
         def merge() -> MergedTotals:
             return MergedTotals(
@@ -254,6 +259,7 @@ class ReportAggregator:
                 starts,
                 rejected,
                 _sum_of(notes, *(report.notes for report in reports)),
+                exemplars,
             )
 
         return merge
@@ -279,6 +285,12 @@ def _add_totals(into: RouteTotals, part: RouteTotals) -> None:
     _add(into.retries_refused, part.retries_refused)
     _add(into.unserved, part.unserved)
     into.forced += part.forced
+    _add(into.queued, part.queued)
+    into.queued_us_sum += part.queued_us_sum
+    _add(into.request_sizes, part.request_sizes)
+    into.request_bytes_sum += part.request_bytes_sum
+    _add(into.response_sizes, part.response_sizes)
+    into.response_bytes_sum += part.response_bytes_sum
     _add(into.samples, part.samples)
 
 

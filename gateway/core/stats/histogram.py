@@ -9,6 +9,8 @@ The layout is that of HdrHistogram (Tene) with an integer index computed from th
 
 >>> bucket_of(31), bucket_of(32), bucket_of(63), bucket_of(64), bucket_of(65), bucket_of(66)
 (31, 32, 63, 64, 64, 65)
+>>> [size_class(n) for n in (0, 32, 33, 64, 65, 1024, 1025)]
+[0, 0, 1, 1, 2, 5, 6]
 >>> all(lower_us(bucket_of(v)) <= v < upper_us(bucket_of(v)) for v in (0, 1, 31, 32, 1000, 123_456, 10**9))
 True
 """
@@ -43,6 +45,11 @@ def bucket_of(latency_us: int) -> int:
     while rest:
         shift, rest = shift + 1, rest >> 1
     return (shift << SUB_BITS) + (latency_us >> shift)
+
+
+def size_class(size_bytes: int) -> int:
+    """The class of a size: k for those up to ``32 << k`` bytes that no smaller class holds."""
+    return bucket_of(size_bytes - 1) >> SUB_BITS
 
 
 def lower_us(bucket: int) -> int:

@@ -12,7 +12,10 @@ from gateway.core.types import Variant
 from gateway.proxy.counting.epoch_counters import EpochCounters
 from gateway.proxy.counting.recent_answers import RecentAnswers
 from gateway.proxy.counting.sticky_sessions import StickySessions
-from gateway.runtime.wire import Report, RouteTotals
+from gateway.runtime.wire import Exemplar, Report, RouteTotals
+
+# Of a thousand routes not each needs an exemplar in each report.
+_EXEMPLARS_MAX = 200
 
 
 class WorkerCounters:
@@ -79,9 +82,11 @@ class WorkerCounters:
     def report(self, epoch: int, in_flight: int, connections: int, upstream_connections: int) -> Report:
         """Everything counted since the boot, as one message. The caller sends it at once (it is not a copy)."""
         self.seq += 1
+        exemplars: list[Exemplar] = []
         for counters in (*self._retired, *self._current.values()):
-            counters.variants[0].settle()
-            counters.variants[1].settle()
+            for variant in counters.variants:
+                variant.settle()
+                variant.take_exemplars(exemplars)
         for counters in self._retired:
             if counters.final_seq is None and not counters.open:
                 counters.final_seq = self.seq
@@ -108,6 +113,7 @@ class WorkerCounters:
             stalls=self.stalls,
             accept_pauses=self.accept_pauses,
             tls_not_after_s=self.tls_not_after_s,
+            exemplars=exemplars[:_EXEMPLARS_MAX],
         )
 
     def acknowledged(self, seq: int) -> None:

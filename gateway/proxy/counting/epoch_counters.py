@@ -8,14 +8,15 @@ buckets of its two latencies: from it a report makes the six that an outcome has
 
 from __future__ import annotations
 
+from time import time
 from typing import Final
 
 from gateway.core.stats.counts import Counts, EpochCounts
-from gateway.core.stats.histogram import bucket_of
+from gateway.core.stats.histogram import bucket_of, size_class
 from gateway.core.stats.outcomes import ABANDONED, OK
 from gateway.core.traffic.table import Route
 from gateway.core.types import Variant
-from gateway.runtime.wire import RouteTotals
+from gateway.runtime.wire import Exemplar, RouteTotals
 
 # A look at an enumeration's member costs a search through its classes.
 _CANARY: Final = Variant.CANARY
@@ -24,6 +25,9 @@ _CANARY: Final = Variant.CANARY
 # Bits of a latency's bucket in an entry of `VariantCounters.answered_well`.
 _BUCKET_BITS: Final = 12
 _BUCKET_MASK: Final = (1 << _BUCKET_BITS) - 1
+# Bits of a size's class in an entry of `VariantCounters.sized`.
+_SIZE_BITS: Final = 8
+_SIZE_MASK: Final = (1 << _SIZE_BITS) - 1
 
 
 def _add(counts: dict[int, int], key: int, times: int) -> None:
@@ -44,11 +48,16 @@ class VariantCounters:
         "_counts_duration",
         "_duration",
         "_duration_us",
+        "_exemplars",
         "_first_byte",
         "_first_byte_us",
         "_lasted_us",
         "_latency",
         "_ok",
+        "_request_bytes",
+        "_response_bytes",
+        "_sizes",
+        "_slowest_us",
         "_totals",
         "_tries",
         "_well",
@@ -66,6 +75,12 @@ class VariantCounters:
         self._assigned = self._ok = self._first_byte_us = self._duration_us = self._lasted_us = 0
         # Requests by status and buckets of the first byte and of the whole answer (see `answered_well`).
         self._well: dict[int, int] = {}
+        # Answered requests by the classes of both bodies' sizes.
+        self._sizes: dict[int, int] = {}
+        self._request_bytes = self._response_bytes = 0
+        # Since the last report: how long the slowest attempt took, and one attempt of each result to be shown.
+        self._slowest_us = 0
+        self._exemplars: dict[str, Exemplar] = {}
 
     def assigned(self) -> None:
         """A request was assigned to this variant."""
@@ -76,8 +91,8 @@ class VariantCounters:
         answered = self._answered
         answered[status] = answered.get(status, 0) + 1
 
-    def tried(self, kind: str, first_byte_us: int, duration_us: int) -> None:
-        """Enter a try's end and its latencies into the totals for metrics."""
+    def tried(self, kind: str, first_byte_us: int, duration_us: int) -> bool:
+        """Enter a try's end and its latencies into the totals for metrics; whether it is one to be shown."""
         tries = self._tries
         tries[kind] = tries.get(kind, 0) + 1
         bucket = bucket_of(first_byte_us)
@@ -88,6 +103,34 @@ class VariantCounters:
         histogram = self._duration
         histogram[bucket] = histogram.get(bucket, 0) + 1
         self._duration_us += duration_us
+        return duration_us > self._slowest_us or (kind != OK and kind not in self._exemplars)
+
+    def show(self, kind: str, duration_us: int, trace_id: bytes) -> None:
+        """Keep an attempt as an exemplar of its result, until the next report."""
+        self._slowest_us = max(self._slowest_us, duration_us)
+        totals = self._totals
+        trace = trace_id.decode()
+        self._exemplars[kind] = Exemplar(totals.route, totals.variant, kind, duration_us, trace, time())
+
+    def take_exemplars(self, into: list[Exemplar]) -> None:
+        """Add what was kept since the last time, and begin anew."""
+        if self._exemplars:
+            into.extend(self._exemplars.values())
+            self._exemplars = {}
+        self._slowest_us = 0
+
+    def sized(self, request_bytes: int, response_bytes: int) -> None:
+        """Enter the sizes of an answered request's bodies."""
+        entry = (size_class(request_bytes) << _SIZE_BITS) + size_class(response_bytes)
+        sizes = self._sizes
+        sizes[entry] = sizes.get(entry, 0) + 1
+        self._request_bytes += request_bytes
+        self._response_bytes += response_bytes
+
+    def queued(self, wait_us: int) -> None:
+        """An attempt had to wait so long for its connection."""
+        _enter(self._totals.queued, wait_us)
+        self._totals.queued_us_sum += wait_us
 
     def count(self, kind: str, first_byte_us: int, duration_us: int) -> None:
         """Enter one outcome of an assigned (not forced) request into the evidence: its class."""
@@ -104,14 +147,18 @@ class VariantCounters:
         histogram[bucket] = histogram.get(bucket, 0) + 1
         self._lasted_us += duration_us
 
-    def answered_well(self, status: int, first_byte_us: int, duration_us: int) -> None:
-        """Enter all of an ordinary request: `answered`, `tried` and `count` of class ok, with the same latencies."""
+    def answered_well(self, status: int, first_byte_us: int, duration_us: int) -> bool:
+        """Enter all of an ordinary request: `answered`, `tried` and `count` of class ok, with the same latencies.
+
+        Returns what `tried` does.
+        """
         entry = ((status << _BUCKET_BITS) + bucket_of(first_byte_us) << _BUCKET_BITS) + bucket_of(duration_us)
         well = self._well
         well[entry] = well.get(entry, 0) + 1
         self._first_byte_us += first_byte_us
         self._duration_us += duration_us
         self._lasted_us += duration_us
+        return duration_us > self._slowest_us
 
     def settle(self) -> None:
         """Add what was entered here to the structures: they are about to be sent."""
@@ -138,6 +185,14 @@ class VariantCounters:
             self._totals.duration_us_sum += self._duration_us
             self._totals.first_byte_us_sum += self._first_byte_us
             self._duration_us = self._first_byte_us = 0
+        if self._sizes:
+            for entry, times in self._sizes.items():
+                _add(self._totals.request_sizes, entry >> _SIZE_BITS, times)
+                _add(self._totals.response_sizes, entry & _SIZE_MASK, times)
+            self._sizes.clear()
+            self._totals.request_bytes_sum += self._request_bytes
+            self._totals.response_bytes_sum += self._response_bytes
+            self._request_bytes = self._response_bytes = 0
 
 
 class EpochCounters:

@@ -60,6 +60,7 @@ class Attempt(UpstreamUser):
         "pool",
         "status",
         "stream",
+        "trace_lines",
         "variant",
     )
 
@@ -93,6 +94,8 @@ class Attempt(UpstreamUser):
         """When the answer's events came; None before its head, and for one whose length the head gave."""
         self.hold: StreamHold | None = None
         """What holds the beginning of an event stream back; None where nothing does, or does no longer."""
+        self.trace_lines = b""
+        """What makes its span the backend's parent; empty without tracing."""
         self.next_step = retry.RELAY
         """What becomes of the answer whose head is there: RELAY, or it gives way to another's."""
 
@@ -128,6 +131,7 @@ class Attempt(UpstreamUser):
     def lease_fresh(self, now_s: float) -> None:
         """Once more, on a new connection (rule 1)."""
         self.wants_fresh = True
+        self.since_s = now_s
         self.head_s = 0.0
         self.stream = None
         self.lease(now_s)
@@ -187,6 +191,8 @@ class Attempt(UpstreamUser):
         lines = b""
         if head.rare is not None or head.expects_continue:
             lines = rare_lines(request, body, owner.upgrade, owner.trailers, route.route.upgrades)
+        if self.trace_lines:
+            lines += self.trace_lines
         trailers = self._trailers() if body.sent_whole else None
         host = pool.host or head.host or pool.endpoint.authority.encode()
         size = body.held_bytes

@@ -45,7 +45,17 @@ _RESCUED_LINES: Final = _STABLE_LINE + b"%b: true\r\n" % headers.RESCUED_HEADER
 class Delivery(AttemptOwner):
     """The attempts of one exchange and the answer that is relayed. ``begun``: some of it has reached the client."""
 
-    __slots__ = ("_downstream", "_exchange", "_record", "_route", "_worker", "attempt", "attempts", "begun")
+    __slots__ = (
+        "_downstream",
+        "_exchange",
+        "_record",
+        "_relayed_bytes",
+        "_route",
+        "_worker",
+        "attempt",
+        "attempts",
+        "begun",
+    )
 
     def __init__(
         self,
@@ -69,6 +79,8 @@ class Delivery(AttemptOwner):
         self.attempts = attempts
         self.attempt: Attempt | None = None
         self.begun = False
+        # Of the answer's body, so far.
+        self._relayed_bytes = 0
 
     # an untried endpoint of the variant's backend, and a connection to it
 
@@ -110,6 +122,8 @@ class Delivery(AttemptOwner):
         assert attempt is not None
         if self._record is not None:
             self._record.lease_us = int((now_s - attempt.since_s) * 1e6)
+        if now_s > attempt.since_s:  # it did not get one at once
+            self.attempts.counters.of(attempt.variant).queued(outcome.elapsed_us(attempt.since_s, now_s))
         if route.try_s:
             exchange.total_at_s = min(now_s + route.try_s, exchange.began_s + route.total_s)
         body = self.body
@@ -121,6 +135,8 @@ class Delivery(AttemptOwner):
             self._downstream.resume_reading()
         if self._downstream.stalled:
             connection.pause_reading()
+        if self.attempts.trace is not None:
+            attempt.trace_lines = self.attempts.trace.lines()
         attempt.send(connection, route, pieces, now_s)
         body.sent()
         if body.behind:
@@ -253,6 +269,7 @@ class Delivery(AttemptOwner):
             attempt.stream.piece(piece, self._worker.now_s())
         if sample is not None:
             sample.body(piece)
+        self._relayed_bytes += len(piece)
         if attempt is not None and attempt.hold is not None:
             self._held(attempt, attempt.hold.feed(piece, self._worker.now_s()))
         self._downstream.write_body(piece)
@@ -303,6 +320,7 @@ class Delivery(AttemptOwner):
     def _answer_dropped(self, attempt: Attempt) -> None:
         """The answer's head was enough: the canary's gives way to stable's, or an endpoint's to another's."""
         attempts, step = self.attempts, attempt.next_step
+        self._relayed_bytes = 0
         self._downstream.discard()  # what was held back
         kind = attempts.kind_of(attempt)
         if kind == ERRORS:
@@ -393,6 +411,8 @@ class Delivery(AttemptOwner):
         attempts.count(attempt, outcome.STALE, self._exchange.asked_s, now_s)
         if self._record is not None:
             self._record.attempts += 1
+        if attempts.trace is not None:
+            attempts.trace.again(now_s)
         attempt.lease_fresh(now_s)
 
     def attempt_failed(self, fault: Fault) -> None:
@@ -428,8 +448,9 @@ class Delivery(AttemptOwner):
         self.attempt_next(gateway_errors.NO_ENDPOINT, self._worker.now_s())
 
     def _completed(self, attempt: Attempt) -> None:
-        exchange = self._exchange
-        self.attempts.completed(attempt, exchange.asked_s, self._worker.now_s())
+        exchange, attempts = self._exchange, self.attempts
+        attempts.completed(attempt, exchange.asked_s, self._worker.now_s())
+        attempts.counters.of(attempt.variant).sized(self.body.received, self._relayed_bytes)
         exchange.settle(attempt.status, keep=self.request.keep_alive and self.body.complete)
 
     def client_left(self) -> None:

@@ -31,6 +31,7 @@ from gateway.proxy.exchange.delivery import Delivery
 from gateway.proxy.exchange.exchange_attempts import ExchangeAttempts
 from gateway.proxy.exchange.log_line import LogRecord
 from gateway.proxy.exchange.request_body import RequestBody
+from gateway.proxy.exchange.request_spans import spans_of
 from gateway.proxy.exchange.trailers import Trailers, accepts_trailers
 from gateway.proxy.exchange.types import Downstream, Settling
 from gateway.proxy.exchange.upgrade import Upgrade
@@ -40,6 +41,7 @@ from gateway.proxy.heads.gateway_errors import Fault
 from gateway.proxy.heads.message_head import RareFields, RawHeaders, RequestHead
 from gateway.proxy.heads.request import Request
 from gateway.proxy.routes.route_runtime import RouteRuntime
+from gateway.proxy.spans import Tracer
 
 # How far it has come.
 QUEUED: Final = 0  # others of its connection come first
@@ -244,7 +246,11 @@ class Exchange(Settling):
         route.budget.deposit()
         downstream, body, record = self._downstream, self._body, self._record
         variant, forced, unit = assign(route, head, worker.draw)
-        attempts = ExchangeAttempts(route, variant, forced, unit, body, self.began_s, record)
+        attempts = ExchangeAttempts(route, variant, forced, unit, body, self.began_s, head.trace_id, record)
+        if worker.tracer is not None:
+            trace = attempts.trace = worker.tracer.begin(head, worker.draw())
+            if not trace.sampled:
+                attempts.trace_id = b""  # no exemplar leads to a trace that nobody kept
         sampler = route.sampler
         if sampler is not None and not forced:
             request_id = worker.fields.id_of(head.id_line) if sampler.tap.ids else b""
@@ -372,14 +378,17 @@ class Exchange(Settling):
 
     def settle(self, status: int, *, keep: bool, cut: bool = False) -> None:
         """Give back what the exchange has; its client's connection may go on."""
+        worker = self._worker
         phase, self._phase = self._phase, SETTLED
         assert phase != SETTLED, "an exchange settles once"
         if self._delivery is not None:
             self._delivery.end()
         if phase != QUEUED:
-            del self._worker.active[self]
+            del worker.active[self]
         self._body.close()
         switched = self._upgrade is not None and self._upgrade.switched_head != b""
+        if worker.tracer is not None and phase != QUEUED:
+            self._trace(worker.tracer, status)
         if not switched:  # a tunnel's line waits for its end
             if self._record is not None:
                 self._log(self._record, status, failed=cut or status >= STATUS_ABORTED)
@@ -406,6 +415,8 @@ class Exchange(Settling):
             line.backend = self._route.route.canary if attempts.variant is CANARY else self._route.route.stable
             line.forced = attempts.forced
             line.rescued = attempts.rescued
+            if attempts.trace is not None:
+                line.span_id = attempts.trace.span_id
             head_s = 0.0 if attempt is None else attempt.head_s
         elif self.total_at_s:  # refused before it was sent anywhere
             line.route = self._route.route.name
@@ -413,6 +424,21 @@ class Exchange(Settling):
         log_line.add_times(line, self.began_s, head_s, worker.now_s())
         line.in_bytes = self._body.received + record.in_tunnel_bytes
         access.write(line, failed=failed or line.rescued)
+
+    def _trace(self, tracer: Tracer, status: int) -> None:
+        """Hand the spans over, if they are wanted."""
+        head, delivery, worker = self._request.head, self._delivery, self._worker
+        if head is None:  # what cannot be read has no trace
+            return
+        attempts = None if delivery is None else delivery.attempts
+        trace = None if attempts is None else attempts.trace
+        if trace is None:
+            trace = tracer.begin(head, worker.draw())
+        if tracer.wants(trace, status, rescued=attempts is not None and attempts.rescued):
+            route = self._route.route.name if self.total_at_s else ""
+            request, client, now_s = self._request, self._downstream, worker.now_s()
+            span = spans_of(trace, request, head, client, attempts, route, self.began_s, now_s, status, self.fault)
+            tracer.put(span)
 
     def tunnel_ended(self, from_client_bytes: int, to_client_bytes: int) -> None:
         """Both ends are gone: the request's line can be written."""

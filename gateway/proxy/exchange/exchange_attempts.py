@@ -33,6 +33,7 @@ from gateway.proxy.exchange.types import AttemptOwner
 from gateway.proxy.heads import gateway_errors
 from gateway.proxy.heads.gateway_errors import Fault
 from gateway.proxy.routes.route_runtime import RouteRuntime
+from gateway.proxy.spans import RequestTrace
 from gateway.proxy.upstream.backends import BackendPool
 from gateway.proxy.upstream.pool import EndpointPool
 
@@ -57,6 +58,8 @@ class ExchangeAttempts:
         "forced",
         "route",
         "sample",
+        "trace",
+        "trace_id",
         "variant",
     )
 
@@ -68,6 +71,7 @@ class ExchangeAttempts:
         unit: float,
         body: RequestBody,
         began_s: float,
+        trace_id: bytes,
         record: LogRecord | None,
     ) -> None:
         self.route = route
@@ -82,6 +86,9 @@ class ExchangeAttempts:
         self.sample: ResponseSample | None = None
         """What is kept of the answer for the inspector; None where nothing is, and for what is no evidence."""
         self.began_s = began_s
+        self.trace_id = trace_id
+        self.trace: RequestTrace | None = None
+        """The spans of this request; None without tracing."""
         self._body = body
         self._record = record
         self._tried: tuple[EndpointPool, ...] = ()
@@ -92,6 +99,11 @@ class ExchangeAttempts:
     def rescued(self) -> bool:
         """Whether stable answers a request that was the canary's."""
         return self.variant is not self.assigned
+
+    @property
+    def body_bytes(self) -> int:
+        """How much of the request's body has come."""
+        return self._body.received
 
     @property
     def backend(self) -> BackendPool | None:
@@ -113,6 +125,9 @@ class ExchangeAttempts:
             attempt.limit(backend, route.stable_pool, route, now_s)
         if self._record is not None:
             self._record.attempts += 1
+        if self.trace is not None:
+            name = route.route.canary if self.variant is CANARY else route.route.stable
+            self.trace.begin(self.variant.label, name or "", pool.endpoint, now_s)
         return attempt
 
     @property
@@ -178,6 +193,9 @@ class ExchangeAttempts:
         if attempt is not None and fault in gateway_errors.OF_AN_ENDPOINT:
             attempt.failed_by(fault.reason, timed_out=timed_out)
         kind = self._kind_of_fault(attempt, fault)
+        trace = self.trace
+        if trace is not None:
+            trace.failed(fault.reason)
         if fault in gateway_errors.OF_THE_GATEWAY:
             cause = retry.UNSERVED
         else:
@@ -189,6 +207,8 @@ class ExchangeAttempts:
             self.count(attempt, kind, whole_s, now_s)
             if kind != outcome.TRIAL and step in (retry.NEXT, retry.AGAIN):
                 self.sample = None
+        if trace is not None:
+            trace.end(kind, 0, 0.0, now_s)  # of one that was not counted
         if step in (retry.NEXT, retry.AGAIN):
             self.retried(fault.reason, step)
         return step
@@ -274,7 +294,11 @@ class ExchangeAttempts:
         since_s, head_s = attempt.since_s, attempt.head_s
         latency_us = first_byte_us = elapsed_us(since_s, head_s or now_s)
         duration_us = elapsed_us(whole_s, now_s)
-        self.counters.of(attempt.variant).tried(kind, first_byte_us, duration_us)
+        if self.trace is not None:
+            self.trace.end(kind, attempt.status, head_s, now_s)
+        counters = self.counters.of(attempt.variant)
+        if counters.tried(kind, first_byte_us, duration_us) and self.trace_id:
+            counters.show(kind, duration_us, self.trace_id)
         if self._counted or kind in (outcome.STALE, outcome.TRIAL):
             return
         self._counted = True
@@ -308,8 +332,12 @@ class ExchangeAttempts:
         if kind == OK and self._ordinary(attempt):
             self._counted = True
             attempt.answered_well(now_s)
-            latency_us = elapsed_us(attempt.since_s, attempt.head_s or now_s)
-            self.counters.of(attempt.variant).answered_well(attempt.status, latency_us, elapsed_us(whole_s, now_s))
+            latency_us, duration_us = elapsed_us(attempt.since_s, attempt.head_s or now_s), elapsed_us(whole_s, now_s)
+            counters = self.counters.of(attempt.variant)
+            if counters.answered_well(attempt.status, latency_us, duration_us) and self.trace_id:
+                counters.show(kind, duration_us, self.trace_id)
+            if self.trace is not None:
+                self.trace.end(kind, attempt.status, attempt.head_s, now_s)
             self._note(kind, latency_us, left=False)
         else:
             self._completed_otherwise(attempt, kind, whole_s, now_s)
@@ -343,6 +371,8 @@ class ExchangeAttempts:
             return
         stream, since_s, head_s = attempt.stream, attempt.since_s, attempt.head_s
         duration_us = elapsed_us(whole_s, now_s)
+        if self.trace is not None:
+            self.trace.end(ABANDONED, attempt.status, head_s, now_s)
         self.counters.of(attempt.variant).tried(ABANDONED, elapsed_us(since_s, head_s or now_s), duration_us)
         due = head_s > 0.0 or self._body.complete
         if not due or cut or self._counted or self.forced:

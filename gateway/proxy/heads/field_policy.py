@@ -26,6 +26,7 @@ class FieldPolicy:
         "_names",
         "_names_back",
         "_parent_end",
+        "_spans",
         "forwarded",
         "host_seen",
         "rejects_underscores",
@@ -44,7 +45,9 @@ class FieldPolicy:
     ) -> None:
         self._ids = Ids()
         self._parent_end = self._ids.parent + b"\r\n"
-        self._makes_trace = policy.traceparent == "make"
+        # Then the attempts have a line of their own each, and there always is a trace.
+        self._spans = policy.traceparent == "span"
+        self._makes_trace = self._spans or policy.traceparent == "make"
         self.forwarded = policy.forwarded
         self.rejects_underscores = policy.underscores == REJECT
         self.drops_underscores = policy.underscores == DROP
@@ -102,16 +105,17 @@ class FieldPolicy:
         if traceparents:
             # More than one is as good as none (W3C Trace Context, 3.2.1).
             trace_id = (trace_id_of(traceparents[0]) if len(traceparents) == 1 else None) or b""
-            if trace_id:
+            if trace_id and not self._spans:
                 lines += (b"traceparent: ", traceparents[0], b"\r\n")
                 for value in tracestates:
                     lines += (b"tracestate: ", value, b"\r\n")
         fresh = b""
         if not trace_id and self._makes_trace:
             trace_id = fresh = self._ids.new()
-            lines.append(b"traceparent: 00-")
-            lines.append(fresh)
-            lines.append(self._parent_end)
+            if not self._spans:
+                lines.append(b"traceparent: 00-")
+                lines.append(fresh)
+                lines.append(self._parent_end)
         if self.request_id is None:
             return b"", trace_id
         if request_id is None or not valid_request_id(request_id):

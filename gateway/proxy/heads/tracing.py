@@ -4,9 +4,10 @@ Rules:
 
 1. A request id is kept from a trusted proxy if it is printable and short, and made here otherwise: what strangers send
    must not let them write into other people's logs, or pass their request off as another.
-2. ``traceparent`` belongs to the caller, trusted or not (W3C Trace Context, 3.2): a valid one is passed on unchanged,
-   since the gateway records no spans and so must not become a parent. An invalid one is dropped with its ``tracestate``
-   (3.3), and a new trace is begun where that is configured.
+2. ``traceparent`` belongs to the caller, trusted or not (W3C Trace Context, 3.2): a valid one is passed on unchanged
+   where the gateway records no spans, and so must not become a parent. An invalid one is dropped with its
+   ``tracestate`` (3.3), and a new trace is begun where that is configured. With tracing, each attempt's span is its
+   backend's parent (proxy/spans.py).
 3. A trace that is begun here has version 00 and the sampled flag: a backend whose sampler follows its parent would
    otherwise record nothing for clients that do not trace.
 4. Where both are made they are one number: the request id is the trace id.
@@ -41,6 +42,19 @@ def trace_id_of(traceparent: bytes) -> bytes | None:
     if not trace_id.strip(b"0") or not parent_id.strip(b"0"):
         return None
     return trace_id
+
+
+def parent_of(traceparents: list[bytes]) -> tuple[bytes, bool] | None:
+    """The parent's span id in the one valid ``traceparent`` of a request, and whether it is sampled; None without one.
+
+    >>> parent_of([b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"])
+    (b'b7ad6b7169203331', True)
+    >>> parent_of([b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"] * 2) is None
+    True
+    """
+    if len(traceparents) != 1 or trace_id_of(traceparents[0]) is None:
+        return None
+    return traceparents[0][36:52], bool(int(traceparents[0][53:55], 16) & 1)
 
 
 def valid_request_id(value: bytes) -> bool:
