@@ -11,7 +11,6 @@ import httpx
 import jsonschema_rs
 import msgspec
 import pytest
-import schemathesis
 
 from gateway.admin import examples, problems
 from gateway.admin.openapi import document
@@ -89,6 +88,8 @@ def test_the_description_is_valid_openapi() -> None:
     for name, schema in DOCUMENT["components"]["schemas"].items():
         jsonschema_rs.meta.validate({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema})
         assert name
+    import schemathesis  # noqa: PLC0415  # it takes a second, which only the process with this test is to spend
+
     openapi = schemathesis.openapi.from_dict(json.loads(msgspec.json.encode(DOCUMENT)))
     openapi.validate()
     assert len(list(openapi.get_all_operations())) == len(OPERATIONS)
