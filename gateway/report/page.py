@@ -21,7 +21,7 @@ from types import MappingProxyType
 from gateway import __version__
 from gateway.control.views import DecisionView, MetricSeries
 from gateway.core.analysis.types import Finding
-from gateway.core.numbers import duration, milliseconds, percent
+from gateway.core.numbers import counted, duration, milliseconds, percent
 from gateway.core.rollout.types import Step
 from gateway.report import svg, words
 from gateway.report.facts import EffectBand, ReportFacts, effect_of
@@ -31,6 +31,7 @@ NAME_MAX, REASON_MAX = 80, 300
 _FINDINGS_MAX, _CHARTS_MAX = 40, 3
 _DECISIONS_FIRST, _DECISIONS_LAST = 15, 60
 _LOG_MAX = math.log(1e9)
+_PREDICTED = ("class_", "over_p", "low_confidence")
 _STYLE = resources.files("gateway.report").joinpath("report.css").read_text("utf-8").strip()
 _HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 _POLICY = f"default-src 'none'; style-src 'sha256-{_HASH}'; base-uri 'none'; form-action 'none'"
@@ -124,11 +125,11 @@ def _charts(facts: ReportFacts) -> Markup:
 
 
 def _worth_drawing(facts: ReportFacts) -> list[MetricSeries]:
-    """What decided; else what was nearest to a verdict."""
+    """What decided; else what was nearest to a verdict, what the models predict last."""
     by_name = {one.metric: one for one in facts.drawn.metrics}
     causes = [by_name[name] for name in facts.rollout.causes if name in by_name]
     deciding = [one for one in facts.findings if one.decides and one.metric in by_name]
-    deciding.sort(key=lambda one: -one.log_e_bad)
+    deciding.sort(key=lambda one: (one.metric.startswith(_PREDICTED), -one.log_e_bad))
     return (causes or [by_name[one.metric] for one in deciding] or list(by_name.values()))[:_CHARTS_MAX]
 
 
@@ -233,16 +234,22 @@ def _marks(facts: ReportFacts) -> list[svg.ChartMark]:
 
 
 def _findings(facts: ReportFacts) -> Markup:
-    seen = [one for one in facts.findings if one.stable_trials or one.canary_trials]
     causes = facts.rollout.causes
-    seen.sort(key=lambda one: (one.metric not in causes, not one.decides, not (one.stable_events + one.canary_events)))
-    if not seen:
+    judged = [one for one in facts.findings if one.stable_trials or one.canary_trials]
+    seen = [one for one in judged if one.metric in causes or one.stable_events + one.canary_events]
+    seen.sort(key=lambda one: (one.metric not in causes, not one.decides, one.metric.startswith(_PREDICTED)))
+    if not judged:
         return Markup()
-    columns = ("Metric", "Verdict", "Stable", "Canary", "Effect, 95 % band", "A healthy canary: odds")
+    columns = ("Metric", "Verdict", "Stable", "Canary", "Effect, 95 % band", "Odds if healthy")
     rows = [_finding(one, causes) for one in seen[:_FINDINGS_MAX]]
-    more = len(seen) - _FINDINGS_MAX
-    note = element("p", f"{more} more metrics are left out here.", class_="dim") if more > 0 else Markup()
-    return joined(element("h2", "Both versions, metric by metric"), _table(columns, rows), note)
+    notes = []
+    if len(seen) > _FINDINGS_MAX:
+        notes.append(f"{len(seen) - _FINDINGS_MAX} more metrics are left out here.")
+    if quiet := [one.metric.replace("_", " ") for one in judged if one not in seen]:
+        names = clipped(", ".join(quiet), REASON_MAX)
+        notes.append(f"{counted(len(quiet), 'metric')} had no event in either version: {names}.")
+    note = (element("p", one, class_="dim") for one in notes)
+    return joined(element("h2", "Both versions, metric by metric"), _table(columns, rows), *note)
 
 
 def _finding(one: Finding, causes: tuple[str, ...]) -> Markup:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
 import itertools
 import math
 import socket
@@ -77,6 +78,7 @@ from gateway.core.rollout import (
     Started,
     Step,
     WeightRequested,
+    allowed,
     step,
 )
 from gateway.core.traffic.table import RoutingTable
@@ -381,11 +383,12 @@ class Served:
             *(self.control, clock, self.path, text, config, (("127.0.0.1", self.port), ("10.0.0.1", 9900))),
             stored=in_force.stored,
         )
+        self.keyring = Keyring(keys if token is None else (*keys, Key("", (Scope.ADMIN,), sha256_of(token))), clients)
         self.app = build_admin(
             self.control,
             self.configuring,
             metrics=Scraped,
-            keyring=Keyring(keys if token is None else (*keys, Key("", (Scope.ADMIN,), sha256_of(token))), clients),
+            keyring=self.keyring,
             trail=AuditTrail(clock, writer, self.store.audit.page(1000)),
             replays=Replays(clock, writer, self.store.answers.all()),
             auth_failures=auth_failures or AuthFailures(SystemClock(), burst=10_000),
@@ -424,7 +427,8 @@ class Served:
 
 def _view(rollout: Rollout) -> RolloutView:
     analysis = None if rollout.phase is Phase.IDLE else ANALYSIS
-    return RolloutRecord(rollout, analysis, 0.0, rollout.last_at_s).view(rollout, analysis, 0)
+    view = RolloutRecord(rollout, analysis, 0.0, rollout.last_at_s).view(rollout, analysis, 0)
+    return dataclasses.replace(view, allowed=allowed(rollout))
 
 
 def main() -> None:

@@ -93,26 +93,12 @@ const ACTIONS = {
   },
 };
 
-export class ActionButton extends Component {
-  render({ verb, route, rollout, done, primary }, { open }) {
-    const action = ACTIONS[verb];
+// The way to a first rollout, from the list of routes.
+export class StartButton extends Component {
+  render({ route, done }, { open }) {
     return html`
-      <button
-        class=${`${action.danger ? "danger" : ""} ${primary ? "primary" : ""}`}
-        data-verb=${verb}
-        onClick=${() => this.setState({ open: true })}
-      >
-        ${action.label}
-      </button>
-      ${open &&
-      html`<${Confirmation}
-        verb=${verb}
-        action=${action}
-        route=${route}
-        rollout=${rollout}
-        done=${done}
-        close=${() => this.setState({ open: false })}
-      />`}
+      <button data-verb="start" onClick=${() => this.setState({ open: true })}>${ACTIONS.start.label}</button>
+      ${open && html`<${Confirmation} verb="start" route=${route} done=${done} close=${() => this.setState({ open: false })} />`}
     `;
   }
 }
@@ -160,7 +146,8 @@ class Confirmation extends Component {
 
   async confirm(event) {
     event.preventDefault();
-    const { action, verb, done, close } = this.props;
+    const { verb, done, close } = this.props;
+    const action = ACTIONS[verb];
     this.setState({ busy: true, error: null });
     const { rollout, reason, etag } = this.state;
     const fallback = () => change("POST", path("rollouts", rollout.id, verb), { reason }, etag);
@@ -186,7 +173,8 @@ class Confirmation extends Component {
     }
   }
 
-  render({ action, verb, close }, { route, rollout, percent, reason, busy, error, meanwhile, retry, first, etag }) {
+  render({ verb, close }, { route, rollout, percent, reason, busy, error, meanwhile, retry, first, etag }) {
+    const action = ACTIONS[verb];
     const facts = { route: route ?? {}, rollout, percent, retry, first };
     const changed = error && [409, 412].includes(error.status);
     return html`
@@ -202,7 +190,7 @@ class Confirmation extends Component {
               max="100"
               step="0.01"
               required
-              value=${percent}
+              defaultValue=${this.props.route?.canary_percent ?? 0}
               onInput=${(e) => this.setState({ percent: e.target.valueAsNumber })}
           /></label>`}
           ${action.says(facts).filter(Boolean).map((sentence) => html`<p>${sentence}</p>`)}
@@ -226,8 +214,29 @@ class Confirmation extends Component {
   }
 }
 
-// What may be done with a rollout now, in the order of use; the gateway says what is allowed.
-export function Actions({ rollout, route, done }) {
+// What may be done with a rollout now, in the order of use; the gateway says what is allowed. An open dialog stays open
+// whatever happens meanwhile: it says itself that somebody was faster.
+export class Actions extends Component {
+  render({ rollout, route, done }, { open }) {
+    const verbs = offered(rollout, route);
+    return html`<div class="actions" role="group" aria-label="Actions">
+        ${verbs.map(
+          (verb, at) => html`<button
+            key=${verb}
+            class=${`${ACTIONS[verb].danger ? "danger" : ""} ${at === 0 && verb !== "abort" ? "primary" : ""}`}
+            data-verb=${verb}
+            onClick=${() => this.setState({ open: verb })}
+          >
+            ${ACTIONS[verb].label}
+          </button>`,
+        )}
+      </div>
+      ${open &&
+      html`<${Confirmation} key=${open} verb=${open} route=${route} rollout=${rollout} done=${done} close=${() => this.setState({ open: null })} />`}`;
+  }
+}
+
+function offered(rollout, route) {
   const allowed = new Set(rollout.allowed);
   const verbs = [];
   if (allowed.has("approve")) verbs.push("approve");
@@ -240,10 +249,5 @@ export function Actions({ rollout, route, done }) {
   if (allowed.has("set-weight") && route?.canary) verbs.push("weight");
   if (allowed.has("start") && route?.canary && route.rollout_id === rollout.id) verbs.push("start");
   if (allowed.has("abort")) verbs.push("abort");
-  if (verbs.length === 0) return null;
-  return html`<div class="actions" role="group" aria-label="Actions">
-    ${verbs.map(
-      (verb, at) => html`<${ActionButton} key=${verb} verb=${verb} primary=${at === 0 && verb !== "abort"} route=${route} rollout=${rollout} done=${done} />`,
-    )}
-  </div>`;
+  return verbs;
 }

@@ -122,13 +122,14 @@ class App extends Component {
   }
 
   open(at, now) {
-    const ref = (page) => {
-      if (page) this.page = page;
+    // A page says that it is there: what happens is told to it alone.
+    const attach = (page) => {
+      this.page = page;
     };
-    if (at.page === "rollouts") return html`<${RolloutPage} key=${at.name} id=${at.name} now=${now} ref=${ref} />`;
+    if (at.page === "rollouts") return html`<${RolloutPage} key=${at.name} id=${at.name} now=${now} attach=${attach} />`;
     const found = PAGES.find(([key]) => key === at.page);
     if (!found) return html`<h1>No such page</h1><p><a href="#/routes">All routes</a></p>`;
-    return html`<${found[2]} key=${at.page} name=${at.name} now=${now} ref=${ref} />`;
+    return html`<${found[2]} key=${at.page} name=${at.name} now=${now} attach=${attach} />`;
   }
 }
 
@@ -191,7 +192,7 @@ function Credentials({ label, onSignIn }) {
   };
   return html`
     <form class="credentials" onSubmit=${submit} autocomplete="off">
-      <label>Your name, for the journal <input name="operator" maxlength="64" value=${signedIn().name} /></label>
+      <label>Your name, for the journal <input name="operator" maxlength="64" defaultValue=${signedIn().name} /></label>
       <label>Token <input name="token" type="password" autocomplete="off" spellcheck="false" /></label>
       <p class="hint">The token stays in this page's memory. Closing or loading the page again forgets it.</p>
       <button class="primary" type="submit">${label}</button>

@@ -13,6 +13,7 @@ export class ConfigurationPage extends Component {
   }
 
   componentDidMount() {
+    this.props.attach(this);
     this.refresh();
   }
 

@@ -13,6 +13,7 @@ export class FleetPage extends Component {
   }
 
   componentDidMount() {
+    this.props.attach(this);
     this.timer = setInterval(() => document.visibilityState === "visible" && this.refresh(), EVERY_MS);
     this.refresh();
   }

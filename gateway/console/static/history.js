@@ -13,6 +13,7 @@ export class HistoryPage extends Component {
   }
 
   componentDidMount() {
+    this.props.attach(this);
     this.refresh();
   }
 
@@ -61,7 +62,7 @@ export class HistoryPage extends Component {
           ><span class="hidden">Search rollouts</span
           ><input
             type="search"
-            value=${search}
+            defaultValue=${search}
             placeholder="Route, version, phase, reason or person"
             onInput=${(e) => this.search(e.target.value)}
         /></label>

@@ -46,7 +46,7 @@ export function Ladder({ rollout, decisions, now }) {
         })}
       </ol>
       <p class="dim">
-        ${!ended && rollout.waiting_for ? html`<b>Waiting for:</b> ${rollout.waiting_for}. ` : ""}
+        ${!ended && rollout.waiting_for && !rollout.waiting_for.startsWith("UNDECIDED") ? html`<b>Waiting for:</b> ${rollout.waiting_for}. ` : ""}
         Undecided after ${duration(plan.deadline_s)}, it ${ORDER[plan.on_deadline]}.${ended ? "" : ` ${left(rollout, plan, now)}`}
       </p>
     </section>

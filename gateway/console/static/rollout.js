@@ -21,6 +21,7 @@ export class RolloutPage extends Component {
   }
 
   componentDidMount() {
+    this.props.attach(this);
     this.timer = setInterval(() => document.visibilityState === "visible" && this.look(), LOOK_MS);
     this.refresh();
   }

@@ -3,7 +3,7 @@ import { html, Component } from "/console/dom.js";
 import { get } from "/console/api.js";
 import { ago, rate, weight } from "/console/numbers.js";
 import { Failure, Phase, Split, Swatch, active, rolloutLink } from "/console/parts.js";
-import { ActionButton } from "/console/actions.js";
+import { StartButton } from "/console/actions.js";
 
 const PAGE = 50;
 const EVERY_MS = 2000;
@@ -15,6 +15,7 @@ export class RoutesPage extends Component {
   }
 
   componentDidMount() {
+    this.props.attach(this);
     this.timer = setInterval(() => document.visibilityState === "visible" && this.refresh(), EVERY_MS);
     this.refresh();
   }
@@ -115,7 +116,7 @@ function RouteCard({ route, now, done }) {
               >${ago(route.decided_at, now)} by ${route.decided_by}: ${route.decision}</span
             >`
           : html`<span class="dim">no decisions yet</span>`}
-        ${route.canary && !active(route.phase) && html`<${ActionButton} verb="start" route=${route} done=${done} />`}
+        ${route.canary && !active(route.phase) && html`<${StartButton} route=${route} done=${done} />`}
       </div>
     </li>
   `;

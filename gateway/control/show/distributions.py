@@ -8,8 +8,8 @@ from gateway.control.views import LatencyDistributions
 from gateway.core.analysis import AnalysisState, latencies_seen
 from gateway.core.stats.histogram import lower_us
 
-# Histograms have 32 buckets for each power of two; eight bins are enough for a curve.
-_BUCKETS_PER_BIN = 4
+# Histograms have 32 buckets for each power of two; four bins are enough for a curve.
+_BUCKETS_PER_BIN = 8
 
 
 def distributions(rollout_id: str, state: AnalysisState | None) -> LatencyDistributions:
