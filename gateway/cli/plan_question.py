@@ -48,6 +48,8 @@ def question_of(
         deadline_s=configured.deadline_s if deadline is None else _seconds("--deadline", deadline),
         spec=_spec(spec, metric, options),
         metric=metric,
+        bake_s=configured.bake_s,
+        bake_holdout_bp=configured.bake_holdout_bp,
     )
 
 

@@ -125,10 +125,32 @@ def _sentences(answer: Forecast) -> Iterator[str]:
             f"Latency is judged in slices of {question.spec.latency.slice_s:g} s: about {_count(prove.slices)} to"
             f" prove a canary not slower, about {_count(convict.slices)} to convict a hopelessly slow one."
         )
+    yield from _bake(answer)
     if events := [event.name for event in question.spec.events if event.decides]:
         more = f" and {len(events) - 3} more" if len(events) > 3 else ""
         yield f"Not planned: {', '.join(events[:3])}{more} must be proven too before a step is left."
     yield ""
+
+
+def _bake(answer: Forecast) -> Iterator[str]:
+    if not answer.bake:
+        return
+    own, *others = answer.bake
+    bake = f"In the bake of {duration(answer.question.bake_s)}"
+    if not own.holdout_percent:
+        yield f"{bake} no request stays with stable (bake_holdout_percent 0), so a regression is not seen."
+    elif own.detect_s > answer.question.bake_s:
+        yield (
+            f"{bake}, with {own.holdout_percent:g} % of requests left to stable, the regression takes"
+            f" {duration(own.detect_s)} to be found: longer than the bake lasts."
+        )
+    else:
+        yield (
+            f"{bake}, with {own.holdout_percent:g} % of requests left to stable, a regression that begins then is"
+            f" found after {duration(own.detect_s)}, when {_count(own.bad_answers)} requests have had the event."
+        )
+    table = ", ".join(f"{one.holdout_percent:g} %: {duration(one.detect_s)}" for one in others)
+    yield f"With another bake_holdout_percent: {table}."
 
 
 def _decided(answer: Forecast, found: tuple[Proposal, ...]) -> Iterator[str]:

@@ -182,7 +182,12 @@ class PlanConfig(Section):
         Doc("How long a promoted canary is compared with a holdout of stable before the promotion is final."),
     ] = _PLAN.bake_s
     bake_holdout_percent: Annotated[
-        Percentage, Field(lt=100), Doc("Stable's share during the bake, less than 100.")
+        Percentage,
+        Field(lt=100),
+        Doc(
+            "Stable's share during the bake, less than 100. A small one finds late regressions later: `gateway plan` "
+            "says how much."
+        ),
     ] = percent_from_weight_bp(_PLAN.bake_holdout_bp)
     rollback_ramp_s: Annotated[SecondsOrNone, Doc("How long a rollback takes, in ten steps. 0: at once.")] = (
         _PLAN.rollback_ramp_s

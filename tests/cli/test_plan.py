@@ -46,7 +46,7 @@ def test_json_has_every_number_under_its_name(run: Any) -> None:
     status, body = of(run, "--deadline", "10m", "--regression", "5x")
     assert status == 3 and body["decidable"] is False
     assert set(body) == {
-        "decidable", "r_detect", "r_prove", "question", "steps", "limit", "engine", "problems", "proposals",
+        "decidable", "r_detect", "r_prove", "question", "steps", "limit", "engine", "problems", "proposals", "bake",
     }  # fmt: skip
     assert body["question"]["steps"][0] == {"percent": 1.0, "min_time_s": 60.0, "min_requests": 100}
     assert [step["percent"] for step in body["steps"]] == [1, 5, 25, 50]
@@ -118,6 +118,9 @@ def test_a_configuration_of_another_machine_a_bake_and_a_sticky_route(run: Any, 
     config.write_text(f"admin: {{token_env: GATEWAY_PLAN_TEST_UNSET}}\n{backends}\nroutes:\n{routes}")
     baked, plain = (of(run, *options)[1] for options in (("--config", str(config), "--route", "baked"), ()))
     assert baked["question"]["spec"]["bake_share"] == 0.2
+    assert [one["holdout_percent"] for one in baked["bake"]] == [5, 1, 2, 10, 20] and plain["bake"] == []
+    said = run(*ASKED, "--config", str(config), "--route", "baked")[1]
+    assert "In the bake of 10 min, with 5 % of requests left to stable, the regression" in " ".join(said.split())
     times_s = [body["steps"][0]["detect"]["engine"]["time_s"] for body in (baked, plain)]
     assert times_s[0] > times_s[1]
     # The name of the file is in the text, so where its lines break depends on where the test runs.

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from gateway.core.analysis import AnalysisSpec, LatencySpec, MetricShares, Mode, RateSpec, budget
 from gateway.core.analysis.sizing.planning import (
+    HOLDOUTS_BP,
     PRICE_DETECT_NATS,
     PRICE_PROVE_NATS,
     R_DETECT,
@@ -81,6 +82,19 @@ def test_a_metric_pays_for_its_share_of_alpha() -> None:
     step = forecast(question(spec=msgspec.structs.replace(spec, burst_s=0.0))).steps[0]
     wanted = (math.log(100) + PRICE_DETECT_NATS + math.log(2)) / math.log(100)
     assert step.detect.engine.time_s == pytest.approx(wanted * step.detect.limit.time_s)
+
+
+def test_a_bake_is_planned_with_its_holdout_and_with_others() -> None:
+    spec = budget.for_bake(ONLY_ERRORS, 3_600.0)
+    asked = question(spec=spec, bake_s=3_600.0, bake_holdout_bp=250)
+    own, *others = forecast(asked).bake
+    assert (own.holdout_percent, [100 * one.holdout_percent for one in others]) == (2.5, list(HOLDOUTS_BP))
+    times = [one.detect_s for one in sorted((own, *others), key=lambda one: one.holdout_percent)]
+    assert times == sorted(times, reverse=True) and 1.5 < times[0] / times[1] < 2.5, "half the holdout, twice the time"
+    rate = asked.requests_per_s * (1.0 - 0.025) * asked.regression_rate
+    assert own.bad_answers == pytest.approx(own.detect_s * rate)
+    assert forecast(msgspec.structs.replace(asked, bake_holdout_bp=0)).bake[0].detect_s == math.inf
+    assert forecast(msgspec.structs.replace(asked, bake_s=0.0)).bake == ()
 
 
 def test_a_bake_keeps_its_part_of_alpha() -> None:

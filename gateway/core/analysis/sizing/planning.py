@@ -19,7 +19,10 @@ Rules:
 4. A slice closes after ``slice_s`` as soon as both arms have answered in it: on average slice_s + exp(-r slice_s) / r,
    with r the scarcer arm's requests per second (Poisson arrivals).
 5. The guard against bursts (guard.py) holds a conviction back: by cells of ``burst_s``, not by requests (delays.py).
-6. All times are averages over rollouts, in seconds; single ones scatter around them. Infinity means never.
+6. In a bake, stable keeps the holdout. A regression that begins there is found by a CUSUM that has to reach B / alpha
+   (wealth.py, rule 3): log B more nats, at the rate that the holdout gives. What users get until then are the version's
+   own failures, of all its requests.
+7. All times are averages over rollouts, in seconds; single ones scatter around them. Infinity means never.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ from gateway.core.analysis.betting.eprocess import Null, Rates, within_tolerance
 from gateway.core.analysis.betting.wealth import HELD_BACK
 from gateway.core.analysis.bursts import delays
 from gateway.core.analysis.metrics import time_slices
+from gateway.core.analysis.metrics.kind import TICK_S, bets_in
 from gateway.core.analysis.metrics.rates import tolerance_of
 from gateway.core.analysis.sizing.limit import information
 from gateway.core.analysis.spec import RATE_METRICS
@@ -50,6 +54,8 @@ R_PROVE = 1.2
 docs/statistics.md, measured by loadtests/statistics/promotion.py (1.18; default margins 1.20, from 0.95 to 1.58)."""
 PRICE_DETECT_NATS = (R_DETECT - 1.0) * math.log(1 / 0.01)
 PRICE_PROVE_NATS = (R_PROVE - 1.0) * math.log(1 / 0.05)
+HOLDOUTS_BP = (100, 200, 500, 1000, 2000)
+"""Shares for stable that an operator would write."""
 _SLICES_MAX = 100_000.0
 # Information is a difference of logarithms; less than this has no digits left (and means 10^11 requests).
 _NATS_MIN = 1e-11
@@ -69,7 +75,10 @@ class PlannedStep(msgspec.Struct, frozen=True):
 
 
 class Question(msgspec.Struct, frozen=True):
-    """What is planned. ``requests_per_s`` is the route's whole traffic; rates are events per request."""
+    """What is planned. ``requests_per_s`` is the route's whole traffic; rates are events per request.
+
+    ``bake_s`` is 0 without a bake.
+    """
 
     requests_per_s: float
     base_rate: float
@@ -78,6 +87,8 @@ class Question(msgspec.Struct, frozen=True):
     deadline_s: float
     spec: AnalysisSpec = AnalysisSpec()
     metric: str = "errors"
+    bake_s: float = 0.0
+    bake_holdout_bp: int = 0
 
     def __post_init__(self) -> None:
         """Raise InvalidValueError for a question without an answer, saying what to ask instead."""
@@ -176,6 +187,17 @@ class StepForecast(msgspec.Struct, frozen=True):
     proves_within_floor: bool
 
 
+class BakeForecast(msgspec.Struct, frozen=True):
+    """A regression that begins in the bake, with so much left to stable.
+
+    How long it takes to be found, and how many requests of the promoted version have the event until then.
+    """
+
+    holdout_percent: float
+    detect_s: float
+    bad_answers: float
+
+
 class Journey(msgspec.Struct, frozen=True):
     """All steps: how it ends, when, in which step (from 1); when each step that is reached is entered.
 
@@ -201,13 +223,17 @@ Problem = Literal["promotion_never", "promotion_too_late", "regression_let_throu
 
 
 class Forecast(msgspec.Struct, frozen=True):
-    """The answer. ``problems`` is empty when the plan can be decided; proposals.py says what to do otherwise."""
+    """The answer. ``problems`` is empty when the plan can be decided; proposals.py says what to do otherwise.
+
+    ``bake`` has the plan's own holdout first, then others; it is empty without a bake.
+    """
 
     question: Question
     steps: tuple[StepForecast, ...]
     limit: Outlook
     engine: Outlook
     problems: tuple[Problem, ...]
+    bake: tuple[BakeForecast, ...] = ()
 
     @property
     def decidable(self) -> bool:
@@ -224,6 +250,7 @@ def forecast(question: Question) -> Forecast:
         limit=_outlook(question, _limit_wants(question)),
         engine=engine,
         problems=problems_of(question, engine),
+        bake=_bake(question),
     )
 
 
@@ -404,6 +431,29 @@ def _worse(question: Question) -> Null:
 
 def _regressed(question: Question) -> Rates:
     return Rates(question.base_rate, question.regression_rate)
+
+
+# --- the bake ---
+
+
+def _bake(question: Question) -> tuple[BakeForecast, ...]:
+    if not question.bake_s:
+        return ()
+    own = question.bake_holdout_bp
+    return tuple(_bake_with(question, bp) for bp in (own, *(bp for bp in HOLDOUTS_BP if bp != own)))
+
+
+def _bake_with(question: Question, holdout_bp: int) -> BakeForecast:
+    if not holdout_bp:
+        return BakeForecast(0.0, math.inf, math.inf)
+    step, truth = PlannedStep(WEIGHT_BP_MAX - holdout_bp), _regressed(question)
+    bets = bets_in(question.bake_s, TICK_S)
+    believed = budget.bad_needed(question.spec, baking=True)[question.metric]
+    nats_per_s = question.requests_per_s * _bad_nats(question, truth, step.weight)
+    detect_s = _left_s(believed + math.log(bets) + PRICE_DETECT_NATS, nats_per_s)
+    # A bet is made once in TICK_S.
+    detect_s += _delay_s(question, step, truth, believed) + TICK_S if detect_s < math.inf else 0.0
+    return BakeForecast(holdout_bp / 100, detect_s, detect_s * question.requests_per_s * step.weight * truth.canary)
 
 
 # --- all steps ---
