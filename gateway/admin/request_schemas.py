@@ -111,7 +111,10 @@ class LabelRequest(ApiRequest):
         Doc("The request's X-Request-ID."),
     ]
     name: Annotated[str, Field(min_length=1, max_length=64), Doc("An event of the route that has a `trial`.")]
-    value: Annotated[bool, Doc("Whether the event happened.")] = True
+    value: Annotated[
+        Annotated[bool, Field(strict=True)] | Annotated[float, Field(allow_inf_nan=False)],
+        Doc("Whether the event happened; of an event with `bounds` the number."),
+    ] = True
 
 
 class LabelsRequest(ApiRequest):

@@ -143,8 +143,8 @@ def findings_table(analysis: AnalysisBody) -> Table:
         table.add_row(
             _text(finding.metric if finding.decides else f"{finding.metric} (advises)"),
             _text(finding.verdict),
-            _share(finding.details.get("stable_rate"), finding.stable_events, finding.stable_trials),
-            _share(finding.details.get("canary_rate"), finding.canary_events, finding.canary_trials),
+            _seen(finding, "stable", finding.stable_events, finding.stable_trials),
+            _seen(finding, "canary", finding.canary_events, finding.canary_trials),
             points_apart(finding),
             _evidence(finding, finding.log_e_bad, "log_e_bad_needed", analysis.log_e_bad_needed),
             _evidence(finding, finding.log_e_ok, "log_e_ok_needed", analysis.log_e_ok_needed),
@@ -204,15 +204,23 @@ def _line(label: str, text: str) -> Text:
     return Text.assemble((f"  {label:<9}", "dim"), one_line(text))
 
 
-def _share(rate: float | None, events: int, trials: int) -> str:
-    """A version's rate as it can be compared with the other's; the plain share where there is no other."""
-    return compared(rate, events, trials) if trials else "no requests"
+def _seen(finding: FindingBody, version: str, events: int, trials: int) -> str:
+    """A version's rate (or mean) as it can be compared with the other's; the plain share where there is no other."""
+    if not trials:
+        return "no requests"
+    mean, rate = finding.details.get(f"{version}_mean"), finding.details.get(f"{version}_rate")
+    if mean is not None:
+        return f"{mean:.4g} of {trials:,}"
+    return compared(rate, events, trials)
 
 
 def points_apart(finding: FindingBody) -> str:
     """Canary minus stable in percentage points, with the interval that holds at every moment."""
     low, high = finding.details.get("difference_low"), finding.details.get("difference_high")
     value = finding.details.get("difference")
+    if (mean := finding.details.get("mean_difference")) is not None:
+        ends = (finding.details.get(f"mean_difference_{end}") for end in ("low", "high"))
+        return f"{mean:+.3g} ({' to '.join('-' if end is None else f'{end:+.3g}' for end in ends)})"
     if value is None or low is None or high is None:
         return "-"
     return f"{100 * value:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})"

@@ -15,7 +15,7 @@ from gateway.config.analysis import AnalysisConfig
 from gateway.config.errors import BadValue, Issue, TreePath, place_of, show
 from gateway.config.explain import nearest
 from gateway.config.grammar import Address, UnixSocket
-from gateway.config.predictions import PREDICTED, TOLERANCE
+from gateway.config.predictions import PREDICTED, TOLERANCE, Trials
 from gateway.config.section import DEFAULT_ADMIN, DEFAULT_LISTEN
 from gateway.config.sources import issues_between_sources
 from gateway.core.analysis.bursts.guard import COARSE
@@ -242,8 +242,31 @@ def _events_have_sources(tree: Any) -> Iterator[Issue]:
                 yield Issue((*here, "header_value"), "header_value needs a header", "add header")
             if header is not None and trial is not None:
                 yield Issue((*here, "trial"), "header and trial are both set", "keep one of them")
-            elif isinstance(name, str) and header is None and trial is None and not (looks and name in PREDICTED):
+                continue
+            yield from _bounds_fit(event, here)
+            of = at(event, "of")
+            if of is not None and (header is not None or trial is not None):
+                yield Issue((*here, "of"), "of has no other source", "remove header and trial, or of")
+            predicted = looks and isinstance(name, str) and name in PREDICTED
+            if isinstance(name, str) and header is None and trial is None and of is None and not predicted:
                 yield Issue(here, f"the event {show(name)} has no source", "add header, or trial for later labels")
+
+
+def _bounds_fit(event: Any, here: TreePath) -> Iterator[Issue]:
+    """What an event with bounds needs, and what it cannot have."""
+    bounds, of = at(event, "bounds"), at(event, "of")
+    if bounds is None:
+        if of is not None:
+            yield Issue((*here, "of"), "of needs bounds", "add bounds in milliseconds, such as [0, 10000]")
+        return
+    low = bounds[0] if isinstance(bounds, list) and bounds else None
+    if isinstance(low, (int, float)) and low < 0 and any((at(event, key) or default) > 1 for key, default in _RATIOS):
+        hint = "set tolerance_ratio and margin_ratio to 1, and margin_delta to what may be lost of the range"
+        yield Issue((*here, "bounds"), "values that may be negative have no ratio", hint)
+    if at(event, "header_value") is not None:
+        yield Issue((*here, "header_value"), "with bounds the header's text is the number", "remove header_value")
+    if at(event, "trial") == Trials.REQUEST.value:
+        yield Issue((*here, "trial"), "a value is one of a labelled request", "use label")
 
 
 def _looks_at_answers(analysis: Any) -> bool:
@@ -363,6 +386,8 @@ def _plans_name_gates(tree: Any) -> Iterator[Issue]:
                 yield Issue(place, f"there is no gate {show(gate)}", hint)
 
 
+# Of events, with their defaults.
+_RATIOS = (("tolerance_ratio", 1.0), ("margin_ratio", 1.5))
 _VALUE_WAYS = ("value", "value_env", "value_file")
 _RULES: tuple[Callable[[Any], Iterator[Issue]], ...] = (
     _listeners_differ,

@@ -52,6 +52,18 @@ def _guarded_metric(text: str) -> str:
         raise BadValue(str(error), "use an outcome class, a latency or an event of this route") from None
 
 
+def _rising(bounds: list[float]) -> list[float]:
+    if len(bounds) != 2 or bounds[0] >= bounds[1]:
+        raise BadValue("bounds are two rising numbers", "write them as [low, high]")
+    return bounds
+
+
+def _latency_name(text: str) -> str:
+    if text not in LATENCY_METRICS:
+        raise BadValue(f"{show(text)} is not a latency", f"use one of {', '.join(LATENCY_METRICS)}")
+    return text
+
+
 EventName = Annotated[str, AfterValidator(_event_name), Noun("an event's name")]
 GuardedMetric = Annotated[str, AfterValidator(_guarded_metric), Noun("a metric's name")]
 PartOfAlpha = Annotated[float, Field(ge=1e-6, le=1), Noun("a share")]
@@ -61,6 +73,9 @@ Slo = Annotated[float, Field(ge=0.001, le=10_000_000), Noun("a number of millise
 Quantile = Annotated[float, Field(ge=0.01, le=0.9999), Noun("a probability")]
 Quantiles = Annotated[list[Quantile], Field(min_length=1, max_length=16)]
 Slos = Annotated[list[Slo], Field(max_length=16)]
+Bound = Annotated[float, Field(ge=-1e12, le=1e12), Noun("a number")]
+Bounds = Annotated[list[Bound], Field(max_length=2), AfterValidator(_rising)]
+LatencyName = Annotated[str, AfterValidator(_latency_name), Noun("a latency's name")]
 MetricMode = Annotated[
     ModeKey,
     Doc(
@@ -194,6 +209,18 @@ class EventConfig(Section):
             "For events that arrive at the admin API later, by request id. `request`: every answered request is a "
             "trial (a click). `label`: only those that a label came for (right or wrong). See docs/predictions.md."
         ),
+    ] = None
+    bounds: Annotated[
+        Bounds | None,
+        Doc(
+            "Makes it a number of each request instead of yes or no: its mean is compared, of values clipped to these "
+            "bounds ([judging.md](judging.md#means)). The header's text is the number; of a label, `value`. Ratios are "
+            "those of the means, deltas shares of the range."
+        ),
+    ] = None
+    of: Annotated[
+        LatencyName | None,
+        Doc("The mean of a latency: its name. `bounds` are milliseconds then; it needs neither header nor trial."),
     ] = None
     mode: MetricMode = _EVENT.mode
     worse: Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gateway.config.metrics import EventConfig
 from gateway.config.predictions import Trials
 from gateway.config.routes import RouteConfig
 from gateway.config.schema import GatewayConfig
@@ -35,7 +36,7 @@ def tap(route: RouteConfig) -> Tap | None:
     """What workers take note of on this route; None when there is nothing."""
     analysis = route.analysis
     marks = tuple(
-        Mark(event.name, event.header.lower(), event.header_value)
+        Mark(event.name, event.header.lower(), event.header_value, _bounds(event))
         for event in analysis.events
         if event.header is not None
     )
@@ -54,6 +55,10 @@ def tap(route: RouteConfig) -> Tap | None:
         failures_per_s,
         predictions.unasked,
     )
+
+
+def _bounds(event: EventConfig) -> tuple[float, float] | None:
+    return None if event.bounds is None else (event.bounds[0], event.bounds[1])
 
 
 def needs_inspector(config: GatewayConfig) -> bool:
@@ -78,7 +83,8 @@ def _reads_failures(route: RouteConfig) -> bool:
 def _watch(route: RouteConfig) -> RouteWatch:
     analysis = route.analysis
     events = {event.name: event.trial is Trials.REQUEST for event in analysis.events if event.trial is not None}
-    labels = LabelSettings(events, analysis.labels.window_s, analysis.labels.requests_max) if events else None
+    bounds = {name: found for event in analysis.events if (name := event.name) in events and (found := _bounds(event))}
+    labels = LabelSettings(events, analysis.labels.window_s, analysis.labels.requests_max, bounds) if events else None
     predictions = analysis.answers
     if predictions is None:
         return RouteWatch(labels=labels, failures=_reads_failures(route))

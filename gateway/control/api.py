@@ -124,7 +124,7 @@ class ControlPlane(Protocol):
     async def decision_history(self, rollout_id: str) -> list[DecisionView]:
         """All decisions of a rollout, from the journal. Raises JournalError."""
 
-    def label(self, route: str, labels: list[tuple[str, str, bool]]) -> None:
+    def label(self, route: str, labels: list[tuple[str, str, bool | float]]) -> None:
         """Pass on labels: a request's id, an event's name, whether it happened. NotFoundError, ConflictError."""
 
     def events(self, after_id: int | None = None) -> AsyncIterator[ControlEvent]:

@@ -61,7 +61,7 @@ from gateway.control.workers.inspector_link import Inspection
 from gateway.control.workers.report_aggregator import MergedTotals, ReportAggregator
 from gateway.control.workers.table_keeper import TableKeeper
 from gateway.control.workers.table_publisher import TablePublisher
-from gateway.core.errors import ConflictError, JournalError
+from gateway.core.errors import ConflictError, InvalidValueError, JournalError
 from gateway.core.model_version import ModelVersion
 from gateway.core.objectives import Objectives
 from gateway.core.traffic.table import RoutingTable
@@ -308,9 +308,13 @@ class Controller:
 
     # labels and alarms
 
-    def label(self, route: str, labels: list[tuple[str, str, bool]]) -> None:
+    def label(self, route: str, labels: list[tuple[str, str, bool | float]]) -> None:
         """Pass labels to the inspector. NotFoundError for an unknown name, ConflictError if it is not connected."""
-        find_route(self._routes, route)
+        values = {one.name for one in find_route(self._routes, route).config.analysis.events if one.bounds is not None}
+        for _, name, value in labels:
+            if isinstance(value, bool) is (name in values):
+                wanted = "a number" if name in values else "true or false"
+                raise InvalidValueError(f"{name} of route {route} takes {wanted}, not {value!r}")
         if self.inspection is None:
             raise ConflictError("labels cannot be accepted: no route needs an inspector")
         self.inspection.send_labels(route, [samples.Label(*label) for label in labels])

@@ -21,7 +21,7 @@ from gateway.core.predictions.labels import Join
 from gateway.core.predictions.outputs import Output, OutputsDecoder, UndecodableError, WholeAnswer
 from gateway.core.predictions.protocols import PROTOCOLS
 from gateway.core.predictions.settings import RouteWatch
-from gateway.core.stats.counts import Counts, EpochCounts
+from gateway.core.stats.counts import Counts, EpochCounts, cell_of
 from gateway.core.types import Variant
 from gateway.inspector.answers import SampledAnswers
 from gateway.inspector.decoding import UnreadError, decoded
@@ -145,15 +145,20 @@ class Aggregator:
         """A business event."""
         state = self._routes.get(route)
         if state is not None and state.join is not None and label.name in state.join.results:
-            state.join.label(label.request_id, label.name, label.happened, now_s)
+            state.join.label(label.request_id, label.name, label.value, now_s)
 
     def expire(self, now_s: float) -> None:
         """Close the windows that are over."""
         for name, state in self._routes.items():
             for trial in state.join.expire(now_s) if state.join is not None else ():
                 bucket = self._buckets.get((name, trial.epoch))
-                if bucket is not None:
-                    bucket.arm(trial.variant).label(trial.event, trial.happened)
+                if bucket is None:
+                    continue
+                if trial.bounds is None:
+                    bucket.arm(trial.variant).label(trial.event, bool(trial.value))
+                else:
+                    cell = cell_of(float(trial.value), trial.bounds, self._draw())
+                    bucket.arm(trial.variant).value(trial.event, cell)
 
     def report(self, now_s: float) -> Inspected:
         """Everything counted so far. The caller sends it at once (it is not a copy)."""

@@ -94,11 +94,11 @@ class Watching(msgspec.Struct, frozen=True, tag=True):
 
 
 class Label(msgspec.Struct, frozen=True, array_like=True):
-    """One business event."""
+    """One business event: whether it happened, or a value."""
 
     request_id: str
     name: str
-    happened: bool
+    value: bool | float
 
 
 class Labels(msgspec.Struct, frozen=True, tag=True):

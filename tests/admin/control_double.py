@@ -137,7 +137,7 @@ class ControlDouble:
         self.journal_fails = False
         self.ready = True
         self.listeners = 0
-        self.labels: list[tuple[str, str, bool]] = []
+        self.labels: list[tuple[str, str, bool | float]] = []
         self.config = config
         self.commands = self
         self._canaries = {route.name: route.canary for route in config.routes}
@@ -203,7 +203,7 @@ class ControlDouble:
     def rollout(self, rollout_id: str) -> RolloutView:
         return _view(self._find(rollout_id))
 
-    def label(self, route: str, labels: list[tuple[str, str, bool]]) -> None:
+    def label(self, route: str, labels: list[tuple[str, str, bool | float]]) -> None:
         self._known(route)
         if any(name != "click" for _, name, _ in labels):
             raise NotFoundError(f"route {route} expects no such event")

@@ -167,9 +167,11 @@ def test_bodies_show_every_field_of_the_views(body: Any, view: Any) -> None:
 
 def test_labels_are_handed_on(client: httpx.Client, served: Any) -> None:
     events = [{"request_id": "a", "name": "click"}, {"request_id": "b", "name": "click", "value": False}]
+    events.append({"request_id": "c", "name": "click", "value": 4})
     answer = client.post("/api/v1/routes/digits/events", json={"events": events})
-    assert (answer.status_code, answer.json()) == (202, {"accepted": 2})
-    assert served.control.labels == [("a", "click", True), ("b", "click", False)]
+    assert (answer.status_code, answer.json()) == (202, {"accepted": 3})
+    assert served.control.labels == [("a", "click", True), ("b", "click", False), ("c", "click", 4.0)]
+    assert [type(value) for _, _, value in served.control.labels] == [bool, bool, float]
 
 
 @pytest.mark.parametrize(
@@ -179,6 +181,7 @@ def test_labels_are_handed_on(client: httpx.Client, served: Any) -> None:
         ({"events": [{"request_id": "a", "name": "click"}] * 501}, 422),
         ({"events": [{"request_id": "a\n", "name": "click"}]}, 422),
         ({"events": [{"request_id": "a", "name": "unknown"}]}, 404),
+        ({"events": [{"request_id": "a", "name": "click", "value": "4"}]}, 422),
         ([], 422),
     ],
 )

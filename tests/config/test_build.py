@@ -9,6 +9,7 @@ import pytest
 
 from gateway.config.build import analysis_spec, plan, routing_table
 from gateway.config.core_values import core_value
+from gateway.config.errors import ConfigError
 from gateway.config.load import load
 from gateway.config.schema import GatewayConfig
 from gateway.config.shape import keys
@@ -136,6 +137,37 @@ def test_every_key_of_the_analysis_arrives(tmp_path: Path) -> None:
     assert routing_table(config).route("model").tap == Tap(
         marks=(Mark("clicked", "x-clicked"),), failures_per_s=7, modest=True
     )
+
+
+def test_an_event_with_bounds_is_a_mean(tmp_path: Path) -> None:
+    events = (
+        "[{name: cost, header: X-Cost, bounds: [0, 0.5], margin_ratio: 1.2, margin_delta: 0},"
+        " {name: score, trial: label, bounds: [1, 5], worse: lower}, {name: mean_ms, of: latency, bounds: [0, 2000]}]"
+    )
+    config = config_of(tmp_path, f"{MINIMAL}    analysis: {{predictions: null, events: {events}}}\n")
+    cost, score, mean_ms, *_ = analysis_spec(config.routes[0]).events
+    assert cost == EventSpec("cost", margin_ratio=1.2, margin_delta=0.0, bounds=(0.0, 0.5))
+    assert (score.bounds, score.worse, mean_ms.of) == ((1.0, 5.0), Worse.LOWER, "latency")
+    tap = routing_table(config).route("model").tap
+    assert tap is not None and tap.ids and tap.marks == (Mark("cost", "x-cost", None, (0.0, 0.5)),)
+    labels = watched(config)["model"].labels
+    assert labels is not None and labels.bounds == {"score": (1.0, 5.0)}
+
+
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        ("header: X, bounds: [2, 1]", "bounds are two rising numbers; write them as"),
+        ("header: X, bounds: [-1, 1]", "values that may be negative have no ratio"),
+        ("header: X, bounds: [0, 1], header_value: a", "with bounds the header's text is the number"),
+        ("trial: request, bounds: [0, 1]", "a value is one of a labelled request"),
+        ("of: latency", "of needs bounds"),
+        ("of: latency, header: X, bounds: [0, 1]", "of has no other source"),
+    ],
+)
+def test_what_a_mean_cannot_have_is_said(tmp_path: Path, event: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        config_of(tmp_path, f"{MINIMAL}    analysis: {{events: [{{name: x, {event}}}]}}\n")
 
 
 @pytest.mark.parametrize("predictions", NO_PREDICTIONS)

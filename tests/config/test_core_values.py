@@ -38,7 +38,10 @@ OTHERWISE = {
     "LatencyConfig": ({"tolerance_ms", "margin_ms", "slo_ms"}, {"tolerance_us", "margin_us", "slo_us"}),
     "DurationConfig": ({"tolerance_ms", "margin_ms", "slo_ms"}, {"tolerance_us", "margin_us", "slo_us"}),
     "StreamConfig": ({"tolerance_ms", "margin_ms", "slo_ms"}, {"tolerance_us", "margin_us", "slo_us"}),
-    "ModelErrorsConfig": ({"samples_per_s_max"}, {"name", "worse", "unit", "slice_s", "group", "guarded"}),
+    "ModelErrorsConfig": (
+        {"samples_per_s_max"},
+        {"name", "worse", "unit", "slice_s", "group", "guarded", "bounds", "of"},
+    ),
     "EventConfig": ({"header", "header_value", "trial"}, {"group", "guarded"}),
     "GuardrailConfig": ({"threshold_ms"}, {"threshold_us"}),
 }

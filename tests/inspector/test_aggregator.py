@@ -45,6 +45,21 @@ def test_an_epoch_stays_while_a_request_of_it_may_be_labelled() -> None:
     assert epochs(made, 62.0) == [2]
 
 
+def test_a_label_with_a_number_is_a_value_on_its_grid_once_its_window_is_over() -> None:
+    made = aggregator(RouteWatch(labels=LabelSettings({"score": False}, window_s=10.0, bounds={"score": (1.0, 5.0)})))
+    for n, (variant, value) in enumerate(((0, 4.0), (0, 5.0), (1, 1.03), (1, 99.0), (1, None))):
+        made.served(Served("r", 1, 500, variant, str(n)), 0.0)
+        if value is not None:
+            made.label("r", Label(str(n), "score", value), 1.0)
+    assert made.report(9.0).report.evidence[0].canary.values == {}
+    made.expire(11.0)
+    entry = made.report(11.0).report.evidence[0]
+    assert entry.stable.values == {"score": {48: 1, 64: 1}}
+    # 0.48 of a step above the first point, and the coin of this test is 0.5: down.
+    assert entry.canary.values == {"score": {0: 1, 64: 1}} and entry.canary.trials == {}
+    check(entry.canary)
+
+
 def test_what_control_has_not_acknowledged_is_sent_again() -> None:
     made = aggregator(ANSWERS)
     made.take(sample(1), 0.0)

@@ -249,11 +249,13 @@ async def test_nonsense_on_the_socket_is_survived() -> None:
 
 async def test_headers_report_events_in_every_answer() -> None:
     async def reported(seen: Seen, peer: Peer) -> None:
-        happened = b"x-event: other=1, fallback=1\r\n" if seen.all(b"x-number") > [b"5"] else b"x-event: other=1\r\n"
-        await answer(200, b"ok", happened)(seen, peer)
+        number = int(seen.all(b"x-number")[0])
+        happened = b"x-event: other=1, fallback=1\r\n" if number > 5 else b"x-event: other=1\r\n"
+        cost = {7: b"", 8: b"x-cost: free\r\n", 9: b"x-cost: nan\r\n"}.get(number, b"X-Cost: %d.5\r\n" % number)
+        await answer(200, b"ok", happened + cost)(seen, peer)
 
     marks = (Mark("fallback", "x-event", "fallback=1"), Mark("any", "x-event"), Mark("never", "x-absent"))
-    tap = Tap(share=0.0, marks=marks)
+    tap = Tap(share=0.0, marks=(*marks, Mark("cost", "x-cost", None, (0.0, 4.0))))
     async with Backend(reported) as a, Backend(reported) as b:
         async with RunningWorker(table(route(tap), stable=a.port, canary=b.port)) as worker:
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{worker.port}", timeout=20) as client:
@@ -268,6 +270,15 @@ async def test_headers_report_events_in_every_answer() -> None:
             assert sum(arm.events.get("fallback", 0) for arm in arms) == 40
             assert sum(arm.events.get("any", 0) for arm in arms) == 100
             assert sum(arm.events.get("never", 0) for arm in arms) == 0
+            # Numbers are values, clipped to 4: 0.5, 1.5, 2.5, 3.5 and three times 4, each of ten requests.
+            costs: dict[int, int] = {}
+            for arm in arms:
+                assert "cost" not in arm.trials
+                for cell, n in arm.values["cost"].items():
+                    costs[cell] = costs.get(cell, 0) + n
+            assert costs == {8: 10, 24: 10, 40: 10, 56: 10, 64: 30}
+            seen = [worker.totals(variant).samples for variant in (0, 1)]
+            assert sum(one.get("not_a_number", 0) for one in seen) == 20
 
 
 async def test_labels_find_the_requests_that_they_are_of() -> None:

@@ -21,6 +21,19 @@ class Share(NamedTuple):
     trials: int = 0
 
 
+class Moments(NamedTuple):
+    """So many values, their mean and their variance."""
+
+    values: int = 0
+    mean: float = 0.0
+    variance: float = 0.0
+
+    @property
+    def error2(self) -> float:
+        """The square of the mean's standard error."""
+        return self.variance / self.values
+
+
 class Needed(NamedTuple):
     """The logarithms of E at which a metric convicts by itself, and at which it is proven."""
 
@@ -52,6 +65,17 @@ class Warming(NamedTuple):
     requests_needed: int
     most_s: float
     falling: bool
+
+
+class MeanClaim(msgspec.Struct, frozen=True):
+    """The canary's mean of a value against stable's. Deltas are in its own unit; it is clipped to ``bounds``."""
+
+    worse: Worse
+    tolerance_ratio: float
+    tolerance_delta: float
+    margin_ratio: float
+    margin_delta: float
+    bounds: tuple[float, float]
 
 
 class LatencyClaim(msgspec.Struct, frozen=True):
@@ -115,15 +139,16 @@ class MissingClaim(msgspec.Struct, frozen=True):
     held: bool
 
 
-Claim = RateClaim | LatencyClaim | LimitClaim | SplitClaim | ReturningClaim | MissingClaim
+Claim = RateClaim | MeanClaim | LatencyClaim | LimitClaim | SplitClaim | ReturningClaim | MissingClaim
 
 
 class MetricFinding(msgspec.Struct, frozen=True):
     """One metric's finding.
 
     ``units`` is what evidence comes in, as people call it: requests, sessions, trials, slices. ``unjudged`` says why
-    there is nothing to compare. ``rated``: stable's and the canary's rates as they can be compared, where requests came
-    under several weights (show/strata.py). ``details`` are further numbers for programs that read findings.
+    there is nothing to compare. ``rated``: stable's and the canary's rates (or means) as they can be compared, where
+    requests came under several weights (show/strata.py). ``immaterial``: what was seen does not matter
+    (materiality.py). ``details`` are further numbers for programs that read findings.
     """
 
     metric: str
@@ -138,6 +163,7 @@ class MetricFinding(msgspec.Struct, frozen=True):
     claim: Claim | None = None
     unjudged: str = ""
     rated: tuple[float, float] | None = None
+    immaterial: bool = False
     details: dict[str, float] = {}
 
 

@@ -36,7 +36,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.core.analysis import budget
+from gateway.core.analysis import budget, materiality
 from gateway.core.analysis.betting import wealth
 from gateway.core.analysis.betting.wealth import Wealth
 from gateway.core.analysis.evidence import intake, warmup
@@ -97,7 +97,7 @@ def bake(state: AnalysisState, bake_s: float) -> AnalysisState:
     if not 0.0 < bake_s < math.inf:
         raise InvalidValueError(f"a bake must be longer than 0 seconds, not {bake_s!r}")
     tests = {kind.name: kind.baked(kind.own(state), state.spec, bake_s) for kind, _ in registry.metrics_of(state.spec)}
-    return msgspec.structs.replace(state, tests=tests, bake_s=bake_s)
+    return msgspec.structs.replace(state, tests=tests, bake_s=bake_s, since=materiality.baked(state))
 
 
 class Look:
@@ -193,7 +193,7 @@ def _take(state: AnalysisState, evidence: Evidence) -> AnalysisState:
     needed = budget.bad_needed(spec, baking=state.baking)
     warming = warmup.take(state.warmup, spec.warmup, arrivals, at_s)
     tick = Tick(spec, at_s, arrivals, live, needed, TICK_S if state.baking else 0.0, state.warmup.over)
-    return AnalysisState(
+    after = AnalysisState(
         spec=spec,
         intake=memory,
         tests={kind.name: kind.take(kind.own(state), tick) for kind, _ in registry.metrics_of(spec)},
@@ -205,13 +205,15 @@ def _take(state: AnalysisState, evidence: Evidence) -> AnalysisState:
         bake_s=state.bake_s,
         folded=strata.folded(state.folded, state.intake, memory),
         warmup=warming,
+        since=state.since,
     )
+    return materiality.taken(after)
 
 
 @functools.lru_cache(maxsize=64)
 def _unread(spec: AnalysisSpec) -> tuple[str, ...]:
     """The latencies that nothing is judged by; of the histograms of those that left, what they need is always kept."""
-    read = {*spec.latencies, *(one.metric for one in spec.guardrails)}
+    read = {*spec.latencies, *(one.metric for one in spec.guardrails), *(one.of for one in spec.events)}
     return tuple(name for name in LATENCY_METRICS if name not in read)
 
 
@@ -252,7 +254,7 @@ def _standings(state: AnalysisState) -> list[tuple[MetricKind[Any], Standing]]:
     for kind, metrics in registry.metrics_of(spec):
         known: dict[int, tuple[float, float]] = {}
         for metric in metrics:
-            measure = kind.measure(state, metric, known)
+            measure = materiality.held_back(state, metric.name, kind.measure(state, metric, known))
             if metric.role is Role.CHECK or metric.role is Role.HOLD:
                 if measure.units:
                     found.append((kind, _checked(metric, measure, ok_needed)))
@@ -307,6 +309,8 @@ def _silenced(standing: Standing, unjudged: Unjudged, *, auto: bool) -> Standing
 def _numbers(state: AnalysisState, kind: MetricKind[Any], standing: Standing) -> MetricFinding:
     """One metric's finding in numbers, also of one that has nothing to compare."""
     numbers = strata.with_rates(state, kind.finding(state, standing))
+    if materiality.immaterial(state, standing.metric):
+        numbers = msgspec.structs.replace(numbers, immaterial=True)
     if standing.unjudged is None:
         return numbers
     return msgspec.structs.replace(numbers, unjudged=standing.unjudged.reason)

@@ -108,6 +108,9 @@ class EventSpec(msgspec.Struct, frozen=True, cache_hash=True):
     (MetricShares). ``unit`` "slice" takes ``slice_s`` seconds as one vote, for events that come in bursts; ``guarded``
     counts those that come together as about one, as failures are counted (guard.py).
     Events of one ``group`` share the answers out among them (silence.py).
+
+    With ``bounds`` it is a number of each request instead, clipped to them, and its mean is compared (means.py); rates
+    are means then, and deltas parts of the range. ``of`` names the latency whose mean it is, in milliseconds.
     """
 
     name: str
@@ -122,9 +125,12 @@ class EventSpec(msgspec.Struct, frozen=True, cache_hash=True):
     slice_s: float = 1.0
     group: str = ""
     guarded: bool = False
+    bounds: tuple[float, float] | None = None
+    of: str | None = None
 
     def __post_init__(self) -> None:
         """Raise InvalidValueError for a name that is invalid or taken, or numbers outside their domain."""
+        self._check_bounds()
         if not _EVENT_NAME.fullmatch(self.name):
             raise InvalidValueError(
                 f"an event name must be 1 to 64 of a-z, 0-9 and _ . : - and begin with a letter, not {self.name!r}"
@@ -139,6 +145,19 @@ class EventSpec(msgspec.Struct, frozen=True, cache_hash=True):
     def decides(self) -> bool:
         """Whether it takes part in the verdict (in mode ``auto``: once there are data)."""
         return self.mode.may_decide
+
+    def _check_bounds(self) -> None:
+        if self.of is not None and self.of not in LATENCY_METRICS:
+            raise InvalidValueError(f"{self.of!r} is not a latency: use one of {', '.join(LATENCY_METRICS)}")
+        if self.bounds is None:
+            if self.of is not None:
+                raise InvalidValueError(f"the mean of {self.of} needs bounds, in milliseconds")
+            return
+        low, high = self.bounds
+        if not -1e12 <= low < high <= 1e12:
+            raise InvalidValueError(f"bounds must be two rising numbers, not [{low:g}, {high:g}]")
+        if low < 0.0 and max(self.tolerance_ratio, self.margin_ratio) > 1.0:
+            raise InvalidValueError("values that may be negative have no ratio: set both ratios to 1 and use deltas")
 
     @property
     def rate(self) -> RateSpec:

@@ -31,6 +31,16 @@ class Pace(msgspec.Struct, frozen=True):
     canary_before: int = 0
 
 
+class Since(msgspec.Struct, frozen=True):
+    """From where a class is counted that may be immaterial: the least log E, and what had been counted by then.
+
+    ``counts`` are stable's events and trials and the canary's, by weight (materiality.py).
+    """
+
+    log_e: float = 0.0
+    counts: dict[int, tuple[int, int, int, int]] = {}
+
+
 class AnalysisState(msgspec.Struct, frozen=True):
     """The spec, what was consumed of the evidence, and the state of each kind of metric by its name.
 
@@ -49,6 +59,7 @@ class AnalysisState(msgspec.Struct, frozen=True):
     bake_s: float = 0.0
     folded: dict[int, Consumed] = {}
     warmup: WarmUp = WarmUp(over=True)
+    since: dict[str, Since] = {}
     version: int = STATE_VERSION
 
     @property

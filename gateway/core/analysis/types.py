@@ -91,13 +91,18 @@ class Finding(msgspec.Struct, frozen=True):
 
     @property
     def stable_rate(self) -> float | None:
-        """Stable's share of events, None without trials."""
-        return self.details.get("stable_rate", self.stable_events / self.stable_trials) if self.stable_trials else None
+        """Stable's share of events, None without trials, and of a mean."""
+        return self._rate("stable", self.stable_events, self.stable_trials)
 
     @property
     def canary_rate(self) -> float | None:
-        """Canary's share of events, None without trials."""
-        return self.details.get("canary_rate", self.canary_events / self.canary_trials) if self.canary_trials else None
+        """Canary's share of events, None without trials, and of a mean."""
+        return self._rate("canary", self.canary_events, self.canary_trials)
+
+    def _rate(self, version: str, events: int, trials: int) -> float | None:
+        if not trials or f"{version}_mean" in self.details:
+            return None
+        return self.details.get(f"{version}_rate", events / trials)
 
 
 class Analysis(msgspec.Struct, frozen=True):

@@ -7,8 +7,9 @@ Rules:
    moment), or *late* (the window was over), *duplicate* (this event was given for this request before) or *unknown*.
    Only matched ones are evidence.
 3. An event's trials are either all requests, with the event if a "yes" had arrived (``trial: request``: a click), or
-   the labelled ones (``trial: label``: a prediction was right). Each is counted once, when its window closes and not
-   before: if a "yes" counted at once and a "no" later, the arm whose labels come sooner would look different.
+   the labelled ones (``trial: label``: a prediction was right; or a value, of events that have bounds). Each is counted
+   once, when its window closes and not before: if a "yes" counted at once and a "no" later, the arm whose labels come
+   sooner would look different.
 4. When there are more open requests than fit, the oldest are given up unlabelled (`evicted`): no trials of ``request``
    come from those. That depends on traffic alone, so both arms lose alike.
 """
@@ -28,27 +29,32 @@ RESULTS = ("matched", "pending", "late", "duplicate", "unknown", "evicted", "rep
 
 
 class LabelSettings(msgspec.Struct, frozen=True):
-    """One route's labels: ``events`` maps each name to whether its trials are all requests (else the labelled ones)."""
+    """One route's labels: ``events`` maps each name to whether its trials are all requests (else the labelled ones).
+
+    ``bounds`` are those of the events that are values.
+    """
 
     events: Mapping[str, bool]
     window_s: float = 60.0
     requests_max: int = 100_000
+    bounds: Mapping[str, tuple[float, float]] = {}
 
 
 class Trial(msgspec.Struct, frozen=True):
-    """What is to be counted: one trial of an event, and whether it happened."""
+    """What is to be counted: one trial of an event, and whether it happened; or a value with its bounds."""
 
     epoch: int
     variant: Variant
     event: str
-    happened: bool
+    value: bool | float
+    bounds: tuple[float, float] | None = None
 
 
 class _Open(msgspec.Struct):
     epoch: int
     variant: Variant
     since_s: float
-    labels: dict[str, bool]
+    labels: dict[str, bool | float]
 
 
 class Join:
@@ -58,7 +64,7 @@ class Join:
         self._settings = settings
         self._open: OrderedDict[str, _Open] = OrderedDict()
         self._closed: OrderedDict[str, None] = OrderedDict()
-        self._early: OrderedDict[tuple[str, str], tuple[bool, float]] = OrderedDict()
+        self._early: OrderedDict[tuple[str, str], tuple[bool | float, float]] = OrderedDict()
         self.results: dict[str, dict[str, int]] = {name: dict.fromkeys(RESULTS, 0) for name in settings.events}
 
     @property
@@ -81,7 +87,7 @@ class Join:
             self._close(self._open.popitem(last=False)[0])
             self._count_all("evicted")
 
-    def label(self, request_id: str, event: str, happened: bool, at_s: float) -> None:
+    def label(self, request_id: str, event: str, value: bool | float, at_s: float) -> None:
         """A label arrived. ``event`` is one of the settings'."""
         results = self.results[event]
         entry = self._open.get(request_id)
@@ -92,7 +98,7 @@ class Join:
                 results["duplicate"] += 1
             else:
                 results["pending"] += 1
-                self._early[request_id, event] = (happened, at_s)
+                self._early[request_id, event] = (value, at_s)
                 if len(self._early) > EARLY_MAX:
                     self._give_up(*self._early.popitem(last=False)[0])
         elif at_s - entry.since_s > self._settings.window_s:
@@ -101,7 +107,7 @@ class Join:
             results["duplicate"] += 1
         else:
             results["matched"] += 1
-            entry.labels[event] = happened
+            entry.labels[event] = value
 
     def expire(self, now_s: float) -> Iterator[Trial]:
         """Close the windows that are over."""
@@ -113,7 +119,8 @@ class Join:
             self._close(request_id)
             for event, all_requests in self._settings.events.items():
                 if all_requests or event in entry.labels:
-                    yield Trial(entry.epoch, entry.variant, event, entry.labels.get(event, False))
+                    bounds = self._settings.bounds.get(event)
+                    yield Trial(entry.epoch, entry.variant, event, entry.labels.get(event, False), bounds)
         while self._early:
             (request_id, event), (_, at_s) = next(iter(self._early.items()))
             if now_s - at_s <= EARLY_S:

@@ -11,7 +11,10 @@ Rules:
    whole when the client left, and of what was not whole how long it had lasted.
 5. ``trials`` and ``events`` are labelled yes/no events by name. A trial enters once, when its answer is known, and its
    event (if it was one) in the same step: between two snapshots there are never more new events than new trials.
-6. Counts are checked once, where they enter (`check`: a worker's or the inspector's report, a recording). Sums of
+6. ``values`` are numbers that requests came with (tokens, cost, a score), by name: how many lie at each point of a grid
+   of `VALUE_CELLS` steps between the bounds of the metric. One that lies between two points is put on one of them by a
+   coin, the nearer the likelier (`cell_of`), so that sums are right on average.
+7. Counts are checked once, where they enter (`check`: a worker's or the inspector's report, a recording). Sums of
    checked counts need no check. What is new between two of them is refused by `delta` if it cannot be true.
 """
 
@@ -51,6 +54,22 @@ LABELS_MAX = 256
 COUNT_MAX = 1 << 53
 LABEL_LENGTH_MAX = 64
 _LASTED_US_MAX = 1 << 62
+# Rounding to so many steps adds at most 1/128 of the range to the standard deviation of a value.
+VALUE_CELLS = 64
+
+
+def cell_of(value: float, bounds: tuple[float, float], draw: float) -> int:
+    """The point of the grid for a value, which is clipped to the bounds; ``draw`` is from [0, 1).
+
+    >>> cell_of(0.5, (0.0, 1.0), 0.9), cell_of(-3.0, (0.0, 1.0), 0.9), cell_of(7.0, (0.0, 1.0), 0.9)
+    (32, 0, 64)
+    >>> cell_of(0.25 / 64, (0.0, 1.0), 0.2), cell_of(0.25 / 64, (0.0, 1.0), 0.3)
+    (1, 0)
+    """
+    low, high = bounds
+    at = VALUE_CELLS * (min(max(value, low), high) - low) / (high - low)
+    whole = int(at)
+    return whole + 1 if draw < at - whole else whole
 
 
 class Counts(msgspec.Struct):
@@ -77,6 +96,7 @@ class Counts(msgspec.Struct):
     trials: dict[str, int] = msgspec.field(default_factory=dict)
     events: dict[str, int] = msgspec.field(default_factory=dict)
     lasted_us: int = 0
+    values: dict[str, dict[int, int]] = msgspec.field(default_factory=dict)
 
     def copy(self) -> Counts:
         """A snapshot that later increments do not touch."""
@@ -94,6 +114,7 @@ class Counts(msgspec.Struct):
             dict(self.trials),
             dict(self.events),
             self.lasted_us,
+            {name: dict(cells) for name, cells in self.values.items()},
         )
 
     def of(self, outcome: str) -> int:
@@ -109,6 +130,13 @@ class Counts(msgspec.Struct):
         self.trials[name] = self.trials.get(name, 0) + 1
         if happened:
             self.events[name] = self.events.get(name, 0) + 1
+
+    def value(self, name: str, cell: int) -> None:
+        """One value, at this point of its grid."""
+        cells = self.values.get(name)
+        if cells is None:
+            cells = self.values[name] = {}
+        cells[cell] = cells.get(cell, 0) + 1
 
 
 class EpochCounts(msgspec.Struct):
@@ -133,6 +161,8 @@ def merge(parts: Iterable[Counts]) -> Counts:
             _add(getattr(out, name), getattr(part, name))
         _add(out.trials, part.trials)
         _add(out.events, part.events)
+        for name, cells in part.values.items():
+            _add(out.values.setdefault(name, {}), cells)
     return out
 
 
@@ -153,6 +183,11 @@ def delta(new: Counts, old: Counts, unread: Collection[str] = ()) -> Counts:
             if now or getattr(old, name):
                 setattr(out, name, _minus(name, now, getattr(old, name)))
     out.trials, out.events = _minus("trials", new.trials, old.trials), _minus("events", new.events, old.events)
+    if not old.values.keys() <= new.values.keys():
+        raise EvidenceError("values of a metric vanished")
+    for name, cells in new.values.items():
+        if added := _minus(f"the values of {name[:LABEL_LENGTH_MAX]}", cells, old.values.get(name, {})):
+            out.values[name] = added
     _check_parts(out, "new ")
     return out
 
@@ -193,10 +228,22 @@ def check(counts: Counts) -> None:
             raise EvidenceError(f"the labelled event {label[:LABEL_LENGTH_MAX]!r} has {trials} trials")
     if counts.events and min(counts.events.values()) < 0:
         raise EvidenceError("a labelled event has a negative count")
+    _check_values(counts.values)
     _check_parts(counts)
     largest = max(counts.requests, counts.assigned, *(sum(getattr(counts, name).values()) for name in _UNBOUNDED))
+    largest = max(largest, *(sum(cells.values()) for cells in counts.values.values())) if counts.values else largest
     if largest > COUNT_MAX:
         raise EvidenceError(f"{largest} is over the largest possible count")
+
+
+def _check_values(values: Mapping[str, Mapping[int, int]]) -> None:
+    if len(values) > LABELS_MAX:
+        raise EvidenceError(f"{len(values)} names of values, at most {LABELS_MAX} are kept")
+    for name, cells in values.items():
+        if not 0 < len(name) <= LABEL_LENGTH_MAX:
+            raise EvidenceError(f"{name[:LABEL_LENGTH_MAX]!r} is not a name of values")
+        if cells and (min(cells.values()) < 0 or min(cells) < 0 or max(cells) > VALUE_CELLS):
+            raise EvidenceError(f"the values of {name!r} have a negative count or a point outside 0..{VALUE_CELLS}")
 
 
 def _check_parts(counts: Counts, new: str = "") -> None:

@@ -190,11 +190,13 @@ class Mark(msgspec.Struct, frozen=True):
     """A yes/no event taken from a response header: named ``event``, it happened when ``header`` says so.
 
     ``header`` is in lower case. ``value`` None: the header is there; otherwise one of its comma-separated values is it.
+    With ``bounds`` it is the number that the header says.
     """
 
     event: str
     header: str
     value: str | None = None
+    bounds: tuple[float, float] | None = None
 
 
 class Tap(msgspec.Struct, frozen=True):

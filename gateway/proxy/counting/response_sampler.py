@@ -28,7 +28,7 @@ from __future__ import annotations
 import math
 
 from gateway.core.predictions.failures import EVENTS, HTML, JSON, LINES, TEXT, family_of
-from gateway.core.stats.counts import Counts, EpochCounts
+from gateway.core.stats.counts import Counts, EpochCounts, cell_of
 from gateway.core.traffic.table import Route, Tap
 from gateway.core.types import WEIGHT_BP_MAX, Variant
 from gateway.proxy.counting.epoch_counters import EpochCounters
@@ -49,6 +49,7 @@ _WHOLE_BYTES_MAX = 256 * 1024
 _HEAD_BYTES = 1024
 _STREAM_BYTES_MAX = 16 << 20
 _PART_BYTES = 8 * 1024
+_GOLDEN = 0.6180339887498949
 _MORE = (Part.FIRST, Part.MORE)
 _NO_BODY = (204, 205, 206)
 _STREAMS = (EVENTS, LINES)
@@ -118,23 +119,28 @@ class RouteSampler:
         "_failures",
         "_predictions",
         "_share",
+        "_spread",
         "_counters",
         "header_keys",
         "marks",
         "modest",
         "queue",
         "tap",
+        "valued",
     )
 
     def __init__(self, counters: EpochCounters, tap: Tap, queue: SampleQueue) -> None:
         self._counters = counters
         self.queue = queue
         self.tap = tap
+        self._spread: float = 0.5
         # Event, header and wanted value, as they are compared.
         self.marks: tuple[tuple[str, bytes, bytes | None], ...] = tuple(
             (mark.event, mark.header.encode(), None if mark.value is None else mark.value.encode())
             for mark in tap.marks
         )
+        # A bit for each mark whose header says a number.
+        self.valued: int = sum(1 << index for index, mark in enumerate(tap.marks) if mark.bounds is not None)
         # What is counted of each mark when its header comes, whatever it says: then somebody reports the event.
         self.header_keys: tuple[str, ...] = tuple(samples.HEADER_SEEN + mark.event for mark in tap.marks)
         weight = counters.route.weight_bp / WEIGHT_BP_MAX
@@ -169,6 +175,11 @@ class RouteSampler:
             return None
         return ResponseSample(self, variant, request_id, purposes)
 
+    def next_draw(self) -> float:
+        """A number from [0, 1) for rounding; evenly spread ones do, as nothing else looks at them."""
+        self._spread = (self._spread + _GOLDEN) % 1.0
+        return self._spread
+
     def count(self, variant: Variant, what: str) -> None:
         """Count what became of a sample."""
         counts = self._counters.totals[variant].samples
@@ -183,7 +194,11 @@ class RouteSampler:
         evidence, variant = self._counters.evidence, taken.variant
         counts: Counts = self._counters.arms[variant]
         for index, (event, _, _) in enumerate(self.marks):
-            counts.label(event, taken.marked >> index & 1 == 1)
+            if not self.valued >> index & 1:
+                counts.label(event, taken.marked >> index & 1 == 1)
+        if taken.values is not None:
+            for event, cell in taken.values.items():
+                counts.value(event, cell)
         if self.tap.ids:
             request_id = taken.request_id
             if not 0 < len(request_id) <= _ID_BYTES_MAX:
@@ -233,6 +248,7 @@ class ResponseSample:
         "purposes",
         "request_id",
         "stream",
+        "values",
         "variant",
     )
 
@@ -246,6 +262,8 @@ class ResponseSample:
         self.body_bytes = self.kept_bytes = self._limit = self.stream = 0
         self.content_type = self.encoding = self.header_length = b""
         self.marked = 0
+        # Of marks that say a number: where on its grid it lies.
+        self.values: dict[str, int] | None = None
 
     def head(self, status: int, lines: list[bytes]) -> None:
         """The response's head; ``lines`` together are the fields as they are passed on."""
@@ -274,8 +292,25 @@ class ResponseSample:
         for index, (_, header, wanted) in enumerate(self._route_sampler.marks):
             if name == header:
                 self._route_sampler.count(self.variant, self._route_sampler.header_keys[index])
+                if self._route_sampler.valued >> index & 1:
+                    self._value(index, value)
+                    continue
                 if wanted is None or wanted in [part.strip() for part in value.split(b",")]:
                     self.marked |= 1 << index
+
+    def _value(self, index: int, said: bytes) -> None:
+        """The number that a header says; what is no number is counted and no value."""
+        mark = self._route_sampler.tap.marks[index]
+        try:
+            value = float(said)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value) or mark.bounds is None:
+            self._route_sampler.count(self.variant, "not_a_number")
+            return
+        if self.values is None:
+            self.values = {}
+        self.values[mark.event] = cell_of(value, mark.bounds, self._route_sampler.next_draw())
 
     def _bound(self, family: str) -> None:
         """How much of the body is kept."""

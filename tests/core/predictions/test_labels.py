@@ -12,8 +12,8 @@ SETTINGS = LabelSettings({"click": True, "right": False}, window_s=10.0, request
 STABLE, CANARY = Variant.STABLE, Variant.CANARY
 
 
-def trials(join: Join, now_s: float) -> list[tuple[int, Variant, str, bool]]:
-    return [(t.epoch, t.variant, t.event, t.happened) for t in join.expire(now_s)]
+def trials(join: Join, now_s: float) -> list[tuple[int, Variant, str, bool | float]]:
+    return [(t.epoch, t.variant, t.event, t.value) for t in join.expire(now_s)]
 
 
 def test_every_request_is_a_trial_of_a_click_and_labelled_ones_of_a_label() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.errors import EvidenceError
-from gateway.core.stats.counts import HISTOGRAMS, PER_REQUEST, Counts, check, delta, merge
+from gateway.core.stats.counts import HISTOGRAMS, PER_REQUEST, VALUE_CELLS, Counts, check, delta, merge
 from gateway.core.stats.histogram import BUCKET_MAX
 from gateway.core.stats.outcomes import NAMES
 
@@ -24,8 +24,13 @@ def counts(draw: st.DrawFn) -> Counts:
     trials = draw(st.dictionaries(st.sampled_from("abc"), st.integers(1, 1000), max_size=3))
     labelled = {name: draw(st.integers(1, n)) for name, n in trials.items() if draw(st.booleans())}
     assigned = draw(st.just(0) | st.integers(requests, requests + 5000))
+    cells = st.dictionaries(st.integers(0, VALUE_CELLS), st.integers(1, 100), min_size=1, max_size=4)
     us = draw(st.integers(0, 10**12))
-    return Counts(requests, classes, assigned=assigned, trials=trials, events=labelled, lasted_us=us, **found)
+    made = Counts(requests, classes, assigned=assigned, trials=trials, events=labelled, lasted_us=us)
+    made.values = draw(st.dictionaries(st.sampled_from("xy"), cells, max_size=2))
+    for name, histogram in found.items():
+        setattr(made, name, histogram)
+    return made
 
 
 @given(st.lists(counts(), max_size=5), st.randoms())
@@ -119,6 +124,10 @@ def test_counts_that_went_backwards_are_refused(new: Counts, old: Counts) -> Non
         Counts(2, trials={"a": -1}),
         Counts(2, trials={"a": 1}, events={"a": -1}),
         Counts(2, events={"a": 1}),
+        Counts(2, values={"x": {VALUE_CELLS + 1: 1}}),
+        Counts(2, values={"x": {-1: 1}}),
+        Counts(2, values={"x": {3: -1}}),
+        Counts(2, values={"": {3: 1}}),
         Counts(2, trials={"": 1}),
         Counts(2, trials={"a" * 65: 1}),
         Counts(2, trials={str(i): 1 for i in range(257)}),

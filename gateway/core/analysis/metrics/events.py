@@ -128,7 +128,7 @@ def with_new_events(whole: AnalysisState, group: str) -> AnalysisState:
 
 
 def _active_events(spec: AnalysisSpec) -> list[EventSpec]:
-    return [one for one in spec.events if one.mode is not Mode.OFF]
+    return [one for one in spec.events if one.mode is not Mode.OFF and one.bounds is None]
 
 
 def _spec_of(spec: AnalysisSpec, name: str) -> EventSpec:

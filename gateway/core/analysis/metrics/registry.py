@@ -9,6 +9,7 @@ from gateway.core.analysis.metrics.events import EVENTS
 from gateway.core.analysis.metrics.guardrails import GUARDRAILS
 from gateway.core.analysis.metrics.kind import Metric, MetricKind
 from gateway.core.analysis.metrics.latencies import LATENCIES
+from gateway.core.analysis.metrics.means import MEANS
 from gateway.core.analysis.metrics.missing_outcomes import MISSING_OUTCOMES
 from gateway.core.analysis.metrics.outcomes import OUTCOMES
 from gateway.core.analysis.metrics.returning import RETURNING_KIND
@@ -17,7 +18,7 @@ from gateway.core.analysis.spec import AnalysisSpec
 
 Kinds = tuple[MetricKind[Any], ...]
 
-KINDS: Kinds = (OUTCOMES, LATENCIES, EVENTS, GUARDRAILS, RETURNING_KIND, MISSING_OUTCOMES, SAMPLE_RATIO)
+KINDS: Kinds = (OUTCOMES, LATENCIES, EVENTS, MEANS, GUARDRAILS, RETURNING_KIND, MISSING_OUTCOMES, SAMPLE_RATIO)
 
 
 def metrics_of(spec: AnalysisSpec) -> tuple[tuple[MetricKind[Any], tuple[Metric, ...]], ...]:

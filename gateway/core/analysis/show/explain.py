@@ -21,7 +21,16 @@ from collections.abc import Sequence
 import msgspec
 
 from gateway.core.analysis.betting.eprocess import Null, Rates, within_tolerance, worse_by_margin
-from gateway.core.analysis.findings import LatencyClaim, LimitClaim, MetricFinding, RateClaim, SplitClaim, Traffic
+from gateway.core.analysis.findings import (
+    LatencyClaim,
+    LimitClaim,
+    MeanClaim,
+    MetricFinding,
+    Moments,
+    RateClaim,
+    SplitClaim,
+    Traffic,
+)
 from gateway.core.analysis.show import intervals, strata
 from gateway.core.analysis.show.intervals import Bounds, Histograms
 from gateway.core.analysis.show.strata import Stratum
@@ -50,6 +59,8 @@ def explained(state: AnalysisState, finding: Finding, numbers: MetricFinding, tr
             details |= _latency_margin(claim, details)
             if traffic is not None:
                 reason += _slices_needed(finding, claim, details)
+        case MeanClaim():
+            details |= _means(strata.of_mean(state, finding.metric))
         case LimitClaim():
             seen = intervals.rate_interval(finding.canary_events, finding.canary_trials, ALPHA)
             details |= _ends("canary_rate", finding.canary_rate, seen)
@@ -83,6 +94,17 @@ def _effect(finding: Finding, seen: tuple[Stratum, ...], believed: float) -> dic
         **_ends("canary_rate", canary, found.canary),
         **_ends("difference", difference, found.difference),
         **_ends("ratio", ratio, found.ratio),
+    }
+
+
+def _means(seen: Sequence[tuple[Moments, Moments]]) -> dict[str, float]:
+    found, mean = intervals.mean_effect(seen, ALPHA), strata.mean_of(seen)
+    if found is None or mean is None:
+        return {}
+    return {
+        **_ends("stable_mean", mean.stable, found.stable),
+        **_ends("canary_mean", mean.canary, found.canary),
+        **_ends("mean_difference", mean.canary - mean.stable, found.difference),
     }
 
 

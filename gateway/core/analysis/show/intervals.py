@@ -35,6 +35,9 @@ sample, rounded outwards to the histogram's buckets. Its prior is centred at q. 
 added with the weights of strata.py, and n is what that sum is worth, (sum w)^2 / sum w^2. A difference of quantiles
 takes both versions' intervals (a union bound).
 
+Means (Waudby-Smith, Arbour, Sinha, Kennedy, Ramdas, 2021): the asymptotic confidence sequence, the normal mixture
+with the values' own variance in the place of the true one. Values are bounded, so their sums become normal.
+
 This module needs scipy, which takes longer to load than control takes to start: import it where something is shown.
 """
 
@@ -50,8 +53,8 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import betaln
 
-from gateway.core.analysis.findings import Share
-from gateway.core.analysis.show.strata import Stratum, mantel_haenszel, rated
+from gateway.core.analysis.findings import Moments, Share
+from gateway.core.analysis.show.strata import Stratum, mantel_haenszel, mean_of, rated
 from gateway.core.errors import InvalidValueError
 from gateway.core.stats.histogram import lower_us, total, upper_us
 
@@ -67,6 +70,9 @@ _TOLERANCE = 1e-15
 _RANK_TOLERANCE = 1e-3
 # The level is known from both versions' requests, so most of alpha is the ratio's.
 _RATIO_PART = 0.8
+# Of means: before so many values the central limit has not set in; and the prior's width, narrowest at some 500 values.
+_MEAN_MIN = 30
+_MEAN_PRIOR = 0.02
 # Log ratios beyond this are 0 and infinity.
 _LOG_RATIO_MAX = 60.0
 # The mixture is summed where its density is above exp(-this) of its highest.
@@ -300,6 +306,43 @@ def _around(found: Effect, strata: Sequence[Stratum]) -> Effect:
             for one, value in zip(found, values, strict=True)
         )
     )
+
+
+# --- means ---
+
+
+class MeanEffect(NamedTuple):
+    """Both versions' means and their difference (canary minus stable), in the value's own unit."""
+
+    stable: Bounds
+    canary: Bounds
+    difference: Bounds
+
+
+def mean_effect(strata: Sequence[tuple[Moments, Moments]], alpha: float) -> MeanEffect | None:
+    """The standardised means of values with their intervals; None with fewer than `_MEAN_MIN` values of a version."""
+    _level(alpha)
+    mean = mean_of(strata)
+    sizes = [sum(one[arm].values for one in strata) for arm in (0, 1)]
+    if mean is None or min(sizes) < _MEAN_MIN:
+        return None
+    weights = [mantel_haenszel(s.values, c.values) for s, c in strata]
+    whole = math.fsum(weights)
+    pairs = list(zip(weights, strata, strict=True))
+    errors = [math.sqrt(math.fsum((g / whole) ** 2 * one[arm].error2 for g, one in pairs)) for arm in (0, 1)]
+    half = [_mean_width(n, alpha) * error for n, error in zip(sizes, errors, strict=True)]
+    apart, both = mean.canary - mean.stable, _mean_width(min(sizes), alpha) * math.hypot(*errors)
+    return MeanEffect(
+        Bounds(mean.stable - half[0], mean.stable + half[0]),
+        Bounds(mean.canary - half[1], mean.canary + half[1]),
+        Bounds(apart - both, apart + both),
+    )
+
+
+def _mean_width(n: int, alpha: float) -> float:
+    """How many standard errors an interval reaches that holds at every moment, n values in."""
+    spread = 1.0 + n * _MEAN_PRIOR
+    return math.sqrt(spread / (n * _MEAN_PRIOR) * math.log(spread / alpha**2))
 
 
 # --- quantiles ---

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from gateway.core.analysis.findings import (
     LatencyClaim,
     LimitClaim,
+    MeanClaim,
     MetricFinding,
     MissingClaim,
     RateClaim,
@@ -26,7 +27,7 @@ from gateway.core.analysis.findings import (
 )
 from gateway.core.analysis.spec import Worse
 from gateway.core.analysis.types import Finding, Verdict
-from gateway.core.numbers import e_value, milliseconds, percent, points, share
+from gateway.core.numbers import counted, e_value, milliseconds, percent, points, share
 from gateway.core.stats.histogram import quantile_us, total
 from gateway.core.types import Unjudged
 
@@ -40,7 +41,7 @@ _known = functools.lru_cache(maxsize=256)(e_value)
 def finding_of(numbers: MetricFinding) -> Finding:
     """The finding as people read it, and as the API and the journal have it."""
     needed = {"log_e_bad_needed": numbers.needed.bad}
-    if isinstance(numbers.claim, (RateClaim, LatencyClaim)) or numbers.claim is None:
+    if isinstance(numbers.claim, (RateClaim, MeanClaim, LatencyClaim)) or numbers.claim is None:
         needed["log_e_ok_needed"] = numbers.needed.ok
     return Finding(
         metric=numbers.metric,
@@ -58,7 +59,8 @@ def finding_of(numbers: MetricFinding) -> Finding:
 
 
 def _rates(numbers: MetricFinding) -> dict[str, float]:
-    return {} if numbers.rated is None else dict(zip(("stable_rate", "canary_rate"), numbers.rated, strict=True))
+    of = "mean" if isinstance(numbers.claim, MeanClaim) else "rate"
+    return {} if numbers.rated is None else dict(zip((f"stable_{of}", f"canary_{of}"), numbers.rated, strict=True))
 
 
 def reason(numbers: MetricFinding) -> str:
@@ -68,6 +70,8 @@ def reason(numbers: MetricFinding) -> str:
     match numbers.claim:
         case RateClaim() as claim:
             return _rate(numbers, claim)
+        case MeanClaim() as claim:
+            return _mean(numbers, claim)
         case LatencyClaim() as claim:
             return _latency(numbers, claim)
         case LimitClaim() as claim:
@@ -149,6 +153,43 @@ def _plain(numbers: MetricFinding) -> str:
 
 def _rate(numbers: MetricFinding, claim: RateClaim) -> str:
     return _compared(numbers, _both(numbers), (_worse(claim), _good_enough(claim)))
+
+
+def _mean(numbers: MetricFinding, claim: MeanClaim) -> str:
+    stable, canary = numbers.stable.trials, numbers.canary.trials
+    of_stable, of_canary = counted(stable, "value"), counted(canary, "value")
+    seen = f"canary {numbers.metric}, {of_canary} against stable's {of_stable}"
+    if numbers.rated is not None:
+        mean_s, mean_c = (f"{mean:.4g}" for mean in numbers.rated)
+        seen = f"canary {numbers.metric} {mean_c} on average ({of_canary}) against stable {mean_s} ({of_stable})"
+    return _compared(numbers, seen, (_worse_mean(claim), _good_mean(claim)))
+
+
+def _worse_mean(claim: MeanClaim) -> str:
+    """What convicts, in words.
+
+    >>> _worse_mean(MeanClaim(Worse.HIGHER, 1.05, 0.0, 1.2, 0.5, (0.0, 10.0)))
+    'higher by more than 1.05 x'
+    """
+    direction = {Worse.HIGHER: "higher", Worse.LOWER: "lower", Worse.DIFFERENT: "different"}[claim.worse]
+    parts = [f"{claim.tolerance_ratio:g} x"] if claim.tolerance_ratio > 1.0 else []
+    parts += [f"{claim.tolerance_delta:g}"] if claim.tolerance_delta > 0.0 else []
+    return f"{direction} by more than {' or '.join(parts)}" if parts else direction
+
+
+def _good_mean(claim: MeanClaim) -> str:
+    """What passes, in words.
+
+    >>> _good_mean(MeanClaim(Worse.LOWER, 1.0, 0.0, 1.2, 0.5, (0.0, 10.0)))
+    'at least stable / 1.2 or stable - 0.5'
+    """
+    by, ratio = f"{claim.margin_delta:g}", f"{claim.margin_ratio:g}"
+    by_ratio = claim.margin_ratio > 1.0
+    if claim.worse is Worse.HIGHER:
+        return f"at most {f'{ratio} x stable or ' * by_ratio}stable + {by}"
+    if claim.worse is Worse.LOWER:
+        return f"at least {f'stable / {ratio} or ' * by_ratio}stable - {by}"
+    return f"within {f'{ratio} x or ' * by_ratio}{by} of stable"
 
 
 def _latency(numbers: MetricFinding, claim: LatencyClaim) -> str:
@@ -317,6 +358,9 @@ def _compared(numbers: MetricFinding, seen: str, claims: tuple[str, str]) -> str
         return f"{seen}; evidence that {worse}"
     if numbers.verdict is Verdict.NODATA:
         return f"{seen}: no {_missing(numbers)} yet"
+    if numbers.immaterial:
+        worse = "a difference that is too small to matter is not counted against it"
+        return f"{seen}; evidence that {good}; {worse}"
     if numbers.verdict is Verdict.PASS:
         return f"{seen}; evidence that {good}; that {worse}"
     return f"{seen}; evidence that {worse}; that {good}"

@@ -23,7 +23,16 @@ from typing import NamedTuple
 import msgspec
 
 from gateway.core.analysis.evidence.intake import Consumed, Intake
-from gateway.core.analysis.findings import LatencyClaim, LimitClaim, MetricFinding, Share, SplitClaim
+from gateway.core.analysis.findings import (
+    LatencyClaim,
+    LimitClaim,
+    MeanClaim,
+    MetricFinding,
+    Moments,
+    Share,
+    SplitClaim,
+)
+from gateway.core.analysis.metrics import means
 from gateway.core.analysis.spec import RATE_METRICS
 from gateway.core.analysis.state import AnalysisState
 from gateway.core.stats.counts import SESSION_EVENTS, Counts, merge
@@ -41,6 +50,9 @@ class Stratum(NamedTuple):
     def compared(self) -> bool:
         """Whether there is something to compare: trials of both versions."""
         return self.stable.trials > 0 and self.canary.trials > 0
+
+
+_NONE = Stratum(Share(), Share())
 
 
 class Rated(NamedTuple):
@@ -75,17 +87,25 @@ def _shown(counts: Counts) -> Counts:
 
 def of_metric(state: AnalysisState, numbers: MetricFinding) -> tuple[Stratum, ...]:
     """The metric's trials and events by weight (rule 4); nothing for a metric that compares no rates."""
-    if isinstance(numbers.claim, (LatencyClaim, LimitClaim, SplitClaim)):
+    if isinstance(numbers.claim, (LatencyClaim, LimitClaim, MeanClaim, SplitClaim)):
         return ()
-    read = _reader(numbers.metric, sticky=state.spec.sticky)
-    sums: dict[int, tuple[int, int, int, int]] = {}
-    for one in _parts(state):
-        four = (*read(one.stable), *read(one.canary))
-        if any(four):
-            before = sums.get(one.weight_bp, (0, 0, 0, 0))
-            sums[one.weight_bp] = (before[0] + four[0], before[1] + four[1], before[2] + four[2], before[3] + four[3])
-    strata = tuple(Stratum(Share(a, b), Share(c, d)) for _, (a, b, c, d) in sorted(sums.items()))
+    strata = tuple(Stratum(*shares) for _, shares in sorted(by_weight(state, numbers.metric).items()))
     return strata if _total(strata) == (numbers.stable, numbers.canary) else (Stratum(numbers.stable, numbers.canary),)
+
+
+def by_weight(state: AnalysisState, metric: str) -> dict[int, Stratum]:
+    """What was counted of a class or an event under each weight."""
+    read = _reader(metric, sticky=state.spec.sticky)
+    sums: dict[int, Stratum] = {}
+    for one in _parts(state):
+        (s_events, s_trials), (c_events, c_trials) = read(one.stable), read(one.canary)
+        if s_trials or c_trials:
+            stable, canary = sums.get(one.weight_bp, _NONE)
+            sums[one.weight_bp] = Stratum(
+                Share(stable.events + s_events, stable.trials + s_trials),
+                Share(canary.events + c_events, canary.trials + c_trials),
+            )
+    return sums
 
 
 def of_latency(
@@ -103,6 +123,35 @@ def of_latency(
     seen = tuple(_added(arm) for arm in zip(*strata, strict=True)) if strata else ({}, {})
     return (
         tuple(strata) if seen == (claim.stable_seen, claim.canary_seen) else ((claim.stable_seen, claim.canary_seen),)
+    )
+
+
+def of_mean(state: AnalysisState, metric: str) -> tuple[tuple[Moments, Moments], ...]:
+    """Both versions' values under each weight that has some of both."""
+    spec = means.spec_of(state.spec, metric)
+    sums: dict[int, tuple[means.Values, means.Values]] = {}
+    for one in _parts(state):
+        stable, canary = sums.setdefault(one.weight_bp, ({}, {}))
+        for into, new in ((stable, means.values(one.stable, spec)), (canary, means.values(one.canary, spec))):
+            for y, n in new.items():
+                into[y] = into.get(y, 0) + n
+    bounds = means.bounds_of(spec)
+    return tuple(
+        (means.moments(stable, bounds), means.moments(canary, bounds))
+        for _, (stable, canary) in sorted(sums.items())
+        if stable and canary
+    )
+
+
+def mean_of(strata: Iterable[tuple[Moments, Moments]]) -> Rated | None:
+    """The standardised means (rule 2)."""
+    weighed = [(mantel_haenszel(s.values, c.values), s.mean, c.mean) for s, c in strata]
+    whole = math.fsum(weight for weight, _, _ in weighed)
+    if not whole:
+        return None
+    return Rated(
+        math.fsum(weight * stable for weight, stable, _ in weighed) / whole,
+        math.fsum(weight * canary for weight, _, canary in weighed) / whole,
     )
 
 
@@ -125,6 +174,9 @@ def mantel_haenszel(stable: float, canary: float) -> float:
 
 def with_rates(state: AnalysisState, numbers: MetricFinding) -> MetricFinding:
     """The finding with its standardised rates, where they may differ from the plain shares."""
+    if isinstance(numbers.claim, MeanClaim):
+        mean = mean_of(of_mean(state, numbers.metric))
+        return numbers if mean is None else msgspec.structs.replace(numbers, rated=tuple(mean))
     strata = of_metric(state, numbers)
     found = rated(strata) if sum(one.compared for one in strata) > 1 else None
     return numbers if found is None else msgspec.structs.replace(numbers, rated=tuple(found))
