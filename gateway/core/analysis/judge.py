@@ -309,7 +309,7 @@ def _silenced(standing: Standing, unjudged: Unjudged, *, auto: bool) -> Standing
 def _numbers(state: AnalysisState, kind: MetricKind[Any], standing: Standing) -> MetricFinding:
     """One metric's finding in numbers, also of one that has nothing to compare."""
     numbers = strata.with_rates(state, kind.finding(state, standing))
-    if materiality.immaterial(state, standing.metric):
+    if materiality.holds_back(state, standing.metric):
         numbers = msgspec.structs.replace(numbers, immaterial=True)
     if standing.unjudged is None:
         return numbers

@@ -65,6 +65,11 @@ def baked(state: AnalysisState) -> dict[str, Since]:
     }
 
 
+def holds_back(state: AnalysisState, metric: str) -> bool:
+    """Whether there is evidence against the class that is not counted."""
+    return metric in classes(state.spec) and OUTCOMES.log_e_bad(state, metric) > 0.0 and immaterial(state, metric)
+
+
 def held_back(state: AnalysisState, metric: str, measure: Measure) -> Measure:
     """What a metric says, less what does not matter (rule 1)."""
     if measure.log_e_bad <= 0.0 or not immaterial(state, metric):
