@@ -10,7 +10,7 @@ import pytest
 
 from gateway.core.analysis import AnalysisSpec, Evidence, bake, explained, fresh_state, judge, restore
 from gateway.core.analysis.metrics import means
-from gateway.core.analysis.metrics.means import GRAIN, OK_PRIORS, PRIORS, Null, Part, bad_gains, ok_gains
+from gateway.core.analysis.metrics.means import GRAIN, OK_PRIORS, PRIORS, MeanNull, ValueCounts, bad_gains, ok_gains
 from gateway.core.analysis.spec import EventSpec, Unit, Worse
 from gateway.core.analysis.types import Finding, Verdict
 from gateway.core.errors import InvalidValueError
@@ -61,9 +61,9 @@ def of(analysis: Any) -> Finding:
     return next(one for one in analysis.findings if one.metric == "cost")
 
 
-@pytest.mark.parametrize("null", [Null(1.0, 0.0), Null(1.3, 0.0), Null(1.0, 0.1), Null(1.2, -0.05)])
+@pytest.mark.parametrize("null", [MeanNull(1.0, 0.0), MeanNull(1.3, 0.0), MeanNull(1.0, 0.1), MeanNull(1.2, -0.05)])
 @pytest.mark.parametrize(("n_s", "n_c"), [(3, 1), (2, 2), (1, 3)])
-def test_a_bet_is_fair_under_every_pair_of_means_of_its_null(null: Null, n_s: int, n_c: int) -> None:
+def test_a_bet_is_fair_under_every_pair_of_means_of_its_null(null: MeanNull, n_s: int, n_c: int) -> None:
     # Values of 0 and 1 have the most scatter; a mean of what they win, over all outcomes.
     for stable in (0.0, 0.05, 0.3, 0.7):
         edge = null.ratio * stable + null.delta
@@ -74,7 +74,7 @@ def test_a_bet_is_fair_under_every_pair_of_means_of_its_null(null: Null, n_s: in
                 won = 0.0
                 for s in range(n_s + 1):
                     for c in range(n_c + 1):
-                        part = Part({GRAIN: s, 0: n_s - s}, {GRAIN: c, 0: n_c - c})
+                        part = ValueCounts({GRAIN: s, 0: n_s - s}, {GRAIN: c, 0: n_c - c})
                         chance = math.comb(n_s, s) * stable**s * (1 - stable) ** (n_s - s)
                         chance *= math.comb(n_c, c) * canary**c * (1 - canary) ** (n_c - c)
                         gains = gains_of((null,), part, guess)
@@ -162,5 +162,5 @@ def test_values_that_cannot_be_are_refused() -> None:
         with pytest.raises(InvalidValueError):
             spec(**wrong)
     signed = spec(bounds=(-1.0, 1.0), tolerance_ratio=1.0, margin_ratio=1.0, margin_delta=0.1)
-    assert means.scaled(signed.events[0], 1.0, 0.1) == (Null(1.0, 0.0), Null(1.0, 0.1))
+    assert means.scaled(signed.events[0], 1.0, 0.1) == (MeanNull(1.0, 0.0), MeanNull(1.0, 0.1))
     assert means.scaled(spec(bounds=(1.0, 5.0)).events[0], 1.2, 0.0)[0].delta == pytest.approx(0.05)

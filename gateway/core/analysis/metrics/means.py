@@ -62,14 +62,14 @@ _GUESS_MIN = 1e-4
 Values = dict[int, int]
 
 
-class Part(msgspec.Struct, frozen=True):
+class ValueCounts(msgspec.Struct, frozen=True):
     """The values of one epoch that wait for their batch to close, as counts by `GRAIN`."""
 
     stable: Values = {}
     canary: Values = {}
 
 
-class Direction(msgspec.Struct, frozen=True):
+class MeanTests(msgspec.Struct, frozen=True):
     """Two e-processes of one direction."""
 
     bad: Wealth
@@ -79,8 +79,8 @@ class Direction(msgspec.Struct, frozen=True):
 class MeanState(msgspec.Struct, frozen=True):
     """One metric's tests, what waits by epoch, when the last batch closed, stable's past, and totals for the report."""
 
-    tests: tuple[Direction, ...]
-    pending: dict[int, Part] = msgspec.field(default_factory=dict)
+    tests: tuple[MeanTests, ...]
+    pending: dict[int, ValueCounts] = msgspec.field(default_factory=dict)
     closed_s: float | None = None
     batches: int = 0
     past: float = 0.0
@@ -89,7 +89,7 @@ class MeanState(msgspec.Struct, frozen=True):
     canary: int = 0
 
 
-class Null(NamedTuple):
+class MeanNull(NamedTuple):
     """mu_c <= ratio * mu_s + delta, of scaled values; or >=, for E_ok."""
 
     ratio: float
@@ -108,14 +108,14 @@ class Means(MetricKind[dict[str, MeanState]]):
 
     def fresh(self, spec: AnalysisSpec) -> dict[str, MeanState]:
         """Nothing seen."""
-        one = Direction(wealth.fresh(PRIORS, wealth.HELD_BACK), wealth.fresh(OK_PRIORS))
+        one = MeanTests(wealth.fresh(PRIORS, wealth.HELD_BACK), wealth.fresh(OK_PRIORS))
         return {event.name: MeanState(tuple(one for _ in directions_of(event))) for event in _active(spec)}
 
     def baked(self, state: dict[str, MeanState], spec: AnalysisSpec, bake_s: float) -> dict[str, MeanState]:
         """New tests for the bake; what was learnt of stable stays."""
         after = {}
         for event in _active(spec):
-            one = Direction(wealth.watch(PRIORS, bets_in(bake_s, event.slice_s)), wealth.fresh(OK_PRIORS))
+            one = MeanTests(wealth.watch(PRIORS, bets_in(bake_s, event.slice_s)), wealth.fresh(OK_PRIORS))
             before = state[event.name]
             after[event.name] = msgspec.structs.replace(before, tests=tuple(one for _ in before.tests), pending={})
         return after
@@ -191,7 +191,7 @@ def take(state: MeanState, spec: EventSpec, arrivals: list[Arrival], live: list[
     pending = {epoch: part for epoch, part in state.pending.items() if epoch in live}
     stable, canary = state.stable, state.canary
     for arrival in arrivals:
-        new = Part(values(arrival.stable, spec), values(arrival.canary, spec))
+        new = ValueCounts(values(arrival.stable, spec), values(arrival.canary, spec))
         if new.stable or new.canary:
             pending[arrival.epoch] = _pooled(pending[arrival.epoch], new) if arrival.epoch in pending else new
             stable, canary = stable + sum(new.stable.values()), canary + sum(new.canary.values())
@@ -240,23 +240,23 @@ def _latency_at(bucket: int, bounds: tuple[float, float]) -> int:
     return round(GRAIN * min(max((middle_ms - low) / (high - low), 0.0), 1.0))
 
 
-def scaled(spec: EventSpec, ratio: float, delta: float) -> tuple[Null, Null]:
+def scaled(spec: EventSpec, ratio: float, delta: float) -> tuple[MeanNull, MeanNull]:
     """The two nulls of a ratio and of a difference, of scaled values (rule 3)."""
     low, _ = bounds_of(spec)
-    return Null(ratio, (ratio - 1.0) * low / range_of(spec)), Null(1.0, delta)
+    return MeanNull(ratio, (ratio - 1.0) * low / range_of(spec)), MeanNull(1.0, delta)
 
 
-def bad_gains(nulls: Sequence[Null], part: Part, guess: float) -> list[float]:
+def bad_gains(nulls: Sequence[MeanNull], part: ValueCounts, guess: float) -> list[float]:
     """log factors of E_bad, in the order of `SHARES`, for a batch; ``guess`` is stable's mean."""
     return list(map(min, zip(*(_gains(null, part, guess, 1.0) for null in nulls), strict=True)))
 
 
-def ok_gains(nulls: Sequence[Null], part: Part, guess: float) -> list[float]:
+def ok_gains(nulls: Sequence[MeanNull], part: ValueCounts, guess: float) -> list[float]:
     """log factors of E_ok, in the order of `OK_PRIORS`, for a batch."""
     return [gain for null in nulls for gain in _gains(null, part, guess, -1.0)]
 
 
-def _gains(null: Null, part: Part, guess: float, sign: float) -> list[float]:
+def _gains(null: MeanNull, part: ValueCounts, guess: float, sign: float) -> list[float]:
     """log factors of bets that the canary's mean is above the null's line (``sign`` 1), or below it (-1)."""
     n_s, n_c = sum(part.stable.values()), sum(part.canary.values())
     weight = n_c / (n_s + n_c)
@@ -275,21 +275,21 @@ def _gains(null: Null, part: Part, guess: float, sign: float) -> list[float]:
     return gains
 
 
-def slice_bad_gains(nulls: Sequence[Null], stable: float, canary: float) -> list[float]:
+def slice_bad_gains(nulls: Sequence[MeanNull], stable: float, canary: float) -> list[float]:
     """log factors of E_bad for a slice with these means, as one observation (rule 4)."""
     worst = [(canary - null.ratio * stable - null.delta) / (null.ratio + max(null.delta, 0.0)) for null in nulls]
     return [log1p(share * min(worst)) for share in SHARES]
 
 
-def slice_ok_gains(nulls: Sequence[Null], stable: float, canary: float) -> list[float]:
+def slice_ok_gains(nulls: Sequence[MeanNull], stable: float, canary: float) -> list[float]:
     """log factors of E_ok for a slice, in the order of `OK_PRIORS`."""
     by = [(null.ratio * stable + null.delta - canary) / (1.0 - min(null.delta, 0.0)) for null in nulls]
     return [log1p(share * one) for one in by for share in SHARES]
 
 
-def _bet(one: Direction, test: PairSpec, spec: EventSpec, parts: list[Part], guess: float) -> Direction:
+def _bet(one: MeanTests, test: PairSpec, spec: EventSpec, parts: list[ValueCounts], guess: float) -> MeanTests:
     if test.mirrored:
-        parts = [Part(part.canary, part.stable) for part in parts]
+        parts = [ValueCounts(part.canary, part.stable) for part in parts]
     worse = scaled(spec, spec.tolerance_ratio, spec.tolerance_delta)
     good = scaled(spec, spec.margin_ratio, spec.margin_delta)
     if spec.of is not None or spec.unit is Unit.SLICE:
@@ -298,14 +298,14 @@ def _bet(one: Direction, test: PairSpec, spec: EventSpec, parts: list[Part], gue
     else:
         bad = _all([bad_gains(worse, part, guess) for part in parts])
         ok = _all([ok_gains(good, part, guess) for part in parts])
-    return Direction(wealth.grow(one.bad, bad, PRIORS), wealth.grow(one.ok, ok, OK_PRIORS))
+    return MeanTests(wealth.grow(one.bad, bad, PRIORS), wealth.grow(one.ok, ok, OK_PRIORS))
 
 
 def _all(gains: list[list[float]]) -> list[float]:
     return [math.fsum(column) for column in zip(*gains, strict=True)]
 
 
-def _means(parts: Iterable[Part]) -> tuple[float, float]:
+def _means(parts: Iterable[ValueCounts]) -> tuple[float, float]:
     """Both versions' means: over epochs with the same weights for both (event_slices.py, rule 3)."""
     weighed = []
     for part in parts:
@@ -321,8 +321,8 @@ def _sum(found: Values) -> float:
     return sum([y * n for y, n in found.items()]) / GRAIN
 
 
-def _pooled(part: Part, new: Part) -> Part:
-    return Part(_added(part.stable, new.stable), _added(part.canary, new.canary))
+def _pooled(part: ValueCounts, new: ValueCounts) -> ValueCounts:
+    return ValueCounts(_added(part.stable, new.stable), _added(part.canary, new.canary))
 
 
 def _added(a: Values, b: Values) -> Values:
