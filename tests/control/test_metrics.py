@@ -14,6 +14,8 @@ from typing import Any, ClassVar, cast
 
 import pytest
 import yaml
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.dashboard import Dashboard as GrafanaDashboard
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -46,10 +48,11 @@ from gateway.runtime.notices import Notice
 from gateway.runtime.samples import Inspected
 from gateway.runtime.wire import Exemplar, Report, RouteTotals
 from tests.support.control import ManualClock
+from tools.dashboards.__main__ import written
 
 ROOT = Path(__file__).resolve().parents[2]
-DASHBOARD = ROOT / "config/grafana/dashboards/canary-gateway.json"
-ALERTS = ROOT / "config/prometheus/alerts.yml"
+BOARDS = {file.name: json.loads(file.read_text()) for file in (ROOT / "config/grafana/dashboards").glob("*.json")}
+ALERTS, RULES = ROOT / "config/prometheus/alerts.yml", ROOT / "config/prometheus/rules.yml"
 
 HOOKS = HookCounters(
     {"chat": HookTotals(delivered=3, failed_attempts=2, dropped=1, pending=4), "ci": HookTotals()},
@@ -585,22 +588,39 @@ def test_alerts_and_panels_read_metrics_that_exist() -> None:
 
 
 def panels() -> list[Mapping[str, Any]]:
-    return [panel for panel in json.loads(DASHBOARD.read_text())["panels"] if panel["type"] != "row"]
+    found = [panel for board in BOARDS.values() for panel in board["panels"]]
+    return [panel for panel in found if panel["type"] != "row"]
 
 
-def test_the_dashboard_is_whole() -> None:
-    dashboard = json.loads(DASHBOARD.read_text())
-    assert dashboard["schemaVersion"] == 39
-    assert {v["name"] for v in dashboard["templating"]["list"]} == {"datasource", "route"}
-    everything = dashboard["panels"]
-    assert len({panel["id"] for panel in everything}) == len(everything)
-    cells: set[tuple[int, int]] = set()
-    for panel in everything:
-        at = panel["gridPos"]
-        mine = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
-        assert not mine & cells, f"{panel['title']!r} lies over another panel"
-        assert at["x"] + at["w"] <= 24
-        cells |= mine
+def test_recording_rules_read_metrics_that_exist_and_alerts_lead_to_the_runbook() -> None:
+    known = families(busy()).keys()
+    recorded = [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+    assert {name for rule in recorded for name in names_in(rule["expr"])} <= known
+    alerts = [rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]]
+    read = {name for rule in alerts for name in re.findall(r"\w+:gateway_\w+:\w+", rule["expr"])}
+    assert read and read <= {rule["record"] for rule in recorded}
+    sections = re.findall(r"^## (\w+)$", (ROOT / "docs/runbook.md").read_text(), flags=re.MULTILINE)
+    assert sections == list(dict.fromkeys(sections)) and set(sections) == {rule["alert"] for rule in alerts}
+    for rule in alerts:
+        assert rule["annotations"]["runbook_url"] == f"docs/runbook.md#{rule['alert'].lower()}"
+
+
+def test_the_dashboards_are_whole_and_what_their_builder_writes() -> None:
+    assert written() == {name: json.dumps(board, indent=2, ensure_ascii=False) + "\n" for name, board in BOARDS.items()}
+    assert len({board["uid"] for board in BOARDS.values()}) == len(BOARDS) == 3
+    for name, board in BOARDS.items():
+        # Grafana's own models read it, and lose nothing of it but what they write in another order.
+        again = json.loads(json.dumps(GrafanaDashboard.from_json(board), cls=JSONEncoder))
+        assert again == board, name
+        everything = board["panels"]
+        assert len({panel["id"] for panel in everything}) == len(everything)
+        cells: set[tuple[int, int]] = set()
+        for panel in everything:
+            at = panel["gridPos"]
+            mine = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+            assert not mine & cells, f"{panel['title']!r} lies over another panel"
+            assert at["x"] + at["w"] <= 24
+            cells |= mine
     for panel in panels():
         assert panel["description"], panel["title"]
         assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]

@@ -166,9 +166,9 @@ def _effects(analyses: Mapping[str, Analysis]) -> Iterator[Metric]:
     yield gauge(
         "gateway_latency_quantile_seconds",
         "Quantiles of each latency in the rollout's evidence: the estimate and its 95 % bounds.",
-        ("route", "metric", "variant", "quantile", "bound"),
+        ("route", "metric", "variant", "percentile", "bound"),
         finite(
-            ((route, f.metric, variant.label, f"{q / 100:g}", bound), f.details[key] / 1e6)
+            ((route, f.metric, variant.label, f"{q:g}", bound), f.details[key] / 1e6)
             for route, analysis in analyses.items()
             for f in analysis.findings
             for variant in Variant
@@ -180,9 +180,9 @@ def _effects(analyses: Mapping[str, Analysis]) -> Iterator[Metric]:
     yield gauge(
         "gateway_latency_difference_seconds",
         "Canary's quantile of a latency minus stable's: the estimate and its 95 % bounds.",
-        ("route", "metric", "quantile", "bound"),
+        ("route", "metric", "percentile", "bound"),
         finite(
-            ((route, f.metric, f"{q / 100:g}", bound), f.details[key] / 1e6)
+            ((route, f.metric, f"{q:g}", bound), f.details[key] / 1e6)
             for route, analysis in analyses.items()
             for f in analysis.findings
             for q in _PERCENTILES
