@@ -33,6 +33,7 @@ def test_it_has_every_module_and_data_file(built: Built) -> None:
     assert {path for path in inside if path not in packed} == set()
     assert "gateway/py.typed" in packed
     assert any(name.endswith("/licenses/LICENSE") for name in packed)
+    assert built.wheel.name.endswith("-py3-none-any.whl"), "without compiled modules it is for every machine"
     assert not [name for name in packed if name.startswith(("tests/", "models/", "loadtests/"))]
 
 

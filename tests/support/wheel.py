@@ -50,3 +50,20 @@ def version(site: Path) -> str:
     command = [sys.executable, "-m", "gateway", "--version"]
     done = subprocess.run(command, cwd=site, capture_output=True, text=True, timeout=60, check=True)
     return done.stdout.strip()
+
+
+def start_line(site: Path, folder: Path) -> str:
+    """The first line of `gateway serve`, with nothing but this on the path in front of an installed checkout."""
+    config = folder / "gateway.yaml"
+    config.write_text(
+        "listen: 127.0.0.1:0\nadmin: {listen: 127.0.0.1:0}\n"
+        "backends: {v1: {endpoints: ['http://127.0.0.1:9'], probe: null}}\n"
+        "routes: [{name: r, match: {path_prefix: /}, stable: v1}]\n"
+    )
+    command = [sys.executable, "-m", "gateway", "serve", str(config)]
+    with subprocess.Popen(command, cwd=site, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline().strip()
+        process.terminate()
+        assert process.wait(120) == 0
+    return line
