@@ -59,6 +59,8 @@ SOURCES: dict[str, dict[str, Any]] = {
     "no-label": {"name": "wrong", "trial": "label", "mode": "decide"},
     "header-alike": {"name": "cached", "header": "x-cache", "header_value": "hit", "margin_delta": 0.2},
 }
+# A number of each answer, twice as large on average in the bad version.
+COST = {"name": "cost", "header": "X-Cost", "bounds": [0, 1], "margin_ratio": 1.5}
 SAID = {
     "unreadable": ("answers of stable", 'could not be read: nested lists differ in length or depth, in {"predictions'),
     "captions": ("`label` hardly repeats (100 of 100 differ, such as caption", "`predictions: {label: class}`"),
@@ -86,6 +88,7 @@ class Model:
         form = "default-chat" if bad and form == "default-shape" else form
         n = next(self._count)
         headers = b"content-type: application/json\r\n" + (b"x-cache: miss\r\n" if form == "header-alike" else b"")
+        headers += b"x-cost: %.3f\r\n" % (self._random.uniform(0.1, 0.3) + 0.2 * bad) if form == "cost" else b""
         body = (FORMS | NOTHING | BY_DEFAULT).get(form, FORMS["mlflow"])(n, label)
         if form == "default-text":
             await answer(200, body.encode(), b"content-type: text/plain\r\n")(seen, peer)
@@ -103,6 +106,9 @@ def routes(base: dict[str, Any]) -> list[dict[str, Any]]:
     for name in (*DEFAULT_BAD, *(f"{form}-good" for form in BY_DEFAULT)):
         form, _, kind = name.rpartition("-")
         found.append(base | {"name": name, "match": {"path_prefix": f"/{form}/{kind}"}})
+    for kind in ("good", "bad"):
+        analysis = base["analysis"] | {"events": [COST], "predictions": None}
+        found.append(base | {"name": f"cost-{kind}", "match": {"path_prefix": f"/cost/{kind}"}, "analysis": analysis})
     for name, event in SOURCES.items():
         analysis = base["analysis"] | {"events": [event], "labels": {"window_s": 1}}
         found.append(base | {"name": name, "match": {"path_prefix": f"/{name}/good"}, "analysis": analysis})
@@ -167,6 +173,7 @@ async def test_every_form_is_judged_right_without_configuration_and_silence_is_r
                     assert view["phase"] == "PROMOTED", said
                 elif name.endswith("-bad"):
                     causes = {"unreadable", "model_errors"} if "shape" in name else {"class_0", "class_1", "class_2"}
+                    causes = {"cost"} if name.startswith("cost") else causes
                     assert view["phase"] == "ROLLED_BACK" and set(view["causes"]) & causes, said
             await assert_silence_is_shown(gateway, views)
 

@@ -6,11 +6,21 @@ import math
 import random
 from typing import Any
 
+import msgspec
 import pytest
 
 from gateway.core.analysis import AnalysisSpec, Evidence, bake, explained, fresh_state, judge, restore
 from gateway.core.analysis.metrics import means
-from gateway.core.analysis.metrics.means import GRAIN, OK_PRIORS, PRIORS, MeanNull, ValueCounts, bad_gains, ok_gains
+from gateway.core.analysis.metrics.means import (
+    GRAIN,
+    MEANS,
+    OK_PRIORS,
+    PRIORS,
+    MeanNull,
+    ValueCounts,
+    bad_gains,
+    ok_gains,
+)
 from gateway.core.analysis.spec import EventSpec, Unit, Worse
 from gateway.core.analysis.types import Finding, Verdict
 from gateway.core.errors import InvalidValueError
@@ -121,6 +131,14 @@ def test_slices_and_latencies_are_judged_as_one_observation_each() -> None:
     latency = World(5, spec(of="latency", bounds=(0.0, 2.0)))
     assert latency.until(120, 0.3, 1.2)[0] is Verdict.FAIL
     assert World(6, spec(of="latency", bounds=(0.0, 2.0))).until(30, 0.3, 0.3)[0] is not Verdict.FAIL
+
+
+def test_latencies_of_a_canary_that_warms_up_are_not_counted() -> None:
+    cold = World(9, msgspec.structs.replace(spec(of="latency", bounds=(0.0, 2.0)), warmup_s=60.0, warmup_requests=100))
+    for _ in range(20):
+        cold.look(0.2, 1.9)
+    assert MEANS.own(cold.state)["cost"].canary == 0
+    assert World(9, spec(of="latency", bounds=(0.0, 2.0))).until(20, 0.2, 1.9)[0] is Verdict.FAIL
 
 
 def test_what_is_shown_is_the_mean_with_its_interval_through_a_ramp_and_a_restart() -> None:
