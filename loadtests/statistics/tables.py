@@ -361,6 +361,23 @@ def known(results: Path) -> str:
     )
 
 
+def returning(results: Path) -> str:
+    """Users who come back."""
+    return markdown(
+        ["world", "weight", "wrongly convicted", "95 % upper bound", "median time to FAIL"],
+        (
+            [
+                r["world"],
+                percent(r["weight"]),
+                f"{r['alarms']} of {r['runs']}",
+                percent(r["upper"], 2),
+                "-" if r["median_s"] is None else f"{r['median_s']:.1f} s",
+            ]
+            for r in rows(results, "returning", "returning")
+        ),
+    )
+
+
 TABLES: dict[str, Callable[[Path], str]] = {
     "detection": detection,
     "summary": summary,
@@ -381,6 +398,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "rules": rules,
     "intervals": intervals,
     "known": known,
+    "returning": returning,
 }
 
 
