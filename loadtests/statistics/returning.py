@@ -2,10 +2,10 @@
 
     python -m loadtests.statistics.returning [--runs 300] [--seed 1] [--out returning.jsonl]
 
-The workers' own counting (`StickySessions`) and the judge, default settings. 2,000 users come at random again and again,
-at 200 requests a second; a canary is dead from the 300th second on, with a look each 0.1 s. Of equal versions, at 100
-requests and three looks a second for five minutes: one user in 200 whose requests always fail, of ordinary pace or
-hammering; and one in 100 whose requests fail one time in five. Convicted at ANY look.
+The workers' own counting (`StickySessions`) and the judge, default settings. 2,000 users come at random, again and
+again (200 requests a second); a canary is dead from the 300th second on, with a look each 0.1 s. Of equal versions,
+at 100 requests and three looks a second for five minutes: one user in 200 whose requests always fail, of ordinary
+pace or hammering; and one in 100 whose requests fail one time in five. Convicted at ANY look.
 """
 
 from __future__ import annotations

@@ -123,7 +123,7 @@ def child(script: str, *arguments: object) -> subprocess.Popen[str]:
         from gateway.core.rollout import *
         PLAN = Plan(steps=(Step(500, 0.0, 10), Step(2500, 0.0, 10)))
         START = Started("r1", "digits", "v1", "v2", PLAN, 0.0, "alice")
-        def appended(journal, state, more):
+        def appended(journal, state, event):
             state, _ = step(state, event)
             return state, journal.append(state.rollout_id, event, state, None, 1.0)
     """

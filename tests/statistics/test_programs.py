@@ -13,7 +13,7 @@ from gateway.core.analysis import RateSpec
 from gateway.core.analysis.betting import wealth
 from gateway.core.analysis.betting.eprocess import TrialBatch
 from gateway.core.analysis.metrics import rates
-from loadtests.statistics import bursts, metrics, promotion, rules
+from loadtests.statistics import bursts, known, metrics, promotion, returning, rules
 from loadtests.statistics.lines import alarms_in, finish, options, upper_bound, write
 
 
@@ -65,6 +65,19 @@ def test_the_rules_see_the_same_recording_and_the_gateway_is_quicker_to_convict(
     assert found["gateway"].rollbacks == 1 and found["gateway"].median_s < 10.0
     assert found["flagger, tuned"].rollbacks == 1 and found["flagger, tuned"].median_s == 30.0
     assert found["kayenta"].rollbacks == 0
+
+
+def test_a_canary_that_hangs_is_held_in_whole_rollouts() -> None:
+    case = known.Case(known.hangs_for_ever, 50.0, False, until_s=80.0)
+    row = known.simulate(case, 1, (1,))
+    assert (row.promoted, row.rolled_back) == (0, 0), row
+
+
+def test_users_come_back_to_a_dead_canary(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(returning, "USERS", 200)
+    kind = returning.Kind("dead", dead_s=30.0, length_s=45.0, requests_per_s=50.0)
+    row = returning.row(kind, 0.5, 1, (1,))
+    assert row.alarms == 0 and row.median_s < 10.0, row
 
 
 def test_results_are_lines_and_what_never_happened_is_null(tmp_path: Path) -> None:

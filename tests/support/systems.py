@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from tests.support.gateway import RunningGateway
+from tests.support.gateway import WARM, RunningGateway
 
 FOREIGN = Path(__file__).parents[1] / "systems" / "foreign"
 # Starting these takes seconds on a quiet machine, and much longer on a busy one.
@@ -77,7 +77,7 @@ class Judged(NamedTuple):
 
 
 def configuration(cases: Mapping[str, Case]) -> dict[str, Any]:
-    """Routes and backends, and a plan that a test can wait for; everything else is left at its default."""
+    """Routes and backends, and a plan and no warm-up, so that a test can wait; the rest is left at its default."""
     backends: dict[str, Any] = {}
     routes = []
     for name, case in cases.items():
@@ -89,6 +89,7 @@ def configuration(cases: Mapping[str, Case]) -> dict[str, Any]:
                 "match": {"path_prefix": "/", "hosts": [f"{name}.test"]},
                 "stable": f"{name}-stable",
                 "canary": f"{name}-canary",
+                "analysis": WARM,
                 "plan": {"steps": [{"percent": 50, "min_time_s": 5, "min_requests": 50}]},
             }
         )
