@@ -160,7 +160,7 @@ def _made_name(route: str, version: str) -> str:
     """The name of a backend for a version: readable, and different for different versions.
 
     >>> _made_name("digits", "7"), _made_name("digits", "2026/11 a")
-    ('digits-7', 'digits-2026-11-a-5f1fd2')
+    ('digits-7', 'digits-2026-11-a-341c35')
     """
     plain_version = _OTHER_CHARS.sub("-", version).strip("-._") or "version"
     name = f"{route}-{plain_version}"

@@ -174,6 +174,7 @@ def scraping(folder: Path, admin_port: int) -> Iterator[tuple[Prometheus, subpro
         f"--storage.tsdb.path={folder / 'tsdb'}",
         f"--web.listen-address=127.0.0.1:{port}",
         "--log.level=warn",
+        "--enable-feature=exemplar-storage",
     ]
     with (
         running(command, folder / "prometheus.log") as process,
@@ -336,6 +337,16 @@ def test_users_see_no_server_error_and_rescues_have_a_reason(prometheus: Prometh
     failures = sum(prometheus.instant('gateway_upstream_tries_total{variant="canary", result="errors"}'))
     rescued = sum(prometheus.instant("gateway_rescues_total"))
     assert (failures > 0 and rescued > 0) == (scenario == "errors")
+
+
+def test_exemplars_of_slow_buckets_and_failures_are_kept(prometheus: Prometheus, scenario: str) -> None:
+    def traces(query: str) -> set[str]:
+        found = prometheus.ask("query_exemplars", query=query, start=prometheus.since_s, end=time.time() + 60)
+        return {one["labels"]["trace_id"] for series in found for one in series["exemplars"]}
+
+    durations = traces("gateway_request_duration_seconds_bucket")
+    assert durations and all(re.fullmatch("[0-9a-f]{32}", trace) for trace in durations)
+    assert bool(traces('gateway_upstream_tries_total{result="errors"}')) == (scenario == "errors")
 
 
 def test_promtool_accepts_the_live_metrics(prometheus: Prometheus) -> None:

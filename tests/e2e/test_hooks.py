@@ -39,9 +39,13 @@ async def test_a_rollout_waits_for_its_gate_and_calls_its_hooks(
         Backend() as c,
         WebReceiver() as hook,
         WebReceiver(lambda n: reply(403 if n < asked_while_closed else 200)) as gate,
+        WebReceiver(lambda _: reply(202)) as pager,
     ):
         more: dict[str, Any] = {
-            "hooks": [{"name": "ci", "url": hook.url, "secret_env": "HOOK_SECRET"}],
+            "hooks": [
+                {"name": "ci", "url": hook.url, "secret_env": "HOOK_SECRET"},
+                {"name": "oncall", "pagerduty": {"url": pager.url, "routing_key_env": "HOOK_SECRET"}},
+            ],
             "gates": [{"name": "load-test", "url": gate.url, "interval_s": 0.1}],
         }
         async with RunningGateway(tmp_path, config(s.url, c.url, plan=GATED) | more) as gateway:
@@ -52,6 +56,9 @@ async def test_a_rollout_waits_for_its_gate_and_calls_its_hooks(
             assert len(gate.received) == asked_while_closed + 1
             await eventually(lambda: "promoted" in kinds(hook.received), "the hook gets the promotion")
             assert kinds(hook.received)[:2] == ["started", "advanced"]
+            await eventually(lambda: bool(pager.received), "the promotion resolves what may be open")
+            (event,) = (json.loads(one.body) for one in pager.received)
+            assert (event["event_action"], event["dedup_key"]) == ("resolve", f"canary-gateway/{rollout}")
             assert all("webhook-signature" in one.headers for one in hook.received)
             counted = await gateway.admin.get("/metrics")
             assert f'gateway_gate_answers_total{{answer="unreachable",gate="load-test"}} {asked_while_closed}.0' in (
