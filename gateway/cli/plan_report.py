@@ -125,11 +125,23 @@ def _sentences(answer: Forecast) -> Iterator[str]:
             f"Latency is judged in slices of {question.spec.latency.slice_s:g} s: about {_count(prove.slices)} to"
             f" prove a canary not slower, about {_count(convict.slices)} to convict a hopelessly slow one."
         )
+    yield from _reach(answer)
     yield from _bake(answer)
     if events := [event.name for event in question.spec.events if event.decides]:
         more = f" and {len(events) - 3} more" if len(events) > 3 else ""
         yield f"Not planned: {', '.join(events[:3])}{more} must be proven too before a step is left."
     yield ""
+
+
+def _reach(answer: Forecast) -> Iterator[str]:
+    """What a rollout in this traffic can prove, and what it cannot."""
+    reach, deadline = answer.reach, duration(answer.question.deadline_s)
+    if reach.caught_from is None:
+        yield f"No regression of up to 100 times the base rate is caught within {deadline}."
+    else:
+        yield f"Caught within {deadline}: {answer.question.metric} of {percent(reach.caught_from)} or more."
+    if reach.promoted_below is not None:
+        yield f"Not caught, but promoted on average: up to {percent(reach.promoted_below)}, which the margin allows."
 
 
 def _bake(answer: Forecast) -> Iterator[str]:

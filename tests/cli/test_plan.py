@@ -46,7 +46,8 @@ def test_json_has_every_number_under_its_name(run: Any) -> None:
     status, body = of(run, "--deadline", "10m", "--regression", "5x")
     assert status == 3 and body["decidable"] is False
     assert set(body) == {
-        "decidable", "r_detect", "r_prove", "question", "steps", "limit", "engine", "problems", "proposals", "bake",
+        "decidable", "r_detect", "r_prove", "question", "steps", "limit", "engine", "problems", "proposals",
+        "bake", "reach",
     }  # fmt: skip
     assert body["question"]["steps"][0] == {"percent": 1.0, "min_time_s": 60.0, "min_requests": 100}
     assert [step["percent"] for step in body["steps"]] == [1, 5, 25, 50]

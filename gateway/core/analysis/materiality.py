@@ -20,6 +20,7 @@ import functools
 
 import msgspec
 
+from gateway.core.analysis.betting.eprocess import Rates
 from gateway.core.analysis.findings import Share
 from gateway.core.analysis.metrics.kind import Measure
 from gateway.core.analysis.metrics.outcomes import OUTCOMES
@@ -65,6 +66,11 @@ def baked(state: AnalysisState) -> dict[str, Since]:
     }
 
 
+def too_small(spec: AnalysisSpec, metric: str, rates: Rates) -> bool:
+    """Whether a difference of these rates does not matter."""
+    return metric in classes(spec) and rates.canary <= RATIO * rates.stable and rates.canary <= rates.stable + DELTA
+
+
 def holds_back(state: AnalysisState, metric: str) -> bool:
     """Whether there is evidence against the class that is not counted."""
     return metric in classes(state.spec) and OUTCOMES.log_e_bad(state, metric) > 0.0 and immaterial(state, metric)
@@ -90,4 +96,4 @@ def immaterial(state: AnalysisState, metric: str) -> bool:
             return False
         strata.append(Stratum(Share(parts[0], parts[1]), Share(parts[2], parts[3])))
     seen = rated(strata)
-    return seen is not None and seen.canary <= RATIO * seen.stable and seen.canary <= seen.stable + DELTA
+    return seen is not None and too_small(state.spec, metric, Rates(*seen))

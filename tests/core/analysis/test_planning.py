@@ -84,6 +84,16 @@ def test_a_metric_pays_for_its_share_of_alpha() -> None:
     assert step.detect.engine.time_s == pytest.approx(wanted * step.detect.limit.time_s)
 
 
+def test_what_a_rollout_can_tell_grows_with_its_traffic() -> None:
+    few, many = (forecast(question(requests_per_s=per_s, deadline_s=3_600.0)).reach for per_s in (2.0, 200.0))
+    assert few.caught_from is not None and many.caught_from is not None and many.caught_from < few.caught_from
+    # 1.3 times stable's rate does not matter, and what the margin allows is promoted.
+    assert many.caught_from > 0.013 and many.promoted_below is not None and many.promoted_below >= 0.013
+    tolerant = msgspec.structs.replace(ONLY_ERRORS, errors=RateSpec(tolerance_ratio=1.01))
+    assert forecast(question(regression_rate=0.013, spec=tolerant)).steps[0].detect.engine.time_s < math.inf
+    assert forecast(question(regression_rate=0.013)).steps[0].detect.engine.time_s == math.inf
+
+
 def test_a_bake_is_planned_with_its_holdout_and_with_others() -> None:
     spec = budget.for_bake(ONLY_ERRORS, 3_600.0)
     asked = question(spec=spec, bake_s=3_600.0, bake_holdout_bp=250)

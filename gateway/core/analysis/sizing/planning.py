@@ -32,7 +32,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from gateway.core.analysis import budget
+from gateway.core.analysis import budget, materiality
 from gateway.core.analysis.betting.eprocess import Null, Rates, within_tolerance, worse_by_margin
 from gateway.core.analysis.betting.wealth import HELD_BACK
 from gateway.core.analysis.bursts import delays
@@ -54,6 +54,7 @@ R_PROVE = 1.2
 docs/statistics.md, measured by loadtests/statistics/promotion.py (1.18; default margins 1.20, from 0.95 to 1.58)."""
 PRICE_DETECT_NATS = (R_DETECT - 1.0) * math.log(1 / 0.01)
 PRICE_PROVE_NATS = (R_PROVE - 1.0) * math.log(1 / 0.05)
+_MULTIPLES = (1.1, 1.2, 1.3, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 5.0, 7.0, 10.0, 20.0, 50.0, 100.0)
 HOLDOUTS_BP = (100, 200, 500, 1000, 2000)
 """Shares for stable that an operator would write."""
 _SLICES_MAX = 100_000.0
@@ -222,6 +223,16 @@ class Outlook(msgspec.Struct, frozen=True):
 Problem = Literal["promotion_never", "promotion_too_late", "regression_let_through", "detection_too_late"]
 
 
+class Reach(msgspec.Struct, frozen=True):
+    """What a rollout by this plan can tell: the smallest regression, of a few multiples, that it catches in time.
+
+    ``promoted_below`` is the largest rate, of the same, with which a canary is promoted all the same.
+    """
+
+    caught_from: float | None
+    promoted_below: float | None
+
+
 class Forecast(msgspec.Struct, frozen=True):
     """The answer. ``problems`` is empty when the plan can be decided; proposals.py says what to do otherwise.
 
@@ -234,6 +245,7 @@ class Forecast(msgspec.Struct, frozen=True):
     engine: Outlook
     problems: tuple[Problem, ...]
     bake: tuple[BakeForecast, ...] = ()
+    reach: Reach = Reach(None, None)
 
     @property
     def decidable(self) -> bool:
@@ -251,12 +263,27 @@ def forecast(question: Question) -> Forecast:
         engine=engine,
         problems=problems_of(question, engine),
         bake=_bake(question),
+        reach=_reach(question),
     )
 
 
 def engine_outlook(question: Question) -> Outlook:
     """Both canaries' ways as expected of this engine."""
     return _outlook(question, _engine_wants(question))
+
+
+def _reach(question: Question) -> Reach:
+    caught, promoted = None, None
+    for times in _MULTIPLES:
+        rate = times * question.base_rate
+        if rate >= 1.0:
+            break
+        journey = engine_outlook(msgspec.structs.replace(question, regression_rate=rate)).regressed
+        if journey.outcome == "promoted":
+            promoted = rate
+        elif journey.at_s <= question.deadline_s and caught is None:
+            caught = rate
+    return Reach(caught, promoted)
 
 
 def problems_of(question: Question, engine: Outlook) -> tuple[Problem, ...]:
@@ -389,6 +416,8 @@ def _nats(truth: Rates, null: Null, weight: float) -> float:
 
 def _bad_nats(question: Question, truth: Rates, weight: float) -> float:
     """What a request says against "not worse beyond the tolerance", which may be two sets: the least of both."""
+    if materiality.too_small(question.spec, question.metric, truth):
+        return 0.0
     nulls = within_tolerance(question.rate_spec.tolerance_ratio, question.rate_spec.tolerance_delta)
     return min(_nats(truth, null, weight) for null in nulls)
 
