@@ -32,8 +32,10 @@ class AsyncClient:
         actor: str | None = None,
     ) -> None:
         self._wire = wire = Wire(url, token, timeout_s, actor)
-        transport = None if wire.socket is None else httpx.AsyncHTTPTransport(uds=wire.socket)
-        self._http = httpx.AsyncClient(headers=wire.headers, trust_env=wire.trust_env, transport=transport)
+        transport = None if wire.socket is None else httpx.AsyncHTTPTransport(uds=wire.socket, verify=False)
+        self._http = httpx.AsyncClient(
+            headers=wire.headers, trust_env=wire.trust_env, verify=wire.verify, transport=transport
+        )
 
     async def close(self) -> None:
         """Close its connections."""

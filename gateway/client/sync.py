@@ -31,8 +31,10 @@ class Client:
         actor: str | None = None,
     ) -> None:
         self._wire = wire = Wire(url, token, timeout_s, actor)
-        transport = None if wire.socket is None else httpx.HTTPTransport(uds=wire.socket)
-        self._http = httpx.Client(headers=wire.headers, trust_env=wire.trust_env, transport=transport)
+        transport = None if wire.socket is None else httpx.HTTPTransport(uds=wire.socket, verify=False)
+        self._http = httpx.Client(
+            headers=wire.headers, trust_env=wire.trust_env, verify=wire.verify, transport=transport
+        )
 
     def close(self) -> None:
         """Close its connections."""

@@ -58,24 +58,24 @@ async def test_kubeflow_pipelines(tmp_path: Path) -> None:
 
 
 async def test_airflow(tmp_path: Path) -> None:
-    home = tmp_path / "airflow"
+    environ = with_module("airflow") | {
+        "AIRFLOW_HOME": str(tmp_path / "airflow"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__DAGS_FOLDER": str(FOREIGN),
+    }
+    await ran([str(environment("airflow") / "bin" / "airflow"), "db", "migrate"], tmp_path, environ)
     async with good_and_bad(tmp_path) as pair:
         host, _, port = pair.gateway.admin_url.rpartition("//")[2].partition(":")
-        environ = with_module("airflow") | {
-            "AIRFLOW_HOME": str(home),
-            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-            "AIRFLOW__CORE__DAGS_FOLDER": str(FOREIGN),
+        environ |= {
             "AIRFLOW_CONN_CANARY_GATEWAY": json.dumps({"conn_type": "http", "host": host, "port": int(port)}),
+            "CANARIES": json.dumps({"good": pair.good, "bad": pair.bad}),
         }
-        airflow = str(environment("airflow") / "bin" / "airflow")
-        place = {"CANARY_ROUTE": "good", "CANARY_ENDPOINT": pair.good}
-        await ran([airflow, "db", "migrate"], tmp_path, environ)
-        command = [python("airflow"), str(FOREIGN / "airflow_dag.py")]
-        good = await ran(command, tmp_path, environ | place)
-        bad = await ran(command, tmp_path, environ | {"CANARY_ROUTE": "bad", "CANARY_ENDPOINT": pair.bad}, status=None)
-    assert last_line(good) == ["success", {"rollout": "success", "sensor": "success", "again": "success"}]
-    assert last_line(bad)[0] == "failed" and last_line(bad)[1]["rollout"] == "failed"
-    assert "is ROLLED_BACK: rolled back at" in bad
+        text = await ran([python("airflow"), str(FOREIGN / "airflow_dag.py")], tmp_path, environ, status=None)
+    assert "{" in text, text
+    good, bad = last_line(text)
+    assert good == ["success", {"rollout": "success", "sensor": "success", "again": "success"}]
+    assert bad[0] == "failed" and bad[1]["rollout"] == "failed"
+    assert "is ROLLED_BACK: rolled back at" in text
 
 
 WORKFLOW = """\

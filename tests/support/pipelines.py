@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 INFER = "/v2/models/digits/infer"
 # One step that needs a proof: some 150 answers of each version.
 PLAN = {"steps": [{"percent": 50, "min_time_s": 0.5, "min_requests": 50}]}
-RATE_HZ = 60.0
+RATE_HZ = 30.0
 
 
 def environment(name: str) -> Path:

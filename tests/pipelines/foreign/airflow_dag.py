@@ -1,4 +1,4 @@
-"""Runs a DAG with the deferrable operator, the one that blocks, and the sensor, by `dag.test()`."""
+"""Runs DAGs with the deferrable operator, the one that blocks, and the sensor, by `dag.test()`: a good and a bad one."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ import sys
 from airflow.sdk import DAG
 from canary_gateway_airflow import CanaryRolloutOperator, CanaryRolloutSensor
 
-route, endpoint = os.environ["CANARY_ROUTE"], os.environ["CANARY_ENDPOINT"]
-with DAG("release", schedule=None) as dag:
-    rollout = CanaryRolloutOperator(task_id="rollout", route=route, version="7", endpoints=[endpoint], model="digits")
-    again = CanaryRolloutOperator(
-        task_id="again", route=route, version="7", endpoints=[endpoint], model="digits", deferrable=False
-    )
-    rollout >> CanaryRolloutSensor(task_id="sensor", rollout=route, poke_interval=1) >> again
+
+def release(route, endpoint):
+    with DAG(f"release-{route}", schedule=None) as dag:
+        asked = {"route": route, "version": "7", "endpoints": [endpoint], "model": "digits"}
+        rollout = CanaryRolloutOperator(task_id="rollout", **asked)
+        again = CanaryRolloutOperator(task_id="again", deferrable=False, **asked)
+        rollout >> CanaryRolloutSensor(task_id="sensor", rollout=route, poke_interval=1) >> again
+    return dag
+
+
+dags = [release(route, endpoint) for route, endpoint in json.loads(os.environ["CANARIES"]).items()]
 
 if __name__ == "__main__":
-    run = dag.test()
-    states = {task.task_id: str(task.state) for task in run.get_task_instances()}
-    sys.stdout.write("\n" + json.dumps([str(run.state), states]) + "\n")
+    runs = [dag.test() for dag in dags]
+    found = [[str(run.state), {t.task_id: str(t.state) for t in run.get_task_instances()}] for run in runs]
+    sys.stdout.write("\n" + json.dumps(found) + "\n")
