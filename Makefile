@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test durations compiled systems dashboards deploy nightly check lint shape stats oracles pictures chaos scale format lock wheel image clean
+.PHONY: help demo test durations compiled systems pipelines dashboards deploy nightly check lint shape stats oracles pictures chaos scale format lock wheel image clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1: \2/p' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ systems: $(READY) ## judge good and bad canaries behind real model servers, each
 
 dashboards: $(READY) ## send every query of dashboards and rules to a real Prometheus
 	.ci/dashboards
+
+pipelines: $(READY) ## start rollouts from real registries and pipelines, each in an environment of its own
+	.ci/pipelines
 
 deploy: $(READY) ## prove the chart, the bases and the pod that they make (as root)
 	.ci/deploy

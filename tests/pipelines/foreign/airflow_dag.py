@@ -1,4 +1,4 @@
-"""Runs DAGs with the deferrable operator, the one that blocks, and the sensor, by `dag.test()`: a good and a bad one."""
+"""Runs two DAGs with the deferrable operator, the one that blocks, and the sensor, by `dag.test()`."""
 
 from __future__ import annotations
 
