@@ -13,7 +13,10 @@ from gateway.proxy.counting.epoch_counters import EpochCounters
 from gateway.runtime.wire import RouteTotals
 
 TIMES_US = st.integers(0, 2 * LATENCY_US_MAX)
-REQUESTS = st.lists(st.tuples(st.sampled_from([200, 201, 204, 304]), TIMES_US, TIMES_US, st.booleans()), max_size=60)
+SIZES = st.integers(0, 1 << 40)
+REQUESTS = st.lists(
+    st.tuples(st.sampled_from([200, 201, 304]), TIMES_US, TIMES_US, SIZES, SIZES, st.booleans()), max_size=60
+)
 
 
 def counters() -> EpochCounters:
@@ -24,13 +27,14 @@ def counters() -> EpochCounters:
 
 @given(REQUESTS)
 def test_one_entry_for_a_request_says_what_an_entry_for_each_count_says(
-    requests: list[tuple[int, int, int, bool]],
+    requests: list[tuple[int, int, int, int, int, bool]],
 ) -> None:
     short, long = counters(), counters()
     one, other = short.of(Variant.CANARY), long.of(Variant.CANARY)
-    for status, first_byte_us, duration_us, report in requests:
-        one.answered_well(status, first_byte_us, duration_us)
+    for status, first_byte_us, duration_us, received, sent, report in requests:
+        one.answered_well(status, first_byte_us, duration_us, received, sent)
         other.answered(status)
+        other.sized(received, sent)
         other.tried(OK, first_byte_us, duration_us)
         other.count(OK, first_byte_us, duration_us)
         if report:

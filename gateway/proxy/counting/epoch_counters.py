@@ -28,6 +28,7 @@ _BUCKET_MASK: Final = (1 << _BUCKET_BITS) - 1
 # Bits of a size's class in an entry of `VariantCounters.sized`.
 _SIZE_BITS: Final = 8
 _SIZE_MASK: Final = (1 << _SIZE_BITS) - 1
+_BOTH_SIZES_MASK: Final = (1 << 2 * _SIZE_BITS) - 1
 
 
 def _add(counts: dict[int, int], key: int, times: int) -> None:
@@ -147,12 +148,17 @@ class VariantCounters:
         histogram[bucket] = histogram.get(bucket, 0) + 1
         self._lasted_us += duration_us
 
-    def answered_well(self, status: int, first_byte_us: int, duration_us: int) -> bool:
-        """Enter all of an ordinary request: `answered`, `tried` and `count` of class ok, with the same latencies.
+    def answered_well(
+        self, status: int, first_byte_us: int, duration_us: int, request_bytes: int, response_bytes: int
+    ) -> bool:
+        """Enter all of an ordinary request: `answered`, `sized`, `tried` and `count` of class ok, with its latencies.
 
         Returns what `tried` does.
         """
         entry = ((status << _BUCKET_BITS) + bucket_of(first_byte_us) << _BUCKET_BITS) + bucket_of(duration_us)
+        entry = ((entry << _SIZE_BITS) + size_class(request_bytes) << _SIZE_BITS) + size_class(response_bytes)
+        self._request_bytes += request_bytes
+        self._response_bytes += response_bytes
         well = self._well
         well[entry] = well.get(entry, 0) + 1
         self._first_byte_us += first_byte_us
@@ -163,7 +169,9 @@ class VariantCounters:
     def settle(self) -> None:
         """Add what was entered here to the structures: they are about to be sent."""
         if self._well:
-            for entry, times in self._well.items():
+            for sized, times in self._well.items():
+                sizes, entry = sized & _BOTH_SIZES_MASK, sized >> 2 * _SIZE_BITS
+                self._sizes[sizes] = self._sizes.get(sizes, 0) + times
                 _add(self._answered, entry >> 2 * _BUCKET_BITS, times)
                 self._ok += times
                 bucket = entry >> _BUCKET_BITS & _BUCKET_MASK

@@ -449,8 +449,7 @@ class Delivery(AttemptOwner):
 
     def _completed(self, attempt: Attempt) -> None:
         exchange, attempts = self._exchange, self.attempts
-        attempts.completed(attempt, exchange.asked_s, self._worker.now_s())
-        attempts.counters.of(attempt.variant).sized(self.body.received, self._relayed_bytes)
+        attempts.completed(attempt, exchange.asked_s, self._worker.now_s(), self._relayed_bytes)
         exchange.settle(attempt.status, keep=self.request.keep_alive and self.body.complete)
 
     def client_left(self) -> None:

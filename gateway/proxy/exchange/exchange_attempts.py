@@ -326,20 +326,23 @@ class ExchangeAttempts:
         if record is not None:
             record.counted, record.counted_us, record.left = kind, latency_us, left
 
-    def completed(self, attempt: Attempt, whole_s: float, now_s: float) -> None:
-        """The answer is whole and relayed."""
+    def completed(self, attempt: Attempt, whole_s: float, now_s: float, relayed_bytes: int) -> None:
+        """The answer is whole and relayed, its body of so many bytes."""
+        received_bytes = self._body.received
         kind = self.kind_of(attempt)
         if kind == OK and self._ordinary(attempt):
             self._counted = True
             attempt.answered_well(now_s)
             latency_us, duration_us = elapsed_us(attempt.since_s, attempt.head_s or now_s), elapsed_us(whole_s, now_s)
             counters = self.counters.of(attempt.variant)
-            if counters.answered_well(attempt.status, latency_us, duration_us) and self.trace_id:
+            slowest = counters.answered_well(attempt.status, latency_us, duration_us, received_bytes, relayed_bytes)
+            if slowest and self.trace_id:
                 counters.show(kind, duration_us, self.trace_id)
             if self.trace is not None:
                 self.trace.end(kind, attempt.status, attempt.head_s, now_s)
             self._note(kind, latency_us, left=False)
         else:
+            self.counters.of(attempt.variant).sized(received_bytes, relayed_bytes)
             self._completed_otherwise(attempt, kind, whole_s, now_s)
         if self.sample is not None:
             self.sample.finish()
