@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test durations compiled systems pipelines dashboards deploy nightly check lint shape stats oracles pictures chaos scale format lock wheel image clean
+.PHONY: help demo test durations compiled systems pipelines dashboards browser screenshots deploy nightly check lint shape stats oracles pictures chaos scale format lock wheel image clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1: \2/p' $(MAKEFILE_LIST)
@@ -41,6 +41,12 @@ dashboards: $(READY) ## send every query of dashboards and rules to a real Prome
 
 pipelines: $(READY) ## start rollouts from real registries and pipelines, each in an environment of its own
 	.ci/pipelines
+
+browser: $(READY) ## drive the console with Chromium: every page and button, a lost stream, scenarios of the demo
+	.ci/browser
+
+screenshots: $(READY) ## draw the pictures of console and report from runs of the demo
+	.ci/browser --pictures
 
 deploy: $(READY) ## prove the chart, the bases and the pod that they make (as root)
 	.ci/deploy

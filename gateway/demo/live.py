@@ -48,7 +48,9 @@ class LiveView:
         self._live.stop()
 
     def show_event(self, event: DemoEvent) -> None:
-        """Nothing: the next frame shows it."""
+        """Say where the console is, above the frames; what else happens the next frame shows."""
+        if address := event.data.get("console_url"):
+            self._console.print(Text(f"console: {address}"))
 
     def show(self, progress: DemoProgress, now_s: float) -> None:
         """Draw the frame of this moment."""

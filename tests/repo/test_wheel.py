@@ -31,6 +31,8 @@ def test_it_has_every_module_and_data_file(built: Built) -> None:
     data = [path for pattern in ("*.onnx", "*.json", "*.md") for path in (ROOT / "models").glob(pattern)]
     inside = {path.relative_to(ROOT).as_posix().replace("models/", "gateway/bundled/") for path in modules + data}
     assert {path for path in inside if path not in packed} == set()
+    pages = [path for path in (ROOT / "gateway/console").rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    assert {path.relative_to(ROOT).as_posix() for path in pages} <= packed and "gateway/report/report.css" in packed
     assert "gateway/py.typed" in packed
     assert any(name.endswith("/licenses/LICENSE") for name in packed)
     assert built.wheel.name.endswith("-py3-none-any.whl"), "without compiled modules it is for every machine"

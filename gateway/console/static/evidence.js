@@ -104,7 +104,7 @@ function Metric({ finding, cause, chosen, choose }) {
     <tr class=${`${cause ? "cause" : ""} ${chosen ? "chosen" : ""} ${decides ? "" : "dim"}`}>
       <td><button class="link" aria-pressed=${chosen ? "true" : "false"} onClick=${choose}>${metric.replaceAll("_", " ")}</button>${decides ? "" : html` <small>advises</small>`}</td>
       <td>${cause ? html`<span class="pill bad"><span aria-hidden="true">✕</span> decided</span>` : html`<${Verdict} verdict=${verdict} />`}</td>
-      <td class="num">${effect.effect === null ? "–" : say(effect.effect)}${effect.low !== null && effect.high !== null ? html`<br /><small class="dim">${say(effect.low)} to ${say(effect.high)}</small>` : ""}</td>
+      <td class="num">${effect.effect === null || metric === "sample_ratio" ? "–" : say(effect.effect)}${effect.low !== null && effect.high !== null ? html`<br /><small class="dim">${say(effect.low)} to ${say(effect.high)}</small>` : ""}</td>
       <td>${oneIn(bad)}<br /><small class="dim">${details.log_e_bad_needed ? `alone it convicts at 1 in ${expected(details.log_e_bad_needed)}` : ""}</small></td>
       <td>
         ${needed

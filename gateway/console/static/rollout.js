@@ -22,7 +22,11 @@ export class RolloutPage extends Component {
 
   componentDidMount() {
     this.props.attach(this);
-    this.timer = setInterval(() => document.visibilityState === "visible" && this.look(), LOOK_MS);
+    this.timer = setInterval(() => {
+      if (document.visibilityState !== "visible") return;
+      if (!this.state.rollout || this.unfinished()) this.refresh();
+      else this.look();
+    }, LOOK_MS);
     this.refresh();
   }
 
@@ -45,6 +49,15 @@ export class RolloutPage extends Component {
     } catch (error) {
       this.setState({ error });
     }
+  }
+
+  // Intervals are computed a little later than a verdict; one that came very early is read once more, a few times.
+  unfinished() {
+    const { rollout } = this.state;
+    const seen = rollout.analysis?.findings.filter((one) => one.stable_events + one.canary_events > 0) ?? [];
+    if (active(rollout.phase) || seen.length === 0 || seen.some((one) => "difference" in one.details)) return false;
+    this.tries = (this.tries ?? 0) + 1;
+    return this.tries <= 5;
   }
 
   // What no event tells: traffic and latencies.
@@ -99,7 +112,8 @@ export class RolloutPage extends Component {
 
   render({ now }, { rollout, route, decisions, series, latencies, error, copied }) {
     if (!rollout) return error ? html`<h1>Rollout</h1><${Failure} error=${error} retry=${() => this.refresh()} />` : html`<p class="loading">Reading the rollout…</p>`;
-    const current = route && route.rollout_id === rollout.id ? route : null;
+    // After the end the route's numbers are about other roles: the canary is stable then, or gone.
+    const current = route && route.rollout_id === rollout.id && active(rollout.phase) ? route : null;
     const share = current ? current.canary_percent : rollout.canary_percent;
     return html`
       <nav class="crumbs" aria-label="Where you are"><a href="#/routes">Routes</a> / <a href=${`#/history/${encodeURIComponent(rollout.route)}`}>${rollout.route}</a> / <span>${rollout.id}</span></nav>

@@ -13,12 +13,17 @@ export function effectOf(finding) {
   const value = (key) => details[key] ?? null;
   return {
     unit: name === "p95_difference_us" ? "us" : "share",
-    effect: value(name),
+    effect: value(name) ?? plain(finding),
     low: value(`${name}_low`),
     high: value(`${name}_high`),
     margin_low: value("margin_low"),
     margin_high: value("margin_high"),
   };
+}
+
+// Before intervals can be computed: the plain difference; not of latencies, which come in slices.
+function plain({ details, stable_events: s, stable_trials: ofStable, canary_events: c, canary_trials: ofCanary }) {
+  return "slices" in details || !ofStable || !ofCanary ? null : c / ofCanary - s / ofStable;
 }
 
 export class Series {

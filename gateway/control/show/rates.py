@@ -1,4 +1,4 @@
-"""Requests a second of each version on each route, for people: an average over the last ten seconds."""
+"""Requests a second of each version on each route, for people: an average over the last four seconds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from gateway.core.types import Variant
 
 EVERY_S = 2.0
-_SAMPLES = 6
+_SAMPLES = 3
 
 
 class RequestRates:
