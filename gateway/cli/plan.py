@@ -16,9 +16,7 @@ from gateway.cli.plan_question import question_of
 from gateway.cli.plan_report import body, show
 from gateway.cli.tables import console
 from gateway.config.errors import ConfigError
-from gateway.core.analysis.sizing.planning import (
-    forecast,
-)
+from gateway.core.analysis.sizing.planning import forecast
 from gateway.core.analysis.sizing.proposals import proposals
 from gateway.core.analysis.spec import RATE_METRICS
 from gateway.core.errors import InvalidValueError

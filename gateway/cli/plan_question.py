@@ -13,10 +13,7 @@ from gateway.config import build
 from gateway.config.load import load_elsewhere
 from gateway.config.routes import MatchConfig, RouteConfig
 from gateway.core.analysis import budget
-from gateway.core.analysis.sizing.planning import (
-    PlannedStep,
-    Question,
-)
+from gateway.core.analysis.sizing.question import PlannedStep, Question
 from gateway.core.analysis.types import AnalysisSpec, Mode
 from gateway.core.errors import InvalidValueError
 from gateway.core.rollout.types import Plan

@@ -10,16 +10,10 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from gateway.core.analysis.sizing.planning import (
-    R_DETECT,
-    R_PROVE,
-    Forecast,
-    Journey,
-    Need,
-    Question,
-    StepForecast,
-)
+from gateway.core.analysis.sizing.forecasts import Forecast, Journey, Need, StepForecast
+from gateway.core.analysis.sizing.planning import R_DETECT, R_PROVE
 from gateway.core.analysis.sizing.proposals import Proposal
+from gateway.core.analysis.sizing.question import Question
 from gateway.core.numbers import count, duration, percent
 
 _COLUMNS_MAX = 100

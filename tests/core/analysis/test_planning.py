@@ -12,18 +12,17 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gateway.core.analysis import AnalysisSpec, LatencySpec, MetricShares, Mode, RateSpec, budget
+from gateway.core.analysis.sizing.forecasts import Forecast
 from gateway.core.analysis.sizing.planning import (
     HOLDOUTS_BP,
     PRICE_DETECT_NATS,
     PRICE_PROVE_NATS,
     R_DETECT,
     R_PROVE,
-    Forecast,
-    PlannedStep,
-    Question,
     forecast,
 )
 from gateway.core.analysis.sizing.proposals import proposals, question_with
+from gateway.core.analysis.sizing.question import PlannedStep, Question
 from gateway.core.errors import InvalidValueError
 from tests.support.specs import silent
 

@@ -28,7 +28,7 @@ Rules:
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -39,10 +39,22 @@ from gateway.core.analysis.bursts import delays
 from gateway.core.analysis.metrics import time_slices
 from gateway.core.analysis.metrics.kind import TICK_S, bets_in
 from gateway.core.analysis.metrics.rates import tolerance_of
+from gateway.core.analysis.sizing.forecasts import (
+    BakeForecast,
+    Estimate,
+    Forecast,
+    Journey,
+    Need,
+    Outlook,
+    Problem,
+    Reach,
+    SliceEstimate,
+    SliceNeed,
+    StepForecast,
+)
 from gateway.core.analysis.sizing.limit import information
-from gateway.core.analysis.spec import RATE_METRICS
-from gateway.core.analysis.types import AnalysisSpec, LatencySpec, RateSpec
-from gateway.core.errors import InvalidValueError
+from gateway.core.analysis.sizing.question import PlannedStep, Question
+from gateway.core.analysis.types import AnalysisSpec, LatencySpec
 from gateway.core.types import WEIGHT_BP_MAX
 
 R_DETECT = 1.4
@@ -60,197 +72,6 @@ HOLDOUTS_BP = (100, 200, 500, 1000, 2000)
 _SLICES_MAX = 100_000.0
 # Information is a difference of logarithms; less than this has no digits left (and means 10^11 requests).
 _NATS_MIN = 1e-11
-
-
-class PlannedStep(msgspec.Struct, frozen=True):
-    """One step of the plan: its weight, and the floor of time and of canary requests before the next one."""
-
-    weight_bp: int
-    min_time_s: float = 60.0
-    min_requests: int = 100
-
-    @property
-    def weight(self) -> float:
-        """The canary's share of requests, in (0, 1)."""
-        return self.weight_bp / WEIGHT_BP_MAX
-
-
-class Question(msgspec.Struct, frozen=True):
-    """What is planned. ``requests_per_s`` is the route's whole traffic; rates are events per request.
-
-    ``bake_s`` is 0 without a bake.
-    """
-
-    requests_per_s: float
-    base_rate: float
-    regression_rate: float
-    steps: tuple[PlannedStep, ...]
-    deadline_s: float
-    spec: AnalysisSpec = AnalysisSpec()
-    metric: str = "errors"
-    bake_s: float = 0.0
-    bake_holdout_bp: int = 0
-
-    def __post_init__(self) -> None:
-        """Raise InvalidValueError for a question without an answer, saying what to ask instead."""
-        if not 0.0 < self.requests_per_s < math.inf:
-            raise InvalidValueError(
-                f"the traffic must be more than 0 requests per second, not {self.requests_per_s:g}:"
-                " give what the route receives, stable's and the canary's together"
-            )
-        for name, rate in (("base", self.base_rate), ("regression's", self.regression_rate)):
-            if not 0.0 < rate < 1.0:
-                raise InvalidValueError(
-                    f"the {name} rate must lie between 0 and 1, not {rate:g}:"
-                    " give the share of requests with the event, such as 0.01 for 1 %"
-                )
-        if self.regression_rate <= self.base_rate:
-            raise InvalidValueError(
-                f"the regression's rate {self.regression_rate:g} is not worse than the base rate {self.base_rate:g}:"
-                " give a larger one, such as 2x or +0.01"
-            )
-        if not 0.0 < self.deadline_s < math.inf:
-            raise InvalidValueError(f"the deadline must be more than 0 seconds, not {self.deadline_s:g}")
-        if self.metric not in RATE_METRICS:
-            raise InvalidValueError(f"the metric must be one of {', '.join(RATE_METRICS)}, not {self.metric!r}")
-        if not self.rate_spec.decides:
-            raise InvalidValueError(f"{self.metric} only reports: plan for a metric that decides")
-        _check_steps(self.steps)
-
-    @property
-    def rate_spec(self) -> RateSpec:
-        """The margins of the asked metric."""
-        spec: RateSpec = getattr(self.spec, self.metric)
-        return spec
-
-
-def _check_steps(steps: tuple[PlannedStep, ...]) -> None:
-    if not steps:
-        raise InvalidValueError("a plan needs at least one step: give a weight to start at, such as 5")
-    for index, step in enumerate(steps):
-        percent = step.weight_bp / 100
-        if not 0 < step.weight_bp < WEIGHT_BP_MAX:
-            raise InvalidValueError(
-                f"step {index + 1} has {percent:g} %: a weight must lie between 0 and 100 %, because evidence"
-                " needs requests of both variants; 100 % follows the last step by itself"
-            )
-        if index and step.weight_bp <= steps[index - 1].weight_bp:
-            raise InvalidValueError(
-                f"step {index + 1} ({percent:g} %) does not rise above the one before it:"
-                " put the weights in rising order"
-            )
-        if not 0.0 <= step.min_time_s < math.inf or step.min_requests < 0:
-            raise InvalidValueError(f"step {index + 1}'s minimum time and requests must be 0 or more")
-
-
-class Need(msgspec.Struct, frozen=True):
-    """What one answer takes: requests to the canary (of both variants: divide by the weight), and seconds."""
-
-    canary_requests: float
-    time_s: float
-
-
-class Estimate(msgspec.Struct, frozen=True):
-    """At the information limit, which no test can beat, and as expected of this engine."""
-
-    limit: Need
-    engine: Need
-
-
-class SliceNeed(msgspec.Struct, frozen=True):
-    """What latency takes, in slices and in seconds with the wait for stable's first requests."""
-
-    slices: float
-    time_s: float
-
-
-class SliceEstimate(msgspec.Struct, frozen=True):
-    """Latency at the limit of bets on slices, and as expected of this engine."""
-
-    limit: SliceNeed
-    engine: SliceNeed
-
-
-class StepForecast(msgspec.Struct, frozen=True):
-    """One step taken alone, from no evidence.
-
-    ``floor_s`` is how long its minimum time and requests last. The two ``..._within_floor`` say whether the engine
-    answers in that time: beyond it the rollout waits here. Latency is None when it does not decide.
-    """
-
-    weight_bp: int
-    floor_s: float
-    detect: Estimate
-    prove: Estimate
-    latency_convict: SliceEstimate | None
-    latency_prove: SliceEstimate | None
-    detects_within_floor: bool
-    proves_within_floor: bool
-
-
-class BakeForecast(msgspec.Struct, frozen=True):
-    """A regression that begins in the bake, with so much left to stable.
-
-    How long it takes to be found, and how many requests of the promoted version have the event until then.
-    """
-
-    holdout_percent: float
-    detect_s: float
-    bad_answers: float
-
-
-class Journey(msgspec.Struct, frozen=True):
-    """All steps: how it ends, when, in which step (from 1); when each step that is reached is entered.
-
-    ``proven_at_s`` is when the canary is shown to be good enough; never (infinity) for one that is convicted first.
-    """
-
-    outcome: Literal["promoted", "detected", "undecided"]
-    at_s: float
-    step: int
-    entered_s: tuple[float, ...]
-    proven_at_s: float
-    proven_in_step: int | None
-
-
-class Outlook(msgspec.Struct, frozen=True):
-    """Two canaries on the same plan: one as good as stable, one with the regression."""
-
-    healthy: Journey
-    regressed: Journey
-
-
-Problem = Literal["promotion_never", "promotion_too_late", "regression_let_through", "detection_too_late"]
-
-
-class Reach(msgspec.Struct, frozen=True):
-    """What a rollout by this plan can tell: the smallest regression, of a few multiples, that it catches in time.
-
-    ``promoted_below`` is the largest rate, of the same, with which a canary is promoted all the same.
-    """
-
-    caught_from: float | None
-    promoted_below: float | None
-
-
-class Forecast(msgspec.Struct, frozen=True):
-    """The answer. ``problems`` is empty when the plan can be decided; proposals.py says what to do otherwise.
-
-    ``bake`` has the plan's own holdout first, then others; it is empty without a bake.
-    """
-
-    question: Question
-    steps: tuple[StepForecast, ...]
-    limit: Outlook
-    engine: Outlook
-    problems: tuple[Problem, ...]
-    bake: tuple[BakeForecast, ...] = ()
-    reach: Reach = Reach(None, None)
-
-    @property
-    def decidable(self) -> bool:
-        """Whether a healthy canary is promoted and the regression is caught, on average, before the deadline."""
-        return not self.problems
 
 
 def forecast(question: Question) -> Forecast:

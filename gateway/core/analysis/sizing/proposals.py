@@ -18,7 +18,9 @@ from typing import Literal
 
 import msgspec
 
-from gateway.core.analysis.sizing.planning import Forecast, Outlook, PlannedStep, Question, engine_outlook, problems_of
+from gateway.core.analysis.sizing.forecasts import Forecast, Outlook
+from gateway.core.analysis.sizing.planning import engine_outlook, problems_of
+from gateway.core.analysis.sizing.question import PlannedStep, Question
 
 # What a proposal may start at or widen to: numbers that an operator would write.
 _START_BP = (200, 500, 1000, 1500, 2000, 2500, 3000, 4000, 5000)
