@@ -36,6 +36,6 @@ def test_the_compiled_data_plane_keeps_its_promises(built: Built) -> None:
         "-p",
         "no:cacheprovider",
     ]
-    done = subprocess.run([*command, *tests], cwd=built.site, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run([*command, *tests], cwd=built.site, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     assert re.search(r"\d+ passed", done.stdout) and "skipped" not in done.stdout

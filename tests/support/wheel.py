@@ -38,7 +38,7 @@ def build(folder: Path, **environ: str) -> Built:
     """Build a wheel in an empty folder; ``environ`` says how (setup.py)."""
     source, out, site = source_copy(folder / "source"), folder / "out", folder / "site"
     command = [*BUILD, "-w", str(out), str(source)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False, env=os.environ | environ)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False, env=os.environ | environ)
     assert done.returncode == 0, done.stdout + done.stderr
     (wheel,) = out.glob("canary_gateway-*.whl")
     zipfile.ZipFile(wheel).extractall(site)
