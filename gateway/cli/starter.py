@@ -104,8 +104,10 @@ def _lines(stable: ProbedServer, canary: ProbedServer | None, prefix: str, proto
     if canary is not None:
         yield "    plan:                       # 100 % follows the last step; only proof advances a step"
         yield "      steps:"
+        # A step is to be longer than the time to the first byte that the protocol allows.
+        min_time_s = 300 if protocol == "openai" else 60
         for percent in (1, 5, 25, 50):
-            yield f"        - {{percent: {percent}, min_time_s: 60, min_requests: 100}}"
+            yield f"        - {{percent: {percent}, min_time_s: {min_time_s}, min_requests: 100}}"
 
 
 def _probe(found: ProbedServer) -> Iterator[str]:

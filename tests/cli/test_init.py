@@ -17,7 +17,8 @@ from click.testing import CliRunner
 
 from gateway.cli.init import init
 from gateway.cli.starter import PROTOCOLS, ProbedServer, detect, starter
-from gateway.config.load import check_text
+from gateway.config.load import load
+from gateway.config.warnings import warnings
 from tests.support.backend import Backend, Peer, Seen, answer
 from tests.support.ports import free_port
 from tests.support.worker import EVENTUALLY_S
@@ -72,10 +73,12 @@ async def test_a_server_that_answers_is_probed_where_it_does(tmp_path: Path) -> 
     "stable", [ProbedServer("http://h:1", reached=False, probe=None), ProbedServer("http://h:1", True, None)]
 )
 def test_whatever_was_found_the_text_is_a_configuration(
-    stable: ProbedServer, canary: ProbedServer | None, protocol: str
+    stable: ProbedServer, canary: ProbedServer | None, protocol: str, tmp_path: Path
 ) -> None:
     text = starter(stable, canary, "/a b'\"#", protocol).replace("/a b'\\\"#", "/ab")
-    check_text(Path("gateway.yaml"), text.encode())
+    path = tmp_path / "gateway.yaml"
+    path.write_text(text)
+    assert warnings(load(path)) == []
     (route,) = yaml.safe_load(text)["routes"]
     assert {key: route[key] for key in ("analysis", "timeouts") if key in route} == (
         yaml.safe_load(PROTOCOLS[protocol]) or {}
