@@ -47,7 +47,10 @@ def stream(counts: Counts, rng: random.Random, hangs: float, patience_s: float) 
         histogram[bucket] = histogram.get(bucket, 0) + 1
 
 
-def rollout(hangs: float, both: bool, seconds: int, spec: AnalysisSpec = ROUTE_DEFAULT) -> tuple[Analysis, int]:
+WARM = msgspec.structs.replace(ROUTE_DEFAULT, warmup_s=0.0, warmup_requests=0)
+
+
+def rollout(hangs: float, both: bool, seconds: int, spec: AnalysisSpec = WARM) -> tuple[Analysis, int]:
     """The verdict and when it fell, of 20 streams per second, 30 % of them on the canary."""
     rng, state, entry = random.Random(4), fresh_state(spec), EpochCounts("r", 1, 3_000)
     for second in range(1, seconds + 1):
@@ -64,7 +67,7 @@ def test_a_version_that_hangs_in_its_streams_is_convicted_by_those_who_leave_it(
     analysis, second = rollout(0.3, both=False, seconds=60)
     assert analysis.verdict == "FAIL" and second <= 40, analysis.reason
     assert set(analysis.causes) <= {"abandoned", "gap"} and analysis.causes, analysis.reason
-    alone = msgspec.structs.replace(ROUTE_DEFAULT, abandoned=RateSpec(mode=Mode.OFF))
+    alone = msgspec.structs.replace(WARM, abandoned=RateSpec(mode=Mode.OFF))
     analysis, second = rollout(0.3, both=False, seconds=60, spec=alone)
     assert (analysis.verdict, analysis.causes) == ("FAIL", ("gap",)) and second <= 60, analysis.reason
 
