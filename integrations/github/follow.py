@@ -6,6 +6,7 @@ promoted, 1 the gateway refused or cannot be reached, 3 undecided, 4 rolled back
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import sys
@@ -36,7 +37,7 @@ def asked(environ: dict[str, str]) -> dict[str, object]:
     """The arguments of `Client.start_rollout`."""
     found: dict[str, object] = {
         "retry": environ.get("CANARY_RETRY", "").lower() == "true",
-        "idempotency_key": environ.get("CANARY_KEY") or None,
+        "idempotency_key": key(environ),
         "reason": f"{environ.get('GITHUB_SERVER_URL', '')}/{environ.get('GITHUB_REPOSITORY', '')}"
         f"/actions/runs/{environ.get('GITHUB_RUN_ID', '')}",
     }
@@ -44,6 +45,15 @@ def asked(environ: dict[str, str]) -> dict[str, object]:
         found |= {"version": version, "endpoints": environ.get("CANARY_ENDPOINTS", "").split()}
         found |= {key: environ.get(f"CANARY_{key.upper()}", "") for key in ("model", "uri", "digest")}
     return found
+
+
+def key(environ: dict[str, str]) -> str | None:
+    """What names this start: the run and job, and what they start, so that one job can roll out several routes."""
+    given = environ.get("CANARY_KEY")
+    if not given:
+        return None
+    asked_for = "\0".join(environ.get(f"CANARY_{name}", "") for name in ("ROUTE", "VERSION", "RETRY"))
+    return f"{given[:200]}-{hashlib.sha256(asked_for.encode()).hexdigest()[:16]}"
 
 
 def annotate(rollout: RolloutBody) -> None:
