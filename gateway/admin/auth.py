@@ -6,7 +6,8 @@ Rules:
    before anything else: two readers of it could disagree about what it says.
 1. With a token, every path needs it, but for those that say whether the gateway works and how it is doing
    (`OPEN_PATHS`): probes and scrapers carry no secrets, and those answers hold none. Nothing below applies to them.
-   The console's files need no token either; they hold no data.
+   The console's files need no token either; they hold no data. A webhook knows its sender by a signature
+   (`SIGNED_PATHS`), which its handler checks; one that is refused counts as a failure of its address, as in rule 6.
 2. Without one the listener is bound to loopback, and then the danger is a browser on this machine: a request whose
    ``Host`` is not a name of this machine (DNS rebinding) is refused, for the console's files too, and so is whatever a
    page of another origin sends.
@@ -41,6 +42,7 @@ from gateway.admin.principals import ANYBODY, Keyring, NotAuthenticatedError
 from gateway.control.journal.rows import AuditEntry
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
+SIGNED_PATHS = frozenset({"/api/v1/webhooks/mlflow"})
 _CHANGES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _ONCE = (b"host", b"origin", b"sec-fetch-site", b"content-type")
 _CHALLENGE = 'Bearer realm="canary-gateway"'
@@ -81,7 +83,7 @@ class AuthMiddleware:
         if why := _ambiguity(scope):
             scope["audit"]["problem"] = "malformed-request"
             return problems.response("malformed-request", why, path)
-        if path in OPEN_PATHS or (is_page(path) and not self._keyring.open):
+        if path in OPEN_PATHS or path in SIGNED_PATHS or (is_page(path) and not self._keyring.open):
             return None
         try:
             scope["principal"] = self._keyring.find(headers, scope.get("client_certificate"))
@@ -114,12 +116,13 @@ class AuthMiddleware:
     def _record(self, scope: Scope, headers: Headers, status: int) -> None:
         about: dict[str, Any] = scope["audit"]
         problem = about.get("problem")
-        stranger = problem in ("unauthorized", "cross-origin")
+        stranger = problem in ("unauthorized", "cross-origin", "invalid-signature")
         if scope["path"] in OPEN_PATHS or not (stranger or status == 403 or scope["method"] in _CHANGES):
             return
         if status == 403 and not stranger:
             self._auth_failures.forbid(_address(scope))
-        if "limited" in about:
+        forged = problem == "invalid-signature"
+        if "limited" in about or (forged and not self._auth_failures.fail(_address(scope), "invalid")):
             return
         principal = scope["principal"]
         entry = AuditEntry(

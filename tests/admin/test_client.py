@@ -7,6 +7,7 @@ import inspect
 import threading
 from typing import Any
 
+import httpx
 import pytest
 
 from gateway import client as package
@@ -109,3 +110,9 @@ def test_the_same_awaited(served: Any) -> None:
 
     phase, phases, ready = asyncio.run(scenario())
     assert (phase, phases[-1], ready) == ("ROLLED_BACK", "ROLLED_BACK", True)
+
+
+def test_a_webhook_needs_no_token_but_a_signature(guarded: Any) -> None:
+    for _ in range(25):
+        answer = httpx.post(f"{guarded.url}/api/v1/webhooks/mlflow", content=b"{}")
+        assert (answer.status_code, answer.json()["type"]) == (401, "urn:canary-gateway:problem:invalid-signature")

@@ -183,7 +183,8 @@ def test_nobody_gets_around_the_token(gateway: RunningGateway) -> None:
             path = operation.path.format(route="r", backend="canary", rollout_id="none")
             with client.stream(operation.method, path, headers={"authorization": "Bearer wrong"}) as answer:
                 # After twenty of them the address has to wait.
-                assert (answer.status_code in (401, 429)) != operation.open, operation
+                let_in = operation.open and "invalid-signature" not in operation.problems
+                assert (answer.status_code in (401, 429)) != let_in, operation
 
 
 def test_the_gateway_is_as_well_as_before(gateway: RunningGateway, client: httpx.Client) -> None:
