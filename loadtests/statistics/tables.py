@@ -378,7 +378,44 @@ def returning(results: Path) -> str:
     )
 
 
+def weather(results: Path) -> str:
+    """Healthy canaries in everyday weather: the engine, requests alone, and the candidate."""
+    return markdown(
+        ["bad moments of each arm", "requests/s", "weight", "rolled back", "by requests alone", "candidate (bound)"],
+        (
+            [
+                *(r["world"], f"{r['requests_per_s']:g}", percent(r["weight"])),
+                f"{r['alarms']} of {r['runs']} ({percent(r['upper'], 1)})",
+                str(r["alarms_by_requests"]),
+                f"{r['alarms_by_moments']} ({percent(r['upper_by_moments'], 1)})",
+            ]
+            for r in rows(results, "weather", "weather")
+        ),
+    )
+
+
+def dense(results: Path) -> str:
+    """Mean seconds until a bad canary is convicted, beside the limit."""
+
+    def seconds(value: float | None) -> str:
+        return "not always" if value is None else f"{value:.1f} s"
+
+    return markdown(
+        ["stable -> canary", "requests/s", "weight", "healthy for", "limit", "mean", "by requests alone", "candidate"],
+        (
+            [
+                *(pair(r), f"{r['requests_per_s']:g}", percent(r["weight"]), f"{r['healthy_s']:g} s"),
+                seconds(r["limit_s"]) if r["limit_s"] else "-",
+                *(seconds(r[f"mean_s{by}"]) for by in ("", "_by_requests", "_by_moments")),
+            ]
+            for r in rows(results, "weather", "dense")
+        ),
+    )
+
+
 TABLES: dict[str, Callable[[Path], str]] = {
+    "weather": weather,
+    "dense": dense,
     "detection": detection,
     "summary": summary,
     "guarded": guarded,
