@@ -17,7 +17,8 @@ class RunningDemo:
         self.process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True)
         self.url = ""
         self._known = threading.Event()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         assert self.process.stdout is not None
@@ -34,3 +35,6 @@ class RunningDemo:
     def stop(self) -> None:
         self.process.terminate()
         self.process.wait(60)
+        self._reader.join(10)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
