@@ -72,12 +72,6 @@ class Sources:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
 
-    def look_at(self, route: str) -> None:
-        """A rollout of this route has ended: look at its source at once."""
-        for one in self._looking:
-            if one.source.config.route == route:
-                one.asked.set()
-
     def receive(self, headers: Mapping[str, str], body: bytes) -> str:
         """Take a webhook: why it is refused, or nothing. A delivery that is known already changes nothing."""
         by_secret: dict[bytes, list[_Looking]] = {}
