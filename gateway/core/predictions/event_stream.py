@@ -62,7 +62,7 @@ def _has(text: bytes, words: tuple[bytes, ...]) -> bool:
     return any(word in text for word in words)
 
 
-class Lines:
+class StreamLines:
     """Bytes in pieces to lines."""
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ class StreamReader:
     family = ""
 
     def __init__(self) -> None:
-        self._lines = Lines()
+        self._lines = StreamLines()
         self._units = 0
         self._first: bytes | None = None
         self._finished = False

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from gateway.core.predictions.event_stream import ERROR_EVENTS, Lines
+from gateway.core.predictions.event_stream import ERROR_EVENTS, StreamLines
 from gateway.core.predictions.failures import ERROR, msgspec_json, problem
 
 HOLD: Final = 0
@@ -52,7 +52,7 @@ class StreamHold:
 
     def __init__(self, since_s: float) -> None:
         self._since_s = since_s
-        self._lines = Lines()
+        self._lines = StreamLines()
         self._bytes = 0
         self._name = b""
         self._data: list[bytes] = []
