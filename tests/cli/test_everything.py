@@ -18,6 +18,8 @@ from gateway.cli import gateway
 ROUTE = '{"match": {"path_prefix": "/late"}, "stable": "digits-v1"}'
 BACKEND = '{"endpoints": ["http://10.1.2.3"]}'
 # In this order: what a command needs, those before it have made.
+# What only another program sends, signed with a secret that it has.
+OF_OTHER_PROGRAMS = {"take_mlflow_webhook"}
 COMMANDS: dict[str, list[str]] = {
     "list_routes": ["status"],
     "show_route": ["status", "plain"],
@@ -107,8 +109,9 @@ def ask(url: str, *arguments: str) -> Result:
 
 
 def test_every_operation_has_a_command(api: Any, sent: Sent, tmp_path: Any) -> None:
-    assert set(COMMANDS) == {operation.handler or "show_openapi" for operation in OPERATIONS}
-    assert len(COMMANDS) == len(OPERATIONS), "two operations share a handler"
+    for_people = [operation for operation in OPERATIONS if operation.handler not in OF_OTHER_PROGRAMS]
+    assert set(COMMANDS) == {operation.handler or "show_openapi" for operation in for_people}
+    assert len(COMMANDS) == len(for_people), "two operations share a handler"
     file = tmp_path / "gateway.yaml"
     file.write_text(api.http.get("/api/v1/config", headers={"accept": "application/yaml"}).text)
     for handler, arguments in COMMANDS.items():
