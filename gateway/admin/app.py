@@ -72,7 +72,7 @@ def build_admin(
         routes=[
             Route(
                 operation.path,
-                _endpoint(operation, replays, config_api, api, webhooks, _Description()),
+                _endpoint(operation, replays, shared, config_api, api, webhooks, _Description()),
                 methods=[operation.method],
             )
             for operation in OPERATIONS
@@ -100,8 +100,11 @@ def build_admin(
     return app
 
 
-def _endpoint(operation: Operation, replays: Replays, *apis: object) -> Handler:
-    """The operation's handler behind what every operation asks first: the scope, and the idempotency key."""
+def _endpoint(operation: Operation, replays: Replays, shared: SharedAnswers, *apis: object) -> Handler:
+    """The operation's handler behind what every operation asks first: the scope, and the idempotency key.
+
+    What changes something ends what was kept of answers.
+    """
     handler = _method(operation.handler, apis)
 
     async def answer(request: Request) -> Any:
@@ -109,10 +112,15 @@ def _endpoint(operation: Operation, replays: Replays, *apis: object) -> Handler:
             challenge = f'Bearer realm="canary-gateway", error="insufficient_scope", scope="{operation.scope}"'
             why = f"{request.method} {operation.path} needs the scope {operation.scope}, which this token does not have"
             raise problems.ProblemError("forbidden", why, {"www-authenticate": challenge})
+        if operation.method == "GET":
+            return await handler(request)
         keys = request.headers.getlist("idempotency-key")
-        if operation.method == "POST" and keys:
-            return await replays.once(request, ", ".join(keys), handler)
-        return await handler(request)
+        try:
+            if operation.method == "POST" and keys:
+                return await replays.once(request, ", ".join(keys), handler)
+            return await handler(request)
+        finally:
+            shared.forget()
 
     return answer
 

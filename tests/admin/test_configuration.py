@@ -87,6 +87,17 @@ def test_backends_and_routes_come_and_go(served: Any, client: httpx.Client) -> N
     assert client.delete("/api/v1/backends/digits-v3").status_code == 404
 
 
+def test_who_has_changed_the_routes_sees_it_in_their_list_at_once(served: Any, client: httpx.Client) -> None:
+    def listed() -> list[str]:
+        return [route["name"] for route in client.get("/api/v1/routes").json()["routes"]]
+
+    before = listed()
+    client.put("/api/v1/routes/fresh", json=ROUTE)
+    assert listed() == [*before, "fresh"]
+    client.delete("/api/v1/routes/fresh")
+    assert listed() == before
+
+
 def test_errors_are_reported_with_their_place_in_what_was_sent(served: Any, client: httpx.Client) -> None:
     before = served.control.state()
     answer = client.put("/api/v1/routes/digits", json=ROUTE | {"stabel": "x", "canary": "digits-v9"})

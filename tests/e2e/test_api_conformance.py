@@ -136,7 +136,9 @@ def test_the_answers_are_those_of_the_description(
 def reset(client: httpx.Client) -> None:
     """End what is under way on any route, and go back to the file's configuration."""
     for route in client.get("/api/v1/routes").json()["routes"]:
-        for rollout in client.get("/api/v1/rollouts", params={"route": route["name"]}).json()["rollouts"][:1]:
+        listed = client.get("/api/v1/rollouts", params={"route": route["name"]})
+        assert listed.status_code == 200, (route, listed.text)
+        for rollout in listed.json()["rollouts"][:1]:
             client.post(f"/api/v1/rollouts/{rollout['id']}/abort")
     reply = client.delete("/api/v1/config")
     assert reply.status_code in (200, 409), reply.text
