@@ -57,22 +57,46 @@ def test_the_steps_run_in_order_and_the_first_that_fails_ends_the_run(tmp_path: 
     executable(tmp_path / "pytest", "touch ran")
     (tmp_path / ".ci").mkdir()
     executable(tmp_path / ".ci" / "lint", "test -e made && test ! -e ran && echo linted")
-    executable(tmp_path / ".ci" / "compiled", "test -e ran")
+    executable(
+        tmp_path / ".ci" / "deploy", "test -e ran && until test -e compiling; do sleep 0.01; done; echo deployed"
+    )
+    executable(tmp_path / ".ci" / "compiled", "touch compiling && echo built")
     executable(tmp_path / ".ci" / "systems", "exit 3")
-    executable(tmp_path / ".ci" / "deploy", "touch deployed")
+    executable(tmp_path / ".ci" / "pipelines", "echo piped")
+    executable(tmp_path / ".ci" / "dashboards", "touch shown")
     done = show(readme, tmp_path, "--run", PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    assert done.returncode == 3 and not (tmp_path / "deployed").exists()
-    *_, first, made, linted, ran, compiled, systems, total = done.stdout.splitlines()
-    table = [line.partition(" s  ")[2] for line in (first, made, linted, ran, compiled, systems, total)]
-    assert table == [
+    assert done.returncode == 3 and not (tmp_path / "shown").exists()
+    said = done.stdout.splitlines()
+    assert [word for word in said if word in ("linted", "deployed", "built", "piped")] == [
+        "linted",
+        "deployed",
+        "built",
+        "piped",
+    ]
+    assert [line.partition(" s  ")[2] for line in said[said.index("seconds of the steps:") + 1 :]] == [
         "Debian's packages",
         "environment",
         "lint",
         "tests",
-        "compiled data plane",
+        "deployment",
+        "compiled data plane, with the step before",
         "real model servers",
+        "registries and pipelines, with the step before",
         "in all",
     ]
+
+
+@pytest.mark.parametrize(("first", "second", "expected"), [("exit 0", "exit 4", 4), ("exit 5", "exit 4", 5)])
+def test_of_two_steps_at_once_neither_failure_is_lost(tmp_path: Path, first: str, second: str, expected: int) -> None:
+    readme = "<!-- test command -->\n```sh\nmkdir .venv && true\n```\n"
+    (tmp_path / "bin").mkdir()
+    for name in ("prometheus", "promtool"):
+        executable(tmp_path / "bin" / name, "exit 0")
+    (tmp_path / ".ci").mkdir()
+    for name, does in {"lint": "exit 0", "deploy": first, "compiled": second, "systems": "touch later"}.items():
+        executable(tmp_path / ".ci" / name, does)
+    done = show(readme, tmp_path, "--run", PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    assert done.returncode == expected and not (tmp_path / "later").exists()
 
 
 def test_this_readme_runs_all_the_tests() -> None:

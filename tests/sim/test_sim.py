@@ -17,7 +17,7 @@ from tests.sim.world import World
 from tests.support.virtual import run
 
 # As many as the test command has time for.
-SEEDS = "0:120"
+SEEDS = "0:60"
 MOMENTS = 80
 SHARDS = 4
 
