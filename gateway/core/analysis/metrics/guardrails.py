@@ -98,13 +98,7 @@ class Guardrails(MetricKind[dict[str, GuardrailState]]):
     def finding(self, whole: AnalysisState, standing: Standing) -> MetricFinding:
         """One limit, in numbers."""
         state, spec = self.own(whole)[standing.metric], _spec_of(whole.spec, standing.metric)
-        return MetricFinding(
-            metric=standing.metric,
-            verdict=standing.verdict,
-            decides=standing.decides,
-            log_e_bad=standing.log_e_bad,
-            log_e_ok=standing.log_e_ok,
-            needed=standing.needed,
+        return standing.finding(
             canary=Share(state.events, state.trials),
             claim=LimitClaim(spec.metric, spec.limit, spec.threshold_us),
             details={"limit": spec.limit},

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from gateway.core.analysis.evidence.intake import Arrival
-from gateway.core.analysis.findings import MetricFinding, Needed
+from gateway.core.analysis.findings import MetricFinding, Needed, Share
 from gateway.core.analysis.spec import AnalysisSpec, Mode
 from gateway.core.analysis.state import AnalysisState
 from gateway.core.analysis.types import Verdict
@@ -89,6 +89,9 @@ class Measure(NamedTuple):
     present: bool
 
 
+_NONE = Share()
+
+
 class Standing(NamedTuple):
     """What one metric says to the verdict. ``convicts``: its E counts towards FAIL."""
 
@@ -106,6 +109,20 @@ class Standing(NamedTuple):
     def must_pass(self) -> bool:
         """Whether PASS waits for this metric's proof: limits prove nothing."""
         return self.decides and self.role in (Role.COMPARED, Role.HOLD)
+
+    def finding(self, stable: Share = _NONE, canary: Share = _NONE, **numbers: Any) -> MetricFinding:
+        """The metric's finding: what it says to the verdict, and its kind's own numbers (fields of `MetricFinding`)."""
+        return MetricFinding(
+            metric=self.metric,
+            verdict=self.verdict,
+            decides=self.decides,
+            log_e_bad=self.log_e_bad,
+            log_e_ok=self.log_e_ok,
+            needed=self.needed,
+            stable=stable,
+            canary=canary,
+            **numbers,
+        )
 
 
 class MetricKind(abc.ABC, Generic[S]):

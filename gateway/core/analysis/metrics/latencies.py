@@ -70,13 +70,7 @@ class Latencies(MetricKind[dict[str, LatencyState]]):
         index = _deciding(state, standing.verdict)
         worst, quantiles = state.quantiles[index], len(spec.quantiles)
         quantile = spec.quantiles[index] if index < quantiles else None
-        return MetricFinding(
-            metric=name,
-            verdict=standing.verdict,
-            decides=standing.decides,
-            log_e_bad=standing.log_e_bad,
-            log_e_ok=standing.log_e_ok,
-            needed=standing.needed,
+        return standing.finding(
             stable=Share(worst.stable_slow, state.stable),
             canary=Share(worst.canary_bad, state.canary),
             units="slices",

@@ -145,13 +145,7 @@ class Means(MetricKind[dict[str, MeanState]]):
     def finding(self, whole: AnalysisState, standing: Standing) -> MetricFinding:
         """One mean, in numbers."""
         state, spec = self.own(whole)[standing.metric], spec_of(whole.spec, standing.metric)
-        return MetricFinding(
-            metric=standing.metric,
-            verdict=standing.verdict,
-            decides=standing.decides,
-            log_e_bad=standing.log_e_bad,
-            log_e_ok=standing.log_e_ok,
-            needed=standing.needed,
+        return standing.finding(
             stable=Share(0, state.stable),
             canary=Share(0, state.canary),
             units="values",

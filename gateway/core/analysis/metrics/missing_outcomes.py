@@ -140,13 +140,7 @@ class MissingOutcomes(MetricKind[MissingState]):
         state = self.own(whole)
         recent, assigned = state.recent
         least = margin(whole.spec)
-        return MetricFinding(
-            metric=standing.metric,
-            verdict=standing.verdict,
-            decides=standing.decides,
-            log_e_bad=standing.log_e_bad,
-            log_e_ok=standing.log_e_ok,
-            needed=standing.needed,
+        return standing.finding(
             stable=Share(state.stable.missing, state.stable.assigned),
             canary=Share(state.canary.missing, state.canary.assigned),
             units="requests",

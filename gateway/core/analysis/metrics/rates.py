@@ -349,13 +349,7 @@ def finding(
     per_request: bool = True,
 ) -> MetricFinding:
     """What is found of a rate, in numbers; ``shares`` are stable's and the canary's, ``guess`` stable's next rate."""
-    return MetricFinding(
-        metric=standing.metric,
-        verdict=standing.verdict,
-        decides=standing.decides,
-        log_e_bad=standing.log_e_bad,
-        log_e_ok=standing.log_e_ok,
-        needed=standing.needed,
+    return standing.finding(
         stable=shares[0],
         canary=shares[1],
         units=units,

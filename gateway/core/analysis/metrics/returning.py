@@ -86,13 +86,7 @@ class Returning(MetricKind[RatesState]):
         """Both arms' returning sessions, in numbers."""
         state = self.own(whole)
         (test,) = state.metrics
-        return MetricFinding(
-            metric=standing.metric,
-            verdict=standing.verdict,
-            decides=standing.decides,
-            log_e_bad=standing.log_e_bad,
-            log_e_ok=standing.log_e_ok,
-            needed=standing.needed,
+        return standing.finding(
             stable=Share(test.stable_events, state.stable),
             canary=Share(test.canary_events, state.canary),
             units="returning sessions",

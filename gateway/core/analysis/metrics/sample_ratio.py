@@ -81,13 +81,7 @@ class SampleRatio(MetricKind[SampleRatioState]):
         """The split, in numbers."""
         state = self.own(whole)
         assigned = state.stable + state.canary
-        return MetricFinding(
-            metric=standing.metric,
-            verdict=standing.verdict,
-            decides=standing.decides,
-            log_e_bad=standing.log_e_bad,
-            log_e_ok=standing.log_e_ok,
-            needed=standing.needed,
+        return standing.finding(
             stable=Share(state.stable, assigned),
             canary=Share(state.canary, assigned),
             units="requests",
