@@ -64,7 +64,8 @@ class RunningGateway:
         self._environ = environ or {}
         self.process: asyncio.subprocess.Process
         self.url = self.admin_url = ""
-        self.log = b""
+        # A file, not a pipe: nobody reads while a test that is not asynchronous runs, and a full pipe stops who writes.
+        self._log = directory / "gateway.log"
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -73,18 +74,18 @@ class RunningGateway:
 
     async def start(self) -> None:
         """Start it, and wait until it serves; it may not be ready yet."""
-        self.process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "gateway",
-            "serve",
-            str(self.path),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=os.environ | self._environ,
-        )
+        with self._log.open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "gateway",
+                "serve",
+                str(self.path),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                env=os.environ | self._environ,
+            )
         assert self.process.stdout is not None
-        self._reading = asyncio.create_task(self._read_log())
         line = (await asyncio.wait_for(self.process.stdout.readline(), 60)).decode()
         found = _READY.search(line)
         assert found is not None, f"no ready line: {line!r} {self.log.decode()}"
@@ -109,14 +110,12 @@ class RunningGateway:
         """Stop it; returns the exit status."""
         if self.process.returncode is None:
             self.process.send_signal(number)
-        status = await asyncio.wait_for(self.process.wait(), 60)
-        await self._reading
-        return status
+        return await asyncio.wait_for(self.process.wait(), 60)
 
-    async def _read_log(self) -> None:
-        assert self.process.stderr is not None
-        while piece := await self.process.stderr.read(4096):
-            self.log += piece
+    @property
+    def log(self) -> bytes:
+        """All that it has logged so far."""
+        return self._log.read_bytes() if self._log.exists() else b""
 
     async def ready(self) -> None:
         """Wait until the admin API answers and says that all is well."""
