@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test durations compiled systems pipelines dashboards browser screenshots deploy nightly check lint shape stats oracles pictures chaos scale format lock wheel image clean
+.PHONY: help demo test durations scenarios compiled systems pipelines dashboards browser screenshots deploy nightly check lint shape stats oracles pictures chaos scale format lock wheel image clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1: \2/p' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ test: $(READY) ## run the tests
 durations: $(READY) ## write down how long each file of the tests takes, for the order of the next run
 	$(BIN)/python -m pytest -n auto --junitxml=build/tests.xml
 	$(BIN)/python -m tests.support.durations build/tests.xml
+
+scenarios: $(READY) ## whole rollouts to their verdicts, and the demo's scenarios (minutes)
+	.ci/scenarios
 
 compiled: $(READY) ## run the data plane's tests on the compiled wheel (minutes)
 	.ci/compiled

@@ -60,6 +60,7 @@ def test_the_steps_run_in_order_and_the_first_that_fails_ends_the_run(tmp_path: 
     executable(
         tmp_path / ".ci" / "deploy", "test -e ran && until test -e compiling; do sleep 0.01; done; echo deployed"
     )
+    executable(tmp_path / ".ci" / "scenarios", "test -e ran")
     executable(tmp_path / ".ci" / "compiled", "touch compiling && echo built")
     executable(tmp_path / ".ci" / "systems", "exit 3")
     executable(tmp_path / ".ci" / "pipelines", "echo piped")
@@ -78,6 +79,7 @@ def test_the_steps_run_in_order_and_the_first_that_fails_ends_the_run(tmp_path: 
         "environment",
         "lint",
         "tests",
+        "scenarios to their verdicts",
         "deployment",
         "compiled data plane, with the step before",
         "real model servers",
@@ -93,7 +95,13 @@ def test_of_two_steps_at_once_neither_failure_is_lost(tmp_path: Path, first: str
     for name in ("prometheus", "promtool"):
         executable(tmp_path / "bin" / name, "exit 0")
     (tmp_path / ".ci").mkdir()
-    for name, does in {"lint": "exit 0", "deploy": first, "compiled": second, "systems": "touch later"}.items():
+    for name, does in {
+        "lint": "exit 0",
+        "scenarios": "exit 0",
+        "deploy": first,
+        "compiled": second,
+        "systems": "touch later",
+    }.items():
         executable(tmp_path / ".ci" / name, does)
     done = show(readme, tmp_path, "--run", PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     assert done.returncode == expected and not (tmp_path / "later").exists()
