@@ -58,9 +58,16 @@ class ControlLink:
                     why,
                     self._epoch,
                 )
+            except Exception:  # noqa: BLE001  # a worker without a link would route by an old table for ever
+                _log.exception("worker %d: connection to control lost; still routing by table %d", *self._state)
+                retry_s = _RETRY_S_MAX
             finally:
                 writer.close()
-            await asyncio.sleep(_RETRY_S)
+            await asyncio.sleep(retry_s)
+
+    @property
+    def _state(self) -> tuple[int, int]:
+        return self._index, self._epoch
 
     @property
     def _epoch(self) -> int:

@@ -9,6 +9,7 @@ from gateway.core.stats.histogram import LATENCY_US_MAX
 from gateway.core.stats.outcomes import OK
 from gateway.core.traffic.table import Route
 from gateway.core.types import Variant
+from gateway.proxy.counting.counters import WorkerCounters
 from gateway.proxy.counting.epoch_counters import EpochCounters
 from gateway.runtime.wire import RouteTotals
 
@@ -43,3 +44,21 @@ def test_one_entry_for_a_request_says_what_an_entry_for_each_count_says(
     other.settle()
     assert short.arms == long.arms
     assert short.totals == long.totals
+
+
+def test_a_route_that_was_removed_may_come_back() -> None:
+    counts = WorkerCounters("boot")
+    kept, late = Route("kept", "/", stable="a"), Route("late", "/late", stable="a", canary="b")
+    for epoch, routes in enumerate(((kept, late), (kept,), (kept, late), (), (late,)), 1):
+        assert set(counts.enter_table(epoch, routes)) == {route.name for route in routes}
+        assert set(counts.recent) == {route.name for route in routes}
+
+
+def test_a_route_keeps_its_recent_answers_as_long_as_its_backends_do() -> None:
+    counts = WorkerCounters("boot")
+    counts.enter_table(1, (Route("r", "/", stable="a", canary="b"),))
+    before = counts.recent["r"]
+    counts.enter_table(2, (Route("r", "/", stable="a", canary="b", weight_bp=500),))
+    assert counts.recent["r"] is before
+    counts.enter_table(3, (Route("r", "/", stable="a", canary="c"),))
+    assert counts.recent["r"] is not before

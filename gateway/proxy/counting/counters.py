@@ -51,6 +51,7 @@ class WorkerCounters:
         self._retired += self._current.values()
         self._current = {route.name: EpochCounters(route, epoch, self._totals_of(route.name)) for route in routes}
         self.recent = {route.name: self._recent_of(route) for route in routes}
+        self._backends = {route.name: (route.stable, route.canary) for route in routes}
         before, self.sessions = self.sessions, {}
         for route in routes:
             if route.sticky is not None and route.weight_bp:
@@ -127,9 +128,7 @@ class WorkerCounters:
 
     def _recent_of(self, route: Route) -> RecentAnswers:
         """The route's recent answers; they begin anew when a backend takes another's place."""
-        backends = (route.stable, route.canary)
-        if self._backends.get(route.name) != backends:
-            self._backends[route.name] = backends
-            stable, canary = self._totals_of(route.name)
-            return RecentAnswers(stable.tries, canary.tries)
-        return self.recent[route.name]
+        if self._backends.get(route.name) == (route.stable, route.canary):
+            return self.recent[route.name]
+        stable, canary = self._totals_of(route.name)
+        return RecentAnswers(stable.tries, canary.tries)
