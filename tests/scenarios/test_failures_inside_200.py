@@ -205,10 +205,12 @@ async def test_failures_inside_a_200_roll_back(tmp_path: Path) -> None:
     views = await outcomes(tmp_path, BAD)
     for name, view in views.items():
         assert view["phase"] == "ROLLED_BACK", (name, view)
-        # An answer of another form is also one that holds no prediction, or none that is a number:
-        # what is proven first, or at the same look, is named.
+        # An answer of another form is also one that holds no prediction, or none that is a number, and its class is
+        # missing among the canary's: what is proven first, or at the same look, is named.
         expected = {"empty_body"} if name == "empty-body" else {"model_errors", "unreadable", "nan"}
-        assert set(view["causes"]) <= expected, (name, view["causes"])
+        mixed = {cause for cause in view["causes"] if cause.startswith("class_")}
+        assert set(view["causes"]) - mixed <= expected, (name, view["causes"])
+        assert set(view["causes"]) & expected or name == "login-page", (name, view["causes"])
     assert "CUDA out of memory" in views["error-in-json"]["reason"]
 
 
