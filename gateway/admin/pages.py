@@ -1,4 +1,4 @@
-"""The console's files on the admin listener. They hold no data: whoever opens the page gives a token to it."""
+"""The console's files on the admin listener. They hold no data: the page asks for a token and reads the API."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class EmailConfig(Section):
     sender: Annotated[MailAddress, Doc("The address in From.")]
     to: Annotated[Annotated[list[MailAddress], Field(min_length=1, max_length=50)], Doc("Who gets the message.")]
     username: Annotated[
-        Annotated[str, Field(min_length=1, max_length=256)] | None, Doc("Who logs in. `null`: nobody does.")
+        Annotated[str, Field(min_length=1, max_length=256)] | None, Doc("User name at the server; `null`: no login.")
     ] = None
     password_env: Annotated[EnvironmentName | None, Doc("Environment variable with the password of `username`.")] = None
     password_file: Annotated[FilePath | None, Doc("File with the password. Not together with `password_env`.")] = None

@@ -300,6 +300,13 @@ def _rising(values: list[Any], path_of: Callable[[int], TreePath]) -> Iterator[I
             yield Issue(path_of(index), problem, "list them in ascending order")
 
 
+def _one_way_is_set(path: TreePath, section: Any, ways: tuple[str, ...]) -> Iterator[Issue]:
+    given = [key for key in ways if at(section, key) is not None]
+    if isinstance(section, dict) and len(given) != 1:
+        what = f"{' and '.join(given)} are set" if given else f"none of {', '.join(ways)} is set"
+        yield Issue(path, what, "set exactly one of them")
+
+
 def _hooks_are_whole(tree: Any) -> Iterator[Issue]:
     for section, ways in (
         ("hooks", ("url", "url_env", "command", "pagerduty", "email")),
@@ -308,10 +315,7 @@ def _hooks_are_whole(tree: Any) -> Iterator[Issue]:
         hooks, first = at(tree, section), dict[str, TreePath]()
         for index, hook in enumerate(hooks if isinstance(hooks, list) else ()):
             path: TreePath = (section, index)
-            given = [key for key in ways if at(hook, key) is not None]
-            if isinstance(hook, dict) and len(given) != 1:
-                what = f"{' and '.join(given)} are set" if given else f"none of {', '.join(ways)} is set"
-                yield Issue(path, what, "set exactly one of them")
+            yield from _one_way_is_set(path, hook, ways)
             if at(hook, "secret_env") is not None and at(hook, "secret_file") is not None:
                 yield Issue((*path, "secret_file"), "secret_env is set too", "keep one of the two")
             yield from _alert_receiver_is_whole(path, hook)
@@ -332,12 +336,7 @@ def _changed_requests_are_whole(tree: Any) -> Iterator[Issue]:
         seen: set[str] = set()
         for index, header in enumerate(set_headers if isinstance(set_headers, list) else ()):
             here: TreePath = (*path, "set_headers", index)
-            given_ways = [key for key in _VALUE_WAYS if at(header, key) is not None]
-            if isinstance(header, dict) and len(given_ways) != 1:
-                what = (
-                    f"{' and '.join(given_ways)} are set" if given_ways else f"none of {', '.join(_VALUE_WAYS)} is set"
-                )
-                yield Issue(here, what, "set exactly one of them")
+            yield from _one_way_is_set(here, header, ("value", "value_env", "value_file"))
             field = str(at(header, "name")).lower()
             if field in seen:
                 yield Issue((*here, "name"), f"duplicate name {show(field)}", "names must be unique")
@@ -388,7 +387,6 @@ def _plans_name_gates(tree: Any) -> Iterator[Issue]:
 
 # Of events, with their defaults.
 _RATIOS = (("tolerance_ratio", 1.0), ("margin_ratio", 1.5))
-_VALUE_WAYS = ("value", "value_env", "value_file")
 _RULES: tuple[Callable[[Any], Iterator[Issue]], ...] = (
     _listeners_differ,
     _backends_exist,

@@ -13,10 +13,11 @@ from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 
 from gateway.config.backends import SetHeaderConfig
+from gateway.config.core_values import core_value
 from gateway.config.errors import BadValue, Issue, TreePath, issues_in
 from gateway.config.schema import GatewayConfig
-
-_VALUE_BYTES_MAX = 16 * 1024
+from gateway.core.traffic.table import SetHeader
+from gateway.runtime.header_values import HeaderValueError, header_value
 
 
 def header_issues(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[Issue]:
@@ -43,25 +44,7 @@ def _headers(config: GatewayConfig, names: Collection[str]) -> Iterator[tuple[Tr
 
 
 def _readable(header: SetHeaderConfig, environ: Mapping[str, str]) -> None:
-    if header.value_env is not None:
-        if header.value_env not in environ:
-            raise BadValue(f"the environment variable {header.value_env} is not set", "set it where the gateway starts")
-        _checked(environ[header.value_env].encode("utf-8", "surrogateescape"), header.value_env)
-    elif header.value_file is not None:
-        try:
-            with header.value_file.open("rb") as file:
-                value = file.read(_VALUE_BYTES_MAX + 1)
-        except OSError as error:
-            hint = "put the value into a file that the gateway may read"
-            raise BadValue(f"cannot read {header.value_file}: {error.strerror}", hint) from None
-        _checked(value, str(header.value_file))
-
-
-def _checked(value: bytes, where: str) -> None:
-    value = value.strip()
-    if not value:
-        raise BadValue(f"{where} holds nothing", "put the value into it")
-    if len(value) > _VALUE_BYTES_MAX:
-        raise BadValue(f"{where} holds more than {_VALUE_BYTES_MAX} bytes", "use a shorter value")
-    if any((byte < 0x20 and byte != 0x09) or byte == 0x7F for byte in value):
-        raise BadValue(f"{where} holds control characters", "put the value into a single line")
+    try:
+        header_value(core_value(header, SetHeader), environ)
+    except HeaderValueError as error:
+        raise BadValue(str(error), error.hint) from None

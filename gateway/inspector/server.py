@@ -15,7 +15,6 @@ import logging
 import os
 import random
 import secrets
-import signal
 import sys
 import time
 from pathlib import Path
@@ -24,9 +23,10 @@ import msgspec
 
 from gateway.inspector.aggregator import Aggregator
 from gateway.runtime import samples
-from gateway.runtime.child import beat, orphaned
+from gateway.runtime.child import serve_until_stopped
 from gateway.runtime.logs import log_to_stderr
 from gateway.runtime.settings import InspectorSettings
+from gateway.runtime.unix_server import unix_server
 
 _log = logging.getLogger("gateway.inspector")
 REPORT_EVERY_S = 0.1
@@ -42,12 +42,7 @@ class Inspector:
 
     async def run(self, path: Path) -> None:
         """Listen at ``path`` (mode 0600) until cancelled; a socket left by an earlier life is replaced."""
-        _remove(path)
-        umask = os.umask(0o177)
-        try:
-            server = await asyncio.start_unix_server(self._accept, str(path))
-        finally:
-            os.umask(umask)
+        server = await unix_server(self._accept, path)
         try:
             while True:
                 await asyncio.sleep(REPORT_EVERY_S)
@@ -108,29 +103,10 @@ class Inspector:
                 await asyncio.sleep(REPORT_EVERY_S)
 
 
-def _remove(path: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        path.unlink()
-
-
 async def _serve(settings: InspectorSettings) -> None:
     boot = f"inspector-{os.getpid()}-{secrets.token_hex(4)}"
     inspector = Inspector(Aggregator(boot, random.Random().random))
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    works = (inspector.run(Path(settings.path)), _until(stopping), orphaned(), beat())
-    tasks = [asyncio.create_task(work) for work in works]
-    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    for task in done:
-        task.result()
-
-
-async def _until(stopping: asyncio.Event) -> None:
-    await stopping.wait()
+    await serve_until_stopped(inspector.run(Path(settings.path)))
 
 
 def main() -> None:

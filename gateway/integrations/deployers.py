@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import random
-import signal
 import socket
 import time
 from pathlib import Path
@@ -23,6 +21,7 @@ from gateway.config.sources import DeployerConfig, ModelServerConfig
 from gateway.core.model_version import ModelVersion
 from gateway.integrations.errors import DeployError
 from gateway.runtime.deployments import NAME, Deployment, Deployments, ServedModel, encoded, read_deployments
+from gateway.runtime.programs import ProgramError, run_program
 
 # Below what Linux and others give to outgoing connections, so that none of those takes a model server's port.
 _PORTS = (20_000, 32_000)
@@ -115,27 +114,8 @@ async def _commanded(
     arguments: list[str], timeout_s: float, route: str, model: ModelVersion, file: Path | None
 ) -> tuple[str, ...]:
     about = {**vars(model), "route": route, "path": None if file is None else str(file)}
-    environ = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TZ", "TMPDIR") if name in os.environ}
     try:
-        process = await asyncio.create_subprocess_exec(
-            *arguments,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            env=environ,
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise DeployError(f"cannot run {arguments[0]}: {error.strerror}") from None
-    try:
-        async with asyncio.timeout(timeout_s):
-            printed, _ = await process.communicate(json.dumps(about).encode())
-    except TimeoutError:
-        raise DeployError(f"{arguments[0]} timed out after {timeout_s:g} s") from None
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):  # it ended this very moment
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
-    if process.returncode != 0:
-        raise DeployError(f"{arguments[0]} exited with status {process.returncode}")
+        printed = await run_program(arguments, json.dumps(about).encode(), timeout_s)
+    except ProgramError as error:
+        raise DeployError(str(error)) from None
     return tuple(printed[:_OUTPUT_BYTES_MAX].decode("utf-8", "replace").split())

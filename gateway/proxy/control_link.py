@@ -59,15 +59,13 @@ class ControlLink:
                     self._epoch,
                 )
             except Exception:  # noqa: BLE001  # a worker without a link would route by an old table for ever
-                _log.exception("worker %d: connection to control lost; still routing by table %d", *self._state)
+                _log.exception(
+                    "worker %d: connection to control lost; still routing by table %d", self._index, self._epoch
+                )
                 retry_s = _RETRY_S_MAX
             finally:
                 writer.close()
             await asyncio.sleep(retry_s)
-
-    @property
-    def _state(self) -> tuple[int, int]:
-        return self._index, self._epoch
 
     @property
     def _epoch(self) -> int:

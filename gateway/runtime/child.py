@@ -21,6 +21,8 @@ import runpy
 import shutil
 import signal
 import sys
+from collections.abc import Coroutine
+from typing import Any
 
 _PR_SET_PDEATHSIG = 1
 READY_FD_VARIABLE = "GATEWAY_READY_FD"
@@ -83,6 +85,20 @@ async def orphaned() -> None:
     parent = os.getppid()
     while os.getppid() == parent:
         await asyncio.sleep(1.0)
+
+
+async def serve_until_stopped(work: Coroutine[Any, Any, None]) -> None:
+    """Do the work until SIGTERM or SIGINT comes or the parent is gone; what ended it with an error is raised."""
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    tasks: list[asyncio.Task[Any]] = [asyncio.create_task(each) for each in (work, stopping.wait(), orphaned(), beat())]
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
 
 
 if __name__ == "__main__":

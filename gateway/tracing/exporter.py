@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
 import sys
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -27,10 +26,11 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExportResult
 
 from gateway.runtime import spans
-from gateway.runtime.child import beat, orphaned
+from gateway.runtime.child import serve_until_stopped
 from gateway.runtime.logs import log_to_stderr
 from gateway.runtime.settings import ExporterSettings
 from gateway.runtime.spans import SpansTaken
+from gateway.runtime.unix_server import unix_server
 from gateway.tracing.otlp import SpanMaker
 
 _log = logging.getLogger("gateway.tracing")
@@ -69,12 +69,7 @@ class Exporter:
 
     async def run(self, path: Path) -> None:
         """Listen at ``path`` (mode 0600) and export until cancelled; a socket left by an earlier life is replaced."""
-        _remove(path)
-        umask = os.umask(0o177)
-        try:
-            server = await asyncio.start_unix_server(self._accept, str(path))
-        finally:
-            os.umask(umask)
+        server = await unix_server(self._accept, path)
         try:
             while True:
                 if self._waiting:
@@ -142,27 +137,12 @@ class Exporter:
             worker.tell()
 
 
-def _remove(path: Path) -> None:
-    path.unlink(missing_ok=True)
-
-
 async def _serve(settings: ExporterSettings) -> None:
-    exporter, stopping = Exporter(settings), asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    works = (exporter.run(Path(settings.path)), _until(stopping), orphaned(), beat())
-    tasks = [asyncio.create_task(work) for work in works]
-    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    await exporter.finish()
-    for task in done:
-        task.result()
-
-
-async def _until(stopping: asyncio.Event) -> None:
-    await stopping.wait()
+    exporter = Exporter(settings)
+    try:
+        await serve_until_stopped(exporter.run(Path(settings.path)))
+    finally:
+        await exporter.finish()
 
 
 def main() -> None:

@@ -8,9 +8,7 @@ that has hung through megabytes of messages is cut off, and gets the newest of e
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from gateway.control.workers.report_aggregator import ReportAggregator
 from gateway.core.traffic.table import RoutingTable
 from gateway.runtime import wire
 from gateway.runtime.clock import Clock
+from gateway.runtime.unix_server import unix_server
 
 _log = logging.getLogger("gateway.control")
 _APPLY_TIMEOUT_S = 1.0
@@ -70,13 +69,7 @@ class WorkerHub:
     async def start(self, path: Path) -> None:
         """Listen at ``path`` (mode 0600; a socket left by a dead control plane is replaced)."""
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
-        umask = os.umask(0o177)
-        try:
-            self._server = await asyncio.start_unix_server(self._accept, str(path))
-        finally:
-            os.umask(umask)
+        self._server = await unix_server(self._accept, path)
 
     async def stop(self) -> None:
         """Hang up on all workers."""

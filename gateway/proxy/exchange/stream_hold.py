@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from gateway.core.predictions.event_stream import ERROR_EVENTS, StreamLines
-from gateway.core.predictions.failures import ERROR, msgspec_json, problem
+from gateway.core.predictions.failures import ERROR, is_error, msgspec_json, problem
 
 HOLD: Final = 0
 CONTENT: Final = 1
@@ -87,13 +87,18 @@ def _judged(name: str, data: bytes) -> int:
         return FAILED
     if data.strip() in (b"", b"[DONE]"):
         return HOLD
-    found = problem(data) if data[:1] in (b"{", b"[") else None
-    if found is not None and found[0] == ERROR:
+    read: tuple[Any] | None = msgspec_json(data)
+    if data[:1] in (b"{", b"[") and (_lenient_error(data) if read is None else is_error(read[0])):
         return FAILED
     if name in _OPENING:
         return HOLD
-    read: tuple[Any] | None = msgspec_json(data)
     return HOLD if read is not None and isinstance(read[0], dict) and _opens(read[0]) else CONTENT
+
+
+def _lenient_error(data: bytes) -> bool:
+    """Whether JSON that only a lenient reader takes (NaN) reports an error."""
+    found = problem(data)
+    return found is not None and found[0] == ERROR
 
 
 def _opens(chunk: dict[str, Any]) -> bool:

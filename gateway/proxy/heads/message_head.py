@@ -125,6 +125,17 @@ class RequestHead(MessageHead):
         # The line that names the request, for the backend and for the client; empty where it has no name.
         self.id_line = self.trace_id = b""
 
+    def with_lines(self, lines: list[bytes]) -> RequestHead:
+        """The same head with other lines; its framing can be changed apart from this one's."""
+        other = RequestHead()
+        other.content_length, other.length_line = self.content_length, self.length_line
+        other.chunked, other.wants_close = self.chunked, self.wants_close
+        other.lines = lines
+        other.host, other.expects_continue, other.cookies = self.host, self.expects_continue, self.cookies
+        other.fields, other.rare = self.fields, self.rare
+        other.id_line, other.trace_id = self.id_line, self.trace_id
+        return other
+
     def first(self, name: bytes) -> bytes | None:
         """The first value of a field by lower-case name."""
         for field, value in self.fields:

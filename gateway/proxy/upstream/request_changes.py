@@ -22,19 +22,18 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from gateway.core.traffic.table import RequestChanges, SetHeader
+from gateway.core.traffic.table import RequestChanges
 from gateway.proxy.heads.message_head import RequestHead
 from gateway.proxy.heads.request import Request
 from gateway.runtime.file_marks import Marks, marks_of
+from gateway.runtime.header_values import HeaderValueError, header_value
 
 _LOG: Final = logging.getLogger("gateway.proxy")
 _RENEW_S: Final = 1.0
-_VALUE_BYTES_MAX: Final = 16 * 1024
 _MODEL_IN_PATH: Final = re.compile(rb"(.*?/v[12]/models/)[^/:?]+")
 # A JSON string, or one step into or out of an object or a list; all else is passed over.
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]')
 _NAMED: Final = re.compile(rb'[ \t\r\n]*:[ \t\r\n]*("(?:[^"\\]|\\.)*")')
-_VALID: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*\Z")
 
 
 class ChangedRequest:
@@ -51,7 +50,7 @@ class ChangedRequest:
 class RequestChanger:
     """The changes of one backend, ready to be made."""
 
-    __slots__ = ("_files", "_lines", "_marks", "_model", "_next_s", "_path", "_removed", "_set", "backend", "spec")
+    __slots__ = ("_files", "_lines", "_marks", "_model", "_next_s", "_path", "_removed", "backend", "spec")
 
     def __init__(self, spec: RequestChanges, backend: str) -> None:
         self.spec = spec
@@ -61,9 +60,9 @@ class RequestChanger:
             replacement = (spec.path_replacement or "").rstrip("/")
             self._path = (spec.path_prefix.rstrip("/").encode(), replacement.encode())
         self._model = (spec.model or "").encode()
-        self._set: tuple[SetHeader, ...] = spec.set_headers
-        self._removed = frozenset(name.encode() for name in (*spec.remove_headers, *(one.name for one in self._set)))
-        self._files = [one.value_file for one in self._set if one.value_file is not None]
+        replaced = [one.name for one in spec.set_headers]
+        self._removed = frozenset(name.encode() for name in (*spec.remove_headers, *replaced))
+        self._files = [one.value_file for one in spec.set_headers if one.value_file is not None]
         self._marks: Marks = ()
         self._next_s = 0.0
         self._lines: dict[str, bytes] = {}
@@ -100,52 +99,22 @@ class RequestChanger:
         return path + question + query
 
     def _head_of(self, head: RequestHead) -> RequestHead:
-        changed = RequestHead()
-        changed.content_length, changed.length_line = head.content_length, head.length_line
-        changed.chunked, changed.wants_close = head.chunked, head.wants_close
-        changed.host, changed.expects_continue = head.host, head.expects_continue
-        changed.cookies, changed.fields, changed.rare = head.cookies, head.fields, head.rare
-        changed.id_line, changed.trace_id = head.id_line, head.trace_id
-        if self._removed:
-            lines = b"".join(head.lines).split(b"\r\n")
-            changed.lines = [line + b"\r\n" for line in lines if line and _name_of(line) not in self._removed]
-            changed.lines += self._lines.values()
-        else:
-            changed.lines = head.lines
-        return changed
+        if not self._removed:
+            return head.with_lines(head.lines)
+        lines = b"".join(head.lines).split(b"\r\n")
+        kept = [line + b"\r\n" for line in lines if line and _name_of(line) not in self._removed]
+        return head.with_lines([*kept, *self._lines.values()])
 
     def _read_values(self) -> None:
         self._marks = marks_of(self._files)
-        for one in self._set:
+        for one in self.spec.set_headers:
             try:
-                value = value_of(one)
-            except (OSError, ValueError) as error:
+                value = header_value(one, os.environ)
+            except HeaderValueError as error:
                 kept = "the last value stays" if one.name in self._lines else "the field is not sent"
                 _LOG.warning("backend %s: header %s: %s: %s", self.backend, one.name, error, kept)
                 continue
             self._lines[one.name] = one.name.encode() + b": " + one.prefix.encode("latin-1") + value + b"\r\n"
-
-
-def value_of(header: SetHeader) -> bytes:
-    """What a field says behind its prefix. Raises OSError and ValueError, neither of which shows the value."""
-    if header.value_env is not None:
-        text = os.environ.get(header.value_env)
-        if text is None:
-            raise ValueError(f"the environment variable {header.value_env} is not set")
-        return _checked(os.fsencode(text), header.value_env)
-    if header.value_file is not None:
-        with open(header.value_file, "rb") as file:  # noqa: PTH123  # a worker's start does without pathlib's cost
-            return _checked(file.read(_VALUE_BYTES_MAX + 1), header.value_file)
-    return _checked((header.value or "").encode("latin-1"), "value")
-
-
-def _checked(value: bytes, where: str) -> bytes:
-    value = value.strip()
-    if len(value) > _VALUE_BYTES_MAX:
-        raise ValueError(f"{where} holds more than {_VALUE_BYTES_MAX} bytes")
-    if not value or not _VALID.match(value):
-        raise ValueError(f"{where} holds {'control characters' if value else 'nothing'}")
-    return value
 
 
 def with_model(body: bytes, model: bytes) -> bytes | None:

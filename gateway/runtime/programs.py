@@ -1,0 +1,59 @@
+"""A program of this machine that is run once: input to it, its output back, and nothing left behind.
+
+It sees enough of the environment to run, and none of the gateway's secrets. It has a process group of its own, which is
+killed as a whole where the program outlasts its time or whoever waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Mapping, Sequence
+
+_SEEN = ("PATH", "HOME", "LANG", "TZ", "TMPDIR")
+
+
+class ProgramError(Exception):
+    """It could not be run, timed out, or ended with another status than 0."""
+
+
+async def run_program(
+    arguments: Sequence[str],
+    said: bytes,
+    timeout_s: float,
+    *,
+    environ: Mapping[str, str] | None = None,
+    silenced: bool = False,
+) -> bytes:
+    """What the program prints, with ``said`` on its standard input. ``environ`` are further variables.
+
+    What it prints is dropped when it is ``silenced``; otherwise its errors go where the gateway's own go. Raises
+    ProgramError.
+    """
+    null = asyncio.subprocess.DEVNULL
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *arguments,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=null if silenced else asyncio.subprocess.PIPE,
+            stderr=null if silenced else None,
+            env={name: os.environ[name] for name in _SEEN if name in os.environ} | dict(environ or {}),
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise ProgramError(f"cannot run {arguments[0]}: {error.strerror}") from None
+    try:
+        async with asyncio.timeout(timeout_s):
+            printed, _ = await process.communicate(said)
+    except TimeoutError:
+        raise ProgramError(f"{arguments[0]} timed out after {timeout_s:g} s") from None
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):  # it ended this very moment
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+    if process.returncode != 0:
+        raise ProgramError(f"{arguments[0]} exited with status {process.returncode}")
+    return printed or b""
