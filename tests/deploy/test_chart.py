@@ -103,7 +103,7 @@ def test_every_key_with_its_default_is_accepted_by_the_schema_and_reaches_the_ga
     values = tmp_path / "values.yaml"
     values.write_text(yaml.safe_dump({"config": theirs}))
     found = configuration(template(values))
-    # Helm drops a null where the chart has a default, as it has for `config`: null by default is all that may be missing.
+    # Helm drops a null where the chart has a default, as it has for `config`: only null by default may be missing.
     assert {key: found.get(key) for key in theirs} == theirs
     assert {key for key in theirs if key not in found} <= {key for key, value in theirs.items() if value is None}
     file = tmp_path / "gateway.yaml"
