@@ -9,12 +9,15 @@ Rules:
 3. A backend that is not in the file must be where the file allows it (`addresses`).
 4. A rollout under way keeps its route and its backends; it is ended first.
 5. What was given is stored before it is in force (`gateway.config.stored`).
+6. A file that has changed wins, but for the versions that routes serve: those stay where it did not change them
+   (`gateway.config.keeping`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +29,11 @@ from gateway.admin.problems import ProblemError
 from gateway.config import grammar
 from gateway.config.build import endpoints_of, guarded, routing_table
 from gateway.config.errors import ConfigError, LocatedIssue, listed, place_of
+from gateway.config.keeping import roles_of
 from gateway.config.load import load, read, reload
 from gateway.config.plain import differences, plain, redacted, restored
 from gateway.config.schema import GatewayConfig
-from gateway.config.stored import Stored, sha256_of
+from gateway.config.stored import Stored, carried_over, sha256_of
 from gateway.config.watching import needs_inspector
 from gateway.config.yaml_text import to_yaml
 from gateway.control.api import ControlPlane
@@ -38,6 +42,7 @@ from gateway.core.rollout.types import Phase
 from gateway.core.traffic.table import Endpoint, RoutingTable
 from gateway.runtime.clock import Clock, iso
 
+_log = logging.getLogger("gateway.admin")
 CHANGEABLE = ("backends", "routes")
 IN_THE_FILE = ("hooks", "gates", "sources")
 _RESTART = ("listen", "admin", "workers", "state_dir")
@@ -183,6 +188,8 @@ class Configuring:
         # The file is the operator's own word: what it names is trusted.
         config = await asyncio.to_thread(self._checked, text)
         self._trusted |= endpoints_of(config)
+        goes_on = await asyncio.to_thread(self._carried_over, text)
+        text = text if goes_on is None else goes_on.text.encode()
         return await self.replace(plain(config), by, expect=expect, dry_run=dry_run, text=text, from_file=True)
 
     def _understood(self, tree: Any, text: bytes | None, changeable: tuple[str, ...]) -> tuple[GatewayConfig, Change]:
@@ -264,29 +271,56 @@ class Configuring:
         if tree == self._of_file:
             return None
         text = to_yaml(tree)
-        return Stored(sha256_of(self._text), text, by, iso(self._clock.wall_s()))
+        return Stored(sha256_of(self._text), text, by, iso(self._clock.wall_s()), roles_of(self._of_file))
 
     def _table(self, new: GatewayConfig) -> RoutingTable:
-        return guarded(routing_table(new, epoch=0), self._trusted, new.admin.backend_allow)
+        return _guarded_table(new, self._trusted)
 
     async def _keep(self, stored: Stored | None) -> None:
         await self._control.keep_configuration(stored)
         self._stored = stored
 
     async def follow(self, text: bytes, by: str) -> None:
-        """Go by what the file holds now, which the supervisor has read and checked: the file wins over the API."""
+        """Go by what the file holds now, which the supervisor has read and checked: the file wins over the API.
+
+        The versions that routes serve stay where the file did not change them (rule 6).
+        """
         async with self._turn:
-            new = await asyncio.to_thread(reload, self._path, text)
-            table = await asyncio.to_thread(routing_table, new, epoch=0)
+            of_file = await asyncio.to_thread(reload, self._path, text)
+            goes_on = await asyncio.to_thread(self._carried_over, text)
+            new = of_file if goes_on is None else await asyncio.to_thread(reload, self._path, goes_on.text.encode())
+            trusted = endpoints_of(of_file) | self._deployed
+            table = await asyncio.to_thread(_guarded_table, new, trusted)
             await self._control.reconfigure(new, table, by, file_sha256=sha256_of(text))
-            self.config, self._text, self._of_file = new, text, plain(new)
-            self._trusted = endpoints_of(new) | self._deployed
-            self._control.drop_configuration()
-            self._stored = None
+            self.config, self._text, self._of_file = new, text, plain(of_file)
+            self._trusted = trusted
+            self._control.drop_configuration(goes_on)
+            self._stored = goes_on
+
+    def _carried_over(self, text: bytes) -> Stored | None:
+        """What goes on of what was given at run time, now that the file holds ``text``."""
+        if self._stored is None:
+            return None
+        goes_on = carried_over(self._stored, text, lambda one: plain(reload(self._path, one)))
+        if goes_on is None:
+            return None
+        try:
+            load(self._path, text=goes_on.text.encode())
+        except ConfigError as error:
+            _log.warning(
+                "the versions that %s configured at %s are not kept, because they do not fit the changed file: %s",
+                *(goes_on.by, goes_on.at, str(error).partition("\n")[0]),
+            )
+            return None
+        return goes_on
 
     async def go_back(self, by: str, *, expect: Callable[[], None], dry_run: bool = False) -> Change:
         """Replace it by what the file said when the gateway was started."""
         return await self.replace(self._of_file, by, expect=expect, dry_run=dry_run, from_file=True)
+
+
+def _guarded_table(config: GatewayConfig, trusted: Collection[Endpoint]) -> RoutingTable:
+    return guarded(routing_table(config, epoch=0), trusted, config.admin.backend_allow)
 
 
 def _written(tree: Any) -> bytes:

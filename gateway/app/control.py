@@ -34,6 +34,7 @@ from gateway.app.sources import SourceGateway
 from gateway.config import grammar
 from gateway.config.build import endpoints_of, guarded, routing_table
 from gateway.config.load import check_text, reload
+from gateway.config.plain import plain
 from gateway.config.stored import Effective, sha256_of
 from gateway.control.controller import Controller
 from gateway.control.journal import names
@@ -76,7 +77,9 @@ async def _serve(settings: ControlSettings) -> None:
     keeper = TableKeeper(SharedTable(settings.memory_fds), from_file.state_dir, sha256_of(settings.config_text))
     store = await open_store(from_file.state_dir / names.STORE)
     in_force = await configuration_at_start(
-        *(store, keeper.found, settings.config_text, from_file.state_dir), lambda text: check_text(path, text)
+        *(store, keeper.found, settings.config_text, from_file.state_dir),
+        lambda text: check_text(path, text),
+        lambda text: plain(reload(path, text)),
     )
     config = reload(path, in_force.text)
     # Until here a signal simply ends the process: the disk may take its time.

@@ -157,8 +157,8 @@ class ControlPlane(Protocol):
     async def copy_state(self) -> bytes:
         """The whole state as one file, which a gateway starts from. Raises JournalError."""
 
-    def drop_configuration(self) -> None:
-        """Forget the stored configuration: the file's newest text counts."""
+    def drop_configuration(self, goes_on: Stored | None = None) -> None:
+        """Forget the stored configuration: the file's newest text counts, with what goes on of the stored one."""
 
     async def reconfigure(
         self,

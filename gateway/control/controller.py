@@ -288,9 +288,9 @@ class Controller:
         """The whole state as one file. Raises JournalError."""
         return await self._journal_writer.read_store(lambda store: store.copy())
 
-    def drop_configuration(self) -> None:
-        """Forget the stored configuration."""
-        self.given_configuration.drop()
+    def drop_configuration(self, goes_on: Stored | None = None) -> None:
+        """Forget the stored configuration, but for what goes on of it under the changed file."""
+        self.given_configuration.replace(goes_on)
         self.show_alarm("stored configuration", "")
 
     @property

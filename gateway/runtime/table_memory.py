@@ -23,7 +23,7 @@ import hashlib
 import os
 import tempfile
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 
@@ -34,12 +34,16 @@ _FORMAT = 1
 
 
 class Given(msgspec.Struct, frozen=True):
-    """A configuration that was given at run time: in place of which text of the file, its text, by whom and when."""
+    """A configuration that was given at run time: in place of which text of the file, its text, by whom and when.
+
+    ``file``: what that text of the file says of the versions that routes serve (config/keeping.py).
+    """
 
     replaces_sha256: str
     text: str
     by: str
     at: str
+    file: dict[str, Any] = {}
 
 
 class Remembered(msgspec.Struct, frozen=True):

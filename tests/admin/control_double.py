@@ -286,8 +286,8 @@ class ControlDouble:
             raise JournalError("the state file cannot be read")
         return b"SQLite format 3\0" + bytes(84)
 
-    def drop_configuration(self) -> None:
-        self.given.drop()
+    def drop_configuration(self, goes_on: Stored | None = None) -> None:
+        self.given.replace(goes_on)
 
     async def reconfigure(
         self, config: GatewayConfig, table: RoutingTable, by: str = "", *, file_sha256: str | None = None

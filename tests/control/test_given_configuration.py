@@ -6,10 +6,15 @@ import asyncio
 import sqlite3
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gateway.config.keeping import roles_of
+from gateway.config.load import check_text, reload
+from gateway.config.plain import plain
 from gateway.config.stored import Stored, sha256_of
+from gateway.config.yaml_text import to_yaml
 from gateway.control.alarms import Alarms
 from gateway.control.events import EventLog
 from gateway.control.journal import given_configuration
@@ -89,6 +94,27 @@ async def test_where_nothing_can_be_stored_nothing_is_given_and_the_file_still_w
         assert (other.text, other.stored) == (b"another text", None), "what was stored is of another text of the file"
         assert (tmp_path / "superseded.yaml").read_text() == "first"
         assert store.configurations.newest().stored is None
+
+
+async def test_a_start_with_a_changed_file_keeps_the_versions_that_the_file_does_not_change(tmp_path: Path) -> None:
+    backends = {"a": {"endpoints": ["http://127.0.0.1:1"]}}
+    route = {"name": "r", "match": {"path_prefix": "/"}, "stable": "a"}
+    tree: dict[str, Any] = {"backends": backends, "routes": [route]}
+    given = {"backends": backends | {"r-7": backends["a"]}, "routes": [route | {"canary": "r-7"}]}
+    stored = Stored(sha256_of(to_yaml(tree).encode()), to_yaml(given), "alice", "2026-11-30", roles_of(tree))
+    changed = to_yaml(tree | {"limits": {"keepalive_s": 9}}).encode()
+    path = tmp_path / "gateway.yaml"
+    readers = (lambda text: check_text(path, text)), (lambda text: plain(reload(path, text)))
+    with SqliteStore.open(tmp_path / "state.sqlite3") as store:
+        store.configurations.replace(stored, 0)
+        for _ in range(2):  # the second start finds what the first one has stored
+            served = await configuration_at_start(store, None, changed, tmp_path, *readers)
+            kept = plain(reload(path, served.text))
+            assert served.stored is not None and kept == given | {"limits": {"keepalive_s": 9.0}}
+        store.configurations.replace(stored, 2)
+        unfit = changed.replace(b"routes:", b"sources: [{mlflow: {uri: 'http://h', model: m, route: q}}]\nroutes:")
+        served = await configuration_at_start(store, None, unfit, tmp_path, *readers)
+        assert (served.text, served.stored) == (unfit, None), "what is no configuration is not served"
 
 
 async def test_a_fault_beside_the_journal_refuses_itself_and_one_in_the_journal_everything(tmp_path: Path) -> None:

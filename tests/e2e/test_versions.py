@@ -6,12 +6,15 @@ import asyncio
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from gateway.client import AsyncClient, InvalidRequestError, ModelVersion, RefusedError
 from tests.support.backend import Backend
 from tests.support.gateway import RunningGateway, Traffic, config
+from tests.support.worker import EVENTUALLY_S
 
 pytestmark = pytest.mark.anyio
 URI = "models:/digits/7"
@@ -41,6 +44,37 @@ async def test_a_version_is_brought_in_one_call_and_outlives_a_restart(tmp_path:
                 assert traffic.failures == []
             assert (await client.start_rollout("r", version="7", endpoints=[v7.url])).id == first.id
             await next_version(client, gateway, v8.url)
+            await reloads(client, gateway, made)
+
+
+async def reloads(client: AsyncClient, gateway: RunningGateway, made: dict[str, Any]) -> None:
+    """A reload of the file keeps what was configured at run time, also amid a rollout, but for what the file changed."""
+
+    async def reload(**changes: Any) -> Any:
+        gateway.path.write_text(yaml.safe_dump(made | changes))
+        gateway.process.send_signal(signal.SIGHUP)
+        expected = changes.get("limits", {}).get("keepalive_s")
+
+        async def taken() -> bool:
+            return bool((await client.call("GET", "/config")).get("limits", {}).get("keepalive_s") == expected)
+
+        async with asyncio.timeout(EVENTUALLY_S):
+            while not await taken():
+                await asyncio.sleep(0.05)
+        return await client.call("GET", "/config")
+
+    before = await client.call("GET", "/config")
+    rollout = (await client.find("r")).id
+    kept = await reload(limits={"keepalive_s": 50.0})
+    assert kept["routes"] == before["routes"] and kept["backends"] == made["backends"] | before["backends"]
+    assert (await client.rollout(rollout)).phase == "PROGRESSING"
+    assert (await client.call("GET", "/config/source"))["source"] == "api"
+    await client.abort(rollout)
+    moved = made["routes"][0] | {"canary": "stable", "stable": "next"}
+    backends = made["backends"] | {"next": made["backends"]["stable"] | {"probe": {"path": "/x"}}}
+    taken = await reload(limits={"keepalive_s": 51.0}, backends=backends, routes=[moved])
+    assert (taken["routes"][0]["stable"], taken["routes"][0]["canary"]) == ("next", "stable"), "the file says otherwise"
+    assert "r-7" not in taken["backends"]
 
 
 async def refusals(client: AsyncClient, url: str) -> None:

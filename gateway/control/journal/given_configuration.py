@@ -4,7 +4,8 @@ Rules:
 
 1. It is stored before it is in force (`GivenConfiguration.keep`); who asked waits `KEEP_WAIT_S` for the disk and is
    then refused. Whatever becomes of that write, what was in force before follows it, so that a restart finds that.
-2. When the file wins (`drop`), nobody waits: what is stored names the text that it replaced, and counts for no other.
+2. When the file wins (`drop`), nobody waits: what is stored names the text that it replaced, and counts for no other,
+   but for the versions that routes serve: those go on where the file did not change them (`replace`).
 3. What the store cannot give at a start, the table memory does: its copy is of what was in force.
 """
 
@@ -15,8 +16,19 @@ import contextlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from gateway.config.stored import Effective, Stored, effective, from_copy, replaces, sha256_of, write_superseded
+from gateway.config.errors import ConfigError
+from gateway.config.stored import (
+    Effective,
+    Stored,
+    carried_over,
+    effective,
+    from_copy,
+    replaces,
+    sha256_of,
+    write_superseded,
+)
 from gateway.control.journal.store import Store
 from gateway.control.journal.writer import JournalWriter
 from gateway.core.errors import JournalError
@@ -60,9 +72,13 @@ class GivenConfiguration:
 
     def drop(self) -> None:
         """Forget it: the file has won."""
+        self.replace(None)
+
+    def replace(self, stored: Stored | None) -> None:
+        """What goes on under another text of the file. Nobody waits: a restart comes to the same by itself."""
         with contextlib.suppress(JournalError):  # it is closed, or takes nothing any more
-            self._writer.keep(lambda store: self._replace(store, None))
-        self.adopt(None)
+            self._writer.keep(lambda store: self._replace(store, stored))
+        self.adopt(stored)
 
     def _replace(self, store: Store, stored: Stored | None) -> None:
         """On the disk's thread."""
@@ -76,8 +92,12 @@ async def configuration_at_start(
     text: bytes,
     state_dir: Path,
     validate: Callable[[bytes], object],
+    tree_of: Callable[[bytes], dict[str, Any]] | None = None,
 ) -> Effective:
-    """What is to be served when the file holds ``text``. One that a newer file replaced is written out, and logged."""
+    """What is to be served when the file holds ``text``. One that a newer file replaced is written out, and logged.
+
+    ``tree_of`` gives the plain tree of a valid text: with it the versions of routes go on (config/keeping.py).
+    """
     copy = _original(remembered, text)
     if isinstance(store, JournalError):
         if copy is None:
@@ -93,17 +113,39 @@ async def configuration_at_start(
         why = f"{store.place}: revision {newest.revision} of the configuration is damaged ({newest.damage})"
         return from_copy(text, why, copy, validate)
     if newest.stored is not None and not replaces(newest.stored, text):
-        await _write_out(store, newest.stored, newest.revision, text, state_dir)
-        return Effective(text)
+        goes_on = None if tree_of is None else _going_on(newest.stored, text, validate, tree_of)
+        await _write_out(store, newest.stored, goes_on, newest.revision, text, state_dir)
+        return Effective(text) if goes_on is None else Effective(goes_on.text.encode(), goes_on)
     return effective(text, newest.stored, validate)
 
 
-async def _write_out(store: Store, found: Stored, revision: int, text: bytes, state_dir: Path) -> None:
-    """Write the replaced configuration to a file for operators, delete it from the store, and log that."""
+def _going_on(
+    found: Stored, text: bytes, validate: Callable[[bytes], object], tree_of: Callable[[bytes], dict[str, Any]]
+) -> Stored | None:
+    """What of it goes on under another text of the file, if that is a configuration."""
+    try:
+        validate(found.text.encode())
+        goes_on = carried_over(found, text, tree_of)
+        if goes_on is not None:
+            validate(goes_on.text.encode())
+    except ConfigError as error:
+        _log.warning(
+            "the versions that %s configured at %s are not kept, because they do not fit the changed file: %s",
+            *(found.by, found.at, str(error).partition("\n")[0]),
+        )
+        return None
+    return goes_on
+
+
+async def _write_out(
+    store: Store, found: Stored, goes_on: Stored | None, revision: int, text: bytes, state_dir: Path
+) -> None:
+    """Write the replaced configuration to a file for operators, store what goes on of it instead, and log that."""
 
     def write_out() -> str:
-        said = write_superseded(state_dir, found, text)
-        store.configurations.replace(None, revision)
+        served = text if goes_on is None else goes_on.text.encode()
+        said = write_superseded(state_dir, found, served)
+        store.configurations.replace(goes_on, revision)
         return said
 
     try:
@@ -117,11 +159,11 @@ async def _write_out(store: Store, found: Stored, revision: int, text: bytes, st
 
 
 def _copy(stored: Stored | None) -> Given | None:
-    return None if stored is None else Given(stored.replaces_sha256, stored.text, stored.by, stored.at)
+    return None if stored is None else Given(stored.replaces_sha256, stored.text, stored.by, stored.at, stored.file)
 
 
 def _original(remembered: Remembered | None, text: bytes) -> Stored | None:
     given = None if remembered is None else remembered.given
     if given is None or given.replaces_sha256 != sha256_of(text):
         return None
-    return Stored(given.replaces_sha256, given.text, given.by, given.at)
+    return Stored(given.replaces_sha256, given.text, given.by, given.at, given.file)
