@@ -5,7 +5,7 @@ Rules:
 1. A registry that is away raises an alarm and is asked again, ever later, up to five minutes. Nothing is started and
    nothing is lost meanwhile: what there is to do stands in the registry and in the journal.
 2. A source that fails in another way is logged, and looked at again like that; the others go on.
-3. A webhook only makes its sources look at once.
+3. A webhook only makes its sources look at once. So does the end of a rollout, which its source is to write back.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from gateway.config.schema import GatewayConfig
 from gateway.config.sources import MlflowConfig, secret_of, token_of
 from gateway.control.controller import Controller
 from gateway.core.errors import GatewayError
+from gateway.core.rollout.types import Phase
 from gateway.integrations.deployers import DeploymentBook
 from gateway.integrations.door import SourceDoor
 from gateway.integrations.errors import RegistryError
@@ -35,6 +36,7 @@ _log = logging.getLogger("gateway.sources")
 _BACKOFF_S = 1.0
 _BACKOFF_S_MAX = 300.0
 _LOOK_S = 1.0
+_ENDS = frozenset(phase.value.lower() for phase in Phase if phase.terminal)
 ARTIFACTS = "models"
 
 
@@ -64,6 +66,8 @@ class Sources:
             built = config().sources
             state_dir = config().state_dir
             tasks = [asyncio.create_task(self._follow(one.mlflow, state_dir)) for one in built]
+            if tasks:
+                tasks.append(asyncio.create_task(self.watch_ends()))
             try:
                 while built == config().sources:
                     await asyncio.sleep(_LOOK_S)
@@ -71,6 +75,14 @@ class Sources:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def watch_ends(self) -> None:
+        """Make the sources of a route look at once when a rollout of it ends, for ever."""
+        async for event in self._controller.events():
+            if event.kind in _ENDS:
+                for one in self._looking:
+                    if one.source.config.route == event.route:
+                        one.asked.set()
 
     def receive(self, headers: Mapping[str, str], body: bytes) -> str:
         """Take a webhook: why it is refused, or nothing. A delivery that is known already changes nothing."""
@@ -95,20 +107,27 @@ class Sources:
         from gateway.integrations.mlflow.registry import Registry  # noqa: PLC0415  # see above
         from gateway.integrations.mlflow.source import MlflowSource  # noqa: PLC0415  # see above
 
-        alarm = f"source of route {config.route}"
         try:
             registry = Registry(config.uri, config.model, config.timeout_s, token_of(config))
         except BadValue as bad:
-            self._controller.show_alarm(alarm, f"{bad.problem}; {bad.hint}")
+            self._controller.show_alarm(_alarm_of(config), f"{bad.problem}; {bad.hint}")
             return
         source = MlflowSource(config, registry, self._gateway, self._book, state_dir / ARTIFACTS)
+        try:
+            await self.keep_looking(source)
+        finally:
+            await source.close()
+
+    async def keep_looking(self, source: MlflowSource) -> None:
+        """Look for ever: regularly, when it is asked for, and ever later after a failure, which is an alarm."""
+        alarm, poll_s = _alarm_of(source.config), source.config.poll_s
         looking = _Looking(source)
         self._looking.append(looking)
         delay_s = _BACKOFF_S
         try:
             while True:
                 looking.asked.clear()
-                pause_s = config.poll_s
+                pause_s = poll_s
                 why = await self._look(source)
                 if why:
                     pause_s, delay_s = delay_s, min(2 * delay_s, _BACKOFF_S_MAX)
@@ -121,7 +140,6 @@ class Sources:
         finally:
             self._looking.remove(looking)
             self._controller.show_alarm(alarm, "")
-            await source.close()
 
     async def _look(self, source: MlflowSource) -> str:
         """Look once; returns what went wrong."""
@@ -135,3 +153,7 @@ class Sources:
             _log.exception("the source of route %s failed", source.config.route)
             return "it failed, trying again: the log of the control process says why"
         return ""
+
+
+def _alarm_of(config: MlflowConfig) -> str:
+    return f"source of route {config.route}"

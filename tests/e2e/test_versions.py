@@ -48,7 +48,7 @@ async def test_a_version_is_brought_in_one_call_and_outlives_a_restart(tmp_path:
 
 
 async def reloads(client: AsyncClient, gateway: RunningGateway, made: dict[str, Any]) -> None:
-    """A reload of the file keeps what was configured at run time, also amid a rollout, but for what the file changed."""
+    """A reload keeps what was configured at run time, also amid a rollout, but for what the file changed."""
 
     async def reload(**changes: Any) -> Any:
         gateway.path.write_text(yaml.safe_dump(made | changes))
