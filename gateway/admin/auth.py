@@ -40,6 +40,7 @@ from gateway.admin.auth_failures import PER_MINUTE, AuthFailures
 from gateway.admin.pages import is_page
 from gateway.admin.principals import ANYBODY, Keyring, NotAuthenticatedError
 from gateway.control.journal.rows import AuditEntry
+from gateway.runtime import logs
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 SIGNED_PATHS = frozenset({"/api/v1/webhooks/mlflow"})
@@ -67,6 +68,7 @@ class AuthMiddleware:
             return
         headers = Headers(scope=scope)
         scope["audit"] = {}
+        logs.trace_id.set(logs.trace_id_in(headers.getlist("traceparent")))
         scope["principal"] = ANYBODY
         answer = self._refusal(scope, headers) or self._app
 

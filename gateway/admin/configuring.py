@@ -32,7 +32,7 @@ from gateway.config.errors import ConfigError, LocatedIssue, listed, place_of
 from gateway.config.keeping import roles_of
 from gateway.config.load import load, read, reload
 from gateway.config.plain import differences, plain, redacted, restored
-from gateway.config.schema import GatewayConfig
+from gateway.config.schema import RESTART_KEYS, GatewayConfig
 from gateway.config.stored import Stored, carried_over, sha256_of
 from gateway.config.watching import needs_inspector
 from gateway.config.yaml_text import to_yaml
@@ -45,7 +45,6 @@ from gateway.runtime.clock import Clock, iso
 _log = logging.getLogger("gateway.admin")
 CHANGEABLE = ("backends", "routes")
 IN_THE_FILE = ("hooks", "gates", "sources")
-_RESTART = ("listen", "admin", "workers", "state_dir")
 
 
 class InvalidConfigurationError(ProblemError):
@@ -231,7 +230,7 @@ class Configuring:
         old_tree, new_tree = plain(self.config, defaults=True), plain(new, defaults=True)
         paths = [path for path in differences(old_tree, new_tree) if path[0] not in changeable]
         keys = ", ".join(dict.fromkeys(place_of(path) for path in paths))
-        restart = any(path[0] in _RESTART for path in paths)
+        restart = any(path[0] in RESTART_KEYS for path in paths)
         if needs_inspector(new) and not needs_inspector(self.config):
             keys, restart = keys or "analysis.model_errors, predictions and labels, of which there were none", True
         if keys:

@@ -44,7 +44,7 @@ def serve(config_path: Path, *, fd: int | None = None, admin_fd: int | None = No
     text = read(config_path)
     config = load(config_path, text=text, for_serving=True)
     keys = admin_keys(config.admin, os.environ)
-    log_to_stderr("supervisor")
+    log_to_stderr("supervisor", config.log_format)
     for warning in warnings(config):
         _log.warning("%s: %s", config_path, warning)
     if fd is None:

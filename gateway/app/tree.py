@@ -26,12 +26,13 @@ from gateway.app.state import RememberedState
 from gateway.config.errors import ConfigError
 from gateway.config.host_checks import Key
 from gateway.config.load import load, read
-from gateway.config.schema import GatewayConfig
+from gateway.config.schema import RESTART_KEYS, GatewayConfig
 from gateway.config.stored import sha256_of
 from gateway.config.watching import needs_inspector
 from gateway.runtime import listening, notices, sdnotify
 from gateway.runtime.build import described
 from gateway.runtime.child import DIRECTORY_VARIABLE
+from gateway.runtime.logs import FORMAT_VARIABLE
 from gateway.runtime.notices import Notice
 from gateway.runtime.process import Child
 from gateway.runtime.samples import SOCKET_NAME
@@ -91,7 +92,7 @@ class ProcessTree:
             ],
             before_stop=self._before_stop,
             on_restart=self._restarting,
-            environ={DIRECTORY_VARIABLE: str(directory)},
+            environ={DIRECTORY_VARIABLE: str(directory), FORMAT_VARIABLE: config.log_format},
         )
         self._reload_requested = asyncio.Event()
         self._terminal = Terminal()
@@ -311,11 +312,7 @@ def _workers(many: int) -> str:
 def _check_reloadable(before: GatewayConfig, now: GatewayConfig) -> None:
     """Raise NotWhileRunningError for a change that needs a new start."""
     fixed = {
-        "listen": before.listen != now.listen,
-        "workers": before.workers != now.workers,
-        "state_dir": before.state_dir != now.state_dir,
-        "admin": before.admin != now.admin,
-        "tracing": before.tracing != now.tracing,
+        **{key: getattr(before, key) != getattr(now, key) for key in RESTART_KEYS},
         # There is no inspector to look at them.
         "analysis.model_errors, predictions and labels, of which there were none,": needs_inspector(now)
         and not needs_inspector(before),

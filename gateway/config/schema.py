@@ -26,7 +26,10 @@ from gateway.config.section import DEFAULT_LISTEN, BackendName, Cidr, FilePath, 
 from gateway.config.shape import Doc
 from gateway.config.sources import SOURCES_MAX, SourceConfig
 from gateway.config.tracing import TracingConfig
-from gateway.config.traffic import AccessLogConfig, HeadersConfig
+from gateway.config.traffic import AccessLogConfig, HeadersConfig, LogFormat
+
+# What cannot change while the gateway runs.
+RESTART_KEYS = ("listen", "workers", "state_dir", "admin", "tracing", "log_format")
 
 
 class GatewayConfig(Section):
@@ -73,6 +76,14 @@ class GatewayConfig(Section):
     access_log: Annotated[
         AccessLogConfig, Doc("One JSON line for each request; docs/data-plane.md lists its fields.")
     ] = AccessLogConfig()
+    log_format: Annotated[
+        LogFormat,
+        Field(strict=False),
+        Doc(
+            "How the gateway's own processes log to standard error: `text`, or `json`, one object a line with the "
+            "trace id of the request that it is about. A change needs a restart."
+        ),
+    ] = LogFormat.TEXT
     tracing: Annotated[
         TracingConfig | None,
         Doc("OpenTelemetry traces of requests and their attempts. `null`: none; `traceparent` is passed on or made."),

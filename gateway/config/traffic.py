@@ -33,6 +33,13 @@ class Underscores(enum.StrEnum):
     PASS = "pass"  # noqa: S105  # a word of the configuration, no password
 
 
+class LogFormat(enum.StrEnum):
+    """How the processes write their log."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
 class Traceparent(enum.StrEnum):
     """What becomes of a request without a trace."""
 

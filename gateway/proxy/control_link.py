@@ -13,7 +13,7 @@ import os
 from time import monotonic
 
 from gateway.proxy.context import WorkerContext
-from gateway.runtime import wire
+from gateway.runtime import logs, wire
 
 _log = logging.getLogger("gateway.worker")
 _RETRY_S = 0.05
@@ -113,6 +113,7 @@ class ControlLink:
         report.panics, report.kept = worker.pools.panicking(), worker.pools.kept()
         report.ejected = worker.pools.ejected()
         report.notes.update(worker.pools.ejections)
+        report.notes["process_log_dropped"] = logs.dropped()
         if worker.tracer is not None:
             tracer = worker.tracer
             found = {"exported": tracer.exported, "failed": tracer.failed, "dropped": tracer.dropped}

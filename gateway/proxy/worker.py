@@ -27,6 +27,7 @@ from gateway.proxy.listen.tls import ServerTls
 from gateway.proxy.spans import SEND_EVERY_S, SpanLink
 from gateway.proxy.sweeper import Sweeper
 from gateway.runtime.child import beat, orphaned, say_ready, say_retiring
+from gateway.runtime.logs import log_to_stderr
 from gateway.runtime.settings import WorkerSettings
 from gateway.runtime.table_memory import SharedTable, first_table
 
@@ -40,7 +41,7 @@ _log = logging.getLogger("gateway.worker")
 def run(settings: WorkerSettings) -> None:
     """Serve until SIGTERM or SIGINT, and drain."""
     listener = socket.socket(fileno=settings.listen_fd)
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
+    log_to_stderr(f"worker {settings.index}")
     with asyncio.Runner(loop_factory=_new_loop) as runner:
         runner.run(_serve(settings, listener))
 

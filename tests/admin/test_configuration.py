@@ -124,6 +124,8 @@ def test_errors_are_reported_with_their_place_in_what_was_sent(served: Any, clie
     [
         ({"workers": 3}, "workers"),
         ({"listen": "127.0.0.1:1234"}, "listen"),
+        ({"log_format": "json"}, "log_format"),
+        ({"tracing": {"endpoint": "http://127.0.0.1:4318/v1/traces"}}, "tracing"),
         ({"limits": {"header_fields_max": 5}}, "limits.header_fields_max"),
         ({"admin": {"listen": "127.0.0.1:9900"}}, "admin.backend_allow"),
         ({"hooks": [{"name": "evil", "command": ["/bin/sh"]}]}, "hooks"),
@@ -135,7 +137,7 @@ def test_what_needs_a_restart_is_named(served: Any, client: httpx.Client, change
     answer = client.put(CONFIG, json=client.get(CONFIG).json() | change)
     assert problem(answer) == (409, "restart-required")
     assert key in answer.json()["detail"]
-    live = key not in ("workers", "listen", "admin.backend_allow")
+    live = key in ("limits.header_fields_max", "hooks", "gates")
     assert ("reload it (SIGHUP)" if live else "restart the gateway") in answer.json()["detail"]
     assert served.control.state() == before
 

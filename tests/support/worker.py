@@ -52,6 +52,7 @@ class RunningWorker:
         trusted: tuple[str, ...] = (),
         descriptors_max: int | None = None,
         listener: socket.socket | None = None,
+        stderr: int = asyncio.subprocess.PIPE,
         **settings: Any,
     ) -> None:
         self.table = first
@@ -59,6 +60,7 @@ class RunningWorker:
         self._limits = limits or Limits()
         self._trusted = trusted
         self._settings = settings
+        self._stderr = stderr
         self._descriptors_max = descriptors_max
         self.complaints = b""
         self._clock = SystemClock()
@@ -87,7 +89,7 @@ class RunningWorker:
             "-m",
             "gateway.proxy.worker",
             stdin=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+            stderr=self._stderr,
             pass_fds=[self._listener.fileno()],
         )
         assert self.process.stdin is not None
@@ -101,8 +103,8 @@ class RunningWorker:
     async def __aexit__(self, *_: object) -> None:
         if self.process.returncode is None:
             self.process.send_signal(signal.SIGKILL)
-        assert self.process.stderr is not None
-        self.complaints += await self.process.stderr.read()
+        if self.process.stderr is not None:
+            self.complaints += await self.process.stderr.read()
         await self.process.wait()
         await self.hub.stop()
         self._listener.close()

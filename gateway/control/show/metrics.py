@@ -78,7 +78,7 @@ class Scrape:
         yield backend_info(self._backends)
         yield from ejection_metrics(routes, traffic.reports, traffic.notes)
         yield from _process_tree(traffic, routes, self._readiness)
-        yield from process_metrics(traffic.reports, self._notice)
+        yield from process_metrics(traffic.reports, self._notice, traffic.notes)
         yield from state_metrics(self._table_source, kept=self._state_kept)
         yield from self._more
 

@@ -5,11 +5,12 @@ Workers count since their own birth, so a counter may start anew when one is rep
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from prometheus_client.metrics_core import Metric
 
 from gateway.control.show.families import counter, counter_by, gauge_by, single_counter, single_gauge
+from gateway.runtime import logs
 from gateway.runtime.notices import Notice
 from gateway.runtime.wire import Report
 
@@ -27,8 +28,11 @@ def state_metrics(source: str, *, kept: bool) -> Iterator[Metric]:
     )
 
 
-def process_metrics(reports: Sequence[Report], notice: Notice) -> Iterator[Metric]:
-    """One family each, from the newest report of each live worker and the supervisor's newest notice."""
+def process_metrics(reports: Sequence[Report], notice: Notice, notes: Mapping[str, int]) -> Iterator[Metric]:
+    """One family each, from the newest report of each live worker and the supervisor's newest notice.
+
+    ``notes`` are merged over the workers' lives.
+    """
     yield counter_by(
         "gateway_config_reloads",
         "Reloads of the configuration on SIGHUP, by result.",
@@ -59,6 +63,12 @@ def process_metrics(reports: Sequence[Report], notice: Notice) -> Iterator[Metri
             for child in ("control", "inspector", "tracing", "worker")
             for reason in ("exit", "hang")
         ),
+    )
+    yield counter_by(
+        "gateway_log_lines_dropped",
+        "Log lines that were not written: standard error was not read, or could not be written, by process.",
+        "process",
+        {"control": logs.dropped(), "worker": notes.get("process_log_dropped", 0)},
     )
     ends_s = [report.tls_not_after_s for report in reports if report.tls_not_after_s]
     yield single_gauge(
