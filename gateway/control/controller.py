@@ -29,6 +29,7 @@ from gateway.control.decide.rollout_records import RolloutRecords
 from gateway.control.decide.route_judge import RouteJudge
 from gateway.control.decide.routes import RouteState, find_route, saved_analysis
 from gateway.control.decide.silent_sources import SilentSources
+from gateway.control.decide.stable_pasts import StablePasts
 from gateway.control.events import EventLog
 from gateway.control.health.ejections import Ejections
 from gateway.control.health.endpoint_health import EndpointHealth, unserved, view
@@ -129,6 +130,13 @@ class Controller:
             alarms=self._alarms,
             clock=self._clock,
         )
+        self._pasts = StablePasts(
+            routes=self._routes,
+            changes=self._aggregator.stable_changes,
+            publisher=self._publisher,
+            journal_writer=self._journal_writer,
+            clock=self._clock,
+        )
         self._rates = RequestRates()
         self._queries = Queries(
             routes=self._routes,
@@ -213,6 +221,7 @@ class Controller:
             pass
         contents = await recovery.read()
         self.table_source = recovery.source
+        await self._pasts.restore()
         recovery.take_over(contents)
         self.recovered.set()
         await self._publisher.settled()
@@ -236,6 +245,7 @@ class Controller:
         """Save the analysis state, and close the journal."""
         for route in self._routes.values():
             self._judge.save_snapshot(route)
+        self._pasts.save(self._clock.monotonic_s())
         await self._journal_writer.close()
         await self._keeper.close()
         await self.hub.stop()
@@ -247,6 +257,7 @@ class Controller:
         now_s = self._clock.monotonic_s()
         self._health.take_reports()
         self._ejections.take_reports()
+        self._pasts.take(now_s)
         fresh = any(now_s - session.last_report_s < SILENT_S for session in self.hub.sessions)
         for route in self._routes.values():
             self._pipeline.give_up(route, now_s)

@@ -10,9 +10,19 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.config.stored import Stored
-from gateway.control.journal.rows import AuditEntry, ConfigurationRevision, HandWeight, KeptAnswer, Roles, Snapshot
+from gateway.control.journal.rows import (
+    AuditEntry,
+    ConfigurationRevision,
+    HandWeight,
+    KeptAnswer,
+    KeptPast,
+    Roles,
+    RoutePast,
+    Snapshot,
+)
 from gateway.control.journal.sqlite_store import SqliteStore
 from gateway.control.journal.store import Store, StoreBusyError
+from gateway.core.analysis.bursts.past import StablePast
 from gateway.core.errors import ConflictError, InvalidValueError, JournalError, NotFoundError, TransitionError
 from gateway.core.rollout import (
     AbortRequested,
@@ -348,3 +358,20 @@ def test_two_stores_answer_the_same_to_the_same(tmp_path: Path, seed: int) -> No
     assert first == second, f"seed {seed}"
     for store in stores:
         store.close()
+
+
+# the pasts of stable versions
+
+
+def test_pasts_are_replaced_by_route_and_go_with_it(opening: Opening) -> None:
+    store = opening()
+    assert store.pasts.all() == []
+    one, two = (KeptPast(name, RoutePast("v1", {"": StablePast(known_s=n)})) for name, n in (("a", 1.0), ("b", 2.0)))
+    store.pasts.save([one, two], frozenset("ab"), 1.0)
+    newer = KeptPast("a", RoutePast("v2", {"errors": StablePast(at_s=3.0, known_s=9.5, total_s=2.0)}))
+    store.pasts.save([newer], frozenset("ab"), 2.0)
+    store.close()
+    again = opening()
+    assert again.pasts.all() == [newer, two]
+    again.pasts.save([], frozenset("b"), 3.0)
+    assert again.pasts.all() == [two]

@@ -20,12 +20,14 @@ from gateway.config.load import load
 from gateway.config.stored import sha256_of
 from gateway.control.controller import Controller
 from gateway.control.decide.routes import RouteState
+from gateway.control.journal.rows import RoutePast
 from gateway.control.journal.sqlite_journal import SqliteJournal
 from gateway.control.journal.sqlite_store import SqliteStore
 from gateway.control.journal.store import Store
 from gateway.control.views import ControlEvent
 from gateway.control.workers.table_keeper import TableKeeper
 from gateway.core.analysis import Analysis, Look
+from gateway.core.analysis.bursts.past import Weather
 from gateway.core.errors import JournalError
 from gateway.core.rollout import Analysed, Phase, Rollout
 from gateway.core.stats.histogram import bucket_of
@@ -353,6 +355,24 @@ class Plane:
     def state(self, route: str = "r") -> Rollout:
         """The rollout in force."""
         return self.controller._routes[route].rollout
+
+    def past(self, route: str = "r") -> RoutePast:
+        """What is kept of the route's stable."""
+        return self.controller._routes[route].past
+
+    def weather(self, metric: str = "errors", route: str = "r") -> Weather:
+        """What a rollout that began now would know of stable's bad moments."""
+        return self.controller._routes[route].weather.get(metric, Weather())
+
+    def weather_of_rollout(self, route: str = "r") -> dict[str, Weather]:
+        """What the rollout under way was told."""
+        state = self.controller._routes[route].analysis_state
+        assert state is not None
+        return state.weather
+
+    def save_pasts(self) -> None:
+        """As every minute."""
+        self.controller._pasts.save(self.clock.now_s)
 
     def journaled(self, route: str = "r") -> Rollout | None:
         """The rollout as the journal would have it after a crash."""

@@ -16,11 +16,12 @@ from gateway.control.journal.rows import (
     HandWeight,
     JournalEntry,
     KeptAnswer,
+    KeptPast,
     Roles,
     Snapshot,
     finite,
 )
-from gateway.control.journal.store import Answers, Audit, Configurations, Journal, Store, StoreBusyError
+from gateway.control.journal.store import Answers, Audit, Configurations, Journal, Pasts, Store, StoreBusyError
 from gateway.core.analysis.types import Analysis
 from gateway.core.errors import ConflictError, InvalidValueError, JournalError, NotFoundError
 from gateway.core.rollout import Event, Rollout, Started
@@ -41,6 +42,7 @@ class Contents:
         self.configuration = ConfigurationRevision(0, None)
         self.answers: dict[tuple[str, str], KeptAnswer] = {}
         self.audit: dict[int, AuditEntry] = {}
+        self.pasts: dict[str, KeptPast] = {}
 
 
 class Shelf:
@@ -234,6 +236,21 @@ class MemoryAudit(Audit):
         return found[::-1][: max(0, limit)]
 
 
+class MemoryPasts(Pasts):
+    """Its pasts."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+
+    def all(self) -> list[KeptPast]:
+        return [one for _, one in sorted(self._store.checked().pasts.items())]
+
+    def save(self, pasts: Sequence[KeptPast], routes: frozenset[str], wall_time_s: float) -> None:
+        contents = self._store.checked()
+        kept = contents.pasts | {one.route: one for one in pasts}
+        contents.pasts = {name: one for name, one in kept.items() if name in routes}
+
+
 class MemoryStore(Store):
     """An open store on a shelf."""
 
@@ -251,6 +268,7 @@ class MemoryStore(Store):
         self.configurations = MemoryConfigurations(self)
         self.answers = MemoryAnswers(self)
         self.audit = MemoryAudit(self)
+        self.pasts = MemoryPasts(self)
 
     def checked(self) -> Contents:
         """The contents, for the caller that has the fence."""

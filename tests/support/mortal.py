@@ -28,7 +28,7 @@ from gateway.runtime.table_memory import SharedTable
 
 _TABLES = (
     *("events", "snapshots", "weights", "roles", "pruned", "deliveries"),
-    *("configurations", "answers", "audit"),
+    *("configurations", "answers", "audit", "pasts"),
 )
 
 

@@ -16,15 +16,17 @@ from gateway.config.routes import RouteConfig
 from gateway.control.decide import explaining
 from gateway.control.decide.liveness import Liveness
 from gateway.control.decide.rollout_records import RolloutRecord
-from gateway.control.journal.rows import HandWeight, Roles, Snapshot
+from gateway.control.journal.rows import NEVER, HandWeight, Roles, RoutePast, Snapshot
 from gateway.control.journal.store import Journal
 from gateway.control.views import RolloutView
 from gateway.control.workers.table_publisher import RouteAssignment
 from gateway.core.analysis import Analysis, AnalysisState, Look, bake, budget, fresh_state, restore
+from gateway.core.analysis.bursts.past import Weather, weather
 from gateway.core.analysis.show import sentences
 from gateway.core.analysis.spec import Mode
 from gateway.core.errors import EvidenceError, JournalError, NotFoundError
 from gateway.core.rollout import Analysed, Phase, Rollout, allowed, waiting_for
+from gateway.core.stats.outcomes import FAILURES
 from gateway.core.types import Unjudged, Why, weight_bp_from_percent
 
 _log = logging.getLogger("gateway.control")
@@ -74,6 +76,10 @@ class RouteState:
         self.silent_alarmed: tuple[str, ...] = ()
         # Canary requests that were forced before the rollout began.
         self.forced_before = 0
+        # What stable did while it was served, counted from this epoch on, and when it last answered a request.
+        self.past = RoutePast()
+        self.past_epoch = 0
+        self.answered_s = -math.inf
 
     @property
     def analysis(self) -> Analysis | None:
@@ -98,6 +104,15 @@ class RouteState:
     def assignment(self, weight_bp: int) -> RouteAssignment:
         """How the route is served with this weight."""
         return RouteAssignment(self.stable, self.canary, weight_bp)
+
+    @property
+    def weather(self) -> dict[str, Weather]:
+        """What is known by now of stable's bad moments, by failure class."""
+        classes = self.past.classes
+        if not classes:
+            return {}
+        known = {name: weather(one) for name, one in classes.items()}
+        return {name: known.get(name, known[NEVER]) for name in FAILURES}
 
     @property
     def active(self) -> bool:
@@ -155,8 +170,8 @@ class RouteState:
             warming = rollout.phase is Phase.WARMING
             spec = budget.while_warming(spec) if warming else budget.after_warming(spec)
             if warming:
-                return fresh_state(spec)
-        return fresh_state(budget.for_bake(spec, rollout.plan.bake_s))
+                return fresh_state(spec, self.weather)
+        return fresh_state(budget.for_bake(spec, rollout.plan.bake_s), self.weather)
 
     def _restored(self, snapshot: Snapshot | None) -> AnalysisState | None:
         if snapshot is None:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from gateway.config.stored import Stored
+from gateway.core.analysis.bursts.past import StablePast
 from gateway.core.analysis.types import Analysis
 from gateway.core.errors import InvalidValueError
 from gateway.core.rollout import Event, Rollout
@@ -60,6 +61,25 @@ class Roles(msgspec.Struct, frozen=True):
     stable: str
     rollout_id: str
     wall_time_s: float
+
+
+# The failure classes that never occurred, among a route's pasts.
+NEVER = ""
+
+
+class RoutePast(msgspec.Struct, frozen=True):
+    """What the backend ``stable`` did while it was served, by failure class; those that never occurred share one."""
+
+    stable: str = ""
+    classes: dict[str, StablePast] = {}
+
+
+class KeptPast(msgspec.Struct, frozen=True):
+    """What is stored of one route's stable; ``damage`` says why it cannot be read."""
+
+    route: str
+    past: RoutePast | None
+    damage: str = ""
 
 
 class ConfigurationRevision(msgspec.Struct, frozen=True):

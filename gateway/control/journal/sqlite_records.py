@@ -1,4 +1,4 @@
-"""What SQLite keeps beside the journal: configurations, answers to idempotency keys, the audit trail.
+"""What SQLite keeps beside the journal: configurations, answers to idempotency keys, the audit trail, stable's pasts.
 
 A damaged row of these costs itself alone (store.py, rule 5): it is passed over and stays where it is.
 """
@@ -9,10 +9,25 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 from gateway.config.stored import Stored
-from gateway.control.journal.rows import AuditEntry, ConfigurationRevision, KeptAnswer, decoded, encoded
+from gateway.control.journal.rows import (
+    AuditEntry,
+    ConfigurationRevision,
+    KeptAnswer,
+    KeptPast,
+    RoutePast,
+    decoded,
+    encoded,
+    finite,
+)
 from gateway.control.journal.sqlite_file import SqliteFile, checksum
-from gateway.control.journal.sqlite_schema import ANSWER_COLUMNS, AUDIT_COLUMNS, CONFIGURATION_COLUMNS
-from gateway.control.journal.store import Answers, Audit, Configurations
+from gateway.control.journal.sqlite_schema import (
+    ANSWER_COLUMNS,
+    AUDIT_COLUMNS,
+    CONFIGURATION_COLUMNS,
+    PAST_COLUMNS,
+    PASTS,
+)
+from gateway.control.journal.store import Answers, Audit, Configurations, Pasts
 from gateway.core.errors import ConflictError
 
 T = TypeVar("T")
@@ -99,13 +114,52 @@ class SqliteAudit(Audit):
         return list(_intact_rows(self._file.rows(sql, (before, before, max(0, limit))), AuditEntry))
 
 
+class SqlitePasts(Pasts):
+    """The pasts of an open file."""
+
+    def __init__(self, file: SqliteFile) -> None:
+        self._file = file
+
+    def all(self) -> list[KeptPast]:
+        """As `Pasts.all`."""
+        if not _has_pasts(self._file):
+            return []
+        return [_past(*row) for row in self._file.rows(f"SELECT {PAST_COLUMNS}, crc FROM pasts ORDER BY route")]
+
+    def save(self, pasts: Sequence[KeptPast], routes: frozenset[str], wall_time_s: float) -> None:
+        """As `Pasts.save`."""
+        with self._file.transaction(f"the pasts of {len(pasts)} stable versions"):
+            self._file.execute(PASTS)
+            for one in pasts:
+                if one.past is not None:
+                    self._file.insert("pasts", PAST_COLUMNS, (one.route, encoded(one.past), finite(wall_time_s)))
+            for (route,) in self._file.rows("SELECT route FROM pasts"):
+                if route not in routes:
+                    self._file.execute("DELETE FROM pasts WHERE route = ?", (route,))
+
+
+def _has_pasts(file: SqliteFile) -> bool:
+    return bool(file.row("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'pasts'"))
+
+
+def _past(route: str, text: str, wall_time_s: float, crc: int) -> KeptPast:
+    if checksum((route, text, wall_time_s)) != crc:
+        return KeptPast(route, None, _DAMAGED)
+    try:
+        return KeptPast(route, decoded(text, RoutePast))
+    except (ValueError, RecursionError) as error:
+        return KeptPast(route, None, str(error))
+
+
 def check_records(file: SqliteFile) -> tuple[str, ...]:
     """How many rows of each table are damaged, a sentence for each table that has any."""
-    tables = (
+    tables = [
         ("configurations", CONFIGURATION_COLUMNS),
         ("answers", ANSWER_COLUMNS),
         ("audit", AUDIT_COLUMNS),
-    )
+    ]
+    if _has_pasts(file):
+        tables.append(("pasts", PAST_COLUMNS))
     damage = []
     for table, columns in tables:
         damaged = sum(not whole for _, whole in file.checked(table, columns, "rowid"))

@@ -25,6 +25,16 @@ DELIVERY_COLUMNS = "hook, seq"
 CONFIGURATION_COLUMNS = "revision, stored"
 ANSWER_COLUMNS = "principal, key, at_s, answer"
 AUDIT_COLUMNS = "id, entry"
+PAST_COLUMNS = "route, past, wall_time_s"
+
+# Added to version 1, and not worth another: a gateway that does not know this table goes on without it. It is made with
+# its first row, in old files and new: they must open also where the disk has no room for it.
+PASTS = """CREATE TABLE IF NOT EXISTS pasts (
+        route TEXT PRIMARY KEY,
+        past TEXT NOT NULL,
+        wall_time_s REAL NOT NULL,
+        crc INTEGER NOT NULL
+    )"""
 
 _TABLES = (
     """CREATE TABLE events (

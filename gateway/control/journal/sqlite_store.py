@@ -11,7 +11,13 @@ from typing import Self
 from gateway.control.journal import names, sqlite_schema
 from gateway.control.journal.sqlite_file import SqliteFile
 from gateway.control.journal.sqlite_journal import SqliteJournal, check
-from gateway.control.journal.sqlite_records import SqliteAnswers, SqliteAudit, SqliteConfigurations, check_records
+from gateway.control.journal.sqlite_records import (
+    SqliteAnswers,
+    SqliteAudit,
+    SqliteConfigurations,
+    SqlitePasts,
+    check_records,
+)
 from gateway.control.journal.store import Journal, NoRoomError, Store
 from gateway.core.errors import JournalError
 
@@ -31,6 +37,7 @@ class SqliteStore(Store):
         self.configurations = SqliteConfigurations(file)
         self.answers = SqliteAnswers(file)
         self.audit = SqliteAudit(file)
+        self.pasts = SqlitePasts(file)
         self._damage = damage
 
     @classmethod

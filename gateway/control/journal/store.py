@@ -1,7 +1,8 @@
 """The store of control's state: what every implementation guarantees. There is one: SQLite (`sqlite_store`).
 
-Four things are kept: the *journal* (decisions on rollouts and what belongs to them), the *configuration* that was given
-at run time, the *answers* to requests with an idempotency key, and the *audit* trail. Nothing of how they are kept
+Five things are kept: the *journal* (decisions on rollouts and what belongs to them), the *configuration* that was given
+at run time, the *answers* to requests with an idempotency key, the *audit* trail, and the *pasts*: what stable versions
+did while they were served. Nothing of how they are kept
 shows here, so that a second implementation (etcd) can take SQLite's place; `tests/control/test_store_contract.py` is
 what it has to pass.
 
@@ -22,7 +23,8 @@ Durability
    `NoRoomError` control does so by itself as soon as there is room; after any other error an operator does.
 5. **Damage is found when the store is opened** (SQLite: every page, and the checksum of every row). Damage to what
    decides, or to the file as a whole, refuses the store: stable only, no rollout. Damage to a row of the
-   configurations, the answers or the audit trail costs that row alone. Row and file stay as they are, and it is said.
+   configurations, the answers, the audit trail or the pasts costs that row alone. Row and file stay as they are, and
+   it is said.
 6. **Clocks are for people.** Decisions are ordered by ``seq`` (1, 2, 3, … without gaps), configurations by
    ``revision``, audit entries by ``id``. Only answers expire by the wall clock: set back, it keeps them longer,
    and their number is bounded whatever it says.
@@ -45,6 +47,7 @@ from gateway.control.journal.rows import (
     HandWeight,
     JournalEntry,
     KeptAnswer,
+    KeptPast,
     Roles,
     Snapshot,
 )
@@ -250,6 +253,18 @@ class Audit(ABC):
         """Entries, newest first, from the one before the id ``before`` on."""
 
 
+class Pasts(ABC):
+    """What stable of each route did while it was served. All methods block."""
+
+    @abstractmethod
+    def all(self) -> list[KeptPast]:
+        """One for each route that has any; one that cannot be read says why."""
+
+    @abstractmethod
+    def save(self, pasts: Sequence[KeptPast], routes: frozenset[str], wall_time_s: float) -> None:
+        """Store these in place of what was stored of their routes; what is of none of ``routes`` goes."""
+
+
 class Store(ABC):
     """An open store; the module says what it promises. ``place`` names it in messages."""
 
@@ -258,6 +273,7 @@ class Store(ABC):
     configurations: Configurations
     answers: Answers
     audit: Audit
+    pasts: Pasts
 
     @property
     @abstractmethod

@@ -21,6 +21,7 @@ from typing import TypeVar
 import msgspec
 
 from gateway.control.workers.exemplars import NewestExemplars
+from gateway.control.workers.stable_outcomes import OutcomeChanges
 from gateway.core.analysis.types import Evidence
 from gateway.core.errors import EvidenceError
 from gateway.core.stats import counts as arithmetic
@@ -71,6 +72,7 @@ class ReportAggregator:
         self._starts = 0
         self._rejected = 0
         self._exemplars = NewestExemplars()
+        self.stable_changes = OutcomeChanges()
 
     def arrived(self, boot: str, index: int, at_s: float) -> None:
         """A worker introduced itself: a new life at this index, or one that has only lost its connection."""
@@ -114,7 +116,7 @@ class ReportAggregator:
         self._newest[report.boot] = report
         self._exemplars.take(report.exemplars)
         if known is not None:
-            self._retire(known, report)
+            self._compare(known, report)
         self._see(report, at_s)
         return True
 
@@ -139,12 +141,17 @@ class ReportAggregator:
         self._departed_aborted += report.aborted
         self._departed_notes = _sum_of(self._departed_notes, report.notes)
 
-    def _retire(self, before: Report, now: Report) -> None:
-        """A worker stops reporting an epoch when its counts are final; other workers may still be counting under it."""
-        present = {(entry.route, entry.epoch) for entry in now.evidence}
-        for entry in before.evidence:
-            if (entry.route, entry.epoch) not in present:
-                self._depart(entry)
+    def _compare(self, before: Report, now: Report) -> None:
+        """What changed from one report to the next.
+
+        A worker stops reporting an epoch when its counts are final; other workers may still be counting under it.
+        """
+        left = {(entry.route, entry.epoch): entry for entry in before.evidence}
+        for entry in now.evidence:
+            known = left.pop((entry.route, entry.epoch), None)
+            self.stable_changes.add(entry.route, entry.epoch, None if known is None else known.stable, entry.stable)
+        for entry in left.values():
+            self._depart(entry)
 
     def _depart(self, entry: EpochCounts) -> None:
         key = (entry.route, entry.epoch)

@@ -39,6 +39,7 @@ import msgspec
 from gateway.core.analysis import budget, materiality
 from gateway.core.analysis.betting import wealth
 from gateway.core.analysis.betting.wealth import Wealth
+from gateway.core.analysis.bursts.past import Weather
 from gateway.core.analysis.evidence import intake, warmup
 from gateway.core.analysis.evidence.intake import Arrival, Intake
 from gateway.core.analysis.findings import MetricFinding, Needed, Traffic
@@ -52,10 +53,13 @@ from gateway.core.errors import EvidenceError, InvalidValueError
 from gateway.core.types import WEIGHT_BP_MAX, Unjudged, Why
 
 
-def fresh_state(spec: AnalysisSpec) -> AnalysisState:
-    """The state before any evidence; one unit of wealth in every test."""
+def fresh_state(spec: AnalysisSpec, weather: Mapping[str, Weather] | None = None) -> AnalysisState:
+    """The state before any evidence; one unit of wealth in every test.
+
+    ``weather`` is what stable's past says of its bad moments, by failure class; nothing is known of a class without.
+    """
     tests = {kind.name: kind.fresh(spec) for kind, _ in registry.metrics_of(spec)}
-    return AnalysisState(spec, Intake(), tests, warmup=warmup.fresh(spec.warmup))
+    return AnalysisState(spec, Intake(), tests, warmup=warmup.fresh(spec.warmup), weather=dict(weather or {}))
 
 
 def restore(encoded: bytes) -> AnalysisState:
@@ -192,7 +196,8 @@ def _take(state: AnalysisState, evidence: Evidence) -> AnalysisState:
     live = sorted(memory.epochs)
     needed = budget.bad_needed(spec, baking=state.baking)
     warming = warmup.take(state.warmup, spec.warmup, arrivals, at_s)
-    tick = Tick(spec, at_s, arrivals, live, needed, TICK_S if state.baking else 0.0, state.warmup.over)
+    every_s = TICK_S if state.baking else 0.0
+    tick = Tick(spec, at_s, arrivals, live, needed, every_s, state.warmup.over, state.weather)
     after = AnalysisState(
         spec=spec,
         intake=memory,
@@ -206,6 +211,7 @@ def _take(state: AnalysisState, evidence: Evidence) -> AnalysisState:
         folded=strata.folded(state.folded, state.intake, memory),
         warmup=warming,
         since=state.since,
+        weather=state.weather,
     )
     return materiality.taken(after)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.core.analysis.bursts.past import Weather
 from gateway.core.analysis.evidence.intake import Consumed, Intake
 from gateway.core.analysis.evidence.warmup import WarmUp
 from gateway.core.analysis.spec import AnalysisSpec
@@ -45,7 +46,8 @@ class AnalysisState(msgspec.Struct, frozen=True):
     """The spec, what was consumed of the evidence, and the state of each kind of metric by its name.
 
     ``bake_s`` is 0 during the climb. ``folded``: what the epochs had counted that have left the evidence, by weight
-    (show/strata.py).
+    (show/strata.py). ``weather`` is what was known of stable's bad moments when the state was made, by failure class;
+    it stays as it is, so that nothing is chosen by the evidence that it is for.
     """
 
     spec: AnalysisSpec
@@ -60,6 +62,7 @@ class AnalysisState(msgspec.Struct, frozen=True):
     folded: dict[int, Consumed] = {}
     warmup: WarmUp = WarmUp(over=True)
     since: dict[str, Since] = {}
+    weather: dict[str, Weather] = {}
     version: int = STATE_VERSION
 
     @property

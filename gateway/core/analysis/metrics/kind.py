@@ -19,6 +19,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
+from gateway.core.analysis.bursts.past import Weather
 from gateway.core.analysis.evidence.intake import Arrival
 from gateway.core.analysis.findings import MetricFinding, Needed, Share
 from gateway.core.analysis.spec import AnalysisSpec, Mode
@@ -65,7 +66,8 @@ class Tick(NamedTuple):
     """What one look brings: new counts by epoch, and the experiment's epochs still in evidence, ascending.
 
     ``needed`` is the log E_bad at which each metric convicts by itself; ``every_s`` the least time between two bets of
-    a bake (0 during the climb); ``warm``: the canary's latencies are evidence (evidence/warmup.py).
+    a bake (0 during the climb); ``warm``: the canary's latencies are evidence (evidence/warmup.py). ``weather``: what
+    was known of stable's bad moments before the rollout, by failure class (bursts/past.py).
     """
 
     spec: AnalysisSpec
@@ -75,6 +77,7 @@ class Tick(NamedTuple):
     needed: Mapping[str, float]
     every_s: float = 0.0
     warm: bool = True
+    weather: Mapping[str, Weather] = {}
 
 
 class Measure(NamedTuple):
