@@ -41,6 +41,7 @@ _ROOMS = {
         "request_body",
         "retry",
         "stream_hold",
+        "stream_opening",
         "stream_times",
         "trailers",
         "types",

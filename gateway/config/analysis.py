@@ -193,6 +193,13 @@ class AnalysisConfig(ClassesConfig):
     time_per_event: Annotated[
         StreamConfig, Doc("The mean time between two events of a stream, judged as `latency` is.")
     ] = StreamConfig()
+    first_token: Annotated[
+        StreamConfig,
+        Doc(
+            "Time to the first event of a stream that has content (not a comment, and not a chunk with a role alone), "
+            "judged as `latency` is ([llm.md](llm.md))."
+        ),
+    ] = StreamConfig()
     model_errors: Annotated[
         ModelErrorsConfig,
         Doc(

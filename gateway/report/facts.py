@@ -34,7 +34,7 @@ from gateway.core.analysis.types import Finding
 from gateway.core.errors import NotFoundError
 
 ALPHA = 0.05
-_LATENCIES = ("latency", "duration", "gap", "time_per_event")
+_LATENCIES = ("latency", "duration", "first_token", "gap", "time_per_event")
 
 
 class EffectBand(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.core.traffic.table import Hold, Rescue, Route
 from gateway.proxy.exchange.stream_hold import CONTENT, FAILED, HELD_BYTES_MAX, HELD_S_MAX, HOLD, StreamHold
+from gateway.proxy.exchange.stream_opening import NOTHING_YET, StreamOpening
 from tests.support.backend import Backend, Peer, Script, Seen
 from tests.support.worker import RunningWorker, table
 
@@ -60,20 +61,20 @@ BEGINNINGS = [
 def test_what_a_beginning_says_does_not_depend_on_where_it_is_cut(
     stream: bytes, expected: int, cuts: list[int]
 ) -> None:
-    hold, found = StreamHold(0.0), HOLD
+    hold, opening, found = StreamHold(0.0), StreamOpening(), HOLD
     places = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
     for start, end in itertools.pairwise(places):
         if start < end and found == HOLD:
-            found = hold.feed(stream[start:end], 0.1)
+            found = hold.add(end - start, opening.feed(stream[start:end]), 0.1)
     assert found == expected
 
 
 def test_no_more_than_so_much_is_held_and_no_longer_than_so_long() -> None:
     hold = StreamHold(10.0)
-    assert hold.feed(ROLE, 10.0 + HELD_S_MAX) == HOLD
-    assert hold.feed(b": ping\n\n", 10.1 + HELD_S_MAX) == CONTENT
+    assert hold.add(len(ROLE), NOTHING_YET, 10.0 + HELD_S_MAX) == HOLD
+    assert hold.add(8, NOTHING_YET, 10.1 + HELD_S_MAX) == CONTENT
     hold, fed = StreamHold(0.0), 0
-    while hold.feed(ROLE, 1.0) == HOLD:
+    while hold.add(len(ROLE), NOTHING_YET, 1.0) == HOLD:
         fed += len(ROLE)
     assert HELD_BYTES_MAX - len(ROLE) <= fed <= HELD_BYTES_MAX
 

@@ -101,6 +101,40 @@ async def test_the_latency_of_a_stream_ends_with_its_first_event_and_its_pauses_
     assert not seen.gap_left and not seen.aborted and not seen.duration_left
 
 
+ROLE = b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n'
+TOKEN = b'data: {"choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":null}]}\n\n'
+STOP = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+OLLAMA = b'{"model":"m","message":{"role":"assistant","content":"%b"},"done":%b}\n'
+
+
+@pytest.mark.parametrize(
+    ("opening", "token", "content_type"),
+    [
+        (ROLE + b": ping\n\n", TOKEN, b"text/event-stream"),
+        (OLLAMA % (b"", b"false"), OLLAMA % (b"Hi", b"false"), b"application/x-ndjson"),
+    ],
+)
+async def test_the_first_token_is_the_first_event_with_content_and_pauses_begin_with_it(
+    opening: bytes, token: bytes, content_type: bytes
+) -> None:
+    script = stream(opening, 0.4, token, 0.01, token, 0.01, token, content_type=content_type)
+    seen = await counted(script, waits, lambda c: c.requests)
+    assert us(seen.first_token) >= 350_000 > us(seen.latency), "the role chunk came at once"
+    assert us(seen.gap) < 350_000, "the wait for the first token is no pause between two"
+    assert us(seen.time_per_event) < us(seen.first_token) and not seen.first_token_left
+
+
+async def test_a_stream_without_content_has_no_first_token() -> None:
+    seen = await counted(stream(ROLE, 0.01, STOP), waits, lambda c: c.requests)
+    assert seen.latency and not seen.first_token and not seen.first_token_left
+
+
+@pytest.mark.parametrize("leaves", [closes, resets])
+async def test_who_leaves_before_the_first_token_has_waited_at_least_so_long(leaves: Callable[..., object]) -> None:
+    seen = await counted(stream(ROLE, 99.0), leaves, lambda c: c.first_token_left)
+    assert us(seen.first_token_left) >= 100_000 and us(seen.latency) and not seen.first_token
+
+
 async def test_an_answer_of_a_known_length_and_a_document_in_chunks_have_no_pauses() -> None:
     async def known(_: Seen, peer: Peer) -> None:
         await peer.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 2\r\n\r\na")

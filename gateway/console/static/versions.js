@@ -4,7 +4,7 @@ import { Chart } from "/console/charts.js";
 import { count, milliseconds, percent, rate } from "/console/numbers.js";
 import { PREDICTED, Swatch } from "/console/parts.js";
 
-const LATENCIES = { latency: "Latency (first byte)", duration: "Duration (last byte)", gap: "Longest pause of a stream", time_per_event: "Time per token" };
+const LATENCIES = { latency: "Latency (first byte)", duration: "Duration (last byte)", first_token: "Time to first token", gap: "Longest pause of a stream", time_per_event: "Time per token" };
 
 // The findings by what they are about.
 export function sorted(findings) {

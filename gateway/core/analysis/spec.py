@@ -280,6 +280,7 @@ class MetricShares(msgspec.Struct, frozen=True, cache_hash=True):
     duration: float = 0.125
     gap: float = 0.0625
     time_per_event: float = 0.0625
+    first_token: float = 0.0625
     unauthorized: float = 0.01
     not_found: float = 0.01
     redirects: float = 0.01
@@ -324,6 +325,7 @@ class AnalysisSpec(msgspec.Struct, frozen=True, cache_hash=True):
     duration: LatencySpec = LatencySpec(mode=Mode.OFF)
     gap: LatencySpec = LatencySpec(mode=Mode.OFF)
     time_per_event: LatencySpec = LatencySpec(mode=Mode.OFF)
+    first_token: LatencySpec = LatencySpec(mode=Mode.OFF)
     unauthorized: RateSpec = RateSpec()
     not_found: RateSpec = RateSpec()
     redirects: RateSpec = RateSpec()
@@ -388,6 +390,7 @@ def _latencies(spec: AnalysisSpec) -> Mapping[str, LatencySpec]:
 ROUTE_DEFAULT = AnalysisSpec(
     gap=LatencySpec(mode=Mode.AUTO),
     time_per_event=LatencySpec(mode=Mode.AUTO),
+    first_token=LatencySpec(mode=Mode.AUTO),
     warmup_s=30.0,
     warmup_requests=300,
 )

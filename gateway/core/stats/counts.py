@@ -41,13 +41,14 @@ LEFT = {
     "duration": ("aborted", "duration_left"),
     "gap": ("gap_left",),
     "time_per_event": (),
+    "first_token": ("first_token_left",),
 }
 """The latencies, and the histograms of those that were not over when the client left: they lasted at least so long."""
 # Of these a request has one entry at most.
 PER_REQUEST = tuple(LEFT)
-HISTOGRAMS = (*PER_REQUEST, "aborted", "duration_left", "gap_left")
+HISTOGRAMS = (*PER_REQUEST, "aborted", "duration_left", "gap_left", "first_token_left")
 # What is bounded by no other number.
-_UNBOUNDED = ("aborted", "duration_left", "gap_left", "trials")
+_UNBOUNDED = ("aborted", "duration_left", "gap_left", "first_token_left", "trials")
 # Names are few and known beforehand; a report that grows them is broken (or hostile), not news.
 LABELS_MAX = 256
 # Beyond this, floats no longer distinguish neighbouring counts.
@@ -77,10 +78,12 @@ class Counts(msgspec.Struct):
 
     Histograms are in microseconds (see histogram.py): ``latency`` from dispatch to the response's head, of a stream to
     its first event, or to the failure; ``duration`` to its last byte; of event streams ``gap`` the largest pause
-    between two events, ``time_per_event`` the mean one. Of clients that left: ``aborted`` how long they had waited for
-    the end of ``latency``, ``duration_left`` how long the answer had lasted that they left in the middle, ``gap_left``
-    the largest pause until then, the one that was still open included. ``assigned`` counts requests when the coin
-    falls; ``requests`` when their outcome is known; ``lasted_us`` is how long these lasted, all together.
+    between two events, ``time_per_event`` the mean one, ``first_token`` from dispatch to the first event with content
+    (``first_token_left``: of streams that failed, or were left, before one). Of clients that left: ``aborted`` how long
+    they had waited for the end of ``latency``, ``duration_left`` how long the answer had lasted that they left in the
+    middle, ``gap_left`` the largest pause until then, the one that was still open included. ``assigned`` counts
+    requests when the coin falls; ``requests`` when their outcome is known; ``lasted_us`` is how long these lasted, all
+    together.
     """
 
     requests: int = 0
@@ -97,6 +100,8 @@ class Counts(msgspec.Struct):
     events: dict[str, int] = msgspec.field(default_factory=dict)
     lasted_us: int = 0
     values: dict[str, dict[int, int]] = msgspec.field(default_factory=dict)
+    first_token: dict[int, int] = msgspec.field(default_factory=dict)
+    first_token_left: dict[int, int] = msgspec.field(default_factory=dict)
 
     def copy(self) -> Counts:
         """A snapshot that later increments do not touch."""
@@ -115,6 +120,8 @@ class Counts(msgspec.Struct):
             dict(self.events),
             self.lasted_us,
             {name: dict(cells) for name, cells in self.values.items()},
+            dict(self.first_token),
+            dict(self.first_token_left),
         )
 
     def of(self, outcome: str) -> int:

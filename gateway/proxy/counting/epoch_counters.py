@@ -252,6 +252,11 @@ class EpochCounters:
         if time_per_event_s:
             _enter(counts.time_per_event, int(time_per_event_s * 1e6))
 
+    def first_token(self, variant: Variant, lasted_us: int, *, left: bool) -> None:
+        """Enter when a stream's first content came; ``left``: so long it had not."""
+        counts = self.arms[variant]
+        _enter(counts.first_token_left if left else counts.first_token, lasted_us)
+
     def abandoned(self, variant: Variant, latency_us: int, lasted_us: int) -> None:
         """Enter a request whose client left before the answer was whole.
 

@@ -270,8 +270,10 @@ class Delivery(AttemptOwner):
         if sample is not None:
             sample.body(piece)
         self._relayed_bytes += len(piece)
-        if attempt is not None and attempt.hold is not None:
-            self._held(attempt, attempt.hold.feed(piece, self._worker.now_s()))
+        if attempt is not None and attempt.hold is not None and attempt.stream is not None:
+            opening = attempt.stream.opening
+            assert opening is not None  # or nothing would be held
+            self._held(attempt, attempt.hold.add(len(piece), opening.found, self._worker.now_s()))
         self._downstream.write_body(piece)
 
     def _held(self, attempt: Attempt, found: int) -> None:

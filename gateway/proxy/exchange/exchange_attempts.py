@@ -308,15 +308,20 @@ class ExchangeAttempts:
             latency_us = outcome.latency_us(now_s, since_s=since_s, head_s=head_s, stream=stream)
         self.counters.of(self.assigned).count(kind, latency_us, duration_us)
         if stream is not None or self._unit >= 0.0:
-            self._count_more(stream, kind, now_s, left=False)
+            self._count_more(stream, since_s, kind, now_s, left=False)
         self._note(kind, latency_us, left=False)
 
-    def _count_more(self, stream: StreamTimes | None, kind: str, now_s: float, *, left: bool) -> None:
-        """Enter the pauses of a stream of events, and the outcome of a sticky key's session."""
+    def _count_more(self, stream: StreamTimes | None, since_s: float, kind: str, now_s: float, *, left: bool) -> None:
+        """Enter the times of a stream of events, and the outcome of a sticky key's session."""
         if stream is not None and stream.events:
             stream.ended(now_s)
+            counters = self.counters
             if stream.gap_s or stream.time_per_event_s:
-                self.counters.streamed(self.assigned, stream.gap_s, stream.time_per_event_s, left=left)
+                counters.streamed(self.assigned, stream.gap_s, stream.time_per_event_s, left=left)
+            if stream.content_s:
+                counters.first_token(self.assigned, elapsed_us(since_s, stream.content_s), left=False)
+            elif stream.awaits_content and (left or kind == ERRORS):
+                counters.first_token(self.assigned, elapsed_us(since_s, now_s), left=True)
         sessions = self.route.sessions
         if self._unit >= 0.0 and sessions is not None:
             sessions.outcome(self._unit, self.counters, self.assigned, kind, now_s)
@@ -384,7 +389,7 @@ class ExchangeAttempts:
         latency_us = outcome.latency_us(now_s, since_s=since_s, head_s=head_s, stream=stream)
         left = outcome.waited(head_s=head_s, stream=stream)
         self.counters.abandoned(self.assigned, latency_us, -1 if left else duration_us)
-        self._count_more(stream, ABANDONED, now_s, left=True)
+        self._count_more(stream, since_s, ABANDONED, now_s, left=True)
         self._note(ABANDONED, latency_us, left=left)
 
     def close(self) -> None:

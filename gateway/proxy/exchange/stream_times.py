@@ -11,12 +11,16 @@ Rules:
 4. Events are counted where their end can be seen (a blank line, in JSON lines a line's end), because a network joins
    and cuts pieces as it likes; elsewhere, and in a coded body, a piece is an event.
 5. What the client makes the stream wait (backpressure) is no pause of the backend.
+6. Of event streams and JSON lines that are not coded the beginning is read (stream_opening.py). Until it has content
+   there are no pauses: that time is the first token's.
 """
 
 from __future__ import annotations
 
 import re
 from typing import Final
+
+from gateway.proxy.exchange.stream_opening import CONTENT, NOTHING_YET, StreamOpening
 
 _TYPE: Final = re.compile(rb"(?:^|\n)content-type:[ \t]*([^;\r\n]*)", re.IGNORECASE)
 _CODED: Final = re.compile(rb"(?:^|\n)content-encoding:", re.IGNORECASE)
@@ -52,7 +56,8 @@ _AUDIO: Final = b"audio/"
 class StreamTimes:
     """When the pieces of one answer came. ``first_s`` is 0 before the first; ``gap_s`` is the longest pause so far.
 
-    ``event_stream``: it is text/event-stream that can be read as it comes.
+    ``event_stream``: it is text/event-stream that can be read as it comes. ``content_s`` is when the first event with
+    content came; 0 before that. ``opening`` reads the beginning; None where nothing does.
     """
 
     __slots__ = (
@@ -62,12 +67,15 @@ class StreamTimes:
         "_last_s",
         "_pieces",
         "_rest_s",
+        "_since_s",
         "_sse",
         "_stopped_s",
+        "content_s",
         "event_stream",
         "events",
         "first_s",
         "gap_s",
+        "opening",
     )
 
     def __init__(self, lines: list[bytes]) -> None:
@@ -81,18 +89,30 @@ class StreamTimes:
         coded = _CODED.search(fields) is not None
         self.event_stream = self._sse and not coded
         self._end = b"" if coded else b"\n\n" if self._sse else b"\n" if by_line else b""
-        self.first_s = self.gap_s = 0.0
+        self.opening: StreamOpening | None = StreamOpening(by_line=by_line) if self._end else None
+        self.first_s = self.content_s = self.gap_s = 0.0
+        # Pauses are counted from this moment on.
+        self._since_s = 0.0
         self._last_s = self._rest_s = self._stopped_s = self._idle_s = 0.0
         self._pieces = self._events = 0
 
     def piece(self, data: bytes, now_s: float) -> None:
         """A piece of the body has come; it is not empty."""
+        if self.opening is not None and self.opening.found == NOTHING_YET:
+            found = self.opening.feed(data)
+            if self.first_s == 0.0 and (not self._sse or not _keeps_open(data)):
+                self.first_s = now_s
+            if found != NOTHING_YET:
+                self._since_s = self._last_s = now_s
+                if found == CONTENT:
+                    self.content_s = now_s
+            return
         if self._sse:
             first = data[0]
             if first in (_COLON, _LF, _CR) and _keeps_open(data):
                 return
         if self.first_s == 0.0:
-            self.first_s = self._last_s = now_s
+            self.first_s = self._since_s = self._last_s = now_s
             return
         if self.events:
             self._pieces += 1
@@ -108,7 +128,7 @@ class StreamTimes:
 
     def ended(self, now_s: float) -> None:
         """The answer is over, or broke off: what came since the last event was a pause too."""
-        if self.first_s and self.events:
+        if self._last_s and self.events:
             self._paused(now_s)
 
     def _paused(self, now_s: float) -> None:
@@ -123,7 +143,8 @@ class StreamTimes:
     def resumed(self, now_s: float) -> None:
         """The client takes more: pauses begin anew, and the mean leaves out what it took."""
         if self._stopped_s:
-            self._idle_s += now_s - max(self._stopped_s, self._last_s)
+            if self._since_s:
+                self._idle_s += now_s - max(self._stopped_s, self._last_s)
             self._stopped_s = 0.0
         self._rest_s = now_s
 
@@ -131,7 +152,12 @@ class StreamTimes:
     def time_per_event_s(self) -> float:
         """The mean time between two events so far; 0 before the second."""
         events = self._events or self._pieces
-        return (self._last_s - self.first_s - self._idle_s) / events if events else 0.0
+        return (self._last_s - self._since_s - self._idle_s) / events if events else 0.0
+
+    @property
+    def awaits_content(self) -> bool:
+        """Whether its beginning is read, and has neither content nor an error or an end."""
+        return self.opening is not None and self.opening.found == NOTHING_YET
 
 
 def _keeps_open(data: bytes) -> bool:

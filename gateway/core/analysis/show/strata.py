@@ -82,7 +82,7 @@ def folded(before: dict[int, Consumed], old: Intake, new: Intake) -> dict[int, C
 
 def _shown(counts: Counts) -> Counts:
     """Without the histograms that nothing is shown of."""
-    return msgspec.structs.replace(counts, aborted={}, duration_left={}, gap_left={})
+    return msgspec.structs.replace(counts, aborted={}, duration_left={}, gap_left={}, first_token_left={})
 
 
 def of_metric(state: AnalysisState, numbers: MetricFinding) -> tuple[Stratum, ...]:
