@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 
 from gateway.admin.configuring import Configuring
@@ -14,6 +15,9 @@ from gateway.core.errors import GatewayError
 from gateway.core.model_version import ModelVersion
 from gateway.core.rollout.types import OnNewCanary, Phase
 from gateway.integrations.errors import DeployError
+
+# Several times as long as from one report of a worker to the next.
+_REPORTED_S = 0.25
 
 
 class SourceGateway:
@@ -66,7 +70,7 @@ class SourceGateway:
         config = self._configuring.config
         section = next(one for one in config.routes if one.name == route)
         if section.canary == backend:
-            await asyncio.sleep(_drain_s(section.timeouts.total_s))
+            await self._drained(route, _drain_s(section.timeouts.total_s))
             if self._controller.route(route).phase != view.phase:
                 return False
             try:
@@ -74,6 +78,16 @@ class SourceGateway:
             except ProblemError as error:
                 raise GatewayError(error.detail) from None
         return True
+
+    async def _drained(self, route: str, drain_s: float) -> None:
+        """Wait until the workers have no request of the route's canary in hand, ``drain_s`` at most."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(drain_s):
+                while True:
+                    # A report of after the rollback, of each worker: what was assigned until then is in it.
+                    await asyncio.sleep(_REPORTED_S)
+                    if not self._controller.canary_in_flight(route):
+                        return
 
     def tell(self, route: str, state: str, version: str, reason: str) -> None:
         """Publish what the source does as an event."""

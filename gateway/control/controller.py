@@ -66,6 +66,7 @@ from gateway.core.errors import ConflictError, InvalidValueError, JournalError
 from gateway.core.model_version import ModelVersion
 from gateway.core.objectives import Objectives
 from gateway.core.traffic.table import RoutingTable
+from gateway.core.types import Variant
 from gateway.runtime import samples, wire
 from gateway.runtime.clock import Clock, SystemClock
 from gateway.runtime.notices import Notice
@@ -333,6 +334,10 @@ class Controller:
     def show_alarm(self, what: str, why: str) -> None:
         """Raise a warning, or clear it (``why`` is empty)."""
         self._alarms.show(what, why)
+
+    def canary_in_flight(self, route: str) -> int:
+        """How many requests the workers have given to the route's canary and not finished yet."""
+        return self._aggregator.in_flight(route, Variant.CANARY)
 
     def publish_source(self, route: str, data: dict[str, str]) -> None:
         """Publish what a source does for a route: state, version, reason."""

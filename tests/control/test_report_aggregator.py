@@ -229,3 +229,28 @@ def test_a_report_with_more_events_than_trials_is_rejected_whole_and_the_last_go
     assert not aggregator.take(worker.report(), 0.1)
     assert _requests(aggregator.evidence("r", 1, 1, 0.1)) == {1: [1, 0]}
     assert aggregator.merged().rejected_reports == 1
+
+
+def test_requests_in_flight_are_known_until_the_last_one_of_an_epoch_that_is_over() -> None:
+    aggregator, workers = ReportAggregator(), [Worker("a"), Worker("b", 1)]
+    for worker in workers:
+        aggregator.arrived(worker.boot, worker.index, 0.0)
+        worker.enter(1)
+        old = worker.route
+        old.open += 1
+        old.variants[Variant.CANARY].assigned()
+        worker.serve(Variant.STABLE, "ok")
+        assert aggregator.take(worker.report(), 0.0)
+        worker.enter(2)
+        assert aggregator.take(worker.report(), 0.0)
+    assert (aggregator.in_flight("r", Variant.CANARY), aggregator.in_flight("other", Variant.CANARY)) == (2, 0)
+    aggregator.gone("b")
+    assert aggregator.in_flight("r", Variant.CANARY) == 1, "a worker that is away serves nothing for us"
+    # The last one ends without an outcome, as one that the gateway could not serve does: its epoch is reported no more.
+    old = workers[0].tally._retired[0]  # noqa: SLF001  # the epoch that the worker was in before
+    old.open -= 1
+    for _ in range(2):
+        report = workers[0].report()
+        assert aggregator.take(report, 0.0)
+        workers[0].tally.acknowledged(report.seq)
+    assert aggregator.in_flight("r", Variant.CANARY) == 0

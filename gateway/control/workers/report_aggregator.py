@@ -218,6 +218,19 @@ class ReportAggregator:
         parts = (*reported, *(t for (name, _), t in self._departed_totals.items() if name == route))
         return sum(totals.forced for totals in parts if totals.variant == variant)
 
+    def in_flight(self, route: str, variant: Variant) -> int:
+        """How many requests the present workers have assigned to this variant and not finished yet.
+
+        An epoch that is over is reported until no exchange of it is open.
+        """
+        open_requests = 0
+        for report in self.present:
+            for entry in report.evidence:
+                if entry.route == route:
+                    counts = entry.canary if variant is Variant.CANARY else entry.stable
+                    open_requests += max(0, counts.assigned - counts.requests)
+        return open_requests
+
     def samples(self, route: str) -> tuple[dict[str, int], dict[str, int]]:
         """What became of stable's and the canary's answers at the tap."""
         found: tuple[dict[str, int], dict[str, int]] = ({}, {})
