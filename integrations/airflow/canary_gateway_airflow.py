@@ -15,6 +15,8 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from gateway.client import ApiError, AsyncClient, Client, RolloutBody, WaitTimeoutError
 
+_KILLED = "the Airflow task was killed"
+
 
 class CanaryGatewayHook(BaseHook):
     """The gateway's admin API, by an Airflow connection."""
@@ -68,6 +70,11 @@ class RolloutTrigger(BaseTrigger):
                 yield TriggerEvent({"rollout": dataclasses.asdict(timeout.rollout), "error": str(timeout)})
             except ApiError as error:
                 yield TriggerEvent({"error": str(error)})
+
+    async def on_kill(self) -> None:
+        """The deferred task is killed by a user: all requests go to stable. A triggerer that stops changes nothing."""
+        async with AsyncClient(self.url, self.token, actor="airflow") as client:
+            await client.abort(self.rollout_id, _KILLED)
 
 
 class CanaryRolloutOperator(BaseOperator):
@@ -142,7 +149,7 @@ class CanaryRolloutOperator(BaseOperator):
     def on_kill(self) -> None:
         """The task is killed: all requests go to stable."""
         if self.rollout_id is not None:
-            CanaryGatewayHook(self.gateway_conn_id).get_conn().abort(self.rollout_id, "the Airflow task was killed")
+            CanaryGatewayHook(self.gateway_conn_id).get_conn().abort(self.rollout_id, _KILLED)
 
     def _tell(self, rollout: RolloutBody) -> None:
         self.log.info("%s at %g %%: %s", rollout.phase, rollout.canary_percent, rollout.reason)

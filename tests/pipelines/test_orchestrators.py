@@ -72,9 +72,11 @@ async def test_airflow(tmp_path: Path) -> None:
         }
         text = await ran([python("airflow"), str(FOREIGN / "airflow_dag.py")], tmp_path, environ, status=None)
     assert "{" in text, text
-    good, bad = last_line(text)
+    good, bad, (killed, deferred) = last_line(text)
     assert good == ["success", {"rollout": "success", "sensor": "success", "again": "success"}]
     assert bad[0] == "failed" and bad[1]["rollout"] == "failed"
+    assert killed[:2] == ["failed", "ROLLED_BACK"] and "the Airflow task was killed" in killed[2], killed
+    assert deferred[0] == "ROLLED_BACK" and "the Airflow task was killed" in deferred[1], deferred
     assert "is ROLLED_BACK: rolled back at" in text
 
 
