@@ -55,6 +55,7 @@ class RouteTotals(msgspec.Struct):
     tried for a want of the gateway's: each by reason.
     Latencies are histograms as in core.stats. ``samples`` counts the answers that were sampled, by what became of them
     (proxy.counting.response_sampler). ``queued`` are the times of attempts that had to wait for a connection;
+    ``failed_at`` are the outcomes other than ok that count as evidence, by the URL of the endpoint and by class.
     ``request_sizes`` and ``response_sizes`` are bodies of answered requests, by their class (core.stats.histogram).
     """
 
@@ -79,6 +80,7 @@ class RouteTotals(msgspec.Struct):
     request_bytes_sum: int = 0
     response_sizes: dict[int, int] = msgspec.field(default_factory=dict)
     response_bytes_sum: int = 0
+    failed_at: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)
 
 
 # Why a request's body was not kept for another try (proxy/body_store.py).

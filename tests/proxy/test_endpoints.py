@@ -55,6 +55,22 @@ async def test_a_failing_endpoint_is_ejected_and_its_sibling_serves(failure: str
             assert len(bad.seen) == seen, "it is left alone"
 
 
+async def test_failures_that_count_are_known_by_their_endpoint() -> None:
+    route = Route("r", "/", stable="a", canary="b", weight_bp=9999)
+    async with Backend() as stable, Backend() as good, Backend(answer(500)) as bad:
+        spec = with_passive(table(route, a=stable.port, b=(good.port, bad.port)), failures=1000)
+        async with RunningWorker(spec) as w:
+            # A request for stable is never ruled out; of the canary's each second one fails, and stable answers it.
+            assert await statuses(w, 10) == [b"200"] * 10
+            seen = {url(bad): {"errors": len(bad.seen)}}
+            await eventually(lambda: w.totals(1).failed_at == seen, "all of them are reported")
+            assert w.counts()[3] == len(bad.seen) > 0 and w.totals(0).failed_at == {}
+
+
+def url(backend: Backend) -> str:
+    return f"http://127.0.0.1:{backend.port}"
+
+
 async def test_an_ejected_endpoint_comes_back_by_itself() -> None:
     async with Backend() as good, Backend(answer(500)) as bad:
         spec = with_passive(table(ROUTE, a=(good.port, bad.port)), failures=1, base_s=0.3, max_s=0.3)

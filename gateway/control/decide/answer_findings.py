@@ -74,12 +74,11 @@ def with_examples(look: Look, answers: Sequence[AnswersRead] | None, first_epoch
     said = {metric: _examples(kinds, answers, first_epoch) for metric, kinds in _KINDS_OF.items()}
     blamed = said[MODEL_ERRORS] if MODEL_ERRORS in look.causes else ""
 
-    def completed() -> Analysis:
-        found = look.analysis
+    def completed(found: Analysis) -> Analysis:
         findings = tuple(_with(finding, said.get(finding.metric, "")) for finding in found.findings)
-        return msgspec.structs.replace(found, findings=findings, reason=found.reason + blamed)
+        return msgspec.structs.replace(found, findings=findings)
 
-    return Look(look.verdict, look.reason + blamed, look.causes, look.canary_requests, completed)
+    return look.adding(blamed, completed)
 
 
 def unread_hold(analysis: Analysis) -> str:

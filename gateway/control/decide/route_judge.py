@@ -18,6 +18,7 @@ import msgspec
 
 from gateway.control.alarms import Alarms
 from gateway.control.decide.answer_findings import with_answers
+from gateway.control.decide.failure_places import Endpoints, tally_of, with_places
 from gateway.control.decide.pipeline import DecisionPipeline
 from gateway.control.decide.routes import RouteState
 from gateway.control.health.conditions import conditions, no_verdict
@@ -90,6 +91,9 @@ class RouteJudge:
         route.analysis_state, seen = look(route.analysis_state.spec, route.analysis_state, evidence)
         if inspection is not None:
             seen = with_answers(inspection, route.name, seen, route.analysis_state.spec, route.first_epoch)
+        if route.tally_before is None:
+            route.tally_before = tally_of(self._aggregator, route.name)
+        seen = with_places(seen, self._aggregator, route.name, route.tally_before, self._endpoints(route))
         key = (route.name, seen.verdict.value)
         self.verdict_counts[key] = self.verdict_counts.get(key, 0) + 1
         changed = route.look is None or route.look.verdict is not seen.verdict
@@ -103,6 +107,11 @@ class RouteJudge:
         if now_s - route.snapshot_s >= _SNAPSHOT_EVERY_S and self._journal_writer.idle:
             route.snapshot_s = now_s
             self.save_snapshot(route)
+
+    def _endpoints(self, route: RouteState) -> Endpoints:
+        backends, rollout = self._publisher.table.backends, route.rollout
+        stable, canary = (backends.get(name) for name in (rollout.stable, rollout.canary))
+        return Endpoints(len(stable.endpoints) if stable else 0, len(canary.endpoints) if canary else 0)
 
     def _conditions(self, route: RouteState) -> Conditions:
         rollout = route.rollout

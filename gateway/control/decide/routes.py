@@ -14,6 +14,7 @@ import msgspec
 from gateway.config.build import analysis_spec, plan
 from gateway.config.routes import RouteConfig
 from gateway.control.decide import explaining
+from gateway.control.decide.failure_places import Tally
 from gateway.control.decide.liveness import Liveness
 from gateway.control.decide.rollout_records import RolloutRecord
 from gateway.control.journal.rows import NEVER, HandWeight, Roles, RoutePast, Snapshot
@@ -79,6 +80,8 @@ class RouteState:
         # What stable did while it was served, counted from this epoch on, and when it last answered a request.
         self.past = RoutePast()
         self.past_epoch = 0
+        # What the workers had counted of failures by endpoint when the rollout was first judged; None before that.
+        self.tally_before: Tally | None = None
         self.answered_s = -math.inf
 
     @property
@@ -148,6 +151,7 @@ class RouteState:
             self.analysis_state = msgspec.structs.replace(self.analysis_state, warmup=before.warmup)
         self.look = None
         self.last_analysis = None
+        self.tally_before = None
         self.first_epoch = first_epoch
 
     def bake(self, bake_s: float) -> None:

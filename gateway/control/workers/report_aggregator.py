@@ -35,6 +35,7 @@ _GRACE_S = 5.0
 _BURIED_MAX = 1000
 
 Key = tuple[str, int]
+FailuresByEndpoint = dict[str, dict[str, int]]
 K = TypeVar("K")
 
 
@@ -250,6 +251,17 @@ class ReportAggregator:
                 found[totals.route] = rescued + totals.rescued, refused
         return found
 
+    def failed_at(self) -> dict[tuple[str, int], FailuresByEndpoint]:
+        """By route and variant: at which endpoints requests have failed so far, by URL and by outcome class."""
+        found: dict[tuple[str, int], FailuresByEndpoint] = {}
+        reported = (totals for report in self._newest.values() for totals in report.totals)
+        for totals in (*self._departed_totals.values(), *reported):
+            if totals.failed_at:
+                places = found.setdefault((totals.route, totals.variant), {})
+                for url, classes in totals.failed_at.items():
+                    _add(places.setdefault(url, {}), classes)
+        return found
+
     def ejected(self) -> dict[tuple[str, str], list[Ejected]]:
         """By backend and URL, what the present workers say that keep an endpoint out of rotation."""
         found: dict[tuple[str, str], list[Ejected]] = {}
@@ -312,6 +324,8 @@ def _add_totals(into: RouteTotals, part: RouteTotals) -> None:
     _add(into.response_sizes, part.response_sizes)
     into.response_bytes_sum += part.response_bytes_sum
     _add(into.samples, part.samples)
+    for url, classes in part.failed_at.items():
+        _add(into.failed_at.setdefault(url, {}), classes)
 
 
 def _summed(parts: Iterable[RouteTotals]) -> dict[tuple[str, int], RouteTotals]:

@@ -134,6 +134,17 @@ class Look:
         """The look at an analysis that was made already."""
         return cls(analysis.verdict, analysis.reason, analysis.causes, analysis.canary_requests, lambda: analysis)
 
+    def adding(self, said: str, complete: Callable[[Analysis], Analysis]) -> Look:
+        """The same look with this after its reason; ``complete`` adds to the rest of the analysis when it is made."""
+
+        def whole() -> Analysis:
+            found = complete(self.analysis)
+            return msgspec.structs.replace(found, reason=found.reason + said) if said else found
+
+        return Look(
+            self.verdict, self.reason + said, self.causes, self.canary_requests, whole, self.silent, self.unknown
+        )
+
     @functools.cached_property
     def analysis(self) -> Analysis:
         """Everything, with a sentence for each metric. Never raises: what is decided stands, in words or not."""

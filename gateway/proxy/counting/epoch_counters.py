@@ -148,6 +148,13 @@ class VariantCounters:
         histogram[bucket] = histogram.get(bucket, 0) + 1
         self._lasted_us += duration_us
 
+    def failed_at(self, url: str, kind: str) -> None:
+        """The outcome that `count` has entered is not ok, and came from this endpoint."""
+        classes = self._totals.failed_at.get(url)
+        if classes is None:
+            classes = self._totals.failed_at[url] = {}
+        _add_one(classes, kind)
+
     def answered_well(
         self, status: int, first_byte_us: int, duration_us: int, request_bytes: int, response_bytes: int
     ) -> bool:

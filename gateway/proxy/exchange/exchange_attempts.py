@@ -306,7 +306,10 @@ class ExchangeAttempts:
             return
         if stream is not None:
             latency_us = outcome.latency_us(now_s, since_s=since_s, head_s=head_s, stream=stream)
-        self.counters.of(self.assigned).count(kind, latency_us, duration_us)
+        evidence = self.counters.of(self.assigned)
+        evidence.count(kind, latency_us, duration_us)
+        if kind != OK:
+            evidence.failed_at(attempt.pool.endpoint.url, kind)
         if stream is not None or self._unit >= 0.0:
             self._count_more(stream, since_s, kind, now_s, left=False)
         self._note(kind, latency_us, left=False)
