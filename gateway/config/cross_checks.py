@@ -20,6 +20,7 @@ from gateway.config.section import DEFAULT_ADMIN, DEFAULT_LISTEN
 from gateway.config.sources import issues_between_sources
 from gateway.core.analysis.bursts.guard import COARSE
 from gateway.core.analysis.spec import LATENCY_METRICS
+from gateway.core.predictions.protocols.pointers import steps_of
 
 
 def at(tree: Any, *path: str | int) -> Any:
@@ -284,12 +285,13 @@ def _predictions_can_be_found(tree: Any) -> Iterator[Issue]:
         if isinstance(tolerance, (int, float)) and isinstance(margin, (int, float)) and margin < tolerance:
             what = f"{show(margin)} is less than the tolerance of {show(tolerance)}"
             yield Issue((*path, "analysis", "predictions", "margin"), what, f"use at least {show(tolerance)}")
-        if at(predictions, "protocol") == "json-path":
-            wanted = ("value",) if at(predictions, "kind") == "values" else ("label", "scores")
-            if all(at(predictions, key) is None for key in wanted):
-                keys = " or ".join(wanted)
-                what = f"json-path needs the path of {keys}"
-                yield Issue((*path, "analysis", "predictions"), what, f"set {keys} to a path such as a.0.b")
+        if (at(predictions, "protocol") or at(route, "protocol")) in ("json", "json-path"):
+            for key in ("label", "scores", "value"):
+                place = at(predictions, key)
+                if isinstance(place, str) and place and steps_of(place) is None:
+                    what = f"{show(place)} is no place in JSON"
+                    hint = "use one such as $.predictions[*].class, predictions.0.class or /predictions/0/class"
+                    yield Issue((*path, "analysis", "predictions", key), what, hint)
 
 
 def _rising(values: list[Any], path_of: Callable[[int], TreePath]) -> Iterator[Issue]:

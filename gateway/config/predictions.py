@@ -18,9 +18,8 @@ from __future__ import annotations
 import enum
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import BeforeValidator, Field
 
-from gateway.config.errors import BadValue, show
 from gateway.config.section import Count, HeaderName, Seconds, Section
 from gateway.config.shape import Also, Doc, Noun
 from gateway.core.analysis.spec import ANSWERS, EventSpec, Mode, Worse
@@ -34,10 +33,19 @@ from gateway.core.predictions.events import (
     mix_names,
 )
 from gateway.core.predictions.labels import LabelSettings
-from gateway.core.predictions.protocols import PROTOCOLS
+from gateway.core.predictions.protocols.choice import ProtocolName
 from gateway.core.traffic.table import Tap
 
-__all__ = ["BY_DEFAULT", "PREDICTED", "TOLERANCE", "LabelsConfig", "ModeKey", "PredictionsConfig", "Trials"]
+__all__ = [
+    "BY_DEFAULT",
+    "PREDICTED",
+    "TOLERANCE",
+    "LabelsConfig",
+    "ModeKey",
+    "PredictionsConfig",
+    "ProtocolKey",
+    "Trials",
+]
 
 CLASSES_MAX = 24
 TOLERANCE = 0.25
@@ -59,10 +67,9 @@ _SHARES = {False: (0.25, 0.05), True: (0.03, 0.005)}
 _LOW_BOUNDS = (1.5, 0.05, 2.0, 0.1)
 
 
-def _protocol(name: str) -> str:
-    if name not in PROTOCOLS:
-        raise BadValue(f"there is no protocol {show(name)}", f"known: {', '.join(PROTOCOLS)}")
-    return name
+def _protocol(name: object) -> object:
+    """By its present name: `json` was called json-path once."""
+    return ProtocolName.JSON.value if name == "json-path" else name
 
 
 def _mode(value: object) -> object:
@@ -72,7 +79,7 @@ def _mode(value: object) -> object:
 
 ModeKey = Annotated[Mode, Field(strict=False), BeforeValidator(_mode), Also({"const": False})]
 KindKey = Annotated[ModelKind, Field(strict=False)]
-ProtocolName = Annotated[str, AfterValidator(_protocol), Noun("a protocol's name")]
+ProtocolKey = Annotated[ProtocolName, Field(strict=False), BeforeValidator(_protocol)]
 OutputName = Annotated[str, Field(min_length=1, max_length=_OUTPUT_CHARS_MAX), Noun("an output")]
 SamplePercent = Annotated[float, Field(gt=0, le=100), Noun("a percentage")]
 PerSecond = Annotated[float, Field(ge=1, le=100_000), Noun("a number per second")]
@@ -105,18 +112,15 @@ class PredictionsConfig(Section):
         ),
     ] = _WATCH.kind
     protocol: Annotated[
-        ProtocolName,
-        Doc(
-            "How answers are read: `auto` (Open Inference Protocol v2, KServe V1, TensorFlow Serving, MLflow, plain "
-            "JSON), `oip` (Open Inference Protocol v2 alone, JSON and binary tensors) or `json-path` (places in JSON "
-            "of your own)."
-        ),
-    ] = "auto"
+        ProtocolKey | None,
+        Doc("Another protocol for this section alone. `null`: `routes[].protocol`."),
+    ] = None
     label: Annotated[
         OutputName | None,
         Doc(
-            "The output that holds the class: its name, or with `json-path` its path, such as `predictions.0.class`. "
-            "`null`: found in stable's first answers."
+            "The output that holds the class: its name, or with the protocol `json` its place, such as "
+            "`$.predictions[*].class`, `predictions.0.class` or `/predictions/0/class`. `null`: found in stable's "
+            "first answers."
         ),
     ] = None
     scores: Annotated[OutputName | None, Doc("The output with a score for each class, as above.")] = None
@@ -168,12 +172,12 @@ class PredictionsConfig(Section):
         """Whether nobody asked for predictions here, so that only what is surely one counts."""
         return self.mode is Mode.AUTO
 
-    def watch(self, reported: tuple[str, ...] = ()) -> WatchSettings:
+    def watch(self, protocol: ProtocolName = ProtocolName.AUTO, reported: tuple[str, ...] = ()) -> WatchSettings:
         """What the inspector looks for; ``reported`` are events of these names that have another source.
 
-        With `json-path` the outputs are called by their roles already.
+        With places in JSON the outputs are called by their roles already.
         """
-        named = {role: role for role in self.named} if self.protocol == "json-path" else self.named
+        named = {role: role for role in self.named} if protocol is ProtocolName.JSON else self.named
         low_quantile, surely = _WATCH.low_quantile, self.unasked
         return WatchSettings(self.kind, self.classes_max, self.low_confidence, low_quantile, named, reported, surely)
 

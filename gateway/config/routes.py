@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from gateway.config.analysis import AnalysisConfig
 from gateway.config.plan import PlanConfig
+from gateway.config.predictions import ProtocolKey
 from gateway.config.section import (
     CookieName,
     CountOrNone,
@@ -23,6 +24,7 @@ from gateway.config.section import (
 from gateway.config.shape import Doc, Noun
 from gateway.config.traffic import LLM_TIMEOUTS, FailedStatus, OnHalfClose, Protocol, TimeoutsProfile
 from gateway.core.objectives import Objectives
+from gateway.core.predictions.protocols.choice import ProtocolName
 from gateway.core.traffic.table import Hold, Rescue, Retry, Route, Sticky, Timeouts
 from gateway.core.types import weight_bp_from_percent
 
@@ -279,6 +281,16 @@ class RouteConfig(Section):
             "answered as an ordinary one."
         ),
     ] = list(_ROUTE.upgrades)
+    protocol: Annotated[
+        ProtocolKey,
+        Doc(
+            "What the backends speak, so that their answers can be read: `auto` (by path and body), `oip` (Open "
+            "Inference Protocol v2, with Triton's extensions), `kserve_v1` (also TensorFlow Serving), `mlflow`, "
+            "`openai` (chat completions, completions, embeddings, responses), `triton_generate` (also TGI and "
+            "Ollama) or `json` (JSON of your own; places are named in `analysis.predictions`). See "
+            "docs/predictions.md."
+        ),
+    ] = ProtocolName.AUTO
     on_half_close: Annotated[
         OnHalfClose,
         Field(strict=False),

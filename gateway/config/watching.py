@@ -9,6 +9,7 @@ from gateway.config.schema import GatewayConfig
 from gateway.core.analysis.spec import EventSpec, Mode
 from gateway.core.predictions.failures import UNREAD_ANSWERS
 from gateway.core.predictions.labels import LabelSettings
+from gateway.core.predictions.protocols.choice import ProtocolName
 from gateway.core.predictions.settings import RouteWatch
 from gateway.core.stats.outcomes import ERRORS
 from gateway.core.traffic.table import Mark, Tap
@@ -87,9 +88,10 @@ def _watch(route: RouteConfig) -> RouteWatch:
     labels = LabelSettings(events, analysis.labels.window_s, analysis.labels.requests_max, bounds) if events else None
     predictions = analysis.answers
     if predictions is None:
-        return RouteWatch(labels=labels, failures=_reads_failures(route))
-    paths = predictions.named if predictions.protocol == "json-path" else {}
+        return RouteWatch(route.protocol.value, labels=labels, failures=_reads_failures(route))
+    protocol = predictions.protocol or route.protocol
+    paths = predictions.named if protocol is ProtocolName.JSON else {}
     unfolded = predictions.body_bytes_max * _UNFOLDED_TIMES
     failures = _reads_failures(route)
     reported = tuple(event.name for event in analysis.events if event.header is not None or event.trial is not None)
-    return RouteWatch(predictions.protocol, paths, predictions.watch(reported), labels, unfolded, failures)
+    return RouteWatch(protocol.value, paths, predictions.watch(protocol, reported), labels, unfolded, failures)

@@ -18,8 +18,8 @@ from collections.abc import Callable, Mapping
 from gateway.core.predictions.events import FAULTS, UNREADABLE, Known, Watch
 from gateway.core.predictions.failures import UNREAD_ANSWERS
 from gateway.core.predictions.labels import Join
-from gateway.core.predictions.outputs import Output, OutputsDecoder, UndecodableError, WholeAnswer
-from gateway.core.predictions.protocols import PROTOCOLS
+from gateway.core.predictions.outputs import Output, UndecodableError, WholeAnswer
+from gateway.core.predictions.protocols.choice import AnswerReader
 from gateway.core.predictions.settings import RouteWatch
 from gateway.core.stats.counts import Counts, EpochCounts, cell_of
 from gateway.core.types import Variant
@@ -49,7 +49,7 @@ class _WatchedRoute:
 
     def __init__(self, settings: RouteWatch, known: Known | None = None) -> None:
         self.settings = settings
-        self.decode: OutputsDecoder = PROTOCOLS[settings.protocol](settings.paths)
+        self.reader = AnswerReader(settings.protocol, settings.paths)
         self.watch = None if settings.watch is None else Watch(settings.watch, known)
         self.join = None if settings.labels is None else Join(settings.labels)
         self.answers = (
@@ -123,7 +123,7 @@ class Aggregator:
         outputs: list[Output] | None = None
         unreadable = ""
         try:
-            outputs = state.decode(WholeAnswer(body, sample.content_type, sample.header_length))
+            outputs = state.reader.extract(WholeAnswer(body, sample.content_type, sample.header_length))
         except UndecodableError as error:
             unreadable = str(error)
         tried, happened = watch.take(Variant(sample.variant), outputs, self._draw(), unreadable, body)

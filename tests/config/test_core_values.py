@@ -22,7 +22,7 @@ OTHERWISE = {
     "BackendTlsConfig": ({"ca_file", "cert_file", "key_file"}, {"ca", "certificate", "key"}),
     "RouteConfig": (
         {"match", "canary_percent", "forced_variant_header", "on_half_close", "stream_requests", "analysis", "plan"}
-        | {"slo"},
+        | {"slo", "protocol"},
         {
             *("path_prefix", "hosts", "weight_bp", "forced_header", "half_close_s", "streams_requests"),
             *("exempt_statuses", "salt", "tap"),

@@ -24,6 +24,7 @@ PURE = frozenset(
     {
         "__future__",
         "abc",
+        "binascii",
         "bisect",
         "collections",
         "collections.abc",

@@ -36,19 +36,17 @@ from gateway.core.predictions.failures import (
     problem,
 )
 from gateway.core.predictions.form import Form, stream_form
+from gateway.core.predictions.protocols.stream_events import DONE, ERROR_EVENTS, LAST_EVENTS
 
 LINE_BYTES_MAX = 16 * 1024
-ERROR_EVENTS = frozenset((b"error", b"exception", b"failed", b"response.failed", b"response.error"))
 # What is as long as this may have been cut.
 _LONG_BYTES = LINE_BYTES_MAX // 2
 _WINDOW_BYTES = 2048
-_LAST_EVENTS = frozenset((b"done", b"end", b"complete", b"completed", b"message_stop", b"response.completed", b"close"))
-_DONE = b"[DONE]"
 _BOM = b"\xef\xbb\xbf"
 # Without one of these words, data need not be parsed to know that they are no error. Each is looked for by itself: that
 # takes a tenth of the time of one expression for all.
 _SUSPECT = (b"rror", b"RROR", b"xception", b"NaN", b"Infinity", b"ailed", b"FAILED", b"failure", b"success")
-_ENDING = (_DONE, b'eason":"', b'eason": "', b'eason" :', b'"done', b'"is_final', b'"finished', b'"generated_text')
+_ENDING = (DONE, b'eason":"', b'eason": "', b'eason" :', b'"done', b'"is_final', b'"finished', b'"generated_text')
 _NAMED = re.compile(
     rb"event: ?(?:error|exception|failed|response\.|done|end|complete|message_stop|close)", re.IGNORECASE
 )
@@ -154,7 +152,7 @@ class StreamReader:
             elif (cut and head_is_error(text)) or (_FINISHED_WRONG.search(text) and msgspec_json(text)):
                 self._wrong(ERROR, excerpt(text))
         if not self._finished and _has(text, _ENDING):
-            self._finished = text.strip() == _DONE or _FINISHED.search(text) is not None
+            self._finished = text.strip() == DONE or _FINISHED.search(text) is not None
 
 
 class EventReader(StreamReader):
@@ -200,15 +198,15 @@ class EventReader(StreamReader):
             if name.lower() in ERROR_EVENTS:
                 self._wrong(ERROR, excerpt(b"event: %b data: %b" % (name, data)))
             else:
-                if self._first is None and data.strip() != _DONE:
+                if self._first is None and data.strip() != DONE:
                     self._first = data
                 self._read_data(data)
-                self._finished = self._finished or name.lower() in _LAST_EVENTS
+                self._finished = self._finished or name.lower() in LAST_EVENTS
         self._name, self._data, self._data_bytes = b"", [], 0
 
     def _ending(self) -> set[str]:
         data, rest = b"\n".join(self._data), self._lines.rest
-        if rest.partition(b":")[2].strip() == _DONE or data.strip() == _DONE:
+        if rest.partition(b":")[2].strip() == DONE or data.strip() == DONE:
             self._finished, self._units, rest, data = True, self._units + 1, b"", b""
             self._data = []
         if rest.strip() or self._data:

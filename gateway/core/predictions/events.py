@@ -270,7 +270,7 @@ class Watch:
             for variant, arm in zip(Variant, self._arms, strict=True)
             if arm.unreadable
         ]
-        where = "`predictions: {protocol: json-path, label: predictions.0.class}`"
+        where = "`predictions: {protocol: json, label: predictions.0.class}`"
         return (
             f"{' and '.join(parts)} could not be read: {self._arms[Variant.STABLE].example};"
             f" where it is JSON of another form, say where the class is, for example {where}"

@@ -173,7 +173,7 @@ def _surely(one: _Candidate, answers: Sequence[Sequence[Output]]) -> _Candidate:
     roles, against = one.roles, one.against
     called = like_a_class(one.name) or like_scores(one.name)
     if one.plain and not called and roles:
-        roles, against = (), against or "is not called a prediction, in JSON of no known form"
+        roles, against = (), against or "is not called a prediction"
     elif "label" in roles and _is_text(one) and _is_prose(one.items):
         roles, against = (), against or f"is free text (such as {one.example})"
     elif "scores" in roles and not like_scores(one.name) and not _are_probabilities(answers, one.name):

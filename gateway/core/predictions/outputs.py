@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import Any
 
 import msgspec
 
@@ -22,11 +22,18 @@ class UndecodableError(GatewayError):
 
 
 class WholeAnswer(msgspec.Struct, frozen=True):
-    """A response as it was relayed, whole. ``header_length`` is Inference-Header-Content-Length, "" if absent."""
+    """A response as it was relayed, whole. ``header_length`` is Inference-Header-Content-Length, "" if absent.
+
+    ``path`` is what was asked for, without query; "" where it is not known. ``value`` is the body's JSON where somebody
+    has parsed it already.
+    """
 
     body: bytes
     content_type: str = ""
     header_length: str = ""
+    path: str = ""
+    status: int = 200
+    value: tuple[Any] | None = None
 
 
 class Output(msgspec.Struct, frozen=True):
@@ -51,13 +58,6 @@ class Output(msgspec.Struct, frozen=True):
         """The values of one item of the batch."""
         width = len(self.values) // self.rows
         return self.values[index * width : (index + 1) * width]
-
-
-class OutputsDecoder(Protocol):
-    """One protocol. Raises UndecodableError, and nothing else, whatever the bytes are."""
-
-    def __call__(self, answer: WholeAnswer) -> list[Output]:
-        """The outputs of an answer, in its order."""
 
 
 def checked(name: str, shape: tuple[int, ...], values: list[Value]) -> Output:

@@ -11,8 +11,8 @@ from gateway.core.predictions.labels import LabelSettings
 class RouteWatch(msgspec.Struct, frozen=True):
     """One route's settings; ``watch`` None: answers are not looked at, ``labels`` None: none are expected.
 
-    ``failures``: answers are read for failures inside of them. ``paths`` are the outputs' places where the protocol
-    needs them. An answer may unfold to ``decoded_bytes_max``.
+    ``failures``: answers are read for failures inside of them. ``paths`` are the outputs' places where these are
+    named. An answer may unfold to ``decoded_bytes_max``.
     """
 
     protocol: str = "auto"

@@ -2,7 +2,7 @@
 
 Rules:
 
-1. Content is every event but these: those that only open a stream (`_OPENING`, by name or by the data's ``type``), a
+1. Content is every event but these: those that only open a stream (`OPENING_EVENTS`, by name or the data's ``type``), a
    chunk whose choices have no text and no tool call (the role alone), comments, and the end mark. An unknown form of
    events is content, and so is what is no event at all.
 2. A stream has failed when its first event that is not an opening is an error (core/predictions/event_stream.py says
@@ -17,8 +17,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from gateway.core.predictions.event_stream import ERROR_EVENTS, StreamLines
+from gateway.core.predictions.event_stream import StreamLines
 from gateway.core.predictions.failures import ERROR, is_error, msgspec_json, problem
+from gateway.core.predictions.protocols.stream_events import ERROR_EVENTS, OPENING_EVENTS
 
 NOTHING_YET: Final = 0
 CONTENT: Final = 1
@@ -28,21 +29,6 @@ EMPTY: Final = 3
 BYTES_MAX: Final = 64 * 1024
 # Of one event: some servers end none of theirs.
 _LINES_MAX: Final = 32
-_OPENING: Final = frozenset(
-    (
-        "ping",
-        "heartbeat",
-        "keep-alive",
-        "keepalive",
-        "message_start",
-        "content_block_start",
-        "response.created",
-        "response.queued",
-        "response.in_progress",
-        "response.output_item.added",
-        "response.content_part.added",
-    )
-)
 _CLOSING: Final = frozenset(("content_block_stop", "message_delta", "message_stop", "response.completed"))
 _FIELDS: Final = frozenset((b"", b"data", b"event", b"id", b"retry"))
 _SAID: Final = ("content", "reasoning_content", "reasoning", "refusal", "tool_calls", "function_call", "audio", "text")
@@ -101,7 +87,7 @@ def _judged(name: str, data: bytes) -> int:
     read: tuple[Any] | None = msgspec_json(data)
     if data[:1] in (b"{", b"[") and (_lenient_error(data) if read is None else is_error(read[0])):
         return FAILED
-    if name in _OPENING:
+    if name in OPENING_EVENTS:
         return NOTHING_YET
     if name in _CLOSING:
         return EMPTY
@@ -117,8 +103,8 @@ def _lenient_error(data: bytes) -> bool:
 def _chunk(chunk: dict[str, Any]) -> int:
     """What a chunk is that is no error."""
     kind = chunk.get("type")
-    if isinstance(kind, str) and (kind in _OPENING or kind in _CLOSING):
-        return NOTHING_YET if kind in _OPENING else EMPTY
+    if isinstance(kind, str) and (kind in OPENING_EVENTS or kind in _CLOSING):
+        return NOTHING_YET if kind in OPENING_EVENTS else EMPTY
     choices = chunk.get("choices")
     if isinstance(choices, list):
         said, ends = False, False

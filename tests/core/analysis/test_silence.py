@@ -33,7 +33,7 @@ AUTO = msgspec.structs.replace(
     SPEC, events=tuple(msgspec.structs.replace(event, mode=Mode.AUTO) for event in SPEC.events)
 )
 GONE = (*AUTO.events, EventSpec("gone", mode=Mode.AUTO))
-UNREADABLE = Unjudged("2,000 of 2,000 answers could not be read; `predictions: {protocol: json-path}`", Why.NEVER)
+UNREADABLE = Unjudged("2,000 of 2,000 answers could not be read; `predictions: {protocol: json}`", Why.NEVER)
 Draw = Callable[[random.Random], str]
 
 

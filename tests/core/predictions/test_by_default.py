@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from gateway.core.predictions.events import FAULTS, LOW_CONFIDENCE, WARM_UP, Watch, WatchSettings, mix_names
-from gateway.core.predictions.json_answers import decode
 from gateway.core.predictions.outputs import UndecodableError, WholeAnswer
+from gateway.core.predictions.protocols.choice import AnswerReader
 from gateway.core.types import Variant, Why
 
+decode = AnswerReader("auto", {}).extract
 CLASSES = ("cat", "dog", "hen")
 SETTINGS = WatchSettings(surely=True)
 MIX = mix_names(SETTINGS)
@@ -53,7 +54,7 @@ COMPARED: dict[str, Body] = {
 SILENT: dict[str, tuple[Body, str]] = {
     "a chat": (
         lambda n: chat(f"answer {n % 3}"),
-        "`message.role` is not called a prediction, in JSON of no known form",
+        "`text` is not called a prediction",
     ),
     "a chat with one answer": (lambda n: chat("no"), "is not called a prediction"),
     "generated text": (

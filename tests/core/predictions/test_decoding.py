@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.core.predictions.json_path import JsonPath
-from gateway.core.predictions.oip import decode
 from gateway.core.predictions.outputs import Output, UndecodableError, WholeAnswer
-from gateway.core.predictions.protocols import PROTOCOLS
+from gateway.core.predictions.protocols.choice import AnswerReader, ProtocolName
+from gateway.core.predictions.protocols.oip import extract as decode
+from gateway.core.predictions.protocols.plain_json import PlainJson
 from gateway.serving.protocol import InferRequest, InputTensor, Signature, TensorSpec, encode_answer
 from gateway.serving.tensors import DTYPES
 
@@ -149,10 +149,10 @@ _TENSORS = st.fixed_dictionaries(
 )
 def test_no_bytes_whatever_make_a_decoder_fail_otherwise(head: bytes, tail: bytes, length: str | None) -> None:
     answer = WholeAnswer(head + tail, "application/json", str(len(head)) if length is None else length)
-    decoders = [make({"label": "a.b", "scores": "outputs.0.data"}) for make in PROTOCOLS.values()]
-    for decoder in decoders:
+    readers = [AnswerReader(name, {"label": "a.b", "scores": "outputs.0.data"}) for name in ProtocolName]
+    for reader in [*readers, AnswerReader("json", {})]:
         try:
-            outputs = decoder(answer)
+            outputs = reader.extract(answer)
         except UndecodableError:
             continue
         for output in outputs:
@@ -162,9 +162,8 @@ def test_no_bytes_whatever_make_a_decoder_fail_otherwise(head: bytes, tail: byte
 
 def test_json_of_ones_own_is_found_by_paths() -> None:
     answer = WholeAnswer(b'{"predictions": [{"class": "cat", "scores": [0.25, 0.75]}], "n": 3}')
-    label, scores, number = JsonPath({"label": "predictions.0.class", "scores": "predictions.0.scores", "value": "n"})(
-        answer
-    )
+    places = {"label": "predictions.0.class", "scores": "predictions.0.scores", "value": "n"}
+    label, scores, number = PlainJson(places).extract(answer)
     assert (label.values, label.shape) == (["cat"], ())
     assert (scores.values, scores.shape) == ([0.25, 0.75], (2,))
     assert (number.name, number.values) == ("value", [3])
@@ -175,4 +174,4 @@ def test_json_of_ones_own_is_found_by_paths() -> None:
 )
 def test_a_path_that_leads_nowhere_is_undecodable(path: str) -> None:
     with pytest.raises(UndecodableError, match="there is nothing at"):
-        JsonPath({"label": path})(WholeAnswer(b'{"predictions": [{"class": "cat"}]}'))
+        PlainJson({"label": path}).extract(WholeAnswer(b'{"predictions": [{"class": "cat"}]}'))

@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.predictions.events import FAULTS, LOW_CONFIDENCE, WARM_UP, Watch, WatchSettings, mix_names
-from gateway.core.predictions.json_answers import decode
 from gateway.core.predictions.layout import choose
 from gateway.core.predictions.outputs import OUTPUTS_MAX, Output, UndecodableError, WholeAnswer
+from gateway.core.predictions.protocols.choice import AnswerReader
 from gateway.core.predictions.reading import read
 from gateway.core.types import Variant, Why
 
+decode = AnswerReader("auto", {}).extract
 CLASSES = ("cat", "dog", "hen")
 
 
@@ -161,7 +162,7 @@ def test_unreadable_answers_of_stable_are_no_evidence_and_are_shown() -> None:
     assert set(unjudged) == {*FAULTS, *mix_names(WatchSettings()), LOW_CONFIDENCE}
     said = unjudged["unreadable"].reason
     assert said.startswith("200 of 200 answers of stable and 30 of 30 answers of canary could not be read: not JSON")
-    assert 'in {"predictions": ["hen' in said and "`predictions: {protocol: json-path" in said
+    assert 'in {"predictions": ["hen' in said and "`predictions: {protocol: json," in said
     assert said.isprintable()
 
 

@@ -1,18 +1,17 @@
-"""JSON answers of the common model servers, without configuration of which one it is (protocol `auto`).
+"""Rows and columns in JSON, which most servers answer in one way or another: named outputs made of them.
 
 Rules:
 
-1. An inference response of the Open Inference Protocol (`outputs` with datatypes, or a binary body) is read by `oip`.
-2. Rows come as ``{"predictions": [...]}`` (KServe V1, TensorFlow Serving, MLflow), as a list, or as the only list of
+1. Rows come as ``{"predictions": [...]}`` (KServe V1, TensorFlow Serving, MLflow), as a list, or as the only list of
    objects in an object; columns as ``{"outputs": {...}}`` (TensorFlow Serving) or ``{"predictions": {name: [...]}}``
    (MLflow). Any other object is one row. Rows that are no objects make one output, named ``predictions``.
-3. A row's fields become outputs of the same name; of objects inside a row the names are joined by dots. A field that is
+2. A row's fields become outputs of the same name; of objects inside a row the names are joined by dots. A field that is
    missing in a row, or is no regular tensor, is no output. A row that ranks candidates (``[{"label", "score"}, ...]``,
    ``[["label", score], ...]``) says its best one.
-4. At most `OUTPUTS_MAX` outputs are kept, those with a class-like name first. Numbers and text in one field are read as
+3. At most `OUTPUTS_MAX` outputs are kept, those with a class-like name first. Numbers and text in one field are read as
    text. ``null`` and ``NaN`` are kept: they are an event of their own.
-5. An object with an ``error`` is no answer.
-6. Outputs are ``plain`` unless the answer is a list or has ``predictions`` or ``outputs``: any service may send such
+4. An object with an ``error`` is no answer.
+5. Outputs are ``plain`` unless the answer is a list or has ``predictions`` or ``outputs``: any service may send such
    JSON, about whatever it likes.
 """
 
@@ -21,64 +20,76 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 
-from gateway.core.predictions import oip
 from gateway.core.predictions.names import like_a_class, like_scores
 from gateway.core.predictions.outputs import OUTPUTS_MAX, Output, UndecodableError, Value, WholeAnswer, flat
 
 ROWS = "predictions"
+TABLES = (ROWS, "outputs", "results")
 _DEPTH_MAX = 4
 _NAME_CHARS_MAX = 200
 _FIELDS_MAX = 512
 _LABELS, _SCORES = ("label", "class", "class_name"), ("score", "probability", "confidence")
 
 
-def decode(answer: WholeAnswer) -> list[Output]:
-    """The outputs of an answer. Raises UndecodableError."""
-    if answer.header_length.strip():
-        return oip.decode(answer)
-    try:
-        return oip.decode(answer)
-    except UndecodableError as error:
-        found = error
+def json_of(answer: WholeAnswer) -> object:
+    """The JSON value of a body. Raises UndecodableError."""
+    if answer.value is not None:
+        return answer.value[0]
     try:
         # Python's own parser: it reads the NaN that its writer writes.
-        tree = json.loads(answer.body)
+        return json.loads(answer.body)
     except (ValueError, RecursionError) as error:
         raise UndecodableError(f"not JSON: {error}") from None
-    if _is_oip(tree):
-        raise found
+
+
+def table_of(tree: object) -> list[Output] | None:
+    """The outputs of ``predictions``, ``outputs`` or ``results``; None without any. Raises UndecodableError."""
+    if not isinstance(tree, dict):
+        return None
+    key = next((key for key in TABLES if key in tree), None)
+    if key is None:
+        return None
+    found = tree[key]
     try:
-        return _outputs(tree)
+        if isinstance(found, list):
+            outputs = _rows(found, ROWS if key == "results" else key)
+        else:
+            outputs = _columns(found) if isinstance(found, dict) else _rows([found], key)
+    except RecursionError:
+        raise UndecodableError("nested too deep") from None
+    return _plain(outputs) if key == "results" else outputs
+
+
+def any_json(tree: object) -> list[Output]:
+    """The outputs of JSON of any form. Raises UndecodableError."""
+    try:
+        if isinstance(tree, list):
+            rows = _rows(tree)
+            return _plain(rows) if _is_records(tree) else rows
+        if not isinstance(tree, dict):
+            return _rows([tree])
+        refuse_error(tree)
+        outputs = table_of(tree)
+        if outputs is not None:
+            return outputs
+        lists = [value for value in tree.values() if _is_records(value)]
+        if len(lists) == 1:
+            return _plain(_rows(lists[0]))
+        # Nothing but scores: one row's vector, not a column.
+        return _plain(_rows([tree]) if all(map(like_scores, tree)) else _columns(tree))
     except RecursionError:
         raise UndecodableError("nested too deep") from None
 
 
-def _is_oip(tree: object) -> bool:
-    outputs = tree.get("outputs") if isinstance(tree, dict) else None
-    return isinstance(outputs, list) and any(isinstance(one, dict) and "datatype" in one for one in outputs)
+def records(rows: list[object]) -> list[Output]:
+    """The fields of these objects, of no known form. Raises UndecodableError."""
+    return _plain(_rows(rows))
 
 
-def _outputs(tree: object) -> list[Output]:
-    if isinstance(tree, list):
-        rows = _rows(tree)
-        return _plain(rows) if _is_records(tree) else rows
-    if not isinstance(tree, dict):
-        return _rows([tree])
-    if tree.get("error"):
+def refuse_error(tree: object) -> None:
+    """Raise UndecodableError for an object that is an error."""
+    if isinstance(tree, dict) and tree.get("error"):
         raise UndecodableError("it is an error, not a prediction")
-    for key in (ROWS, "outputs", "results"):
-        if key in tree:
-            found = tree[key]
-            if isinstance(found, list):
-                outputs = _rows(found, ROWS if key == "results" else key)
-            else:
-                outputs = _columns(found) if isinstance(found, dict) else _rows([found], key)
-            return _plain(outputs) if key == "results" else outputs
-    lists = [value for value in tree.values() if _is_records(value)]
-    if len(lists) == 1:
-        return _plain(_rows(lists[0]))
-    # Nothing but scores: one row's vector, not a column.
-    return _plain(_rows([tree]) if all(map(like_scores, tree)) else _columns(tree))
 
 
 def _plain(outputs: Iterable[Output]) -> list[Output]:

@@ -29,6 +29,9 @@ from gateway.core.predictions.outputs import (
     count,
     flat,
 )
+from gateway.core.predictions.protocols.adapter import AnswerClass, StreamEvent
+from gateway.core.predictions.protocols.errors import class_of_answer, class_of_status
+from gateway.core.predictions.protocols.stream_events import read_event
 
 _FORMATS = {
     "BOOL": "?",
@@ -62,7 +65,42 @@ class _Response(msgspec.Struct):
 _strict = msgspec.json.Decoder(_Response)
 
 
-def decode(answer: WholeAnswer) -> list[Output]:
+class OpenInference:
+    """The adapter."""
+
+    def classify(self, answer: WholeAnswer) -> AnswerClass:
+        """What an answer is: of one with binary tensors, by whether they fit."""
+        if not answer.header_length.strip() or class_of_status(answer.status) is not AnswerClass.OK:
+            return class_of_answer(answer, _is_empty)
+        try:
+            return AnswerClass.OK if extract(answer) else AnswerClass.MODEL_ERROR
+        except UndecodableError:
+            return AnswerClass.MODEL_ERROR
+
+    def extract(self, answer: WholeAnswer) -> list[Output]:
+        """The outputs of an inference response. Raises UndecodableError."""
+        return extract(answer)
+
+    def stream(self, data: bytes, name: bytes = b"") -> StreamEvent:
+        """What one event of `infer_stream` is: each holds outputs."""
+        return read_event(data, name, lambda _, __: None)
+
+
+def is_oip(tree: object) -> bool:
+    """Whether a JSON value is meant as an inference response."""
+    outputs = tree.get("outputs") if isinstance(tree, dict) else None
+    return isinstance(outputs, list) and any(isinstance(one, dict) and "datatype" in one for one in outputs)
+
+
+def _is_empty(tree: object) -> bool:
+    """Whether there are no outputs, or none of them has an element."""
+    outputs = tree.get("outputs") if isinstance(tree, dict) else None
+    if not isinstance(outputs, list):
+        return False
+    return all(isinstance(one, dict) and one.get("data") == [] for one in outputs)
+
+
+def extract(answer: WholeAnswer) -> list[Output]:
     """The outputs of an inference response. Raises UndecodableError."""
     head, tail = _split(answer)
     tensors = _response(head).outputs
