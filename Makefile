@@ -107,7 +107,7 @@ COMPILE := env -u PIP_FIND_LINKS -u PIP_EXTRA_INDEX_URL -u PIP_INDEX_URL PIP_CON
 lock: | $(BIN)/python ## pin the newest releases that pyproject.toml allows
 	$(BIN)/pip install --quiet --disable-pip-version-check 'pip-tools>=7.5'
 	$(COMPILE) --output-file requirements.lock pyproject.toml
-	$(COMPILE) --output-file requirements-test.lock --extra test --extra codings --extra otel --extra load --extra stats --extra train \
+	$(COMPILE) --output-file requirements-test.lock --extra test --extra codings --extra otel --extra load --extra stats --extra train --extra s3 \
 		--constraint requirements.lock pyproject.toml
 
 wheel: $(READY) ## build dist/*.whl

@@ -51,11 +51,10 @@ class SourceGateway:
         return backend in self._configuring.config.backends
 
     async def start(
-        self, route: str, model: ModelVersion, endpoints: Sequence[str], *, retry: bool, reason: str
+        self, route: str, model: ModelVersion, endpoints: Sequence[str], *, by: str, retry: bool, reason: str
     ) -> RolloutView:
         """Start a rollout of this version, whose endpoints a configured deployer has named."""
         self._configuring.trust(endpoints)
-        by = f"source mlflow:{model.name}"
         try:
             view, _ = await self._starts.start(route, model, endpoints, by, retry=retry, reason=reason)
         except ProblemError as error:

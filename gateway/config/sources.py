@@ -6,7 +6,10 @@ Secrets come from the environment, never from this file, which is read, copied a
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import PurePosixPath
 from string import Formatter
 from typing import Annotated, Any
 
@@ -36,6 +39,53 @@ def _template(text: str) -> str:
 
 Template = Annotated[str, AfterValidator(_template), Noun("a URL with {name} and {version}")]
 Alias = Annotated[str, AfterValidator(grammar.printable), Field(min_length=1, max_length=255), Noun("an alias")]
+
+
+_GTO_NAME = r"^[A-Za-z0-9][A-Za-z0-9_./:-]*$"
+_COMMAND_FIELDS = frozenset({"name", "version", "commit", "stage", "rollout"})
+_REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./#@+=-]*")
+_REPOSITORY_URL = re.compile(r"(https?|ssh|git|file)://\S+|[A-Za-z0-9_.-]+@[A-Za-z0-9_.-]+:\S+")
+
+
+def _repository(text: str) -> str:
+    if not (text.startswith("/") or _REPOSITORY_URL.fullmatch(text)) or not text.isprintable():
+        raise BadValue(
+            f"{show(text)} is no Git repository", "write an absolute path, https://..., ssh://... or git@HOST:..."
+        )
+    return text
+
+
+def _repository_path(text: str) -> str:
+    path = PurePosixPath(text)
+    if path.is_absolute() or ".." in path.parts or str(path) != text or text == "." or not text.isprintable():
+        raise BadValue(
+            f"{show(text)} is not a path inside the repository",
+            "write it relative to its root, such as models/digits.onnx",
+        )
+    return text
+
+
+def _revision(text: str) -> str:
+    if not _REVISION.fullmatch(text) or ".." in text:
+        raise BadValue(f"{show(text)} is no revision", "name a branch, a tag or a commit")
+    return text
+
+
+def _command_template(text: str) -> str:
+    hint = f"known are {', '.join(f'{{{name}}}' for name in sorted(_COMMAND_FIELDS))}; write {{{{ and }}}} for braces"
+    try:
+        fields = {name for _, name, _, _ in Formatter().parse(text) if name is not None}
+    except ValueError as error:
+        raise BadValue(f"{show(text)} is not a template: {error}", hint) from None
+    if unknown := fields - _COMMAND_FIELDS:
+        raise BadValue(f"{show(text)} has unknown fields {sorted(unknown)}", hint)
+    return text
+
+
+RepositoryUrl = Annotated[str, AfterValidator(_repository), Noun("a Git repository")]
+RepositoryPath = Annotated[str, AfterValidator(_repository_path), Noun("a path in the repository")]
+Revision = Annotated[str, AfterValidator(_revision), Noun("a revision")]
+CommandTemplate = Annotated[str, AfterValidator(_command_template), Field(min_length=1, max_length=4096), Noun("text")]
 
 
 class ModelServerConfig(Section):
@@ -104,35 +154,103 @@ class MlflowConfig(Section):
     ] = None
 
 
-class SourceConfig(Section):
-    """One source."""
+class DvcConfig(Section):
+    """One model in a Git repository whose files DVC pins, and the route that serves it."""
 
-    mlflow: Annotated[MlflowConfig, Doc("A registered model of an MLflow server.")]
+    repo: Annotated[
+        RepositoryUrl, Doc("The Git repository: an absolute path, or a URL (`https`, `ssh`, `git@HOST:...`).")
+    ]
+    path: Annotated[
+        RepositoryPath, Doc("The ONNX file in the repository, as DVC tracks it: alone, by a pipeline, or in a folder.")
+    ]
+    name: Annotated[
+        str,
+        Field(pattern=_GTO_NAME, max_length=200),
+        Noun("a name"),
+        Doc("The model's name in GTO's tags, with `FOLDER:` before it where GTO has that."),
+    ]
+    route: Annotated[RouteName, Doc("The route that its versions are rolled out on.")]
+    stage: Annotated[
+        Annotated[str, Field(pattern=_GTO_NAME, max_length=200), Noun("a stage's name")] | None,
+        Doc("The GTO stage whose assignment (`gto assign`) asks for a rollout. Exactly one of `stage` and `rev`."),
+    ] = None
+    rev: Annotated[
+        Revision | None, Doc("A branch, tag or commit to follow instead: a new pin of `path` there asks for a rollout.")
+    ] = None
+    remote: Annotated[
+        Annotated[str, AfterValidator(grammar.printable), Field(min_length=1, max_length=2048)] | None,
+        Doc(
+            "The DVC remote: a directory, or an `http(s)` or `s3` URL (`s3` needs the extra of that name). `null`: the "
+            "repository's default remote."
+        ),
+    ] = None
+    deployer: Annotated[DeployerConfig, Doc("As for `mlflow`.")] = DeployerConfig(model_server=ModelServerConfig())
+    promotion_command: Annotated[
+        Annotated[list[CommandTemplate], Field(min_length=1, max_length=100)] | None,
+        Doc(
+            'Run after a promotion, without a shell, to assign `promoted_stage`, such as `[gto, assign, "{name}", '
+            '--version, "{version}", --stage, "{stage}"]`. `{commit}` and `{rollout}` are known too.'
+        ),
+    ] = None
+    promoted_stage: Annotated[
+        str,
+        Field(pattern=_GTO_NAME, max_length=200),
+        Noun("a stage's name"),
+        Doc("`{stage}` of the command, which is not run where this stage stands on the version's commit already."),
+    ] = "prod"
+    command_timeout_s: Annotated[Seconds, Doc("`promotion_command` is killed after this time, and run again.")] = 600.0
+    poll_s: Annotated[Seconds, Doc("How often the repository is fetched.")] = 30.0
+    timeout_s: Annotated[Seconds, Doc("Timeout of one git command, and of one request to the remote.")] = 60.0
+    artifact_bytes_max: Annotated[Bytes, Doc("A version whose files are larger in all is refused.")] = 2 << 30
+    token_env: Annotated[
+        EnvironmentName | None, Doc("Environment variable with the bearer token for an HTTP remote.")
+    ] = None
+
+
+class SourceConfig(Section):
+    """One source. Exactly one key."""
+
+    mlflow: Annotated[MlflowConfig | None, Doc("A registered model of an MLflow server.")] = None
+    dvc: Annotated[DvcConfig | None, Doc("A model in a Git repository with DVC and GTO.")] = None
+
+    @property
+    def kind(self) -> MlflowConfig | DvcConfig:
+        """The one that is given."""
+        found = self.mlflow or self.dvc
+        assert found is not None  # `issues_between_sources` has checked it
+        return found
 
 
 def source_issues(sources: Iterable[SourceConfig], environ: Mapping[str, str]) -> Iterator[Issue]:
     """What is wrong with what the sources have in the environment."""
     for index, source in enumerate(sources):
-        mlflow = source.mlflow
-        for key, read in (("token_env", token_of), ("webhook_secret_env", secret_of)):
-            yield from issues_in(("sources", index, "mlflow", key), lambda read=read, one=mlflow: read(one, environ))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+        if source.mlflow is not None:
+            here: tuple[str | int, ...] = ("sources", index, "mlflow")
+            yield from issues_in((*here, "token_env"), partial(token_of, source.mlflow, environ))
+            yield from issues_in((*here, "webhook_secret_env"), partial(secret_of, source.mlflow, environ))
+        elif source.dvc is not None:
+            yield from issues_in(("sources", index, "dvc", "token_env"), partial(token_of, source.dvc, environ))
 
 
 def issues_between_sources(tree: Any) -> Iterator[Issue]:
-    """One deployer each, a route that exists, and one source for each route."""
+    """One kind and one deployer each, a route that exists, and one source for each route."""
     sources = tree.get("sources") if isinstance(tree, dict) else None
     names = _route_names(tree)
     seen: set[str] = set()
     for index, source in enumerate(sources if isinstance(sources, list) else ()):
-        mlflow = source.get("mlflow") if isinstance(source, dict) else None
-        if not isinstance(mlflow, dict):
+        if not isinstance(source, dict):
             continue
-        here: tuple[str | int, ...] = ("sources", index, "mlflow")
-        deployer = mlflow.get("deployer")
-        kinds = ("endpoints", "template", "command", "model_server")
-        if isinstance(deployer, dict) and sum(deployer.get(kind) is not None for kind in kinds) != 1:
-            yield Issue((*here, "deployer"), f"needs exactly one of {', '.join(kinds)}", "keep one, or add one")
-        route = mlflow.get("route")
+        kinds = [kind for kind in SourceConfig.model_fields if source.get(kind) is not None]
+        if len(kinds) != 1:
+            known = ", ".join(SourceConfig.model_fields)
+            yield Issue(("sources", index), f"needs exactly one of {known}", "keep one, or add one")
+            continue
+        section = source[kinds[0]]
+        here = ("sources", index, kinds[0])
+        if not isinstance(section, dict):
+            continue
+        yield from _section_issues(here, section)
+        route = section.get("route")
         if not isinstance(route, str):
             continue
         if names is not None and route not in names:
@@ -140,6 +258,16 @@ def issues_between_sources(tree: Any) -> Iterator[Issue]:
         if route in seen:
             yield Issue((*here, "route"), f"a second source for route {show(route)}", "one source a route")
         seen.add(route)
+
+
+def _section_issues(here: tuple[str | int, ...], section: dict[str, Any]) -> Iterator[Issue]:
+    """What is wrong between the keys of one source."""
+    deployer = section.get("deployer")
+    ways = ("endpoints", "template", "command", "model_server")
+    if isinstance(deployer, dict) and sum(deployer.get(way) is not None for way in ways) != 1:
+        yield Issue((*here, "deployer"), f"needs exactly one of {', '.join(ways)}", "keep one, or add one")
+    if here[-1] == "dvc" and (section.get("stage") is None) == (section.get("rev") is None):
+        yield Issue(here, "needs exactly one of stage and rev", "name the GTO stage, or a revision to follow")
 
 
 def _route_names(tree: Any) -> set[str] | None:
@@ -154,9 +282,9 @@ def _route_names(tree: Any) -> set[str] | None:
         return None
 
 
-def token_of(mlflow: MlflowConfig, environ: Mapping[str, str] = os.environ) -> str | None:
-    """The token for the registry, None without one. Raises BadValue when it cannot be had."""
-    return None if mlflow.token_env is None else _variable(mlflow.token_env, environ)
+def token_of(source: MlflowConfig | DvcConfig, environ: Mapping[str, str] = os.environ) -> str | None:
+    """The token for the registry or remote, None without one. Raises BadValue when it cannot be had."""
+    return None if source.token_env is None else _variable(source.token_env, environ)
 
 
 def secret_of(mlflow: MlflowConfig, environ: Mapping[str, str] = os.environ) -> bytes | None:

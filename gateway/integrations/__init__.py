@@ -2,5 +2,7 @@
 
 * deployers: from a version to endpoints
 * mlflow: MLflow's model registry as a source of rollouts
+* dvc: a Git repository with DVC pins and GTO tags as one
+* rollouts, download, http: what sources share
 * service: the sources at work beside the control plane
 """

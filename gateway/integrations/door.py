@@ -25,9 +25,9 @@ class SourceDoor(Protocol):
         """What the route's stable backend serves, if that is known."""
 
     async def start(
-        self, route: str, model: ModelVersion, endpoints: Sequence[str], *, retry: bool, reason: str
+        self, route: str, model: ModelVersion, endpoints: Sequence[str], *, by: str, retry: bool, reason: str
     ) -> RolloutView:
-        """Start a rollout of this version."""
+        """Start a rollout of this version; ``by`` is who does."""
 
     async def release(self, route: str, backend: str) -> bool:
         """Take an ended canary out of the route's configuration and let its requests end; False where it is needed."""

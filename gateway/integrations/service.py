@@ -3,7 +3,8 @@
 Rules:
 
 1. A registry that is away raises an alarm and is asked again, ever later, up to five minutes. Nothing is started and
-   nothing is lost meanwhile: what there is to do stands in the registry and in the journal.
+   nothing is lost meanwhile: what there is to do stands in the registry and in the journal. Each new reason is also
+   an event.
 2. A source that fails in another way is logged, and looked at again like that; the others go on.
 3. A webhook only makes its sources look at once. So does the end of a rollout, which its source is to write back.
 """
@@ -12,14 +13,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from gateway.config.errors import BadValue
 from gateway.config.schema import GatewayConfig
-from gateway.config.sources import MlflowConfig, secret_of, token_of
+from gateway.config.sources import DvcConfig, MlflowConfig, secret_of, token_of
 from gateway.control.controller import Controller
 from gateway.core.errors import GatewayError
 from gateway.core.rollout.types import Phase
@@ -27,10 +29,8 @@ from gateway.integrations.deployers import DeploymentBook
 from gateway.integrations.door import SourceDoor
 from gateway.integrations.errors import RegistryError
 from gateway.integrations.mlflow.webhook import Deliveries, model_of, signed_by
+from gateway.integrations.rollouts import RouteRollouts
 from gateway.runtime.clock import Clock
-
-if TYPE_CHECKING:
-    from gateway.integrations.mlflow.source import MlflowSource
 
 _log = logging.getLogger("gateway.sources")
 _BACKOFF_S = 1.0
@@ -40,11 +40,25 @@ _ENDS = frozenset(phase.value.lower() for phase in Phase if phase.terminal)
 ARTIFACTS = "models"
 
 
+class RolloutSource(Protocol):
+    """A registry or repository that asks for rollouts on one route."""
+
+    @property
+    def config(self) -> MlflowConfig | DvcConfig:
+        """What it follows."""
+
+    async def step(self) -> None:
+        """Look once, and do what is to be done. Raises RegistryError, GatewayError and OSError."""
+
+    async def close(self) -> None:
+        """Close its connections."""
+
+
 class _Looking:
     """One source, and when it is looked at."""
 
-    def __init__(self, source: MlflowSource) -> None:
-        self.source = source
+    def __init__(self, config: MlflowConfig | DvcConfig) -> None:
+        self.config = config
         self.asked = asyncio.Event()
 
 
@@ -65,7 +79,7 @@ class Sources:
         while True:
             built = config().sources
             state_dir = config().state_dir
-            tasks = [asyncio.create_task(self._follow(one.mlflow, state_dir)) for one in built]
+            tasks = [asyncio.create_task(self._follow(one.kind, state_dir)) for one in built]
             if tasks:
                 tasks.append(asyncio.create_task(self.watch_ends()))
             try:
@@ -81,7 +95,7 @@ class Sources:
         async for event in self._controller.events():
             if event.kind in _ENDS:
                 for one in self._looking:
-                    if one.source.config.route == event.route:
+                    if one.config.route == event.route:
                         one.asked.set()
 
     def receive(self, headers: Mapping[str, str], body: bytes) -> str:
@@ -89,7 +103,7 @@ class Sources:
         by_secret: dict[bytes, list[_Looking]] = {}
         for one in self._looking:
             with contextlib.suppress(BadValue):
-                if (secret := secret_of(one.source.config)) is not None:
+                if isinstance(one.config, MlflowConfig) and (secret := secret_of(one.config)) is not None:
                     by_secret.setdefault(secret, []).append(one)
         secret = signed_by(headers, body, by_secret, self._clock.wall_s())
         if secret is None:
@@ -97,42 +111,41 @@ class Sources:
         if self._deliveries.first(headers["x-mlflow-delivery-id"]):
             model = model_of(body)
             for one in by_secret[secret]:
-                if model in (None, one.source.config.model):
+                if isinstance(one.config, MlflowConfig) and model in (None, one.config.model):
                     one.asked.set()
         return ""
 
-    async def _follow(self, config: MlflowConfig, state_dir: Path) -> None:
+    async def _follow(self, config: MlflowConfig | DvcConfig, state_dir: Path) -> None:
         """Look at one source for ever."""
-        # An HTTP client is a sixth of what control would import: only where there is a source.
-        from gateway.integrations.mlflow.registry import Registry  # noqa: PLC0415  # see above
-        from gateway.integrations.mlflow.source import MlflowSource  # noqa: PLC0415  # see above
-
         try:
-            registry = Registry(config.uri, config.model, config.timeout_s, token_of(config))
+            source = self._source(config, state_dir)
         except BadValue as bad:
             self._controller.show_alarm(_alarm_of(config), f"{bad.problem}; {bad.hint}")
             return
-        source = MlflowSource(config, registry, self._gateway, self._book, state_dir / ARTIFACTS)
         try:
             await self.keep_looking(source)
         finally:
             await source.close()
 
-    async def keep_looking(self, source: MlflowSource) -> None:
+    async def keep_looking(self, source: RolloutSource) -> None:
         """Look for ever: regularly, when it is asked for, and ever later after a failure, which is an alarm."""
-        alarm, poll_s = _alarm_of(source.config), source.config.poll_s
-        looking = _Looking(source)
+        config = source.config
+        alarm = _alarm_of(config)
+        looking = _Looking(config)
         self._looking.append(looking)
-        delay_s = _BACKOFF_S
+        delay_s, shown = _BACKOFF_S, ""
         try:
             while True:
                 looking.asked.clear()
-                pause_s = poll_s
+                pause_s = config.poll_s
                 why = await self._look(source)
                 if why:
                     pause_s, delay_s = delay_s, min(2 * delay_s, _BACKOFF_S_MAX)
                 else:
                     delay_s = _BACKOFF_S
+                if why and why != shown:
+                    self._gateway.tell(config.route, "failing", "", why)
+                shown = why
                 self._controller.show_alarm(alarm, why)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause_s):
@@ -141,19 +154,44 @@ class Sources:
             self._looking.remove(looking)
             self._controller.show_alarm(alarm, "")
 
-    async def _look(self, source: MlflowSource) -> str:
+    def _source(self, config: MlflowConfig | DvcConfig, state_dir: Path) -> RolloutSource:
+        """The source of this configuration. Raises BadValue for a token that is missing."""
+        # An HTTP client is a sixth of what control would import: only where there is a source.
+        files, token = state_dir / ARTIFACTS, token_of(config)
+        if isinstance(config, MlflowConfig):
+            from gateway.integrations.mlflow.registry import Registry  # noqa: PLC0415  # see above
+            from gateway.integrations.mlflow.source import MlflowSource  # noqa: PLC0415  # see above
+
+            registry = Registry(config.uri, config.model, config.timeout_s, token)
+            return MlflowSource(config, registry, self._rollouts(config, files, f"source mlflow:{config.model}"))
+        from gateway.integrations.dvc.memory import Memory  # noqa: PLC0415  # see above
+        from gateway.integrations.dvc.mirror import Mirror  # noqa: PLC0415  # see above
+        from gateway.integrations.dvc.source import DvcSource  # noqa: PLC0415  # see above
+
+        copy = f"git-{hashlib.sha256(config.repo.encode()).hexdigest()[:12]}-{config.route}"
+        mirror = Mirror(config.repo, files / copy, config.timeout_s)
+        memory = Memory(files / f"dvc-{config.route}.json")
+        return DvcSource(config, mirror, memory, self._rollouts(config, files, f"source dvc:{config.name}"), token)
+
+    def _rollouts(self, config: MlflowConfig | DvcConfig, files: Path, by: str) -> RouteRollouts:
+        return RouteRollouts(config.route, config.deployer, self._gateway, self._book, files, by)
+
+    async def _look(self, source: RolloutSource) -> str:
         """Look once; returns what went wrong."""
+        config = source.config
         try:
             await source.step()
         except RegistryError as error:
-            return f"the MLflow server at {source.config.uri} cannot be used, asking again: {error}"
+            if isinstance(config, MlflowConfig):
+                return f"the MLflow server at {config.uri} cannot be used, asking again: {error}"
+            return f"the repository {config.repo} or its remote cannot be used, asking again: {error}"
         except (GatewayError, OSError) as error:
             return f"cannot go on, trying again: {error}"
         except Exception:  # noqa: BLE001  # one source's failure is not the others'
-            _log.exception("the source of route %s failed", source.config.route)
+            _log.exception("the source of route %s failed", config.route)
             return "it failed, trying again: the log of the control process says why"
         return ""
 
 
-def _alarm_of(config: MlflowConfig) -> str:
+def _alarm_of(config: MlflowConfig | DvcConfig) -> str:
     return f"source of route {config.route}"

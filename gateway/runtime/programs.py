@@ -12,6 +12,7 @@ import os
 import signal
 from collections.abc import Mapping, Sequence
 
+_QUOTED_CHARS = 300
 _SEEN = ("PATH", "HOME", "LANG", "TZ", "TMPDIR")
 
 
@@ -26,11 +27,12 @@ async def run_program(
     *,
     environ: Mapping[str, str] | None = None,
     silenced: bool = False,
+    quoted: bool = False,
 ) -> bytes:
     """What the program prints, with ``said`` on its standard input. ``environ`` are further variables.
 
-    What it prints is dropped when it is ``silenced``; otherwise its errors go where the gateway's own go. Raises
-    ProgramError.
+    What it prints is dropped when it is ``silenced``. Its errors go where the gateway's own go, or are ``quoted`` in
+    the exception. Raises ProgramError.
     """
     null = asyncio.subprocess.DEVNULL
     try:
@@ -38,7 +40,7 @@ async def run_program(
             *arguments,
             stdin=asyncio.subprocess.PIPE,
             stdout=null if silenced else asyncio.subprocess.PIPE,
-            stderr=null if silenced else None,
+            stderr=null if silenced else asyncio.subprocess.PIPE if quoted else None,
             env={name: os.environ[name] for name in _SEEN if name in os.environ} | dict(environ or {}),
             start_new_session=True,
         )
@@ -46,7 +48,7 @@ async def run_program(
         raise ProgramError(f"cannot run {arguments[0]}: {error.strerror}") from None
     try:
         async with asyncio.timeout(timeout_s):
-            printed, _ = await process.communicate(said)
+            printed, complaint = await process.communicate(said)
     except TimeoutError:
         raise ProgramError(f"{arguments[0]} timed out after {timeout_s:g} s") from None
     finally:
@@ -55,5 +57,11 @@ async def run_program(
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
     if process.returncode != 0:
-        raise ProgramError(f"{arguments[0]} exited with status {process.returncode}")
+        raise ProgramError(f"{arguments[0]} exited with status {process.returncode}{_end_of(complaint)}")
     return printed or b""
+
+
+def _end_of(complaint: bytes | None) -> str:
+    """The end of what a program said of its failure, on one line."""
+    words = " ".join((complaint or b"").decode("utf-8", "replace").split())
+    return f": {words if len(words) <= _QUOTED_CHARS else '...' + words[-_QUOTED_CHARS:]}" if words else ""

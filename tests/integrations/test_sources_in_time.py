@@ -47,11 +47,23 @@ class Control:
         self.alarms.append((asyncio.get_running_loop().time(), why))
 
 
+class Gateway:
+    """What sources tell the gateway."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str]] = []
+
+    def tell(self, route: str, state: str, version: str, reason: str) -> None:
+        assert (route, version) == ("digits", "")
+        self.told.append((state, reason))
+
+
 class Registry:
     """A source whose looks fail until ``well`` of them were made; it notes when it was looked at."""
 
     def __init__(self, fails: Callable[[int], Exception | None]) -> None:
         self.config = MlflowConfig(uri="http://registry", model="digits", route="digits", poll_s=30.0)
+        self.gateway = Gateway()
         self.looks: list[float] = []
         self._fails = fails
 
@@ -67,9 +79,8 @@ def looked(registry: Registry, for_s: float, ends: tuple[tuple[float, str, str],
     async def main() -> Control:
         control = Control()
         with tempfile.TemporaryDirectory() as directory:
-            sources = Sources(
-                cast("Controller", control), cast("SourceDoor", None), DeploymentBook(Path(directory)), SystemClock()
-            )
+            gateway = cast("SourceDoor", registry.gateway)
+            sources = Sources(cast("Controller", control), gateway, DeploymentBook(Path(directory)), SystemClock())
             tasks = [asyncio.create_task(sources.keep_looking(cast("MlflowSource", registry)))]
             tasks.append(asyncio.create_task(sources.watch_ends()))
             for at_s, kind, route in ends:
@@ -95,6 +106,7 @@ def test_a_registry_that_is_away_is_asked_ever_later_up_to_five_minutes_with_an_
     raised = [why for _, why in control.alarms[:12]]
     assert all("http://registry cannot be used, asking again: ConnectError" in why for why in raised)
     assert control.alarms[12] == (registry.looks[12], ""), "it ends when the registry answers"
+    assert registry.gateway.told == [("failing", raised[0])], "one event for each reason"
 
 
 def test_after_a_success_the_next_failure_is_asked_again_soon() -> None:

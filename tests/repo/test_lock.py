@@ -14,7 +14,7 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 LOCKS = ("requirements.lock", "requirements-test.lock")
-EXTRAS = ("test", "codings", "otel", "load", "stats", "train")
+EXTRAS = ("test", "codings", "otel", "load", "stats", "train", "s3")
 
 
 def text(lock: str) -> str:

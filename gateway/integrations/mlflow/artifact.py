@@ -6,16 +6,15 @@ larger than the limit, or with another digest than the one it was registered or 
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from gateway.config.document import read_tree
 from gateway.config.errors import BadValue
+from gateway.integrations.download import downloads, too_large
 from gateway.integrations.errors import RefusedVersionError, RegistryError
-from gateway.integrations.mlflow.registry import ArtifactFile, Registry
+from gateway.integrations.mlflow.registry import Registry
 
 # A training pipeline may tag the version with the digest of its model file.
 DIGEST_TAG = "canary.digest"
@@ -73,37 +72,18 @@ async def fetched(
     if not any(one.path == model_file for one in wanted):
         raise RefusedVersionError(f"its model file {model_file} is missing")
     if sum(one.size_bytes or 0 for one in wanted) > bytes_max:
-        raise RefusedVersionError(f"its files have more than {bytes_max} bytes (artifact_bytes_max)")
-    fresh = folder.with_name(f"{folder.name}.new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True, mode=0o700)
-    try:
-        left, digest = bytes_max, ""
+        raise too_large(bytes_max)
+    async with downloads(folder, bytes_max) as taken:
+        digest = ""
         for one in wanted:
-            size, found = await _download(registry, root, one, fresh / PurePosixPath(one.path).name, left)
-            left -= size
-            digest = found if one.path == model_file else digest
+            pieces = registry.download(root, one.path)
+            received = await taken.take(PurePosixPath(one.path).name, pieces, "sha256")
+            if one.size_bytes is not None and received.size_bytes != one.size_bytes:
+                raise RegistryError(f"{one.path} has {one.size_bytes} bytes, {received.size_bytes} were received")
+            digest = received.digest if one.path == model_file else digest
         if expected and digest != expected:
             raise RefusedVersionError(f"the digest of {model_file} is {digest}, and not {expected} as it should be")
-        shutil.rmtree(folder, ignore_errors=True)
-        fresh.rename(folder)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
     return Artifact(folder / PurePosixPath(model_file).name, digest)
-
-
-async def _download(registry: Registry, root: str, one: ArtifactFile, path: Path, left: int) -> tuple[int, str]:
-    hashed, size = hashlib.sha256(), 0
-    with path.open("wb") as file:  # pieces of 64 KiB
-        async for piece in registry.download(root, one.path):
-            size += len(piece)
-            if size > left:
-                raise RefusedVersionError("its files are larger than artifact_bytes_max")
-            hashed.update(piece)
-            file.write(piece)
-    if one.size_bytes is not None and size != one.size_bytes:
-        raise RegistryError(f"{one.path} has {one.size_bytes} bytes, {size} were received")
-    return size, f"sha256:{hashed.hexdigest()}"
 
 
 def _short(inputs: Any) -> str:

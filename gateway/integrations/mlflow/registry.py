@@ -15,7 +15,7 @@ from urllib.parse import quote
 import httpx
 
 from gateway.integrations.errors import RefusedVersionError, RegistryError
-from gateway.runtime.loopback import is_loopback
+from gateway.integrations.http import http_client
 
 _API = "/api/2.0/mlflow"
 _ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
@@ -44,11 +44,7 @@ class Registry:
     def __init__(self, uri: str, model: str, timeout_s: float, token: str | None) -> None:
         self.model = model
         self._uri = uri.rstrip("/")
-        headers = {"user-agent": "canary-gateway"} | ({} if token is None else {"authorization": f"Bearer {token}"})
-        here = is_loopback(uri)
-        # To load the authorities takes longer than all that is asked; plain HTTP on this machine needs none.
-        plain = here and uri.startswith("http:")
-        self._http = httpx.AsyncClient(headers=headers, timeout=timeout_s, trust_env=not here, verify=not plain)
+        self._http = http_client(uri, timeout_s, token)
 
     async def close(self) -> None:
         """Close its connections."""

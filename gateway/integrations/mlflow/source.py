@@ -19,42 +19,28 @@ Rules:
 
 from __future__ import annotations
 
-import logging
-import shutil
 from pathlib import Path
 
 from gateway.config.sources import MlflowConfig
 from gateway.control.views import RolloutView
 from gateway.core.model_version import ModelVersion
 from gateway.core.rollout.types import Phase
-from gateway.integrations.deployers import DeploymentBook, deploy
-from gateway.integrations.door import SourceDoor
 from gateway.integrations.errors import RefusedVersionError
 from gateway.integrations.mlflow.artifact import DIGEST_TAG, check_inputs, described, fetched
 from gateway.integrations.mlflow.registry import RegisteredVersion, Registry
+from gateway.integrations.rollouts import REFUSED, RouteRollouts
 
-_log = logging.getLogger("gateway.sources")
 TAG_ROLLOUT, TAG_VERDICT, TAG_REASON = "canary.rollout", "canary.verdict", "canary.reason"
-REFUSED = "refused"
 _VERDICTS = {Phase.PROMOTED: "promoted", Phase.ROLLED_BACK: "rolled_back", Phase.WITHDRAWN: "withdrawn"}
 
 
 class MlflowSource:
     """Works off what there is to do, one `step` at a time."""
 
-    def __init__(
-        self,
-        config: MlflowConfig,
-        registry: Registry,
-        gateway: SourceDoor,
-        book: DeploymentBook,
-        artifacts: Path,
-    ) -> None:
+    def __init__(self, config: MlflowConfig, registry: Registry, rollouts: RouteRollouts) -> None:
         self.config = config
         self._registry = registry
-        self._gateway = gateway
-        self._book = book
-        self._artifacts = artifacts
+        self._rollouts = rollouts
         # Rollouts whose write-back is known to be done: saves a question for each step.
         self._written: set[str] = set()
 
@@ -64,9 +50,9 @@ class MlflowSource:
 
     async def step(self) -> None:
         """Look once, and do what is to be done. Raises RegistryError and OSError, after which nothing is lost."""
-        ours = [view for view in self._gateway.rollouts(self.config.route) if self._number(view) is not None]
+        ours = [view for view in self._rollouts.views() if self._number(view) is not None]
         challenger = await self._registry.version_of(self.config.challenger)
-        await self._drop_unneeded(challenger)
+        await self._rollouts.drop_unneeded(None if challenger is None else self._named(challenger.version))
         asked_again = False
         for view in ours[:10]:
             if Phase(view.phase).terminal and view.id not in self._written:
@@ -82,7 +68,7 @@ class MlflowSource:
                     return
             elif latest is not None:
                 return
-        if challenger is not None and not self._must_wait(challenger):
+        if challenger is not None and not self._rollouts.must_wait(challenger.version):
             await self._begin(challenger, retry=asked_again)
 
     def _number(self, view: RolloutView) -> str | None:
@@ -92,79 +78,51 @@ class MlflowSource:
         return uri.removeprefix(prefix) if uri.startswith(prefix) else None
 
     def _serves(self, view: RolloutView) -> bool:
-        serving = self._gateway.serving(self.config.route)
+        serving = self._rollouts.serving()
         return serving is not None and view.model is not None and serving.uri == view.model.uri
 
-    async def _drop_unneeded(self, challenger: RegisteredVersion | None) -> None:
-        """Stop what serves versions that the configuration does not have any more, such as a champion's predecessor."""
-        route = self.config.route
-        arriving = None if challenger is None else ModelVersion(self.config.model, challenger.version)
-        kept = "" if arriving is None else self._gateway.backend_name(route, arriving)
-        for one in self._book.deployments.deployed:
-            if one.route == route and one.backend != kept and not self._gateway.configured(one.backend):
-                await self._book.drop(one.backend)
-                if one.server is not None:
-                    shutil.rmtree(Path(one.server.path).parent, ignore_errors=True)
-
-    def _must_wait(self, challenger: RegisteredVersion) -> bool:
-        latest = next(iter(self._gateway.rollouts(self.config.route)), None)
-        under_way = latest is not None and Phase(latest.phase).active
-        if under_way and self._gateway.plan_refuses(self.config.route):
-            _log.info("version %s of %s waits for a rollout to end", challenger.version, self.config.model)
-            return True
-        return False
+    def _named(self, number: str) -> ModelVersion:
+        return ModelVersion(self.config.model, number)
 
     # a version arrives
 
     async def _begin(self, challenger: RegisteredVersion, *, retry: bool) -> None:
-        route, number = self.config.route, challenger.version
+        why = f"alias {self.config.challenger} of {self.config.model} was set on version {challenger.version}"
         try:
             model, file = await self._fetch(challenger)
-            backend = self._gateway.backend_name(route, model)
-            endpoints = await deploy(self.config.deployer, route, backend, model, file, self._book)
-            why = f"alias {self.config.challenger} of {self.config.model} was set on version {number}"
-            started = await self._gateway.start(route, model, endpoints, retry=retry, reason=why)
+            await self._rollouts.start(model, file, retry=retry, reason=why)
         except RefusedVersionError as error:
             await self._refuse(challenger, str(error))
-            return
-        self._gateway.tell(route, "started", number, f"rollout {started.id}: {why}")
 
     async def _fetch(self, challenger: RegisteredVersion) -> tuple[ModelVersion, Path | None]:
         """The version's description, and its file where this gateway is to serve it."""
         number = challenger.version
-        uri, deployer = f"models:/{self.config.model}/{number}", self.config.deployer
+        uri = f"models:/{self.config.model}/{number}"
         expected = challenger.tags.get(DIGEST_TAG, "") or self._known_digest(number)
-        if deployer.model_server is None and deployer.command is None:
+        if not self._rollouts.needs_file:
             return ModelVersion(self.config.model, number, uri, expected), None
         root = await self._registry.artifact_root(number)
         found = await described(self._registry, root)
-        serving = self._gateway.serving(self.config.route)
+        serving = self._rollouts.serving()
         prefix = f"models:/{self.config.model}/"
         if serving is not None and serving.uri.startswith(prefix) and serving.uri != uri:
             there = await self._registry.version(serving.uri.removeprefix(prefix))
             if there is not None:
                 check_inputs(found, await described(self._registry, await self._registry.artifact_root(there.version)))
-        folder = self._folder(number)
+        folder = self._rollouts.folder(number)
         most = self.config.artifact_bytes_max
         artifact = await fetched(self._registry, root, found.model_file, folder, bytes_max=most, expected=expected)
         return ModelVersion(self.config.model, number, uri, artifact.digest), artifact.path
 
     def _known_digest(self, number: str) -> str:
         """The digest that the version had when it was rolled out before."""
-        found = (v for v in self._gateway.rollouts(self.config.route) if self._number(v) == number and v.model)
+        found = (v for v in self._rollouts.views() if self._number(v) == number and v.model)
         return next((view.model.digest for view in found if view.model), "")
 
-    def _folder(self, number: str) -> Path:
-        return self._artifacts / self.config.route / number
-
     async def _refuse(self, challenger: RegisteredVersion, why: str) -> None:
-        _log.error("version %s of %s is refused: %s", challenger.version, self.config.model, why)
-        self._gateway.tell(self.config.route, REFUSED, challenger.version, why)
+        await self._rollouts.refuse(self._named(challenger.version), why)
         await self._registry.tag(challenger.version, {TAG_REASON: why, TAG_VERDICT: REFUSED})
         await self._remove_challenger(challenger.version)
-        backend = self._gateway.backend_name(self.config.route, ModelVersion(self.config.model, challenger.version))
-        if not any(view.canary == backend for view in self._gateway.rollouts(self.config.route)):
-            await self._book.drop(backend)
 
     # a rollout has ended
 
@@ -172,11 +130,10 @@ class MlflowSource:
         number, phase = self._number(view), Phase(view.phase)
         assert number is not None
         version = await self._registry.version(number)
-        if phase is not Phase.PROMOTED and await self._gateway.release(self.config.route, view.canary):
-            await self._book.drop(view.canary)
-            shutil.rmtree(self._folder(number), ignore_errors=True)
+        if phase is not Phase.PROMOTED:
+            await self._rollouts.clear(view, self._rollouts.folder(number))
         if version is None:
-            self._gateway.tell(self.config.route, "deleted", number, "the version was deleted: nothing is written back")
+            self._rollouts.tell("deleted", number, "the version was deleted: nothing is written back")
         elif version.tags.get(TAG_ROLLOUT) != view.id and not _newer(version, view):
             if phase is Phase.PROMOTED:
                 await self._registry.move_alias(self.config.champion, number)
@@ -188,7 +145,7 @@ class MlflowSource:
                 {TAG_VERDICT: verdict, TAG_REASON: view.reason, **digest, "canary.ended_at": view.updated_at}
                 | {TAG_ROLLOUT: view.id},
             )
-            self._gateway.tell(self.config.route, "written_back", number, f"{verdict}: {view.reason}")
+            self._rollouts.tell("written_back", number, f"{verdict}: {view.reason}")
         self._written.add(view.id)
 
     async def _remove_challenger(self, number: str) -> None:
