@@ -36,6 +36,7 @@ _ROOMS = {
         "exchange_attempts",
         "expect_continue",
         "log_line",
+        "mirror",
         "outcome",
         "rare_lines",
         "request_body",
@@ -69,7 +70,7 @@ _ROOMS = {
         "server_connection",
     ),
     "proxy/listen": ("acceptor", "client_limits", "connecting"),
-    "proxy/routes": ("rescue_budget", "route_runtime"),
+    "proxy/routes": ("rescue_budget", "route_mirror", "route_runtime"),
     "proxy/upstream": ("backends", "outlier_ejection", "pool", "probed_health", "request_changes", "types"),
 }
 COMPILED = tuple(f"gateway/{room}/{name}.py" for room, names in _ROOMS.items() for name in names)

@@ -87,6 +87,22 @@ def _canary_is_another(tree: Any) -> Iterator[Issue]:
             yield Issue((*path, "canary_percent"), f"{show(percent)} needs a canary", "set canary, or 0 here")
 
 
+def _mirror_is_possible(tree: Any) -> Iterator[Issue]:
+    for path, route in _routes(tree):
+        percent = at(route, "mirror", "percent")
+        if not isinstance(percent, (int, float)) or isinstance(percent, bool) or percent <= 0:
+            continue
+        here = (*path, "mirror", "percent")
+        if at(route, "rescue", "replayable") is False:
+            yield Issue(
+                here,
+                f"{show(percent)} copies requests that rescue.replayable: false says may not be sent twice",
+                "use 0, or rescue.replayable: true if a copy does no harm",
+            )
+        if route.get("canary") is None:
+            yield Issue(here, f"{show(percent)} needs a canary", "set canary, or 0 here")
+
+
 def _somebody_serves(tree: Any) -> Iterator[Issue]:
     for path, route in _routes(tree):
         stable, canary, percent = route.get("stable"), route.get("canary"), route.get("canary_percent")
@@ -393,6 +409,7 @@ _RULES: tuple[Callable[[Any], Iterator[Issue]], ...] = (
     _listeners_differ,
     _backends_exist,
     _canary_is_another,
+    _mirror_is_possible,
     _somebody_serves,
     _names_differ,
     _matches_differ,

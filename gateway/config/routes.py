@@ -8,6 +8,7 @@ import msgspec
 from pydantic import Field, model_validator
 
 from gateway.config.analysis import AnalysisConfig
+from gateway.config.mirror import MirrorConfig
 from gateway.config.plan import PlanConfig
 from gateway.config.predictions import ProtocolKey
 from gateway.config.section import (
@@ -317,6 +318,10 @@ class RouteConfig(Section):
             "the client."
         ),
     ] = RetryConfig()
+    mirror: Annotated[
+        MirrorConfig,
+        Doc("Copies of stable's requests for the canary, whose answers no client gets (docs/mirroring.md)."),
+    ] = MirrorConfig()
     analysis: Annotated[
         AnalysisConfig, Doc("What a verdict promises and looks at; docs/statistics.md explains the tests.")
     ] = AnalysisConfig()

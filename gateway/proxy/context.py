@@ -31,6 +31,7 @@ from gateway.proxy.heads.field_policy import FieldPolicy
 from gateway.proxy.heads.gateway_errors import Fault
 from gateway.proxy.heads.headers import field_policy
 from gateway.proxy.routes.rescue_budget import Budget, budgets_of
+from gateway.proxy.routes.route_mirror import MirrorLoad
 from gateway.proxy.routes.route_runtime import RouteRuntime
 from gateway.proxy.spans import Tracer
 from gateway.proxy.upstream.backends import Pools
@@ -125,6 +126,9 @@ class WorkerContext:
         self.samples = SampleQueue()
         self.pools = Pools(loop, connections(self.head_reader, self.fields))
         self.active: dict[OpenExchange, None] = {}
+        # Copies of requests for canaries (exchange/mirror.py): nobody waits for them.
+        self.mirrors: dict[OpenExchange, None] = {}
+        self.mirror_load = MirrorLoad()
         self.connections: set[OpenConnection] = set()
         self._trusted = tuple(plain_network(cidr) for cidr in trusted_proxies)
         self._budgets: dict[str, tuple[Budget, Budget]] = {}
@@ -160,7 +164,14 @@ class WorkerContext:
             self.counts.recent[route.name],
             self.counts.sessions.get(route.name),
             route_sampler(route, counters, self.samples),
+            self.mirror_load,
         )
+
+    def stop_mirroring(self) -> None:
+        """The worker drains: make no copies of requests any more, and drop those that are under way."""
+        self.mirror_load.stopped = True
+        for copy in list(self.mirrors):
+            copy.sweep(self.now_s())
 
     def trusts(self, address: str) -> bool:
         """Whether a peer's X-Forwarded-* are believed."""

@@ -69,12 +69,24 @@ class RequestTrace:
         )
         self.attempts.append(self._open)
 
+    def copy(self, backend: str, endpoint: Endpoint, now_s: float) -> AttemptSpan:
+        """A mirrored copy of the request begins, beside the attempts."""
+        at_s = self.wall_s(now_s)
+        return AttemptSpan(os.urandom(8).hex(), "canary", backend, endpoint.host, endpoint.port, at_s, mirrored=True)
+
+    def end_copy(self, span: AttemptSpan, result: str, status: int, head_s: float, now_s: float) -> None:
+        """The copy has ended."""
+        span.result, span.status, span.ended_s = result, status, self.wall_s(now_s)
+        span.first_byte_s = self.wall_s(head_s) if head_s else 0.0
+
     def lines(self) -> bytes:
         """The lines of the attempt's request: its span is the backend's parent."""
-        if self._open is None:
-            return b""
+        return b"" if self._open is None else self.lines_of(self._open)
+
+    def lines_of(self, span: AttemptSpan) -> bytes:
+        """The lines of a request that belongs to this span."""
         flags = b"01" if self.sampled else b"00"
-        line = b"traceparent: 00-%b-%b-%b\r\n" % (self.trace_id, self._open.span_id.encode(), flags)
+        line = b"traceparent: 00-%b-%b-%b\r\n" % (self.trace_id, span.span_id.encode(), flags)
         return line + b"tracestate: %b\r\n" % self.state if self.state else line
 
     def failed(self, fault: str) -> None:

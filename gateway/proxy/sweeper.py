@@ -83,6 +83,10 @@ class Sweeper:
             return
         for exchange in [e for e in worker.active if now_s >= e.deadline_s or now_s >= e.total_at_s]:
             exchange.sweep(now_s)
+        worker.mirror_load.late(late_s, now_s)
+        if worker.mirrors:
+            for copy in [c for c in worker.mirrors if now_s >= c.deadline_s]:
+                copy.sweep(now_s)
         if self._sweeps % _SELDOM == 0:
             for connection in list(worker.connections):
                 connection.sweep(now_s)
@@ -113,7 +117,7 @@ class Sweeper:
         worker.counts.stalls += 1
         forgiven_s = self._forgiveness.forgive(late_s, now_s - self._stalled_s)
         self._stalled_s = now_s
-        for exchange in worker.active:
+        for exchange in (*worker.active, *worker.mirrors):
             exchange.deadline_s += forgiven_s
             exchange.total_at_s += forgiven_s
         for connection in worker.connections:

@@ -16,7 +16,10 @@ SOCKET_NAME = "tracing.sock"
 
 
 class AttemptSpan(msgspec.Struct, array_like=True):
-    """One attempt: a client span. ``result`` is its outcome class, ``fault`` the failure; ``status`` 0: no answer."""
+    """One attempt: a client span. ``result`` is its outcome class, ``fault`` the failure; ``status`` 0: no answer.
+
+    ``mirrored``: it was a copy of the request, whose answer nobody got.
+    """
 
     span_id: str
     variant: str
@@ -29,10 +32,14 @@ class AttemptSpan(msgspec.Struct, array_like=True):
     status: int = 0
     result: str = ""
     fault: str = ""
+    mirrored: bool = False
 
 
 class RequestSpan(msgspec.Struct, array_like=True):
-    """One request: a server span, with its attempts. ``kept``: not sampled, but kept for what became of it."""
+    """One request: a server span, with its attempts. ``kept``: not sampled, but kept for what became of it.
+
+    ``copy_only``: the server span is in another record; here is the copy that outlasted it.
+    """
 
     trace_id: str
     span_id: str
@@ -58,6 +65,7 @@ class RequestSpan(msgspec.Struct, array_like=True):
     epoch: int
     request_bytes: int
     attempts: list[AttemptSpan]
+    copy_only: bool = False
 
 
 class Spans(msgspec.Struct, tag=True):

@@ -57,6 +57,8 @@ class RouteTotals(msgspec.Struct):
     (proxy.counting.response_sampler). ``queued`` are the times of attempts that had to wait for a connection;
     ``failed_at`` are the outcomes other than ok that count as evidence, by the URL of the endpoint and by class.
     ``request_sizes`` and ``response_sizes`` are bodies of answered requests, by their class (core.stats.histogram).
+    ``mirrored`` are the copies of stable's requests for the canary, by result; ``mirror_shed`` those that were not
+    made, by reason (proxy.routes.route_mirror), and ``mirror_pairs`` what came of both halves (core.stats.pairs).
     """
 
     route: str
@@ -81,6 +83,9 @@ class RouteTotals(msgspec.Struct):
     response_sizes: dict[int, int] = msgspec.field(default_factory=dict)
     response_bytes_sum: int = 0
     failed_at: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)
+    mirrored: dict[str, int] = msgspec.field(default_factory=dict)
+    mirror_shed: dict[str, int] = msgspec.field(default_factory=dict)
+    mirror_pairs: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 # Why a request's body was not kept for another try (proxy/body_store.py).

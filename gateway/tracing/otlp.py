@@ -7,6 +7,7 @@ Rules:
 2. A status of 5xx is an error of the server span, one of 4xx and 5xx of a client span; ``error.type`` is the failure's
    reason where there was no answer, the status otherwise.
 3. Every attempt but the first has ``http.request.resend_count``; one that answers for a canary is marked as a rescue.
+   A mirrored copy is a client span with ``gateway.mirror``; it may end after its server span, in a record of its own.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class SpanMaker:
         parent = None
         if request.parent_id:
             parent = SpanContext(trace_id, int(request.parent_id, 16), is_remote=True, trace_flags=_SAMPLED)
-        return [self._server(request, server, parent), *self._clients(request, server)]
+        clients = self._clients(request, server)
+        return [*clients] if request.copy_only else [self._server(request, server, parent), *clients]
 
     def _server(self, request: RequestSpan, context: SpanContext, parent: SpanContext | None) -> ReadableSpan:
         method = request.method if request.method in _METHODS else "_OTHER"
@@ -105,8 +107,10 @@ class SpanMaker:
                 "gateway.backend": attempt.backend,
                 "gateway.variant": attempt.variant,
                 "gateway.result": attempt.result,
-                "gateway.rescue": attempt.variant != request.assigned,
+                "gateway.rescue": attempt.variant != request.assigned and not attempt.mirrored,
             }
+            if attempt.mirrored:
+                attributes["gateway.mirror"] = True
             if number:
                 attributes["http.request.resend_count"] = number
             if attempt.status:

@@ -43,6 +43,7 @@ OTHERWISE = {
         {"name", "worse", "unit", "slice_s", "group", "guarded", "bounds", "of"},
     ),
     "EventConfig": ({"header", "header_value", "trial"}, {"group", "guarded"}),
+    "MirrorConfig": ({"percent"}, {"share_bp"}),
     "GuardrailConfig": ({"threshold_ms"}, {"threshold_us"}),
 }
 

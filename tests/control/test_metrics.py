@@ -28,7 +28,7 @@ from gateway.admin.connections import Connections
 from gateway.admin.exposition import takes_openmetrics
 from gateway.app.scrape import scrape
 from gateway.control.api import ControlPlane, TrafficTotals
-from gateway.control.show import traffic_metrics
+from gateway.control.show import mirror_metrics, traffic_metrics
 from gateway.control.show.metrics import Scrape
 from gateway.control.views import BackendView, EndpointView, ProbeCounts, Readiness, RolloutView, RouteView
 from gateway.control.workers.exemplars import NewestExemplars
@@ -43,6 +43,7 @@ from gateway.core.types import Variant
 from gateway.hooks.counters import GateTotals, HookCounters, HookTotals
 from gateway.proxy.exchange import retry
 from gateway.proxy.heads import gateway_errors
+from gateway.proxy.routes import route_mirror
 from gateway.runtime.build import data_plane
 from gateway.runtime.notices import Notice
 from gateway.runtime.samples import Inspected
@@ -305,6 +306,10 @@ def test_the_reasons_of_retries_and_rescues_are_those_of_the_data_plane() -> Non
     retried = {fault.reason for fault in known if fault.blame is Blame.UPSTREAM} - {gateway_errors.IDLE_TIMEOUT.reason}
     assert set(traffic_metrics.RETRIED) == retried | {"status"}
     assert set(traffic_metrics.UNSERVED) == {fault.reason for fault in gateway_errors.OF_THE_GATEWAY}
+
+
+def test_the_reasons_of_mirroring_are_those_of_the_data_plane() -> None:
+    assert (mirror_metrics.SHED, mirror_metrics.NOT_JUDGED) == (route_mirror.SHED, route_mirror.NOT_JUDGED)
 
 
 def test_what_became_of_messages_and_questions_is_reported() -> None:

@@ -26,6 +26,7 @@ from gateway.control.show.evidence_metrics import evidence_metrics, verdict_metr
 from gateway.control.show.families import gauge, single_counter, single_gauge
 from gateway.control.show.health_metrics import backend_info, ejection_metrics, health_metrics
 from gateway.control.show.inspection_metrics import inspection_metrics
+from gateway.control.show.mirror_metrics import mirror_metrics
 from gateway.control.show.process_metrics import process_metrics, state_metrics
 from gateway.control.show.slo_metrics import slo_metrics
 from gateway.control.show.traffic_metrics import traffic_metrics
@@ -69,6 +70,7 @@ class Scrape:
         traffic, routes, newest = self._traffic(), self._routes, self._newest
         totals = _complete(traffic.totals, routes)
         yield from traffic_metrics(totals, traffic)
+        yield from mirror_metrics(totals)
         yield from inspection_metrics(totals, *self._inspected)
         yield from _exposure(routes, newest)
         yield from verdict_metrics(self._verdicts, routes)

@@ -27,6 +27,7 @@ from gateway.core.errors import EvidenceError
 from gateway.core.stats import counts as arithmetic
 from gateway.core.stats.counts import Counts, EpochCounts
 from gateway.core.stats.outcomes import ANSWERED, UNAVAILABLE
+from gateway.core.stats.pairs import merged as merged_pairs
 from gateway.core.types import Variant
 from gateway.runtime.wire import Ejected, Exemplar, Report, RouteTotals
 
@@ -301,7 +302,8 @@ def _merged_entry(parts: list[EpochCounts]) -> EpochCounts:
     first = parts[0]
     stable: Counts = arithmetic.merge(part.stable for part in parts)
     canary: Counts = arithmetic.merge(part.canary for part in parts)
-    return EpochCounts(first.route, first.epoch, first.weight_bp, stable, canary)
+    pairs = merged_pairs([part.pairs for part in parts if part.pairs])
+    return EpochCounts(first.route, first.epoch, first.weight_bp, stable, canary, pairs)
 
 
 def _add_totals(into: RouteTotals, part: RouteTotals) -> None:
@@ -326,6 +328,9 @@ def _add_totals(into: RouteTotals, part: RouteTotals) -> None:
     _add(into.samples, part.samples)
     for url, classes in part.failed_at.items():
         _add(into.failed_at.setdefault(url, {}), classes)
+    _add(into.mirrored, part.mirrored)
+    _add(into.mirror_shed, part.mirror_shed)
+    _add(into.mirror_pairs, part.mirror_pairs)
 
 
 def _summed(parts: Iterable[RouteTotals]) -> dict[tuple[str, int], RouteTotals]:

@@ -28,6 +28,7 @@ import msgspec
 from gateway.core.errors import EvidenceError
 from gateway.core.stats.histogram import BUCKET_MAX
 from gateway.core.stats.outcomes import NAMES
+from gateway.core.stats.pairs import check_pairs
 from gateway.core.types import WEIGHT_BP_MAX
 
 Key = TypeVar("Key", int, str)
@@ -147,13 +148,17 @@ class Counts(msgspec.Struct):
 
 
 class EpochCounts(msgspec.Struct):
-    """Both variants' counts on one route under one epoch, with the weight that assigned them."""
+    """Both variants' counts on one route under one epoch, with the weight that assigned them.
+
+    ``pairs`` are the requests that both versions were sent (mirroring), by what came of the two (stats/pairs.py).
+    """
 
     route: str
     epoch: int
     weight_bp: int
     stable: Counts = msgspec.field(default_factory=Counts)
     canary: Counts = msgspec.field(default_factory=Counts)
+    pairs: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 def merge(parts: Iterable[Counts]) -> Counts:
@@ -208,6 +213,7 @@ def check_entry(entry: EpochCounts) -> None:
     try:
         check(entry.stable)
         check(entry.canary)
+        check_pairs(entry.pairs)
     except EvidenceError as error:
         raise EvidenceError(f"epoch {entry.epoch}: {error}") from error
 

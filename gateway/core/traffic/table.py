@@ -219,6 +219,24 @@ class Tap(msgspec.Struct, frozen=True):
     modest: bool = False
 
 
+class Mirror(msgspec.Struct, frozen=True):
+    """Which of stable's requests are copied to the canary, and what the copies may take; the limits are per worker.
+
+    ``share_bp`` of them are (0: none), at most ``concurrency_max`` at a time. A copy's request may have
+    ``body_bytes_max``, of its answer and of stable's ``answer_bytes_max`` are read, and all copies together hold
+    ``memory_bytes_max``. One that is not answered whole in ``timeout_s`` is given up. A worker whose event loop is
+    later than ``loop_lag_max_s`` makes none.
+    """
+
+    share_bp: int = 0
+    concurrency_max: int = 32
+    body_bytes_max: int = 256 * 1024
+    answer_bytes_max: int = 1 << 20
+    memory_bytes_max: int = 32 << 20
+    timeout_s: float = 30.0
+    loop_lag_max_s: float = 0.05
+
+
 # A client that half-closes does so as it sends; one that leaves, when it has waited. Long enough for a lost packet.
 HALF_CLOSE_S = 0.25
 
@@ -250,6 +268,7 @@ class Route(msgspec.Struct, frozen=True):
     half_close_s: float = HALF_CLOSE_S
     # Whether requests go to the backend as they come in, for dialogues in one exchange; otherwise once they flow.
     streams_requests: bool = False
+    mirror: Mirror = Mirror()
 
     def __post_init__(self) -> None:
         """Reject a weight that is out of range or that has no canary to go to."""

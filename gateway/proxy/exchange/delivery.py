@@ -20,10 +20,11 @@ from gateway.core.stats.outcomes import ERRORS, PLAIN
 from gateway.proxy.compiled import mypyc_attr
 from gateway.proxy.context import WorkerContext
 from gateway.proxy.exchange import expect_continue, outcome, retry, stream_hold
-from gateway.proxy.exchange.attempt import CANARY, NO_TRAILERS, Attempt
+from gateway.proxy.exchange.attempt import CANARY, NO_TRAILERS, STABLE, Attempt
 from gateway.proxy.exchange.deadlines import CONNECT, CONTINUE, PAUSE, RELAY, SEND
 from gateway.proxy.exchange.exchange_attempts import STATUS_REASON, ExchangeAttempts
 from gateway.proxy.exchange.log_line import LogRecord
+from gateway.proxy.exchange.mirror import MirrorCopy, begin_copy, failed_as, stable_latency_us
 from gateway.proxy.exchange.request_body import RequestBody
 from gateway.proxy.exchange.trailers import Trailers
 from gateway.proxy.exchange.types import AttemptOwner, Downstream, Settling
@@ -55,6 +56,7 @@ class Delivery(AttemptOwner):
         "attempt",
         "attempts",
         "begun",
+        "copy",
     )
 
     def __init__(
@@ -79,6 +81,8 @@ class Delivery(AttemptOwner):
         self.attempts = attempts
         self.attempt: Attempt | None = None
         self.begun = False
+        self.copy: MirrorCopy | None = None
+        """The copy of the request for the canary, where one was made."""
         # Of the answer's body, so far.
         self._relayed_bytes = 0
 
@@ -141,6 +145,8 @@ class Delivery(AttemptOwner):
         body.sent()
         if body.behind:
             self._send_rest(attempt, connection)
+        elif body.complete and route.mirror is not None:
+            self._mirror()
 
     def _send_rest(self, attempt: Attempt, connection: UpstreamConnection) -> None:
         """Send what was held elsewhere than in memory, as fast as the backend takes it."""
@@ -160,6 +166,14 @@ class Delivery(AttemptOwner):
         now_s = self._worker.now_s()
         attempt.send_end(connection, now_s)
         self._wait(RELAY if attempt.head_s else SEND, now_s)
+        if self._route.mirror is not None:
+            self._mirror()
+
+    def _mirror(self) -> None:
+        """All of the request was sent: copy it to the canary, if it is one that was stable's from the beginning."""
+        attempts = self.attempts
+        if self.copy is None and self.upgrade is None and attempts.assigned is STABLE and not attempts.forced:
+            self.copy = begin_copy(self._worker, self._route, self.request, self.body, attempts.trace)
 
     def take_body(self, piece: bytes) -> None:
         """A piece of the request's body has come."""
@@ -327,6 +341,8 @@ class Delivery(AttemptOwner):
         kind = attempts.kind_of(attempt)
         if kind == ERRORS:
             attempt.failed_by(STATUS_REASON)
+        if self.copy is not None:
+            self.copy.stable_ended(kind, stable_latency_us(attempt, self._worker.now_s()), self._worker.now_s())
         self.release(attempt, drain=True)
         attempts.count(attempt, kind, self._exchange.asked_s, self._worker.now_s())
         if step != retry.RESCUE:
@@ -421,6 +437,8 @@ class Delivery(AttemptOwner):
         """The present attempt came to nothing (its connection is already given back)."""
         self._downstream.discard()
         exchange = self._exchange
+        if self.copy is not None:
+            self.copy.stable_ended(failed_as(fault), 0, self._worker.now_s())
         step = self.attempts.failed(self.attempt, fault, exchange.asked_s, self._worker.now_s(), begun=self.begun)
         if step == retry.ANSWER:
             exchange.answer(fault)
@@ -451,6 +469,9 @@ class Delivery(AttemptOwner):
 
     def _completed(self, attempt: Attempt) -> None:
         exchange, attempts = self._exchange, self.attempts
+        if self.copy is not None:
+            now_s = self._worker.now_s()
+            self.copy.stable_ended(attempts.kind_of(attempt), stable_latency_us(attempt, now_s), now_s)
         attempts.completed(attempt, exchange.asked_s, self._worker.now_s(), self._relayed_bytes)
         exchange.settle(attempt.status, keep=self.request.keep_alive and self.body.complete)
 
@@ -475,5 +496,8 @@ class Delivery(AttemptOwner):
     def end(self) -> None:
         """The exchange has settled."""
         self.attempts.close()
+        if self.copy is not None:
+            self.copy.client_left()  # unless stable's part in the pair is known
+            self.copy = None
         if self.attempt is not None:
             self.attempt.end()

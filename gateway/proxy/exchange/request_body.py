@@ -198,6 +198,15 @@ class RequestBody:
             self._drop()
         return b""
 
+    def whole_in_memory(self) -> list[bytes] | None:
+        """All of it; None when it is not complete, or not kept, or a part of it is in a file."""
+        if not self.complete or not self.kept or self.full or self._file is not None or self._tail is not None:
+            return None
+        if self._joined:
+            self._pieces.append(bytes(self._joined))
+        self._joined = None
+        return self._pieces
+
     @property
     def sent_whole(self) -> bool:
         """Whether all of it has come, and the present attempt has sent it."""

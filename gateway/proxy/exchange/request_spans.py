@@ -8,8 +8,9 @@ from gateway.proxy.exchange.types import Downstream
 from gateway.proxy.heads.gateway_errors import Fault
 from gateway.proxy.heads.message_head import RequestHead
 from gateway.proxy.heads.request import Request
+from gateway.proxy.routes.route_runtime import RouteRuntime
 from gateway.proxy.spans import RequestTrace, path_of
-from gateway.runtime.spans import RequestSpan
+from gateway.runtime.spans import AttemptSpan, RequestSpan
 
 
 def spans_of(
@@ -51,4 +52,37 @@ def spans_of(
         epoch=0 if attempts is None else attempts.counters.evidence.epoch,
         request_bytes=0 if attempts is None else attempts.body_bytes,
         attempts=trace.attempts,
+    )
+
+
+def mirror_span(
+    trace: RequestTrace, request: Request, head: RequestHead, route: RouteRuntime, span: AttemptSpan, body_bytes: int
+) -> RequestSpan:
+    """The record of a mirrored copy, whose request may have ended before."""
+    return RequestSpan(
+        trace_id=text(trace.trace_id),
+        span_id=trace.span_id,
+        parent_id="",
+        state=text(trace.state),
+        kept=False,
+        method=text(request.method),
+        path=path_of(request.target),
+        host=text(head.host),
+        scheme="http",
+        version=request.version,
+        client="",
+        request_id="",
+        began_s=span.began_s,
+        ended_s=span.ended_s,
+        status=0,
+        fault="",
+        route=route.route.name,
+        assigned="stable",
+        variant="stable",
+        rescued=False,
+        forced=False,
+        epoch=route.counters.evidence.epoch,
+        request_bytes=body_bytes,
+        attempts=[span],
+        copy_only=True,
     )

@@ -20,6 +20,8 @@ from gateway.runtime.settings import HeaderPolicy
 
 VARIANT_HEADER: Final = b"x-gateway-variant"
 RESCUED_HEADER: Final = b"x-gateway-rescued"
+# Marks a copy of a request for the backend: no client may say so.
+MIRROR_HEADER: Final = b"x-gateway-mirror"
 
 _DROPPED_BY_REQUEST: Final = {
     b"keep-alive",
@@ -31,6 +33,7 @@ _DROPPED_BY_REQUEST: Final = {
     b"proxy-authorization",
     VARIANT_HEADER,
     RESCUED_HEADER,
+    MIRROR_HEADER,
     gateway_errors.ERROR_HEADER,
 }
 FORWARDED: Final = {

@@ -43,7 +43,7 @@ _FORBIDDEN = frozenset(
         # how to read the content
         *(b"content-encoding", b"content-type", b"content-range", b"content-language", b"content-location"),
         # the gateway's own words
-        *(b"x-gateway-variant", b"x-gateway-rescued", gateway_errors.ERROR_HEADER),
+        *(b"x-gateway-variant", b"x-gateway-rescued", b"x-gateway-mirror", gateway_errors.ERROR_HEADER),
     }
 )
 

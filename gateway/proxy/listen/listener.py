@@ -73,6 +73,7 @@ class Listener:
         self._draining = True
         self._acceptor.end()
         self._socket.close()
+        self._worker.stop_mirroring()
         connections = self._worker.connections
         for connection in list(connections):
             connection.shutdown()

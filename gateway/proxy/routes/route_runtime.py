@@ -13,6 +13,7 @@ from gateway.proxy.counting.recent_answers import RecentAnswers
 from gateway.proxy.counting.response_sampler import RouteSampler
 from gateway.proxy.counting.sticky_sessions import StickySessions
 from gateway.proxy.routes.rescue_budget import Budget
+from gateway.proxy.routes.route_mirror import MirrorLoad, RouteMirror
 from gateway.proxy.upstream.backends import BackendPool
 
 
@@ -21,7 +22,7 @@ class RouteRuntime:
 
     ``forced`` and ``sticky_*`` are names, empty where there is none; ``try_s`` is 0 for no limit. ``outcomes`` has the
     class of each status. A pool is None where no backend is deployed; ``sampler`` where no answer is sampled;
-    ``sessions`` where the route is not sticky, or has no experiment.
+    ``sessions`` where the route is not sticky, or has no experiment; ``mirror`` where no request is mirrored.
     """
 
     __slots__ = (
@@ -36,6 +37,7 @@ class RouteRuntime:
         "holds_streams",
         "idle_s",
         "kept_bytes_max",
+        "mirror",
         "outcomes",
         "recent",
         "replayable",
@@ -65,6 +67,7 @@ class RouteRuntime:
         recent: RecentAnswers,
         sessions: StickySessions | None,
         sampler: RouteSampler | None,
+        mirror_load: MirrorLoad,
     ) -> None:
         self.route = route
         self.budget, self.retry_budget = budgets
@@ -97,6 +100,11 @@ class RouteRuntime:
         self.file_bytes_max = route.rescue.file_bytes_max
         self.streams_requests = route.streams_requests
         self.outcomes = by_status(route.exempt_statuses)
+        self.mirror: RouteMirror | None = None
+        stable, canary = self.stable_pool, self.canary_pool
+        if route.mirror.share_bp and self.replayable and stable is not None and canary is not None:
+            weighted = self.weight_bp > 0
+            self.mirror = RouteMirror(route.mirror, mirror_load, counters, stable, canary, weighted=weighted)
 
 
 def _statuses(named: tuple[str, ...]) -> frozenset[int]:
