@@ -131,7 +131,7 @@ def test_what_is_needed_is_shown_in_the_metrics_own_unit() -> None:
     arms = [Counts(10 * n, trials=dict.fromkeys(labels, n)) for n in (400, 100)]
     state = fresh_state(spec)
     for epoch in (1, 2):
-        state, analysis = judge(spec, state, Evidence(epoch, (EpochCounts("r", epoch, 2000, *arms),)))
+        state, analysis = judge(spec, state, Evidence(epoch, (EpochCounts("r", epoch, 2000, arms[0], arms[1]),)))
     found = explained(state, analysis).findings[0]
     assert " canary sessions more at this effect to be proven" in found.reason, found.reason
 

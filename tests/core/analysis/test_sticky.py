@@ -24,7 +24,7 @@ def verdicts(stable: tuple[int, int, int, int], canary: tuple[int, int, int, int
     state, found = fresh_state(SPEC), []
     for look in range(1, looks + 1):
         arms = [counts(*(look * n for n in arm)) for arm in (stable, canary)]
-        state, analysis = judge(SPEC, state, Evidence(0.5 * look, (EpochCounts("r", 1, 2000, *arms),)))
+        state, analysis = judge(SPEC, state, Evidence(0.5 * look, (EpochCounts("r", 1, 2000, arms[0], arms[1]),)))
         found.append(analysis.verdict)
     return found
 
@@ -42,7 +42,7 @@ def test_good_sessions_pass_and_the_finding_speaks_of_sessions() -> None:
     state = fresh_state(SPEC)
     for look in range(1, 600):
         arms = counts(400 * look, 0, 20 * look, 0), counts(100 * look, 0, 5 * look, 0)
-        state, analysis = judge(SPEC, state, Evidence(0.5 * look, (EpochCounts("r", 1, 2000, *arms),)))
+        state, analysis = judge(SPEC, state, Evidence(0.5 * look, (EpochCounts("r", 1, 2000, arms[0], arms[1]),)))
         if analysis.verdict is Verdict.PASS:
             break
     assert analysis.verdict is Verdict.PASS

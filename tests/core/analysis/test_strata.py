@@ -31,7 +31,7 @@ def entry(epoch: int, weight_bp: int, requests: int, rate: float) -> EpochCounts
         failed = round(n * rate)
         arms.append(Counts(n, {"errors": failed}, {300: n - failed, 400: failed}, assigned=n))
         arms[-1].trials, arms[-1].events = {"clicked": n}, {"clicked": failed}
-    return EpochCounts("r", epoch, weight_bp, *arms)
+    return EpochCounts("r", epoch, weight_bp, arms[0], arms[1])
 
 
 def climbed(keep: int) -> tuple[AnalysisState, Analysis]:
