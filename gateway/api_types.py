@@ -206,6 +206,21 @@ class EndpointView:
 
 
 @dataclass(frozen=True)
+class BadMoments:
+    """Stable's bad moments with failures of one class (``metric``): how many in ``known_s`` seconds, and how long.
+
+    Old ones count less and less, so ``moments`` need not be a whole number.
+    """
+
+    metric: str
+    known_s: float
+    moments: float
+    per_hour: float
+    mean_s: float
+    longest_s: float
+
+
+@dataclass(frozen=True)
 class RouteView:
     """One route as it is being served. ``workers_applied`` of ``workers`` route by ``epoch``.
 
@@ -240,6 +255,9 @@ class RouteView:
     decision: str | None = None
     decided_at: str | None = None
     decided_by: str | None = None
+    # For how long stable's failures have been watched, and its bad moments, of the classes in which it ever failed.
+    stable_known_s: float = 0.0
+    bad_moments: tuple[BadMoments, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from gateway.client import AnalysisBody, EndpointView, FindingBody, ModelVersion, RolloutBody, RouteView, one_line
 from gateway.core.analysis.types import Verdict
-from gateway.core.numbers import compared, e_value
+from gateway.core.numbers import compared, counted, duration, e_value
 from gateway.core.stats.outcomes import ERRORS, NAMES
 
 PHASE_STYLES: Mapping[str, str] = {
@@ -48,8 +48,20 @@ def status_view(
         if route.exempt_statuses
     ]
     rescues = [_line("rescues", _rescues(route)) for route in routes if route.rescued or route.rescues_refused]
+    moments = [_line("stable", text) for route in routes if (text := _bad_moments(route))]
     shown = (rollout_view(rollout) for rollout in rollouts)
-    return Group(*unready, routes_table(routes, rollouts), *warnings, *exempt, *rescues, *shown)
+    return Group(*unready, routes_table(routes, rollouts), *warnings, *exempt, *rescues, *moments, *shown)
+
+
+def _bad_moments(route: RouteView) -> str:
+    """Stable's bad moments, of the classes in which it had any."""
+    found = [
+        f"{counted(round(one.moments), 'bad moment')} with {one.metric} in {duration(one.known_s)},"
+        f" {duration(one.mean_s)} long on average and at most {duration(one.longest_s)}"
+        for one in route.bad_moments
+        if one.moments >= 0.5
+    ]
+    return f"{route.name}: {'; '.join(found)}" if found else ""
 
 
 def _rescues(route: RouteView) -> str:

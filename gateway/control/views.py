@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import msgspec
 
 from gateway.api_types import (
+    BadMoments,
     ControlEvent,
     DecisionView,
     EndpointView,
@@ -27,6 +28,7 @@ __all__ = [
     "EVENT_KINDS",
     "AlarmView",
     "BackendView",
+    "BadMoments",
     "ControlEvent",
     "DecisionView",
     "EndpointView",

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from gateway.admin.schemas import AnalysisBody, FindingBody, RolloutBody
 from gateway.cli.tables import rollout_view, status_view
-from gateway.control.views import EndpointView, RouteView
+from gateway.control.views import BadMoments, EndpointView, RouteView
 from gateway.core.analysis.types import Verdict
 from gateway.core.stats.outcomes import NAMES
 
@@ -128,3 +128,15 @@ def test_the_status_says_why_an_endpoint_is_down_and_that_the_gateway_is_not_rea
     shown = out.getvalue()
     assert shown.startswith("NOT READY: 0 of 1 workers are connected")
     assert "1/3 up; down: http://a:1 answered 404 to /ready; http://b:1 no answer to /ready in 1 s, kept in" in shown
+
+
+def test_the_status_has_a_line_for_stable_that_has_bad_moments() -> None:
+    moments = (
+        BadMoments("errors", 3600.0, 12.0, 12.0, 1.4, 2.3),
+        BadMoments("overload", 3600.0, 0.0, 0.0, 0.0, 0.0),
+    )
+    view = RouteView("r", "/", (), "a", None, 0.0, 1, 1, 1, (), None, "IDLE", bad_moments=moments)
+    out = io.StringIO()
+    Console(file=out, width=200).print(status_view([view], []))
+    said = "r: 12 bad moments with errors in 60 min, 1.4 s long on average and at most 2.3 s"
+    assert said in out.getvalue() and "overload" not in out.getvalue()

@@ -30,7 +30,7 @@ from gateway.app.scrape import scrape
 from gateway.control.api import ControlPlane, TrafficTotals
 from gateway.control.show import mirror_metrics, traffic_metrics
 from gateway.control.show.metrics import Scrape
-from gateway.control.views import BackendView, EndpointView, ProbeCounts, Readiness, RolloutView, RouteView
+from gateway.control.views import BackendView, BadMoments, EndpointView, ProbeCounts, Readiness, RolloutView, RouteView
 from gateway.control.workers.exemplars import NewestExemplars
 from gateway.control.workers.report_aggregator import ReportAggregator
 from gateway.core.analysis.types import Analysis, Finding, Verdict
@@ -631,3 +631,21 @@ def test_the_dashboards_are_whole_and_what_their_builder_writes() -> None:
         assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
         assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"])
         assert {panel["datasource"]["uid"], *(t["datasource"]["uid"] for t in panel["targets"])} == {"${datasource}"}
+
+
+def test_stables_bad_moments_and_the_endpoints_that_fail_have_series_from_the_first_scrape_on() -> None:
+    plane = busy()
+    one = BadMoments("errors", 3600.0, 12.0, 12.0, 1.4, 2.3)
+    plane.views = [route_view(stable_known_s=3600.0, bad_moments=(one,))]
+    before = scraped(plane)
+    moments = "gateway_stable_bad_moments"
+    assert value(before, "gateway_stable_known_seconds", route="digits") == 3600.0
+    assert value(before, moments, route="digits", metric="errors") == 12.0
+    assert value(before, moments, route="digits", metric="overload") == 0.0
+    assert value(before, "gateway_stable_bad_moment_longest_seconds", route="digits", metric="errors") == 2.3
+    failures = "gateway_endpoint_failures_total"
+    assert by_label(before, failures, "endpoint") == {"http://a:1": 0.0, "http://b:1": 0.0, "http://c:1": 0.0}
+    failed = RouteTotals("digits", Variant.CANARY, failed_at={"http://b:1": {"errors": 3, "no_content": 9}})
+    for boot in ("x", "y"):
+        plane.aggregator.take(report(boot, totals=(failed,)), 1.0)
+    assert value(scraped(plane), failures, route="digits", variant="canary", endpoint="http://b:1") == 6.0

@@ -19,7 +19,7 @@ from gateway.control.decide.liveness import Liveness
 from gateway.control.decide.rollout_records import RolloutRecord
 from gateway.control.journal.rows import NEVER, HandWeight, Roles, RoutePast, Snapshot
 from gateway.control.journal.store import Journal
-from gateway.control.views import RolloutView
+from gateway.control.views import BadMoments, RolloutView
 from gateway.control.workers.table_publisher import RouteAssignment
 from gateway.core.analysis import Analysis, AnalysisState, Look, bake, budget, fresh_state, restore
 from gateway.core.analysis.bursts.past import Weather, weather
@@ -116,6 +116,19 @@ class RouteState:
             return {}
         known = {name: weather(one) for name, one in classes.items()}
         return {name: known.get(name, known[NEVER]) for name in FAILURES}
+
+    @property
+    def bad_moments(self) -> tuple[BadMoments, ...]:
+        """What is known by now of stable's bad moments, of the classes in which it ever failed."""
+        known = ((name, weather(one)) for name, one in sorted(self.past.classes.items()) if name != NEVER)
+        return tuple(
+            BadMoments(name, one.known_s, one.moments, one.per_hour, one.mean_s, one.longest_s) for name, one in known
+        )
+
+    @property
+    def stable_known_s(self) -> float:
+        """For how long stable's failures have been watched."""
+        return max((one.known_s for one in self.past.classes.values()), default=0.0)
 
     @property
     def active(self) -> bool:

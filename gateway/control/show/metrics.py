@@ -29,6 +29,7 @@ from gateway.control.show.inspection_metrics import inspection_metrics
 from gateway.control.show.mirror_metrics import mirror_metrics
 from gateway.control.show.process_metrics import process_metrics, state_metrics
 from gateway.control.show.slo_metrics import slo_metrics
+from gateway.control.show.stable_metrics import endpoint_failures, stable_metrics
 from gateway.control.show.traffic_metrics import traffic_metrics
 from gateway.control.views import Readiness, RolloutView, RouteView
 from gateway.core.rollout.types import Phase
@@ -75,6 +76,8 @@ class Scrape:
         yield from _exposure(routes, newest)
         yield from verdict_metrics(self._verdicts, routes)
         yield from evidence_metrics(newest)
+        yield from stable_metrics(routes)
+        yield endpoint_failures(totals, routes)
         yield from slo_metrics(totals, self._objectives)
         yield from health_metrics(routes, self._probes)
         yield backend_info(self._backends)

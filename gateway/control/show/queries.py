@@ -147,6 +147,8 @@ class Queries:
             rescues_refused=refused,
             stable_per_s=self._rates.per_s(route.name, Variant.STABLE),
             canary_per_s=self._rates.per_s(route.name, Variant.CANARY),
+            stable_known_s=state.stable_known_s,
+            bad_moments=state.bad_moments,
             decision=None if last is None else last.rollout.reason,
             decided_at=None if last is None else iso(last.updated_s),
             decided_by=None if last is None else last.rollout.by,

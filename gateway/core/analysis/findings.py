@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from gateway.core.analysis.bursts.past import Weather
 from gateway.core.analysis.spec import Worse
 from gateway.core.analysis.types import Verdict
 
@@ -148,7 +149,9 @@ class MetricFinding(msgspec.Struct, frozen=True):
     ``units`` is what evidence comes in, as people call it: requests, sessions, trials, slices. ``unjudged`` says why
     there is nothing to compare. ``rated``: stable's and the canary's rates (or means) as they can be compared, where
     requests came under several weights (show/strata.py). ``immaterial``: what was seen does not matter
-    (materiality.py). ``details`` are further numbers for programs that read findings.
+    (materiality.py). ``weather`` is what was known of stable's bad moments, of metrics for which that is kept, and
+    ``burst_s`` how long the failures last that count as about one. ``details`` are further numbers for programs that
+    read findings.
     """
 
     metric: str
@@ -164,6 +167,8 @@ class MetricFinding(msgspec.Struct, frozen=True):
     unjudged: str = ""
     rated: tuple[float, float] | None = None
     immaterial: bool = False
+    weather: Weather | None = None
+    burst_s: float = 0.0
     details: dict[str, float] = {}
 
 

@@ -189,7 +189,7 @@ def explained(state: AnalysisState, analysis: Analysis, *, forecast: bool = True
     from gateway.core.analysis.show import explain  # noqa: PLC0415  # see above
 
     traffic = _traffic(state) if forecast and not state.baking else None
-    known = {standing.metric: kind.finding(state, standing) for kind, standing in _standings(state)}
+    known = {standing.metric: _found(state, kind, standing) for kind, standing in _standings(state)}
     findings = tuple(
         explain.explained(state, finding, known[finding.metric], traffic) if finding.metric in known else finding
         for finding in analysis.findings
@@ -323,9 +323,18 @@ def _silenced(standing: Standing, unjudged: Unjudged, *, auto: bool) -> Standing
     )
 
 
+def _found(state: AnalysisState, kind: MetricKind[Any], standing: Standing) -> MetricFinding:
+    """One metric's finding in numbers, and what was known of stable's bad moments."""
+    numbers = kind.finding(state, standing)
+    weather = state.weather.get(standing.metric)
+    if weather is None:
+        return numbers
+    return msgspec.structs.replace(numbers, weather=weather, burst_s=state.spec.burst_s)
+
+
 def _numbers(state: AnalysisState, kind: MetricKind[Any], standing: Standing) -> MetricFinding:
     """One metric's finding in numbers, also of one that has nothing to compare."""
-    numbers = strata.with_rates(state, kind.finding(state, standing))
+    numbers = strata.with_rates(state, _found(state, kind, standing))
     if materiality.holds_back(state, standing.metric):
         numbers = msgspec.structs.replace(numbers, immaterial=True)
     if standing.unjudged is None:

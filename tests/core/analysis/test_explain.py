@@ -18,9 +18,11 @@ from gateway.core.analysis import (
     explained,
     fresh_state,
     judge,
+    restore,
 )
 from gateway.core.analysis.betting.eprocess import worse_by_margin
 from gateway.core.analysis.bursts import guard
+from gateway.core.analysis.bursts.past import Weather
 from gateway.core.analysis.metrics.outcomes import OUTCOMES
 from gateway.core.analysis.show.explain import likely
 from gateway.core.analysis.sizing.limit import information, requests_at_limit
@@ -191,3 +193,23 @@ def test_a_clock_that_went_backwards_leaves_a_pace(make_world: Make) -> None:
         assert finding.details.get("needed_s", 1.0) > 0.0
     assert world.state.pace.since_s < 1.0
     assert isinstance(world.epochs[-1], EpochCounts)
+
+
+def test_failures_say_what_was_known_of_stables_bad_moments_when_the_rollout_began(make_world: Make) -> None:
+    weather = {"errors": Weather(3600.0, 12.0, 1.4, 2.3, 60.0), "overload": Weather(3600.0)}
+    world = make_world(1, weight_bp=5_000, spec=SPEC)
+    world.state = fresh_state(SPEC, weather)
+    for errors, verdict in (([0.02, 0.02], Verdict.UNDECIDED), ([0.01, 0.9], Verdict.FAIL)):
+        world.errors = errors
+        for _ in range(40):
+            analysis = world.tick(20)
+        found = shown(world, analysis)["errors"]
+        assert found.verdict is verdict, world.seed
+        assert "12 bad moments in the 60 min before, 1.4 s long on average and at most 2.3 s" in found.reason
+        assert (found.details["bad_moments"], found.details["bad_moment_longest_s"]) == (12.0, 2.3)
+    assert "12 bad moments" in analysis.reason
+    assert "failures within 0.3 s count as about one" not in analysis.reason
+    overload = shown(world, analysis)["overload"]
+    assert "moment" not in overload.reason and overload.details["stable_known_s"] == 3600.0
+    assert "bad_moments" not in shown(world, analysis)["not_found"].details, "nothing is known of it"
+    assert restore(world.state.encode()).weather == weather

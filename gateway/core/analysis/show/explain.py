@@ -10,7 +10,8 @@ Rules:
 2. What is still needed is computed at the information limit (limit.py) from the rates as they look now: the nats that
    are missing, over the nats that a request brings under the weight in force, less what the guard against bursts takes
    of a proof. It is an average, not a promise.
-3. Nothing here decides, and a tick does not need it. A rollout that is over, or baking, has no forecast.
+3. Of failures it is said in what they are counted, and what was known of stable's bad moments (bad_moments.py).
+4. Nothing here decides, and a tick does not need it. A rollout that is over, or baking, has no forecast.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from gateway.core.analysis.findings import (
     SplitClaim,
     Traffic,
 )
-from gateway.core.analysis.show import intervals, strata
+from gateway.core.analysis.show import bad_moments, intervals, strata
 from gateway.core.analysis.show.intervals import Bounds, Histograms
 from gateway.core.analysis.show.strata import Stratum
 from gateway.core.analysis.sizing.limit import information
@@ -73,6 +74,10 @@ def explained(state: AnalysisState, finding: Finding, numbers: MetricFinding, tr
                 details |= _margins(finding, claim)
             if isinstance(claim, RateClaim) and claim.per_request and traffic is not None:
                 reason += _need(finding, numbers, claim, traffic, details)
+    if numbers.weather is not None:
+        details |= bad_moments.numbers(numbers.weather)
+        if finding.verdict is Verdict.UNDECIDED and finding.canary_events:
+            reason += f"; {bad_moments.judged(numbers.weather, numbers.burst_s)}"
     return msgspec.structs.replace(finding, reason=reason, details=details)
 
 

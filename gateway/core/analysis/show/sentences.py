@@ -25,6 +25,7 @@ from gateway.core.analysis.findings import (
     SplitClaim,
     Warming,
 )
+from gateway.core.analysis.show import bad_moments
 from gateway.core.analysis.spec import Worse
 from gateway.core.analysis.types import Finding, Verdict
 from gateway.core.numbers import counted, e_value, milliseconds, percent, points, share
@@ -355,7 +356,8 @@ def _compared(numbers: MetricFinding, seen: str, claims: tuple[str, str]) -> str
     worse = f"it is {claims[0]}: {_evidence_text(numbers.log_e_bad, needed.bad)}"
     good = f"it is {claims[1]}: {_evidence_text(numbers.log_e_ok, needed.ok)}"
     if numbers.verdict is Verdict.FAIL:
-        return f"{seen}; evidence that {worse}"
+        moments = f"; {bad_moments.known(numbers.weather)}" if numbers.weather is not None else ""
+        return f"{seen}; evidence that {worse}{moments}"
     if numbers.verdict is Verdict.NODATA:
         return f"{seen}: no {_missing(numbers)} yet"
     if numbers.immaterial:
