@@ -209,7 +209,8 @@ class EndpointView:
 class BadMoments:
     """Stable's bad moments with failures of one class (``metric``): how many in ``known_s`` seconds, and how long.
 
-    Old ones count less and less, so ``moments`` need not be a whole number.
+    ``usual_rate`` is the share of requests that fail so outside of them. Old ones count less and less, so ``moments``
+    need not be a whole number.
     """
 
     metric: str
@@ -218,6 +219,7 @@ class BadMoments:
     per_hour: float
     mean_s: float
     longest_s: float
+    usual_rate: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def name(ctx: click.Context, param: click.Parameter, value: str | None) -> str |
 
 def route_argument(*, required: bool = True) -> Callable[..., Any]:
     """The argument ROUTE, as ``route``."""
-    return click.argument("route", required=required, callback=name, shell_complete=_routes)
+    return click.argument("route", required=required, callback=name, shell_complete=routes)
 
 
 def rollout_argument() -> Callable[..., Any]:
@@ -37,7 +37,8 @@ def rollout_argument() -> Callable[..., Any]:
     return click.argument("wanted", metavar="ROLLOUT", callback=name, shell_complete=_rollouts)
 
 
-def _routes(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def routes(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The routes that begin so, for the shell."""
     try:
         found = [(route.name, route.phase) for route in _client(ctx).routes()]
     except (ApiError, ValueError):
@@ -51,7 +52,7 @@ def _rollouts(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
     except (ApiError, ValueError):
         return []
     items = [CompletionItem(known, help=phase) for known, phase in found if known.startswith(incomplete)]
-    return [*_routes(ctx, param, incomplete), *items]
+    return [*routes(ctx, param, incomplete), *items]
 
 
 def _client(ctx: click.Context) -> Client:

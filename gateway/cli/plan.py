@@ -12,9 +12,13 @@ from typing import Any
 import click
 
 from gateway.admin.schemas import encode
+from gateway.cli.names import name, routes
+from gateway.cli.options import remote
+from gateway.cli.plan_live import live_route
 from gateway.cli.plan_question import question_of
 from gateway.cli.plan_report import body, show
 from gateway.cli.tables import console
+from gateway.client import Client
 from gateway.config.errors import ConfigError
 from gateway.core.analysis.sizing.planning import forecast
 from gateway.core.analysis.sizing.proposals import proposals
@@ -31,14 +35,13 @@ class _InvalidQuestion(click.ClickException):
 
 
 @click.command()
-@click.option("--rate", required=True, metavar="NUMBER", help="Requests per second on the route, both versions.")
-@click.option("--base-rate", required=True, metavar="SHARE", help="Stable's share of such requests, for example 0.01.")
+@click.argument("live", metavar="[ROUTE]", required=False, callback=name, shell_complete=routes)
+@click.option("--rate", metavar="NUMBER", help="Requests per second on the route, both versions.")
+@click.option("--base-rate", metavar="SHARE", help="Stable's share of such requests, for example 0.01.")
 @click.option(
     "--regression",
-    default="2x",
-    show_default=True,
     metavar="WORSE",
-    help="The regression to catch: 2x, +0.01, or a rate.",
+    help="The regression to catch: 2x, +0.01, or a rate.  [default: 2x; +0.01 of a base rate below 0.001]",
 )
 @click.option("--config", type=click.Path(path_type=Path), help="Take plan, alphas and margins from this file.")
 @click.option("--route", metavar="NAME", help="The route in that file, if it has several.")
@@ -52,11 +55,15 @@ class _InvalidQuestion(click.ClickException):
 @click.option("--margin-ratio", metavar="NUMBER", help="Good enough: below this multiple of stable's rate.")
 @click.option("--margin-delta", metavar="SHARE", help="Good enough: below stable's rate plus this.")
 @click.option("--latency/--no-latency", default=None, help="Whether latency must be proven as well.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def plan(as_json: bool, **options: Any) -> int:
+@remote
+def plan(client: Client, live: str | None, as_json: bool, **options: Any) -> int:
     """Estimate whether this traffic can decide a rollout's plan, and how soon.
 
+    With ROUTE, a running gateway is asked for what is not given: the route's traffic now, how often its stable version
+    fails, its bad moments, its plan and its settings.
+
     \b
+    gateway plan digits
     gateway plan --rate 50 --base-rate 0.01 --regression 2x --steps 1,5,25,50 --deadline 1h
     gateway plan --rate 50 --base-rate 0.01 --config gateway.yaml --route digits
 
@@ -64,7 +71,8 @@ def plan(as_json: bool, **options: Any) -> int:
     cannot, and plans that can are proposed.
     """  # noqa: D301  # click keeps a paragraph's lines only after a real backspace character
     try:
-        answer = forecast(question_of(**options))
+        known = None if live is None else live_route(client, live, options["metric"])
+        answer = forecast(question_of(live=known, **options))
     except ConfigError as error:
         click.echo(str(error), err=True)
         return 2

@@ -9,10 +9,12 @@ from typing import Any
 
 import msgspec
 
+from gateway.cli.plan_live import LiveRoute
 from gateway.config import build
 from gateway.config.load import load_elsewhere
 from gateway.config.routes import MatchConfig, RouteConfig
 from gateway.core.analysis import budget
+from gateway.core.analysis.bursts.past import Weather
 from gateway.core.analysis.sizing.question import PlannedStep, Question
 from gateway.core.analysis.types import AnalysisSpec, Mode
 from gateway.core.errors import InvalidValueError
@@ -21,24 +23,37 @@ from gateway.core.types import weight_bp_from_percent
 
 _DEFAULT_ROUTE = RouteConfig(name="any", match=MatchConfig(path_prefix="/"), stable="any")
 _DEFAULT_PLAN = build.plan(_DEFAULT_ROUTE)
+# Twice of a rate below this is no regression that anybody fears.
+_RARE, _RARE_MORE = 0.001, 0.01
 _UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]{1,2})?) ?(s|min|m|h|d|)")
 
 
 def question_of(
-    rate: str, base_rate: str, regression: str, metric: str, deadline: str | None, **options: Any
+    rate: str | None,
+    base_rate: str | None,
+    regression: str | None,
+    metric: str,
+    deadline: str | None,
+    live: LiveRoute | None = None,
+    **options: Any,
 ) -> Question:
-    """The question that the options ask. Raises ConfigError and InvalidValueError."""
+    """The question that the options ask, with what they leave out from the file or from a running gateway.
+
+    Raises ConfigError and InvalidValueError.
+    """
     route = _route(options["config"], options["route"])
+    if route is None and live is not None:
+        route = live.config
     configured = _DEFAULT_PLAN if route is None else build.plan(route)
     spec = (
         build.analysis_spec(_DEFAULT_ROUTE)
         if route is None
         else budget.for_bake(build.analysis_spec(route), configured.bake_s)
     )
-    base = _number("--base-rate", base_rate)
+    base = _known("--base-rate", base_rate, live and live.base_rate, f"how often stable fails with {metric}")
     return Question(
-        requests_per_s=_number("--rate", rate),
+        requests_per_s=_known("--rate", rate, live and (live.requests_per_s or None), "the route's traffic"),
         base_rate=base,
         regression_rate=_regression(regression, base),
         steps=_steps(configured, options["steps"], options["min_time"], options["min_requests"]),
@@ -47,7 +62,17 @@ def question_of(
         metric=metric,
         bake_s=configured.bake_s,
         bake_holdout_bp=configured.bake_holdout_bp,
+        weather=Weather() if live is None else live.weather,
     )
+
+
+def _known(flag: str, text: str | None, live: float | None, what: str) -> float:
+    """A number that was given, or that the gateway knows."""
+    if text is not None:
+        return _number(flag, text)
+    if live is None:
+        raise InvalidValueError(f"{what} is not known: give {flag}, or the name of a route of a running gateway")
+    return live
 
 
 def _route(config: Path | None, name: str | None) -> RouteConfig | None:
@@ -115,8 +140,10 @@ def _planned_step(text: str, floor: PlannedStep) -> PlannedStep:
     )
 
 
-def _regression(text: str, base: float) -> float:
-    """The rate to be caught, from ``2x``, ``+0.01`` or a rate."""
+def _regression(text: str | None, base: float) -> float:
+    """The rate to be caught, from ``2x``, ``+0.01`` or a rate; twice the base rate, but not of next to nothing."""
+    if text is None:
+        text = "2x" if base >= _RARE else f"+{_RARE_MORE:g}"
     if text.endswith(("x", "X")):
         return base * _number("--regression", text[:-1])
     return _number("--regression", text) + (base if text.startswith("+") else 0.0)

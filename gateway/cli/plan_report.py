@@ -14,7 +14,7 @@ from gateway.core.analysis.sizing.forecasts import Forecast, Journey, Need, Step
 from gateway.core.analysis.sizing.planning import R_DETECT, R_PROVE
 from gateway.core.analysis.sizing.proposals import Proposal
 from gateway.core.analysis.sizing.question import Question
-from gateway.core.numbers import count, duration, percent
+from gateway.core.numbers import about, count, duration, percent
 
 _COLUMNS_MAX = 100
 
@@ -121,6 +121,7 @@ def _sentences(answer: Forecast) -> Iterator[str]:
         )
     yield from _reach(answer)
     yield from _bake(answer)
+    yield from _moments(answer)
     if events := [event.name for event in question.spec.events if event.decides]:
         more = f" and {len(events) - 3} more" if len(events) > 3 else ""
         yield f"Not planned: {', '.join(events[:3])}{more} must be proven too before a step is left."
@@ -136,6 +137,32 @@ def _reach(answer: Forecast) -> Iterator[str]:
         yield f"Caught within {deadline}: {answer.question.metric} of {percent(reach.caught_from)} or more."
     if reach.promoted_below is not None:
         yield f"Not caught, but promoted on average: up to {percent(reach.promoted_below)}, which the margin allows."
+
+
+def _moments(answer: Forecast) -> Iterator[str]:
+    """What a rollout in this weather can and cannot tell."""
+    moments, burst_s = answer.moments, answer.question.spec.burst_s
+    if moments is None:
+        if answer.question.weather.known_s:
+            yield "Nothing is known yet of bad moments of stable: it has been watched for less than a minute."
+        return
+    if moments.per_hour * moments.known_s < 0.5 * 3600.0:
+        yield f"Stable had no bad moment in the {duration(moments.known_s)} that it has been watched."
+        return
+    yield (
+        f"Stable has {about(moments.per_hour)} bad moments an hour, {duration(moments.mean_s)} long on average and at"
+        f" most {duration(moments.longest_s)} (watched for {duration(moments.known_s)}). A canary that is as good has"
+        f" about {about(moments.expected)} of them until it is promoted."
+    )
+    if not moments.burst_s:
+        yield f"Each of them counts as about one failure (burst_s {burst_s:g}), so they convict nobody."
+        return
+    yield (
+        f"Within {duration(moments.longest_s)} a dead canary cannot be told from one that has a bad moment, and a"
+        f" moment that lasts for longer than burst_s ({burst_s:g}) can roll back a healthy canary."
+    )
+    found = "never" if moments.detect_s == math.inf else f"after {duration(moments.detect_s)}"
+    yield f"With analysis.burst_s {moments.burst_s:g} it does not, and the regression is found {found}."
 
 
 def _bake(answer: Forecast) -> Iterator[str]:

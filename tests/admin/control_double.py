@@ -50,6 +50,7 @@ from gateway.control.show.decision_history import decision_history
 from gateway.control.views import (
     AlarmView,
     BackendView,
+    BadMoments,
     ControlEvent,
     DecisionView,
     EndpointView,
@@ -89,6 +90,15 @@ from gateway.runtime.notices import Notice
 PLAN = Plan((Step(100, 1.0, 10), Step(5_000, 1.0, 10)), deadline_s=60.0)
 METRICS = b"# TYPE gateway_up gauge\ngateway_up 1\n"
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+# What is known of a route that has had traffic for an hour.
+_WATCHED: dict[str, Any] = {
+    "stable_per_s": 45.0,
+    "canary_per_s": 5.0,
+    "stable_known_s": 3600.0,
+    "bad_moments": (BadMoments("errors", 3600.0, 12.0, 12.0, 1.4, 2.3, 0.01),),
+}
 
 
 class Scraped:
@@ -174,6 +184,7 @@ class ControlDouble:
             endpoints=(EndpointView("digits-v1", "http://127.0.0.1:8001", True),),
             rollout_id=latest.rollout_id if latest else None,
             phase=latest.phase.value if latest else "IDLE",
+            **(_WATCHED if name == "digits" else {}),
         )
 
     def route_page(self, search: str, offset: int, limit: int) -> tuple[list[RouteView], int]:

@@ -47,7 +47,7 @@ def test_json_has_every_number_under_its_name(run: Any) -> None:
     assert status == 3 and body["decidable"] is False
     assert set(body) == {
         "decidable", "r_detect", "r_prove", "question", "steps", "limit", "engine", "problems", "proposals",
-        "bake", "reach",
+        "bake", "reach", "moments",
     }  # fmt: skip
     assert body["question"]["steps"][0] == {"percent": 1.0, "min_time_s": 60.0, "min_requests": 100}
     assert [step["percent"] for step in body["steps"]] == [1, 5, 25, 50]
@@ -211,3 +211,31 @@ def test_as_a_process_it_ends_with_its_status() -> None:
     command = [sys.executable, "-m", "gateway", *ASKED, "--deadline", "1s"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (3, "") and "WARNING" in done.stdout
+
+
+# a running gateway
+
+
+def test_a_running_gateway_knows_the_traffic_the_failures_and_the_plan_of_a_route(run: Any, api: Any) -> None:
+    status, out, err = run("plan", "digits", "--url", api.url)
+    assert (status in (0, 3), err) == (True, "")
+    said = " ".join(out.split())
+    assert "50 requests/s, 1 % of stable's with errors. To be caught: 2 %." in said
+    assert "Stable has 12 bad moments an hour, 1.4 s long on average and at most 2.3 s (watched for 60 min)" in said
+    assert "a moment that lasts for longer than burst_s (0.3) can roll back a healthy canary" in said
+    assert "With analysis.burst_s 2.3 it does not" in said
+    status, out, err = run("plan", "digits", "--url", api.url, "--json", "--rate", "200", "--base-rate", "0.02")
+    body = json.loads(out)
+    assert (body["question"]["requests_per_s"], body["question"]["base_rate"]) == (200.0, 0.02)
+    assert body["moments"]["burst_s"] == 2.3 and body["question"]["weather"]["moments"] == 12.0
+
+
+def test_what_neither_is_given_nor_known_is_asked_for(run: Any, api: Any) -> None:
+    said = (
+        "how often stable fails with errors is not known: give --base-rate, or the name of a route of a running gateway"
+    )
+    assert run("plan", "plain", "--url", api.url) == (2, "", f"Error: {said}\n")
+    status, _, err = run("plan", "--base-rate", "0.01")
+    assert (status, "the route's traffic is not known: give --rate" in err) == (2, True)
+    status, _, err = run("plan", "nothing", "--url", api.url)
+    assert (status, "no route is named 'nothing'" in err) == (1, True)

@@ -120,9 +120,10 @@ class RouteState:
     @property
     def bad_moments(self) -> tuple[BadMoments, ...]:
         """What is known by now of stable's bad moments, of the classes in which it ever failed."""
-        known = ((name, weather(one)) for name, one in sorted(self.past.classes.items()) if name != NEVER)
         return tuple(
-            BadMoments(name, one.known_s, one.moments, one.per_hour, one.mean_s, one.longest_s) for name, one in known
+            BadMoments(name, w.known_s, w.moments, w.per_hour, w.mean_s, w.longest_s, one.rate)
+            for name, one, w in ((name, one, weather(one)) for name, one in sorted(self.past.classes.items()))
+            if name != NEVER
         )
 
     @property

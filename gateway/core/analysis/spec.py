@@ -22,6 +22,7 @@ from gateway.core.stats.counts import PER_REQUEST
 
 QUANTILES_MAX = 16
 EVENTS_MAX = 128
+BURST_MAX_S = 10.0
 RATE_METRICS = outcomes.NAMES
 """The outcome classes, as metrics: each is a rate of the same requests."""
 LATENCY_METRICS = PER_REQUEST
@@ -364,7 +365,7 @@ class AnalysisSpec(msgspec.Struct, frozen=True, cache_hash=True):
         _within("alpha_promote", self.alpha_promote, 1e-12, 0.5)
         _within("alpha_sample_ratio", self.alpha_sample_ratio, 0.0, 0.5)
         _within("bake_share", self.bake_share, 0.0, 0.9)
-        _within("burst_s", self.burst_s, 0.0, 10.0)
+        _within("burst_s", self.burst_s, 0.0, BURST_MAX_S)
         _within("warmup_s", self.warmup_s, 0.0, 86_400.0)
         _within("warmup_requests", self.warmup_requests, 0, 10**9)
         _within("warmup_max_s", self.warmup_max_s, 0.0, 86_400.0)

@@ -12,6 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gateway.core.analysis import AnalysisSpec, LatencySpec, MetricShares, Mode, RateSpec, budget
+from gateway.core.analysis.bursts.past import Weather
 from gateway.core.analysis.sizing.forecasts import Forecast
 from gateway.core.analysis.sizing.planning import (
     HOLDOUTS_BP,
@@ -375,8 +376,13 @@ def test_every_proposal_asked_again_can_be_decided(asked_: Question) -> None:
     for proposal in found:
         again = forecast(question_with(asked_, proposal))
         assert again.decidable and again.engine == proposal.outlook
-    # A longer deadline always helps who can be proven at all.
-    if answer.problems and "regression_let_through" not in answer.problems and "promotion_never" not in answer.problems:
+    # A longer deadline always helps who can be proven at all, unless the regression is too small to matter.
+    if (
+        answer.engine.regressed.at_s < math.inf
+        and answer.problems
+        and "regression_let_through" not in answer.problems
+        and "promotion_never" not in answer.problems
+    ):
         assert any(proposal.changes == ("deadline",) for proposal in found)
 
 
@@ -409,3 +415,26 @@ def test_every_proposal_asked_again_can_be_decided(asked_: Question) -> None:
 def test_a_question_without_an_answer_says_what_to_ask(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(InvalidValueError, match=says):
         question(**changes)
+
+
+# --- stable's bad moments ---
+
+
+def test_bad_moments_of_stable_are_expected_of_the_canary_and_longer_ones_need_a_longer_burst() -> None:
+    assert forecast(question()).moments is None, "nothing is known"
+    assert forecast(question(weather=Weather(59.0, 1.0, 1.0, 1.0))).moments is None
+    guarded = msgspec.structs.replace(ONLY_ERRORS, burst_s=0.3)
+    dense = {"requests_per_s": 2000.0, "regression_rate": 0.1, "spec": guarded}
+    answer = forecast(question(weather=Weather(3600.0, 12.0, 1.4, 2.26), **dense))
+    moments = answer.moments
+    assert moments is not None
+    assert moments.expected == pytest.approx(12.0 * answer.engine.healthy.at_s / 3600.0)
+    assert moments.burst_s == 2.3
+    with_it = msgspec.structs.replace(answer.question.spec, burst_s=2.3)
+    assert (
+        moments.detect_s
+        == forecast(question(**dense | {"spec": with_it})).engine.regressed.at_s
+        > answer.engine.regressed.at_s
+    )
+    short = forecast(question(weather=Weather(3600.0, 40.0, 0.2, 0.3), **dense)).moments
+    assert short is not None and (short.burst_s, short.detect_s) == (0.0, answer.engine.regressed.at_s)

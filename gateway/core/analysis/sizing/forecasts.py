@@ -86,6 +86,23 @@ class Outlook(msgspec.Struct, frozen=True):
     regressed: Journey
 
 
+class MomentsForecast(msgspec.Struct, frozen=True):
+    """What a rollout meets when the canary has bad moments as stable has them.
+
+    ``expected`` of them until a healthy canary is promoted. ``burst_s`` is what `analysis.burst_s` would have to be for
+    the longest to count as one failure: 0 where it is enough as it is. Then the regression is found after ``detect_s``,
+    on average.
+    """
+
+    known_s: float
+    per_hour: float
+    mean_s: float
+    longest_s: float
+    expected: float
+    burst_s: float
+    detect_s: float
+
+
 Problem = Literal["promotion_never", "promotion_too_late", "regression_let_through", "detection_too_late"]
 
 
@@ -102,7 +119,8 @@ class Reach(msgspec.Struct, frozen=True):
 class Forecast(msgspec.Struct, frozen=True):
     """The answer. ``problems`` is empty when the plan can be decided; proposals.py says what to do otherwise.
 
-    ``bake`` has the plan's own holdout first, then others; it is empty without a bake.
+    ``bake`` has the plan's own holdout first, then others; it is empty without a bake. ``moments`` is None where
+    nothing is known of stable's bad moments.
     """
 
     question: Question
@@ -112,6 +130,7 @@ class Forecast(msgspec.Struct, frozen=True):
     problems: tuple[Problem, ...]
     bake: tuple[BakeForecast, ...] = ()
     reach: Reach = Reach(None, None)
+    moments: MomentsForecast | None = None
 
     @property
     def decidable(self) -> bool:

@@ -22,7 +22,9 @@ Rules:
 6. In a bake, stable keeps the holdout. A regression that begins there is found by a CUSUM that has to reach B / alpha
    (wealth.py, rule 3): log B more nats, at the rate that the holdout gives. What users get until then are the version's
    own failures, of all its requests.
-7. All times are averages over rollouts, in seconds; single ones scatter around them. Infinity means never.
+7. A healthy canary has bad moments as stable has them, whatever its share of the traffic, so many an hour. One that
+   lasts for longer than ``burst_s`` is more than one failure, and may convict it.
+8. All times are averages over rollouts, in seconds; single ones scatter around them. Infinity means never.
 """
 
 from __future__ import annotations
@@ -39,11 +41,13 @@ from gateway.core.analysis.bursts import delays
 from gateway.core.analysis.metrics import time_slices
 from gateway.core.analysis.metrics.kind import TICK_S, bets_in
 from gateway.core.analysis.metrics.rates import tolerance_of
+from gateway.core.analysis.show.bad_moments import KNOWN_MIN_S
 from gateway.core.analysis.sizing.forecasts import (
     BakeForecast,
     Estimate,
     Forecast,
     Journey,
+    MomentsForecast,
     Need,
     Outlook,
     Problem,
@@ -54,6 +58,7 @@ from gateway.core.analysis.sizing.forecasts import (
 )
 from gateway.core.analysis.sizing.limit import information
 from gateway.core.analysis.sizing.question import PlannedStep, Question
+from gateway.core.analysis.spec import BURST_MAX_S
 from gateway.core.analysis.types import AnalysisSpec, LatencySpec
 from gateway.core.types import WEIGHT_BP_MAX
 
@@ -85,6 +90,7 @@ def forecast(question: Question) -> Forecast:
         problems=problems_of(question, engine),
         bake=_bake(question),
         reach=_reach(question),
+        moments=_moments(question, engine),
     )
 
 
@@ -105,6 +111,28 @@ def _reach(question: Question) -> Reach:
         elif journey.at_s <= question.deadline_s and caught is None:
             caught = rate
     return Reach(caught, promoted)
+
+
+def _moments(question: Question, engine: Outlook) -> MomentsForecast | None:
+    """Rule 7."""
+    weather, burst_s = question.weather, question.spec.burst_s
+    if weather.known_s < KNOWN_MIN_S:
+        return None
+    lasts_s = min(engine.healthy.at_s, question.deadline_s)
+    wanted_s, detect_s = 0.0, engine.regressed.at_s
+    if weather.longest_s > burst_s:
+        wanted_s = min(math.ceil(10.0 * weather.longest_s) / 10.0, BURST_MAX_S)
+        spec = msgspec.structs.replace(question.spec, burst_s=wanted_s)
+        detect_s = engine_outlook(msgspec.structs.replace(question, spec=spec)).regressed.at_s
+    return MomentsForecast(
+        weather.known_s,
+        weather.per_hour,
+        weather.mean_s,
+        weather.longest_s,
+        weather.per_hour * lasts_s / 3600.0,
+        wanted_s,
+        detect_s,
+    )
 
 
 def problems_of(question: Question, engine: Outlook) -> tuple[Problem, ...]:

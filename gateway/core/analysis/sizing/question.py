@@ -6,6 +6,7 @@ import math
 
 import msgspec
 
+from gateway.core.analysis.bursts.past import Weather
 from gateway.core.analysis.spec import RATE_METRICS, AnalysisSpec, RateSpec
 from gateway.core.errors import InvalidValueError
 from gateway.core.types import WEIGHT_BP_MAX
@@ -27,7 +28,7 @@ class PlannedStep(msgspec.Struct, frozen=True):
 class Question(msgspec.Struct, frozen=True):
     """What is planned. ``requests_per_s`` is the route's whole traffic; rates are events per request.
 
-    ``bake_s`` is 0 without a bake.
+    ``bake_s`` is 0 without a bake. ``weather`` is what is known of stable's bad moments with the metric's event.
     """
 
     requests_per_s: float
@@ -39,6 +40,7 @@ class Question(msgspec.Struct, frozen=True):
     metric: str = "errors"
     bake_s: float = 0.0
     bake_holdout_bp: int = 0
+    weather: Weather = Weather()
 
     def __post_init__(self) -> None:
         """Raise InvalidValueError for a question without an answer, saying what to ask instead."""
