@@ -25,7 +25,7 @@ from gateway.config.admin import Scope
 from gateway.config.core_values import core_value
 from gateway.control.api import ControlPlane
 from gateway.control.views import EVENT_KINDS, RolloutView
-from gateway.core.errors import InvalidValueError
+from gateway.core.errors import ConflictError, InvalidValueError, NotFoundError
 from gateway.core.rollout.types import Phase, Plan
 from gateway.core.types import weight_bp_from_percent
 
@@ -127,7 +127,7 @@ class Api:
         asked = request_parsing.query(request, frozenset({"route", "limit", "before", "search"}))
         limit = request_parsing.whole_number("limit", asked.get("limit", str(PAGE_DEFAULT)), 1, PAGE_MAX)
         # One more than asked for shows whether there is another page.
-        found = self._control.rollouts(asked.get("route"), limit + 1, asked.get("before"), _search(asked))
+        found = await self._control.rollout_page(asked.get("route"), limit + 1, asked.get("before"), _search(asked))
         page = tuple(rollout_body(view) for view in found[:limit])
         following = page[-1].id if len(found) > limit else None
         return _json(schemas.RolloutList(page, following), headers=_next(request, asked, following))
@@ -137,19 +137,24 @@ class Api:
         rollout_id = request.path_params["rollout_id"]
         asked = request_parsing.query(request, frozenset({"wait_s"}))
         wait_s = request_parsing.seconds("wait_s", asked.get("wait_s", "0"), WAIT_S_MAX)
-        view = self._control.rollout(rollout_id)
+        view = await self._control.find_rollout(rollout_id)
         seen = etags.rollout_tag(view)
         waits = not etags.unseen(request.headers, seen) or (
             "if-none-match" not in request.headers and not Phase(view.phase).terminal
         )
         if wait_s and waits:
-            await self._waits.until(
-                request, lambda: etags.rollout_tag(self._control.rollout(rollout_id)) != seen, wait_s
-            )
-            view = self._control.rollout(rollout_id)
+            await self._waits.until(request, lambda: self._changed(rollout_id, seen), wait_s)
+            view = await self._control.find_rollout(rollout_id)
         if not etags.unseen(request.headers, etags.rollout_tag(view)):
             return Response(status_code=304, headers={"etag": etags.rollout_tag(view)})
         return _rollout(view)
+
+    def _changed(self, rollout_id: str, seen: str) -> bool:
+        """Whether a rollout has another tag now; archived ones never change."""
+        try:
+            return etags.rollout_tag(self._control.rollout(rollout_id)) != seen
+        except NotFoundError:
+            return False
 
     async def tell_story(self, request: Request) -> Response:
         """What was decided on a rollout, from the journal."""
@@ -161,7 +166,7 @@ class Api:
         rollout_id = request.path_params["rollout_id"]
 
         async def make() -> bytes:
-            return schemas.encode(self._control.series(rollout_id))
+            return schemas.encode(await self._control.series(rollout_id))
 
         return await self._shared(request, make)
 
@@ -218,8 +223,12 @@ class Api:
             reason = (await request_parsing.read_optional(request, request_schemas.ActionRequest)).reason
         _said(request, reason)
         rollout_id = request.path_params["rollout_id"]
-        etags.check(request.headers, etags.rollout_tag(self._control.rollout(rollout_id)))
-        return _rollout(await verb(rollout_id, _by(request), reason))
+        view = await self._control.find_rollout(rollout_id)
+        etags.check(request.headers, etags.rollout_tag(view))
+        try:
+            return _rollout(await verb(rollout_id, _by(request), reason))
+        except NotFoundError:  # it is archived
+            raise ConflictError(f"rollout {rollout_id} is over ({view.phase}), and later ones have followed") from None
 
     # what goes on
 

@@ -9,7 +9,7 @@ import click
 
 from gateway.admin.decode import parse
 from gateway.cli import tables
-from gateway.cli.names import rollout_argument, route_argument
+from gateway.cli.names import name, rollout_argument, route_argument
 from gateway.cli.options import confirm, print_json, reason_option, remote, yes_option
 from gateway.cli.version import version_options
 from gateway.cli.wait import until_over, wait
@@ -127,14 +127,20 @@ def abort(client: Client, wanted: str, reason: str, as_json: bool) -> None:
 @rollout.command("list")
 @route_argument(required=False)
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, _LIMIT_MAX), help="How many to show.")
+@click.option("--before", metavar="ID", callback=name, help="Only rollouts that began before this one.")
+@click.option("--search", metavar="WORDS", help="Only rollouts with these words: versions, phase, reason or person.")
 @remote
-def list_(client: Client, route: str | None, limit: int, as_json: bool) -> None:
+def list_(client: Client, route: str | None, limit: int, before: str | None, search: str | None, as_json: bool) -> None:
     """List the newest rollouts, of ROUTE or of all routes."""
-    page = client.rollouts(route, limit)
+    page = client.rollouts(route, limit, before, search)
     if as_json:
         print_json(page)
     elif page.rollouts:
         tables.console().print(tables.rollouts_table(page.rollouts))
+        if page.next_before is not None:
+            click.echo(f"there are older ones: --before {shown(page.next_before)}")
+    elif before or search:
+        click.echo("no rollout matches")
     else:
         click.echo("no rollouts yet; start one with: gateway rollout start ROUTE")
 

@@ -145,9 +145,14 @@ class AsyncClient:
         """One rollout."""
         return await self.ask(calls.rollout(rollout_id))
 
-    async def rollouts(self, route: str | None = None, limit: int = 20, before: str | None = None) -> RolloutList:
-        """The newest rollouts, of all routes or one; ``before`` goes on from the page before."""
-        return await self.ask(calls.rollouts(route, limit, before))
+    async def rollouts(
+        self, route: str | None = None, limit: int = 20, before: str | None = None, search: str | None = None
+    ) -> RolloutList:
+        """The newest rollouts, of all routes or one; ``before`` goes on from the page before.
+
+        ``search``: those that have all of these words in their names, versions, phase, reason or person.
+        """
+        return await self.ask(calls.rollouts(route, limit, before, search))
 
     async def find(self, name: str) -> RolloutBody:
         """The rollout with this id, or the latest one of the route with this name."""

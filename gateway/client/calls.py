@@ -85,9 +85,10 @@ def start_rollout(
     return Call("POST", f"/routes/{route_name}/rollouts", RolloutBody, body, headers=headers)
 
 
-def rollouts(route_name: str | None, limit: int, before: str | None) -> Call[RolloutList]:
+def rollouts(route_name: str | None, limit: int, before: str | None, search: str | None) -> Call[RolloutList]:
     """The newest rollouts."""
-    return Call("GET", "/rollouts", RolloutList, params={"limit": limit} | _given(route=route_name, before=before))
+    params = {"limit": limit} | _given(route=route_name, before=before, search=search)
+    return Call("GET", "/rollouts", RolloutList, params=params)
 
 
 def rollout(rollout_id: str) -> Call[RolloutBody]:

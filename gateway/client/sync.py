@@ -144,9 +144,14 @@ class Client:
         """One rollout."""
         return self.ask(calls.rollout(rollout_id))
 
-    def rollouts(self, route: str | None = None, limit: int = 20, before: str | None = None) -> RolloutList:
-        """The newest rollouts, of all routes or one; ``before`` goes on from the page before."""
-        return self.ask(calls.rollouts(route, limit, before))
+    def rollouts(
+        self, route: str | None = None, limit: int = 20, before: str | None = None, search: str | None = None
+    ) -> RolloutList:
+        """The newest rollouts, of all routes or one; ``before`` goes on from the page before.
+
+        ``search``: those that have all of these words in their names, versions, phase, reason or person.
+        """
+        return self.ask(calls.rollouts(route, limit, before, search))
 
     def find(self, name: str) -> RolloutBody:
         """The rollout with this id, or the latest one of the route with this name."""

@@ -110,13 +110,24 @@ class ControlPlane(Protocol):
     def rollouts(
         self, route: str | None = None, limit: int = 50, before: str | None = None, search: str = ""
     ) -> list[RolloutView]:
-        """Rollouts, newest first; ``before`` is a rollout's id to page on from, ``search`` words that each has."""
+        """Recent rollouts, newest first: what is in memory.
+
+        ``before`` is a rollout's id to page on from, ``search`` words that each has.
+        """
 
     def rollout(self, rollout_id: str) -> RolloutView:
-        """One rollout, or NotFoundError."""
+        """One recent rollout, or NotFoundError."""
 
-    def series(self, rollout_id: str) -> RolloutSeries:
-        """The evidence of a rollout over time, or NotFoundError."""
+    async def rollout_page(
+        self, route: str | None = None, limit: int = 50, before: str | None = None, search: str = ""
+    ) -> list[RolloutView]:
+        """As `rollouts`, and older ones that are archived. Raises NotFoundError, JournalError."""
+
+    async def find_rollout(self, rollout_id: str) -> RolloutView:
+        """One rollout, also an archived one. Raises NotFoundError, JournalError."""
+
+    async def series(self, rollout_id: str) -> RolloutSeries:
+        """The evidence of a rollout over time. Raises NotFoundError, JournalError."""
 
     async def latencies(self, rollout_id: str) -> LatencyDistributions:
         """Both versions' latencies in a rollout. Raises NotFoundError, JournalError."""

@@ -15,6 +15,7 @@ from gateway.control.decide.rollout_records import RolloutRecords
 from gateway.control.decide.routes import RouteState, find_route
 from gateway.control.health.conditions import canary_endpoints_up
 from gateway.control.health.prober import Prober
+from gateway.control.journal.writer import JournalWriter
 from gateway.control.show.queries import Queries
 from gateway.control.views import RolloutView, RouteView
 from gateway.control.workers.table_publisher import TablePublisher
@@ -26,9 +27,11 @@ from gateway.core.rollout import (
     Event,
     GateAnswered,
     PauseRequested,
+    Phase,
     Plan,
     PromoteRequested,
     ResumeRequested,
+    Rollout,
     Started,
     WeightRequested,
     Withdrawn,
@@ -53,6 +56,7 @@ class Commands:
         alarms: Alarms,
         queries: Queries,
         clock: Clock,
+        journal_writer: JournalWriter,
         model_of: Callable[[str], ModelVersion | None],
     ) -> None:
         self._model_of = model_of
@@ -64,6 +68,7 @@ class Commands:
         self._alarms = alarms
         self._queries = queries
         self._clock = clock
+        self._journal_writer = journal_writer
 
     async def start(
         self, route: str, by: str, plan: Plan | None = None, *, retry: bool = False, reason: str = ""
@@ -78,8 +83,8 @@ class Commands:
             )
         if canary is None:
             raise ConflictError(f"route {route} has no canary backend: name one in the configuration")
-        before = self._records.rolled_back(route, canary)
-        if before is not None and not retry:
+        before = await self._last_rollout(route, canary)
+        if before is not None and before.phase is Phase.ROLLED_BACK and not retry:
             raise ConflictError(
                 f"{canary} was rolled back on route {route} ({before.reason});"
                 " ask for a retry (--retry) to try the same version again"
@@ -97,6 +102,14 @@ class Commands:
         # If the journal of its last rollout was damaged: that rollout is history now.
         self._alarms.clear(f"route {route}")
         return self._queries.rollout(rollout_id)
+
+    async def _last_rollout(self, route: str, canary: str) -> Rollout | None:
+        """The last rollout of this canary on this route that had begun, however long ago."""
+        known = self._records.last_rollout(route, canary)
+        if known is not None or not self._records.archived:
+            return known
+        past = await self._journal_writer.read(lambda journal: journal.archive.last_rollout(route, canary))
+        return None if past is None else past.rollout
 
     async def set_weight(self, route: str, weight_bp: int, by: str, reason: str = "") -> RouteView:
         """Set a weight by hand; during a rollout this suspends its automation."""

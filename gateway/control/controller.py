@@ -42,6 +42,7 @@ from gateway.control.journal.store import Journal, Store
 from gateway.control.journal.writer import JournalWriter
 from gateway.control.show.decision_history import decision_history
 from gateway.control.show.distributions import distributions
+from gateway.control.show.past_rollouts import PastRollouts
 from gateway.control.show.queries import Queries
 from gateway.control.show.rates import RequestRates
 from gateway.control.views import (
@@ -148,6 +149,9 @@ class Controller:
             health=self._health,
             rates=self._rates,
         )
+        self._past = PastRollouts(
+            self._records, self._pipeline.series, self._journal_writer, self._queries.rollout_view
+        )
         self.commands = Commands(
             routes=self._routes,
             records=self._records,
@@ -157,6 +161,7 @@ class Controller:
             alarms=self._alarms,
             queries=self._queries,
             clock=self._clock,
+            journal_writer=self._journal_writer,
             model_of=self._model_of,
         )
         self._reconfiguration = Reconfiguration(
@@ -246,6 +251,7 @@ class Controller:
         """Save the analysis state, and close the journal."""
         for route in self._routes.values():
             self._judge.save_snapshot(route)
+            self._pipeline.save_series(route.rollout.rollout_id, at_once=True)
         self._pasts.save(self._clock.monotonic_s())
         await self._journal_writer.close()
         await self._keeper.close()
@@ -376,18 +382,33 @@ class Controller:
         """One rollout, or NotFoundError."""
         return self._queries.rollout(rollout_id)
 
+    async def rollout_page(
+        self, route: str | None = None, limit: int = 50, before: str | None = None, search: str = ""
+    ) -> list[RolloutView]:
+        """Rollouts of any age, newest first."""
+        if route is not None:
+            find_route(self._routes, route)
+        return await self._past.page(route, limit, before, search)
+
+    async def find_rollout(self, rollout_id: str) -> RolloutView:
+        """One rollout of any age, or NotFoundError."""
+        return await self._past.find(rollout_id)
+
     async def decision_history(self, rollout_id: str) -> list[DecisionView]:
         """All decisions of a rollout, from the journal. Raises JournalError."""
         return decision_history(await self.read_journal(lambda journal: journal.events(rollout_id)))
 
-    def series(self, rollout_id: str) -> RolloutSeries:
+    async def series(self, rollout_id: str) -> RolloutSeries:
         """The evidence of a rollout over time, or NotFoundError."""
-        self._records.get(rollout_id)
-        return self._pipeline.series.series(rollout_id)
+        return await self._past.series(rollout_id)
 
     async def latencies(self, rollout_id: str) -> LatencyDistributions:
         """Both versions' latencies in a rollout: what is in memory, else what the journal has."""
-        route = self._routes.get(self._records.get(rollout_id).rollout.route)
+        record = self._records.find(rollout_id)
+        if record is None:
+            await self._past.find(rollout_id)
+            return distributions(rollout_id, None)
+        route = self._routes.get(record.rollout.route)
         if route is not None and route.rollout.rollout_id == rollout_id:
             return distributions(rollout_id, route.analysis_state)
         snapshot = await self.read_journal(lambda journal: journal.load_snapshot(rollout_id))

@@ -104,7 +104,7 @@ class MetricSeries(msgspec.Struct, frozen=True):
 class RolloutSeries(msgspec.Struct, frozen=True):
     """The evidence of a rollout over time, thinned so that it stays small; ``at`` is in seconds since the Unix epoch.
 
-    It is kept in memory: after a restart of the gateway it begins anew, and of old rollouts it is empty.
+    It outlives restarts of the gateway, with a gap; of rollouts that are archived it is empty.
     """
 
     id: str

@@ -191,7 +191,15 @@ class ControlDouble:
         found = [route for route in self.routes() if search in route.name]
         return found[offset : offset + limit], len(found)
 
-    def series(self, rollout_id: str) -> RolloutSeries:
+    async def rollout_page(
+        self, route: str | None = None, limit: int = 50, before: str | None = None, search: str = ""
+    ) -> list[RolloutView]:
+        return self.rollouts(route, limit, before, search)
+
+    async def find_rollout(self, rollout_id: str) -> RolloutView:
+        return self.rollout(rollout_id)
+
+    async def series(self, rollout_id: str) -> RolloutSeries:
         self._find(rollout_id)
         return RolloutSeries(rollout_id, 1.0, (), (), (), ())
 

@@ -53,6 +53,9 @@ def test_a_rollout_is_steered_from_start_to_end(run: Any, api: Any, tmp_path: Pa
     assert started["id"] in listed and "aborted" in listed
     assert json.loads(run("rollout", "list", "plain", "--json", **env).out) == {"rollouts": [], "next_before": None}
     assert "no rollouts yet" in run("rollout", "list", "plain", **env).out
+    assert started["id"] in run("rollout", "list", "--search", started["id"], **env).out
+    assert run("rollout", "list", "--search", "never", **env).out == "no rollout matches\n"
+    assert run("rollout", "list", "--before", started["id"], **env).out == "no rollout matches\n"
 
 
 def test_a_weight_is_set_under_the_users_name(run: Any, api: Any) -> None:

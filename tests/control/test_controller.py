@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.core.errors import ConflictError, JournalError, TransitionError
+from gateway.core.errors import ConflictError, JournalError, NotFoundError, TransitionError
 from gateway.core.rollout import Phase
 from tests.support.control import Plane, text
 from tests.support.worker import eventually
@@ -314,6 +314,25 @@ async def test_the_wall_clock_decides_nothing(tmp_path: Path) -> None:
         assert plane.journaled() == plane.state()
 
 
+async def every_age(plane: Plane, first: str, last: str) -> None:
+    """Archived rollouts are found as those in memory are: 510 of ``busy``, and one of ``quiet`` before them."""
+    control, found, before = plane.controller, [], None
+    while page := await control.rollout_page(limit=100, before=before):
+        found += [view.id for view in page]
+        before = found[-1]
+    assert len(found) == len(set(found)) == 511 and found[0] == last and found[-1] != first == found[-2]
+    assert (await control.find_rollout(first)).phase == "ROLLED_BACK"
+    assert [view.id for view in await control.rollout_page(search=f"{first} bob")] == [first]
+    assert [view.id for view in await control.rollout_page("busy", 1, found[-3])] == [first]
+    assert len(await control.decision_history(first)) == 2
+    assert (await control.series(first)).at == () and (await control.latencies(first)).stable == ()
+    for unknown in (control.find_rollout, control.decision_history, control.series, control.latencies):
+        with pytest.raises(NotFoundError):
+            await unknown("busy-never")
+    with pytest.raises(NotFoundError):
+        await control.rollout_page(before="busy-never")
+
+
 async def test_what_is_remembered_of_old_rollouts_is_bounded(tmp_path: Path) -> None:
     async with Plane(tmp_path, text("quiet", "busy")) as plane:
         quiet = await started(plane, "quiet")
@@ -324,8 +343,10 @@ async def test_what_is_remembered_of_old_rollouts_is_bounded(tmp_path: Path) -> 
             first = first or last
             await plane.controller.commands.abort(last, "bob")
         kept = [view.id for view in plane.controller.rollouts(limit=10_000)]
-        assert len(kept) <= 500 and quiet in kept and last in kept and first not in kept
+        assert len(kept) == 502 and quiet in kept and last in kept and first not in kept
         await plane.quiet()
+        await every_age(plane, first, last)
         await plane.restart()
+        await every_age(plane, first, last)
         assert plane.controller.rollout(quiet).phase == "PROGRESSING"
         assert plane.controller.rollouts("quiet")[0].id == quiet

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import zlib
 
-from gateway.control.decide.evidence_series import ENDED_MAX, POINTS_MAX, SeriesLog
+import msgspec
+import pytest
+
+from gateway.control.decide.evidence_series import ENDED_MAX, POINTS_MAX, EvidenceSeries, SeriesLog
 from gateway.control.decide.rollout_records import RolloutRecord
 from gateway.control.show.distributions import _binned, distributions
 from gateway.control.show.rates import RequestRates
@@ -63,6 +67,52 @@ def test_old_rollouts_are_forgotten_and_running_ones_never() -> None:
         log.take(a_view(f"ended-{number}", 0.0, phase="PROMOTED"), float(number), decided=True)
     assert log.series("running").at and log.series(f"ended-{ENDED_MAX + 19}").at
     assert not log.series("ended-0").at and not log.series("never").at
+
+
+def test_a_restart_leaves_a_gap_and_loses_nothing() -> None:
+    log = SeriesLog()
+    for second in range(20):
+        log.take(a_view("r", second, difference=0.1, difference_low=0.05), 1000.0 + second, decided=False)
+    points = log.to_save("r", 1019.0)
+    assert points is not None
+    assert log.to_save("r", 1020.0) is None, "there is nothing new"
+    log.take(a_view("r", 20.0), 1020.0, decided=False)
+    assert log.to_save("r", 1020.0) is None and log.to_save("r", 1020.0, at_once=True) is not None
+    after = SeriesLog()
+    after.adopt("r", points)
+    assert after.series("r") == SeriesLog.series(_only(log, 20), "r")
+    after.take(a_view("r", 50.0), 1100.0, decided=False)
+    series = after.series("r")
+    assert series.at[-3:] == (1019.0, 1020.0, 1100.0) and series.log_e_bad[-3:] == (19.0, None, 50.0)
+    assert series.metrics[0].log_e_bad[-3:] == (19.0, None, 50.0)
+    after.take(a_view("r", 51.0, phase="ROLLED_BACK"), 1101.0, decided=True)
+    assert after.to_save("r", 1101.0) is not None, "the end is written at once"
+
+
+def _only(log: SeriesLog, points: int) -> SeriesLog:
+    """The first points of the one series."""
+    made = SeriesLog()
+    for second in range(points):
+        made.take(a_view("r", second, difference=0.1, difference_low=0.05), 1000.0 + second, decided=False)
+    assert log.series("r").at[:points] == made.series("r").at
+    return made
+
+
+@pytest.mark.parametrize("stored", [b"", b"x", zlib.compress(b"x"), zlib.compress(msgspec.msgpack.encode([1.0]))])
+def test_a_series_that_cannot_be_read_begins_anew(stored: bytes) -> None:
+    log = SeriesLog()
+    log.adopt("r", stored)
+    assert log.series("r").at == ()
+
+
+def test_columns_of_different_lengths_are_not_believed() -> None:
+    log = SeriesLog()
+    log.take(a_view("r", 1.0), 1000.0, decided=False)
+    points = log.to_save("r", 1000.0)
+    assert points is not None
+    parts = msgspec.msgpack.decode(zlib.decompress(points))
+    parts[2] += parts[2]
+    assert EvidenceSeries.decode(zlib.compress(msgspec.msgpack.encode(parts))) is None
 
 
 def test_bins_hold_all_and_end_on_the_ground() -> None:

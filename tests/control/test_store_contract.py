@@ -180,8 +180,54 @@ def test_what_is_taken_out_is_known_to_have_been_there(opening: Opening) -> None
     assert store.journal.replay("long") == state and len(store.journal.events("long")) == 6
     assert store.journal.pruned_between(0, 11) and not store.journal.pruned_between(11, 14)
     assert store.journal.prune(2) == store.journal.shorten("long", 5) == 0
+    archive = store.journal.archive
+    assert [one.rollout.rollout_id for one in archive.page()] == ["r4", "r3", "r2", "r1", "r0"]
+    assert [len(store.journal.events(f"r{n}")) for n in range(8)] == [2] * 8
+    assert store.journal.replay("r1") == archive.find("r1").rollout
     live(store, start("after"))
     assert store.journal.last_seq == last + 1, "their numbers are not used again"
+    store.close()
+
+
+def test_old_rollouts_are_listed_searched_and_bounded(opening: Opening) -> None:
+    store = opening()
+    for n in range(12):
+        live(store, start(f"r{n:02}", f"route-{n % 2}"), AbortRequested(2.0, "bob" if n % 3 else "zoë_%"))
+    assert store.journal.prune(2, archived=6) == 16
+    store.close()
+    store = opening()
+    archive = store.journal.archive
+
+    def names(**query: object) -> list[str]:
+        return [one.rollout.rollout_id for one in archive.page(**query)]  # type: ignore[arg-type]  # keyword arguments as data
+
+    assert [one.rollout.rollout_id for one in store.journal.recent()] == ["r08", "r09", "r10", "r11"]
+    assert names() == ["r07", "r06", "r05", "r04", "r03", "r02"], "the newest six of what was taken out"
+    assert names(limit=2, before=archive.find("r06").opened) == ["r05", "r04"]
+    assert names(route="route-1") == ["r07", "r05", "r03"] and names(route="other") == []
+    assert names(search="ROUTE-0 rolled_back ZOË") == ["r06"] and names(search="_% r03") == ["r03"]
+    assert names(search="b_b") == [] == names(search="r06 r05")
+    assert archive.last_rollout("route-1", "v2") == archive.find("r07")
+    assert archive.last_rollout("route-1", "v3") is None
+    for unknown in ("r00", "r08", "never"):
+        with pytest.raises(NotFoundError):
+            archive.find(unknown)
+    with pytest.raises(NotFoundError):
+        store.journal.events("r00")
+    store.close()
+
+
+def test_evidence_over_time_is_replaced_and_goes_with_the_events(opening: Opening) -> None:
+    store = opening()
+    live(store, start("r1"), AbortRequested(2.0, "bob"))
+    store.journal.save_series("r1", b"old")
+    store.journal.save_series("r1", bytes(range(256)))
+    store.close()
+    store = opening()
+    assert store.journal.load_series("r1") == bytes(range(256)) and store.journal.load_series("r2") is None
+    live(store, start("r2"))
+    store.journal.prune(0)
+    assert store.journal.load_series("r1") is None
     store.close()
 
 
@@ -353,7 +399,11 @@ def test_two_stores_answer_the_same_to_the_same(tmp_path: Path, seed: int) -> No
             elif what == 2:
                 store.journal.remember_delivery("hook", state.rollout_id, state.revision - number)
     first, second = (
-        (s.journal.rollouts(), s.journal.weights(), s.journal.deliveries(), s.journal.entries_after(0)) for s in stores
+        (
+            *(s.journal.rollouts(), s.journal.recent(), s.journal.archive.page()),
+            *(s.journal.weights(), s.journal.deliveries(), s.journal.entries_after(0)),
+        )
+        for s in stores
     )
     assert first == second, f"seed {seed}"
     for store in stores:

@@ -6,6 +6,7 @@ as a file or a cluster does; the one that was opened last holds the fence.
 
 from __future__ import annotations
 
+import itertools
 import pickle
 from collections.abc import Sequence
 
@@ -17,14 +18,27 @@ from gateway.control.journal.rows import (
     JournalEntry,
     KeptAnswer,
     KeptPast,
+    PastRollout,
     Roles,
     Snapshot,
     finite,
+    search_text,
+    search_words,
 )
-from gateway.control.journal.store import Answers, Audit, Configurations, Journal, Pasts, Store, StoreBusyError
+from gateway.control.journal.store import (
+    ARCHIVED_MAX,
+    Answers,
+    Archive,
+    Audit,
+    Configurations,
+    Journal,
+    Pasts,
+    Store,
+    StoreBusyError,
+)
 from gateway.core.analysis.types import Analysis
 from gateway.core.errors import ConflictError, InvalidValueError, JournalError, NotFoundError
-from gateway.core.rollout import Event, Rollout, Started
+from gateway.core.rollout import Event, Phase, Rollout, Started
 from gateway.core.types import WEIGHT_BP_MAX
 
 
@@ -38,6 +52,8 @@ class Contents:
         self.roles: dict[str, Roles] = {}
         self.weights: dict[str, HandWeight] = {}
         self.snapshots: dict[str, Snapshot] = {}
+        self.series: dict[str, bytes] = {}
+        self.archive: dict[str, list[JournalEntry]] = {}
         self.deliveries: dict[str, int] = {}
         self.configuration = ConfigurationRevision(0, None)
         self.answers: dict[tuple[str, str], KeptAnswer] = {}
@@ -60,6 +76,48 @@ class Shelf:
             raise JournalError(f"{self.place} is closed, or another process holds it")
 
 
+class MemoryArchive(Archive):
+    """Its archive."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+
+    def _all(self) -> list[PastRollout]:
+        stories = self._store.checked().archive.values()
+        return sorted((_past(story) for story in stories), key=lambda one: one.opened, reverse=True)
+
+    def page(
+        self, route: str | None = None, limit: int = 50, before: float | None = None, search: str = ""
+    ) -> list[PastRollout]:
+        found = (
+            one
+            for one in self._all()
+            if route in (None, one.rollout.route)
+            and (before is None or one.opened < before)
+            and all(word in search_text(one.rollout) for word in search_words(search))
+        )
+        return list(itertools.islice(found, max(0, limit)))
+
+    def find(self, rollout_id: str) -> PastRollout:
+        return _past(self.events(rollout_id))
+
+    def events(self, rollout_id: str) -> list[JournalEntry]:
+        try:
+            return self._store.checked().archive[rollout_id]
+        except KeyError:
+            raise NotFoundError(f"the journal has no rollout {rollout_id!r}") from None
+
+    def last_rollout(self, route: str, canary: str) -> PastRollout | None:
+        names = (route, canary)
+        found = (one for one in self._all() if (one.rollout.route, one.rollout.canary) == names)
+        return next((one for one in found if one.rollout.phase is not Phase.WITHDRAWN), None)
+
+
+def _past(story: list[JournalEntry]) -> PastRollout:
+    analysis = next((entry.analysis for entry in reversed(story) if entry.analysis is not None), None)
+    return PastRollout(story[-1].state, analysis, story[0].wall_time_s, story[-1].wall_time_s, story[0].seq)
+
+
 class MemoryJournal(Journal):
     """Its journal."""
 
@@ -67,6 +125,7 @@ class MemoryJournal(Journal):
 
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
+        self.archive = MemoryArchive(store)
 
     @property
     def last_seq(self) -> int:
@@ -118,9 +177,19 @@ class MemoryJournal(Journal):
 
     def events(self, rollout_id: str) -> list[JournalEntry]:
         found = [entry for entry in self._all() if entry.rollout_id == rollout_id]
-        if not found:
-            raise NotFoundError(f"the journal has no rollout {rollout_id!r}")
-        return found
+        return found or self.archive.events(rollout_id)
+
+    def recent(self) -> list[PastRollout]:
+        stories: dict[str, list[JournalEntry]] = {}
+        for entry in self._all():
+            stories.setdefault(entry.rollout_id, []).append(entry)
+        return [_past(story) for story in stories.values()]
+
+    def load_series(self, rollout_id: str) -> bytes | None:
+        return self._store.checked().series.get(rollout_id)
+
+    def save_series(self, rollout_id: str, points: bytes) -> None:
+        self._store.checked().series[rollout_id] = points
 
     def entries_after(self, seq: int) -> list[JournalEntry]:
         return [entry for entry in self._all() if entry.seq > seq]
@@ -131,12 +200,17 @@ class MemoryJournal(Journal):
         kept.pruned |= set(seqs)
         return len(seqs)
 
-    def prune(self, rollouts_kept: int) -> int:
+    def prune(self, rollouts_kept: int, archived: int = ARCHIVED_MAX) -> int:
         routes = {entry.state.route: entry.rollout_id for entry in self._all()}
         others = [r.rollout_id for r in self.rollouts(limit=1 << 30) if r.rollout_id not in routes.values()]
         old = others[max(0, rollouts_kept) :]
+        kept = self._store.contents
         for rollout_id in old:
-            self._store.contents.snapshots.pop(rollout_id, None)
+            kept.snapshots.pop(rollout_id, None)
+            kept.series.pop(rollout_id, None)
+            kept.archive[rollout_id] = self.events(rollout_id)
+        newest = sorted(kept.archive.items(), key=lambda item: item[1][0].seq)
+        kept.archive = dict(newest[max(0, len(newest) - archived) :])
         return self._take_out([entry.seq for entry in self._all() if entry.rollout_id in old])
 
     def shorten(self, rollout_id: str, events_kept: int) -> int:

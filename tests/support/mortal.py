@@ -22,7 +22,7 @@ import msgspec
 
 from gateway.app import control
 from gateway.app.child_settings import ControlSettings
-from gateway.control.decide import pipeline
+from gateway.control.decide import rollout_records
 from gateway.runtime import table_memory
 from gateway.runtime.table_memory import SharedTable
 
@@ -67,7 +67,7 @@ def _become(settings: ControlSettings, armed: Path) -> None:
     connect = sqlite3.connect
     sqlite3.connect = lambda *args, **options: connect(*args, factory=MortalConnection, **options)  # type: ignore[assignment]  # the one way in
     # So that the removal of old rollouts is met, too.
-    pipeline.ROLLOUTS_KEPT = 3
+    rollout_records.ROLLOUTS_KEPT = 3
     sys.stdin = io.TextIOWrapper(io.BytesIO(msgspec.json.encode(settings)))
     try:
         control.main()

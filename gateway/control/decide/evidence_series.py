@@ -1,4 +1,4 @@
-"""The evidence of rollouts over time, for charts: bounded, thinned, and in memory alone.
+"""The evidence of rollouts over time, for charts: bounded, thinned, and now and then written into the journal.
 
 Rules:
 
@@ -6,25 +6,41 @@ Rules:
    rollout of days costs no more than one of minutes. Where something was decided there is a point in any case.
 2. A metric without any event in either version has no column: most classes of failures never occur.
 3. Series of rollouts under way are all kept, of ended ones the newest `ENDED_MAX`.
-4. Nothing here decides. After a restart of the control process a series begins anew; the decision history and the
-   numbers of each decision are in the journal.
+4. Nothing here decides. A series is journaled every `SAVE_EVERY_S` seconds, when its rollout has ended, and when
+   control stops; after a restart it goes on from there, with a gap where nothing was known.
 """
 
 from __future__ import annotations
 
 import math
+import zlib
 from array import array
 
+import msgspec
+
 from gateway.control.views import MetricSeries, RolloutSeries, RolloutView
-from gateway.core.analysis.types import Analysis, Finding
+from gateway.core.analysis.types import Finding
 from gateway.core.rollout.types import Phase
 
 POINTS_MAX = 240
 ENDED_MAX = 50
 # The columns of a metric, in the order of MetricSeries.
 COLUMNS = ("log_e_bad", "log_e_ok", "effect", "low", "high", "margin_low", "margin_high")
+SAVE_EVERY_S = 15.0
 _EVERY_S = 1.0
+# A longer silence is a gap in the chart.
+_GAP_S = 5.0
 _LATENCY, _SHARE = "p95_difference_us", "difference"
+
+
+class StoredSeries(msgspec.Struct, array_like=True):
+    """A series as the journal has it; columns are arrays' bytes. Later versions may add fields at the end."""
+
+    every_s: float
+    at_s: bytes
+    percent: bytes
+    log_e_bad: bytes
+    metrics: dict[str, tuple[str, list[bytes]]]
 
 
 class SeriesLog:
@@ -42,6 +58,17 @@ class SeriesLog:
         if decided:
             self._drop_oldest()
 
+    def adopt(self, rollout_id: str, stored: bytes | None) -> None:
+        """Go on with what the journal has of a rollout."""
+        found = None if stored is None else EvidenceSeries.decode(stored)
+        if found is not None:
+            self._series[rollout_id] = found
+
+    def to_save(self, rollout_id: str, wall_s: float, *, at_once: bool = False) -> bytes | None:
+        """What is to be journaled of a rollout now, None for nothing new; ``at_once``: whatever the time."""
+        found = self._series.get(rollout_id)
+        return None if found is None else found.to_save(wall_s, at_once=at_once)
+
     def series(self, rollout_id: str) -> RolloutSeries:
         """One rollout's series; without points where none is remembered."""
         found = self._series.get(rollout_id)
@@ -58,6 +85,8 @@ class EvidenceSeries:
 
     def __init__(self) -> None:
         self.ended = False
+        self._saved_s = -math.inf
+        self._saved_at_s = math.nan
         self._every_s = _EVERY_S
         self._at_s = array("d")
         self._percent = array("f")
@@ -70,15 +99,20 @@ class EvidenceSeries:
         analysis = view.analysis
         if analysis is None or (not decided and self._at_s and 0.0 <= wall_s - self._at_s[-1] < self._every_s):
             return
-        self._at_s.append(wall_s)
-        self._percent.append(view.canary_percent)
-        self._log_e_bad.append(_finite(analysis.log_e_bad))
-        self._take_findings(analysis)
+        if self._at_s and wall_s - self._at_s[-1] > max(_GAP_S, 3.0 * self._every_s):
+            self._append(self._at_s[-1] + self._every_s, self._percent[-1], math.nan, ())
+        self._append(wall_s, view.canary_percent, _finite(analysis.log_e_bad), analysis.findings)
         if len(self._at_s) > POINTS_MAX:
             self._thin()
 
-    def _take_findings(self, analysis: Analysis) -> None:
-        for finding in analysis.findings:
+    def _append(self, at_s: float, percent: float, log_e_bad: float, findings: tuple[Finding, ...]) -> None:
+        self._at_s.append(at_s)
+        self._percent.append(percent)
+        self._log_e_bad.append(log_e_bad)
+        self._take_findings(findings)
+
+    def _take_findings(self, findings: tuple[Finding, ...]) -> None:
+        for finding in findings:
             columns = self._metrics.get(finding.metric)
             if columns is None:
                 if not _has_events(finding):
@@ -94,6 +128,38 @@ class EvidenceSeries:
         self._log_e_bad = _halved(self._log_e_bad)
         for columns in self._metrics.values():
             columns.thin()
+
+    def to_save(self, wall_s: float, *, at_once: bool) -> bytes | None:
+        """The series as the journal keeps it, where it is time and there is something new."""
+        if not self._at_s or self._at_s[-1] == self._saved_at_s:
+            return None
+        if not (at_once or self.ended) and 0.0 <= wall_s - self._saved_s < SAVE_EVERY_S:
+            return None
+        self._saved_s, self._saved_at_s = wall_s, self._at_s[-1]
+        return self.encode()
+
+    def encode(self) -> bytes:
+        """All of it, compressed."""
+        metrics = {name: one.stored() for name, one in self._metrics.items()}
+        columns = (self._at_s.tobytes(), self._percent.tobytes(), self._log_e_bad.tobytes())
+        return zlib.compress(msgspec.msgpack.encode(StoredSeries(self._every_s, *columns, metrics)))
+
+    @classmethod
+    def decode(cls, stored: bytes) -> EvidenceSeries | None:
+        """What `encode` wrote; None where it cannot be read (of another version, or another machine)."""
+        try:
+            found = msgspec.msgpack.decode(zlib.decompress(stored), type=StoredSeries)
+            series = cls()
+            series._every_s = found.every_s
+            series._at_s.frombytes(found.at_s)
+            series._percent.frombytes(found.percent)
+            series._log_e_bad.frombytes(found.log_e_bad)
+            series._metrics = {name: MetricColumns.of(*one) for name, one in found.metrics.items()}
+        except (zlib.error, msgspec.DecodeError, ValueError):
+            return None
+        length = len(series._at_s)
+        lengths = {len(series._percent), len(series._log_e_bad), *(one.length for one in series._metrics.values())}
+        return series if lengths == {length} and length else None
 
     def view(self, rollout_id: str) -> RolloutSeries:
         """The series as the API shows it."""
@@ -113,6 +179,25 @@ class MetricColumns:
     def __init__(self, before: int) -> None:
         self._unit = "share"
         self._columns = tuple(array("f", [math.nan] * before) for _ in COLUMNS)
+
+    @classmethod
+    def of(cls, unit: str, columns: list[bytes]) -> MetricColumns:
+        """What `stored` gave. Raises ValueError."""
+        made = cls(0)
+        made._unit = unit
+        for column, data in zip(made._columns, columns, strict=True):
+            column.frombytes(data)
+        return made
+
+    def stored(self) -> tuple[str, list[bytes]]:
+        """The unit, and the columns as bytes."""
+        return self._unit, [column.tobytes() for column in self._columns]
+
+    @property
+    def length(self) -> int:
+        """How many points there are; -1 where the columns differ."""
+        lengths = {len(column) for column in self._columns}
+        return lengths.pop() if len(lengths) == 1 else -1
 
     def take(self, finding: Finding) -> None:
         """Take in what a finding says now."""

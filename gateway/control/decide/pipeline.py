@@ -24,6 +24,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.control.decide import rollout_records
 from gateway.control.decide.evidence_series import SeriesLog
 from gateway.control.decide.rollout_records import RolloutRecords
 from gateway.control.decide.routes import PendingIncrease, RouteState
@@ -61,9 +62,8 @@ JOURNAL_WAIT_S = 5.0
 
 
 _HANGING = f"the journal's disk did not answer in {JOURNAL_WAIT_S:g} s, and more exposure must be journaled first:"
-# Older rollouts are removed from the journal.
-ROLLOUTS_KEPT = 500
-# So is the middle of one that has come to twice as many decisions; hooks are owed no more than these (hooks/outbox.py).
+# The middle of a rollout that has come to twice as many decisions goes; hooks are owed no more than these
+# (hooks/outbox.py).
 DECISIONS_KEPT = 1000
 
 
@@ -194,7 +194,7 @@ class DecisionPipeline:
 
     def _journal(self, configured: str | None, event: Event, new: Rollout, analysis: Analysis | None) -> None:
         self._records.put(new, analysis, self._clock.wall_s())
-        self._append(configured, event, new, analysis)
+        self._note_place(event, new, self._append(configured, event, new, analysis))
 
     # more
 
@@ -227,10 +227,11 @@ class DecisionPipeline:
             if route.decided is not new:
                 raise ConflictError(f"superseded while it was being journaled: {route.decided.reason}")
             self._records.put(new, analysis, self._clock.wall_s())
+            self._note_place(event, new, written)
             self._apply(route, new, commands)
             self._announce_all(route, commands)
             if isinstance(event, Started):
-                self._journal_writer.write(lambda journal: journal.prune(ROLLOUTS_KEPT))
+                self._journal_writer.write(lambda journal: journal.prune(rollout_records.ROLLOUTS_KEPT))
 
     def _pending(self, route: RouteState) -> PendingIncrease:
         return PendingIncrease(self._clock.monotonic_s(), asyncio.get_running_loop().create_future())
@@ -293,6 +294,16 @@ class DecisionPipeline:
             self._journal_writer.write(lambda journal: journal.shorten(new.rollout_id, DECISIONS_KEPT))
         return written
 
+    def _note_place(self, event: Event, new: Rollout, written: asyncio.Future[Any]) -> None:
+        """Once its start is journaled, the place of a rollout in the journal is known."""
+
+        def note(done: asyncio.Future[Any]) -> None:
+            if not done.cancelled() and done.exception() is None:
+                self._records.note_place(new.rollout_id, done.result())
+
+        if isinstance(event, Started):
+            written.add_done_callback(note)
+
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
@@ -331,10 +342,20 @@ class DecisionPipeline:
             if isinstance(command, Notify):
                 self.announce(route, command.kind)
 
+    def save_series(self, rollout_id: str, *, at_once: bool = False) -> None:
+        """Journal a rollout's evidence over time, where that is due."""
+        points = None
+        if self._journal_writer.refusal is None:
+            points = self.series.to_save(rollout_id, self._clock.wall_s(), at_once=at_once)
+        if points is not None:
+            self._journal_writer.write(lambda journal: journal.save_series(rollout_id, points))
+
     def announce(self, route: RouteState, kind: str) -> None:
         """Publish the event of the route's rollout, and log it."""
         view = route.view(self._records.get(route.rollout.rollout_id))
         self.series.take(view, self._clock.wall_s(), decided=kind != "analysis")
+        if not route.active:
+            self.save_series(view.id)
         if kind != "analysis":
             _log.warning("rollout %s %s: %s", view.id, kind, view.reason)
         self._events.publish(kind, msgspec.to_builtins(view), route=route.name, rollout_id=view.id)

@@ -30,7 +30,7 @@ import msgspec
 
 from gateway.control.alarms import Alarms
 from gateway.control.decide.pipeline import DecisionPipeline
-from gateway.control.decide.rollout_records import RolloutRecord, RolloutRecords, read_records
+from gateway.control.decide.rollout_records import RolloutRecord, RolloutRecords
 from gateway.control.decide.routes import RouteState, SavedRoute, read_route
 from gateway.control.journal.rows import HandWeight, Roles
 from gateway.control.journal.store import Journal
@@ -55,13 +55,15 @@ class JournalContents(msgspec.Struct):
     records: list[RolloutRecord]
     routes: dict[str, SavedRoute]
     hand_weights: dict[str, HandWeight]
+    archived: bool
 
 
 def read(journal: Journal, names: list[str]) -> JournalContents:
     """Read it. Blocks; raises JournalError."""
     try:
         saved = {name: read_route(journal, name) for name in names}
-        return JournalContents(read_records(journal, names), saved, journal.weights())
+        records = [RolloutRecord.of(past) for past in journal.recent()]
+        return JournalContents(records, saved, journal.weights(), bool(journal.archive.page(limit=1)))
     except ValueError as error:
         raise JournalError(f"{journal.place}: it has content that this gateway cannot read: {error}") from error
 
@@ -140,7 +142,7 @@ class Recovery:
             assignments = {route.name: route.assignment(0) for route in self._routes.values()}
             announcements: list[tuple[RouteState, str]] = []
         else:
-            self._records.adopt(contents.records)
+            self._records.adopt(contents.records, archived=contents.archived)
             self._hand_weights = contents.hand_weights
             self._promotion_lost = any(
                 saved.roles is None and saved.rollout is None and not saved.damage
@@ -219,6 +221,7 @@ class Recovery:
         if saved.rollout is None:
             return None
         route.adopt(saved.rollout, saved.snapshot, self._records.get(saved.rollout.rollout_id).analysis)
+        self._pipeline.series.adopt(saved.rollout.rollout_id, saved.series)
         now_s = self._clock.monotonic_s()
         if route.concerns_present_backends():
             event: Event = Restarted(now_s, self._live_weight_bp(route), route.canary_requests)

@@ -1,12 +1,13 @@
-"""Recent rollouts for the API: latest state, last analysis, and when it began and changed."""
+"""Recent rollouts for the API: latest state, last analysis, and when it began and changed. Older ones are archived."""
 
 from __future__ import annotations
 
 import itertools
+import math
 
 import msgspec
 
-from gateway.control.journal.store import Journal
+from gateway.control.journal.rows import PastRollout, search_text, search_words
 from gateway.control.views import RolloutView
 from gateway.core.analysis.types import Analysis
 from gateway.core.errors import NotFoundError
@@ -14,24 +15,32 @@ from gateway.core.rollout import Phase, Rollout
 from gateway.core.types import percent_from_weight_bp
 from gateway.runtime.clock import iso
 
-# Older ones stay in the journal.
-_KEPT = 500
+# Of rollouts that are not the newest of their route the newest so many; older ones are in the journal's archive.
+ROLLOUTS_KEPT = 500
 
 
 class RolloutRecord(msgspec.Struct):
-    """One rollout as the journal has it. Wall times in seconds since the Unix epoch."""
+    """One rollout as the journal has it. Wall times in seconds since the Unix epoch.
+
+    ``opened`` is the seq of its start in the journal, infinite until that is stored.
+    """
 
     rollout: Rollout
     analysis: Analysis | None
     started_s: float
     updated_s: float
+    opened: float = math.inf
+
+    @classmethod
+    def of(cls, past: PastRollout) -> RolloutRecord:
+        """What the journal has."""
+        return cls(past.rollout, past.analysis, past.started_s, past.updated_s, past.opened)
 
     def has(self, words: list[str]) -> bool:
         """Whether each of these words, in lower case, is in what people know the rollout by."""
         if not words:
             return True
-        one = self.rollout
-        text = f"{one.rollout_id} {one.route} {one.stable} {one.canary} {one.phase} {one.reason} {one.by}".lower()
+        text = search_text(self.rollout)
         return all(word in text for word in words)
 
     def view(
@@ -70,9 +79,12 @@ class RolloutRecords:
 
     def __init__(self) -> None:
         self._records: dict[str, RolloutRecord] = {}
+        # Whether there are older ones in the archive.
+        self.archived = False
 
-    def adopt(self, records: list[RolloutRecord]) -> None:
-        """Begin with what `read_records` has found, oldest first."""
+    def adopt(self, records: list[RolloutRecord], *, archived: bool) -> None:
+        """Begin with what the journal has, oldest first."""
+        self.archived = archived
         self._records = {record.rollout.rollout_id: record for record in records}
 
     def all(self) -> list[RolloutRecord]:
@@ -89,14 +101,27 @@ class RolloutRecords:
             known.rollout, known.updated_s = rollout, wall_s
             known.analysis = analysis or known.analysis
 
+    def note_place(self, rollout_id: str, opened: int) -> None:
+        """The start of a rollout was stored."""
+        if (known := self._records.get(rollout_id)) is not None:
+            known.opened = opened
+
+    @property
+    def archived_before(self) -> float:
+        """All that is archived began before this: the seq of the oldest here that is not the newest of its route."""
+        return min((self._records[rollout_id].opened for rollout_id in self._not_newest()), default=math.inf)
+
+    def _not_newest(self) -> list[str]:
+        newest = set({record.rollout.route: rollout_id for rollout_id, record in self._records.items()}.values())
+        return [rollout_id for rollout_id in self._records if rollout_id not in newest]
+
     def _drop_oldest(self) -> None:
-        """Keep so many, and each route's newest whatever its age."""
-        if len(self._records) <= _KEPT:
+        """Keep what `Journal.prune` does not archive, so that each is either here or there."""
+        if len(self._records) <= ROLLOUTS_KEPT:
             return
-        newest = {record.rollout.route: rollout_id for rollout_id, record in self._records.items()}
-        droppable = (rollout_id for rollout_id in self._records if rollout_id not in newest.values())
-        if (oldest := next(droppable, None)) is not None:
-            del self._records[oldest]
+        for rollout_id in self._not_newest()[:-ROLLOUTS_KEPT]:
+            del self._records[rollout_id]
+            self.archived = True
 
     def get(self, rollout_id: str) -> RolloutRecord:
         """One rollout, or NotFoundError."""
@@ -109,33 +134,23 @@ class RolloutRecords:
         """One rollout, if it is remembered."""
         return self._records.get(rollout_id)
 
-    def rolled_back(self, route: str, canary: str) -> Rollout | None:
-        """The last rollout of this canary on this route, if it was rolled back."""
+    def last_rollout(self, route: str, canary: str) -> Rollout | None:
+        """The last rollout of this canary on this route that had begun."""
         found = [r.rollout for r in self._records.values() if (r.rollout.route, r.rollout.canary) == (route, canary)]
         begun = [rollout for rollout in found if rollout.phase is not Phase.WITHDRAWN]
-        return begun[-1] if begun and begun[-1].phase is Phase.ROLLED_BACK else None
+        return begun[-1] if begun else None
 
-    def page(self, route: str | None, limit: int, before: str | None, search: str = "") -> list[RolloutRecord]:
-        """Newest first, from the one before ``before`` on; those that have all words of ``search`` in them."""
+    def page(self, route: str | None, limit: int, before: str | float | None, search: str = "") -> list[RolloutRecord]:
+        """Newest first, from the one before ``before`` on; those that have all words of ``search`` in them.
+
+        ``before`` is a rollout's id, or the seq of an archived one's start.
+        """
         newest = reversed(self._records.values())
-        if before is not None:
+        if isinstance(before, str):
             self.get(before)
             newest = itertools.islice(itertools.dropwhile(lambda r: r.rollout.rollout_id != before, newest), 1, None)
-        words = search.lower().split()
+        elif before is not None:
+            newest = (record for record in newest if record.opened < before)
+        words = search_words(search)
         found = (r for r in newest if (route is None or r.rollout.route == route) and r.has(words))
         return list(itertools.islice(found, max(0, limit)))
-
-
-def read_records(journal: Journal, routes: list[str]) -> list[RolloutRecord]:
-    """The newest rollouts in the journal and the last one of each of these routes, oldest first. Blocks."""
-    found = {rollout.rollout_id: rollout for rollout in journal.rollouts(limit=_KEPT)}
-    for route in routes:
-        latest = journal.latest(route)
-        if latest is not None:
-            found.setdefault(latest.rollout_id, latest)
-    records = []
-    for rollout in found.values():
-        entries = journal.events(rollout.rollout_id)
-        analysis = next((e.analysis for e in reversed(entries) if e.analysis is not None), None)
-        records.append(RolloutRecord(rollout, analysis, entries[0].wall_time_s, entries[-1].wall_time_s))
-    return records[::-1]

@@ -107,6 +107,7 @@ class RouteJudge:
         if now_s - route.snapshot_s >= _SNAPSHOT_EVERY_S and self._journal_writer.idle:
             route.snapshot_s = now_s
             self.save_snapshot(route)
+            self._pipeline.save_series(route.rollout.rollout_id)
 
     def _endpoints(self, route: RouteState) -> Endpoints:
         backends, rollout = self._publisher.table.backends, route.rollout

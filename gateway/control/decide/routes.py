@@ -301,6 +301,7 @@ class SavedRoute(msgspec.Struct):
     roles: Roles | None = None
     rollout: Rollout | None = None
     snapshot: Snapshot | None = None
+    series: bytes | None = None
     damage: str = ""
 
 
@@ -313,4 +314,5 @@ def read_route(journal: Journal, route: str) -> SavedRoute:
         rollout = journal.replay(latest.rollout_id)
     except JournalError as error:
         return SavedRoute(roles, damage=str(error))
-    return SavedRoute(roles, rollout, journal.load_snapshot(latest.rollout_id))
+    rollout_id = latest.rollout_id
+    return SavedRoute(roles, rollout, journal.load_snapshot(rollout_id), journal.load_series(rollout_id))

@@ -32,6 +32,27 @@ class JournalEntry(msgspec.Struct, frozen=True):
     analysis: Analysis | None
 
 
+class PastRollout(msgspec.Struct, frozen=True):
+    """One rollout as lists show it: its last state and analysis, and its times; ``opened`` is the seq of its start."""
+
+    rollout: Rollout
+    analysis: Analysis | None
+    started_s: float
+    updated_s: float
+    opened: int
+
+
+def search_text(rollout: Rollout) -> str:
+    """What people know a rollout by, in lower case."""
+    one = rollout
+    return f"{one.rollout_id} {one.route} {one.stable} {one.canary} {one.phase} {one.reason} {one.by}".lower()
+
+
+def search_words(search: str) -> list[str]:
+    """The words that `search_text` must have, each."""
+    return search.lower().split()
+
+
 class Snapshot(msgspec.Struct, frozen=True):
     """What the analysis of a rollout knew when the journal stood at ``seq``, as the bytes that were given."""
 

@@ -143,6 +143,10 @@ class SqliteFile:
         found = self.rows(sql, values)
         return found[0] if found else ()
 
+    def has_table(self, name: str) -> bool:
+        """Whether the file has a table that is made with its first row."""
+        return bool(self.row("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?", (name,)))
+
     def checked(self, table: str, columns: str, order: str) -> Iterator[tuple[tuple[Any, ...], bool]]:
         """Every row of a table without its checksum, and whether it matches that."""
         try:

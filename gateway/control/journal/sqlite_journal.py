@@ -6,17 +6,29 @@ from typing import Any
 
 import msgspec
 
-from gateway.control.journal.rows import HandWeight, JournalEntry, Roles, Snapshot, decoded, encoded, finite
-from gateway.control.journal.sqlite_file import DAMAGED, SqliteFile
+from gateway.control.journal.rows import (
+    HandWeight,
+    JournalEntry,
+    PastRollout,
+    Roles,
+    Snapshot,
+    decoded,
+    encoded,
+    finite,
+)
+from gateway.control.journal.sqlite_archive import SqliteArchive
+from gateway.control.journal.sqlite_file import DAMAGED, SqliteFile, checksum
 from gateway.control.journal.sqlite_schema import (
     DELIVERY_COLUMNS,
     EVENT_COLUMNS,
+    HISTORY,
     PRUNED_COLUMNS,
     ROLES_COLUMNS,
+    SERIES_COLUMNS,
     SNAPSHOT_COLUMNS,
     WEIGHT_COLUMNS,
 )
-from gateway.control.journal.store import Journal
+from gateway.control.journal.store import ARCHIVED_MAX, Journal
 from gateway.core.analysis.types import Analysis
 from gateway.core.errors import InvalidValueError, JournalError, NotFoundError
 from gateway.core.rollout import Event, Rollout, Started
@@ -34,9 +46,12 @@ _SMALL_TABLES = (
 class SqliteJournal(Journal):
     """The journal of an open file. Made of a file that `check` has accepted."""
 
+    archive: SqliteArchive
+
     def __init__(self, file: SqliteFile, last_seq: int) -> None:
         self.place = file.place
         self.file = file
+        self.archive = SqliteArchive(file)
         self._last_seq = last_seq
 
     @property
@@ -98,7 +113,7 @@ class SqliteJournal(Journal):
         with self.file.transaction(f"the roles of route {route}"):
             self.file.execute("DELETE FROM roles WHERE route = ?", (route,))
 
-    def prune(self, rollouts_kept: int) -> int:
+    def prune(self, rollouts_kept: int, archived: int = ARCHIVED_MAX) -> int:
         """As `Journal.prune`. The file does not shrink, but what the rows took is used again."""
         old = self.file.rows(
             "SELECT rollout_id FROM events GROUP BY rollout_id"
@@ -108,13 +123,16 @@ class SqliteJournal(Journal):
         )
         if not old:
             return 0
-        ids = tuple(rollout_id for (rollout_id,) in old)
-        marks = ", ".join("?" * len(ids))
-        seqs = self.file.rows(f"SELECT seq FROM events WHERE rollout_id IN ({marks}) ORDER BY seq", ids)
-        with self.file.transaction(f"the removal of {len(ids)} old rollouts"):
-            self.file.execute(f"DELETE FROM snapshots WHERE rollout_id IN ({marks})", ids)
-            self._take_out([seq for (seq,) in seqs])
-        return len(seqs)
+        stories = [self._stored_events(rollout_id) for (rollout_id,) in old]
+        with self.file.transaction(f"{len(old)} old rollouts into the archive"):
+            self._make_history()
+            for story in stories:
+                self.archive.put(story)
+                for table in ("snapshots", "series"):
+                    self.file.execute(f"DELETE FROM {table} WHERE rollout_id = ?", (story[0].rollout_id,))
+            self.archive.trim(archived)
+            self._take_out(sorted(entry.seq for story in stories for entry in story))
+        return sum(map(len, stories))
 
     def shorten(self, rollout_id: str, events_kept: int) -> int:
         """As `Journal.shorten`."""
@@ -124,6 +142,10 @@ class SqliteJournal(Journal):
             with self.file.transaction(f"the removal of {len(seqs)} events of rollout {rollout_id}"):
                 self._take_out(seqs)
         return len(seqs)
+
+    def _make_history(self) -> None:
+        for statement in HISTORY:
+            self.file.execute(statement)
 
     def _take_out(self, seqs: list[int]) -> None:
         """In a transaction: remove these events, and remember that they were there."""
@@ -162,6 +184,12 @@ class SqliteJournal(Journal):
         with self.file.transaction(f"the snapshot of rollout {rollout_id}"):
             self.file.insert("snapshots", SNAPSHOT_COLUMNS, row)
 
+    def save_series(self, rollout_id: str, points: bytes) -> None:
+        """As `Journal.save_series`."""
+        with self.file.transaction(f"the evidence over time of rollout {rollout_id}"):
+            self._make_history()
+            self.file.insert("series", SERIES_COLUMNS, (rollout_id, bytes(points)))
+
     def set_weight(self, route: str, stable: str, canary: str, weight_bp: int, by: str, wall_time_s: float) -> None:
         """As `Journal.set_weight`."""
         if not 0 <= weight_bp <= WEIGHT_BP_MAX:
@@ -191,13 +219,26 @@ class SqliteJournal(Journal):
         )
         return [decoded(state, Rollout) for (state,) in rows]
 
+    def recent(self) -> list[PastRollout]:
+        """As `Journal.recent`."""
+        rows = self.file.rows(
+            "SELECT head.state, (SELECT analysis FROM events AS one WHERE one.rollout_id = head.rollout_id"
+            " AND analysis IS NOT NULL ORDER BY seq DESC LIMIT 1), first.wall_time_s, head.wall_time_s, first.seq"
+            " FROM (SELECT min(seq) AS opened, max(seq) AS last FROM events GROUP BY rollout_id)"
+            " JOIN events AS first ON first.seq = opened JOIN events AS head ON head.seq = last ORDER BY opened"
+        )
+        return [
+            PastRollout(decoded(state, Rollout), None if analysis is None else decoded(analysis, Analysis), *where)
+            for state, analysis, *where in rows
+        ]
+
     def events(self, rollout_id: str) -> list[JournalEntry]:
         """As `Journal.events`."""
+        return self._stored_events(rollout_id) or self.archive.events(rollout_id)
+
+    def _stored_events(self, rollout_id: str) -> list[JournalEntry]:
         rows = self.file.rows(f"SELECT {EVENT_COLUMNS} FROM events WHERE rollout_id = ? ORDER BY seq", (rollout_id,))
-        entries = [self._entry(row) for row in rows]
-        if not entries:
-            raise _unknown(rollout_id)
-        return entries
+        return [self._entry(row) for row in rows]
 
     def entries_after(self, seq: int) -> list[JournalEntry]:
         """As `Journal.entries_after`."""
@@ -212,6 +253,13 @@ class SqliteJournal(Journal):
         """As `Journal.load_snapshot`."""
         row = self.file.row(f"SELECT {SNAPSHOT_COLUMNS} FROM snapshots WHERE rollout_id = ?", (rollout_id,))
         return Snapshot(*row) if row else None
+
+    def load_series(self, rollout_id: str) -> bytes | None:
+        """As `Journal.load_series`."""
+        if not self.file.has_table("series"):
+            return None
+        row = self.file.row(f"SELECT {SERIES_COLUMNS}, crc FROM series WHERE rollout_id = ?", (rollout_id,))
+        return row[1] if row and checksum(row[:-1]) == row[-1] else None
 
     def roles(self) -> dict[str, Roles]:
         """As `Journal.roles`."""

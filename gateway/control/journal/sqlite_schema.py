@@ -25,6 +25,9 @@ DELIVERY_COLUMNS = "hook, seq"
 CONFIGURATION_COLUMNS = "revision, stored"
 ANSWER_COLUMNS = "principal, key, at_s, answer"
 AUDIT_COLUMNS = "id, entry"
+ARCHIVE_COLUMNS = "opened, rollout_id, route, canary, phase, started_s, updated_s, words, head"
+STORY_COLUMNS = "rollout_id, story"
+SERIES_COLUMNS = "rollout_id, points"
 PAST_COLUMNS = "route, past, wall_time_s"
 
 # Added to version 1, and not worth another: a gateway that does not know this table goes on without it. It is made with
@@ -35,6 +38,35 @@ PASTS = """CREATE TABLE IF NOT EXISTS pasts (
         wall_time_s REAL NOT NULL,
         crc INTEGER NOT NULL
     )"""
+
+# Added likewise: what is kept of old rollouts, to be shown.
+HISTORY = (
+    # Old rollouts (sqlite_archive.py).
+    """CREATE TABLE IF NOT EXISTS archive (
+        opened INTEGER PRIMARY KEY,
+        rollout_id TEXT NOT NULL UNIQUE,
+        route TEXT NOT NULL,
+        canary TEXT NOT NULL,
+        phase TEXT NOT NULL,
+        started_s REAL NOT NULL,
+        updated_s REAL NOT NULL,
+        words TEXT NOT NULL,
+        head BLOB NOT NULL,
+        crc INTEGER NOT NULL
+    )""",
+    "CREATE INDEX IF NOT EXISTS archive_by_route ON archive (route, canary, opened)",
+    """CREATE TABLE IF NOT EXISTS stories (
+        rollout_id TEXT PRIMARY KEY,
+        story BLOB NOT NULL,
+        crc INTEGER NOT NULL
+    )""",
+    # The evidence of rollouts over time, for charts (decide/evidence_series.py).
+    """CREATE TABLE IF NOT EXISTS series (
+        rollout_id TEXT PRIMARY KEY,
+        points BLOB NOT NULL,
+        crc INTEGER NOT NULL
+    )""",
+)
 
 _TABLES = (
     """CREATE TABLE events (

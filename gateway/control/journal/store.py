@@ -25,6 +25,8 @@ Durability
    decides, or to the file as a whole, refuses the store: stable only, no rollout. Damage to a row of the
    configurations, the answers, the audit trail or the pasts costs that row alone. Row and file stay as they are, and
    it is said.
+   What is only shown (the archive, the series of evidence) is checked when it is read, so that a long history makes no
+   start slow; a damaged row of it counts as absent.
 6. **Clocks are for people.** Decisions are ordered by ``seq`` (1, 2, 3, … without gaps), configurations by
    ``revision``, audit entries by ``id``. Only answers expire by the wall clock: set back, it keeps them longer,
    and their number is bounded whatever it says.
@@ -48,6 +50,7 @@ from gateway.control.journal.rows import (
     JournalEntry,
     KeptAnswer,
     KeptPast,
+    PastRollout,
     Roles,
     Snapshot,
 )
@@ -69,6 +72,32 @@ class NoRoomError(JournalError):
         self.path = path
 
 
+# So many old rollouts are in the archive.
+ARCHIVED_MAX = 10_000
+
+
+class Archive(ABC):
+    """Old rollouts, whose events `Journal.prune` took out: they decide nothing any more. All methods block."""
+
+    @abstractmethod
+    def page(
+        self, route: str | None = None, limit: int = 50, before: float | None = None, search: str = ""
+    ) -> list[PastRollout]:
+        """Those that began before the seq ``before`` and have all words of ``search``, newest first."""
+
+    @abstractmethod
+    def find(self, rollout_id: str) -> PastRollout:
+        """One of them, or NotFoundError."""
+
+    @abstractmethod
+    def events(self, rollout_id: str) -> list[JournalEntry]:
+        """All that happened to it, oldest first, or NotFoundError."""
+
+    @abstractmethod
+    def last_rollout(self, route: str, canary: str) -> PastRollout | None:
+        """The last one of this canary on this route that had begun."""
+
+
 class Journal(ABC):
     """The decisions on rollouts, and what belongs to them.
 
@@ -78,6 +107,7 @@ class Journal(ABC):
     """
 
     place: str
+    archive: Archive
 
     @property
     @abstractmethod
@@ -115,6 +145,10 @@ class Journal(ABC):
         """
 
     @abstractmethod
+    def recent(self) -> list[PastRollout]:
+        """Return all rollouts that are not in the archive, oldest first."""
+
+    @abstractmethod
     def events(self, rollout_id: str) -> list[JournalEntry]:
         """Return all that happened to a rollout, oldest first. Raises NotFoundError for an unknown one."""
 
@@ -123,10 +157,10 @@ class Journal(ABC):
         """Return all events after ``seq``, oldest first."""
 
     @abstractmethod
-    def prune(self, rollouts_kept: int) -> int:
-        """Take out the events of the oldest rollouts, but for the newest so many and the last one of each route.
+    def prune(self, rollouts_kept: int, archived: int = ARCHIVED_MAX) -> int:
+        """Move the oldest rollouts into the archive, but for the newest so many and the last one of each route.
 
-        Returns how many events went.
+        Of the archive the newest so many as ``archived`` are kept. Returns how many events were moved.
         """
 
     @abstractmethod
@@ -197,6 +231,14 @@ class Journal(ABC):
     @abstractmethod
     def save_snapshot(self, rollout_id: str, analysis_state: bytes, evidence: bytes, wall_time_s: float) -> None:
         """Store what the analysis knows, in place of what was stored before. Raises NotFoundError without events."""
+
+    @abstractmethod
+    def load_series(self, rollout_id: str) -> bytes | None:
+        """Return what `save_series` has stored, None without anything, or where it is damaged."""
+
+    @abstractmethod
+    def save_series(self, rollout_id: str, points: bytes) -> None:
+        """Store a rollout's evidence over time, in place of what was stored before; it goes with its events."""
 
     @abstractmethod
     def deliveries(self) -> dict[str, int]:

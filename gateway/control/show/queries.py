@@ -64,11 +64,11 @@ class Queries:
         """Rollouts, newest first; NotFoundError for an unknown route."""
         if route is not None:
             find_route(self._routes, route)
-        return [self._rollout_view(record) for record in self._records.page(route, limit, before, search)]
+        return [self.rollout_view(record) for record in self._records.page(route, limit, before, search)]
 
     def rollout(self, rollout_id: str) -> RolloutView:
         """One rollout, or NotFoundError."""
-        return self._rollout_view(self._records.get(rollout_id))
+        return self.rollout_view(self._records.get(rollout_id))
 
     def workers(self, now_s: float) -> list[WorkerView]:
         """The connected workers, by their index."""
@@ -101,7 +101,8 @@ class Queries:
             for name, backend in config.backends.items()
         ]
 
-    def _rollout_view(self, record: RolloutRecord) -> RolloutView:
+    def rollout_view(self, record: RolloutRecord) -> RolloutView:
+        """The view of a rollout that is in memory."""
         state = self._routes.get(record.rollout.route)
         return record.view(record.rollout, record.analysis, None) if state is None else state.view(record)
 
