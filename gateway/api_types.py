@@ -85,7 +85,9 @@ class RolloutFields:
     waiting_for: str = ""
     # Deciding metrics that cannot have data as things are: what was seen, and the configuration that would help.
     warnings: tuple[str, ...] = ()
-    # Which outputs of the models are compared and why, and what the events stand for; empty without predictions.
+    # The protocol of the answers that were read; which outputs of the models are compared and why, and what the events
+    # stand for: empty without predictions.
+    protocol: str = ""
     compared: str = ""
     meanings: dict[str, str] = field(default_factory=dict)
     # What canary and stable served when the rollout began, where that was configured.
@@ -102,7 +104,8 @@ class RolloutBody(RolloutFields):
     ``stable`` is null for a route's first version. ``revision`` counts its decisions. ``gate`` is what a WAITING one
     waits for; ``waiting_for`` says in one sentence why the weight does not rise just now.
     ``warnings`` name deciding metrics that cannot have data as things are, with what was seen and what would help;
-    ``compared`` says which outputs of the models are compared and why, ``meanings`` what each event stands for.
+    ``protocol`` says which protocol the answers are in that were read, and how that is known; ``compared`` which
+    outputs of the models are compared and why, ``meanings`` what each event stands for.
     ``model`` and ``stable_model`` are what canary and stable served when the rollout began, where that was configured.
     ``allowed`` are the commands that would be accepted now.
     """

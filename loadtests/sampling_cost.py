@@ -60,7 +60,7 @@ def _sampled(tap: Tap, queue: SampleQueue) -> Callable[[], None]:
     sampler, body, seconds = RouteSampler(counters, tap, queue), _answer(0), itertools.count(1)
 
     def run() -> None:
-        sample = sampler.begin(Variant.STABLE, b"POST", b"", 0.5, next(seconds))
+        sample = sampler.begin(Variant.STABLE, b"POST", b"/", b"", 0.5, next(seconds))
         if sample is not None:
             sample.head(200, _HEAD)
             sample.body(body)

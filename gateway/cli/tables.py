@@ -119,6 +119,8 @@ def rollout_view(rollout: RolloutBody) -> RenderableType:
         _line("why", f"{rollout.reason} (by {rollout.by}, {rollout.updated_at})"),
     ]
     lines += [_line("warning", warning) for warning in rollout.warnings]
+    if rollout.protocol:
+        lines.append(_line("protocol", rollout.protocol))
     if rollout.compared:
         lines.append(_line("answers", rollout.compared))
     if rollout.meanings:

@@ -33,7 +33,7 @@ from gateway.core.predictions.events import (
     mix_names,
 )
 from gateway.core.predictions.labels import LabelSettings
-from gateway.core.predictions.protocols.choice import ProtocolName
+from gateway.core.predictions.protocols.adapter import ProtocolName
 from gateway.core.traffic.table import Tap
 
 __all__ = [

@@ -25,7 +25,7 @@ from gateway.config.section import (
 from gateway.config.shape import Doc, Noun
 from gateway.config.traffic import LLM_TIMEOUTS, FailedStatus, OnHalfClose, Protocol, TimeoutsProfile
 from gateway.core.objectives import Objectives
-from gateway.core.predictions.protocols.choice import ProtocolName
+from gateway.core.predictions.protocols.adapter import ProtocolName
 from gateway.core.traffic.table import Hold, Rescue, Retry, Route, Sticky, Timeouts
 from gateway.core.types import weight_bp_from_percent
 

@@ -9,7 +9,7 @@ from gateway.config.schema import GatewayConfig
 from gateway.core.analysis.spec import EventSpec, Mode
 from gateway.core.predictions.failures import UNREAD_ANSWERS
 from gateway.core.predictions.labels import LabelSettings
-from gateway.core.predictions.protocols.choice import ProtocolName
+from gateway.core.predictions.protocols.adapter import ProtocolName
 from gateway.core.predictions.settings import RouteWatch
 from gateway.core.stats.outcomes import ERRORS
 from gateway.core.traffic.table import Mark, Tap

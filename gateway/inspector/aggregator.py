@@ -13,12 +13,14 @@ Rules:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 
 from gateway.core.predictions.events import FAULTS, UNREADABLE, Known, Watch
 from gateway.core.predictions.failures import UNREAD_ANSWERS
 from gateway.core.predictions.labels import Join
 from gateway.core.predictions.outputs import Output, UndecodableError, WholeAnswer
+from gateway.core.predictions.protocols.adapter import Recognised
 from gateway.core.predictions.protocols.choice import AnswerReader
 from gateway.core.predictions.settings import RouteWatch
 from gateway.core.stats.counts import Counts, EpochCounts, cell_of
@@ -50,10 +52,13 @@ class _WatchedRoute:
     def __init__(self, settings: RouteWatch, known: Known | None = None) -> None:
         self.settings = settings
         self.reader = AnswerReader(settings.protocol, settings.paths)
+        self.protocols: Counter[Recognised] = Counter()
         self.watch = None if settings.watch is None else Watch(settings.watch, known)
         self.join = None if settings.labels is None else Join(settings.labels)
         self.answers = (
-            SampledAnswers(settings.decoded_bytes_max) if settings.failures or self.watch is not None else None
+            SampledAnswers(settings.decoded_bytes_max, self.reader, self.protocols)
+            if settings.failures or self.watch is not None
+            else None
         )
 
 
@@ -120,10 +125,12 @@ class Aggregator:
             return
         if alone:
             self._label(sample, [(UNREAD_ANSWERS, False)], now_s)
+        answer = WholeAnswer(body, sample.content_type, sample.header_length, sample.path)
         outputs: list[Output] | None = None
         unreadable = ""
         try:
-            outputs = state.reader.extract(WholeAnswer(body, sample.content_type, sample.header_length))
+            protocol, outputs = state.reader.extract(answer)
+            state.protocols[protocol] += 1
         except UndecodableError as error:
             unreadable = str(error)
         tried, happened = watch.take(Variant(sample.variant), outputs, self._draw(), unreadable, body)
@@ -178,7 +185,8 @@ class Aggregator:
         meanings = {name: state.watch.meanings for name, state in self._routes.items() if state.watch is not None}
         watched = {name: state.watch.watched for name, state in self._routes.items() if state.watch is not None}
         answers = {name: state.answers.found for name, state in self._routes.items() if state.answers is not None}
-        return Inspected(report, self._results, self._labels, meanings, watched, answers)
+        protocols = {name: state.protocols.most_common() for name, state in self._routes.items() if state.protocols}
+        return Inspected(report, self._results, self._labels, meanings, watched, answers, protocols)
 
     def confirm(self, seq: int) -> None:
         """Control has taken in report ``seq``: forget the epochs whose final counts it held."""

@@ -5,32 +5,49 @@ Rules:
 1. Each sampled answer is read once, as far as it was sampled: it is a trial of `MODEL_ERRORS`, and it happened when the
    answer has a failure that counts on this route (usual.py).
 2. An answer whose coding cannot be undone is unread: no trial of that, and a yes of `UNREAD_ANSWERS`, of which every
-   answer is a trial. Images and other data need no undoing: that they are there is what can be said of them.
+   answer is a trial. Images and other data need no undoing: that they are there is what can be said of them. Only where
+   stable's answers to the same requests can be read is a coding that is broken a failure (`BROKEN`, usual.py).
 3. Streams are read as they come, each in bounded memory (event_stream.py), at most `OPEN_MAX` at once. Beyond that no
    new one is begun, whatever it would say. A stream of which a part was dropped is no trial.
+4. A whole answer is classified by its protocol as well: whose doing an error object is, and whether it lacks what an
+   answer of this protocol must have.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+
+import msgspec
+
 from gateway.core.predictions.event_stream import StreamReader, reader_of
 from gateway.core.predictions.failures import (
+    BROKEN,
+    BROKEN_CODING,
+    CLIENT_ERROR,
+    ERROR,
     HTML,
     JSON,
     MODEL_ERRORS,
+    OVERLOAD,
     TEXT,
     UNREAD_ANSWERS,
     ReadAnswer,
     family_of,
     read_answer,
+    without_results,
 )
+from gateway.core.predictions.outputs import WholeAnswer
+from gateway.core.predictions.protocols.adapter import AnswerClass, Recognised
+from gateway.core.predictions.protocols.choice import AnswerReader
 from gateway.core.predictions.usual import FailureRules
 from gateway.core.types import Variant
 from gateway.inspector.decoding import Decoder, UnreadError, beginning
-from gateway.runtime.samples import AnswersRead, Example, Part, Sample
+from gateway.runtime.samples import FAILURES, PREDICTIONS, AnswersRead, Example, Part, Sample
 
 OPEN_MAX = 2_000
 _STREAM_BYTES_MAX = 64 << 20
 _WORDS = (JSON, HTML, TEXT, "")
+_KIND_OF = {AnswerClass.CLIENT_ERROR: CLIENT_ERROR, AnswerClass.OVERLOAD: OVERLOAD}
 
 
 class _Stream:
@@ -65,8 +82,10 @@ class _Stream:
 class SampledAnswers:
     """One route's answers, and what was found in them: ``found`` of stable's and of the canary's."""
 
-    def __init__(self, decoded_bytes_max: int) -> None:
+    def __init__(self, decoded_bytes_max: int, reader: AnswerReader, protocols: Counter[Recognised]) -> None:
         self._limit = decoded_bytes_max
+        self._reader = reader
+        self._protocols = protocols
         self._usual = FailureRules()
         self._open: dict[tuple[int, int], _Stream] = {}
         self.found = (AnswersRead(), AnswersRead())
@@ -84,7 +103,12 @@ class SampledAnswers:
         found = self.found[sample.variant]
         found.unread[error.reason] = found.unread.get(error.reason, 0) + 1
         found.examples[error.reason] = Example(sample.epoch, str(error))
-        return [(UNREAD_ANSWERS, True)]
+        events = [(UNREAD_ANSWERS, True)]
+        if error.reason == BROKEN_CODING and sample.purposes & FAILURES:
+            seen = ReadAnswer(family_of(sample.content_type), frozenset((BROKEN,)), str(error))
+            if self._judged(sample, seen):
+                events.append((MODEL_ERRORS, True))
+        return events
 
     def gone(self, source: int) -> None:
         """No more comes of this source's streams."""
@@ -92,15 +116,18 @@ class SampledAnswers:
             del self._open[key]
 
     def _read(self, sample: Sample, seen: ReadAnswer) -> list[tuple[str, bool]]:
-        found = self.found[sample.variant]
-        found.read += 1
-        failure = self._usual.failure(seen)
+        self.found[sample.variant].read += 1
+        return [(MODEL_ERRORS, self._judged(sample, seen)), (UNREAD_ANSWERS, False)]
+
+    def _judged(self, sample: Sample, seen: ReadAnswer) -> bool:
+        """Whether this answer is a failure, before it is learnt from."""
+        found, failure = self.found[sample.variant], self._usual.failure(seen)
         if failure is not None:
             found.failures[failure] = found.failures.get(failure, 0) + 1
             found.examples[failure] = Example(sample.epoch, self._usual.example(seen, failure))
         if sample.variant == Variant.STABLE:
             self._usual.learn(seen)
-        return [(MODEL_ERRORS, failure is not None), (UNREAD_ANSWERS, False)]
+        return failure is not None
 
     def _whole(self, sample: Sample) -> ReadAnswer:
         family, ended = family_of(sample.content_type), sample.part is Part.ENDED and not sample.cut
@@ -112,12 +139,25 @@ class SampledAnswers:
         if family not in _WORDS:
             return read_answer(sample.content_type, sample.body, whole=ended)
         body, whole = beginning(sample.encoding, sample.body, self._limit, cut=not ended)
-        return read_answer(sample.content_type, body, whole=ended, cut=not whole)
+        seen = read_answer(sample.content_type, body, whole=ended, cut=not whole)
+        return seen if seen.value is None else self._classified(sample, body, seen)
+
+    def _classified(self, sample: Sample, body: bytes, seen: ReadAnswer) -> ReadAnswer:
+        """A whole answer in JSON, by its protocol (rule 4)."""
+        answer = WholeAnswer(body, sample.content_type, sample.header_length, sample.path, value=seen.value)
+        protocol = self._reader.recognise(answer)
+        if not sample.purposes & PREDICTIONS:  # else it is counted where it is read for these
+            self._protocols[protocol] += 1
+        found = self._reader.adapter(protocol).classify(answer)
+        if ERROR in seen.kinds and found in _KIND_OF:
+            return msgspec.structs.replace(seen, kinds=frozenset((_KIND_OF[found],)))
+        return without_results(body, seen.value) if found is AnswerClass.MODEL_ERROR and not seen.kinds else seen
 
     def _stream(self, sample: Sample, source: int) -> ReadAnswer | None:
         key = (source, sample.stream)
         if sample.part is Part.FIRST:
             reader = reader_of(family_of(sample.content_type))
+            self._protocols[self._reader.recognise(WholeAnswer(b"", path=sample.path))] += 1
             if reader is not None and len(self._open) < OPEN_MAX:
                 self._open[key] = _Stream(reader, sample.encoding)
         stream = self._open.get(key)

@@ -14,6 +14,7 @@ import enum
 import msgspec
 
 from gateway.core.predictions.events import Known, Watched
+from gateway.core.predictions.protocols.adapter import Recognised
 from gateway.core.predictions.settings import RouteWatch
 from gateway.runtime.wire import Report, frame, read_frame
 
@@ -49,7 +50,7 @@ class Sample(msgspec.Struct, frozen=True, array_like=True):
     """An answer of the variant that its request was assigned to, or a part of one.
 
     ``stream`` is 0, or a number that the parts of one streamed answer have in common. ``cut``: ``body`` is only the
-    beginning of what was relayed.
+    beginning of what was relayed. ``path`` is the one that the client asked for.
     """
 
     route: str
@@ -64,6 +65,7 @@ class Sample(msgspec.Struct, frozen=True, array_like=True):
     stream: int = 0
     part: Part = Part.ENDED
     cut: bool = False
+    path: str = ""
 
 
 class Served(msgspec.Struct, frozen=True, array_like=True):
@@ -135,7 +137,8 @@ class Inspected(msgspec.Struct, frozen=True, tag=True):
 
     ``results`` counts samples by route and what became of them, ``labels`` business events by route, name and result;
     ``meanings`` says in words what each slot of a route's mix stands for; ``watched`` which outputs are compared, and
-    what cannot be judged; ``answers`` what was found in stable's and in the canary's answers, by route.
+    what cannot be judged; ``answers`` what was found in stable's and in the canary's answers, by route; ``protocols``
+    how many answers were in which protocol, and how that was known.
     """
 
     report: Report
@@ -144,6 +147,7 @@ class Inspected(msgspec.Struct, frozen=True, tag=True):
     meanings: dict[str, dict[str, str]]
     watched: dict[str, Watched] = {}
     answers: dict[str, tuple[AnswersRead, AnswersRead]] = {}
+    protocols: dict[str, list[tuple[Recognised, int]]] = {}
 
 
 ToInspector = Batch | Watching | Labels | ReportTaken

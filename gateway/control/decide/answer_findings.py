@@ -4,8 +4,9 @@ Rules:
 
 1. The finding of `model_errors` says which failures were found, with an example of each; so does the reason for a
    rollback that it causes. Examples are of this rollout, short, and of the version in question.
-2. An answer that cannot be read counts against no version. But no canary passes on its readable answers
-   alone: while its share of unread answers is more than `UNREAD_MARGIN` above stable's, PASS is held, and says why.
+2. An answer that cannot be read counts against no version by itself (usual.py says when it does). But no canary passes
+   on its readable answers alone: while its share of unread answers is more than `UNREAD_MARGIN` above stable's, PASS is
+   held, and says why.
 3. While the inspector is not connected, no canary passes where answers or labels decide: there is no new evidence.
 """
 
@@ -28,6 +29,9 @@ UNREAD_MARGIN = 0.1
 _KINDS_OF = {MODEL_ERRORS: KINDS, UNREAD_ANSWERS: UNREAD}
 WORDS = {
     "error": "an error in the answer",
+    "overload": "an error in the answer that says overload",
+    "client_error": "an error in the answer that blames the request",
+    "broken_body": "a content coding that cannot be decoded, as stable's can",
     "invalid_json": "invalid JSON",
     "nan": "NaN or infinity in JSON",
     "no_results": "no results",

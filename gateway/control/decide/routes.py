@@ -70,8 +70,9 @@ class RouteState:
         # Which metrics have nothing to compare, and when that was looked up.
         self.unjudged: dict[str, Unjudged] = {}
         self.unjudged_s = -math.inf
-        # Which outputs of the models are compared, what the events stand for, and how often that was chosen anew.
-        self.compared = ""
+        # Which outputs of the models are compared, the protocol they are in, what the events stand for, and how often
+        # that was chosen anew.
+        self.compared = self.protocol = ""
         self.meanings: dict[str, str] = {}
         self.generation: int | None = None
         self.silent_alarmed: tuple[str, ...] = ()
@@ -262,7 +263,13 @@ class RouteState:
         view = dataclasses.replace(view, allowed=allowed(self.rollout))
         if not self.active:
             return view
-        return dataclasses.replace(view, warnings=self.warnings(), compared=self.compared, meanings=self.meanings)
+        return dataclasses.replace(
+            view,
+            warnings=self.warnings(),
+            protocol=self.protocol,
+            compared=self.compared,
+            meanings=self.meanings,
+        )
 
     @property
     def silent(self) -> Mapping[str, Unjudged]:

@@ -148,6 +148,8 @@ class SilentSources:
 
     def _unjudged(self, route: RouteState, inspection: Inspection | None, for_s: float) -> dict[str, Unjudged]:
         name = route.name
+        if inspection is not None:
+            route.protocol = inspection.protocols(name)
         predictions, events = route.config.analysis.answers, route.config.analysis.events
         unasked = predictions is None or (predictions.unasked and not route.active)
         if unasked and not events:

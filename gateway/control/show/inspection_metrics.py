@@ -49,6 +49,17 @@ def inspection_metrics(
             for result, n in sorted(found.items())
         ),
     )
+    protocols = {} if inspected is None else inspected.protocols
+    yield counter(
+        "gateway_answer_protocols_total",
+        "Sampled answers by the protocol that they were read in, and how it was known.",
+        ("route", "protocol", "by"),
+        (
+            ((route, one.name.value, one.by), n)
+            for route, found in sorted(protocols.items())
+            for one, n in sorted(found, key=lambda pair: (pair[0].name, pair[0].by))
+        ),
+    )
     yield from _answers({} if inspected is None else inspected.answers)
     up = "1 while the inspector reports; absent where none is needed."
     yield single_gauge("gateway_inspector_up", up, present)

@@ -16,6 +16,7 @@ from pathlib import Path
 from gateway.control.workers.report_aggregator import ReportAggregator
 from gateway.core.errors import ConflictError, NotFoundError
 from gateway.core.predictions.events import Known, Watched
+from gateway.core.predictions.protocols.adapter import in_words
 from gateway.core.predictions.settings import RouteWatch
 from gateway.runtime import samples
 from gateway.runtime.clock import Clock
@@ -81,6 +82,10 @@ class Inspection:
     def watched(self, route: str) -> Watched | None:
         """What the inspector said last of a route's answers."""
         return None if self.newest is None else self.newest.watched.get(route)
+
+    def protocols(self, route: str) -> str:
+        """Which protocols a route's answers were in, in words."""
+        return "" if self.newest is None else in_words(self.newest.protocols.get(route, ()))
 
     def meanings(self, route: str) -> dict[str, str]:
         """What the events of a route's answers stand for."""

@@ -32,10 +32,13 @@ import msgspec
 
 from gateway.core.predictions.form import DATA, VALUE, Form, json_form, json_kind
 
-ERROR, INVALID, NAN, NOTHING = "error", "invalid_json", "nan", "no_results"
+ERROR, CLIENT_ERROR, OVERLOAD = "error", "client_error", "overload"
+INVALID, NAN, NOTHING = "invalid_json", "nan", "no_results"
 CUT, NO_EVENTS, UNFINISHED, PAGE = "cut_stream", "no_events", "unfinished", "page"
-OTHER_FORM = "other_form"
-KINDS = (ERROR, INVALID, NAN, NOTHING, CUT, NO_EVENTS, UNFINISHED, PAGE, OTHER_FORM)
+OTHER_FORM, BROKEN = "other_form", "broken_body"
+ERRORS_INSIDE = (ERROR, OVERLOAD, CLIENT_ERROR)
+"""Error objects: the model's doing, too much to do, or the client's doing."""
+KINDS = (*ERRORS_INSIDE, BROKEN, INVALID, NAN, NOTHING, CUT, NO_EVENTS, UNFINISHED, PAGE, OTHER_FORM)
 """What may be wrong with an answer, the worst first."""
 
 MODEL_ERRORS, UNREAD_ANSWERS = "model_errors", "unread"
@@ -81,7 +84,7 @@ class ReadAnswer(msgspec.Struct, frozen=True):
     """What was found in an answer: kinds of `KINDS`, an example in words, and the family of its content.
 
     ``results``: whether it is whole JSON, which may say nothing; ``ends``: whether it is a whole stream, which may lack
-    its end. ``form``: None where it is unknown, or is that of a failure.
+    its end. ``form``: None where it is unknown, or is that of a failure. ``value``: its JSON where that is whole.
     """
 
     family: str
@@ -90,6 +93,7 @@ class ReadAnswer(msgspec.Struct, frozen=True):
     results: bool = False
     ends: bool = False
     form: Form | None = None
+    value: tuple[Any] | None = None
 
 
 def family_of(content_type: str) -> str:
@@ -216,20 +220,25 @@ def _json(body: bytes, whole: bool) -> ReadAnswer:
     if read is None:
         return _lines(text)
     if is_error(read[0]):
-        return _failed(ERROR, body)
+        return _failed(ERROR, body, read)
     if nan:
         return _failed(NAN, body)
     if _says_nothing(read[0]):
-        return ReadAnswer(JSON, frozenset((NOTHING,)), excerpt(body), results=True)
-    return ReadAnswer(JSON, results=True, form=json_form(read[0], _start(body)))
+        return without_results(body, read)
+    return ReadAnswer(JSON, results=True, form=json_form(read[0], _start(body)), value=read)
+
+
+def without_results(body: bytes, value: tuple[Any] | None = None) -> ReadAnswer:
+    """A whole answer in JSON that says nothing."""
+    return ReadAnswer(JSON, frozenset((NOTHING,)), excerpt(body), results=True, value=value)
 
 
 def _start(body: bytes) -> bytes:
     return body[: 2 * EXAMPLE_CHARS_MAX]
 
 
-def _failed(kind: str, body: bytes) -> ReadAnswer:
-    return ReadAnswer(JSON, frozenset((kind,)), excerpt(body))
+def _failed(kind: str, body: bytes, value: tuple[Any] | None = None) -> ReadAnswer:
+    return ReadAnswer(JSON, frozenset((kind,)), excerpt(body), value=value)
 
 
 def _lenient(text: bytes) -> tuple[tuple[Any] | None, bool]:

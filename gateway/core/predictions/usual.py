@@ -2,12 +2,12 @@
 
 Rules:
 
-1. An error (`ERROR`) is a failure everywhere.
+1. An error (`ERRORS_INSIDE`) is a failure everywhere: whether a version has more of them than stable is the question.
 2. What violates a format's specification (`_UNLESS_USUAL`) is a failure unless `USUAL` of stable's answers have it:
    then it is this route's way of speaking.
 3. What may be a good answer of a good model (`_IF_RARE`: no results, a stream without an end mark, a page or plain text
-   where others are data) is a failure only where at most `RARE` of stable's answers have it, and not before `WARM_UP`
-   of them were seen.
+   where others are data), or what may be read wrongly here (a coding that seems broken), is a failure only where at
+   most `RARE` of stable's answers have it, and not before `WARM_UP` of them were seen.
 4. An answer whose form is unlike all of stable's (`OTHER_FORM`) is a failure: form.py.
 5. The rules for an answer are made before it is known, from stable's past alone: each answer is judged before it is
    learnt, and the canary teaches nothing. So both versions meet the same question at every moment, and the tests'
@@ -17,8 +17,9 @@ Rules:
 from __future__ import annotations
 
 from gateway.core.predictions.failures import (
+    BROKEN,
     CUT,
-    ERROR,
+    ERRORS_INSIDE,
     HTML,
     INVALID,
     KINDS,
@@ -36,7 +37,7 @@ from gateway.core.predictions.form import PAST_MAX, RARE, WARM_UP, Forms
 
 USUAL = 0.9
 _UNLESS_USUAL = frozenset((INVALID, NAN, CUT, NO_EVENTS))
-_IF_RARE = frozenset((NOTHING, UNFINISHED, PAGE))
+_IF_RARE = frozenset((NOTHING, UNFINISHED, PAGE, BROKEN))
 
 
 class _Past:
@@ -92,7 +93,7 @@ class FailureRules:
 
     def _counts(self, kind: str) -> bool:
         past = self._past[kind]
-        if kind == ERROR:
+        if kind in ERRORS_INSIDE:
             return True
         if kind in _UNLESS_USUAL:
             return past.answers < WARM_UP or past.share < USUAL

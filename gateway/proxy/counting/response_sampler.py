@@ -37,6 +37,8 @@ from gateway.runtime import samples
 from gateway.runtime.samples import FAILURES, PREDICTIONS, Part, Sample, Served
 
 _ID_BYTES_MAX = 200
+# Of its end, which says what was asked for.
+_PATH_BYTES_MAX = 400
 # Saved up by a budget, as a part of a second.
 SAVED_S = 0.25
 # How many samples of the variant with more traffic there are for one of the other (rule 1). More take the budget away
@@ -153,7 +155,7 @@ class RouteSampler:
         self._bytes = _Budget(_BYTES_PER_S)
 
     def begin(
-        self, variant: Variant, method: bytes, request_id: bytes, draw: float, now_s: float
+        self, variant: Variant, method: bytes, path: bytes, request_id: bytes, draw: float, now_s: float
     ) -> ResponseSample | None:
         """A request was assigned: what will be looked at of its answer, if anything. ``draw`` is from [0, 1)."""
         share, purposes = self._share, 0
@@ -173,7 +175,7 @@ class RouteSampler:
             purposes |= FAILURES
         if not purposes and not self.marks and not self.tap.ids:
             return None
-        return ResponseSample(self, variant, request_id, purposes)
+        return ResponseSample(self, variant, path, request_id, purposes)
 
     def next_draw(self) -> float:
         """A number from [0, 1) for rounding; evenly spread ones do, as nothing else looks at them."""
@@ -222,6 +224,7 @@ class RouteSampler:
             taken.stream,
             part,
             taken.cut,
+            taken.path[-_PATH_BYTES_MAX:].decode("latin-1"),
         )
 
 
@@ -244,6 +247,7 @@ class ResponseSample:
         "header_length",
         "kept_bytes",
         "marked",
+        "path",
         "pieces",
         "purposes",
         "request_id",
@@ -252,9 +256,12 @@ class ResponseSample:
         "variant",
     )
 
-    def __init__(self, route_sampler: RouteSampler, variant: Variant, request_id: bytes, purposes: int) -> None:
+    def __init__(
+        self, route_sampler: RouteSampler, variant: Variant, path: bytes, request_id: bytes, purposes: int
+    ) -> None:
         self._route_sampler = route_sampler
         self.variant = variant
+        self.path = path
         self.request_id = request_id
         self.purposes = purposes
         self.answered = self.cut = self._streamed = False

@@ -254,7 +254,8 @@ class Exchange(Settling):
         sampler = route.sampler
         if sampler is not None and not forced:
             request_id = worker.fields.id_of(head.id_line) if sampler.tap.ids else b""
-            attempts.sample = sampler.begin(variant, request.method, request_id, worker.draw(), self.began_s)
+            method, path = request.method, request.path
+            attempts.sample = sampler.begin(variant, method, path, request_id, worker.draw(), self.began_s)
         if not route.replayable:
             body.give_up("")
         upgrade, trailers = self._upgrade, self._trailers

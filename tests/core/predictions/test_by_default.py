@@ -9,15 +9,19 @@ from typing import Any
 import pytest
 
 from gateway.core.predictions.events import FAULTS, LOW_CONFIDENCE, WARM_UP, Watch, WatchSettings, mix_names
-from gateway.core.predictions.outputs import UndecodableError, WholeAnswer
+from gateway.core.predictions.outputs import Output, UndecodableError, WholeAnswer
 from gateway.core.predictions.protocols.choice import AnswerReader
 from gateway.core.types import Variant, Why
 
-decode = AnswerReader("auto", {}).extract
+READER = AnswerReader("auto", {})
 CLASSES = ("cat", "dog", "hen")
 SETTINGS = WatchSettings(surely=True)
 MIX = mix_names(SETTINGS)
 Body = Callable[[int], Any]
+
+
+def decode(answer: WholeAnswer) -> list[Output]:
+    return READER.extract(answer)[1]
 
 
 def tensor(name: str, datatype: str, data: list[Any], shape: list[int] | None = None) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.predictions.outputs import Output, UndecodableError, WholeAnswer
-from gateway.core.predictions.protocols.choice import AnswerReader, ProtocolName
+from gateway.core.predictions.protocols.adapter import ProtocolName
+from gateway.core.predictions.protocols.choice import AnswerReader
 from gateway.core.predictions.protocols.oip import extract as decode
 from gateway.core.predictions.protocols.plain_json import PlainJson
 from gateway.serving.protocol import InferRequest, InputTensor, Signature, TensorSpec, encode_answer
@@ -152,7 +153,7 @@ def test_no_bytes_whatever_make_a_decoder_fail_otherwise(head: bytes, tail: byte
     readers = [AnswerReader(name, {"label": "a.b", "scores": "outputs.0.data"}) for name in ProtocolName]
     for reader in [*readers, AnswerReader("json", {})]:
         try:
-            outputs = reader.extract(answer)
+            _, outputs = reader.extract(answer)
         except UndecodableError:
             continue
         for output in outputs:

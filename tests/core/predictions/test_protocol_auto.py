@@ -17,8 +17,12 @@ from gateway.core.predictions.protocols.choice import AnswerReader
 from gateway.core.predictions.reading import read
 from gateway.core.types import Variant, Why
 
-decode = AnswerReader("auto", {}).extract
+READER = AnswerReader("auto", {})
 CLASSES = ("cat", "dog", "hen")
+
+
+def decode(answer: WholeAnswer) -> list[Output]:
+    return READER.extract(answer)[1]
 
 
 def tensor(name: str, datatype: str, data: list[Any], shape: list[int] | None = None) -> dict[str, Any]:

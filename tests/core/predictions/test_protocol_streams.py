@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.core.predictions.protocols.adapter import EventKind, StreamEvent, ToolCall
-from gateway.core.predictions.protocols.choice import AnswerReader, ProtocolName
+from gateway.core.predictions.protocols.adapter import EventKind, ProtocolName, StreamEvent, ToolCall
+from gateway.core.predictions.protocols.choice import AnswerReader
 
 OTHER, TOKEN, END, ERROR = EventKind.OTHER, EventKind.TOKEN, EventKind.END, EventKind.ERROR
 CHAT, GENERATE, TGI = "/v1/chat/completions", "/v2/models/m/generate_stream", "/generate_stream"

@@ -14,11 +14,47 @@ Rules:
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
 
 from gateway.core.predictions.outputs import Output, WholeAnswer
+
+_SHOWN_MAX = 3
+
+
+class ProtocolName(enum.StrEnum):
+    """The protocols by the names that the configuration gives them."""
+
+    AUTO = "auto"
+    OIP = "oip"
+    KSERVE_V1 = "kserve_v1"
+    MLFLOW = "mlflow"
+    OPENAI = "openai"
+    TRITON_GENERATE = "triton_generate"
+    JSON = "json"
+
+
+class Recognised(msgspec.Struct, frozen=True):
+    """The protocol of an answer, and by what that is known: path, body or configuration."""
+
+    name: ProtocolName
+    by: str
+
+    def __str__(self) -> str:
+        """In words, such as ``openai (by the path)``."""
+        return f"{self.name.value} (by the {self.by})"
+
+
+def in_words(counts: Sequence[tuple[Recognised, int]]) -> str:
+    """How many answers were in which protocol, the most frequent ones.
+
+    >>> in_words([(Recognised(ProtocolName.OPENAI, "path"), 1200)])
+    'openai (by the path): 1,200 answers'
+    """
+    shown = ", ".join(f"{recognised}: {n:,}" for recognised, n in counts[:_SHOWN_MAX])
+    return f"{shown} answers" if shown else ""
 
 
 class AnswerClass(enum.StrEnum):

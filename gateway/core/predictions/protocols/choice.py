@@ -11,32 +11,19 @@ Rules:
 
 from __future__ import annotations
 
-import enum
 import re
 from collections.abc import Mapping
 
 import msgspec
 
+from gateway.core.predictions.failures import is_error
 from gateway.core.predictions.outputs import Output, UndecodableError, WholeAnswer
 from gateway.core.predictions.protocols import oip, openai, triton_generate
-from gateway.core.predictions.protocols.adapter import AnswerClass, ProtocolAdapter
+from gateway.core.predictions.protocols.adapter import AnswerClass, ProtocolAdapter, ProtocolName, Recognised
 from gateway.core.predictions.protocols.kserve_v1 import KserveV1
 from gateway.core.predictions.protocols.mlflow import MlflowScoring
 from gateway.core.predictions.protocols.plain_json import PlainJson
 from gateway.core.predictions.protocols.tables import TABLES, json_of
-
-
-class ProtocolName(enum.StrEnum):
-    """The protocols by the names that the configuration gives them."""
-
-    AUTO = "auto"
-    OIP = "oip"
-    KSERVE_V1 = "kserve_v1"
-    MLFLOW = "mlflow"
-    OPENAI = "openai"
-    TRITON_GENERATE = "triton_generate"
-    JSON = "json"
-
 
 _ADAPTERS: Mapping[ProtocolName, ProtocolAdapter] = {
     ProtocolName.OIP: oip.OpenInference(),
@@ -54,18 +41,7 @@ _PATHS = (
     (ProtocolName.MLFLOW, re.compile(r"/invocations\Z")),
     (ProtocolName.OPENAI, re.compile(r"/(?:chat/completions|completions|embeddings|responses)\Z")),
 )
-_BODY, _PATH, _CONFIGURED = "by the body", "by the path", "configured"
-
-
-class Recognised(msgspec.Struct, frozen=True):
-    """The protocol of an answer, and how that is known."""
-
-    name: ProtocolName
-    how: str
-
-    def __str__(self) -> str:
-        """In words, such as ``openai (by the path)``."""
-        return f"{self.name.value} ({self.how})"
+_BODY, _PATH, _CONFIGURED = "body", "path", "configuration"
 
 
 class AnswerReader:
@@ -92,17 +68,20 @@ class AnswerReader:
         """What an answer is."""
         return self.adapter(self.recognise(answer)).classify(answer)
 
-    def extract(self, answer: WholeAnswer) -> list[Output]:
-        """The outputs of an answer. Raises UndecodableError."""
+    def extract(self, answer: WholeAnswer) -> tuple[Recognised, list[Output]]:
+        """Its protocol and its outputs. Raises UndecodableError."""
         if self._fixed is not None:
-            return self._fixed.extract(answer)
-        if of_path(answer.path) is ProtocolName.OIP or answer.header_length.strip():
-            # It is parsed once where it is what its path says, as nearly every answer is.
+            return Recognised(self._name, _CONFIGURED), self._fixed.extract(answer)
+        name = of_path(answer.path)
+        if name in (None, ProtocolName.OIP):
+            # It is parsed once, and fast, where it is in the protocol that most answers to be read are in.
             try:
-                return oip.extract(answer)
+                return Recognised(ProtocolName.OIP, _BODY if name is None else _PATH), oip.extract(answer)
             except UndecodableError:
                 pass
-        return self.adapter(self.recognise(answer)).extract(answer)
+        answer = _parsed(answer)
+        found = self.recognise(answer)
+        return found, self.adapter(found).extract(answer)
 
     def stream(self, path: str) -> ProtocolAdapter:
         """What reads the events of a stream that was asked for at this path."""
@@ -128,10 +107,22 @@ def _is_in(name: ProtocolName, answer: WholeAnswer) -> bool:
         tree = json_of(answer)
     except UndecodableError:
         return True  # it is nothing else, either
+    if is_error(tree):
+        return True
     found = _of_value(tree)
     if name is ProtocolName.MLFLOW:
         return found in (ProtocolName.KSERVE_V1, ProtocolName.OPENAI)
     return found is name
+
+
+def _parsed(answer: WholeAnswer) -> WholeAnswer:
+    """With its JSON, if its body is all JSON."""
+    if answer.header_length.strip() or answer.value is not None:
+        return answer
+    try:
+        return msgspec.structs.replace(answer, value=(json_of(answer),))
+    except UndecodableError:
+        return answer
 
 
 def _of_body(answer: WholeAnswer) -> ProtocolName:

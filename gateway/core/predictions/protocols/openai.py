@@ -81,7 +81,7 @@ def is_answer(tree: object) -> bool:
         return all(isinstance(one, dict) and any(key in one for key in known) for one in choices)
     if tree.get("object") == "response":
         return isinstance(tree.get("output"), list)
-    return is_embeddings(tree)
+    return is_embeddings(tree) or (tree.get("object") == "list" and tree.get("data") == [] and "usage" in tree)
 
 
 def is_embeddings(tree: dict[str, Any]) -> bool:
