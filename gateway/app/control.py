@@ -47,6 +47,7 @@ from gateway.control.workers.table_keeper import TableKeeper
 from gateway.core.errors import GatewayError, JournalError
 from gateway.hooks.counters import HookCounters
 from gateway.hooks.service import serve_hooks
+from gateway.integrations.actuating import Actuators
 from gateway.integrations.deployers import DeploymentBook
 from gateway.integrations.service import Sources
 from gateway.runtime import notices
@@ -111,7 +112,8 @@ async def _serve(settings: ControlSettings) -> None:
     counters = HookCounters()
     hooks = serve_hooks(controller, lambda: configuring.config, SystemClock(), counters)
     looking = sources.serve(lambda: configuring.config)
-    works = (stop_requested, controller.run(), orphaned(), beat(), hooks, looking)
+    actuating = Actuators(controller, SystemClock()).serve(lambda: configuring.config)
+    works = (stop_requested, controller.run(), orphaned(), beat(), hooks, looking, actuating)
     tasks = [asyncio.create_task(work) for work in works]
     # Not cancelled with the others: it ends its streams and answers what it has in hand.
     credentials = Credentials(config.admin, settings.keys, os.environ, _alarm(controller))

@@ -30,7 +30,9 @@ _HALF_CLOSE_S = {OnHalfClose.AUTO: HALF_CLOSE_S, OnHalfClose.SERVE: 1e9, OnHalfC
 def routing_table(config: GatewayConfig, epoch: int = 1) -> RoutingTable:
     """The table that serves when nothing is journaled: every route at its ``canary_percent``."""
     backends = {name: core_value(backend, Backend, name=name) for name, backend in config.backends.items()}
-    return RoutingTable(epoch, tuple(_route(route) for route in config.routes), backends)
+    external = {actuator.route for actuator in config.actuators}
+    routes = tuple(_route(route, external=route.name in external) for route in config.routes)
+    return RoutingTable(epoch, routes, backends)
 
 
 def endpoints_of(config: GatewayConfig) -> set[Endpoint]:
@@ -60,7 +62,7 @@ def plan(route: RouteConfig) -> Plan:
     return core_value(route.plan, Plan)
 
 
-def _route(route: RouteConfig) -> Route:
+def _route(route: RouteConfig, *, external: bool) -> Route:
     return core_value(
         route,
         Route,
@@ -68,4 +70,5 @@ def _route(route: RouteConfig) -> Route:
         salt=route.name,
         tap=tap(route),
         half_close_s=_HALF_CLOSE_S[route.on_half_close],
+        external=external,
     )

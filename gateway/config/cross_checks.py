@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from gateway.config import grammar
+from gateway.config.actuators import issues_between_actuators
 from gateway.config.analysis import AnalysisConfig
 from gateway.config.errors import BadValue, Issue, TreePath, place_of, show
 from gateway.config.explain import nearest
@@ -426,4 +427,5 @@ _RULES: tuple[Callable[[Any], Iterator[Issue]], ...] = (
     _hooks_name_routes,
     _plans_name_gates,
     issues_between_sources,
+    issues_between_actuators,
 )

@@ -14,6 +14,7 @@ from typing import NoReturn
 from pydantic import ValidationError
 
 from gateway.config import host_checks
+from gateway.config.actuators import actuator_issues
 from gateway.config.cross_checks import issues_between
 from gateway.config.document import Document, Place, YamlSyntaxError, read_document
 from gateway.config.errors import ConfigError, Issue, LocatedIssue, one_line, place_of
@@ -82,6 +83,7 @@ def _load(
         issues += hook_issues(config.hooks, config.gates, environ)
         issues += header_issues(config, environ)
         issues += source_issues(config.sources, environ)
+        issues += actuator_issues(config.actuators, environ)
         issues += tracing_issues(config.tracing, environ)
     if config and for_serving:
         issues += host_checks.state_dir_issues(config.state_dir)

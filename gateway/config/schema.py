@@ -16,6 +16,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from gateway.config.actuators import ACTUATORS_MAX, ActuatorConfig
 from gateway.config.admin import AdminConfig
 from gateway.config.backends import BackendConfig
 from gateway.config.hooks import HOOKS_MAX, GateConfig, HookConfig
@@ -118,4 +119,9 @@ class GatewayConfig(Section):
         list[SourceConfig],
         Field(max_length=SOURCES_MAX),
         Doc("Model registries that start rollouts by themselves, at most one for each route."),
+    ] = []
+    actuators: Annotated[
+        list[ActuatorConfig],
+        Field(max_length=ACTUATORS_MAX),
+        Doc("Routes that something else splits as their rollouts say, at most one for each route; docs/kserve.md."),
     ] = []

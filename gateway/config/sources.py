@@ -235,7 +235,7 @@ def source_issues(sources: Iterable[SourceConfig], environ: Mapping[str, str]) -
 def issues_between_sources(tree: Any) -> Iterator[Issue]:
     """One kind and one deployer each, a route that exists, and one source for each route."""
     sources = tree.get("sources") if isinstance(tree, dict) else None
-    names = _route_names(tree)
+    names = route_names(tree)
     seen: set[str] = set()
     for index, source in enumerate(sources if isinstance(sources, list) else ()):
         if not isinstance(source, dict):
@@ -270,7 +270,7 @@ def _section_issues(here: tuple[str | int, ...], section: dict[str, Any]) -> Ite
         yield Issue(here, "needs exactly one of stage and rev", "name the GTO stage, or a revision to follow")
 
 
-def _route_names(tree: Any) -> set[str] | None:
+def route_names(tree: Any) -> set[str] | None:
     """The names of all routes, None where one of them cannot be known."""
     routes = tree.get("routes") if isinstance(tree, dict) else None
     names = (

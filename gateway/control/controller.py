@@ -22,6 +22,7 @@ from gateway.config.stored import Stored
 from gateway.config.watching import watched
 from gateway.control.alarms import Alarms
 from gateway.control.commands import Commands
+from gateway.control.decide.external import ExternalRoutes, ExternalSplit
 from gateway.control.decide.pipeline import DecisionPipeline
 from gateway.control.decide.reconfiguration import Reconfiguration
 from gateway.control.decide.recovery import Recovery
@@ -123,7 +124,9 @@ class Controller:
         self._pipeline = DecisionPipeline(
             self._clock, self._journal_writer, self._publisher, self._records, self._events
         )
+        self.external = ExternalRoutes()
         self._judge = RouteJudge(
+            external=self.external,
             aggregator=self._aggregator,
             prober=self.prober,
             publisher=self._publisher,
@@ -340,6 +343,15 @@ class Controller:
     def show_alarm(self, what: str, why: str) -> None:
         """Raise a warning, or clear it (``why`` is empty)."""
         self._alarms.show(what, why)
+
+    def external_split(self, route: str) -> ExternalSplit | None:
+        """What a route that something else splits is to be split like; None where it is not served any more."""
+        state = self._routes.get(route)
+        if state is None:
+            return None
+        rollout, epoch = state.rollout, self._publisher.table.epoch
+        weight_bp = self._publisher.weight_bp(route)
+        return ExternalSplit(rollout.rollout_id, rollout.phase, weight_bp, epoch, state.first_epoch)
 
     def canary_in_flight(self, route: str) -> int:
         """How many requests the workers have given to the route's canary and not finished yet."""

@@ -13,3 +13,7 @@ class RefusedVersionError(Exception):
 
 class DeployError(RefusedVersionError):
     """The version could not be deployed, and why."""
+
+
+class ExternalError(Exception):
+    """What splits a route, or where its requests are counted, cannot be reached or used now. Later it may."""

@@ -25,7 +25,7 @@ OTHERWISE = {
         | {"slo", "protocol"},
         {
             *("path_prefix", "hosts", "weight_bp", "forced_header", "half_close_s", "streams_requests"),
-            *("exempt_statuses", "salt", "tap"),
+            *("exempt_statuses", "salt", "tap", "external"),
         },
     ),
     "AnalysisConfig": (

@@ -6,7 +6,9 @@ Rules:
    alarm. What was counted meanwhile is no evidence.
 2. Evidence are the epochs in which requests were assigned at random: those at 0 and 100 % say nothing. While the plan's
    warm-up lasts, only a canary that is as good as dead is convicted (core/analysis/budget.py).
-3. What fails for one route is that route's alarm until it works again; the others are judged all the same, and the
+3. The counts of a route that something else splits come from its actuator; while that is in trouble, there is no
+   verdict either (decide/external.py).
+4. What fails for one route is that route's alarm until it works again; the others are judged all the same, and the
    instance stays ready.
 """
 
@@ -18,6 +20,7 @@ import msgspec
 
 from gateway.control.alarms import Alarms
 from gateway.control.decide.answer_findings import with_answers
+from gateway.control.decide.external import ExternalRoutes
 from gateway.control.decide.failure_places import Endpoints, tally_of, with_places
 from gateway.control.decide.pipeline import DecisionPipeline
 from gateway.control.decide.routes import RouteState
@@ -50,7 +53,9 @@ class RouteJudge:
         journal_writer: JournalWriter,
         alarms: Alarms,
         clock: Clock,
+        external: ExternalRoutes,
     ) -> None:
+        self._external = external
         self._aggregator = aggregator
         self._prober = prober
         self._publisher = publisher
@@ -62,7 +67,7 @@ class RouteJudge:
         self.verdict_counts: dict[tuple[str, str], int] = {}
 
     def judge(self, route: RouteState, inspection: Inspection | None, now_s: float) -> None:
-        """Judge an active rollout, and act on it. Never raises (rule 3)."""
+        """Judge an active rollout, and act on it. Never raises (rule 4)."""
         alarm = f"analysis of {route.name}"
         try:
             self._judge(route, inspection, now_s)
@@ -81,10 +86,9 @@ class RouteJudge:
     def _judge(self, route: RouteState, inspection: Inspection | None, now_s: float) -> None:
         assert route.analysis_state is not None  # every active route has one: see RouteState
         known = self._conditions(route)
-        if self._freezes(route, known, now_s):
-            route.last_analysis = Analysed(
-                now_s, Verdict.ERROR, no_verdict(known, frozen=True), (), route.canary_requests, known
-            )
+        frozen = self._freezes(route, known, now_s)
+        if why := no_verdict(known, frozen=True) if frozen else self._external_trouble(route):
+            route.last_analysis = Analysed(now_s, Verdict.ERROR, why, (), route.canary_requests, known)
             self._pipeline.on_time_passed(route, now_s)
             return
         evidence = self._evidence(route, now_s)
@@ -131,9 +135,18 @@ class RouteJudge:
         route.frozen = frozen
         return frozen
 
+    def _external_trouble(self, route: RouteState) -> str:
+        """Why there can be no verdict on a route that something else splits (rule 3)."""
+        if not self._publisher.table.route(route.name).external:
+            return ""
+        route.external_trouble = self._external.trouble(route.name)
+        return route.external_trouble
+
     def _evidence(self, route: RouteState, now_s: float) -> Evidence:
         """The epochs in which a coin was flipped: the others say nothing, however long a request of theirs goes on."""
-        found = self._aggregator.evidence(route.name, route.first_epoch, self._publisher.table.epoch, now_s)
+        table = self._publisher.table
+        counted = self._external if table.route(route.name).external else self._aggregator
+        found = counted.evidence(route.name, route.first_epoch, table.epoch, now_s)
         split = tuple(e for e in found.epochs if 0 < e.weight_bp < WEIGHT_BP_MAX)
         outside = 0
         if not route.canary_requests:
@@ -142,7 +155,7 @@ class RouteJudge:
             if route.look is None:
                 route.forced_before = forced
             outside = sum(e.canary.requests for e in found.epochs if e not in split) + forced - route.forced_before
-        return Evidence(now_s, split, self._publisher.table.epoch, route.unjudged, outside)
+        return Evidence(now_s, split, table.epoch, route.unjudged, outside)
 
     def save_snapshot(self, route: RouteState) -> None:
         """Journal what the analysis of an active rollout knows."""

@@ -64,6 +64,8 @@ class RouteState:
         self.last_analysis: Analysed | None = None
         self.stable_liveness = Liveness()
         self.frozen = False
+        # Why the counts of a route that something else splits are no evidence now.
+        self.external_trouble = ""
         self.first_epoch = 0
         self.announced_s = 0.0
         self.snapshot_s = 0.0
@@ -280,9 +282,8 @@ class RouteState:
         return {name: one for name, one in self.unjudged.items() if name in deciding and one.why is Why.NEVER}
 
     def warnings(self) -> tuple[str, ...]:
-        """What keeps the rollout from ever being promoted, a sentence each."""
-        why = sentences.unjudged(self.silent)
-        return (why,) if why else ()
+        """What keeps the rollout from being promoted, a sentence each."""
+        return tuple(filter(None, (self.external_trouble, sentences.unjudged(self.silent))))
 
 
 def saved_analysis(snapshot: Snapshot) -> AnalysisState | None:

@@ -9,7 +9,8 @@ Rules:
    ``example``).
 3. Matching looks at a *normalised copy* of the path (percent-decoded once, dot segments and doubled slashes gone), so
    that a disguised path cannot slip past a prefix; the bytes that are forwarded stay as they came.
-4. A path that decodes to NUL or other control characters, or climbs above the root, matches nothing.
+4. A route that is split elsewhere (``external``) matches nothing.
+5. A path that decodes to NUL or other control characters, or climbs above the root, matches nothing.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ class Router:
         self.epoch = table.epoch
         self._by_host: dict[str, list[tuple[bytes, Route]]] = {}
         for route in table.routes:
+            if route.external:
+                continue
             for host in route.hosts or ("",):
                 self._by_host.setdefault(_relative(host.lower()), []).append((_prefix(route.path_prefix), route))
         for entries in self._by_host.values():

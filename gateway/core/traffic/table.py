@@ -269,6 +269,8 @@ class Route(msgspec.Struct, frozen=True):
     # Whether requests go to the backend as they come in, for dialogues in one exchange; otherwise once they flow.
     streams_requests: bool = False
     mirror: Mirror = Mirror()
+    # Something else splits the requests of this route, as its weight says; none of them is taken here.
+    external: bool = False
 
     def __post_init__(self) -> None:
         """Reject a weight that is out of range or that has no canary to go to."""
