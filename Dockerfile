@@ -4,10 +4,10 @@
 FROM python:3.12 AS build
 WORKDIR /src
 
-# The dependencies first: they change less often than the code, so their layer is kept.
-COPY requirements.lock ./
+# The dependencies first: they change less often than the code, so their layer is kept. Those of traces are among them.
+COPY requirements-image.lock ./
 RUN python -m venv /opt/gateway \
-    && /opt/gateway/bin/pip install --no-cache-dir --require-hashes -r requirements.lock
+    && /opt/gateway/bin/pip install --no-cache-dir --require-hashes -r requirements-image.lock
 
 COPY pyproject.toml setup.py README.md LICENSE ./
 COPY gateway gateway

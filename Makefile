@@ -109,6 +109,7 @@ lock: | $(BIN)/python ## pin the newest releases that pyproject.toml allows
 	$(COMPILE) --output-file requirements.lock pyproject.toml
 	$(COMPILE) --output-file requirements-test.lock --extra test --extra codings --extra otel --extra load --extra stats --extra train --extra s3 \
 		--constraint requirements.lock pyproject.toml
+	$(COMPILE) --output-file requirements-image.lock --extra otel --constraint requirements.lock --constraint requirements-test.lock pyproject.toml
 
 wheel: $(READY) ## build dist/*.whl
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .

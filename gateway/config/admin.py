@@ -178,7 +178,7 @@ class AdminConfig(Section):
         Annotated[str, AfterValidator(grammar.web_url), Noun("an http(s) URL")] | None,
         Doc(
             "Where people reach this listener, such as `https://gateway.example.org`, if not at `listen` itself: "
-            "messages of hooks lead to a rollout's report there."
+            "messages of hooks lead to the rollout in the console there."
         ),
     ] = None
     connections_max: Annotated[

@@ -49,7 +49,7 @@ def build_outbox(
 ) -> Outbox:
     """The outbox of the configured hooks. Raises BadValue for a secret that is gone since the file was checked.
 
-    ``links`` is the address under which people reach the admin listener; messages lead to a rollout's report there.
+    ``links`` is the address under which people reach the admin listener; messages lead to the rollout in its console.
     """
     return Outbox([_hook(hook, links, environ) for hook in hooks], clock, remember, counters=counters)
 

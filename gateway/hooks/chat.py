@@ -22,7 +22,7 @@ def slack(transition: Transition, links: str = "") -> Message:
     text = f"*{headline}*\n" + "\n".join(f"*{name}:* {_slack_safe(value)}" for name, value in told.rows)
     text = text[:_TEXT_CHARS_MAX]
     if told.link:
-        text += f"\n<{told.link}|Report>"
+        text += f"\n<{told.link}|Rollout>"
     body = {
         "text": headline,
         "blocks": [
@@ -50,7 +50,7 @@ def teams(transition: Transition, links: str = "") -> Message:
         ],
     }
     if told.link:
-        card["actions"] = [{"type": "Action.OpenUrl", "title": "Report", "url": told.link}]
+        card["actions"] = [{"type": "Action.OpenUrl", "title": "Rollout", "url": told.link}]
     attachment = {"contentType": "application/vnd.microsoft.card.adaptive", "contentUrl": None, "content": card}
     return Message(transition.id, "application/json", json_bytes({"type": "message", "attachments": [attachment]}))
 

@@ -42,7 +42,7 @@ def email(transition: Transition, links: str, sender: str, to: Sequence[str]) ->
     mail["Auto-Submitted"] = "auto-generated"
     lines = [told.headline, "", *(f"{name}: {value}" for name, value in told.rows)]
     if told.link:
-        lines += ["", f"Report: {told.link}"]
+        lines += ["", f"Rollout: {told.link}"]
     mail.set_content("\n".join(lines) + "\n", cte="quoted-printable")
     return Message(transition.id, "message/rfc822", bytes(mail))
 

@@ -56,5 +56,5 @@ def pagerduty(transition: Transition, links: str, routing_key: str) -> Message:
             },
         }
         if told.link:
-            event |= {"client_url": told.link, "links": [{"href": told.link, "text": "Report"}]}
+            event |= {"client_url": told.link, "links": [{"href": told.link, "text": "Rollout"}]}
     return Message(transition.id, "application/json", json_bytes(event))

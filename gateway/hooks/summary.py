@@ -17,8 +17,8 @@ from gateway.core.analysis.types import Analysis, Finding
 from gateway.core.numbers import compared, counted, odds
 from gateway.hooks.envelope import Transition
 
-# Where the admin listener serves a rollout's report.
-_REPORT_PATH = "/api/v1/rollouts/{}/report"
+# Where the console shows a rollout, and offers its report. It opens in a browser without a token, and asks for one.
+_PAGE_PATH = "/#/rollouts/{}"
 _FOR_THE_CANARY = frozenset({"promoted", "advanced", "baking"})
 
 
@@ -47,13 +47,13 @@ def summary(transition: Transition, links: str) -> TransitionSummary:
         f"{view.route}: rollout {view.id} {transition.kind.replace('_', ' ')}",
         (_effect(view), _evidence(view.analysis, worse=transition.kind not in _FOR_THE_CANARY), _exposure(view)),
         tuple(lines),
-        report_link(view, links),
+        rollout_link(view, links),
     )
 
 
-def report_link(view: RolloutView, links: str) -> str:
-    """Where the rollout's report is; empty without an address."""
-    return links.rstrip("/") + _REPORT_PATH.format(quote(view.id, safe="")) if links else ""
+def rollout_link(view: RolloutView, links: str) -> str:
+    """Where the rollout is shown; empty without an address."""
+    return links.rstrip("/") + _PAGE_PATH.format(quote(view.id, safe="")) if links else ""
 
 
 def _effect(view: RolloutView) -> tuple[str, str]:

@@ -70,7 +70,7 @@ def outbox_of(config: GatewayConfig) -> Outbox:
     return build_outbox(config.hooks, SystemClock(), remember, HookCounters(), links=LINKS, environ={"KEY": KEY})
 
 
-def test_the_three_numbers_and_the_reports_address_are_in_every_message_for_people() -> None:
+def test_the_three_numbers_and_the_rollouts_address_are_in_every_message_for_people() -> None:
     told = summary(decided(), LINKS)
     assert told.headline == "r: rollout r-1 rolled back"
     assert told.numbers == (
@@ -78,7 +78,7 @@ def test_the_three_numbers_and_the_reports_address_are_in_every_message_for_peop
         ("Evidence", "1 in 3,000 for a canary that is not worse (rolled back at 1 in 580)"),
         ("Traffic", "5 % of requests, step 1 of 1, 143 canary requests"),
     )
-    assert told.link.startswith(f"{LINKS}/") and "r-1" in told.link
+    assert told.link == f"{LINKS}/#/rollouts/r-1", "a page that opens without a token"
     mail = email.message_from_bytes(email_of(decided(), LINKS, "g@x.org", ["a@x.org"]).body, policy=email.policy.SMTP)
     texts = (
         slack(decided(), LINKS).body.decode(),
@@ -93,6 +93,25 @@ def test_a_promotion_shows_the_evidence_that_it_is_good() -> None:
     told = dict(summary(decided("promoted"), "").numbers)
     assert told["Evidence"] == "1 in 1 for a canary worse by the margin (good enough at 1 in 20)"
     assert summary(decided("promoted"), "").link == ""
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        "url: 'http://127.0.0.1:1/', format: cloudevents",
+        "url: 'http://127.0.0.1:1/', format: slack",
+        "url: 'http://127.0.0.1:1/', format: teams",
+        "pagerduty: {routing_key_env: KEY}",
+        "email: {server: '127.0.0.1:25', security: none, sender: g@x.org, to: [a@x.org]}",
+    ],
+)
+def test_every_shape_is_one_message_a_decision_with_a_name_that_repeats(tmp_path: Path, shape: str) -> None:
+    (built,) = outbox_of(configuration(tmp_path, f"  - {{name: h, {shape}}}\n")).hooks
+    decisions = [decided("paused", 4), decided("resumed", 5), decided("rolled_back", 6)]
+    assert all(built.wants(one) for one in decisions)
+    messages = [built.write(one) for one in decisions]
+    assert [built.write(one) for one in decisions] == messages, "what is sent again is the same"
+    assert len({message.id for message in messages}) == len({message.body for message in messages}) == 3
 
 
 async def test_pagerduty_gets_one_alert_a_rollout_however_often_it_is_told(tmp_path: Path) -> None:

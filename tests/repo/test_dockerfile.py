@@ -112,7 +112,7 @@ def test_the_bill_of_materials_is_made_of_what_the_image_has(tmp_path: Path) -> 
 
 def test_all_that_is_copied_exists_and_reaches_the_builder() -> None:
     sources = [source for source, _ in copied()]
-    wanted = {"pyproject.toml", "setup.py", "README.md", "LICENSE", "requirements.lock"}
+    wanted = {"pyproject.toml", "setup.py", "README.md", "LICENSE", "requirements-image.lock"}
     assert wanted | {"gateway", "models", "config/gateway.yaml"} <= set(sources)
     assert [source for source in sources if not (ROOT / source).exists()] == []
     assert [source for source in sources if ignored(source)] == []

@@ -90,7 +90,7 @@ def test_the_top_level_holds_what_belongs_there() -> None:
     folders = {".ci", "config", "deploy", "docs", "gateway", "integrations", "loadtests", "models", "tests", "tools"}
     papers = {"CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md"}
     tools = {".dockerignore", ".gitignore", "Dockerfile", "Makefile", "pyproject.toml", "setup.py"}
-    assert top == folders | papers | tools | {"requirements.lock", "requirements-test.lock"}
+    assert top == folders | papers | tools | {"requirements.lock", "requirements-image.lock", "requirements-test.lock"}
 
 
 @pytest.mark.parametrize(
