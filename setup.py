@@ -28,6 +28,7 @@ _ROOMS = {
     "proxy/counting": ("counters", "epoch_counters", "recent_answers"),
     "proxy/exchange": (
         "admission",
+        "answer_names",
         "assignment",
         "attempt",
         "deadlines",

@@ -92,7 +92,7 @@ class RequestConfig(Section):
         | None,
         Doc(
             "The backend's name of the model, in place of the client's: behind `/v1/models/` and `/v2/models/` in the "
-            "path, and as `model` of a JSON body. Answers stay as they are."
+            "path, and as `model` of a JSON body. Answers bear the client's again; see docs/data-plane.md."
         ),
     ] = None
     set_headers: Annotated[

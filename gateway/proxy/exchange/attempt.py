@@ -18,6 +18,7 @@ from typing import Final
 from gateway.core.types import Variant
 from gateway.proxy.compiled import mypyc_attr
 from gateway.proxy.exchange import retry
+from gateway.proxy.exchange.answer_names import AnswerNames, names_of_answer
 from gateway.proxy.exchange.rare_lines import rare_lines
 from gateway.proxy.exchange.stream_hold import StreamHold
 from gateway.proxy.exchange.stream_times import StreamTimes
@@ -49,6 +50,7 @@ class Attempt(UpstreamUser):
 
     __slots__ = (
         "_owner",
+        "asked_name",
         "blocked",
         "connection",
         "has_content",
@@ -56,6 +58,7 @@ class Attempt(UpstreamUser):
         "hold",
         "hurried",
         "limit_s",
+        "names",
         "next_step",
         "pool",
         "status",
@@ -96,6 +99,10 @@ class Attempt(UpstreamUser):
         """What holds the beginning of an event stream back; None where nothing does, or does no longer."""
         self.trace_lines = b""
         """What makes its span the backend's parent; empty without tracing."""
+        self.asked_name = b""
+        """The client's name of the model, where the backend has another one; empty otherwise."""
+        self.names: AnswerNames | None = None
+        """What gives it back in the answer; None where nothing does."""
         self.next_step = retry.RELAY
         """What becomes of the answer whose head is there: RELAY, or it gives way to another's."""
 
@@ -133,7 +140,7 @@ class Attempt(UpstreamUser):
         self.wants_fresh = True
         self.since_s = now_s
         self.head_s = 0.0
-        self.stream = None
+        self.stream = self.names = None
         self.lease(now_s)
 
     @property
@@ -198,7 +205,7 @@ class Attempt(UpstreamUser):
         size = body.held_bytes
         if pool.changer is not None:
             changed = pool.changer.change(request, pieces, size, now_s)
-            request, pieces, size = changed.request, changed.pieces, changed.size
+            request, pieces, size, self.asked_name = changed.request, changed.pieces, changed.size, changed.asked
         connection.send(self, request, host, lines, pieces, size, trailers)
 
     def send_rest(self, connection: UpstreamConnection) -> None:
@@ -244,12 +251,27 @@ class Attempt(UpstreamUser):
         self.pool.probed.answered(status, now_s)
         if head.content_length is None and not bodyless:
             self.stream = StreamTimes(head.lines)
+        if self.asked_name:
+            self.names = names_of_answer(self.asked_name, status, reason, head, bodyless=bodyless)
+            if self.names is not None and self.names.holds_head:
+                return
         self._owner.answer_head(reason, head, bodyless=bodyless)
 
     def on_body(self, piece: bytes) -> None:
         """Some of the answer; one that gives way to another's goes nowhere."""
         self.has_content = True
-        if self.next_step == retry.RELAY:
+        if self.names is not None:
+            self._pass_on(self.names, piece, ended=False)
+        elif self.next_step == retry.RELAY:
+            self._owner.answer_body(piece)
+
+    def _pass_on(self, names: AnswerNames, piece: bytes, *, ended: bool) -> None:
+        """Some of an answer in which the model gets the client's name, and its head before it."""
+        held = names.holds_head
+        piece = names.end() if ended else names.feed(piece)
+        if held and not names.holds_head:
+            self._owner.answer_head(names.reason, names.head, bodyless=False)
+        if piece and self.next_step == retry.RELAY:
             self._owner.answer_body(piece)
 
     def on_trailer(self, name: bytes, value: bytes) -> bool:
@@ -258,6 +280,8 @@ class Attempt(UpstreamUser):
 
     def on_read(self, fault: Fault | None, *, complete: bool) -> None:
         """All that came at once is here."""
+        if self.names is not None and (complete or fault is not None):
+            self._pass_on(self.names, b"", ended=True)
         self._owner.answer_read(fault, complete=complete)
 
     def on_long_answer(self) -> None:
@@ -266,6 +290,8 @@ class Attempt(UpstreamUser):
 
     def on_end(self) -> None:
         """The answer ends with its connection."""
+        if self.names is not None:
+            self._pass_on(self.names, b"", ended=True)
         self.connection = None
         self._owner.answer_ended()
 

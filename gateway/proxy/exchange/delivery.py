@@ -317,7 +317,7 @@ class Delivery(AttemptOwner):
             self.attempt_failed(fault)
         elif complete:
             self._answer_complete(attempt)
-        elif attempt.hold is not None:
+        elif attempt.hold is not None or (attempt.names is not None and attempt.names.holds_head):
             self._wait(RELAY, self._worker.now_s())
         elif self._flush():
             # As long as the body is not whole, it is the client's turn as much as the backend's.

@@ -34,17 +34,23 @@ _MODEL_IN_PATH: Final = re.compile(rb"(.*?/v[12]/models/)[^/:?]+")
 # A JSON string, or one step into or out of an object or a list; all else is passed over.
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]')
 _NAMED: Final = re.compile(rb'[ \t\r\n]*:[ \t\r\n]*("(?:[^"\\]|\\.)*")')
+_OBJECT: Final = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*\{")
+_MODEL: Final = (b'"model"',)
 
 
 class ChangedRequest:
-    """A request as a backend gets it: what stands in the head, and the first pieces of its body."""
+    """A request as a backend gets it: what stands in the head, and the first pieces of its body.
 
-    __slots__ = ("pieces", "request", "size")
+    ``asked`` is the client's name of the model where that is another one, as a JSON text; empty otherwise.
+    """
 
-    def __init__(self, request: Request, pieces: list[bytes], size: int) -> None:
+    __slots__ = ("asked", "pieces", "request", "size")
+
+    def __init__(self, request: Request, pieces: list[bytes], size: int, asked: bytes) -> None:
         self.request = request
         self.pieces = pieces
         self.size = size
+        self.asked = asked
 
 
 class RequestChanger:
@@ -79,13 +85,22 @@ class RequestChanger:
         changed = Request(request.method, request.version, keep_alive=request.keep_alive)
         changed.target, changed.path = self._target_of(request.target), request.path
         changed.head = self._head_of(head)
+        asked = self._asked_in_path(request.target) if self._model else b""
         if self._model and pieces and _is_json(head):
             held = b"".join(pieces)
-            body = with_model(held, self._model)
-            if body is not None:
+            span = name_span(held, _MODEL)
+            if span is not None:
+                start, end = span
+                body = held[:start] + quoted(self._model) + held[end:]
                 _lengthen(changed.head, len(body) - len(held))
-                return ChangedRequest(changed, [body], len(body))
-        return ChangedRequest(changed, pieces, size)
+                return ChangedRequest(changed, [body], len(body), held[start:end])
+        return ChangedRequest(changed, pieces, size, asked)
+
+    def _asked_in_path(self, target: bytes) -> bytes:
+        """The client's name of the model, if it stands in the path as it is written in JSON."""
+        found = _MODEL_IN_PATH.match(target.partition(b"?")[0])
+        name = b"" if found is None else target[found.end(1) : found.end()]
+        return quoted(name) if name and b"%" not in name else b""
 
     def _target_of(self, target: bytes) -> bytes:
         path, question, query = target.partition(b"?")
@@ -122,7 +137,17 @@ def with_model(body: bytes, model: bytes) -> bytes | None:
 
     None where it has none (or none yet), where that is no text, and for anything but an object.
     """
+    span = name_span(body, _MODEL)
+    return None if span is None else body[: span[0]] + quoted(model) + body[span[1] :]
+
+
+def name_span(body: bytes, names: Sequence[bytes], inner: bytes = b"") -> tuple[int, int] | None:
+    """Where the text stands that one of these members of a JSON object has, or of the object ``inner`` in it.
+
+    None as for `with_model`. All names, and what is found, include the quotes.
+    """
     depth = at = 0
+    within = 1  # the depth of the object whose members are looked at
     while (found := _TOKEN.search(body, at)) is not None:
         token, at = found.group(), found.end()
         if token in (b"{", b"["):
@@ -131,20 +156,26 @@ def with_model(body: bytes, model: bytes) -> bytes | None:
             depth += 1
         elif token in (b"}", b"]"):
             depth -= 1
+            within = min(within, depth)
             if depth <= 0:
                 return None
         elif depth == 0:
             return None
-        elif depth == 1:  # a member's name: texts that are values are passed over with their names
+        elif depth == within:  # a member's name: texts that are values are passed over with their names
+            if token == inner and depth == 1 and _OBJECT.match(body, at):
+                within = 2
+                continue
             named = _NAMED.match(body, at)
-            if token == b'"model"':
-                if named is None:
-                    return None
-                value = b'"' + model.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
-                return body[: named.start(1)] + value + body[named.end(1) :]
+            if token in names:
+                return None if named is None else named.span(1)
             if named is not None:
                 at = named.end()
     return None
+
+
+def quoted(name: bytes) -> bytes:
+    """A name as a JSON text."""
+    return b'"' + name.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
 
 
 def _is_json(head: RequestHead) -> bool:
