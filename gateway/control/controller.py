@@ -438,6 +438,10 @@ class Controller:
         """The stream of events."""
         return self._events.listen(after_id)
 
+    def decision_events(self) -> AsyncIterator[ControlEvent]:
+        """The same stream for those who wait for decisions: analyses come less often while nobody else looks on."""
+        return self._events.listen(looks_on=False)
+
     def traffic(self) -> MergedTotals:
         """The merged totals, for metrics."""
         return self._aggregator.merged()

@@ -24,6 +24,7 @@ class EventLog:
         self._last_id = 0
         self._remembered: deque[ControlEvent] = deque(maxlen=_REMEMBERED)
         self._wakers: set[asyncio.Event] = set()
+        self._watching = 0
 
     def publish(
         self, kind: str, data: dict[str, Any], *, route: str | None = None, rollout_id: str | None = None
@@ -35,16 +36,23 @@ class EventLog:
         for waker in self._wakers:
             waker.set()
 
-    async def listen(self, after_id: int | None = None) -> AsyncIterator[ControlEvent]:
+    @property
+    def watched(self) -> bool:
+        """Whether somebody looks on: analyses are made ready to be shown more often then."""
+        return self._watching > 0
+
+    async def listen(self, after_id: int | None = None, *, looks_on: bool = True) -> AsyncIterator[ControlEvent]:
         """Events from now on, or from those still remembered after ``after_id``.
 
         An ``after_id`` that was not given out yet is of an earlier life of the process: all of this one are news.
+        ``looks_on``: somebody wants to see every analysis, not only what is decided.
         """
         last = self._last_id if after_id is None else after_id
         if last > self._last_id:
             last = 0
         waker = asyncio.Event()
         self._wakers.add(waker)
+        self._watching += looks_on
         try:
             while True:
                 waker.clear()
@@ -56,3 +64,4 @@ class EventLog:
                 await waker.wait()
         finally:
             self._wakers.discard(waker)
+            self._watching -= looks_on

@@ -78,7 +78,7 @@ class Service:
 
     async def run(self) -> None:
         """Work for ever; the control plane must have recovered."""
-        events = self._controller.events()
+        events = self._controller.decision_events()
         # Subscribed to before the journal is read, so that nothing falls between the two.
         first = asyncio.ensure_future(anext(events))
         await asyncio.sleep(0)

@@ -92,7 +92,7 @@ class Sources:
 
     async def watch_ends(self) -> None:
         """Make the sources of a route look at once when a rollout of it ends, for ever."""
-        async for event in self._controller.events():
+        async for event in self._controller.decision_events():
             if event.kind in _ENDS:
                 for one in self._looking:
                     if one.config.route == event.route:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
@@ -350,3 +351,29 @@ async def test_what_is_remembered_of_old_rollouts_is_bounded(tmp_path: Path) -> 
         await every_age(plane, first, last)
         assert plane.controller.rollout(quiet).phase == "PROGRESSING"
         assert plane.controller.rollouts("quiet")[0].id == quiet
+
+
+async def test_analyses_are_announced_more_often_while_somebody_looks_on(tmp_path: Path) -> None:
+    async with Plane(tmp_path, text(), workers=1) as plane:
+        await started(plane)
+
+        async def announced() -> int:
+            before = len(plane.reported("analysis"))
+            for _ in range(12):
+                await plane.serve(4, 1)
+                plane.tick(0.3)
+            return len(plane.reported("analysis")) - before
+
+        assert 2 <= await announced() <= 5
+        upcoming = asyncio.ensure_future(anext(plane.controller.decision_events()))
+        await asyncio.sleep(0)
+        assert 2 <= await announced() <= 5, "hooks wait for decisions"
+        looking = plane.controller.events()
+        first = asyncio.ensure_future(anext(looking))
+        await asyncio.sleep(0)
+        assert await announced() == 12
+        await first
+        assert isinstance(looking, AsyncGenerator)
+        await looking.aclose()
+        assert 2 <= await announced() <= 5
+        upcoming.cancel()

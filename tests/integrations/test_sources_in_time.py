@@ -39,7 +39,7 @@ class Control:
         self.recovered.set()
         self.alarms: list[tuple[float, str]] = []
 
-    def events(self) -> AsyncIterator[ControlEvent]:
+    def decision_events(self) -> AsyncIterator[ControlEvent]:
         return self.log.listen()
 
     def show_alarm(self, what: str, why: str) -> None:

@@ -350,6 +350,11 @@ class DecisionPipeline:
         if points is not None:
             self._journal_writer.write(lambda journal: journal.save_series(rollout_id, points))
 
+    @property
+    def watched(self) -> bool:
+        """Whether somebody looks on, so that every analysis is worth announcing."""
+        return self._events.watched
+
     def announce(self, route: RouteState, kind: str) -> None:
         """Publish the event of the route's rollout, and log it."""
         view = route.view(self._records.get(route.rollout.rollout_id))

@@ -31,13 +31,15 @@ from gateway.control.workers.inspector_link import Inspection
 from gateway.control.workers.report_aggregator import ReportAggregator
 from gateway.control.workers.table_publisher import TablePublisher
 from gateway.core.analysis import Evidence, Verdict, look
+from gateway.core.analysis.judge import unread
 from gateway.core.rollout import Analysed, Conditions
 from gateway.core.types import WEIGHT_BP_MAX, Variant
 from gateway.runtime.clock import Clock
 
 _log = logging.getLogger("gateway.control")
 _SNAPSHOT_EVERY_S = 1.0
-_ANALYSIS_EVENT_EVERY_S = 0.25
+# How often an analysis is announced. To make it ready to be shown takes several looks' time.
+_WATCHED_EVERY_S, _UNWATCHED_EVERY_S = 0.25, 1.0
 
 
 class RouteJudge:
@@ -105,7 +107,8 @@ class RouteJudge:
         event = Analysed(now_s, seen.verdict, seen.reason, seen.causes, route.canary_requests, known, seen.unknown)
         route.last_analysis = event
         self._pipeline.on_analysis(route, event, seen)
-        if changed or now_s - route.announced_s >= _ANALYSIS_EVENT_EVERY_S:
+        every_s = _WATCHED_EVERY_S if self._pipeline.watched else _UNWATCHED_EVERY_S
+        if changed or now_s - route.announced_s >= every_s:
             route.announced_s = now_s
             self._pipeline.announce(route, "analysis")
         if now_s - route.snapshot_s >= _SNAPSHOT_EVERY_S and self._journal_writer.idle:
@@ -144,9 +147,12 @@ class RouteJudge:
 
     def _evidence(self, route: RouteState, now_s: float) -> Evidence:
         """The epochs in which a coin was flipped: the others say nothing, however long a request of theirs goes on."""
-        table = self._publisher.table
-        counted = self._external if table.route(route.name).external else self._aggregator
-        found = counted.evidence(route.name, route.first_epoch, table.epoch, now_s)
+        assert route.analysis_state is not None  # as above
+        table, first, unused = self._publisher.table, route.first_epoch, unread(route.analysis_state.spec)
+        if table.route(route.name).external:
+            found = self._external.evidence(route.name, first, table.epoch, now_s)
+        else:
+            found = self._aggregator.evidence(route.name, first, table.epoch, now_s, unused)
         split = tuple(e for e in found.epochs if 0 < e.weight_bp < WEIGHT_BP_MAX)
         outside = 0
         if not route.canary_requests:

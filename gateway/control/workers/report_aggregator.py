@@ -15,7 +15,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TypeVar
 
 import msgspec
@@ -162,15 +162,18 @@ class ReportAggregator:
         known = self._departed.get(key)
         self._departed[key] = _merged_entry([entry] if known is None else [known, entry])
 
-    def evidence(self, route: str, first_epoch: int, epoch: int, at_s: float) -> Evidence:
-        """The route's evidence from ``first_epoch`` up to the epoch in force, merged over workers."""
+    def evidence(self, route: str, first_epoch: int, epoch: int, at_s: float, unread: Collection[str] = ()) -> Evidence:
+        """The route's evidence from ``first_epoch`` up to the epoch in force, merged over workers.
+
+        ``unread`` histograms are left out: merging them takes most of the time.
+        """
         parts: dict[int, list[EpochCounts]] = {}
         for entry in [*self._departed.values(), *(e for r in self._newest.values() for e in r.evidence)]:
             if entry.route != route or not first_epoch <= entry.epoch <= epoch:
                 continue
             if (route, entry.epoch) in self._last_seen_s:
                 parts.setdefault(entry.epoch, []).append(entry)
-        return Evidence(at_s, tuple(_merged_entry(parts[number]) for number in sorted(parts)))
+        return Evidence(at_s, tuple(_merged_entry(parts[number], unread) for number in sorted(parts)))
 
     def forget(self, epoch: int, at_s: float) -> None:
         """Drop the evidence of epochs that are over and that no worker reports any more."""
@@ -298,10 +301,10 @@ class ReportAggregator:
         return merge
 
 
-def _merged_entry(parts: list[EpochCounts]) -> EpochCounts:
+def _merged_entry(parts: list[EpochCounts], unread: Collection[str] = ()) -> EpochCounts:
     first = parts[0]
-    stable: Counts = arithmetic.merge(part.stable for part in parts)
-    canary: Counts = arithmetic.merge(part.canary for part in parts)
+    stable: Counts = arithmetic.merge((part.stable for part in parts), unread)
+    canary: Counts = arithmetic.merge((part.canary for part in parts), unread)
     pairs = merged_pairs([part.pairs for part in parts if part.pairs])
     return EpochCounts(first.route, first.epoch, first.weight_bp, stable, canary, pairs)
 

@@ -26,8 +26,9 @@ from collections.abc import Mapping
 
 import msgspec
 
+from gateway.core.analysis.metrics import registry
 from gateway.core.analysis.metrics.kind import Metric, Role
-from gateway.core.analysis.metrics.registry import metrics_of
+from gateway.core.analysis.metrics.registry import Kinds, metrics_of
 from gateway.core.analysis.spec import LATENCY_METRICS, RATE_METRICS, AnalysisSpec, LatencySpec, Mode
 
 BAKE_SHARE = 0.2
@@ -75,12 +76,12 @@ def log_shares(spec: AnalysisSpec) -> Mapping[str, float]:
 
     What does not decide gets the share that it would have if it did.
     """
-    return _log_shares(_sharing(spec))
+    return _log_shares(registry.KINDS, spec)
 
 
 def bad_needed(spec: AnalysisSpec, *, baking: bool = False) -> Mapping[str, float]:
     """log E_bad at which each name convicts by itself, 1 / (alpha v)."""
-    return _bad_needed(_sharing(spec), log_alpha(spec, baking=baking))
+    return _bad_needed(registry.KINDS, spec, log_alpha(spec, baking=baking))
 
 
 def blamed(weighted: Mapping[str, float], alpha: float) -> tuple[str, ...]:
@@ -97,7 +98,8 @@ def _sharing(spec: AnalysisSpec) -> tuple[Metric, ...]:
 
 
 @functools.lru_cache(maxsize=64)
-def _log_shares(metrics: tuple[Metric, ...]) -> Mapping[str, float]:
+def _log_shares(_kinds: Kinds, spec: AnalysisSpec) -> Mapping[str, float]:
+    metrics = _sharing(spec)
     whole = math.fsum(one.share for one in metrics if one.mode.may_decide)
     return {
         one.name: math.log(one.share) - math.log(whole if one.mode.may_decide else whole + one.share) for one in metrics
@@ -105,5 +107,5 @@ def _log_shares(metrics: tuple[Metric, ...]) -> Mapping[str, float]:
 
 
 @functools.lru_cache(maxsize=64)
-def _bad_needed(metrics: tuple[Metric, ...], alpha: float) -> Mapping[str, float]:
-    return {name: -alpha - share for name, share in _log_shares(metrics).items()}
+def _bad_needed(kinds: Kinds, spec: AnalysisSpec, alpha: float) -> Mapping[str, float]:
+    return {name: -alpha - share for name, share in _log_shares(kinds, spec).items()}

@@ -203,7 +203,7 @@ def explained(state: AnalysisState, analysis: Analysis, *, forecast: bool = True
 def _take(state: AnalysisState, evidence: Evidence) -> AnalysisState:
     """The state with everything new in the evidence consumed. Raises EvidenceError, having changed nothing."""
     spec, at_s = state.spec, evidence.at_s
-    memory, arrivals = intake.take(state.intake, evidence, _unread(spec))
+    memory, arrivals = intake.take(state.intake, evidence, unread(spec))
     live = sorted(memory.epochs)
     needed = budget.bad_needed(spec, baking=state.baking)
     warming = warmup.take(state.warmup, spec.warmup, arrivals, at_s)
@@ -228,7 +228,7 @@ def _take(state: AnalysisState, evidence: Evidence) -> AnalysisState:
 
 
 @functools.lru_cache(maxsize=64)
-def _unread(spec: AnalysisSpec) -> tuple[str, ...]:
+def unread(spec: AnalysisSpec) -> tuple[str, ...]:
     """The latencies that nothing is judged by; of the histograms of those that left, what they need is always kept."""
     read = {*spec.latencies, *(one.metric for one in spec.guardrails), *(one.of for one in spec.events)}
     return tuple(name for name in LATENCY_METRICS if name not in read)

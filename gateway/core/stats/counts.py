@@ -161,8 +161,11 @@ class EpochCounts(msgspec.Struct):
     pairs: dict[str, int] = msgspec.field(default_factory=dict)
 
 
-def merge(parts: Iterable[Counts]) -> Counts:
-    """The sum of counts from many workers (associative, commutative, empty sum is zero)."""
+def merge(parts: Iterable[Counts], unread: Collection[str] = ()) -> Counts:
+    """The sum of counts from many workers (associative, commutative, empty sum is zero).
+
+    ``unread`` histograms are left out.
+    """
     out = Counts()
     for part in parts:
         out.requests += part.requests
@@ -170,7 +173,8 @@ def merge(parts: Iterable[Counts]) -> Counts:
         out.lasted_us += part.lasted_us
         _add(out.outcomes, part.outcomes)
         for name in HISTOGRAMS:
-            _add(getattr(out, name), getattr(part, name))
+            if name not in unread and (histogram := getattr(part, name)):
+                _add(getattr(out, name), histogram)
         _add(out.trials, part.trials)
         _add(out.events, part.events)
         for name, cells in part.values.items():

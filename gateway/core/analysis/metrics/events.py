@@ -14,7 +14,7 @@ from gateway.core.analysis.evidence.trials import labelled, summed
 from gateway.core.analysis.findings import MetricFinding, Share
 from gateway.core.analysis.metrics import event_slices, rates
 from gateway.core.analysis.metrics.event_slices import EventSlicesState
-from gateway.core.analysis.metrics.kind import TICK_S, Metric, MetricKind, Standing, Tick, bets_in
+from gateway.core.analysis.metrics.kind import TICK_S, Measure, Metric, MetricKind, Standing, Tick, bets_in
 from gateway.core.analysis.metrics.rates import LABELLED_PRIOR, RatesState, directions_of, tolerance_of
 from gateway.core.analysis.spec import AnalysisSpec, EventSpec, Mode, Unit
 from gateway.core.analysis.state import AnalysisState
@@ -92,6 +92,14 @@ class Events(MetricKind[EventsState]):
             return event_slices.log_e_ok(state.by_slice[metric])
         return rates.log_e_ok(state.by_request[metric].metrics)
 
+    def measure(self, whole: AnalysisState, metric: Metric, known: dict[int, tuple[float, float]]) -> Measure:
+        """Events that have no trial yet share their state, and are computed once a look."""
+        one = self.own(whole).by_request.get(metric.name)
+        if one is None:
+            return super().measure(whole, metric, known)
+        bad, ok = rates.measured(one.metrics, known)
+        return Measure(bad, ok, *self.units(whole, metric.name))
+
     def units(self, whole: AnalysisState, metric: str) -> tuple[int, bool]:
         """The canary's trials, or the slices that have closed, once both versions have some."""
         state = self.own(whole)
@@ -135,6 +143,15 @@ def _spec_of(spec: AnalysisSpec, name: str) -> EventSpec:
     return next(one for one in spec.events if one.name == name)
 
 
+def _rests(state: RatesState, name: str, arrivals: list[Arrival], live: list[int], at_s: float) -> bool:
+    """Whether a look brings an event nothing and changes nothing of it: most events have no trial for hours."""
+    if state.pending or state.closed_s > at_s or not state.by_epoch.keys() <= set(live):
+        return False
+    if any(one.bursts.seen_s is not None for one in state.metrics):
+        return False
+    return not any(name in one.stable.trials or name in one.canary.trials for one in arrivals)
+
+
 def take(
     state: RatesState,
     spec: EventSpec,
@@ -146,6 +163,8 @@ def take(
     burst_s: float = 0.0,
 ) -> RatesState:
     """The state of an event with the request as unit after one look; the rest is as for `rates.advance`."""
+    if _rests(state, spec.name, arrivals, live, at_s):
+        return state
     parts = {arrival.epoch: labelled(arrival, spec.name) for arrival in arrivals}
     tests = directions_of(spec)
     after = rates.advance(state, tests, parts, live, (needed,) * len(tests), at_s, every_s)

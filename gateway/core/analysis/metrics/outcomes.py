@@ -17,7 +17,6 @@ from collections.abc import Sequence
 
 import msgspec
 
-from gateway.core.analysis.betting import wealth
 from gateway.core.analysis.bursts import guard
 from gateway.core.analysis.bursts.guard import BurstState, Tolerance
 from gateway.core.analysis.evidence.intake import Arrival
@@ -77,15 +76,7 @@ class Outcomes(MetricKind[RatesState]):
 
     def measure(self, whole: AnalysisState, metric: Metric, known: dict[int, tuple[float, float]]) -> Measure:
         """Twins are computed once a look (rule 1)."""
-        each = []
-        for test in of_class(self.own(whole), metric.name):
-            found = known.get(id(test))
-            if found is None:
-                found = known[id(test)] = rates.log_bad(test), rates.log_ok(test)
-            each.append(found)
-        bad, ok = each[0]
-        if len(each) > 1:
-            bad, ok = wealth.mean_logs([bad for bad, _ in each]), min([ok for _, ok in each])
+        bad, ok = rates.measured(of_class(self.own(whole), metric.name), known)
         return Measure(bad, ok, *self.units(whole, metric.name))
 
     def units(self, whole: AnalysisState, metric: str) -> tuple[int, bool]:  # the same for all classes

@@ -141,8 +141,14 @@ class RatesState(msgspec.Struct, frozen=True):
 
 def fresh(tests: int = len(CLASS_TESTS), prior: Prior = FAILURES_PRIOR) -> RatesState:
     """Nothing seen, one unit of wealth in every test."""
-    one = RateState(wealth.fresh(BAD_PRIORS, wealth.HELD_BACK), wealth.fresh(OK_PRIORS), prior=prior)
+    one = _fresh_test(prior)
     return RatesState(tuple(one for _ in range(tests)), {})
+
+
+@functools.lru_cache(maxsize=16)
+def _fresh_test(prior: Prior) -> RateState:
+    """A test that has seen nothing: one object for all of them, so that twins are found by their identity."""
+    return RateState(wealth.fresh(BAD_PRIORS, wealth.HELD_BACK), wealth.fresh(OK_PRIORS), prior=prior)
 
 
 def with_new_events(state: RatesState) -> RatesState:
@@ -325,6 +331,19 @@ def log_e_bad(tests: Sequence[RateState]) -> float:
 def log_bad(state: RateState) -> float:
     """log E of one test against "not worse", as far as it is believed (rule 7)."""
     return guard.guarded(wealth.log_e(state.bad), state.bursts)
+
+
+def measured(tests: Sequence[RateState], known: dict[int, tuple[float, float]]) -> tuple[float, float]:
+    """`log_e_bad` and `log_e_ok` of one metric; ``known`` are the tests of this look, for twins (rule 8)."""
+    each = []
+    for test in tests:
+        found = known.get(id(test))
+        if found is None:
+            found = known[id(test)] = log_bad(test), log_ok(test)
+        each.append(found)
+    if len(each) == 1:
+        return each[0]
+    return wealth.mean_logs([bad for bad, _ in each]), min([ok for _, ok in each])
 
 
 def log_e_ok(tests: Sequence[RateState]) -> float:
