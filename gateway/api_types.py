@@ -58,8 +58,8 @@ class AnalysisBody:
 class RolloutFields:
     """What is shown of one rollout, by the control plane and the API, which have plan and analysis in their own forms.
 
-    ``step`` counts from 1; times are ISO 8601, UTC. ``stable`` is null for a route's first version, which has nothing
-    to be compared with.
+    ``step`` counts from 1, and 0 is the mirror step; times are ISO 8601, UTC. ``stable`` is null for a route's first
+    version, which has nothing to be compared with.
     """
 
     id: str
@@ -95,11 +95,15 @@ class RolloutFields:
     stable_model: ModelVersion | None = None
     # The commands that would be accepted now, by the names of the command line.
     allowed: tuple[str, ...] = ()
+    # The share of stable's requests that the plan's mirror step copies to the canary, while it is in force.
+    mirror_percent: float = 0.0
 
 
 @dataclass(frozen=True)
 class RolloutBody(RolloutFields):
-    """One rollout: where it is, why, and on which evidence. ``step`` counts from 1; times are ISO 8601 in UTC.
+    """One rollout: where it is, why, and on which evidence.
+
+    ``step`` counts from 1, and 0 is the mirror step; times are ISO 8601 in UTC.
 
     ``stable`` is null for a route's first version. ``revision`` counts its decisions. ``gate`` is what a WAITING one
     waits for; ``waiting_for`` says in one sentence why the weight does not rise just now.

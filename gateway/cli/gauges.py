@@ -54,6 +54,11 @@ def weight_bar(percent: float, width: int) -> Text:
 def steps(rollout: RolloutBody) -> Text:
     """The plan: what is done, where it stands, what is to come."""
     line = Text("plan ", DIM, no_wrap=True, overflow="ellipsis")
+    mirrors = rollout.mirror_percent
+    if rollout.plan.get("mirror"):
+        fell = not rollout.step and rollout.phase == "ROLLED_BACK"
+        style = f"bold {CANARY}" if mirrors else BAD if fell else GOOD
+        line.append(f"  {'▶' if mirrors else '✗' if fell else '✓'} mirror", style)
     for number, step in enumerate(rollout.plan["steps"], start=1):
         name = f"{step['percent']:g} %"
         if number < rollout.step or rollout.phase == "PROMOTED":

@@ -35,7 +35,8 @@ def _route(route: RouteView, rollout: RolloutBody | None, width: int) -> Iterato
         (one_line(route.name), "bold"), "  ", (one_line(route.phase), PHASE_STYLES.get(route.phase, ""))
     )
     if rollout is not None:
-        head.append(f"  step {rollout.step}/{rollout.steps}")
+        mirrors = rollout.mirror_percent
+        head.append(f"  mirror {mirrors:g} %" if mirrors else f"  step {rollout.step}/{rollout.steps}")
     head.append(f"  {one_line(route.stable or '-')}", gauges.STABLE)
     if route.canary is not None:
         head.append(f" > {one_line(route.canary)}", gauges.CANARY)

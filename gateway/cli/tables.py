@@ -115,7 +115,12 @@ def rollout_view(rollout: RolloutBody) -> RenderableType:
             "canary",
             f"{_served(rollout.canary, rollout.model)} {_against(rollout)}, {rollout.canary_percent:g} % of requests",
         ),
-        _line("step", f"{rollout.step} of {rollout.steps} ({steps} %), {rollout.canary_requests} canary requests"),
+        _line(
+            "step",
+            f"{rollout.step} of {rollout.steps} ({steps} %), {rollout.canary_requests} canary requests"
+            if rollout.step
+            else f"the mirror step, before {rollout.steps} others; {rollout.canary_requests} requests met both versions",
+        ),
         _line("why", f"{rollout.reason} (by {rollout.by}, {rollout.updated_at})"),
     ]
     lines += [_line("warning", warning) for warning in rollout.warnings]

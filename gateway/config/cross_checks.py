@@ -16,6 +16,7 @@ from gateway.config.analysis import AnalysisConfig
 from gateway.config.errors import BadValue, Issue, TreePath, place_of, show
 from gateway.config.explain import nearest
 from gateway.config.grammar import Address, UnixSocket
+from gateway.config.plan import CompareConfig
 from gateway.config.predictions import PREDICTED, TOLERANCE, Trials
 from gateway.config.section import DEFAULT_ADMIN, DEFAULT_LISTEN
 from gateway.config.sources import issues_between_sources
@@ -102,6 +103,28 @@ def _mirror_is_possible(tree: Any) -> Iterator[Issue]:
             )
         if route.get("canary") is None:
             yield Issue(here, f"{show(percent)} needs a canary", "set canary, or 0 here")
+
+
+_COMPARED = (("tolerance_delta", "margin_delta"), ("latency_tolerance_ratio", "latency_margin_ratio"))
+
+
+def _mirror_step_is_possible(tree: Any) -> Iterator[Issue]:
+    for path, route in _routes(tree):
+        step = at(route, "plan", "mirror")
+        if not isinstance(step, dict):
+            continue
+        here = (*path, "plan", "mirror")
+        if at(route, "rescue", "replayable") is False:
+            problem = "copies requests that rescue.replayable: false says may not be sent twice"
+            yield Issue(here, problem, "remove it, or set rescue.replayable: true if a copy does no harm")
+        for low, high in _COMPARED:
+            least, most = (
+                at(step, "compare", name) or CompareConfig.model_fields[name].default for name in (low, high)
+            )
+            if isinstance(least, (int, float)) and isinstance(most, (int, float)) and least > most:
+                given = low if at(step, "compare", low) is not None else high
+                problem = f"{low} {show(least)} is greater than {high} {show(most)}"
+                yield Issue((*here, "compare", given), problem, f"{low} must be at most {high}")
 
 
 def _somebody_serves(tree: Any) -> Iterator[Issue]:
@@ -411,6 +434,7 @@ _RULES: tuple[Callable[[Any], Iterator[Issue]], ...] = (
     _backends_exist,
     _canary_is_another,
     _mirror_is_possible,
+    _mirror_step_is_possible,
     _somebody_serves,
     _names_differ,
     _matches_differ,

@@ -11,11 +11,21 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from gateway.config.errors import BadValue, show
-from gateway.config.section import YEAR_S, Percentage, Seconds, Section, StepPercentage
+from gateway.config.section import (
+    YEAR_S,
+    Percentage,
+    Seconds,
+    Section,
+    Share,
+    StepPercentage,
+    in_basis_points,
+)
 from gateway.config.shape import Doc, Noun
+from gateway.core.analysis.paired_spec import PairedSpec
 from gateway.core.rollout.types import (
     GATE_CANARY,
     Day,
+    MirrorStep,
     OnDeadline,
     OnNewCanary,
     Plan,
@@ -28,6 +38,8 @@ from gateway.core.types import WEIGHT_BP_MAX, percent_from_weight_bp, weight_bp_
 
 _STEP = Step(weight_bp=1)
 _PLAN = Plan(steps=())
+_MIRROR_STEP = MirrorStep()
+_COMPARE = PairedSpec()
 _TIME = re.compile(r"(?:([01]\d|2[0-3]):([0-5]\d)|24:00)", re.ASCII)
 
 
@@ -73,6 +85,9 @@ Gate = Annotated[str, Field(max_length=200), AfterValidator(_gate), Noun("manual
 TimeOfDay = Annotated[str, AfterValidator(_time_of_day), Noun("a time of day")]
 LocalDate = Annotated[str, AfterValidator(_date), Noun("a date")]
 TimeZone = Annotated[str, AfterValidator(_timezone), Noun("a time zone's name")]
+MirroredPercentage = Annotated[float, Field(gt=0, le=100), AfterValidator(in_basis_points), Noun("a percentage")]
+MarginShare = Annotated[float, Field(gt=0, le=0.5), Noun("a share")]
+MirroredRatio = Annotated[float, Field(ge=1, le=30), Noun("a ratio")]
 SecondsOrNone = Annotated[float, Field(ge=0, le=YEAR_S), Noun("a number of seconds")]
 
 
@@ -117,6 +132,65 @@ class StepConfig(Section):
         return {"percent": percent_from_weight_bp(value.weight_bp), "gate": value.gate or None}
 
 
+class CompareConfig(Section):
+    """What is proven of mirrored requests, each of which both versions have met."""
+
+    core = PairedSpec
+
+    tolerance_delta: Annotated[
+        Share,
+        Doc(
+            "Share of the requests that the canary alone may fail, more than stable alone does: rolled back on proof "
+            "of more, for each outcome class."
+        ),
+    ] = _COMPARE.tolerance_delta
+    margin_delta: Annotated[MarginShare, Doc("The step passes on proof of less than this share.")] = (
+        _COMPARE.margin_delta
+    )
+    latency: Annotated[bool, Doc("Judge latencies, as the ratio of both versions' on the same request.")] = (
+        _COMPARE.latency
+    )
+    latency_tolerance_ratio: Annotated[
+        MirroredRatio,
+        Doc("Rolled back on proof that the canary usually takes longer than so many times stable's time."),
+    ] = _COMPARE.latency_tolerance_ratio
+    latency_margin_ratio: Annotated[MirroredRatio, Doc("The step passes on proof that it takes less.")] = (
+        _COMPARE.latency_margin_ratio
+    )
+
+
+class MirrorStepConfig(Section):
+    """The step before all others: stable's requests are copied to the canary, whose answers no client gets."""
+
+    core = MirrorStep
+
+    percent: Annotated[
+        MirroredPercentage, Doc("Share of stable's requests that are copied, within the limits of `mirror`.")
+    ] = percent_from_weight_bp(_MIRROR_STEP.share_bp)
+    min_time_s: Annotated[SecondsOrNone, Doc("Minimum time on this step.")] = _MIRROR_STEP.min_time_s
+    min_requests: Annotated[
+        int, Field(ge=0, le=1_000_000_000), Doc("Minimum number of requests that both versions have met.")
+    ] = _MIRROR_STEP.min_requests
+    deadline_s: Annotated[
+        Seconds | None, Doc("Maximum time on this step. `null`: as long as the rollout may take.")
+    ] = _MIRROR_STEP.deadline_s
+    on_deadline: Annotated[
+        OnDeadline,
+        Field(strict=False),
+        Doc("What happens when the step is undecided by then; `proceed` goes on to the first step."),
+    ] = _MIRROR_STEP.on_deadline
+    compare: Annotated[CompareConfig, Doc("What is convicted, and what is good enough.")] = CompareConfig()
+
+    def to_core(self) -> dict[str, Any]:
+        """Percent are basis points."""
+        return {"share_bp": weight_bp_from_percent(self.percent)}
+
+    @classmethod
+    def of_core(cls, value: MirrorStep) -> dict[str, Any]:
+        """The way back."""
+        return {"percent": percent_from_weight_bp(value.share_bp)}
+
+
 class WindowConfig(Section):
     """A time of the week in which automation may raise the weight; one that closes before it opens ends a day later."""
 
@@ -159,6 +233,12 @@ class PlanConfig(Section):
             "At least one, in ascending order of `percent`. After the last one passes, the canary is promoted to 100 %."
         ),
     ] = [StepConfig(percent=percent) for percent in (1, 5, 25, 50)]
+    mirror: Annotated[
+        MirrorStepConfig | None,
+        Doc(
+            "A step before the first one: copies of stable's requests for the canary, which no user sees. `null`: none."
+        ),
+    ] = None
     deadline_s: Annotated[Seconds, Doc("Maximum time of the whole rollout.")] = _PLAN.deadline_s
     on_deadline: Annotated[
         PlanDeadline,

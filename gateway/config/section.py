@@ -26,7 +26,8 @@ DEFAULT_ADMIN = Address("127.0.0.1", 9900)
 YEAR_S = 31_536_000
 
 
-def _in_basis_points(percent: float) -> float:
+def in_basis_points(percent: float) -> float:
+    """A percentage that is no finer than weights are; BadValue otherwise."""
     try:
         weight_bp_from_percent(percent)
     except InvalidValueError:
@@ -55,11 +56,11 @@ def _beside_the_file(value: object, info: ValidationInfo) -> Path:
 
 Seconds = Annotated[float, Field(gt=0, le=YEAR_S), Noun("a number of seconds")]
 Milliseconds = Annotated[float, Field(ge=0, le=YEAR_S), Noun("a number of milliseconds")]
-Percentage = Annotated[float, Field(ge=0, le=100), AfterValidator(_in_basis_points), Noun("a percentage")]
+Percentage = Annotated[float, Field(ge=0, le=100), AfterValidator(in_basis_points), Noun("a percentage")]
 StepPercentage = Annotated[
     float,
     Field(gt=0, le=100),
-    AfterValidator(_in_basis_points),
+    AfterValidator(in_basis_points),
     AfterValidator(_leaves_a_control),
     Noun("a percentage"),
 ]

@@ -123,6 +123,12 @@ def _steps(progress: DemoProgress, now_s: float) -> Text:
     if rollout is None:
         return line.append(" none yet", style=_DIM)
     over = progress.decision is not None
+    if rollout.plan.get("mirror"):
+        fell = over and not rollout.step
+        mark, style = (
+            ("✗", _ENDS[rollout.phase][1]) if fell else ("✓", _GOOD) if rollout.step else ("▶", f"bold {_CANARY}")
+        )
+        line.append(f"  {mark} mirror", style=style)
     for number, step in enumerate(rollout.plan["steps"], start=1):
         share = f"{step['percent']:g} %"
         if number < rollout.step or (over and rollout.phase == "PROMOTED"):

@@ -143,7 +143,8 @@ class DemoProgress:
             self.stage = "rollout"
             self.step_since_s, self.step_requests_base = now_s, rollout.canary_requests
             percent = rollout.canary_percent
-            text = f"step {rollout.step} of {rollout.steps} ({percent:g} %): {rollout.reason}"
+            where = f"step {rollout.step} of {rollout.steps} ({percent:g} %)" if rollout.step else "the mirror step"
+            text = f"{where}: {rollout.reason}"
             yield self.event(
                 "step", now_s, text, step=rollout.step, steps=rollout.steps, canary_percent=percent,
                 reason=rollout.reason,

@@ -91,6 +91,8 @@ def _evidence(analysis: Analysis | None, *, worse: bool) -> tuple[str, str]:
 
 
 def _exposure(view: RolloutView) -> tuple[str, str]:
+    if not view.step:
+        return "Traffic", f"no user's; {counted(view.canary_requests, 'request')} met both versions in the mirror step"
     step = f"step {view.step} of {view.steps}"
     return (
         "Traffic",

@@ -9,7 +9,8 @@ export function Ladder({ rollout, decisions, now }) {
   const { plan, phase } = rollout;
   const ended = !active(phase);
   const promoted = phase === "PROMOTED" || phase === "BAKING";
-  const at = promoted ? plan.steps.length : rollout.step - 1;
+  // With a mirror step, which is number 0, every other is one further on.
+  const at = (promoted ? plan.steps.length : rollout.step - 1) + (plan.mirror ? 1 : 0);
   const entered = since(decisions, rollout);
   const rungs = plan.steps.map((step, index) => ({
     percent: step.percent,
@@ -23,6 +24,15 @@ export function Ladder({ rollout, decisions, now }) {
     rungs.push({ percent: 100 - plan.bake_holdout_percent, name: "Bake", floors: [`watched for ${duration(plan.bake_s)}`], gate: plan.promotion_gate });
   }
   rungs.push({ percent: 100, name: "Promoted", floors: [], gate: plan.bake_s ? "" : plan.promotion_gate });
+  if (plan.mirror) {
+    rungs.unshift({
+      percent: 0,
+      name: "Mirror",
+      floors: floors(plan.mirror),
+      deadline: plan.mirror.deadline_s ? `after ${duration(plan.mirror.deadline_s)} it ${ORDER[plan.mirror.on_deadline]}` : "",
+      step: plan.mirror,
+    });
+  }
   const standing = phase === "BAKING" ? rungs.length - 2 : phase === "PROMOTED" ? rungs.length - 1 : at;
   return html`
     <section class="card" aria-labelledby="plan-title">

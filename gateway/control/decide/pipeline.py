@@ -322,8 +322,10 @@ class DecisionPipeline:
 
     def _apply(self, route: RouteState, new: Rollout, commands: tuple[Command, ...]) -> None:
         old = route.rollout
-        if new.rollout_id != old.rollout_id or (old.phase is Phase.WARMING) != (new.phase is Phase.WARMING):
-            # What was served before a rollout, or while its canary warmed up, is no evidence of the climb.
+        warming = (old.phase is Phase.WARMING) != (new.phase is Phase.WARMING)
+        mirroring = (old.mirror is None) != (new.mirror is None) and new.phase.active
+        if new.rollout_id != old.rollout_id or warming or mirroring:
+            # What came before a rollout, or while its canary was mirrored or warmed up, is no evidence of the climb.
             route.begin(self._publisher.table.epoch + 1, new)
         if new.phase is Phase.BAKING:
             route.bake(new.plan.bake_s)
@@ -331,10 +333,10 @@ class DecisionPipeline:
         for command in commands:
             match command:
                 case SetWeight():
-                    self._publisher.set_weight(command.route, command.weight_bp)
+                    self._publisher.set_weight(command.route, command.weight_bp, route.mirror)
                 case SwapRoles():
                     route.promoted = _roles(route, new, self._clock.wall_s())
-                    assignment = RouteAssignment(command.stable, command.canary, command.weight_bp)
+                    assignment = RouteAssignment(command.stable, command.canary, command.weight_bp, route.mirror)
                     self._publisher.swap_roles(command.route, assignment)
 
     def _announce_all(self, route: RouteState, commands: tuple[Command, ...]) -> None:

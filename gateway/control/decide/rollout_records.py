@@ -12,6 +12,7 @@ from gateway.control.views import RolloutView
 from gateway.core.analysis.types import Analysis
 from gateway.core.errors import NotFoundError
 from gateway.core.rollout import Phase, Rollout
+from gateway.core.rollout.types import MIRROR
 from gateway.core.types import percent_from_weight_bp
 from gateway.runtime.clock import iso
 
@@ -55,7 +56,9 @@ class RolloutRecord(msgspec.Struct):
             stable=rollout.stable or None,
             canary=rollout.canary,
             phase=rollout.phase.value,
-            step=min(max(rollout.step_index, 0), len(rollout.plan.steps) - 1) + 1,
+            step=0
+            if rollout.step_index == MIRROR
+            else min(max(rollout.step_index, 0), len(rollout.plan.steps) - 1) + 1,
             steps=len(rollout.plan.steps),
             canary_percent=percent_from_weight_bp(rollout.weight_bp),
             reason=rollout.reason,
@@ -71,6 +74,7 @@ class RolloutRecord(msgspec.Struct):
             waiting_for=waiting_for,
             model=rollout.model,
             stable_model=rollout.stable_model,
+            mirror_percent=0.0 if rollout.mirror is None else percent_from_weight_bp(rollout.mirror.share_bp),
         )
 
 

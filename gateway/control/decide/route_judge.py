@@ -4,8 +4,9 @@ Rules:
 
 1. While stable answers nothing, the rollout is frozen: no verdict, no step up, no rollback but an operator's, and an
    alarm. What was counted meanwhile is no evidence.
-2. Evidence are the epochs in which requests were assigned at random: those at 0 and 100 % say nothing. While the plan's
-   warm-up lasts, only a canary that is as good as dead is convicted (core/analysis/budget.py).
+2. In a plan's mirror step the pairs decide, and nothing else (core/analysis/paired.py). After it, evidence are the
+   epochs in which requests were assigned at random: those at 0 and 100 % say nothing. While the plan's warm-up lasts,
+   only a canary that is as good as dead is convicted (core/analysis/budget.py).
 3. The counts of a route that something else splits come from its actuator; while that is in trouble, there is no
    verdict either (decide/external.py).
 4. What fails for one route is that route's alarm until it works again; the others are judged all the same, and the
@@ -30,8 +31,9 @@ from gateway.control.journal.writer import JournalWriter
 from gateway.control.workers.inspector_link import Inspection
 from gateway.control.workers.report_aggregator import ReportAggregator
 from gateway.control.workers.table_publisher import TablePublisher
-from gateway.core.analysis import Evidence, Verdict, look
+from gateway.core.analysis import AnalysisSpec, AnalysisState, Evidence, Look, Verdict, look, paired
 from gateway.core.analysis.judge import unread
+from gateway.core.analysis.paired import PairedState
 from gateway.core.rollout import Analysed, Conditions
 from gateway.core.types import WEIGHT_BP_MAX, Variant
 from gateway.runtime.clock import Clock
@@ -93,13 +95,10 @@ class RouteJudge:
             route.last_analysis = Analysed(now_s, Verdict.ERROR, why, (), route.canary_requests, known)
             self._pipeline.on_time_passed(route, now_s)
             return
-        evidence = self._evidence(route, now_s)
-        route.analysis_state, seen = look(route.analysis_state.spec, route.analysis_state, evidence)
-        if inspection is not None:
-            seen = with_answers(inspection, route.name, seen, route.analysis_state.spec, route.first_epoch)
-        if route.tally_before is None:
-            route.tally_before = tally_of(self._aggregator, route.name)
-        seen = with_places(seen, self._aggregator, route.name, route.tally_before, self._endpoints(route))
+        if route.paired is not None:
+            seen = self._look_at_pairs(route, route.paired, route.analysis_state.spec, now_s)
+        else:
+            seen = self._look(route, route.analysis_state, inspection, now_s)
         key = (route.name, seen.verdict.value)
         self.verdict_counts[key] = self.verdict_counts.get(key, 0) + 1
         changed = route.look is None or route.look.verdict is not seen.verdict
@@ -115,6 +114,20 @@ class RouteJudge:
             route.snapshot_s = now_s
             self.save_snapshot(route)
             self._pipeline.save_series(route.rollout.rollout_id)
+
+    def _look(self, route: RouteState, state: AnalysisState, inspection: Inspection | None, now_s: float) -> Look:
+        route.analysis_state, seen = look(state.spec, state, self._evidence(route, now_s))
+        if inspection is not None:
+            seen = with_answers(inspection, route.name, seen, state.spec, route.first_epoch)
+        if route.tally_before is None:
+            route.tally_before = tally_of(self._aggregator, route.name)
+        return with_places(seen, self._aggregator, route.name, route.tally_before, self._endpoints(route))
+
+    def _look_at_pairs(self, route: RouteState, state: PairedState, spec: AnalysisSpec, now_s: float) -> Look:
+        """In the mirror step: every epoch counts, since no user is assigned to the canary in any."""
+        evidence = self._aggregator.evidence(route.name, route.first_epoch, self._publisher.table.epoch, now_s)
+        route.paired, seen = paired.look(state, evidence, spec.alpha_rollback, spec.alpha_promote)
+        return seen
 
     def _endpoints(self, route: RouteState) -> Endpoints:
         backends, rollout = self._publisher.table.backends, route.rollout

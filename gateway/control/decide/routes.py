@@ -12,6 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from gateway.config.build import analysis_spec, plan
+from gateway.config.core_values import core_value
 from gateway.config.routes import RouteConfig
 from gateway.control.decide import explaining
 from gateway.control.decide.failure_places import Tally
@@ -21,13 +22,15 @@ from gateway.control.journal.rows import NEVER, HandWeight, Roles, RoutePast, Sn
 from gateway.control.journal.store import Journal
 from gateway.control.views import BadMoments, RolloutView
 from gateway.control.workers.table_publisher import RouteAssignment
-from gateway.core.analysis import Analysis, AnalysisState, Look, bake, budget, fresh_state, restore
+from gateway.core.analysis import Analysis, AnalysisState, Look, bake, budget, fresh_state, paired, restore
 from gateway.core.analysis.bursts.past import Weather, weather
+from gateway.core.analysis.paired import PairedState
 from gateway.core.analysis.show import sentences
 from gateway.core.analysis.spec import Mode
 from gateway.core.errors import EvidenceError, JournalError, NotFoundError
 from gateway.core.rollout import Analysed, Phase, Rollout, allowed, waiting_for
 from gateway.core.stats.outcomes import FAILURES
+from gateway.core.traffic.table import Mirror
 from gateway.core.types import Unjudged, Why, weight_bp_from_percent
 
 _log = logging.getLogger("gateway.control")
@@ -60,6 +63,8 @@ class RouteState:
         self.promoted: Roles | None = None
         self.lowered_by_hand = 0
         self.analysis_state: AnalysisState | None = None
+        # Of the mirror step, while it is in force: then it decides, and not the state above.
+        self.paired: PairedState | None = None
         self.look: Look | None = None
         self.last_analysis: Analysed | None = None
         self.stable_liveness = Liveness()
@@ -109,7 +114,14 @@ class RouteState:
 
     def assignment(self, weight_bp: int) -> RouteAssignment:
         """How the route is served with this weight."""
-        return RouteAssignment(self.stable, self.canary, weight_bp)
+        return RouteAssignment(self.stable, self.canary, weight_bp, self.mirror)
+
+    @property
+    def mirror(self) -> Mirror:
+        """How much of the route is mirrored: as configured, or as the rollout's mirror step wants."""
+        configured, step = core_value(self.config.mirror, Mirror), self.rollout.mirror
+        share_bp = configured.share_bp if step is None else max(configured.share_bp, step.share_bp)
+        return msgspec.structs.replace(configured, share_bp=share_bp)
 
     @property
     def weather(self) -> dict[str, Weather]:
@@ -146,7 +158,12 @@ class RouteState:
 
     @property
     def canary_requests(self) -> int:
-        """The experiment's canary requests since the rollout began, without those of the plan's warm-up."""
+        """The experiment's canary requests since the rollout began, without those of the plan's warm-up.
+
+        Of the mirror step: the requests that both versions have met.
+        """
+        if self.paired is not None:
+            return self.paired.pairs
         if self.analysis_state is None or self.rollout.phase is Phase.WARMING:
             return 0
         return self.analysis_state.canary_requests
@@ -163,6 +180,7 @@ class RouteState:
         """A rollout or its warm-up begins; so does its evidence, with the epoch that the start itself publishes."""
         explaining.prepare()
         before, self.analysis_state = self.analysis_state, self._fresh(rollout)
+        self.paired = self._fresh_pairs(rollout)
         if before is not None and rollout.rollout_id == self.rollout.rollout_id:
             # The canary was warming up already.
             self.analysis_state = msgspec.structs.replace(self.analysis_state, warmup=before.warmup)
@@ -180,6 +198,7 @@ class RouteState:
         """Go on where the journal left off. The promise of a rollout under way is the one it was started with."""
         self.rollout = self.decided = rollout
         self.analysis_state = self._restored(snapshot) or self._fresh(rollout)
+        self.paired = self._fresh_pairs(rollout)
         if rollout.phase is Phase.BAKING:
             self.bake(rollout.plan.bake_s)
         self.look = None if analysis is None else Look.of(analysis)
@@ -187,12 +206,18 @@ class RouteState:
     def _fresh(self, rollout: Rollout) -> AnalysisState:
         """No evidence yet, by what this rollout promises in its present phase."""
         spec = self.spec
+        if rollout.plan.mirror is not None:
+            spec = budget.beside_mirror(spec)
         if rollout.plan.warmup_s > 0.0:
             warming = rollout.phase is Phase.WARMING
             spec = budget.while_warming(spec) if warming else budget.after_warming(spec)
             if warming:
                 return fresh_state(spec, self.weather)
         return fresh_state(budget.for_bake(spec, rollout.plan.bake_s), self.weather)
+
+    def _fresh_pairs(self, rollout: Rollout) -> PairedState | None:
+        """No pairs yet, while the mirror step is in force."""
+        return None if rollout.mirror is None else paired.fresh(rollout.mirror.compare)
 
     def _restored(self, snapshot: Snapshot | None) -> AnalysisState | None:
         if snapshot is None:
@@ -217,6 +242,7 @@ class RouteState:
         """The last rollout is history: the configuration speaks of other backends now."""
         self.rollout = self.decided = Rollout()
         self.analysis_state = None
+        self.paired = None
         self.look = None
 
     def configure(self, config: RouteConfig, backends: Container[str]) -> bool:
@@ -259,7 +285,7 @@ class RouteState:
             waiting_for(self.rollout, self.last_analysis) if self.last_analysis is not None and self.active else ""
         )
         analysis = self.analysis or record.analysis
-        if analysis is not None and self.analysis_state is not None:
+        if analysis is not None and self.analysis_state is not None and self.paired is None:
             analysis = explaining.explained(self.analysis_state, analysis, forecast=self.active)
         view = record.view(self.rollout, analysis, self.canary_requests, waiting)
         view = dataclasses.replace(view, allowed=allowed(self.rollout))

@@ -76,7 +76,7 @@ def _step(state: Rollout) -> str:
     count = len(state.plan.steps)
     if state.step_index == count:
         return "bake"
-    return {-2: "none", -1: "warm-up"}.get(state.step_index, f"{state.step_index + 1}/{count}")
+    return {-3: "mirror", -2: "none", -1: "warm-up"}.get(state.step_index, f"{state.step_index + 1}/{count}")
 
 
 def _numbers(finding: Finding) -> FindingNumbers:

@@ -20,18 +20,19 @@ import msgspec
 
 from gateway.control.events import EventLog
 from gateway.control.workers.hub import WorkerHub
-from gateway.core.traffic.table import Route, RoutingTable
+from gateway.core.traffic.table import Mirror, Route, RoutingTable
 from gateway.core.types import percent_from_weight_bp
 
 _LIFE = 1000
 
 
 class RouteAssignment(NamedTuple):
-    """How a route is served: by whom, and how much of it by the canary."""
+    """How a route is served: by whom, how much of it by the canary, and how much is mirrored (None: as it is)."""
 
     stable: str
     canary: str | None
     weight_bp: int
+    mirror: Mirror | None = None
 
 
 class TablePublisher:
@@ -66,9 +67,13 @@ class TablePublisher:
         """The weight in force."""
         return self.table.route(route).weight_bp
 
-    def set_weight(self, route: str, weight_bp: int) -> None:
-        """Publish a weight."""
-        self._publish(self.table.with_weight(route, weight_bp))
+    def set_weight(self, route: str, weight_bp: int, mirror: Mirror | None = None) -> None:
+        """Publish a weight, and how much is mirrored (None: as it is)."""
+        table = self.table.with_weight(route, weight_bp)
+        if mirror is not None:
+            routes = [msgspec.structs.replace(r, mirror=mirror) if r.name == route else r for r in table.routes]
+            table = msgspec.structs.replace(table, routes=tuple(routes))
+        self._publish(table)
         self._publish_weight_event(route)
 
     def swap_roles(self, route: str, assignment: RouteAssignment) -> None:
@@ -98,6 +103,9 @@ def _serving(table: RoutingTable, assignments: dict[str, RouteAssignment]) -> Ro
     def route_of(route: Route) -> Route:
         if (how := assignments.get(route.name)) is None:
             return route
-        return msgspec.structs.replace(route, stable=how.stable, canary=how.canary, weight_bp=how.weight_bp)
+        mirror = route.mirror if how.mirror is None else how.mirror
+        return msgspec.structs.replace(
+            route, stable=how.stable, canary=how.canary, weight_bp=how.weight_bp, mirror=mirror
+        )
 
     return msgspec.structs.replace(table, routes=tuple(map(route_of, table.routes)))

@@ -5,9 +5,10 @@ A rollout has three promises, each with one number:
 1. alpha_rollback: P(a canary that is no worse is EVER rolled back by the evidence). It is shared by everything that
    can roll back (metrics and guardrails that decide) and by the two parts of a rollout: the climb, and the bake after
    promotion, which gets ``bake_share`` of it. A plan with a warm-up of its own (``plan.warmup_s``) gives a tenth to
-   that, in which only a canary that is as good as dead is convicted. Within a part FAIL needs the weighted average of
-   E (weights v below, positive, sum 1) at 1 / alpha: an average of e-processes is one whatever their dependence, so
-   the part's alpha is kept exactly, over all metrics and steps, however often one looks (Vovk and Wang, 2021).
+   that, in which only a canary that is as good as dead is convicted; one with a mirror step gives half to that
+   (paired.py). Within a part FAIL needs the weighted average of E (weights v below, positive, sum 1) at 1 / alpha: an
+   average of e-processes is one whatever their dependence, so the part's alpha is kept exactly, over all metrics and
+   steps, however often one looks (Vovk and Wang, 2021).
 2. alpha_promote: P(a canary that is worse by the margin in SOME metric ever passes). Every metric that decides must
    prove itself at the whole alpha_promote (intersection-union): many metrics cost nothing.
 3. alpha_sample_ratio: P(a sound split is ever taken for a broken one). It rolls nothing back, so it is not a part of
@@ -33,6 +34,7 @@ from gateway.core.analysis.spec import LATENCY_METRICS, RATE_METRICS, AnalysisSp
 
 BAKE_SHARE = 0.2
 WARMUP_SHARE = 0.1
+MIRROR_SHARE = 0.5
 # While a canary warms up it may fail so many of its requests more than stable.
 WARMUP_TOLERANCE = 0.25
 _NO_PASS = 1e-12
@@ -63,6 +65,11 @@ def while_warming(spec: AnalysisSpec) -> AnalysisSpec:
 def after_warming(spec: AnalysisSpec) -> AnalysisSpec:
     """The spec of a rollout whose plan had a warm-up: what that has left of alpha_rollback."""
     return msgspec.structs.replace(spec, alpha_rollback=(1.0 - WARMUP_SHARE) * spec.alpha_rollback)
+
+
+def beside_mirror(spec: AnalysisSpec) -> AnalysisSpec:
+    """The spec of a climb whose plan has a mirror step, or of that step: each has half of alpha_rollback."""
+    return msgspec.structs.replace(spec, alpha_rollback=MIRROR_SHARE * spec.alpha_rollback)
 
 
 def log_alpha(spec: AnalysisSpec, *, baking: bool) -> float:

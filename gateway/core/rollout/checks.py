@@ -28,6 +28,10 @@ def check_plan(plan: Plan) -> None:
             f"plan.bake_holdout_bp must be from 0 to 9999 basis points, not {plan.bake_holdout_bp!r}"
         )
     _check_gate("plan.promotion_gate", plan.promotion_gate)
+    if plan.mirror is not None:
+        check_weight_bp("plan.mirror.share_bp", plan.mirror.share_bp)
+        _check_seconds("plan.mirror.min_time_s", plan.mirror.min_time_s)
+        _check_seconds("plan.mirror.deadline_s", plan.mirror.deadline_s)
     for index, planned in enumerate(plan.steps):
         check_weight_bp(f"plan.steps[{index}].weight_bp", planned.weight_bp)
         _check_seconds(f"plan.steps[{index}].min_time_s", planned.min_time_s)

@@ -17,7 +17,7 @@ def step_overdue(state: Rollout, event: Analysed) -> Result | None:
     """The step's policy, when its deadline is over."""
     if state.phase is not Phase.PROGRESSING:
         return None
-    planned = state.plan.steps[state.step_index]
+    planned = steps.planned(state)
     if planned.deadline_s is None or event.at_s - state.step_since_s < planned.deadline_s:
         return None
     why = f"deadline of {planned.deadline_s:g} s for {where(state)} reached: {_evidence_text(state, event)}"
@@ -54,7 +54,7 @@ def _deadline(state: Rollout, event: Analysed, policy: OnDeadline, why: str) -> 
         case OnDeadline.PROMOTE:
             index, said = len(state.plan.steps), f"promoted by policy, {why}"
         case OnDeadline.PROCEED:
-            index, said = state.step_index + 1, f"advanced by the deadline's policy: {why}"
+            index, said = steps.next_step(state), f"advanced by the deadline's policy: {why}"
     return moves.climb(state, index, at_s, event.canary_requests, AUTOMATION, said, "advanced", causes)
 
 
@@ -84,13 +84,13 @@ def _evidence_text(state: Rollout, event: Analysed) -> str:
     if state.phase is Phase.WAITING:
         return f"the gate {state.gate!r} before {steps.step_name(state, state.gate_index)} was not opened"
     if event.verdict is Verdict.PASS and state.phase is Phase.PROGRESSING:
-        planned = state.plan.steps[state.step_index]
+        planned = steps.planned(state)
         if not steps.floor(state, event):
             return f"proven within the margin, but {steps.shut(state.plan, event.conditions)}"
         return (
             "proven within the margin, but the step's minimum was not reached"
             f" ({event.at_s - state.step_since_s:g} of {planned.min_time_s:g} s,"
-            f" {event.canary_requests - state.step_requests_base} of {planned.min_requests} canary requests)"
+            f" {event.canary_requests - state.step_requests_base} of {planned.min_requests} {steps.counted(state)})"
         )
     if event.verdict in (Verdict.PASS, Verdict.UNDECIDED):
         shown = "proven neither worse nor good enough"
@@ -98,4 +98,4 @@ def _evidence_text(state: Rollout, event: Analysed) -> str:
         shown = "no verdict: there are no data"
     else:
         shown = "no verdict: the evidence could not be judged"
-    return f"{shown}, after {event.canary_requests} canary requests ({steps.verdict_text(event)})"
+    return f"{shown}, after {event.canary_requests} {steps.counted(state)} ({steps.verdict_text(event)})"

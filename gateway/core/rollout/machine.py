@@ -220,7 +220,7 @@ def _advanced(state: Rollout, event: Analysed) -> Result:
         case Phase.BAKING:
             reason = f"promoted after {where(state)} of {at_s - state.step_since_s:g} s: {steps.verdict_text(event)}"
             return moves.promote(state, at_s, AUTOMATION, reason, event.causes)
-    passed, index = f"{where(state)} passed: {steps.verdict_text(event)}", state.step_index + 1
+    passed, index = f"{where(state)} passed: {steps.verdict_text(event)}", steps.next_step(state)
     if index == len(state.plan.steps) and not state.plan.promotion_gate and not state.plan.bake_s:
         return moves.promote(state, at_s, AUTOMATION, f"promoted after {passed}", event.causes)
     return moves.climb(state, index, at_s, requests, AUTOMATION, passed, "advanced", event.causes)
@@ -290,7 +290,7 @@ def _promote_requested(state: Rollout, event: PromoteRequested) -> Result:
         return moves.promote(state, at_s, by, said)
     index = last
     if event.next_step:
-        index = state.gate_index if state.gate else max(state.step_index + 1, steps.first_step(state))
+        index = state.gate_index if state.gate else steps.next_step(state)
         said = moves.command_text("advanced by hand", by, event.reason)
     return moves.enter(state, index, at_s, event.canary_requests, by, said, "advanced")
 

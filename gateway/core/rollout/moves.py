@@ -100,6 +100,9 @@ def enter(
         step_requests_base=requests,
         gate="",
     )
+    if (new.mirror is None) != (state.mirror is None):
+        # Pairs are counted by themselves, and so is what follows them.
+        new = replace(new, step_requests_base=0)
     return decided(new, at_s, by, reason, kind)
 
 

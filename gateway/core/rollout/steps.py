@@ -1,6 +1,6 @@
 """The steps of a plan, from the start over the warm-up to the bake; and what keeps a rollout on its step.
 
-Steps are numbered: NOT_BEGUN, WARMUP, 0 … n-1 for the plan's steps, n for the bake.
+Steps are numbered: NOT_BEGUN, MIRROR, WARMUP, 0 … n-1 for the plan's steps, n for the bake.
 """
 
 from __future__ import annotations
@@ -8,14 +8,17 @@ from __future__ import annotations
 from gateway.core.analysis.types import Verdict
 from gateway.core.rollout.types import (
     GATE_CANARY,
+    MIRROR,
     NOT_BEGUN,
     WARMUP,
     Analysed,
     Conditions,
     LocalTime,
+    MirrorStep,
     Phase,
     Plan,
     Rollout,
+    Step,
     Window,
 )
 from gateway.core.types import WEIGHT_BP_MAX, percent_from_weight_bp
@@ -27,12 +30,32 @@ def first_step(state: Rollout) -> int:
     """The step at which a rollout begins: the last one where there is no stable version to compare with."""
     if not state.stable:
         return len(state.plan.steps)
-    return WARMUP if state.plan.warmup_s > 0 else 0
+    return _first_split(state.plan) if state.plan.mirror is None else MIRROR
+
+
+def _first_split(plan: Plan) -> int:
+    """The step at which users meet the canary first."""
+    return WARMUP if plan.warmup_s > 0 else 0
+
+
+def next_step(state: Rollout) -> int:
+    """The step after the present one."""
+    if state.step_index == NOT_BEGUN:
+        return first_step(state)
+    return _first_split(state.plan) if state.step_index == MIRROR else state.step_index + 1
+
+
+def planned(state: Rollout) -> Step | MirrorStep:
+    """What the plan says of the step in force, which has minimums and a deadline."""
+    mirror = state.plan.mirror
+    if state.step_index == MIRROR and mirror is not None:
+        return mirror
+    return state.plan.steps[max(0, state.step_index)]
 
 
 def weight_bp_of(plan: Plan, index: int) -> int:
     """The canary's weight on a step."""
-    if index == NOT_BEGUN:
+    if index in (NOT_BEGUN, MIRROR):
         return 0
     if index == len(plan.steps):
         return WEIGHT_BP_MAX - plan.bake_holdout_bp
@@ -41,7 +64,7 @@ def weight_bp_of(plan: Plan, index: int) -> int:
 
 def gate_before(state: Rollout, index: int) -> str:
     """What must open before the step is entered from here; the first step's gate comes before its warm-up."""
-    if not state.stable or (index == 0 and state.step_index == WARMUP):
+    if not state.stable or index == MIRROR or (index == 0 and state.step_index == WARMUP):
         return ""
     if index == len(state.plan.steps):
         return state.plan.promotion_gate
@@ -51,6 +74,8 @@ def gate_before(state: Rollout, index: int) -> str:
 def step_name(state: Rollout, index: int) -> str:
     """The step's name in messages."""
     count = len(state.plan.steps)
+    if index == MIRROR:
+        return "the mirror step"
     if index == WARMUP:
         return "the warm-up"
     return "the promotion" if index >= count else f"step {max(0, index) + 1}/{count}"
@@ -60,6 +85,8 @@ def where(state: Rollout) -> str:
     """Where the rollout is, with its weight."""
     if state.step_index == NOT_BEGUN:
         return "the start"
+    if state.step_index == MIRROR and not state.weight_bp:
+        return step_name(state, MIRROR)
     name = "the bake" if state.step_index == len(state.plan.steps) else step_name(state, state.step_index)
     return f"{name} ({percent(state.weight_bp)})"
 
@@ -107,14 +134,19 @@ def judged(event: Analysed) -> bool:
 
 def floor(state: Rollout, event: Analysed) -> str:
     """What is missing of the step's minimum time and requests."""
-    planned = state.plan.steps[state.step_index]
+    least = planned(state)
     elapsed_s = event.at_s - state.step_since_s
     requests = event.canary_requests - state.step_requests_base
-    if elapsed_s < planned.min_time_s:
-        return f"the step lasts {planned.min_time_s - elapsed_s:.0f} s more at least"
-    if requests < planned.min_requests:
-        return f"the step needs {planned.min_requests - requests} more canary requests"
+    if elapsed_s < least.min_time_s:
+        return f"the step lasts {least.min_time_s - elapsed_s:.0f} s more at least"
+    if requests < least.min_requests:
+        return f"the step needs {least.min_requests - requests} more {counted(state)}"
     return ""
+
+
+def counted(state: Rollout) -> str:
+    """What the evidence of the step in force is made of."""
+    return "canary requests" if state.mirror is None else "mirrored requests"
 
 
 def unproven(event: Analysed) -> str:

@@ -3,7 +3,7 @@
     IDLE         no rollout yet
     WARMING      the canary gets its first weight, and what it answers is no evidence yet
     WAITING      a gate is closed: an operator's approval, something outside, or the canary's health; the weight stands
-    PROGRESSING  automation climbs the plan's steps
+    PROGRESSING  automation climbs the plan's steps, of which the first may be one that only mirrors
     PAUSED       an operator (or a deadline, or a doubtful restart) holds the weight; the guard stays awake
     BAKING       the canary has all but a small share of stable's, and is judged against that
     RETURNING    rolled back, and stable is given its requests back little by little; the weight only falls
@@ -62,10 +62,10 @@ TRANSITIONS: Mapping[tuple[Phase, type[Event]], frozenset[Phase]] = {
     (_WAITING, PromoteRequested): frozenset({_WARMING, _PROGRESSING, _BAKING, _PROMOTED}),
     (_WAITING, AbortRequested): _BACK,
     (_WAITING, Restarted): frozenset({_WAITING, _PAUSED}),
-    (_PROGRESSING, Analysed): frozenset({_PROGRESSING, _WAITING, _PAUSED, _BAKING, _PROMOTED}) | _BACK,
+    (_PROGRESSING, Analysed): frozenset({_PROGRESSING, _WARMING, _WAITING, _PAUSED, _BAKING, _PROMOTED}) | _BACK,
     (_PROGRESSING, PauseRequested): frozenset({_PAUSED}),
     (_PROGRESSING, WeightRequested): frozenset({_PAUSED}),
-    (_PROGRESSING, PromoteRequested): frozenset({_PROGRESSING, _BAKING, _PROMOTED}),
+    (_PROGRESSING, PromoteRequested): frozenset({_PROGRESSING, _WARMING, _BAKING, _PROMOTED}),
     (_PROGRESSING, AbortRequested): _BACK,
     (_PROGRESSING, Restarted): frozenset({_PROGRESSING, _PAUSED}),
     (_PAUSED, Analysed): frozenset({_PAUSED}) | _BACK,

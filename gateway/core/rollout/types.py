@@ -6,7 +6,9 @@ import enum
 
 import msgspec
 
+from gateway.core.analysis.paired_spec import PairedSpec
 from gateway.core.model_version import ModelVersion
+from gateway.core.types import WEIGHT_BP_MAX
 from gateway.core.verdicts import Verdict
 
 AUTOMATION = "automation"
@@ -113,6 +115,20 @@ class Step(msgspec.Struct, frozen=True):
     gate: str = ""
 
 
+class MirrorStep(msgspec.Struct, frozen=True):
+    """The step before all others: stable's requests are copied to the canary, and no user sees it (analysis/paired.py).
+
+    ``share_bp`` of them are. Its floor is of time and of pairs; ``compare`` says what is proven of them.
+    """
+
+    share_bp: int = WEIGHT_BP_MAX
+    min_time_s: float = 60.0
+    min_requests: int = 100
+    deadline_s: float | None = None
+    on_deadline: OnDeadline = OnDeadline.HOLD
+    compare: PairedSpec = PairedSpec()
+
+
 class Window(msgspec.Struct, frozen=True):
     """A time of the week: days (0 is Monday), and minutes of the local day, ``until_minute`` excluded.
 
@@ -129,6 +145,7 @@ class Plan(msgspec.Struct, frozen=True):
 
     ``on_no_data`` is for a deadline at which nothing is known (None, in old journals: hold where ``on_deadline`` holds,
     else roll back).
+    With ``mirror`` a rollout begins with copies of stable's requests, at weight 0.
     Before the first step the canary is warmed up for ``warmup_s`` at that step's weight. After the last one it gets all
     but ``bake_holdout_bp`` for ``bake_s``, and only then the rest. ``rollback_ramp_s`` is how long the way back takes
     (0: at once). ``stable_endpoints_min`` healthy endpoints of stable are needed for every step up. Automation raises
@@ -152,6 +169,7 @@ class Plan(msgspec.Struct, frozen=True):
     timezone: str = "UTC"
     pause_max_s: float | None = None
     on_new_canary: OnNewCanary = OnNewCanary.REFUSE
+    mirror: MirrorStep | None = None
 
 
 class LocalTime(msgspec.Struct, frozen=True):
@@ -354,8 +372,11 @@ class Notify(msgspec.Struct, frozen=True, tag=True):
 
 Command = SetWeight | SwapRoles | Notify
 
-# Steps outside the plan: `step_index` before anything was served, and while the canary warms up. The bake's is the
-# number of steps.
+_MIRRORING = (Phase.PROGRESSING, Phase.PAUSED, Phase.WAITING)
+
+# Steps outside the plan: `step_index` before anything was served, while requests are mirrored, and while the canary
+# warms up. The bake's is the number of steps.
+MIRROR = -3
 NOT_BEGUN = -2
 WARMUP = -1
 
@@ -393,6 +414,12 @@ class Rollout(msgspec.Struct, frozen=True):
     ramp_from_bp: int = 0
     model: ModelVersion | None = None
     stable_model: ModelVersion | None = None
+
+    @property
+    def mirror(self) -> MirrorStep | None:
+        """The plan's mirror step, while it is in force: also while it is paused, or waits for the next step's gate."""
+        held = self.step_index == MIRROR and not self.weight_bp and self.phase in _MIRRORING
+        return self.plan.mirror if held else None
 
     @property
     def swapped(self) -> bool:

@@ -168,7 +168,7 @@ def _answer(state: Rollout, event: Event) -> tuple[Rollout, list[str]]:
 
 def _rung(state: Rollout) -> str:
     count = len(state.plan.steps)
-    names = {-2: "none", -1: "warm-up", count: "bake"}
+    names = {-3: "mirror", -2: "none", -1: "warm-up", count: "bake"}
     return names.get(state.step_index, f"{state.step_index + 1}/{count}")
 
 

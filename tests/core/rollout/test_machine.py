@@ -25,6 +25,7 @@ from gateway.core.rollout import (
     GateAnswered,
     JournalTimedOut,
     LocalTime,
+    MirrorStep,
     Notify,
     OnDeadline,
     PauseRequested,
@@ -48,6 +49,8 @@ from gateway.core.rollout import (
     step,
 )
 
+# Of `Rollout.step_index`: the mirror step.
+MIRROR = -3
 RUNNING = tuple(phase for phase in Phase if phase.active)
 JUDGED = tuple(phase for phase in RUNNING if phase is not Phase.RETURNING)
 
@@ -78,6 +81,17 @@ plans = st.builds(
     when_canary_down=st.sampled_from(WhenDown),
     windows=st.sampled_from([(), (Window((0, 1, 2, 3, 4), 540, 1020),)]),
     pause_max_s=st.sampled_from([None, 100.0]),
+    mirror=st.one_of(
+        st.none(),
+        st.none(),
+        st.builds(
+            MirrorStep,
+            min_time_s=st.sampled_from([0.0, 5.0]),
+            min_requests=st.sampled_from([0, 50]),
+            deadline_s=st.sampled_from([None, 0.0, 50.0]),
+            on_deadline=st.sampled_from(OnDeadline),
+        ),
+    ),
 )
 worlds = st.builds(
     Conditions,
@@ -186,6 +200,12 @@ def live(life: list[Event]) -> list[Moment]:
 # --- invariants ---
 
 
+def planned(state: Rollout) -> Step | MirrorStep:
+    """What the plan says of the step in force."""
+    mirror = state.plan.mirror
+    return mirror if state.step_index == MIRROR and mirror is not None else state.plan.steps[state.step_index]
+
+
 def policy_of(m: Moment) -> bool:
     """Whether a deadline was over whose policy gives more to a canary that was seen and judged."""
     if not isinstance(m.event, Analysed) or m.event.verdict not in (Verdict.UNDECIDED, Verdict.PASS):
@@ -194,7 +214,7 @@ def policy_of(m: Moment) -> bool:
     if m.event.at_s - m.old.since_s >= plan.deadline_s:
         over.append(plan.on_deadline)
     if m.old.phase is Phase.PROGRESSING:
-        plan_step = plan.steps[m.old.step_index]
+        plan_step = planned(m.old)
         if plan_step.deadline_s is not None and m.event.at_s - m.old.step_since_s >= plan_step.deadline_s:
             over.append(plan_step.on_deadline)
     return m.event.canary_requests > 0 and bool({OnDeadline.PROMOTE, OnDeadline.PROCEED} & set(over))
@@ -265,10 +285,11 @@ def test_an_advance_needs_a_pass_and_the_whole_floor(life: list[Event]) -> None:
         climbed = isinstance(m.event, Analysed) and m.new.step_index > m.old.step_index and not policy_of(m)
         if climbed and m.old.phase is Phase.PROGRESSING:
             assert isinstance(m.event, Analysed) and m.event.verdict is Verdict.PASS
-            floor = m.old.plan.steps[m.old.step_index]
+            floor = planned(m.old)
             assert m.event.at_s - m.old.step_since_s >= floor.min_time_s
             assert m.event.canary_requests - m.old.step_requests_base >= floor.min_requests
-            assert m.new.step_index == m.old.step_index + 1
+            first = -1 if m.old.plan.warmup_s else 0
+            assert m.new.step_index == (first if m.old.step_index == MIRROR else m.old.step_index + 1)
 
 
 @given(lives)
@@ -320,7 +341,9 @@ def test_what_has_ended_without_promotion_means_weight_zero_and_climbing_means_t
     for m in live(life):
         if m.new.phase in (Phase.ROLLED_BACK, Phase.WITHDRAWN):
             assert m.new.weight_bp == 0
-        if m.new.phase is Phase.PROGRESSING:
+        if m.new.phase is Phase.PROGRESSING and m.new.step_index == MIRROR:
+            assert m.new.weight_bp == 0 and m.new.mirror is m.new.plan.mirror is not None
+        elif m.new.phase is Phase.PROGRESSING:
             assert m.new.weight_bp == m.new.plan.steps[m.new.step_index].weight_bp
         if m.new.phase is Phase.WARMING:
             assert m.new.weight_bp == m.new.plan.steps[0].weight_bp
@@ -517,6 +540,7 @@ def test_the_tables_every_end_is_reached_by_some_life() -> None:
         replace(bare, bake_s=5.0, pause_max_s=3.0, rollback_ramp_s=10.0),
         replace(bare, bake_s=5.0),
         replace(bare, warmup_s=5.0, on_deadline=OnDeadline.ROLLBACK),
+        replace(bare, warmup_s=1.0, mirror=MirrorStep(min_time_s=0.0, min_requests=0)),
     ]
     up, down = Conditions(canary_up=1), Conditions(canary_up=0)
     rounds: list[Event] = [
