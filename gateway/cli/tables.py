@@ -119,7 +119,7 @@ def rollout_view(rollout: RolloutBody) -> RenderableType:
             "step",
             f"{rollout.step} of {rollout.steps} ({steps} %), {rollout.canary_requests} canary requests"
             if rollout.step
-            else f"the mirror step, before {rollout.steps} others; {rollout.canary_requests} requests met both versions",
+            else f"the mirror step; {rollout.canary_requests} requests met both versions",
         ),
         _line("why", f"{rollout.reason} (by {rollout.by}, {rollout.updated_at})"),
     ]

@@ -6,16 +6,16 @@ from typing import Annotated, Any
 
 from gateway.config.section import Bytes, Count, Percentage, Seconds, Section
 from gateway.config.shape import Doc
-from gateway.core.traffic.table import Mirror
+from gateway.core.traffic.table import Mirroring
 from gateway.core.types import percent_from_weight_bp, weight_bp_from_percent
 
-_MIRROR = Mirror()
+_MIRROR = Mirroring()
 
 
 class MirrorConfig(Section):
     """Copies of stable's requests for the canary: how many, and what they may take of each worker."""
 
-    core = Mirror
+    core = Mirroring
 
     percent: Annotated[
         Percentage,

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from gateway.core.stats.pairs import PAIRS
-from gateway.core.traffic.table import Mirror, Rescue, Route, Timeouts
+from gateway.core.traffic.table import Mirroring, Rescue, Route, Timeouts
 from tests.proxy.test_rescue import FAILURES
 from tests.support.backend import Backend, Peer, Script, Seen, answer, hang, raw
 from tests.support.rawbackend import RawBackend, Wire, reset_on_close
@@ -25,7 +25,7 @@ MIRRORED = Route("r", "/", stable="a", canary="b", timeouts=Timeouts(connect_s=2
 def mirroring(**settings: object) -> Route:
     """The route with all of its requests mirrored."""
     return msgspec.structs.replace(
-        MIRRORED, mirror=msgspec.convert({"share_bp": 10_000, "loop_lag_max_s": 1000.0} | settings, Mirror)
+        MIRRORED, mirror=msgspec.convert({"share_bp": 10_000, "loop_lag_max_s": 1000.0} | settings, Mirroring)
     )
 
 

@@ -30,7 +30,7 @@ from gateway.core.analysis.spec import Mode
 from gateway.core.errors import EvidenceError, JournalError, NotFoundError
 from gateway.core.rollout import Analysed, Phase, Rollout, allowed, waiting_for
 from gateway.core.stats.outcomes import FAILURES
-from gateway.core.traffic.table import Mirror
+from gateway.core.traffic.table import Mirroring
 from gateway.core.types import Unjudged, Why, weight_bp_from_percent
 
 _log = logging.getLogger("gateway.control")
@@ -117,9 +117,9 @@ class RouteState:
         return RouteAssignment(self.stable, self.canary, weight_bp, self.mirror)
 
     @property
-    def mirror(self) -> Mirror:
+    def mirror(self) -> Mirroring:
         """How much of the route is mirrored: as configured, or as the rollout's mirror step wants."""
-        configured, step = core_value(self.config.mirror, Mirror), self.rollout.mirror
+        configured, step = core_value(self.config.mirror, Mirroring), self.rollout.mirror
         share_bp = configured.share_bp if step is None else max(configured.share_bp, step.share_bp)
         return msgspec.structs.replace(configured, share_bp=share_bp)
 

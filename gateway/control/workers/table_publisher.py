@@ -20,7 +20,7 @@ import msgspec
 
 from gateway.control.events import EventLog
 from gateway.control.workers.hub import WorkerHub
-from gateway.core.traffic.table import Mirror, Route, RoutingTable
+from gateway.core.traffic.table import Mirroring, Route, RoutingTable
 from gateway.core.types import percent_from_weight_bp
 
 _LIFE = 1000
@@ -32,7 +32,7 @@ class RouteAssignment(NamedTuple):
     stable: str
     canary: str | None
     weight_bp: int
-    mirror: Mirror | None = None
+    mirror: Mirroring | None = None
 
 
 class TablePublisher:
@@ -67,7 +67,7 @@ class TablePublisher:
         """The weight in force."""
         return self.table.route(route).weight_bp
 
-    def set_weight(self, route: str, weight_bp: int, mirror: Mirror | None = None) -> None:
+    def set_weight(self, route: str, weight_bp: int, mirror: Mirroring | None = None) -> None:
         """Publish a weight, and how much is mirrored (None: as it is)."""
         table = self.table.with_weight(route, weight_bp)
         if mirror is not None:

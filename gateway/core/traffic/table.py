@@ -219,7 +219,7 @@ class Tap(msgspec.Struct, frozen=True):
     modest: bool = False
 
 
-class Mirror(msgspec.Struct, frozen=True):
+class Mirroring(msgspec.Struct, frozen=True):
     """Which of stable's requests are copied to the canary, and what the copies may take; the limits are per worker.
 
     ``share_bp`` of them are (0: none), at most ``concurrency_max`` at a time. A copy's request may have
@@ -268,7 +268,7 @@ class Route(msgspec.Struct, frozen=True):
     half_close_s: float = HALF_CLOSE_S
     # Whether requests go to the backend as they come in, for dialogues in one exchange; otherwise once they flow.
     streams_requests: bool = False
-    mirror: Mirror = Mirror()
+    mirror: Mirroring = Mirroring()
     # Something else splits the requests of this route, as its weight says; none of them is taken here.
     external: bool = False
 

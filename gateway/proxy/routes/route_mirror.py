@@ -18,7 +18,7 @@ from typing import Final
 
 from gateway.core.stats.outcomes import OK
 from gateway.core.stats.pairs import CANARY_ONLY, PAIRS, STABLE_ONLY, ratio_name
-from gateway.core.traffic.table import Mirror
+from gateway.core.traffic.table import Mirroring
 from gateway.core.types import WEIGHT_BP_MAX, Variant
 from gateway.proxy.counting.epoch_counters import EpochCounters
 from gateway.proxy.upstream.backends import BackendPool
@@ -89,7 +89,7 @@ class RouteMirror:
 
     def __init__(
         self,
-        mirror: Mirror,
+        mirror: Mirroring,
         load: MirrorLoad,
         counters: EpochCounters,
         stable: BackendPool,
