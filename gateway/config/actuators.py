@@ -179,6 +179,10 @@ def _not_seen_by_prometheus(index: int, actuator: dict[str, Any], route: dict[st
     if route.get("sticky") is not None:
         problem = "its route is sticky, and counters show no sessions"
         yield Issue(("actuators", index, "route"), problem, "remove `sticky` there")
+    plan = route.get("plan")
+    if isinstance(plan, dict) and plan.get("mirror") is not None:
+        problem = "its route's plan mirrors requests, and none of them comes here"
+        yield Issue(("actuators", index, "route"), problem, "remove `plan.mirror` there")
     prometheus, analysis = actuator.get("prometheus"), route.get("analysis")
     latency = analysis.get("latency") if isinstance(analysis, dict) else None
     mode = latency.get("mode", "decide") if isinstance(latency, dict) else "decide"
