@@ -170,6 +170,10 @@ class Api:
 
         return await self._shared(request, make)
 
+    async def show_data_results(self, request: Request) -> Response:
+        """What validators said of a rollout's windows of data."""
+        return _json(await self._control.data_results(request.path_params["rollout_id"]))
+
     async def show_latencies(self, request: Request) -> Response:
         """Both versions' latencies in a rollout."""
         rollout_id = request.path_params["rollout_id"]

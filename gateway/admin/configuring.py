@@ -4,8 +4,8 @@ Rules:
 
 1. One replacement at a time, and none is half done: what is refused, or fails, leaves the old one in force.
 2. Only what a running gateway can change may differ: backends and routes over the API (`CHANGEABLE`), and from the
-   file also hooks, gates, sources and actuators (`IN_THE_FILE`), which name programs and addresses of the operator's
-   own.
+   file also hooks, gates, sources, actuators and validators (`IN_THE_FILE`), which name programs and addresses of the
+   operator's own.
    Anything else is refused with its keys, and with what does change them.
 3. A backend that is not in the file must be where the file allows it (`addresses`).
 4. A rollout under way keeps its route and its backends; it is ended first.
@@ -45,7 +45,7 @@ from gateway.runtime.clock import Clock, iso
 
 _log = logging.getLogger("gateway.admin")
 CHANGEABLE = ("backends", "routes")
-IN_THE_FILE = ("hooks", "gates", "sources", "actuators")
+IN_THE_FILE = ("hooks", "gates", "sources", "actuators", "validators")
 
 
 class InvalidConfigurationError(ProblemError):

@@ -20,12 +20,14 @@ from gateway.control.views import (
     AlarmView,
     BackendView,
     ControlEvent,
+    DataResult,
     DecisionView,
     EndpointView,
     FindingNumbers,
     LatencyDistributions,
     MetricSeries,
     Readiness,
+    RolloutDataResults,
     RolloutSeries,
     RouteView,
     WorkerView,
@@ -180,6 +182,18 @@ BY_TYPE: Mapping[Any, Any] = {
         table_source="journal",
         version=__version__,
         hooks=(schemas.HookState("slack", 0, 12, 0, 1),),
+    ),
+    RolloutDataResults: RolloutDataResults(
+        _ROLLOUT_ID,
+        (
+            DataResult(
+                "2026-01-01T00:00:00.000Z",
+                "canary",
+                success=False,
+                failures=("expect_column_values_to_be_in_set(column=response.label): 3 of 25 rows",),
+                result={"success": False},
+            ),
+        ),
     ),
     RolloutSeries: RolloutSeries(
         _ROLLOUT_ID,

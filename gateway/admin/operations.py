@@ -15,6 +15,7 @@ from gateway.control.views import (
     BackendView,
     LatencyDistributions,
     Readiness,
+    RolloutDataResults,
     RolloutSeries,
     RouteView,
 )
@@ -219,6 +220,15 @@ _ROLLOUTS = (
         "rollouts",
         "Its evidence over time, for charts",
         RolloutSeries,
+        problems=_LOOKED_UP,
+    ),
+    Operation(
+        "GET",
+        "/api/v1/rollouts/{rollout_id}/data-results",
+        "show_data_results",
+        "rollouts",
+        "What validators said of its windows of data",
+        RolloutDataResults,
         problems=_LOOKED_UP,
     ),
     Operation(

@@ -24,6 +24,7 @@ from gateway.config.metrics import (
 from gateway.config.predictions import BY_DEFAULT, LabelsConfig, PredictionsConfig
 from gateway.config.section import Seconds, Section
 from gateway.config.shape import Doc, Noun
+from gateway.config.validators import DataChecksConfig
 from gateway.core.analysis.spec import (
     LATENCY_METRICS,
     RATE_METRICS,
@@ -230,6 +231,13 @@ class AnalysisConfig(ClassesConfig):
             "docs/predictions.md."
         ),
     ] = BY_DEFAULT
+    data_checks: Annotated[
+        DataChecksConfig | None,
+        Doc(
+            "Windows of sampled requests and answers are judged by a validator, such as a suite of Great Expectations: "
+            "`data_rows` and `data_windows` are events as above (docs/pipelines.md)."
+        ),
+    ] = None
     labels: Annotated[LabelsConfig, Doc("For events with a `trial`.")] = LabelsConfig()
     shares: Annotated[
         SharesConfig,
@@ -240,6 +248,11 @@ class AnalysisConfig(ClassesConfig):
     def answers(self) -> PredictionsConfig | None:
         """How answers are looked at for predictions; None where they are not."""
         return None if self.predictions is None or self.predictions.mode is Mode.OFF else self.predictions
+
+    @property
+    def checks(self) -> DataChecksConfig | None:
+        """How windows of data are judged; None where they are not."""
+        return None if self.data_checks is None or self.data_checks.mode is Mode.OFF else self.data_checks
 
     def rate(self, name: str) -> RateConfig:
         """What is said of an outcome class."""

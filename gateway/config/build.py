@@ -10,7 +10,7 @@ from gateway.config.core_values import core_value
 from gateway.config.routes import RouteConfig
 from gateway.config.schema import GatewayConfig
 from gateway.config.traffic import OnHalfClose
-from gateway.config.watching import answer_events, prediction_events, tap
+from gateway.config.watching import answer_events, data_events, prediction_events, tap
 from gateway.core.analysis.types import AnalysisSpec
 from gateway.core.rollout.types import Plan
 from gateway.core.traffic.addresses import AllowedBackend
@@ -54,7 +54,9 @@ def analysis_spec(route: RouteConfig) -> AnalysisSpec:
     """What a verdict on this route promises and looks at."""
     # With a sticky key a session is one throw of the coin, however many requests it sends.
     spec = route.analysis.spec(one_by_one=route.sticky is None)
-    return msgspec.structs.replace(spec, events=(*spec.events, *prediction_events(route), *answer_events(route)))
+    return msgspec.structs.replace(
+        spec, events=(*spec.events, *prediction_events(route), *answer_events(route), *data_events(route))
+    )
 
 
 def plan(route: RouteConfig) -> Plan:

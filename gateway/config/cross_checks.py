@@ -20,6 +20,7 @@ from gateway.config.plan import CompareConfig
 from gateway.config.predictions import PREDICTED, TOLERANCE, Trials
 from gateway.config.section import DEFAULT_ADMIN, DEFAULT_LISTEN
 from gateway.config.sources import issues_between_sources
+from gateway.config.validators import issues_between_validators
 from gateway.core.analysis.bursts.guard import COARSE
 from gateway.core.analysis.spec import LATENCY_METRICS
 from gateway.core.predictions.protocols.pointers import steps_of
@@ -452,4 +453,5 @@ _RULES: tuple[Callable[[Any], Iterator[Issue]], ...] = (
     _plans_name_gates,
     issues_between_sources,
     issues_between_actuators,
+    issues_between_validators,
 )

@@ -28,6 +28,7 @@ from gateway.config.shape import Doc
 from gateway.config.sources import SOURCES_MAX, SourceConfig
 from gateway.config.tracing import TracingConfig
 from gateway.config.traffic import AccessLogConfig, HeadersConfig, LogFormat
+from gateway.config.validators import VALIDATORS_MAX, ValidatorConfig
 
 # What cannot change while the gateway runs.
 RESTART_KEYS = ("listen", "workers", "state_dir", "admin", "tracing", "log_format")
@@ -114,6 +115,11 @@ class GatewayConfig(Section):
             "Who is asked whether a rollout may go on, where a plan names the gate (`plan.steps[].gate`, "
             "`plan.promotion_gate`)."
         ),
+    ] = []
+    validators: Annotated[
+        list[ValidatorConfig],
+        Field(max_length=VALIDATORS_MAX),
+        Doc("Programs that judge windows of live requests and answers, where a route's `data_checks` name them."),
     ] = []
     sources: Annotated[
         list[SourceConfig],

@@ -10,7 +10,7 @@ from gateway.core.analysis.spec import EventSpec, Mode
 from gateway.core.predictions.failures import UNREAD_ANSWERS
 from gateway.core.predictions.labels import LabelSettings
 from gateway.core.predictions.protocols.adapter import ProtocolName
-from gateway.core.predictions.settings import RouteWatch
+from gateway.core.predictions.settings import DataSettings, RouteWatch
 from gateway.core.stats.outcomes import ERRORS
 from gateway.core.traffic.table import Mark, Tap
 
@@ -33,6 +33,12 @@ def answer_events(route: RouteConfig) -> tuple[EventSpec, ...]:
     return (*failures, EventSpec(UNREAD_ANSWERS, Mode.ADVISE)) if reads else ()
 
 
+def data_events(route: RouteConfig) -> tuple[EventSpec, ...]:
+    """The events that `analysis.data_checks` adds."""
+    checks = route.analysis.checks
+    return () if checks is None else checks.events()
+
+
 def tap(route: RouteConfig) -> Tap | None:
     """What workers take note of on this route; None when there is nothing."""
     analysis = route.analysis
@@ -44,9 +50,12 @@ def tap(route: RouteConfig) -> Tap | None:
     ids = any(event.trial is not None for event in analysis.events)
     predictions = analysis.answers
     failures_per_s = analysis.model_errors.samples_per_s_max if _reads_failures(route) else 0.0
+    requests = analysis.checks is not None
     if predictions is None:
-        wanted = bool(ids or marks or failures_per_s)
-        return Tap(share=0.0, ids=ids, marks=marks, failures_per_s=failures_per_s) if wanted else None
+        wanted = bool(ids or marks or failures_per_s or requests)
+        share = 1.0 if requests else 0.0
+        found = Tap(share=share, ids=ids, marks=marks, failures_per_s=failures_per_s, requests=requests)
+        return found if wanted else None
     return Tap(
         predictions.sample_percent / 100,
         predictions.samples_per_s_max,
@@ -55,6 +64,7 @@ def tap(route: RouteConfig) -> Tap | None:
         marks,
         failures_per_s,
         predictions.unasked,
+        requests,
     )
 
 
@@ -64,34 +74,42 @@ def _bounds(event: EventConfig) -> tuple[float, float] | None:
 
 def needs_inspector(config: GatewayConfig) -> bool:
     """Whether answers or labels of any route are to be looked at, now or when it has a canary."""
-    return any(_wanted(_watch(route)) for route in config.routes)
+    return any(_wanted(_watch(route, config)) for route in config.routes)
 
 
 def watched(config: GatewayConfig) -> dict[str, RouteWatch]:
     """What the inspector is to do, by route; empty when it is not needed."""
-    found = {route.name: _watch(route) for route in config.routes if route.canary is not None}
+    found = {route.name: _watch(route, config) for route in config.routes if route.canary is not None}
     return {name: watch for name, watch in found.items() if _wanted(watch)}
 
 
 def _wanted(watch: RouteWatch) -> bool:
-    return watch.failures or watch.watch is not None or watch.labels is not None
+    return watch.failures or watch.watch is not None or watch.labels is not None or watch.data is not None
 
 
 def _reads_failures(route: RouteConfig) -> bool:
     return route.analysis.model_errors.mode is not Mode.OFF
 
 
-def _watch(route: RouteConfig) -> RouteWatch:
+def _data(route: RouteConfig, config: GatewayConfig) -> DataSettings | None:
+    checks = route.analysis.checks
+    if checks is None:
+        return None
+    validator = next(one for one in config.validators if one.name == checks.validator)
+    return DataSettings(tuple(validator.command), validator.timeout_s, checks.window_rows)
+
+
+def _watch(route: RouteConfig, config: GatewayConfig) -> RouteWatch:
     analysis = route.analysis
     events = {event.name: event.trial is Trials.REQUEST for event in analysis.events if event.trial is not None}
     bounds = {name: found for event in analysis.events if (name := event.name) in events and (found := _bounds(event))}
     labels = LabelSettings(events, analysis.labels.window_s, analysis.labels.requests_max, bounds) if events else None
-    predictions = analysis.answers
+    predictions, data = analysis.answers, _data(route, config)
     if predictions is None:
-        return RouteWatch(route.protocol.value, labels=labels, failures=_reads_failures(route))
+        return RouteWatch(route.protocol.value, labels=labels, failures=_reads_failures(route), data=data)
     protocol = predictions.protocol or route.protocol
     paths = predictions.named if protocol is ProtocolName.JSON else {}
     unfolded = predictions.body_bytes_max * _UNFOLDED_TIMES
     failures = _reads_failures(route)
     reported = tuple(event.name for event in analysis.events if event.header is not None or event.trial is not None)
-    return RouteWatch(protocol.value, paths, predictions.watch(protocol, reported), labels, unfolded, failures)
+    return RouteWatch(protocol.value, paths, predictions.watch(protocol, reported), labels, unfolded, failures, data)

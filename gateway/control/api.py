@@ -19,6 +19,7 @@ from gateway.control.views import (
     LatencyDistributions,
     ProbeCounts,
     Readiness,
+    RolloutDataResults,
     RolloutSeries,
     RolloutView,
     RouteView,
@@ -128,6 +129,9 @@ class ControlPlane(Protocol):
 
     async def series(self, rollout_id: str) -> RolloutSeries:
         """The evidence of a rollout over time. Raises NotFoundError, JournalError."""
+
+    async def data_results(self, rollout_id: str) -> RolloutDataResults:
+        """What validators said of a rollout's windows of data, or NotFoundError."""
 
     async def latencies(self, rollout_id: str) -> LatencyDistributions:
         """Both versions' latencies in a rollout. Raises NotFoundError, JournalError."""

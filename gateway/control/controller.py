@@ -22,6 +22,7 @@ from gateway.config.stored import Stored
 from gateway.config.watching import watched
 from gateway.control.alarms import Alarms
 from gateway.control.commands import Commands
+from gateway.control.decide.data_results import DataResultLog
 from gateway.control.decide.external import ExternalRoutes, ExternalSplit
 from gateway.control.decide.pipeline import DecisionPipeline
 from gateway.control.decide.reconfiguration import Reconfiguration
@@ -54,6 +55,7 @@ from gateway.control.views import (
     LatencyDistributions,
     ProbeCounts,
     Readiness,
+    RolloutDataResults,
     RolloutSeries,
     RolloutView,
     RouteView,
@@ -176,6 +178,7 @@ class Controller:
             keeper=self._keeper,
         )
         self.inspection: Inspection | None = None
+        self._data_results = DataResultLog(config.state_dir, self._clock)
         self._began_s = self._clock.monotonic_s()
         # Set once the first table is out: before that there is nothing to show and no command can be carried out.
         self.recovered = asyncio.Event()
@@ -260,6 +263,13 @@ class Controller:
         await self._keeper.close()
         await self.hub.stop()
 
+    def _keep_data_results(self, route: RouteState) -> None:
+        """Keep what validators said with the rollout that it is about."""
+        results = () if self.inspection is None else self.inspection.take_validated(route.name)
+        ours = [one for one in results if one.epoch >= route.first_epoch]
+        if ours and route.rollout.rollout_id:
+            self._data_results.take(route.rollout.rollout_id, ours)
+
     # the tick
 
     def tick(self) -> None:
@@ -271,6 +281,7 @@ class Controller:
         fresh = any(now_s - session.last_report_s < SILENT_S for session in self.hub.sessions)
         for route in self._routes.values():
             self._pipeline.give_up(route, now_s)
+            self._keep_data_results(route)
             self._sources.look(route, self.inspection, now_s - self._began_s, now_s)
             if route.active and fresh:
                 self._judge.judge(route, self.inspection, now_s)
@@ -413,6 +424,12 @@ class Controller:
     async def series(self, rollout_id: str) -> RolloutSeries:
         """The evidence of a rollout over time, or NotFoundError."""
         return await self._past.series(rollout_id)
+
+    async def data_results(self, rollout_id: str) -> RolloutDataResults:
+        """What validators said of a rollout's windows of data, or NotFoundError."""
+        if self._records.find(rollout_id) is None:
+            await self._past.find(rollout_id)
+        return await asyncio.to_thread(self._data_results.results, rollout_id)
 
     async def latencies(self, rollout_id: str) -> LatencyDistributions:
         """Both versions' latencies in a rollout: what is in memory, else what the journal has."""

@@ -7,6 +7,7 @@ declared in api_types.py, and are named here again.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -113,6 +114,23 @@ class RolloutSeries(msgspec.Struct, frozen=True):
     canary_percent: tuple[float, ...]
     log_e_bad: tuple[float | None, ...]
     metrics: tuple[MetricSeries, ...]
+
+
+class DataResult(msgspec.Struct, frozen=True):
+    """What a validator said of one window of a version's data; ``result`` is its own JSON."""
+
+    at: str
+    variant: str
+    success: bool
+    failures: tuple[str, ...] = ()
+    result: Any = None
+
+
+class RolloutDataResults(msgspec.Struct, frozen=True):
+    """What validators said of a rollout's windows: of each version the newest that failed and that conformed."""
+
+    id: str
+    results: tuple[DataResult, ...] = ()
 
 
 class LatencyDistributions(msgspec.Struct, frozen=True):

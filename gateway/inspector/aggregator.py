@@ -13,6 +13,7 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Mapping
 
@@ -22,10 +23,11 @@ from gateway.core.predictions.labels import Join
 from gateway.core.predictions.outputs import Output, UndecodableError, WholeAnswer
 from gateway.core.predictions.protocols.adapter import Recognised
 from gateway.core.predictions.protocols.choice import AnswerReader
-from gateway.core.predictions.settings import RouteWatch
+from gateway.core.predictions.settings import DATA_ROWS, DATA_WINDOWS, RouteWatch
 from gateway.core.stats.counts import Counts, EpochCounts, cell_of
 from gateway.core.types import Variant
 from gateway.inspector.answers import SampledAnswers
+from gateway.inspector.data_checks import DataChecks, DataVerdict, DataWindow
 from gateway.inspector.decoding import UnreadError, decoded
 from gateway.runtime.samples import FAILURES, PREDICTIONS, Inspected, Label, Sample, Served
 from gateway.runtime.wire import Report
@@ -55,9 +57,10 @@ class _WatchedRoute:
         self.protocols: Counter[Recognised] = Counter()
         self.watch = None if settings.watch is None else Watch(settings.watch, known)
         self.join = None if settings.labels is None else Join(settings.labels)
+        self.data = None if settings.data is None else DataChecks(settings.data)
         self.answers = (
             SampledAnswers(settings.decoded_bytes_max, self.reader, self.protocols)
-            if settings.failures or self.watch is not None
+            if settings.failures or self.watch is not None or self.data is not None
             else None
         )
 
@@ -97,6 +100,18 @@ class Aggregator:
             self._label(sample, state.answers.take(sample, source), now_s)
         if sample.purposes & PREDICTIONS and state.watch is not None:
             self._predicted(state, state.watch, state.answers, sample, now_s)
+        if sample.purposes & PREDICTIONS and state.data is not None:
+            with contextlib.suppress(UnreadError):  # it is counted where answers are read
+                state.data.take(sample, decoded(sample.encoding, sample.body, state.settings.decoded_bytes_max))
+
+    @property
+    def checks(self) -> dict[str, DataChecks]:
+        """The routes whose data are checked."""
+        return {name: state.data for name, state in self._routes.items() if state.data is not None}
+
+    def judged(self, checks: DataChecks, window: DataWindow, verdict: DataVerdict, now_s: float) -> None:
+        """A validator has judged a window."""
+        self._label(window.of, checks.judged(window, verdict), now_s)
 
     def gone(self, source: int) -> None:
         """This worker's connection has ended."""
@@ -173,6 +188,7 @@ class Aggregator:
         for (name, epoch), bucket in self._buckets.items():
             state = self._routes.get(name)
             awaited = state is not None and state.join is not None and epoch in state.join.epochs
+            awaited = awaited or (state is not None and state.data is not None and state.data.awaits(epoch))
             over = epoch < self._newest[name] and now_s - bucket.updated_s > _ON_ITS_WAY_S
             if bucket.final_seq is None and over and not awaited:
                 bucket.final_seq = self._seq
@@ -183,13 +199,22 @@ class Aggregator:
             if state.join is not None:
                 self._labels[name] = state.join.results
         meanings = {name: state.watch.meanings for name, state in self._routes.items() if state.watch is not None}
+        for name, state in self._routes.items():
+            if state.data is not None and state.data.meaning:
+                meanings[name] = meanings.get(name, {}) | dict.fromkeys((DATA_ROWS, DATA_WINDOWS), state.data.meaning)
         watched = {name: state.watch.watched for name, state in self._routes.items() if state.watch is not None}
         answers = {name: state.answers.found for name, state in self._routes.items() if state.answers is not None}
         protocols = {name: state.protocols.most_common() for name, state in self._routes.items() if state.protocols}
-        return Inspected(report, self._results, self._labels, meanings, watched, answers, protocols)
+        checks = self.checks
+        for one in checks.values():
+            one.reported(self._seq)
+        data = {name: one.found for name, one in checks.items()}
+        return Inspected(report, self._results, self._labels, meanings, watched, answers, protocols, data)
 
     def confirm(self, seq: int) -> None:
-        """Control has taken in report ``seq``: forget the epochs whose final counts it held."""
+        """Control has taken in report ``seq``: forget the epochs whose final counts it held, and results in it."""
+        for one in self.checks.values():
+            one.confirm(seq)
         final = [
             key for key, bucket in self._buckets.items() if bucket.final_seq is not None and bucket.final_seq <= seq
         ]

@@ -17,11 +17,14 @@ import random
 import secrets
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from gateway.inspector.aggregator import Aggregator
+from gateway.inspector.data_checks import DataChecks, DataVerdict, DataWindow
+from gateway.inspector.validators import ValidatorProcess
 from gateway.runtime import samples
 from gateway.runtime.child import serve_until_stopped
 from gateway.runtime.logs import log_to_stderr
@@ -39,6 +42,7 @@ class Inspector:
     def __init__(self, aggregator: Aggregator) -> None:
         self._aggregator = aggregator
         self._tasks: set[asyncio.Task[None]] = set()
+        self._validators: dict[DataChecks, asyncio.Task[None]] = {}
 
     async def run(self, path: Path) -> None:
         """Listen at ``path`` (mode 0600) until cancelled; a socket left by an earlier life is replaced."""
@@ -49,9 +53,10 @@ class Inspector:
                 self._aggregator.expire(time.monotonic())
         finally:
             server.close()
-            for task in list(self._tasks):
+            tasks = [*self._tasks, *self._validators.values()]
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -89,11 +94,25 @@ class Inspector:
                         await asyncio.sleep(0)
             case samples.Watching(routes, known):
                 self._aggregator.watch(routes, known)
+                self._validate()
             case samples.Labels(route, labels):
                 for label in labels:
                     self._aggregator.label(route, label, now_s)
             case samples.ReportTaken(seq):
                 self._aggregator.confirm(seq)
+
+    def _validate(self) -> None:
+        """Have a validator for each route whose data are checked, and none for others."""
+        wanted = self._aggregator.checks
+        for checks in [one for one in self._validators if one not in wanted.values()]:
+            self._validators.pop(checks).cancel()
+        for route, checks in wanted.items():
+            if checks not in self._validators:
+                process = ValidatorProcess(route, checks, partial(self._judged, checks))
+                self._validators[checks] = asyncio.create_task(process.run())
+
+    def _judged(self, checks: DataChecks, window: DataWindow, verdict: DataVerdict) -> None:
+        self._aggregator.judged(checks, window, verdict, time.monotonic())
 
     async def _report(self, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):  # the reading side sees the same end

@@ -164,13 +164,13 @@ class Sources:
 
             registry = Registry(config.uri, config.model, config.timeout_s, token)
             return MlflowSource(config, registry, self._rollouts(config, files, f"source mlflow:{config.model}"))
-        from gateway.integrations.dvc.memory import Memory  # noqa: PLC0415  # see above
-        from gateway.integrations.dvc.mirror import Mirror  # noqa: PLC0415  # see above
+        from gateway.integrations.dvc.memory import RequestMemory  # noqa: PLC0415  # see above
+        from gateway.integrations.dvc.mirror import RepositoryMirror  # noqa: PLC0415  # see above
         from gateway.integrations.dvc.source import DvcSource  # noqa: PLC0415  # see above
 
         copy = f"git-{hashlib.sha256(config.repo.encode()).hexdigest()[:12]}-{config.route}"
-        mirror = Mirror(config.repo, files / copy, config.timeout_s)
-        memory = Memory(files / f"dvc-{config.route}.json")
+        mirror = RepositoryMirror(config.repo, files / copy, config.timeout_s)
+        memory = RequestMemory(files / f"dvc-{config.route}.json")
         return DvcSource(config, mirror, memory, self._rollouts(config, files, f"source dvc:{config.name}"), token)
 
     def _rollouts(self, config: MlflowConfig | DvcConfig, files: Path, by: str) -> RouteRollouts:

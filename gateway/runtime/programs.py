@@ -20,6 +20,11 @@ class ProgramError(Exception):
     """It could not be run, timed out, or ended with another status than 0."""
 
 
+def seen_environment() -> dict[str, str]:
+    """What programs see of the gateway's environment: enough to run, and none of its secrets."""
+    return {name: os.environ[name] for name in _SEEN if name in os.environ}
+
+
 async def run_program(
     arguments: Sequence[str],
     said: bytes,
@@ -41,7 +46,7 @@ async def run_program(
             stdin=asyncio.subprocess.PIPE,
             stdout=null if silenced else asyncio.subprocess.PIPE,
             stderr=null if silenced else asyncio.subprocess.PIPE if quoted else None,
-            env={name: os.environ[name] for name in _SEEN if name in os.environ} | dict(environ or {}),
+            env=seen_environment() | dict(environ or {}),
             start_new_session=True,
         )
     except OSError as error:

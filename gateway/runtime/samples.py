@@ -50,7 +50,8 @@ class Sample(msgspec.Struct, frozen=True, array_like=True):
     """An answer of the variant that its request was assigned to, or a part of one.
 
     ``stream`` is 0, or a number that the parts of one streamed answer have in common. ``cut``: ``body`` is only the
-    beginning of what was relayed. ``path`` is the one that the client asked for.
+    beginning of what was relayed. ``path`` is the one that the client asked for. ``request`` is the request's body
+    where data are checked, and None where it was not whole in memory.
     """
 
     route: str
@@ -66,6 +67,7 @@ class Sample(msgspec.Struct, frozen=True, array_like=True):
     part: Part = Part.ENDED
     cut: bool = False
     path: str = ""
+    request: bytes | None = None
 
 
 class Served(msgspec.Struct, frozen=True, array_like=True):
@@ -132,13 +134,37 @@ class AnswersRead(msgspec.Struct, array_like=True):
     examples: dict[str, Example] = msgspec.field(default_factory=dict)
 
 
+class Validated(msgspec.Struct, frozen=True, array_like=True):
+    """What a validator said of one window. ``result`` is its own JSON; ``failures`` says what failed, in words."""
+
+    number: int
+    epoch: int
+    variant: int
+    success: bool
+    failures: tuple[str, ...]
+    result: str
+
+
+class DataChecked(msgspec.Struct, array_like=True):
+    """A route's windows: judged and failed ones of stable and of canary, lost ones by reason, and what is wrong now.
+
+    ``fresh`` are the results that control has not confirmed yet.
+    """
+
+    judged: tuple[int, int] = (0, 0)
+    failed: tuple[int, int] = (0, 0)
+    lost: dict[str, int] = msgspec.field(default_factory=dict)
+    problem: str = ""
+    fresh: list[Validated] = msgspec.field(default_factory=list)
+
+
 class Inspected(msgspec.Struct, frozen=True, tag=True):
     """All the inspector knows.
 
     ``results`` counts samples by route and what became of them, ``labels`` business events by route, name and result;
     ``meanings`` says in words what each slot of a route's mix stands for; ``watched`` which outputs are compared, and
     what cannot be judged; ``answers`` what was found in stable's and in the canary's answers, by route; ``protocols``
-    how many answers were in which protocol, and how that was known.
+    how many answers were in which protocol, and how that was known; ``data`` what validators said of windows of data.
     """
 
     report: Report
@@ -148,6 +174,7 @@ class Inspected(msgspec.Struct, frozen=True, tag=True):
     watched: dict[str, Watched] = {}
     answers: dict[str, tuple[AnswersRead, AnswersRead]] = {}
     protocols: dict[str, list[tuple[Recognised, int]]] = {}
+    data: dict[str, DataChecked] = {}
 
 
 ToInspector = Batch | Watching | Labels | ReportTaken

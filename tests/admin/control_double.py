@@ -52,11 +52,13 @@ from gateway.control.views import (
     BackendView,
     BadMoments,
     ControlEvent,
+    DataResult,
     DecisionView,
     EndpointView,
     LatencyDistributions,
     ProbeCounts,
     Readiness,
+    RolloutDataResults,
     RolloutSeries,
     RolloutView,
     RouteView,
@@ -202,6 +204,10 @@ class ControlDouble:
     async def series(self, rollout_id: str) -> RolloutSeries:
         self._find(rollout_id)
         return RolloutSeries(rollout_id, 1.0, (), (), (), ())
+
+    async def data_results(self, rollout_id: str) -> RolloutDataResults:
+        self._find(rollout_id)
+        return RolloutDataResults(rollout_id, (DataResult("2026-01-01T00:00:00Z", "canary", False, ("labels",)),))
 
     async def latencies(self, rollout_id: str) -> LatencyDistributions:
         self._find(rollout_id)

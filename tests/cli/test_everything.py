@@ -39,6 +39,7 @@ COMMANDS: dict[str, list[str]] = {
     "list_rollouts": ["rollout", "list", "digits", "--limit", "2"],
     "show_rollout": ["rollout", "show", "digits"],
     "tell_story": ["explain", "digits"],
+    "show_data_results": ["api", "GET", "/rollouts/digits-0001/data-results"],
     "show_series": ["api", "GET", "/rollouts/digits-0001/series"],
     "show_latencies": ["api", "GET", "/rollouts/digits-0001/latencies"],
     "show_report": ["explain", "digits", "--markdown"],

@@ -30,8 +30,9 @@ from gateway.core.analysis.metrics.latencies import AUTO_SHARE_MIN
 from gateway.core.analysis.show import sentences
 from gateway.core.analysis.spec import ANSWERS
 from gateway.core.predictions.events import Watched
+from gateway.core.predictions.settings import DATA_ROWS, DATA_WINDOWS
 from gateway.core.types import Unjudged, Variant, Why
-from gateway.runtime.samples import FOR_PREDICTIONS, HEADER_SEEN
+from gateway.runtime.samples import FOR_PREDICTIONS, HEADER_SEEN, DataChecked
 
 _log = logging.getLogger("gateway.control")
 ANSWERS_MIN = 100
@@ -88,6 +89,25 @@ def unjudged(route: RouteConfig, watched: Watched | None, seen: Reported) -> dic
             )
             found[event.name] = Unjudged(reason, Why.WAITS if waits else Why.NEVER)
     return found
+
+
+def _unchecked(route: RouteConfig, data: DataChecked | None) -> dict[str, Unjudged]:
+    """The events of data checks, as long as no window of one of the versions was judged."""
+    checks = route.analysis.checks
+    if checks is None or (data is not None and min(data.judged) > 0):
+        return {}
+    lost = {} if data is None else data.lost
+    judged = (0, 0) if data is None else data.judged
+    reason = (
+        f"validator {checks.validator} has judged {judged[0]} windows of stable and {judged[1]} of canary so far, of"
+        f" {checks.window_rows} requests each"
+    )
+    if lost.get("without_request", 0) >= ANSWERS_MIN and not any(judged):
+        never = f"{reason}; {lost['without_request']:,} requests were not kept in memory: raise `body_bytes_max`"
+        return dict.fromkeys((DATA_WINDOWS, DATA_ROWS), Unjudged(never, Why.NEVER))
+    if data is not None and data.problem:
+        return dict.fromkeys((DATA_WINDOWS, DATA_ROWS), Unjudged(f"{reason}: {data.problem}", Why.NEVER))
+    return dict.fromkeys((DATA_WINDOWS, DATA_ROWS), Unjudged(reason, Why.WAITS))
 
 
 def _not_read(watched: Watched, samples: Mapping[str, int]) -> dict[str, Unjudged]:
@@ -152,8 +172,9 @@ class SilentSources:
             route.protocol = inspection.protocols(name)
         predictions, events = route.config.analysis.answers, route.config.analysis.events
         unasked = predictions is None or (predictions.unasked and not route.active)
+        checks = _unchecked(route.config, None if inspection is None else inspection.data(name))
         if unasked and not events:
-            return {}
+            return checks
         posted = frozenset[str]() if inspection is None else inspection.posted(name)
         answers = self._aggregator.tries(name, Variant.STABLE)[0]
         seen = reported(self._aggregator.samples(name), posted, answers, for_s)
@@ -164,6 +185,6 @@ class SilentSources:
                 _log.warning("route %s: the outputs to compare were chosen again: %s", name, watched.chosen)
                 route.analysis_state = with_new_events(route.analysis_state, ANSWERS)
             route.generation = watched.generation
-        found = unjudged(route.config, watched, seen)
+        found = unjudged(route.config, watched, seen) | checks
         route.compared = not_compared(route.config, found) or route.compared
         return found

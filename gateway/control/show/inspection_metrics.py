@@ -9,10 +9,11 @@ from prometheus_client.metrics_core import Metric
 from gateway.control.show.families import counter, single_gauge, with_zeros
 from gateway.core.predictions.failures import KINDS, UNREAD
 from gateway.core.types import Variant
-from gateway.runtime.samples import FOR_PREDICTIONS, HEADER_SEEN, AnswersRead, Inspected
+from gateway.runtime.samples import FOR_PREDICTIONS, HEADER_SEEN, AnswersRead, DataChecked, Inspected
 from gateway.runtime.wire import RouteTotals
 
 SAMPLE_RESULTS = ("taken", "dropped", "away", "too_large", "streamed", "without_id", "ids_dropped")
+LOST_REASONS = ("busy", "validator", "without_request")
 _ARM = ("route", "variant")
 
 
@@ -60,9 +61,35 @@ def inspection_metrics(
             for one, n in sorted(found, key=lambda pair: (pair[0].name, pair[0].by))
         ),
     )
+    yield from _data({} if inspected is None else inspected.data)
     yield from _answers({} if inspected is None else inspected.answers)
     up = "1 while the inspector reports; absent where none is needed."
     yield single_gauge("gateway_inspector_up", up, present)
+
+
+def _data(found: Mapping[str, DataChecked]) -> Iterator[Metric]:
+    """Windows of data, by what validators said of them, and those that nobody judged."""
+    yield counter(
+        "gateway_data_windows_total",
+        "Windows of requests and answers that a validator has judged, by result.",
+        (*_ARM, "result"),
+        (
+            ((route, variant.label, result), n)
+            for route, one in sorted(found.items())
+            for variant, judged, failed in zip(Variant, one.judged, one.failed, strict=True)
+            for result, n in (("conforming", judged - failed), ("failing", failed))
+        ),
+    )
+    yield counter(
+        "gateway_data_lost_total",
+        "Windows of data that were not judged, and sampled answers whose request was not in memory, by reason.",
+        ("route", "reason"),
+        (
+            ((route, reason), n)
+            for route, one in sorted(found.items())
+            for reason, n in with_zeros(one.lost, LOST_REASONS)
+        ),
+    )
 
 
 def _answers(found: Mapping[str, tuple[AnswersRead, AnswersRead]]) -> Iterator[Metric]:

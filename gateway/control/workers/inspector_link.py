@@ -45,6 +45,9 @@ class Inspection:
         self.newest: samples.Inspected | None = None
         # The events of each route for which a label has come, in this life or an earlier one of the inspector.
         self._posted: dict[str, set[str]] = {}
+        # Results of windows that nobody has taken yet, and how far they go: by life of the inspector and route.
+        self._validated: dict[str, list[samples.Validated]] = {}
+        self._validated_to: dict[tuple[str, str], int] = {}
 
     def watch(self, routes: dict[str, RouteWatch]) -> None:
         """Look at these routes from now on."""
@@ -94,6 +97,14 @@ class Inspection:
     def posted(self, route: str) -> AbstractSet[str]:
         """The events for which a label has come."""
         return self._posted.get(route, frozenset())
+
+    def data(self, route: str) -> samples.DataChecked | None:
+        """What validators said of a route's windows of data; None before the first report."""
+        return None if self.newest is None else self.newest.data.get(route)
+
+    def take_validated(self, route: str) -> list[samples.Validated]:
+        """The results of a route's windows since this was last called."""
+        return self._validated.pop(route, [])
 
     def _known(self) -> dict[str, Known]:
         """What the previous inspector had learnt, for the next one."""
@@ -147,6 +158,12 @@ class Inspection:
         for route, events in message.labels.items():
             posted = {name for name, results in events.items() if any(results.get(one) for one in _POSTED)}
             self._posted.setdefault(route, set()).update(posted)
+        for route, checked in message.data.items():
+            known = self._validated_to.get((report.boot, route), 0)
+            fresh = [one for one in checked.fresh if one.number > known]
+            if fresh:
+                self._validated.setdefault(route, []).extend(fresh)
+                self._validated_to[report.boot, route] = fresh[-1].number
         self._last_report_s = now_s
         self._missed = False
         self._send(samples.ReportTaken(report.seq))

@@ -7,6 +7,17 @@ import msgspec
 from gateway.core.predictions.events import WatchSettings
 from gateway.core.predictions.labels import LabelSettings
 
+DATA_ROWS, DATA_WINDOWS = "data_rows", "data_windows"
+"""The events of data checks: a request with its answer violates the suite, and a window of them does."""
+
+
+class DataSettings(msgspec.Struct, frozen=True):
+    """Windows of ``window_rows`` requests with their answers are judged by a program, each within ``timeout_s``."""
+
+    command: tuple[str, ...]
+    timeout_s: float = 120.0
+    window_rows: int = 25
+
 
 class RouteWatch(msgspec.Struct, frozen=True):
     """One route's settings; ``watch`` None: answers are not looked at, ``labels`` None: none are expected.
@@ -21,3 +32,4 @@ class RouteWatch(msgspec.Struct, frozen=True):
     labels: LabelSettings | None = None
     decoded_bytes_max: int = 1 << 20
     failures: bool = False
+    data: DataSettings | None = None

@@ -207,7 +207,8 @@ class Tap(msgspec.Struct, frozen=True):
     Only bodies up to ``body_bytes_max`` are looked at. ``ids`` reports the ids of requests that may be labelled later.
     ``failures_per_s``: at most twice so many answers a second of both variants are read for failures inside of them,
     while both have traffic (0: none are). ``modest``: predictions are sampled within the same
-    bounds, because nobody has asked for them: only then, and within the same budget of bytes.
+    bounds, because nobody has asked for them: only then, and within the same budget of bytes. ``requests``: what is
+    sampled for predictions comes with its request's body, where that is whole and in memory.
     """
 
     share: float = 1.0
@@ -217,6 +218,7 @@ class Tap(msgspec.Struct, frozen=True):
     marks: tuple[Mark, ...] = ()
     failures_per_s: float = 0.0
     modest: bool = False
+    requests: bool = False
 
 
 class Mirroring(msgspec.Struct, frozen=True):

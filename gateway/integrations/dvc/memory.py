@@ -24,7 +24,7 @@ class AnsweredRequests(msgspec.Struct, frozen=True):
     settled: tuple[str, ...] = ()
 
 
-class Memory:
+class RequestMemory:
     """The file. Each change is on the disk when it returns."""
 
     def __init__(self, path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from gateway.config.document import read_tree
 from gateway.config.errors import BadValue
-from gateway.integrations.dvc.mirror import Mirror
+from gateway.integrations.dvc.mirror import RepositoryMirror
 from gateway.integrations.errors import RefusedVersionError, RegistryError
 
 _MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
@@ -34,7 +34,7 @@ class Pin(NamedTuple):
     below: str = ""
 
 
-async def pin_of(mirror: Mirror, commit: str, path: str) -> Pin:
+async def pin_of(mirror: RepositoryMirror, commit: str, path: str) -> Pin:
     """What the commit pins for the path. Raises RefusedVersionError, RegistryError."""
     wanted = PurePosixPath(path)
     folders = [str(folder) for folder in wanted.parents]
@@ -49,7 +49,7 @@ async def pin_of(mirror: Mirror, commit: str, path: str) -> Pin:
     raise RefusedVersionError(f"{path} is tracked by no .dvc file and no dvc.lock at commit {commit[:12]}: run dvc add")
 
 
-async def remote_of(mirror: Mirror, commit: str, path: str) -> str:
+async def remote_of(mirror: RepositoryMirror, commit: str, path: str) -> str:
     """The address of the default remote, as the repository's configuration says. Raises RegistryError."""
     folders = [str(folder) for folder in PurePosixPath(path).parents]
     files = await mirror.files(commit, [_in(folder, ".dvc/config") for folder in folders])

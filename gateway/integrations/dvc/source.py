@@ -28,8 +28,8 @@ from gateway.core.model_version import ModelVersion
 from gateway.core.rollout.types import Phase
 from gateway.integrations.download import downloads
 from gateway.integrations.dvc import gto
-from gateway.integrations.dvc.memory import Memory
-from gateway.integrations.dvc.mirror import Mirror, Tag
+from gateway.integrations.dvc.memory import RequestMemory
+from gateway.integrations.dvc.mirror import RepositoryMirror, Tag
 from gateway.integrations.dvc.pins import Pin, in_manifest, pin_of, remote_of
 from gateway.integrations.dvc.remotes import Remote, fetch, manifest, remote_at
 from gateway.integrations.errors import RefusedVersionError, RegistryError
@@ -53,7 +53,12 @@ class DvcSource:
     """Works off what there is to do, one `step` at a time."""
 
     def __init__(
-        self, config: DvcConfig, mirror: Mirror, memory: Memory, rollouts: RouteRollouts, token: str | None
+        self,
+        config: DvcConfig,
+        mirror: RepositoryMirror,
+        memory: RequestMemory,
+        rollouts: RouteRollouts,
+        token: str | None,
     ) -> None:
         self.config = config
         self._mirror = mirror

@@ -225,6 +225,7 @@ class RouteSampler:
             part,
             taken.cut,
             taken.path[-_PATH_BYTES_MAX:].decode("latin-1"),
+            taken.request if taken.purposes & PREDICTIONS else None,
         )
 
 
@@ -250,6 +251,7 @@ class ResponseSample:
         "path",
         "pieces",
         "purposes",
+        "request",
         "request_id",
         "stream",
         "values",
@@ -263,6 +265,8 @@ class ResponseSample:
         self.variant = variant
         self.path = path
         self.request_id = request_id
+        # The request's body, where data are checked.
+        self.request: bytes | None = None
         self.purposes = purposes
         self.answered = self.cut = self._streamed = False
         self.pieces: list[bytes] = []
@@ -271,6 +275,14 @@ class ResponseSample:
         self.marked = 0
         # Of marks that say a number: where on its grid it lies.
         self.values: dict[str, int] | None = None
+
+    def keep_request(self, pieces: list[bytes] | None) -> None:
+        """The request's body goes with the answer that is sampled for predictions, if it is in memory and no larger."""
+        if self.purposes & PREDICTIONS and pieces is not None:
+            size = sum([len(piece) for piece in pieces])
+            if size <= self._route_sampler.tap.body_bytes_max:
+                self.request = b"".join(pieces)
+                self._route_sampler.spend(size)
 
     def head(self, status: int, lines: list[bytes]) -> None:
         """The response's head; ``lines`` together are the fields as they are passed on."""

@@ -25,6 +25,10 @@ _UNREAD_BYTES_MAX = 4 << 20
 _OVERHEAD_BYTES = 256
 
 
+def _size(sample: Sample) -> int:
+    return len(sample.body) + (0 if sample.request is None else len(sample.request)) + _OVERHEAD_BYTES
+
+
 class SampleQueue:
     """What waits to be sent to the inspector."""
 
@@ -39,7 +43,7 @@ class SampleQueue:
 
     def put(self, sample: Sample) -> bool:
         """Queue a sample; False when the queue is full."""
-        size = len(sample.body) + _OVERHEAD_BYTES
+        size = _size(sample)
         if self._bytes + size > _QUEUE_BYTES_MAX:
             return False
         self._bytes += size
@@ -71,7 +75,7 @@ class SampleQueue:
         taken_bytes = 0
         while self.samples and taken_bytes < samples.BATCH_BYTES_MAX:
             sample = self.samples.popleft()
-            taken_bytes += len(sample.body) + _OVERHEAD_BYTES
+            taken_bytes += _size(sample)
             taken.append(sample)
         self._bytes -= taken_bytes
         served = [self.served.popleft() for _ in range(min(len(self.served), 5_000))]

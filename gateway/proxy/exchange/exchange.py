@@ -255,7 +255,10 @@ class Exchange(Settling):
         if sampler is not None and not forced:
             request_id = worker.fields.id_of(head.id_line) if sampler.tap.ids else b""
             method, path = request.method, request.path
-            attempts.sample = sampler.begin(variant, method, path, request_id, worker.draw(), self.began_s)
+            sample = sampler.begin(variant, method, path, request_id, worker.draw(), self.began_s)
+            attempts.sample = sample
+            if sample is not None and sampler.tap.requests:
+                sample.keep_request(body.whole_in_memory())
         if not route.replayable:
             body.give_up("")
         upgrade, trailers = self._upgrade, self._trailers
