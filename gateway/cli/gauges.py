@@ -6,8 +6,8 @@ Evidence grows by factors, so bars and sparklines show its logarithm as a share 
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from rich.text import Text
 
@@ -125,20 +125,52 @@ def evidence_rows(analysis: AnalysisBody, width: int) -> list[Text]:
 
 
 class EvidenceHistory:
-    """How far the evidence of one rollout had come at each look, the newest last."""
+    """How far the evidence of one rollout had come, from its start to now: what the gateway has kept, and each look."""
 
     def __init__(self) -> None:
-        self.bad: deque[float] = deque(maxlen=_SAMPLES_MAX)
-        self.good: deque[float] = deque(maxlen=_SAMPLES_MAX)
         self._rollout = ""
+        # When (in seconds of any clock), and how far towards "worse" and towards "good".
+        self._points: list[tuple[float, float, float]] = []
 
-    def add(self, rollout: RolloutBody) -> None:
-        """Take note of a look; another rollout begins anew."""
-        if rollout.id != self._rollout:
-            self._rollout = rollout.id
-            self.bad.clear()
-            self.good.clear()
+    def knows(self, rollout: RolloutBody) -> bool:
+        """Whether this is the rollout that is followed."""
+        return rollout.id == self._rollout
+
+    def begin(self, rollout: RolloutBody, series: Mapping[str, Any], now_s: float) -> None:
+        """Follow another rollout; ``series`` is its evidence so far, as the API shows it, whose last point is now."""
+        self._rollout, self._points = rollout.id, []
+        analysis, at = rollout.analysis, series.get("at") or ()
+        if analysis is None:
+            return
+        deciding = {finding.metric for finding in analysis.findings if finding.decides}
+        columns = [one["log_e_ok"] for one in series["metrics"] if one["metric"] in deciding]
+        for number, (at_s, log_e_bad) in enumerate(zip(at, series["log_e_bad"], strict=True)):
+            log_e_ok = [column[number] for column in columns]
+            good = None if not log_e_ok or None in log_e_ok else min(log_e_ok)
+            self._take(now_s - (at[-1] - at_s), analysis, log_e_bad, good)
+
+    def add(self, rollout: RolloutBody, now_s: float) -> None:
+        """Take note of a look."""
         analysis = rollout.analysis
         if analysis is not None:
-            self.bad.append(progress(analysis.log_e_bad, analysis.log_e_bad_needed))
-            self.good.append(progress(good_evidence(analysis), analysis.log_e_ok_needed))
+            self._take(now_s, analysis, analysis.log_e_bad, good_evidence(analysis))
+
+    def _take(self, at_s: float, analysis: AnalysisBody, bad: float | None, good: float | None) -> None:
+        worse, better = progress(bad, analysis.log_e_bad_needed), progress(good, analysis.log_e_ok_needed)
+        self._points.append((at_s, worse, better))
+        if len(self._points) > _SAMPLES_MAX:
+            self._points = self._points[::2]
+
+    def columns(self, cells: int) -> tuple[list[float], list[float]]:
+        """Both ways, in so many cells of equal time from the start to now; in fewer while there are fewer looks."""
+        points = self._points
+        if len(points) > cells > 0:
+            start_s, span_s = points[0][0], max(points[-1][0] - points[0][0], 1e-9)
+            places = (min(int((point[0] - start_s) / span_s * cells), cells - 1) for point in points)
+            last = {cell: number for number, cell in enumerate(places)}
+            chosen, known = [], 0
+            for cell in range(cells):
+                known = last.get(cell, known)
+                chosen.append(points[known])
+            points = chosen
+        return [bad for _, bad, _ in points], [good for _, _, good in points]

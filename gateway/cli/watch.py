@@ -1,4 +1,4 @@
-"""``gateway watch``: one route on the whole screen, redrawn every second, with the evidence as a sparkline."""
+"""``gateway watch``: one route on the whole screen, redrawn every second, with its evidence from the start as sparkline."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import termios
 import time
 import tty
 from collections.abc import Iterator
+from typing import Any
 
 import click
 import msgspec
@@ -23,6 +24,7 @@ from gateway.cli.gauges import EvidenceHistory
 from gateway.cli.names import route_argument
 from gateway.cli.options import remote
 from gateway.client import ApiError, Client, DecisionView, FindingBody, RolloutBody, RouteView, one_line
+from gateway.client.calls import Call
 from gateway.core.numbers import percent
 
 INTERVAL_S = 1.0
@@ -57,7 +59,7 @@ def watch(client: Client, route: str, as_json: bool) -> None:
             trouble, answered_s = "", time.monotonic()
             while True:
                 if found.rollout is not None and not trouble:
-                    history.add(found.rollout)
+                    _note(client, found.rollout, history)
                 age_s = time.monotonic() - answered_s
                 live.update(_screen(found, history, f"{trouble} ({age_s:.0f} s ago)" if trouble else ""), refresh=True)
                 if _pressed(keys, INTERVAL_S):
@@ -68,6 +70,18 @@ def watch(client: Client, route: str, as_json: bool) -> None:
                     trouble = str(error)
         finally:
             live.stop()
+
+
+def _note(client: Client, rollout: RolloutBody, history: EvidenceHistory) -> None:
+    """Take note of a look; of a rollout that was not followed yet, of what was before it."""
+    now_s = time.monotonic()
+    if not history.knows(rollout):
+        try:
+            series = client.ask(Call("GET", f"/rollouts/{rollout.id}/series", dict[str, Any]))
+        except ApiError:  # the looks from now on will do
+            series = {}
+        history.begin(rollout, series, now_s)
+    history.add(rollout, now_s)
 
 
 def _screen(found: Picture, history: EvidenceHistory, trouble: str) -> RenderableType:
@@ -134,9 +148,10 @@ def picture(found: Picture, history: EvidenceHistory, trouble: str, width: int, 
         parts += [gauges.row("verdict", f"{analysis.verdict}: {analysis.reason}"), Text("")]
         parts += gauges.evidence_rows(analysis, width)
         cells = width - 9
+        bad, good = history.columns(cells)
         parts += [
-            Text("  worse  ", gauges.DIM).append_text(gauges.sparkline(history.bad, cells, gauges.BAD)),
-            Text("  good   ", gauges.DIM).append_text(gauges.sparkline(history.good, cells, gauges.GOOD)),
+            Text("  worse  ", gauges.DIM).append_text(gauges.sparkline(bad, cells, gauges.BAD)),
+            Text("  good   ", gauges.DIM).append_text(gauges.sparkline(good, cells, gauges.GOOD)),
             Text(""),
         ]
         shown = [f for f in analysis.findings if f.stable_events or f.canary_events or f.metric in analysis.causes]

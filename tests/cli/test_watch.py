@@ -129,12 +129,20 @@ def test_five_hundred_routes_are_a_line_each() -> None:
     assert len(drawn(glance(routes, [], [], 80))) == 500
 
 
+def series(log_e_bad: tuple[float, ...], every_s: float = 1.0) -> dict[str, Any]:
+    """The evidence over time as the API shows it."""
+    at = [1_700_000_000.0 + every_s * n for n in range(len(log_e_bad))]
+    errors = {"metric": "errors", "log_e_ok": [1.5] * len(at)}
+    return {"at": at, "log_e_bad": log_e_bad, "metrics": [errors, {"metric": "latency", "log_e_ok": [None] * len(at)}]}
+
+
 def test_the_full_screen_fits_a_small_terminal_and_shows_the_evidence_as_it_grew() -> None:
     history = EvidenceHistory()
-    for log_e in (0.0, 0.8, 1.6, 2.5, 9.0):
+    history.begin(rollout(), series((0.0, 0.8)), 1.0)
+    for second, log_e in enumerate((1.6, 2.5, 9.0)):
         analysis = rollout().analysis
         assert analysis is not None
-        history.add(rollout(analysis=replace(analysis, log_e_bad=log_e)))
+        history.add(rollout(analysis=replace(analysis, log_e_bad=log_e)), 2.0 + second)
     found = Picture(route(), rollout(), tuple(decision(f"decision {n}", n) for n in range(20)))
     text = "\n".join(drawn(picture(found, history, "", 80, 24)))
     assert "✓ 1 %  ▶ 5 %  · 25 %  · 50 %  · 100 %" in text
@@ -155,9 +163,16 @@ def test_hostile_names_are_text_and_stay_on_their_line(width: int) -> None:
 
 def test_another_rollout_begins_its_history_anew_and_a_sparkline_shows_the_newest() -> None:
     history = EvidenceHistory()
-    history.add(rollout())
-    history.add(rollout(id="digits-2f"))
-    assert len(history.bad) == 1
+    history.begin(rollout(), series((0.0,) * 50 + (6.4,) * 50, 10.0), 0.0)
+    assert history.columns(4)[0] == [0.0, 0.0, 1.0, 1.0] and len(history.columns(200)[0]) == 100
+    for second in range(10):
+        history.add(rollout(), float(second))
+    bad, good = history.columns(10)
+    assert bad[:4] == [0.0] * 4 and bad[5:9] == [1.0] * 4 and bad[9] < 1.0, "from the start on, by time"
+    assert len(good) == 10
+    assert history.knows(rollout()) and not history.knows(rollout(id="digits-2f"))
+    history.begin(rollout(id="digits-2f"), {}, 0.0)
+    assert history.columns(9) == ([], [])
     assert sparkline([0.0, 0.5, 1.0, 1.0], 3, "red").plain == "▅██"
     assert sparkline([0.5], 0, "red").plain == ""
 
