@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -62,7 +63,7 @@ class ConfigApi:
 
     async def show_config_source(self, _: Request) -> Response:
         """Where it comes from."""
-        return _json(self._configuring.source, self._configuring.etag)
+        return _json(await asyncio.to_thread(lambda: self._configuring.source), self._configuring.etag)
 
     # backends
 

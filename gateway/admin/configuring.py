@@ -29,10 +29,11 @@ from gateway.admin.etags import tag
 from gateway.admin.problems import ProblemError
 from gateway.config import grammar
 from gateway.config.build import endpoints_of, guarded, routing_table
+from gateway.config.document import read_document
 from gateway.config.errors import ConfigError, LocatedIssue, listed, place_of
 from gateway.config.keeping import roles_of
 from gateway.config.load import load, read, reload
-from gateway.config.plain import differences, plain, redacted, restored
+from gateway.config.plain import MISSING, differences, plain, redacted, restored, value_at
 from gateway.config.schema import RESTART_KEYS, GatewayConfig
 from gateway.config.stored import Stored, carried_over, sha256_of
 from gateway.config.watching import needs_inspector
@@ -77,14 +78,25 @@ class Change(msgspec.Struct, frozen=True):
     routes_removed: tuple[str, ...]
 
 
+class ConfigLine(msgspec.Struct, frozen=True):
+    """The line of the file that gives the value at this path (keys, and places in lists from 0)."""
+
+    path: tuple[str | int, ...]
+    line: int
+
+
 class Source(msgspec.Struct, frozen=True):
-    """Where the configuration in force comes from: ``file``, or ``api`` with who gave it and when."""
+    """Where the configuration in force comes from: ``file``, or ``api`` with who gave it and when.
+
+    ``lines`` has each value in force that is the file's.
+    """
 
     source: str
     file: str
     etag: str
     by: str | None = None
     at: str | None = None
+    lines: tuple[ConfigLine, ...] = ()
 
 
 class Configuring:
@@ -116,6 +128,7 @@ class Configuring:
         self._trusted = endpoints_of(of_file)
         self._deployed: set[Endpoint] = set()
         self._stored = stored
+        self._known_lines: tuple[GatewayConfig | None, tuple[ConfigLine, ...]] = (None, ())
 
     def trust(self, endpoints: Iterable[str]) -> None:
         """Take these addresses for named by the file: a deployer that it names has deployed there."""
@@ -141,8 +154,21 @@ class Configuring:
         """Where it comes from."""
         stored = self._stored
         if stored is None:
-            return Source("file", str(self._path), self.etag)
-        return Source("api", str(self._path), self.etag, stored.by, stored.at)
+            return Source("file", str(self._path), self.etag, lines=self._lines())
+        return Source("api", str(self._path), self.etag, stored.by, stored.at, self._lines())
+
+    def _lines(self) -> tuple[ConfigLine, ...]:
+        """Of each value in force that the file gives, the line; made once for each configuration in force."""
+        named, lines = self._known_lines
+        if named is not self.config:
+            tree = plain(self.config)
+            lines = tuple(
+                ConfigLine(path, place.line)
+                for path, place in read_document(self._text.decode("utf-8", "replace")).values.items()
+                if path and value_at(tree, path) == value_at(self._of_file, path) != MISSING
+            )
+            self._known_lines = self.config, lines
+        return lines
 
     async def replace(
         self,

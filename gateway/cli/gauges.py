@@ -140,7 +140,7 @@ class EvidenceHistory:
         """Follow another rollout; ``series`` is its evidence so far, as the API shows it, whose last point is now."""
         self._rollout, self._points = rollout.id, []
         analysis, at = rollout.analysis, series.get("at") or ()
-        if analysis is None:
+        if analysis is None or not at:
             return
         deciding = {finding.metric for finding in analysis.findings if finding.decides}
         columns = [one["log_e_ok"] for one in series["metrics"] if one["metric"] in deciding]
@@ -166,7 +166,7 @@ class EvidenceHistory:
         points = self._points
         if len(points) > cells > 0:
             start_s, span_s = points[0][0], max(points[-1][0] - points[0][0], 1e-9)
-            places = (min(int((point[0] - start_s) / span_s * cells), cells - 1) for point in points)
+            places = (min(int((at_s - start_s) / span_s * cells), cells - 1) for at_s, _, _ in points)
             last = {cell: number for number, cell in enumerate(places)}
             chosen, known = [], 0
             for cell in range(cells):

@@ -1,4 +1,4 @@
-"""``gateway watch``: one route on the whole screen, redrawn every second, with its evidence from the start as sparkline."""
+"""``gateway watch``: one route on the whole screen, redrawn every second, with its evidence since the start."""
 
 from __future__ import annotations
 

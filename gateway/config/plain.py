@@ -16,6 +16,8 @@ from gateway.config.errors import TreePath
 from gateway.core.traffic.table import Endpoint
 
 REDACTED = "<redacted>"
+# What `value_at` gives for a path that is not in the tree.
+MISSING = object()
 # Hashes of tokens, and the addresses of hooks, which may hold one.
 _SECRETS: tuple[tuple[str, str], ...] = (("admin", "sha256"), ("hooks", "url"), ("hooks", "headers"))
 
@@ -57,6 +59,16 @@ def restored(tree: Any, known: Any, path: TreePath = ()) -> Any:
     if isinstance(tree, list):
         return [restored(item, known, (*path, index)) for index, item in enumerate(tree)]
     return at(known, *path) if tree == REDACTED and _secret(path) else tree
+
+
+def value_at(tree: Any, path: TreePath) -> Any:
+    """What stands there in a tree; `MISSING` where nothing does."""
+    for part in path:
+        try:
+            tree = tree[part]
+        except (KeyError, IndexError, TypeError):
+            return MISSING
+    return tree
 
 
 def differences(old: Any, new: Any, path: TreePath = ()) -> Iterator[TreePath]:

@@ -44,6 +44,25 @@ def test_a_dry_run_says_what_would_change_and_changes_nothing(served: Any, clien
     assert client.get(f"{CONFIG}/source").json()["source"] == "file"
 
 
+def test_each_value_of_the_file_has_its_line(double: Any, client: httpx.Client) -> None:
+    text = double.CONFIG.splitlines()
+
+    def lines() -> dict[tuple[Any, ...], str]:
+        found = client.get(f"{CONFIG}/source").json()["lines"]
+        return {tuple(one["path"]): text[one["line"] - 1].strip() for one in found}
+
+    before = lines()
+    assert before["state_dir",] == "state_dir: state"
+    assert before["routes", 1, "name"].startswith("- {name: plain")
+    assert before["backends", "spare", "endpoints", 0].startswith("spare:")
+    tree = client.get(CONFIG).json()
+    tree["backends"]["spare"]["endpoints"] = ["http://10.0.0.9:80"]
+    assert client.put(CONFIG, json=tree).status_code == 200
+    gone = before.keys() - lines().keys()
+    assert ("backends", "spare", "endpoints", 0) in gone and ("routes", 1, "name") not in gone
+    assert {path[0] for path in gone} == {"backends"}, "what the API gave is not the file's"
+
+
 def test_a_replacement_outlives_a_restart_and_a_changed_file_wins(double: Any, tmp_path: Path) -> None:
     def started() -> Any:
         return double.Served(directory=tmp_path)

@@ -22,7 +22,8 @@ export class ConfigurationPage extends Component {
       const [given, whole, source] = await Promise.all(
         ["config", "config?defaults=true", "config/source"].map((what) => get(`/api/v1/${what}`)),
       );
-      this.setState({ rows: [...flattened(whole, given, [])], source, error: null });
+      const lines = new Map(source.lines.map(({ path, line }) => [JSON.stringify(path), line]));
+      this.setState({ rows: [...flattened(whole, given, lines, [], [])], source, error: null });
     } catch (error) {
       this.setState({ error });
     }
@@ -51,7 +52,7 @@ export class ConfigurationPage extends Component {
             <tbody>
               ${wanted.slice(0, SHOWN).map(
                 (row) => html`<tr key=${row.path} class=${row.given ? "" : "dim"}>
-                  <td class="path">${row.path}</td><td class="path">${row.value}</td><td>${row.given ? (source?.source === "api" ? "given over the API" : "the file") : "default"}</td>
+                  <td class="path">${row.path}</td><td class="path">${row.value}</td><td>${cameFrom(row, source)}</td>
                 </tr>`,
               )}
             </tbody>
@@ -68,19 +69,28 @@ function origin(source) {
   return `In force: ${source.file}, as it was when the gateway last read it.`;
 }
 
-// Every leaf with its path; `given` is the same tree without defaults. Entries of a list are named where they have names.
-function* flattened(whole, given, path) {
+// The file's name is short here; its whole path stands above.
+function cameFrom(row, source) {
+  if (!row.given) return "default";
+  if (row.line) return `${source.file.split("/").pop()}:${row.line}`;
+  return source.source === "api" ? "given over the API" : "the file";
+}
+
+// Every leaf with its path; `given` is the same tree without defaults. Entries of a list are named where they have names;
+// `exact` is the path with their numbers, by which `lines` knows the line of the file.
+function* flattened(whole, given, lines, path, exact) {
   if (Array.isArray(whole) && whole.some((entry) => entry !== null && typeof entry === "object")) {
     for (const [at, entry] of whole.entries()) {
-      yield* flattened(entry, Array.isArray(given) ? given[at] : undefined, [...path, entry?.name ?? String(at)]);
+      const inner = Array.isArray(given) ? given[at] : undefined;
+      yield* flattened(entry, inner, lines, [...path, entry?.name ?? String(at)], [...exact, at]);
     }
   } else if (whole !== null && typeof whole === "object" && !Array.isArray(whole) && Object.keys(whole).length > 0) {
     for (const key of Object.keys(whole)) {
       const inner = given !== null && typeof given === "object" ? given[key] : undefined;
-      yield* flattened(whole[key], inner, [...path, key]);
+      yield* flattened(whole[key], inner, lines, [...path, key], [...exact, key]);
     }
   } else {
     const value = typeof whole === "string" ? whole : Array.isArray(whole) ? whole.join(", ") || "[]" : JSON.stringify(whole);
-    yield { path: path.join("."), value, given: given !== undefined };
+    yield { path: path.join("."), value, given: given !== undefined, line: lines.get(JSON.stringify(exact)) };
   }
 }
