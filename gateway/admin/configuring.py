@@ -161,10 +161,10 @@ class Configuring:
         """Of each value in force that the file gives, the line; made once for each configuration in force."""
         named, lines = self._known_lines
         if named is not self.config:
-            tree = plain(self.config)
+            tree, document = plain(self.config), read_document(self._text.decode("utf-8", "replace"))
             lines = tuple(
                 ConfigLine(path, place.line)
-                for path, place in read_document(self._text.decode("utf-8", "replace")).values.items()
+                for path, place in (document.values | document.keys).items()
                 if path and value_at(tree, path) == value_at(self._of_file, path) != MISSING
             )
             self._known_lines = self.config, lines

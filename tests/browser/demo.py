@@ -13,7 +13,7 @@ class RunningDemo:
 
     def __init__(self, scenario: str) -> None:
         command = [sys.executable, "-m", "gateway", "demo", "--scenario", scenario, "--json"]
-        options = ["--keep-running-s", "60", "--seed", "7"]
+        options = ["--keep-running-s", "300", "--seed", "7"]
         self.process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True)
         self.url = ""
         self._known = threading.Event()

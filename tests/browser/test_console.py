@@ -180,6 +180,35 @@ def test_a_lost_stream_shows_its_age_and_catches_up(served: Any, tabs: Any) -> N
         expect(page.locator(".story")).to_contain_text("meanwhile")
 
 
+def test_a_browser_that_slept_for_an_hour_catches_up_without_a_reload(served: Any, tabs: Any) -> None:
+    """More happens meanwhile than the stream remembers; the clock jumps as it does when a laptop is opened again."""
+    rollout_id = started(served)
+    with Relay(served.port) as relay:
+        tab = tabs(relay.url)
+        tab.page.clock.install()
+        page = tab.open(f"#/rollouts/{rollout_id}")
+        expect(page.locator(".fresh.live")).to_be_visible()
+        page.evaluate("window.opened = true")
+        relay.cut()
+        expect(page.locator(".fresh.live")).to_have_count(0)
+        for number in range(1200):
+            served.control.log.publish("health", {"number": number})
+        httpx.post(f"{served.url}/api/v1/rollouts/{rollout_id}/abort", json={"reason": "while it slept"})
+        relay.mend()
+        page.clock.fast_forward("01:00:00")
+        expect(page.locator(".fresh.live")).to_be_visible()
+        expect(page.locator(".pill").first).to_contain_text("rolled back")
+        expect(page.locator(".story")).to_contain_text("while it slept")
+        assert page.evaluate("window.opened") is True
+
+
+def test_each_value_of_the_configuration_says_where_it_comes_from(served: Any, tabs: Any) -> None:
+    page = tabs(served.url).open("#/configuration")
+    row = page.get_by_role("row", name="backends.spare.endpoints")
+    expect(row).to_contain_text("gateway.yaml:7")
+    expect(page.get_by_role("row", name="limits.head_bytes_max")).to_contain_text("default")
+
+
 def test_a_token_is_asked_for_and_kept_nowhere(double: Any, tabs: Any) -> None:
     with double.Served(TOKEN) as served:
         page = tabs(served.url).open()

@@ -120,7 +120,7 @@ function Metric({ finding, cause, chosen, choose }) {
 function Paths({ finding, analysis, series, marks, cause }) {
   const { metric, details } = finding;
   const column = series?.metrics.get(metric);
-  if (!column) return html`<p class="empty">This gateway has not kept the path of ${metric}: it is of before its start, or too old.</p>`;
+  if (!column) return html`<p class="empty">The path of ${metric.replaceAll("_", " ")} over time is not kept any more: this rollout is too old.</p>`;
   const us = column.unit === "us";
   const scale = us ? 1e-3 : 100;
   const scaled = (values) => values.map((value) => (value === null ? null : value * scale));
