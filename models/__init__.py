@@ -13,6 +13,9 @@ from typing import NamedTuple
 NAMES = ("digits-logreg", "digits-svm", "digits-tree", "digits-misscaled")
 """Every bundled model: the stable one, a better canary, a visibly worse one, a silently broken one."""
 
+TEXT_NAMES = ("text-bigram", "text-trigram")
+"""The text models: the stable one, and a canary that looks one word further back."""
+
 _HERE = Path(__file__).parent
 
 
@@ -26,6 +29,18 @@ class Heldout(NamedTuple):
 def path(name: str) -> Path:
     """Where the ONNX file of a bundled model lies; ValueError names the bundled models for any other name."""
     return _file(name, ".onnx")
+
+
+def text_path(name: str) -> Path:
+    """Where the file of a bundled text model lies; ValueError as for `path`."""
+    if name not in TEXT_NAMES:
+        raise ValueError(f"no bundled text model is called {name!r}; there are: {', '.join(TEXT_NAMES)}")
+    return _HERE / f"{name}.json"
+
+
+def prompts() -> list[str]:
+    """The sentences that the text models were trained on."""
+    return (_HERE / "text.txt").read_text(encoding="utf-8").splitlines()
 
 
 def card(name: str) -> Path:

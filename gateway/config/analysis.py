@@ -24,6 +24,7 @@ from gateway.config.metrics import (
 from gateway.config.predictions import BY_DEFAULT, LabelsConfig, PredictionsConfig
 from gateway.config.section import Seconds, Section
 from gateway.config.shape import Doc, Noun
+from gateway.config.texts import TextsConfig
 from gateway.config.validators import DataChecksConfig
 from gateway.core.analysis.spec import (
     LATENCY_METRICS,
@@ -238,6 +239,13 @@ class AnalysisConfig(ClassesConfig):
             "`data_rows` and `data_windows` are events as above (docs/pipelines.md)."
         ),
     ] = None
+    texts: Annotated[
+        TextsConfig,
+        Doc(
+            "What language models answer: empty answers, refusals, reasons for the end, tools and their arguments, "
+            "JSON, length, tokens; see [llm.md](llm.md)."
+        ),
+    ] = TextsConfig()
     labels: Annotated[LabelsConfig, Doc("For events with a `trial`.")] = LabelsConfig()
     shares: Annotated[
         SharesConfig,

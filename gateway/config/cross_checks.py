@@ -24,6 +24,7 @@ from gateway.config.validators import issues_between_validators
 from gateway.core.analysis.bursts.guard import COARSE
 from gateway.core.analysis.spec import LATENCY_METRICS
 from gateway.core.predictions.protocols.pointers import steps_of
+from gateway.core.predictions.text_events import EVENT_NAMES
 
 
 def at(tree: Any, *path: str | int) -> Any:
@@ -286,11 +287,12 @@ def _events_have_sources(tree: Any) -> Iterator[Issue]:
                 yield Issue((*here, "trial"), "header and trial are both set", "keep one of them")
                 continue
             yield from _bounds_fit(event, here)
-            of = at(event, "of")
+            of, bounds = at(event, "of"), at(event, "bounds")
             if of is not None and (header is not None or trial is not None):
                 yield Issue((*here, "of"), "of has no other source", "remove header and trial, or of")
-            predicted = looks and isinstance(name, str) and name in PREDICTED
-            if isinstance(name, str) and header is None and trial is None and of is None and not predicted:
+            known = PREDICTED if looks else ()
+            read = isinstance(name, str) and (name in known or (bounds is None and name in EVENT_NAMES))
+            if isinstance(name, str) and header is None and trial is None and of is None and not read:
                 yield Issue(here, f"the event {show(name)} has no source", "add header, or trial for later labels")
 
 

@@ -30,7 +30,20 @@ def answer_events(route: RouteConfig) -> tuple[EventSpec, ...]:
     """What reading the answers adds by itself: failures inside of them, and how many could not be read."""
     failures = (route.analysis.failures_inside(),) if _reads_failures(route) else ()
     reads = bool(failures) or route.analysis.answers is not None
-    return (*failures, EventSpec(UNREAD_ANSWERS, Mode.ADVISE)) if reads else ()
+    unread = (EventSpec(UNREAD_ANSWERS, Mode.ADVISE),) if reads else ()
+    return (*failures, *unread, *_text_events(route))
+
+
+def _text_events(route: RouteConfig) -> tuple[EventSpec, ...]:
+    """What is judged of texts; one that is in `analysis.events` is judged as it says there."""
+    if not _reads_texts(route):
+        return ()
+    named, margin = {event.name for event in route.analysis.events}, route.analysis.rate(ERRORS).margin_delta
+    return tuple(event for event in route.analysis.texts.events(margin) if event.name not in named)
+
+
+def _reads_texts(route: RouteConfig) -> bool:
+    return _reads_failures(route) and route.analysis.texts.mode is not Mode.OFF
 
 
 def data_events(route: RouteConfig) -> tuple[EventSpec, ...]:
@@ -105,11 +118,14 @@ def _watch(route: RouteConfig, config: GatewayConfig) -> RouteWatch:
     bounds = {name: found for event in analysis.events if (name := event.name) in events and (found := _bounds(event))}
     labels = LabelSettings(events, analysis.labels.window_s, analysis.labels.requests_max, bounds) if events else None
     predictions, data = analysis.answers, _data(route, config)
+    reported = tuple(event.name for event in analysis.events if event.header is not None or event.trial is not None)
+    failures = _reads_failures(route)
+    texts = analysis.texts.settings() if _reads_texts(route) else None
     if predictions is None:
-        return RouteWatch(route.protocol.value, labels=labels, failures=_reads_failures(route), data=data)
+        protocol = route.protocol.value
+        return RouteWatch(protocol, labels=labels, failures=failures, data=data, texts=texts, reported=reported)
     protocol = predictions.protocol or route.protocol
     paths = predictions.named if protocol is ProtocolName.JSON else {}
     unfolded = predictions.body_bytes_max * _UNFOLDED_TIMES
-    failures = _reads_failures(route)
-    reported = tuple(event.name for event in analysis.events if event.header is not None or event.trial is not None)
-    return RouteWatch(protocol.value, paths, predictions.watch(protocol, reported), labels, unfolded, failures, data)
+    watch = predictions.watch(protocol, reported)
+    return RouteWatch(protocol.value, paths, watch, labels, unfolded, failures, data, texts, reported)

@@ -24,6 +24,7 @@ from gateway.core.predictions.outputs import Output, UndecodableError, WholeAnsw
 from gateway.core.predictions.protocols.adapter import Recognised
 from gateway.core.predictions.protocols.choice import AnswerReader
 from gateway.core.predictions.settings import DATA_ROWS, DATA_WINDOWS, RouteWatch
+from gateway.core.predictions.text_events import BOUNDS
 from gateway.core.stats.counts import Counts, EpochCounts, cell_of
 from gateway.core.types import Variant
 from gateway.inspector.answers import SampledAnswers
@@ -58,11 +59,18 @@ class _WatchedRoute:
         self.watch = None if settings.watch is None else Watch(settings.watch, known)
         self.join = None if settings.labels is None else Join(settings.labels)
         self.data = None if settings.data is None else DataChecks(settings.data)
+        reads = settings.failures or self.watch is not None or self.data is not None
         self.answers = (
-            SampledAnswers(settings.decoded_bytes_max, self.reader, self.protocols)
-            if settings.failures or self.watch is not None or self.data is not None
-            else None
+            SampledAnswers(settings.decoded_bytes_max, self.reader, self.protocols, settings.texts) if reads else None
         )
+
+    @property
+    def meanings(self) -> dict[str, str]:
+        """What each event of the answers stands for."""
+        classes = {} if self.watch is None else self.watch.meanings
+        tools = {} if self.answers is None or self.answers.texts is None else self.answers.texts.meanings
+        data = None if self.data is None else self.data.meaning
+        return {**classes, **tools, **({} if not data else dict.fromkeys((DATA_ROWS, DATA_WINDOWS), data))}
 
 
 class Aggregator:
@@ -97,7 +105,9 @@ class Aggregator:
         if state is None or state.answers is None:
             return
         if sample.purposes & FAILURES and state.settings.failures:
-            self._label(sample, state.answers.take(sample, source), now_s)
+            known = state.answers.take(sample, source)
+            self._label(sample, [one for one in known.labels if one[0] not in state.settings.reported], now_s)
+            self._value(sample, [one for one in known.values if one[0] not in state.settings.reported], now_s)
         if sample.purposes & PREDICTIONS and state.watch is not None:
             self._predicted(state, state.watch, state.answers, sample, now_s)
         if sample.purposes & PREDICTIONS and state.data is not None:
@@ -124,6 +134,12 @@ class Aggregator:
             arm = self._bucket(sample, now_s).arm(sample.variant)
             for event, happened in labels:
                 arm.label(event, happened)
+
+    def _value(self, sample: Sample, values: list[tuple[str, float]], now_s: float) -> None:
+        if values:
+            arm = self._bucket(sample, now_s).arm(sample.variant)
+            for name, value in values:
+                arm.value(name, cell_of(value, BOUNDS[name], self._draw()))
 
     def _predicted(
         self, state: _WatchedRoute, watch: Watch, answers: SampledAnswers, sample: Sample, now_s: float
@@ -198,10 +214,7 @@ class Aggregator:
         for name, state in self._routes.items():
             if state.join is not None:
                 self._labels[name] = state.join.results
-        meanings = {name: state.watch.meanings for name, state in self._routes.items() if state.watch is not None}
-        for name, state in self._routes.items():
-            if state.data is not None and state.data.meaning:
-                meanings[name] = meanings.get(name, {}) | dict.fromkeys((DATA_ROWS, DATA_WINDOWS), state.data.meaning)
+        meanings = {name: state.meanings for name, state in self._routes.items() if state.answers is not None}
         watched = {name: state.watch.watched for name, state in self._routes.items() if state.watch is not None}
         answers = {name: state.answers.found for name, state in self._routes.items() if state.answers is not None}
         protocols = {name: state.protocols.most_common() for name, state in self._routes.items() if state.protocols}

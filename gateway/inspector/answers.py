@@ -11,11 +11,13 @@ Rules:
    new one is begun, whatever it would say. A stream of which a part was dropped is no trial.
 4. A whole answer is classified by its protocol as well: whose doing an error object is, and whether it lacks what an
    answer of this protocol must have.
+5. What a language model said is read in the same answers (text_events.py), of those that came to their end.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from typing import NamedTuple
 
 import msgspec
 
@@ -37,8 +39,12 @@ from gateway.core.predictions.failures import (
     without_results,
 )
 from gateway.core.predictions.outputs import WholeAnswer
+from gateway.core.predictions.protocols import openai, triton_generate
 from gateway.core.predictions.protocols.adapter import AnswerClass, Recognised
 from gateway.core.predictions.protocols.choice import AnswerReader
+from gateway.core.predictions.protocols.plain_json import read_any
+from gateway.core.predictions.text_answers import TextFacts, TextReader
+from gateway.core.predictions.text_events import COMPLETION_TOKENS, PROMPT_TOKENS, TextSettings, TextWatch
 from gateway.core.predictions.usual import FailureRules
 from gateway.core.types import Variant
 from gateway.inspector.decoding import Decoder, UnreadError, beginning
@@ -48,6 +54,15 @@ OPEN_MAX = 2_000
 _STREAM_BYTES_MAX = 64 << 20
 _WORDS = (JSON, HTML, TEXT, "")
 _KIND_OF = {AnswerClass.CLIENT_ERROR: CLIENT_ERROR, AnswerClass.OVERLOAD: OVERLOAD}
+# Without one of these members a whole answer is no language model's.
+_TEXT_MEMBERS = (b'"choices"', b'"output"', b'"text_output"', b'"generated_text"', b'"stop_reason"', b'"done"')
+
+
+class AnswerEvents(NamedTuple):
+    """What is known by an answer: yes/no events and whether they happened, and numbers."""
+
+    labels: list[tuple[str, bool]]
+    values: list[tuple[str, float]] = []  # noqa: RUF012  # of a tuple, never added to
 
 
 class _Stream:
@@ -78,25 +93,52 @@ class _Stream:
             raise self.unread
         return self._reader.seen(ended=ended)
 
+    @property
+    def facts(self) -> TextFacts | None:
+        """What a language model said in it."""
+        return self._reader.facts
+
 
 class SampledAnswers:
     """One route's answers, and what was found in them: ``found`` of stable's and of the canary's."""
 
-    def __init__(self, decoded_bytes_max: int, reader: AnswerReader, protocols: Counter[Recognised]) -> None:
+    def __init__(
+        self,
+        decoded_bytes_max: int,
+        reader: AnswerReader,
+        protocols: Counter[Recognised],
+        texts: TextSettings | None = None,
+    ) -> None:
         self._limit = decoded_bytes_max
         self._reader = reader
         self._protocols = protocols
+        self.texts = None if texts is None else TextWatch(texts)
         self._usual = FailureRules()
         self._open: dict[tuple[int, int], _Stream] = {}
         self.found = (AnswersRead(), AnswersRead())
 
-    def take(self, sample: Sample, source: int) -> list[tuple[str, bool]]:
-        """A part of an answer: events that are known by it, and whether they happened. ``source``: the connection."""
+    def take(self, sample: Sample, source: int) -> AnswerEvents:
+        """A part of an answer: what is known by it. ``source``: the connection."""
         try:
-            seen = self._stream(sample, source) if sample.stream else self._whole(sample)
+            seen, facts = self._stream(sample, source) if sample.stream else self._whole(sample)
         except UnreadError as error:
-            return self.unread(sample, error)
-        return [] if seen is None else self._read(sample, seen)
+            return AnswerEvents(self.unread(sample, error))
+        if seen is None:
+            return AnswerEvents([])
+        labels = self._read(sample, seen)
+        ended = sample.part is Part.ENDED and not sample.cut
+        if facts is None or not ended or self.texts is None:
+            return AnswerEvents(labels)
+        said = self.texts.take(Variant(sample.variant), facts)
+        self._count_tokens(self.found[sample.variant], facts)
+        return AnswerEvents([*labels, *said.labels], said.values)
+
+    @staticmethod
+    def _count_tokens(found: AnswersRead, facts: TextFacts) -> None:
+        found.texts += 1
+        for name, tokens in ((PROMPT_TOKENS, facts.prompt_tokens), (COMPLETION_TOKENS, facts.completion_tokens)):
+            if tokens is not None:
+                found.tokens[name] = found.tokens.get(name, 0) + tokens
 
     def unread(self, sample: Sample, error: UnreadError) -> list[tuple[str, bool]]:
         """An answer that cannot be read."""
@@ -129,18 +171,21 @@ class SampledAnswers:
             self._usual.learn(seen)
         return failure is not None
 
-    def _whole(self, sample: Sample) -> ReadAnswer:
+    def _whole(self, sample: Sample) -> tuple[ReadAnswer, TextFacts | None]:
         family, ended = family_of(sample.content_type), sample.part is Part.ENDED and not sample.cut
         reader = reader_of(family)
         if reader is not None:
             stream = _Stream(reader, sample.encoding)
             stream.feed(sample.body)
-            return stream.seen(ended=ended)
+            return stream.seen(ended=ended), stream.facts
         if family not in _WORDS:
-            return read_answer(sample.content_type, sample.body, whole=ended)
+            return read_answer(sample.content_type, sample.body, whole=ended), None
         body, whole = beginning(sample.encoding, sample.body, self._limit, cut=not ended)
         seen = read_answer(sample.content_type, body, whole=ended, cut=not whole)
-        return seen if seen.value is None else self._classified(sample, body, seen)
+        if seen.value is None:
+            return seen, None
+        facts = _facts_of(body, seen.value[0]) if self.texts is not None and not seen.kinds else None
+        return self._classified(sample, body, seen), facts
 
     def _classified(self, sample: Sample, body: bytes, seen: ReadAnswer) -> ReadAnswer:
         """A whole answer in JSON, by its protocol (rule 4)."""
@@ -153,7 +198,7 @@ class SampledAnswers:
             return msgspec.structs.replace(seen, kinds=frozenset((_KIND_OF[found],)))
         return without_results(body, seen.value) if found is AnswerClass.MODEL_ERROR and not seen.kinds else seen
 
-    def _stream(self, sample: Sample, source: int) -> ReadAnswer | None:
+    def _stream(self, sample: Sample, source: int) -> tuple[ReadAnswer | None, TextFacts | None]:
         key = (source, sample.stream)
         if sample.part is Part.FIRST:
             reader = reader_of(family_of(sample.content_type))
@@ -162,9 +207,26 @@ class SampledAnswers:
                 self._open[key] = _Stream(reader, sample.encoding)
         stream = self._open.get(key)
         if stream is None:
-            return None
+            return None, None
         stream.feed(sample.body)
         if sample.part in (Part.FIRST, Part.MORE):
-            return None
+            return None, None
         del self._open[key]
-        return None if sample.part is Part.LOST else stream.seen(ended=sample.part is Part.ENDED)
+        if sample.part is Part.LOST:
+            return None, None
+        return stream.seen(ended=sample.part is Part.ENDED), stream.facts
+
+
+def _facts_of(body: bytes, tree: object) -> TextFacts | None:
+    """What a language model said in a whole answer; None for any other JSON."""
+    if not isinstance(tree, dict) or not any(member in body for member in _TEXT_MEMBERS):
+        return None
+    if openai.is_answer(tree):
+        event = openai.whole_answer(tree)
+    else:
+        event = read_any(tree, "") if triton_generate.is_answer(tree) or "done" in tree else None
+    if event is None:
+        return None
+    reader = TextReader()
+    reader.add(event)
+    return reader.facts()

@@ -126,12 +126,17 @@ class Example(msgspec.Struct, frozen=True, array_like=True):
 
 
 class AnswersRead(msgspec.Struct, array_like=True):
-    """What was found in one variant's answers: how many were read, failures by kind, unread ones by reason."""
+    """What was found in one variant's answers: how many were read, failures by kind, unread ones by reason.
+
+    ``texts`` were a language model's; ``tokens`` are theirs, by kind.
+    """
 
     read: int = 0
     failures: dict[str, int] = msgspec.field(default_factory=dict)
     unread: dict[str, int] = msgspec.field(default_factory=dict)
     examples: dict[str, Example] = msgspec.field(default_factory=dict)
+    texts: int = 0
+    tokens: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 class Validated(msgspec.Struct, frozen=True, array_like=True):

@@ -1,4 +1,4 @@
-"""`gateway model-server MODEL.onnx`: the command line of the bundled model server."""
+"""`gateway model-server MODEL`: the command line of the bundled model server."""
 
 from __future__ import annotations
 
@@ -55,10 +55,28 @@ def model_server(
     fault_seed: int | None,
     fault_control: bool,
 ) -> None:
-    """Serve the ONNX file MODEL over HTTP (Open Inference Protocol v2).
+    """Serve the file MODEL over HTTP.
+
+    An .onnx file by the Open Inference Protocol v2, a text model (.json) by OpenAI's chat completions and completions,
+    streaming and not.
 
     Exits with 2 if the file cannot be served, 1 if the port cannot be listened on, 0 when stopped.
     """
+    if model.suffix == ".json":
+        from gateway.serving.text_server import serve as serve_text  # late, as below
+
+        sys.exit(
+            serve_text(
+                model,
+                host=host,
+                port=port,
+                name=name,
+                version=version,
+                faults=faults,
+                fault_seed=fault_seed,
+                fault_control=fault_control,
+            )
+        )
     from gateway.serving.server import serve  # late: onnxruntime takes a moment that `--help` should not
 
     sys.exit(

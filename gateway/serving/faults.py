@@ -7,7 +7,7 @@ Rules:
    gives one sequence of fates whatever the shares are.
 3. Of several faults that strike one request the gravest wins, in the order of `Fate`. Latency comes before all of them
    but crash.
-4. `stream-error` strikes event streams alone; any other answer is served.
+4. `stream-error` strikes event streams alone; any other answer is served. `empty` and `token-ms` are the text model's.
 
 | key                  | value            | meaning                                                               |
 |----------------------|------------------|-----------------------------------------------------------------------|
@@ -17,6 +17,8 @@ Rules:
 | login                | 0..1, default 1  | share of requests answered with 302 to a login page                   |
 | stall                | 0..1, default 1  | share of answers that begin and never go on                           |
 | stream-error         | 0..1, default 1  | share of event streams with an error, half of them with nothing else  |
+| empty                | 0..1, default 1  | share of a text model's answers that end without having said anything |
+| token-ms             | 0 or more        | a text model waits so long before every token but the first           |
 | latency-ms           | 0 or more        | every request waits so long before it is worked on                    |
 | crash-after-s        | 0 or more        | the process dies so long after the fault was set (or the start)       |
 | crash-after-requests | 1 or more        | the process dies on that request, unanswered                          |
@@ -47,6 +49,7 @@ class Fate(enum.Enum):
     STALL = "stall"
     ERROR_EVENT = "an error event and nothing else"
     STREAM_ERROR = "an error event in the middle"
+    EMPTY = "an answer without content"
     SERVE = "serve"
 
 
@@ -58,6 +61,7 @@ _SHARES = {
     "login": Fate.LOGIN,
     "stall": Fate.STALL,
     "stream_error": Fate.STREAM_ERROR,
+    "empty": Fate.EMPTY,
 }
 
 
@@ -72,6 +76,8 @@ class InjectedFaults:
     login: float = 0.0
     stall: float = 0.0
     stream_error: float = 0.0
+    empty: float = 0.0
+    token_ms: float = 0.0
     crash_after_s: float | None = None
     crash_after_requests: int | None = None
 
@@ -79,6 +85,7 @@ class InjectedFaults:
         for field in _SHARES:
             _check_number(_key(field), getattr(self, field), high=1)
         _check_number("latency-ms", self.latency_ms)
+        _check_number("token-ms", self.token_ms)
         if self.crash_after_s is not None:
             _check_number("crash-after-s", self.crash_after_s)
         requests = self.crash_after_requests

@@ -13,6 +13,7 @@ from gateway.config.errors import ConfigError
 from gateway.config.load import load
 from gateway.config.schema import GatewayConfig
 from gateway.config.shape import keys
+from gateway.config.texts import TextsConfig
 from gateway.config.watching import needs_inspector, watched
 from gateway.core.analysis.spec import ROUTE_DEFAULT
 from gateway.core.analysis.types import (
@@ -27,6 +28,7 @@ from gateway.core.analysis.types import (
 )
 from gateway.core.predictions.events import WatchSettings
 from gateway.core.predictions.settings import RouteWatch
+from gateway.core.predictions.text_events import TextSettings
 from gateway.core.rollout.types import OnDeadline, Plan, Step
 from gateway.core.traffic.router import Router
 from gateway.core.traffic.table import (
@@ -54,6 +56,7 @@ routes:
 """
 TAP = Tap(failures_per_s=50.0, modest=True)
 UNREAD = EventSpec("unread", Mode.ADVISE)
+TEXTS = TextsConfig().events()
 FAULTS = tuple(EventSpec(name, Mode.AUTO, margin_delta=0.02, share=0.005) for name in ("unreadable", "nan", "empty"))
 CLASSES = tuple(
     EventSpec(
@@ -71,7 +74,7 @@ CLASSES = tuple(
 LOW = EventSpec("low_confidence", Mode.ADVISE, Worse.HIGHER, 1.5, 0.05, 2.0, 0.1, 0.005)
 PREDICTIONS = (*FAULTS, *CLASSES, LOW)
 FAILURES = EventSpec("model_errors", Mode.AUTO, guarded=True)
-DEFAULT = msgspec.structs.replace(ROUTE_DEFAULT, events=(*PREDICTIONS, FAILURES, UNREAD))
+DEFAULT = msgspec.structs.replace(ROUTE_DEFAULT, events=(*PREDICTIONS, FAILURES, UNREAD, *TEXTS))
 NO_PREDICTIONS = ("null", "{mode: off}", "{mode: 'off'}", "{mode: false}")
 
 
@@ -130,6 +133,7 @@ def test_every_key_of_the_analysis_arrives(tmp_path: Path) -> None:
             *PREDICTIONS,
             EventSpec("model_errors", Mode.ADVISE, margin_delta=0.05, share=0.5, guarded=True),
             UNREAD,
+            *TEXTS,
         ),
         guardrails=(GuardrailSpec("nan", 0.01), GuardrailSpec("latency", 0.02, 1_500, share=1.0)),
         shares=MetricShares(errors=0.25),
@@ -173,9 +177,9 @@ def test_what_a_mean_cannot_have_is_said(tmp_path: Path, event: str, said: str) 
 @pytest.mark.parametrize("predictions", NO_PREDICTIONS)
 def test_predictions_are_read_unless_they_are_switched_off(tmp_path: Path, predictions: str) -> None:
     off = config_of(tmp_path, f"{MINIMAL}    analysis: {{predictions: {predictions}}}\n")
-    assert analysis_spec(off.routes[0]).events == (FAILURES, UNREAD)
+    assert analysis_spec(off.routes[0]).events == (FAILURES, UNREAD, *TEXTS)
     assert routing_table(off).route("model").tap == Tap(share=0.0, failures_per_s=50.0)
-    assert watched(off) == {"model": RouteWatch(failures=True)}
+    assert watched(off) == {"model": RouteWatch(failures=True, texts=TextSettings())}
 
 
 def test_a_section_of_predictions_asks_for_them(tmp_path: Path) -> None:
@@ -207,7 +211,7 @@ def test_there_is_room_for_every_event_that_may_be_configured(tmp_path: Path) ->
     limits = ", ".join(f"{{metric: e{index}, limit: 0.1}}" for index in range(32))
     analysis = f"{{events: [{events}], guardrails: [{limits}], predictions: {{classes_max: 24}}}}"
     spec = analysis_spec(config_of(tmp_path, f"{MINIMAL}    analysis: {analysis}\n").routes[0])
-    assert len(spec.guardrails) == 32 and len(spec.events) == 32 + 3 + 25 + 1 + 2
+    assert len(spec.guardrails) == 32 and len(spec.events) == 32 + 3 + 25 + 1 + 2 + len(TEXTS)
 
 
 def test_without_model_errors_no_answer_is_read(tmp_path: Path) -> None:
@@ -216,7 +220,8 @@ def test_without_model_errors_no_answer_is_read(tmp_path: Path) -> None:
     assert analysis_spec(config.routes[0]) == ROUTE_DEFAULT
     assert routing_table(config).route("model").tap is None
     assert watched(config) == {} and not needs_inspector(config)
-    by_default = RouteWatch(watch=WatchSettings(surely=True), failures=True, decoded_bytes_max=8 * 256 * 1024)
+    watch, unfolded = WatchSettings(surely=True), 8 * 256 * 1024
+    by_default = RouteWatch(watch=watch, failures=True, decoded_bytes_max=unfolded, texts=TextSettings())
     assert watched(config_of(tmp_path, MINIMAL)) == {"model": by_default}
     assert needs_inspector(config_of(tmp_path, MINIMAL.replace("    canary: v2\n", ""))), "a canary may come later"
 

@@ -29,7 +29,7 @@ OTHERWISE = {
         },
     ),
     "AnalysisConfig": (
-        {"interval_s", "exempt_statuses", "model_errors", "predictions", "data_checks", "labels"},
+        {"interval_s", "exempt_statuses", "model_errors", "predictions", "data_checks", "texts", "labels"},
         {"bake_share", "sticky"},
     ),
     "TracingConfig": ({"endpoint", "headers_env", "service_name"}, set()),

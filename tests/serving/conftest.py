@@ -88,6 +88,13 @@ def start() -> Iterator[Start]:
 
 
 @pytest.fixture(scope="module")
+def start_module() -> Iterator[Start]:
+    """As `start`, for all tests of a module."""
+    with _starting() as starter:
+        yield starter
+
+
+@pytest.fixture(scope="module")
 def digits() -> Iterator[Server]:
     """One server of digits-logreg for all tests of a module."""
     with _starting() as starter:

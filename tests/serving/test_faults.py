@@ -86,7 +86,7 @@ def test_error_rate_fails_the_drawn_share_and_nothing_but_inference(start: Any) 
     server = start("digits-logreg", "--fault", "error-rate=0.3", "--fault", "latency-ms=1", "--fault-seed", "5")
     statuses = [server.infer(CONTENT).status_code for _ in range(60)]
     dice = random.Random(5)
-    expected = [500 if [dice.random() for _ in range(6)][1] < 0.3 else 200 for _ in range(60)]
+    expected = [500 if [dice.random() for _ in range(7)][1] < 0.3 else 200 for _ in range(60)]
     assert statuses == expected
     assert all(server.client.get("/v2/health/ready").status_code == 200 for _ in range(20))
 

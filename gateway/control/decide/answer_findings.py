@@ -22,6 +22,7 @@ from gateway.core.analysis import Analysis, AnalysisSpec, Finding, Look, Verdict
 from gateway.core.numbers import percent
 from gateway.core.predictions.failures import KINDS, MODEL_ERRORS, UNREAD, UNREAD_ANSWERS
 from gateway.core.predictions.settings import RouteWatch
+from gateway.core.predictions.text_events import TEXT_METRICS
 from gateway.core.types import Variant
 from gateway.runtime.samples import AnswersRead
 
@@ -64,7 +65,7 @@ def _absent_hold(watch: RouteWatch, analysis: Analysis, spec: AnalysisSpec) -> s
     labels = watch.labels.events if watch.labels is not None else {}
     labelled = any(f.decides and f.metric in labels for f in analysis.findings)
     # In mode auto they do not decide without data; but that there are none now is no proof that there are none.
-    read = (*PREDICTED, MODEL_ERRORS)
+    read = (*PREDICTED, *TEXT_METRICS, MODEL_ERRORS)
     if labelled or any(event.name in read and event.decides for event in spec.events):
         return "the inspector is not connected, so answers and labels are not counted"
     return ""

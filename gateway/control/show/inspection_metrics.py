@@ -8,6 +8,7 @@ from prometheus_client.metrics_core import Metric
 
 from gateway.control.show.families import counter, single_gauge, with_zeros
 from gateway.core.predictions.failures import KINDS, UNREAD
+from gateway.core.predictions.text_events import COMPLETION_TOKENS, PROMPT_TOKENS
 from gateway.core.types import Variant
 from gateway.runtime.samples import FOR_PREDICTIONS, HEADER_SEEN, AnswersRead, DataChecked, Inspected
 from gateway.runtime.wire import RouteTotals
@@ -15,6 +16,8 @@ from gateway.runtime.wire import RouteTotals
 SAMPLE_RESULTS = ("taken", "dropped", "away", "too_large", "streamed", "without_id", "ids_dropped")
 LOST_REASONS = ("busy", "validator", "without_request")
 _ARM = ("route", "variant")
+# By the words of OpenTelemetry's `gen_ai.token.type`.
+_TOKEN_TYPES = ((PROMPT_TOKENS, "input"), (COMPLETION_TOKENS, "output"))
 
 
 def inspection_metrics(
@@ -116,6 +119,18 @@ def _answers(found: Mapping[str, tuple[AnswersRead, AnswersRead]]) -> Iterator[M
         "Sampled answers that could not be read, by reason; they are not counted as failures.",
         (*_ARM, "reason"),
         (((*arm, reason), n) for arm, part in parts for reason, n in with_zeros(part.unread, UNREAD)),
+    )
+    yield counter(
+        "gateway_text_answers_total",
+        "Sampled answers that were a language model's text and came to their end.",
+        _ARM,
+        ((arm, part.texts) for arm, part in parts),
+    )
+    yield counter(
+        "gateway_tokens_total",
+        "Tokens of those answers as their usage gives them, by type: input (prompt) and output (completion).",
+        (*_ARM, "type"),
+        (((*arm, kind), part.tokens.get(name, 0)) for arm, part in parts for name, kind in _TOKEN_TYPES),
     )
 
 

@@ -13,7 +13,10 @@ Rules:
    the model came to an end (`_ENDING`).
 5. Most events of a stream say nothing of an error or an end. Where no word of those is in a window of the bytes, only
    the events that its borders cut are taken apart.
+   Where a stream's text is read (rule 7) every event is.
 6. The form of an event stream is that of its first event (form.py): JSON objects with these members, or other data.
+7. The text of a language model is read event by event (text_answers.py), in streams whose first events are of a form
+   that a protocol's adapter knows.
 """
 
 from __future__ import annotations
@@ -36,7 +39,10 @@ from gateway.core.predictions.failures import (
     problem,
 )
 from gateway.core.predictions.form import Form, stream_form
+from gateway.core.predictions.protocols.adapter import EventKind, StreamEvent
+from gateway.core.predictions.protocols.plain_json import read_any
 from gateway.core.predictions.protocols.stream_events import DONE, ERROR_EVENTS, LAST_EVENTS
+from gateway.core.predictions.text_answers import TextFacts, TextReader
 
 LINE_BYTES_MAX = 16 * 1024
 # What is as long as this may have been cut.
@@ -53,7 +59,25 @@ _NAMED = re.compile(
 _FINISHED = re.compile(
     rb'"(?:finish_reason|stop_reason|finishReason|done_reason)"\s*:\s*"|"(?:done|is_final|finished|generated_text)"\s*:\s*(?:true|")'
 )
+_CONTENT = re.compile(rb'"content": ?"((?:[^"\\]|\\.)*)"')
+_OTHER_CHOICE = re.compile(rb'"index": ?[1-9]')
+# What a chunk may have beside its text.
+_MORE_THAN_TEXT = (b"tool", b"function", b"refusal", b"reasoning", b'"usage": {', b'"usage":{', b"event:")
 _FINISHED_WRONG = re.compile(rb'"finish_?[rR]eason"\s*:\s*"error"')
+
+
+def _content_of(events: bytes) -> str | None:
+    """The text that whole events add, if each is a chunk of a chat with one choice and text alone; else None.
+
+    Most events of a text are, and are read so at a tenth of the cost.
+    """
+    chunks = events.count(b"data:")
+    texts = _CONTENT.findall(events)
+    alike = len(texts) == chunks == events.count(b'"choices"')
+    if not alike or _has(events, _MORE_THAN_TEXT) or _OTHER_CHOICE.search(events):
+        return None
+    read = msgspec_json(b'"%b"' % b"".join(texts))
+    return read[0] if read is not None and isinstance(read[0], str) else None
 
 
 def _has(text: bytes, words: tuple[bytes, ...]) -> bool:
@@ -103,6 +127,13 @@ class StreamReader:
         self._first: bytes | None = None
         self._finished = False
         self._kind = self._example = ""
+        # None where the stream is no text.
+        self._text: TextReader | None = TextReader()
+
+    @property
+    def facts(self) -> TextFacts | None:
+        """What a language model said in it; None for another stream, and for one that failed."""
+        return None if self._text is None or self._kind else self._text.facts()
 
     def feed(self, piece: bytes) -> None:
         """The next piece."""
@@ -140,6 +171,18 @@ class StreamReader:
     def _wrong(self, kind: str, example: str) -> None:
         if not self._kind or kind == ERROR:
             self._kind, self._example = kind, example
+
+    def _read_text(self, data: bytes, name: str) -> None:
+        """What one event adds to the text."""
+        text = data.strip()
+        if self._text is None or not text or text == DONE:
+            return
+        value = msgspec_json(text) if text[:1] == b"{" else None
+        event = read_any(value[0], name) if value is not None and isinstance(value[0], dict) else None
+        if event is not None and event.kind is not EventKind.ERROR:
+            self._text.add(event)
+        elif self._units <= 1:
+            self._text = None
 
     def _read_data(self, text: bytes) -> None:
         """The data of one event, or one line."""
@@ -186,9 +229,14 @@ class EventReader(StreamReader):
             blank = b"\n\n" if b"\n\n" in window else b"\r\n\r\n"
             first, last = window.find(blank), window.rfind(blank)
             if first < last and not (_has(window, _SUSPECT) or _has(window, _ENDING) or _NAMED.search(window)):
-                super()._feed(window[: first + len(blank)])
-                self._units += b"\ndata" in window[first + 1 : last]
-                window = window[last + len(blank) :]
+                middle = window[first + len(blank) : last + len(blank)]
+                text = "" if self._text is None else _content_of(middle)
+                if text is not None:
+                    super()._feed(window[: first + len(blank)])
+                    self._units += b"data" in middle
+                    if self._text is not None:
+                        self._text.add(StreamEvent(EventKind.TOKEN, text))
+                    window = window[last + len(blank) :]
             super()._feed(window)
 
     def _dispatch(self) -> None:
@@ -201,6 +249,7 @@ class EventReader(StreamReader):
                 if self._first is None and data.strip() != DONE:
                     self._first = data
                 self._read_data(data)
+                self._read_text(data, name.decode("latin-1"))
                 self._finished = self._finished or name.lower() in LAST_EVENTS
         self._name, self._data, self._data_bytes = b"", [], 0
 
@@ -240,6 +289,7 @@ class LinesReader(StreamReader):
         if len(text) < _LONG_BYTES and text[:1] in (b"{", b"[") and not text.endswith((b"}", b"]")):
             self._wrong(INVALID, excerpt(text))
         self._read_data(text)
+        self._read_text(text, "")
 
     def _ending(self) -> set[str]:
         rest = self._lines.rest.strip()

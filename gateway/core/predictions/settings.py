@@ -6,6 +6,7 @@ import msgspec
 
 from gateway.core.predictions.events import WatchSettings
 from gateway.core.predictions.labels import LabelSettings
+from gateway.core.predictions.text_events import TextSettings
 
 DATA_ROWS, DATA_WINDOWS = "data_rows", "data_windows"
 """The events of data checks: a request with its answer violates the suite, and a window of them does."""
@@ -22,8 +23,9 @@ class DataSettings(msgspec.Struct, frozen=True):
 class RouteWatch(msgspec.Struct, frozen=True):
     """One route's settings; ``watch`` None: answers are not looked at, ``labels`` None: none are expected.
 
-    ``failures``: answers are read for failures inside of them. ``paths`` are the outputs' places where these are
-    named. An answer may unfold to ``decoded_bytes_max``.
+    ``failures``: answers are read for failures inside of them, and with ``texts`` for what a language model says;
+    events ``reported`` by a header or by labels are not taken from there. ``paths`` are the outputs' places where
+    these are named. An answer may unfold to ``decoded_bytes_max``.
     """
 
     protocol: str = "auto"
@@ -33,3 +35,5 @@ class RouteWatch(msgspec.Struct, frozen=True):
     decoded_bytes_max: int = 1 << 20
     failures: bool = False
     data: DataSettings | None = None
+    texts: TextSettings | None = None
+    reported: tuple[str, ...] = ()
