@@ -280,7 +280,7 @@ async def test_a_fault_in_one_routes_analysis_is_its_own_and_is_over_when_it_is_
         plane.stumble_over("a", monkeypatch)
         await plane.bad("b")
         assert plane.state("b").phase is Phase.ROLLED_BACK
-        assert plane.alarms() == ["the analysis of route a fails; see the log"]
+        assert plane.alarms() == ["route a: no verdict, because the analysis failed; see the control process's log"]
         monkeypatch.undo()
         plane.tick()
         assert plane.alarms() == []

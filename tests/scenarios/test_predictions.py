@@ -66,10 +66,10 @@ SAID = {
     "captions": ("`label` hardly repeats (100 of 100 differ, such as caption", "`predictions: {label: class}`"),
     "one-class": ("all answers of both versions are class_0", "`predictions: {mode: advise}`"),
     "no-header": (
-        "no answer of either version had the header `x-fallback`",
+        "no answer of either version has had the header `x-fallback`",
         "{name: fallback, header: x-fallback, mode",
     ),
-    "no-label": ("no label `wrong` has been posted; post them to /api/v1/routes/no-label/events", "mode: advise"),
+    "no-label": ("post labels to /api/v1/routes/no-label/events", "mode: advise"),
 }
 
 

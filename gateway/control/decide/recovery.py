@@ -65,7 +65,9 @@ def read(journal: Journal, names: list[str]) -> JournalContents:
         records = [RolloutRecord.of(past) for past in journal.recent()]
         return JournalContents(records, saved, journal.weights(), bool(journal.archive.page(limit=1)))
     except ValueError as error:
-        raise JournalError(f"{journal.place}: it has content that this gateway cannot read: {error}") from error
+        raise JournalError(
+            f"{journal.place}: its content cannot be read by this version of the gateway: {error}"
+        ) from error
 
 
 class Recovery:

@@ -79,7 +79,8 @@ class RouteJudge:
             # A loop that dies would leave every canary unjudged; the fault is logged and is an alarm,
             # and the next tick tries again.
             _log.exception("the analysis of route %s failed", route.name)
-            self._alarms.sound(alarm, f"the analysis of route {route.name} fails; see the log", warning=True)
+            why = f"route {route.name}: no verdict, because the analysis failed; see the control process's log"
+            self._alarms.sound(alarm, why, warning=True)
         else:
             self._alarms.clear(alarm)
 

@@ -73,18 +73,18 @@ def unjudged(route: RouteConfig, watched: Watched | None, seen: Reported) -> dic
     early = answers < ANSWERS_MIN
     for event in route.analysis.events:
         if event.header is not None and event.name not in seen.headers:
-            wanted = "" if event.header_value is None else f" (awaited: `{event.header_value}`)"
+            wanted = "" if event.header_value is None else f" (expected value: `{event.header_value}`)"
             reason = (
-                f"no answer of either version had the header `{event.header}`{wanted} so far, {answers:,} of stable;"
-                f" let the model send it, or let it advise: `events: [{{name: {event.name}, header: {event.header},"
-                " mode: advise}]`"
+                f"no answer of either version has had the header `{event.header}`{wanted} yet ({answers:,} answers of"
+                f" stable so far); have the model send it, or set `events: [{{name: {event.name}, header:"
+                f" {event.header}, mode: advise}}]`"
             )
             found[event.name] = Unjudged(reason, Why.WAITS if early else Why.NEVER)
         elif event.trial is not None and event.name not in seen.labels:
             waits = early or seen.for_s < route.analysis.labels.window_s
             reason = (
-                f"no label `{event.name}` has been posted; post them to /api/v1/routes/{route.name}/events with the"
-                f" X-Request-ID of {answers:,} answers so far, or let it advise:"
+                f"no label `{event.name}` has been posted for any of {answers:,} answers; post labels to"
+                f" /api/v1/routes/{route.name}/events with the X-Request-ID of the answers, or set"
                 f" `events: [{{name: {event.name}, trial: {event.trial.value}, mode: advise}}]`"
             )
             found[event.name] = Unjudged(reason, Why.WAITS if waits else Why.NEVER)

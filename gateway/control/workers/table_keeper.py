@@ -53,7 +53,7 @@ class TableKeeper:
         try:
             self._shared.write(data)
         except OSError as error:
-            _log.error("table memory: it cannot be written: %s", error)
+            _log.error("table memory: write failed: %s", error)
         self._wanted = data
         self.write()
 
