@@ -107,7 +107,11 @@ def _mirror_is_possible(tree: Any) -> Iterator[Issue]:
             yield Issue(here, f"{show(percent)} needs a canary", "set canary, or 0 here")
 
 
-_COMPARED = (("tolerance_delta", "margin_delta"), ("latency_tolerance_ratio", "latency_margin_ratio"))
+_COMPARED = (
+    ("tolerance_delta", "margin_delta"),
+    ("latency_tolerance_ratio", "latency_margin_ratio"),
+    ("disagreement_tolerance", "disagreement_margin"),
+)
 
 
 def _mirror_step_is_possible(tree: Any) -> Iterator[Issue]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from gateway.config.section import Bytes, Count, Percentage, Seconds, Section
+from gateway.config.section import Bytes, Count, Percentage, Seconds, Section, Share
 from gateway.config.shape import Doc
 from gateway.core.traffic.table import Mirroring
 from gateway.core.types import percent_from_weight_bp, weight_bp_from_percent
@@ -42,6 +42,16 @@ class MirrorConfig(Section):
     loop_lag_max_s: Annotated[
         Seconds, Doc("Maximum lateness of a worker's event loop; a worker that is later makes no copies.")
     ] = _MIRROR.loop_lag_max_s
+
+    outputs: Annotated[
+        bool,
+        Doc(
+            "Compare what both versions answer, of 50 pairs a second of each worker: classes, scores and short labels."
+        ),
+    ] = _MIRROR.outputs
+    number_tolerance: Annotated[Share, Doc("Numbers are equal that differ by no more than this share of stable's.")] = (
+        _MIRROR.number_tolerance
+    )
 
     def to_core(self) -> dict[str, Any]:
         """Percent are basis points."""

@@ -87,6 +87,7 @@ LocalDate = Annotated[str, AfterValidator(_date), Noun("a date")]
 TimeZone = Annotated[str, AfterValidator(_timezone), Noun("a time zone's name")]
 MirroredPercentage = Annotated[float, Field(gt=0, le=100), AfterValidator(in_basis_points), Noun("a percentage")]
 MarginShare = Annotated[float, Field(gt=0, le=0.5), Noun("a share")]
+DisagreementShare = Annotated[float, Field(gt=0, le=0.99), Noun("a share")]
 MirroredRatio = Annotated[float, Field(ge=1, le=30), Noun("a ratio")]
 SecondsOrNone = Annotated[float, Field(ge=0, le=YEAR_S), Noun("a number of seconds")]
 
@@ -156,6 +157,16 @@ class CompareConfig(Section):
     ] = _COMPARE.latency_tolerance_ratio
     latency_margin_ratio: Annotated[MirroredRatio, Doc("The step passes on proof that it takes less.")] = (
         _COMPARE.latency_margin_ratio
+    )
+
+    outputs: Annotated[
+        bool, Doc("Judge how often the outputs of both versions differ, where `mirror.outputs` has them compared.")
+    ] = _COMPARE.outputs
+    disagreement_tolerance: Annotated[
+        Share, Doc("Share of compared outputs that may differ: rolled back on proof of more.")
+    ] = _COMPARE.disagreement_tolerance
+    disagreement_margin: Annotated[DisagreementShare, Doc("The step passes on proof of less than this share.")] = (
+        _COMPARE.disagreement_margin
     )
 
 

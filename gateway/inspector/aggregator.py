@@ -17,6 +17,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Mapping
 
+from gateway.core.predictions.agreement import agree
 from gateway.core.predictions.events import FAULTS, UNREADABLE, Known, Watch
 from gateway.core.predictions.failures import UNREAD_ANSWERS
 from gateway.core.predictions.labels import Join
@@ -26,12 +27,22 @@ from gateway.core.predictions.protocols.choice import AnswerReader
 from gateway.core.predictions.settings import DATA_ROWS, DATA_WINDOWS, RouteWatch
 from gateway.core.predictions.text_events import BOUNDS
 from gateway.core.stats.counts import Counts, EpochCounts, cell_of
+from gateway.core.stats.pairs import COMPARED, DISAGREED, UNREAD
 from gateway.core.types import Variant
 from gateway.inspector.answers import SampledAnswers
 from gateway.inspector.data_checks import DataChecks, DataVerdict, DataWindow
 from gateway.inspector.decoding import UnreadError, decoded
-from gateway.runtime.samples import FAILURES, PREDICTIONS, Inspected, Label, Sample, Served
-from gateway.runtime.wire import Report
+from gateway.runtime.samples import (
+    FAILURES,
+    PREDICTIONS,
+    AnswerPair,
+    Inspected,
+    Label,
+    PairedAnswer,
+    Sample,
+    Served,
+)
+from gateway.runtime.wire import Report, RouteTotals
 
 _ON_ITS_WAY_S = 10.0
 RESULTS = ("decoded", *FAULTS, "skipped")
@@ -85,6 +96,7 @@ class Aggregator:
         self._newest: dict[str, int] = {}
         self._results: dict[str, dict[str, int]] = {}
         self._labels: dict[str, dict[str, dict[str, int]]] = {}
+        self._totals: dict[str, RouteTotals] = {}
 
     def watch(self, routes: dict[str, RouteWatch], known: Mapping[str, Known] | None = None) -> None:
         """Look at these routes from now on; ``known`` is what was learnt of them before this process."""
@@ -122,6 +134,34 @@ class Aggregator:
     def judged(self, checks: DataChecks, window: DataWindow, verdict: DataVerdict, now_s: float) -> None:
         """A validator has judged a window."""
         self._label(window.of, checks.judged(window, verdict), now_s)
+
+    def take_pair(self, pair: AnswerPair, now_s: float) -> None:
+        """Both versions' answers to one request: whether they agree (core/predictions/agreement.py)."""
+        state = self._routes.get(pair.route)
+        if state is None:
+            return
+        stable, canary = (self._outputs(state, pair, one) for one in (pair.stable, pair.canary))
+        agreed = None if stable is None else agree(stable, canary, pair.number_tolerance)
+        totals = self._totals.get(pair.route)
+        if totals is None:
+            totals = self._totals[pair.route] = RouteTotals(pair.route, Variant.CANARY)
+        for counts in (self._bucket(pair, now_s).counts.pairs, totals.mirror_pairs):
+            for name, happened in (
+                (COMPARED, agreed is not None),
+                (DISAGREED, agreed is False),
+                (UNREAD, agreed is None),
+            ):
+                if happened:
+                    counts[name] = counts.get(name, 0) + 1
+
+    def _outputs(self, state: _WatchedRoute, pair: AnswerPair, answer: PairedAnswer) -> list[Output] | None:
+        """What one answer says; None for one that cannot be read."""
+        try:
+            body = decoded(answer.encoding, answer.body, state.settings.decoded_bytes_max)
+            whole = WholeAnswer(body, answer.content_type, answer.header_length, pair.path)
+            return state.reader.extract(whole)[1]
+        except (UnreadError, UndecodableError):
+            return None
 
     def gone(self, source: int) -> None:
         """This worker's connection has ended."""
@@ -210,7 +250,7 @@ class Aggregator:
                 bucket.final_seq = self._seq
         evidence = [bucket.counts for bucket in self._buckets.values()]
         epoch = max(self._newest.values(), default=0)
-        report = Report(self._boot, self._seq, epoch, evidence, [], {}, 0, 0, 0)
+        report = Report(self._boot, self._seq, epoch, evidence, [*self._totals.values()], {}, 0, 0, 0)
         for name, state in self._routes.items():
             if state.join is not None:
                 self._labels[name] = state.join.results
@@ -234,7 +274,7 @@ class Aggregator:
         for key in final:
             del self._buckets[key]
 
-    def _bucket(self, news: Sample | Served, now_s: float) -> _Bucket:
+    def _bucket(self, news: Sample | Served | AnswerPair, now_s: float) -> _Bucket:
         key = (news.route, news.epoch)
         bucket = self._buckets.get(key)
         if bucket is None:

@@ -85,11 +85,15 @@ class Inspector:
     async def _take(self, message: samples.ToInspector, source: int) -> None:
         now_s = time.monotonic()
         match message:
-            case samples.Batch(taken, served):
+            case samples.Batch(taken, served, pairs):
                 for news in served:
                     self._aggregator.served(news, now_s)
                 for number, sample in enumerate(taken):
                     self._aggregator.take(sample, now_s, source)
+                    if number % _SAMPLES_A_TURN == 0:
+                        await asyncio.sleep(0)
+                for number, pair in enumerate(pairs):
+                    self._aggregator.take_pair(pair, now_s)
                     if number % _SAMPLES_A_TURN == 0:
                         await asyncio.sleep(0)
             case samples.Watching(routes, known):

@@ -80,11 +80,33 @@ class Served(msgspec.Struct, frozen=True, array_like=True):
     request_id: str
 
 
+class PairedAnswer(msgspec.Struct, frozen=True, array_like=True):
+    """One version's whole answer to a request that both have met."""
+
+    body: bytes
+    content_type: str
+    encoding: str
+    header_length: str
+
+
+class AnswerPair(msgspec.Struct, frozen=True, array_like=True):
+    """Both versions' answers to one mirrored request; ``path`` is the client's."""
+
+    route: str
+    epoch: int
+    weight_bp: int
+    path: str
+    number_tolerance: float
+    stable: PairedAnswer
+    canary: PairedAnswer
+
+
 class Batch(msgspec.Struct, frozen=True, tag=True):
     """What a worker has gathered since its last one."""
 
     samples: list[Sample]
     served: list[Served]
+    pairs: list[AnswerPair] = []
 
 
 class Watching(msgspec.Struct, frozen=True, tag=True):

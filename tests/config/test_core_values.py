@@ -45,7 +45,6 @@ OTHERWISE = {
     "EventConfig": ({"header", "header_value", "trial"}, {"group", "guarded"}),
     "MirrorConfig": ({"percent"}, {"share_bp"}),
     "MirrorStepConfig": ({"percent"}, {"share_bp"}),
-    "CompareConfig": (set(), {"outputs", "disagreement_tolerance", "disagreement_margin"}),
     "GuardrailConfig": ({"threshold_ms"}, {"threshold_us"}),
 }
 

@@ -7,7 +7,7 @@ from gateway.core.predictions.labels import LabelSettings
 from gateway.core.predictions.settings import RouteWatch
 from gateway.core.stats.counts import check
 from gateway.inspector.aggregator import Aggregator
-from gateway.runtime.samples import Label, Sample, Served
+from gateway.runtime.samples import AnswerPair, Label, PairedAnswer, Sample, Served
 
 LABELS = RouteWatch(labels=LabelSettings({"click": True}, window_s=60.0))
 ANSWERS = RouteWatch(watch=WatchSettings())
@@ -96,3 +96,20 @@ def test_the_same_settings_again_change_nothing_and_others_begin_anew() -> None:
     made.watch({"r": RouteWatch(labels=LabelSettings({"click": True}, window_s=5.0))})
     made.expire(200.0)
     assert made.report(200.0).report.evidence[0].stable.trials == {"click": 1}, "the open request was given up"
+
+
+def test_pairs_of_answers_are_compared_and_counted_for_verdicts_and_metrics() -> None:
+    made = aggregator(ANSWERS)
+
+    def said(data: str) -> PairedAnswer:
+        body = f'{{"outputs":[{{"name":"label","datatype":"INT64","shape":[1],"data":[{data}]}}]}}'
+        return PairedAnswer(body.encode(), "application/json", "", "")
+
+    broken, unknown = PairedAnswer(b"<html>", "text/html", "", ""), PairedAnswer(b"x", "application/json", "lzma", "")
+    for stable, canary in ((said("3"), said("3")), (said("3"), said("4")), (said("3"), broken), (unknown, said("3"))):
+        made.take_pair(AnswerPair("r", 7, 0, "/v2/models/r/infer", 0.001, stable, canary), 0.0)
+    made.take_pair(AnswerPair("another", 7, 0, "/", 0.001, said("3"), said("3")), 0.0)
+    report = made.report(0.0).report
+    counted = {"compared": 3, "disagreed": 2, "unread": 1}
+    assert [(entry.route, entry.epoch, entry.pairs) for entry in report.evidence] == [("r", 7, counted)]
+    assert [(totals.route, totals.mirror_pairs) for totals in report.totals] == [("r", counted)]

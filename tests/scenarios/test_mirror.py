@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.backend import Backend, answer
+from tests.support.backend import Backend, Script, answer
 from tests.support.gateway import RunningGateway, Traffic, config
 
 pytestmark = pytest.mark.anyio
@@ -16,6 +16,22 @@ PLAN: dict[str, Any] = {
     "mirror": {"min_time_s": 1, "min_requests": 50, "compare": {"latency": False}},
     "steps": [{"percent": 50, "min_time_s": 0.5, "min_requests": 10}],
 }
+
+
+def label(number: int) -> Script:
+    """An answer of the Open Inference Protocol that says this class."""
+    body = b'{"outputs":[{"name":"label","datatype":"INT64","shape":[1],"data":[%d]}]}' % number
+    return answer(body=body, headers=b"content-type: application/json\r\n")
+
+
+async def test_a_canary_whose_answers_differ_is_rolled_back_before_a_user_got_one(tmp_path: Path) -> None:
+    async with Backend(label(3)) as stable, Backend(label(4)) as canary:
+        async with RunningGateway(tmp_path, config(stable.url, canary.url, plan=PLAN)) as gateway:
+            async with Traffic(gateway.url, rate_hz=100) as users:
+                view = await gateway.until_phase(await gateway.start_rollout(), "ROLLED_BACK", "PROMOTED")
+            assert (view["phase"], view["causes"]) == ("ROLLED_BACK", ["disagreement"])
+            assert "outputs differ from stable's on the same request" in view["reason"]
+            assert users.failures == [] and set(users.variants) == {"stable"}
 
 
 async def test_a_canary_that_fails_is_rolled_back_and_no_request_of_a_user_has_met_it(tmp_path: Path) -> None:
@@ -35,7 +51,7 @@ async def test_a_canary_that_fails_is_rolled_back_and_no_request_of_a_user_has_m
 
 
 async def test_a_canary_that_does_as_well_goes_on_to_the_first_step(tmp_path: Path) -> None:
-    async with Backend(answer(body=b"{}")) as stable, Backend(answer(body=b"{}")) as canary:
+    async with Backend(label(3)) as stable, Backend(label(3)) as canary:
         async with RunningGateway(tmp_path, config(stable.url, canary.url, plan=PLAN)) as gateway:
             async with Traffic(gateway.url, rate_hz=200) as users:
                 rollout_id = await gateway.start_rollout()
@@ -46,3 +62,6 @@ async def test_a_canary_that_does_as_well_goes_on_to_the_first_step(tmp_path: Pa
             assert users.failures == []
             story = (await gateway.admin.get(f"/api/v1/rollouts/{rollout_id}/story")).text
             assert "the mirror step passed: " in story
+            metrics = (await gateway.admin.get("/metrics")).text
+            assert 'gateway_mirror_outputs_total{result="disagreed",route="r"} 0.0' in metrics
+            assert 'gateway_mirror_outputs_total{result="agreed",route="r"} 0.0' not in metrics

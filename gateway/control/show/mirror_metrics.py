@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from prometheus_client.metrics_core import Metric
 
 from gateway.control.show.families import counter, with_zeros
 from gateway.core.stats.outcomes import NAMES, OK
-from gateway.core.stats.pairs import CANARY_ONLY, PAIRS, STABLE_ONLY
+from gateway.core.stats.pairs import CANARY_ONLY, COMPARED, DISAGREED, PAIRS, STABLE_ONLY, UNREAD
 from gateway.core.types import Variant
 from gateway.runtime.wire import RouteTotals
 
@@ -54,3 +54,14 @@ def mirror_metrics(totals: list[RouteTotals]) -> Iterator[Metric]:
             for name in NAMES
         ),
     )
+    yield counter(
+        "gateway_mirror_outputs_total",
+        "Pairs of answers that were to be compared, by what came of it.",
+        ("route", "result"),
+        (((t.route, result), n) for t in mirroring for result, n in _outputs(t.mirror_pairs)),
+    )
+
+
+def _outputs(pairs: Mapping[str, int]) -> list[tuple[str, int]]:
+    compared, disagreed = pairs.get(COMPARED, 0), pairs.get(DISAGREED, 0)
+    return [("agreed", compared - disagreed), ("disagreed", disagreed), ("unread", pairs.get(UNREAD, 0))]

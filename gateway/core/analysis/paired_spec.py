@@ -21,8 +21,8 @@ class PairedSpec(msgspec.Struct, frozen=True):
     latency_tolerance_ratio: float = 1.25
     latency_margin_ratio: float = 1.5
     outputs: bool = True
-    disagreement_tolerance: float = 0.02
-    disagreement_margin: float = 0.05
+    disagreement_tolerance: float = 0.05
+    disagreement_margin: float = 0.1
 
     def __post_init__(self) -> None:
         """Raise InvalidValueError for bounds outside their domain."""

@@ -227,7 +227,8 @@ class Mirroring(msgspec.Struct, frozen=True):
     ``share_bp`` of them are (0: none), at most ``concurrency_max`` at a time. A copy's request may have
     ``body_bytes_max``, of its answer and of stable's ``answer_bytes_max`` are read, and all copies together hold
     ``memory_bytes_max``. One that is not answered whole in ``timeout_s`` is given up. A worker whose event loop is
-    later than ``loop_lag_max_s`` makes none.
+    later than ``loop_lag_max_s`` makes none. ``outputs``: what both answer is compared; numbers that differ by no more
+    than ``number_tolerance`` of stable's are equal (predictions/agreement.py).
     """
 
     share_bp: int = 0
@@ -237,6 +238,8 @@ class Mirroring(msgspec.Struct, frozen=True):
     memory_bytes_max: int = 32 << 20
     timeout_s: float = 30.0
     loop_lag_max_s: float = 0.05
+    outputs: bool = True
+    number_tolerance: float = 0.001
 
 
 # A client that half-closes does so as it sends; one that leaves, when it has waited. Long enough for a lost packet.

@@ -14,7 +14,7 @@ from collections import deque
 from pathlib import Path
 
 from gateway.runtime import samples
-from gateway.runtime.samples import Sample, Served
+from gateway.runtime.samples import AnswerPair, Sample, Served
 
 _QUEUE_BYTES_MAX = 8 << 20
 _SERVED_MAX = 20_000
@@ -35,6 +35,7 @@ class SampleQueue:
     def __init__(self) -> None:
         self.samples: deque[Sample] = deque()
         self.served: deque[Served] = deque()
+        self.pairs: deque[AnswerPair] = deque()
         self.connected = False
         # Whether any route has a tap: without one there is nobody to be connected to.
         self.wanted = False
@@ -48,6 +49,15 @@ class SampleQueue:
             return False
         self._bytes += size
         self.samples.append(sample)
+        return True
+
+    def put_pair(self, pair: AnswerPair) -> bool:
+        """Queue both answers to a mirrored request; False when the queue is full."""
+        size = _size_of(pair)
+        if self._bytes + size > _QUEUE_BYTES_MAX:
+            return False
+        self._bytes += size
+        self.pairs.append(pair)
         return True
 
     def next_stream(self) -> int:
@@ -69,7 +79,7 @@ class SampleQueue:
 
     def batch(self) -> samples.Batch | None:
         """The oldest part of the queue, of at most about a megabyte; None when it is empty."""
-        if not self.samples and not self.served:
+        if not self.samples and not self.served and not self.pairs:
             return None
         taken: list[Sample] = []
         taken_bytes = 0
@@ -77,9 +87,18 @@ class SampleQueue:
             sample = self.samples.popleft()
             taken_bytes += _size(sample)
             taken.append(sample)
+        pairs: list[AnswerPair] = []
+        while self.pairs and taken_bytes < samples.BATCH_BYTES_MAX:
+            pair = self.pairs.popleft()
+            taken_bytes += _size_of(pair)
+            pairs.append(pair)
         self._bytes -= taken_bytes
         served = [self.served.popleft() for _ in range(min(len(self.served), 5_000))]
-        return samples.Batch(taken, served)
+        return samples.Batch(taken, served, pairs)
+
+
+def _size_of(pair: AnswerPair) -> int:
+    return len(pair.stable.body) + len(pair.canary.body) + 2 * _OVERHEAD_BYTES
 
 
 class SampleLink:

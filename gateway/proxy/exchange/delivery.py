@@ -266,6 +266,8 @@ class Delivery(AttemptOwner):
         sample = attempts.sample
         if sample is not None:
             sample.head(status, head.lines)
+        if self.copy is not None and self.copy.answer is not None:
+            self.copy.answer.head(head.lines)
         if not self.body.complete:
             request.keep_alive = False
         lines = _CANARY_LINE
@@ -283,6 +285,8 @@ class Delivery(AttemptOwner):
             attempt.stream.piece(piece, self._worker.now_s())
         if sample is not None:
             sample.body(piece)
+        if self.copy is not None and self.copy.answer is not None:
+            self.copy.answer.body(piece)
         self._relayed_bytes += len(piece)
         if attempt is not None and attempt.hold is not None and attempt.stream is not None:
             opening = attempt.stream.opening

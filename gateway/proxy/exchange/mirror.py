@@ -13,13 +13,16 @@ Rules:
 4. It is one of a pair: what stable's attempt came to first, and what the copy came to, are counted together, once. A
    client that leaves ends its copy, and there is no pair. A copy that takes longer than ``timeout_s`` has failed where
    stable took no more than half of that; otherwise nothing is said.
-5. The backend sees ``x-gateway-mirror: true``, which no client can send.
+5. Of some pairs, chosen when the copy is made, both answers are kept and handed to the inspector, who compares them
+   (core/predictions/agreement.py). Kept are references to the bytes that are relayed; nothing is read here.
+6. The backend sees ``x-gateway-mirror: true``, which no client can send.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
+from gateway.core.stats.outcomes import OK
 from gateway.proxy.compiled import mypyc_attr
 from gateway.proxy.context import OpenExchange, WorkerContext
 from gateway.proxy.exchange import outcome
@@ -32,13 +35,15 @@ from gateway.proxy.heads.gateway_errors import Fault
 from gateway.proxy.heads.message_head import RawHeaders, ResponseHead
 from gateway.proxy.heads.request import Request
 from gateway.proxy.routes import route_mirror
-from gateway.proxy.routes.route_mirror import RouteMirror
+from gateway.proxy.routes.route_mirror import MirrorLoad, RouteMirror
 from gateway.proxy.routes.route_runtime import RouteRuntime
 from gateway.proxy.spans import RequestTrace
 from gateway.proxy.upstream.pool import EndpointPool
 from gateway.proxy.upstream.types import UpstreamConnection
+from gateway.runtime.samples import AnswerPair, PairedAnswer
 from gateway.runtime.spans import AttemptSpan
 
+_PATH_BYTES_MAX: Final = 1024
 _MARK: Final = b"%b: true\r\n" % headers.MIRROR_HEADER
 # Of a copy's time, the share that stable may have taken for a copy that is given up to have failed (rule 4).
 _STABLE_SHARE: Final = 0.5
@@ -70,6 +75,54 @@ def begin_copy(
     copy = MirrorCopy(worker, route, mirror, request, copied, trace)
     worker.loop.call_soon(copy.start)
     return copy
+
+
+class KeptAnswer:
+    """One version's answer, as far as it is kept to be compared. ``whole``: nothing of it is missing."""
+
+    __slots__ = ("_bytes_max", "_lines", "_load", "held_bytes", "pieces", "whole")
+
+    def __init__(self, load: MirrorLoad, bytes_max: int) -> None:
+        self._load = load
+        self._bytes_max = bytes_max
+        self._lines: list[bytes] = []
+        self.pieces: list[bytes] = []
+        self.held_bytes = 0
+        self.whole = True
+
+    def head(self, lines: list[bytes]) -> None:
+        """The answer's head."""
+        self._lines = lines
+
+    def body(self, piece: bytes) -> None:
+        """A piece of the answer; what is too much is not compared."""
+        if not self.whole:
+            return
+        size = len(piece)
+        if self.held_bytes + size > self._bytes_max:
+            self.let_go()
+            return
+        self.pieces.append(piece)
+        self.held_bytes += size
+        self._load.held_bytes += size
+
+    def let_go(self) -> None:
+        """Keep nothing of it."""
+        self.whole = False
+        self._load.held_bytes -= self.held_bytes
+        self.held_bytes = 0
+        self.pieces = []
+
+    def taken(self) -> PairedAnswer:
+        """The answer as the inspector reads it."""
+        found = {b"content-type": b"", b"content-encoding": b"", b"inference-header-content-length": b""}
+        for line in b"".join(self._lines).split(b"\r\n"):
+            name, _, value = line.partition(b":")
+            name = name.lower()
+            if name in found:
+                found[name] = found[name] + b"," + value.strip() if found[name] else value.strip()
+        content_type, encoding, header_length = (value.decode("latin-1") for value in found.values())
+        return PairedAnswer(b"".join(self.pieces), content_type, encoding, header_length)
 
 
 @mypyc_attr(free_list_len=1)
@@ -112,6 +165,7 @@ class MirrorCopy(AttemptOwner):
         "_deadline",
         "_ended",
         "_held_bytes",
+        "_kept",
         "_mirror",
         "_read_bytes",
         "_route",
@@ -122,6 +176,7 @@ class MirrorCopy(AttemptOwner):
         "_trace",
         "_tried",
         "_worker",
+        "answer",
     )
 
     def __init__(
@@ -156,6 +211,12 @@ class MirrorCopy(AttemptOwner):
         load = mirror.load
         load.copies += 1
         load.held_bytes += self._held_bytes
+        self.answer: KeptAnswer | None = None
+        """Stable's, where it is to be compared."""
+        self._kept: KeptAnswer | None = None
+        if mirror.outputs and load.compares(self._began_s):
+            self.answer = KeptAnswer(load, mirror.answer_bytes_max)
+            self._kept = KeptAnswer(load, mirror.answer_bytes_max)
         route.counters.open += 1
 
     # stable's half
@@ -267,6 +328,8 @@ class MirrorCopy(AttemptOwner):
 
     def answer_head(self, reason: bytes, head: ResponseHead, *, bodyless: bool) -> None:
         """The answer begins."""
+        if self._kept is not None:
+            self._kept.head(head.lines)
         self._wait(self._route.idle_s)
 
     def answer_body(self, piece: bytes) -> None:
@@ -275,6 +338,8 @@ class MirrorCopy(AttemptOwner):
         if attempt is not None and attempt.stream is not None:
             attempt.stream.piece(piece, self._worker.now_s())
         self._read_bytes += len(piece)
+        if self._kept is not None:
+            self._kept.body(piece)
 
     def answer_trailer(self, name: bytes, value: bytes) -> bool:
         """Nobody asked for trailers."""
@@ -342,7 +407,24 @@ class MirrorCopy(AttemptOwner):
         if self._ended or not self._stable or not self._canary:
             return
         self._mirror.pair(self._stable, self._canary, self._stable_us, self._canary_us)
+        if self._stable == self._canary == OK:
+            self._compare()
         self._end()
+
+    def _compare(self) -> None:
+        """Hand both answers to the inspector, who compares them."""
+        stable, canary, mirror = self.answer, self._kept, self._mirror
+        if stable is None or canary is None:
+            return
+        evidence, samples = mirror.evidence, self._worker.samples
+        if stable.whole and canary.whole and samples.connected:
+            path = self.request.path[-_PATH_BYTES_MAX:].decode("latin-1")
+            tolerance = mirror.mirror.number_tolerance
+            route, epoch, weight_bp = evidence.route, evidence.epoch, evidence.weight_bp
+            pair = AnswerPair(route, epoch, weight_bp, path, tolerance, stable.taken(), canary.taken())
+            if samples.put_pair(pair):
+                return
+        mirror.unread()
 
     def _drop(self, result: str) -> None:
         """There is no pair, and no outcome."""
@@ -386,6 +468,10 @@ class MirrorCopy(AttemptOwner):
         load = self._mirror.load
         load.copies -= 1
         load.held_bytes -= self._held_bytes
+        for kept in (self.answer, self._kept):
+            if kept is not None:
+                kept.let_go()
+        self.answer = self._kept = None
         self._route.counters.open -= 1
 
 

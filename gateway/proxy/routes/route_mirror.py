@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.core.stats.outcomes import OK
-from gateway.core.stats.pairs import CANARY_ONLY, PAIRS, STABLE_ONLY, ratio_name
+from gateway.core.stats.pairs import CANARY_ONLY, PAIRS, STABLE_ONLY, UNREAD, ratio_name
 from gateway.core.traffic.table import Mirroring
 from gateway.core.types import WEIGHT_BP_MAX, Variant
 from gateway.proxy.counting.epoch_counters import EpochCounters
@@ -43,6 +43,8 @@ GAVE_UP: Final = "gave_up"
 UNSERVED: Final = "unserved"
 NOT_JUDGED: Final = (CLIENT_LEFT, CUT, GAVE_UP, UNSERVED)
 
+# Of so many pairs in a second a worker has the outputs compared, and as many are saved up.
+_COMPARED_PER_S: Final = 50.0
 # How long a late event loop is remembered.
 _LAG_S: Final = 0.25
 
@@ -50,7 +52,7 @@ _LAG_S: Final = 0.25
 class MirrorLoad:
     """What all copies of one worker take. ``stopped``: the worker drains."""
 
-    __slots__ = ("copies", "held_bytes", "lag_s", "lagged_s", "stopped")
+    __slots__ = ("_compared_s", "_tokens", "copies", "held_bytes", "lag_s", "lagged_s", "stopped")
 
     def __init__(self) -> None:
         self.copies = 0
@@ -58,6 +60,15 @@ class MirrorLoad:
         # How late the event loop lately was, and when that was found.
         self.lag_s = self.lagged_s = 0.0
         self.stopped = False
+        self._tokens = _COMPARED_PER_S
+        self._compared_s = 0.0
+
+    def compares(self, now_s: float) -> bool:
+        """Whether the answers of one more pair are to be compared; decided before they are known."""
+        tokens = min(_COMPARED_PER_S, self._tokens + (now_s - self._compared_s) * _COMPARED_PER_S)
+        self._compared_s = now_s
+        self._tokens = tokens - 1.0 if tokens >= 1.0 else tokens
+        return tokens >= 1.0
 
     def late(self, lag_s: float, now_s: float) -> None:
         """The event loop came so late; what is known is the worst of a moment."""
@@ -77,10 +88,12 @@ class RouteMirror:
         "body_bytes_max",
         "canary",
         "concurrency_max",
+        "evidence",
         "lag_max_s",
         "load",
         "memory_bytes_max",
         "mirror",
+        "outputs",
         "share",
         "stable",
         "timeout_s",
@@ -109,11 +122,13 @@ class RouteMirror:
         self.memory_bytes_max = mirror.memory_bytes_max
         self.timeout_s = mirror.timeout_s
         self.lag_max_s = mirror.loop_lag_max_s
+        self.outputs = mirror.outputs
         totals = counters.totals[Variant.CANARY]
         self._counts = totals.mirrored
         self._shed = totals.mirror_shed
         self._total_pairs = totals.mirror_pairs
-        self._pairs = counters.evidence.pairs
+        evidence = self.evidence = counters.evidence
+        self._pairs = evidence.pairs
 
     def no_room(self, body_bytes: int) -> str:
         """Why there is no copy of a request with such a body now (rule 2); empty when there is to be one."""
@@ -151,6 +166,11 @@ class RouteMirror:
     def came_to(self, result: str) -> None:
         """Count what a copy came to."""
         _add_one(self._counts, result)
+
+    def unread(self) -> None:
+        """Two answers were to be compared, and cannot be."""
+        _add_one(self._pairs, UNREAD)
+        _add_one(self._total_pairs, UNREAD)
 
     def pair(self, stable: str, canary: str, stable_us: int, canary_us: int) -> None:
         """Both versions have met the request: count their outcomes and latencies (core/stats/pairs.py)."""
