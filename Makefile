@@ -67,7 +67,7 @@ shape: $(READY) ## print how long and how entangled the code is (BEFORE=commit b
 	@$(BIN)/python -m tools.shape $(if $(BEFORE),--before $(BEFORE)) $(if $(NAMES),--names)
 
 # The longest first. What each prints is in build/stats.
-STATS := weather whole known returning bursts tolerances promotion guarded metrics outcomes answers detection rules sticky paths intervals
+STATS := paired_requests weather whole known returning bursts tolerances promotion guarded metrics outcomes answers detection rules sticky paths intervals
 RESULTS := loadtests/statistics/results
 stats: $(READY) ## measure how fast and how often wrongly the verdict engine decides (two cores: an hour)
 	@mkdir -p build/stats
