@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from gateway.demo.scenarios import SCENARIOS
+from gateway.demo.scenarios import SCENARIOS, mirrored
 
 _SEED = click.IntRange(0, 2**63 - 1)
 _RATE = click.FloatRange(20, 5000)
@@ -27,6 +27,7 @@ def _fresh_directory(_: click.Context, __: click.Parameter, path: Path | None) -
 @click.option(
     "--scenario", "name", default="good", show_default=True, type=click.Choice(tuple(SCENARIOS)), help="Which canary."
 )
+@click.option("--mirror", is_flag=True, help="Begin with copies of stable's requests, which no user sees.")
 @click.option("--seed", metavar="N", type=_SEED, help="Repeat an earlier run.  [default: random]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per event, the summary last.")
 @click.option("--rate", metavar="N", default=250.0, show_default=True, type=_RATE, help="Requests per second.")
@@ -49,6 +50,7 @@ def _fresh_directory(_: click.Context, __: click.Parameter, path: Path | None) -
 )
 def demo(
     name: str,
+    mirror: bool,
     seed: int | None,
     as_json: bool,
     rate: float,
@@ -67,7 +69,8 @@ def demo(
     from gateway.demo.run import DemoSettings
 
     settings = DemoSettings(
-        scenario=SCENARIOS[name],
+        scenario=mirrored(SCENARIOS[name]) if mirror else SCENARIOS[name],
+        mirror=mirror,
         seed=secrets.randbelow(2**31) if seed is None else seed,
         rate_per_s=rate,
         workers=workers,

@@ -10,7 +10,14 @@ ROUTE = "digits"
 INFER_PATH = "/v2/models/digits/infer"
 STREAM_PATH = "/v2/models/digits/infer_stream"
 STEPS_PERCENT = (5, 25, 50)
-DEADLINE_S = 45.0
+_DEADLINE_S = 45.0
+_MIRROR_S = 30.0
+
+
+def deadline_s(*, mirror: bool) -> float:
+    """How long the rollout may take."""
+    return _DEADLINE_S + (_MIRROR_S if mirror else 0.0)
+
 
 _TEMPLATE = """\
 # Written by `gateway demo`. To run it again by hand: gateway serve {name}
@@ -71,15 +78,29 @@ routes:
       # before that is held against a version, because better ones shift it a little.
 
     plan:
-      steps:
+{mirror}      steps:
 {steps}
       deadline_s: {deadline_s:g}
       on_deadline: hold      # undecided by then: keep the weight and leave the decision to a person
 """
 _FLOORS = ((6, 60), (5, 150), (5, 300))
+_MIRROR = """\
+      # First copies of stable's requests, which no user sees; what differs is found on the same requests.
+      mirror:
+        min_time_s: 5
+        min_requests: 200
+        compare:
+          margin_delta: 0.03             # as for failures above
+          latency_tolerance_ratio: 3     # both take a few milliseconds: what counts must be larger than noise
+          latency_margin_ratio: 6
+          disagreement_tolerance: 0.15   # a better model does differ, in every twentieth digit or so
+          disagreement_margin: 0.25
+"""
 
 
-def configuration(*, name: str, port: int, admin_port: int, workers: int, stable_url: str, canary_url: str) -> str:
+def configuration(
+    *, name: str, port: int, admin_port: int, workers: int, stable_url: str, canary_url: str, mirror: bool = False
+) -> str:
     """The YAML text. Ports may be 0 (any free one); ``name`` is what the file will be called."""
     steps = "\n".join(
         f"        - {{percent: {percent}, min_time_s: {time_s}, min_requests: {requests}}}"
@@ -94,5 +115,6 @@ def configuration(*, name: str, port: int, admin_port: int, workers: int, stable
         canary_url=canary_url,
         route=ROUTE,
         steps=steps,
-        deadline_s=DEADLINE_S,
+        mirror=_MIRROR if mirror else "",
+        deadline_s=deadline_s(mirror=mirror),
     )

@@ -51,6 +51,7 @@ class DemoSettings:
     workers: int = 1
     rate_per_s: float = 250.0
     keep_running_s: float = 0.0
+    mirror: bool = False
 
 
 class Demo:
@@ -121,7 +122,7 @@ class Demo:
         await admin.start_rollout(configuration.ROUTE)
         if self._settings.scenario.killed_after_s is not None:
             self._tasks.append(group.create_task(self._kill_canary(*self._settings.scenario.killed_after_s)))
-        timeout_s = configuration.DEADLINE_S + _DECISION_GRACE_S
+        timeout_s = configuration.deadline_s(mirror=self._settings.mirror) + _DECISION_GRACE_S
         await self._within(timeout_s, self._decided, "the rollout did not end")
         await asyncio.sleep(_AFTER_S + self._settings.keep_running_s)
         await self._client.stop()
@@ -146,6 +147,7 @@ class Demo:
             workers=self._settings.workers,
             stable_url=stable_url,
             canary_url=canary_url,
+            mirror=self._settings.mirror,
         )
         self._config.write_text(text, encoding="utf-8")
         await self._gateway.start()

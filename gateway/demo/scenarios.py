@@ -7,7 +7,7 @@ see gateway.serving.faults) or that is killed under way (`killed_after_s`, count
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 STABLE_MODEL = "digits-logreg"
 # Kinds of failures, in the client's words, that come after the answer has begun.
@@ -24,7 +24,7 @@ class Scenario:
     begun when they came: no rescue can prevent those.
 
     ``ends`` are the phases it may end in. ``cause`` is the metric that must be named for a rollback; ``also`` may be
-    named beside it (who never answers is slow, too).
+    named beside it (who never answers is slow, too). ``mirror``: the rollout begins with a mirror step.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Scenario:
     streams: float = 0.0
     patience_s: float = 0.0
     begun: frozenset[str] = frozenset()
+    mirror: bool = False
 
 
 _ROLLED_BACK = ("ROLLED_BACK",)
@@ -151,6 +152,13 @@ _ALL = (
     ),
 )
 SCENARIOS = {scenario.name: scenario for scenario in _ALL}
+
+
+def mirrored(scenario: Scenario) -> Scenario:
+    """The scenario in a rollout that begins with a mirror step: what answers wrongly differs from stable."""
+    if scenario.cause not in _CLASSES:
+        return replace(scenario, mirror=True)
+    return replace(scenario, cause="disagreement", also=frozenset(), mirror=True)
 
 
 def as_expected(scenario: Scenario, phase: str, metrics: tuple[str, ...]) -> bool:

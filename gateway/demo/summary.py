@@ -25,7 +25,7 @@ class Summary(msgspec.Struct, frozen=True, tag_field="event", tag="summary"):
     ``decision_s`` counts from the first canary request to the decision, ``decision_after_kill_s`` from the moment in
     which the scenario killed the canary (None where it does not), ``duration_s`` from the demo's start.
     ``rescued`` requests were failed by the canary and answered by stable. ``failures_preventable`` are those that users
-    saw although their answer had not begun: a rescue could have prevented them.
+    saw although their answer had not begun: a rescue could have prevented them. ``options`` repeat the demo.
     """
 
     scenario: str
@@ -46,6 +46,7 @@ class Summary(msgspec.Struct, frozen=True, tag_field="event", tag="summary"):
     accuracy: dict[str, float | None]
     latency: dict[str, Latency]
     duration_s: float
+    options: str = ""
 
 
 def summarise(progress: DemoProgress, report: ClientReport, duration_s: float) -> Summary:
@@ -72,6 +73,7 @@ def summarise(progress: DemoProgress, report: ClientReport, duration_s: float) -
         accuracy={name: _rounded(variant.accuracy, 4) for name, variant in seen.items()},
         latency={name: _latency(variant) for name, variant in seen.items()},
         duration_s=round(duration_s, 3),
+        options=f"--scenario {progress.scenario.name}" + (" --mirror" if progress.scenario.mirror else ""),
     )
 
 
@@ -91,7 +93,7 @@ def page(summary: Summary, width: int) -> str:
         lines += textwrap.wrap(paragraph, min(width, 100) - 2)
     lines += [
         "",
-        f"To repeat it, same inputs and faults: gateway demo --scenario {summary.scenario} --seed {summary.seed}",
+        f"To repeat it, same inputs and faults: gateway demo {summary.options} --seed {summary.seed}",
     ]
     others = ", ".join(name for name in SCENARIOS if name != summary.scenario)
     lines += textwrap.wrap(f"Other scenarios: {others}", min(width, 100), break_on_hyphens=False)

@@ -2,8 +2,8 @@
 
     python -m loadtests.statistics.paired_requests [--runs 1000] [--seed 1] [--out paired_requests.jsonl]
 
-The engine's own arithmetic (gateway/core/analysis/paired.py) is driven slice by slice: ten minutes of 40 pairs a second,
-a look at each slice, convicted (or passed) at ANY of them. Worlds at the edge of each null: failures that are
+The engine's own arithmetic (gateway/core/analysis/paired.py) is driven slice by slice: ten minutes of 40 pairs a
+second, a look at each slice, convicted (or passed) at ANY of them. Worlds at the edge of each null: failures that are
 independent, that come with the request (both versions fail it), and that come in bursts of a version; latencies whose
 middle lies above the bound in half of the slices; outputs.
 ``limit`` is the information limit of a split at 50 % for the same difference and alpha: no test of unpaired requests

@@ -102,6 +102,26 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[
         pool.shutdown(cancel_futures=True)
 
 
+# The mirror step
+
+
+@pytest.mark.parametrize("scenario", ["wrong", "good"])
+def test_with_a_mirror_step_wrong_answers_are_found_before_a_user_gets_one_and_a_better_model_goes_on(
+    tmp_path: Path, scenario: str
+) -> None:
+    found = run(tmp_path, "--mirror", "--scenario", scenario, "--seed", str(SEED), "--json")
+    assert found.status == 0, found.stderr
+    summary = found.events[-1]
+    assert summary["as_expected"], summary
+    assert summary["requests_failed_seen_by_users"] == 0
+    passed = [one for one in found.events if one["event"] == "step" and "the mirror step passed" in one["reason"]]
+    if scenario == "wrong":
+        assert (summary["phase"], summary["metrics"], passed) == ("ROLLED_BACK", ["disagreement"], [])
+        assert "canary" not in summary["latency"], "no user was given to it"
+    else:
+        assert summary["phase"] == "PROMOTED" and passed
+
+
 # Stopping it
 
 
