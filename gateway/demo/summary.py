@@ -123,6 +123,9 @@ def _users(summary: Summary) -> str:
     seen = "none of them failed" if not failed else f"{failed} FAILED ({_kinds(summary.failures)})"
     if failed and not summary.failures_preventable:
         seen = f"{failed} failed after their answer had begun ({_kinds(summary.failures)}), which nothing can take back"
+    if summary.phase == "ROLLED_BACK" and not summary.rescued and "--mirror" in summary.options:
+        copies = f"The canary was sent copies of {summary.canary_requests:,} of them"
+        return f"Users: {summary.requests_total:,} requests, {seen}. {copies}, and no user got its answers."
     text = (
         f"Users: {summary.requests_total:,} requests, {seen}. The canary was given {summary.canary_requests:,} of them"
     )

@@ -259,7 +259,8 @@ def analysis_of(state: PairedState, alpha_rollback: float, alpha_promote: float)
         decides = name != DISAGREEMENT or test.units > 0
         reason = _sentence(state, name, test, verdict, ok, ok_needed)
         stable = (test.stable, test.units) if name not in (LATENCY, DISAGREEMENT) else (0, 0)
-        findings.append(Finding(name, verdict, reason, decides, bad, ok, *stable, test.canary, test.units))
+        needed = {"log_e_bad_needed": bad_needed - math.log(SHARES[name]), "log_e_ok_needed": ok_needed}
+        findings.append(Finding(name, verdict, reason, decides, bad, ok, *stable, test.canary, test.units, needed))
     total = log_e(list(weighted.values()))
     verdict, reason, causes = _verdict(state, findings, weighted, total, bad_needed)
     return Analysis(verdict, reason, causes, tuple(findings), total, bad_needed, ok_needed, state.pairs, state.pairs)
