@@ -97,13 +97,13 @@ async def mlflow_model(folder: Path) -> Path:
 
 
 @contextlib.asynccontextmanager
-async def kserve(directory: Path) -> AsyncIterator[str]:
+async def kserve(directory: Path, environ: dict[str, str] | None = None) -> AsyncIterator[str]:
     """KServe's model server; its URL."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     copied(directory, "kserve_model.py")
     command = [str(environment("kserve") / "bin" / "python"), "kserve_model.py", str(port)]
-    async with server(command, f"{url}/v2/models/animals/ready", directory):
+    async with server(command, f"{url}/v2/models/animals/ready", directory, environ):
         yield url
 
 

@@ -65,6 +65,8 @@ class Case(NamedTuple):
     path: str
     bodies: Callable[[int], dict[str, Any]]
     probe: str
+    # What the backends see as Host, where one address stands for both.
+    hosts: tuple[str, str] | None = None
 
 
 class Judged(NamedTuple):
@@ -81,8 +83,10 @@ def configuration(cases: Mapping[str, Case]) -> dict[str, Any]:
     backends: dict[str, Any] = {}
     routes = []
     for name, case in cases.items():
-        for role, url in (("stable", case.stable), ("canary", case.canary)):
-            backends[f"{name}-{role}"] = {"endpoints": [url], "probe": {"path": case.probe}}
+        for number, (role, url) in enumerate((("stable", case.stable), ("canary", case.canary))):
+            backend = backends[f"{name}-{role}"] = {"endpoints": [url], "probe": {"path": case.probe}}
+            if case.hosts is not None:
+                backend["host_header"] = case.hosts[number]
         routes.append(
             {
                 "name": name,

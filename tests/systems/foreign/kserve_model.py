@@ -1,20 +1,33 @@
-"""A model for KServe's server: ``kserve_model.py PORT``. The first number of a row says which animal it is."""
+"""A model for KServe's server: ``kserve_model.py PORT``. The first number of a row says which animal it is.
+
+COLLAPSED in the environment: it is always the same one.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 
-from kserve import Model, ModelServer
+from kserve import InferOutput, InferRequest, InferResponse, Model, ModelServer
 
 NAMES = ("hen", "fox", "cow", "cat")
 
 
 class Animals(Model):
-    """The protocol V1: instances in, predictions out."""
+    """The protocol V1: instances in, predictions out; and V2: tensors in, tensors out."""
 
     def predict(self, payload, headers=None, response_headers=None):
         """One label for each row."""
-        return {"predictions": [NAMES[int(row[0]) % 4] for row in payload["instances"]]}
+        if isinstance(payload, InferRequest):
+            labels = [label(row[0]) for row in payload.inputs[0].as_numpy()]
+            output = InferOutput("label", [len(labels)], "BYTES", labels)
+            return InferResponse(payload.id, self.name, [output])
+        return {"predictions": [label(row[0]) for row in payload["instances"]]}
+
+
+def label(number):
+    """The animal."""
+    return NAMES[0 if os.environ.get("COLLAPSED") else int(number) % 4]
 
 
 if __name__ == "__main__":
