@@ -36,7 +36,7 @@ from gateway.config.load import load, read, reload
 from gateway.config.plain import MISSING, differences, plain, redacted, restored, value_at
 from gateway.config.schema import RESTART_KEYS, GatewayConfig
 from gateway.config.stored import Stored, carried_over, sha256_of
-from gateway.config.watching import needs_inspector
+from gateway.config.watching import needs_features, needs_inspector
 from gateway.config.yaml_text import to_yaml
 from gateway.control.api import ControlPlane
 from gateway.core.errors import ConflictError, InvalidValueError, NotFoundError
@@ -46,7 +46,7 @@ from gateway.runtime.clock import Clock, iso
 
 _log = logging.getLogger("gateway.admin")
 CHANGEABLE = ("backends", "routes")
-IN_THE_FILE = ("hooks", "gates", "sources", "actuators", "validators")
+IN_THE_FILE = ("hooks", "gates", "sources", "actuators", "validators", "feature_stores")
 
 
 class InvalidConfigurationError(ProblemError):
@@ -258,6 +258,8 @@ class Configuring:
         paths = [path for path in differences(old_tree, new_tree) if path[0] not in changeable]
         keys = ", ".join(dict.fromkeys(place_of(path) for path in paths))
         restart = any(path[0] in RESTART_KEYS for path in paths)
+        if needs_features(new) and not needs_features(self.config):
+            keys, restart = keys or "routes[].features, of which there were none", True
         if needs_inspector(new) and not needs_inspector(self.config):
             keys, restart = keys or "analysis.model_errors, predictions and labels, of which there were none", True
         if keys:

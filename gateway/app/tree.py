@@ -28,15 +28,15 @@ from gateway.config.host_checks import Key
 from gateway.config.load import load, read
 from gateway.config.schema import RESTART_KEYS, GatewayConfig
 from gateway.config.stored import sha256_of
-from gateway.config.watching import needs_inspector
-from gateway.runtime import listening, notices, sdnotify
+from gateway.config.watching import needs_features, needs_inspector
+from gateway.runtime import features, listening, notices, sdnotify
 from gateway.runtime.build import described
 from gateway.runtime.child import DIRECTORY_VARIABLE
 from gateway.runtime.logs import FORMAT_VARIABLE
 from gateway.runtime.notices import Notice
 from gateway.runtime.process import Child
 from gateway.runtime.samples import SOCKET_NAME
-from gateway.runtime.settings import InspectorSettings, WorkerSettings
+from gateway.runtime.settings import FeaturesSettings, InspectorSettings, WorkerSettings
 from gateway.runtime.supervisor import HUNG, Supervisor
 from gateway.runtime.table_memory import SharedTable
 from gateway.runtime.terminal import LOOK_S, Terminal
@@ -88,6 +88,7 @@ class ProcessTree:
                 self._control_child(),
                 *self._inspector_children(config),
                 *self._exporter_children(config),
+                *self._features_children(config),
                 *self._worker_children(config),
             ],
             before_stop=self._before_stop,
@@ -268,6 +269,20 @@ class ProcessTree:
             )
         ]
 
+    def _features_children(self, config: GatewayConfig) -> list[Child]:
+        if not needs_features(config):
+            return []
+        settings = FeaturesSettings(str(self._directory / features.SOCKET_NAME))
+        return [
+            Child(
+                "features",
+                "gateway.integrations.feast.server",
+                msgspec.json.encode(settings),
+                stop_rank=1,  # after the workers, whose last requests may want features
+                silence_s_max=_CONTROL_SILENCE_S_MAX,
+            )
+        ]
+
     def _exporter_children(self, config: GatewayConfig) -> list[Child]:
         if config.tracing is None:
             return []
@@ -314,6 +329,7 @@ def _check_reloadable(before: GatewayConfig, now: GatewayConfig) -> None:
     fixed = {
         **{key: getattr(before, key) != getattr(now, key) for key in RESTART_KEYS},
         # There is no inspector to look at them.
+        "routes[].features, of which there were none,": needs_features(now) and not needs_features(before),
         "analysis.model_errors, predictions and labels, of which there were none,": needs_inspector(now)
         and not needs_inspector(before),
     }

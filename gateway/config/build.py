@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 import msgspec
 
 from gateway.config.core_values import core_value
+from gateway.config.features import features_of
 from gateway.config.routes import RouteConfig
 from gateway.config.schema import GatewayConfig
 from gateway.config.traffic import OnHalfClose
@@ -19,6 +20,7 @@ from gateway.core.traffic.table import (
     AddressGuard,
     Backend,
     Endpoint,
+    Features,
     Route,
     RoutingTable,
 )
@@ -31,7 +33,11 @@ def routing_table(config: GatewayConfig, epoch: int = 1) -> RoutingTable:
     """The table that serves when nothing is journaled: every route at its ``canary_percent``."""
     backends = {name: core_value(backend, Backend, name=name) for name, backend in config.backends.items()}
     external = {actuator.route for actuator in config.actuators}
-    routes = tuple(_route(route, external=route.name in external) for route in config.routes)
+    stores = config.feature_stores
+    routes = tuple(
+        _route(route, external=route.name in external, features=features_of(route.features, stores))
+        for route in config.routes
+    )
     return RoutingTable(epoch, routes, backends)
 
 
@@ -64,7 +70,7 @@ def plan(route: RouteConfig) -> Plan:
     return core_value(route.plan, Plan)
 
 
-def _route(route: RouteConfig, *, external: bool) -> Route:
+def _route(route: RouteConfig, *, external: bool, features: Features | None) -> Route:
     return core_value(
         route,
         Route,
@@ -73,4 +79,5 @@ def _route(route: RouteConfig, *, external: bool) -> Route:
         tap=tap(route),
         half_close_s=_HALF_CLOSE_S[route.on_half_close],
         external=external,
+        features=features,
     )

@@ -15,6 +15,7 @@ from gateway.config.actuators import issues_between_actuators
 from gateway.config.analysis import AnalysisConfig
 from gateway.config.errors import BadValue, Issue, TreePath, place_of, show
 from gateway.config.explain import nearest
+from gateway.config.features import feature_issues
 from gateway.config.grammar import Address, UnixSocket
 from gateway.config.plan import CompareConfig
 from gateway.config.predictions import PREDICTED, TOLERANCE, Trials
@@ -434,6 +435,13 @@ def _plans_name_gates(tree: Any) -> Iterator[Issue]:
                 yield Issue(place, f"there is no gate {show(gate)}", hint)
 
 
+def _features_are_whole(tree: Any) -> Iterator[Issue]:
+    """Each route's features name a store that there is, and say what is looked up and for whom."""
+    stores = at(tree, "feature_stores")
+    for path, route in _routes(tree):
+        yield from feature_issues(path, route, stores if isinstance(stores, dict) else {})
+
+
 # Of events, with their defaults.
 _RATIOS = (("tolerance_ratio", 1.0), ("margin_ratio", 1.5))
 _RULES: tuple[Callable[[Any], Iterator[Issue]], ...] = (
@@ -457,6 +465,7 @@ _RULES: tuple[Callable[[Any], Iterator[Issue]], ...] = (
     _hooks_are_whole,
     _hooks_name_routes,
     _plans_name_gates,
+    _features_are_whole,
     issues_between_sources,
     issues_between_actuators,
     issues_between_validators,

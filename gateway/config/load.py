@@ -19,6 +19,7 @@ from gateway.config.cross_checks import issues_between
 from gateway.config.document import Document, Place, YamlSyntaxError, read_document
 from gateway.config.errors import ConfigError, Issue, LocatedIssue, one_line, place_of
 from gateway.config.explain import issues_of
+from gateway.config.features import feature_store_issues
 from gateway.config.header_checks import header_issues, secrets_of_the_api
 from gateway.config.hooks import hook_issues
 from gateway.config.schema import GatewayConfig
@@ -84,6 +85,7 @@ def _load(
         issues += header_issues(config, environ)
         issues += source_issues(config.sources, environ)
         issues += actuator_issues(config.actuators, environ)
+        issues += feature_store_issues(config.feature_stores, environ)
         issues += tracing_issues(config.tracing, environ)
     if config and for_serving:
         issues += host_checks.state_dir_issues(config.state_dir)

@@ -8,6 +8,7 @@ import msgspec
 from pydantic import Field, model_validator
 
 from gateway.config.analysis import AnalysisConfig
+from gateway.config.features import FeaturesConfig
 from gateway.config.mirror import MirrorConfig
 from gateway.config.plan import PlanConfig
 from gateway.config.predictions import ProtocolKey
@@ -233,6 +234,7 @@ class RouteConfig(Section):
             "forced_header": self.forced_variant_header,
             "streams_requests": self.stream_requests,
             "exempt_statuses": sorted(self.analysis.exempt_statuses),
+            "features": None,  # they need the stores, which are not the route's (build.py)
         }
 
     name: Annotated[
@@ -325,6 +327,10 @@ class RouteConfig(Section):
     analysis: Annotated[
         AnalysisConfig, Doc("What a verdict promises and looks at; docs/statistics.md explains the tests.")
     ] = AnalysisConfig()
+    features: Annotated[
+        FeaturesConfig | None,
+        Doc("Features of a store, put into each request before a variant is chosen; docs/feast.md. `null`: none."),
+    ] = None
     slo: Annotated[
         SloConfig,
         Doc(

@@ -19,6 +19,7 @@ from pydantic import Field
 from gateway.config.actuators import ACTUATORS_MAX, ActuatorConfig
 from gateway.config.admin import AdminConfig
 from gateway.config.backends import BackendConfig
+from gateway.config.features import FeatureStoreConfig
 from gateway.config.hooks import HOOKS_MAX, GateConfig, HookConfig
 from gateway.config.limits import LimitsConfig
 from gateway.config.listener import ProxyProtocolConfig, TlsConfig
@@ -103,6 +104,9 @@ class GatewayConfig(Section):
             "longest prefix wins."
         ),
     ]
+    feature_stores: Annotated[
+        dict[BackendName, FeatureStoreConfig], Doc("Feast servers by name, for `routes[].features`; docs/feast.md.")
+    ] = {}
     hooks: Annotated[
         list[HookConfig],
         Field(max_length=HOOKS_MAX),

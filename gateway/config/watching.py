@@ -90,6 +90,11 @@ def needs_inspector(config: GatewayConfig) -> bool:
     return any(_wanted(_watch(route, config)) for route in config.routes)
 
 
+def needs_features(config: GatewayConfig) -> bool:
+    """Whether any route puts features into its requests."""
+    return any(route.features is not None for route in config.routes)
+
+
 def watched(config: GatewayConfig) -> dict[str, RouteWatch]:
     """What the inspector is to do, by route; empty when it is not needed."""
     found = {route.name: _watch(route, config) for route in config.routes if route.canary is not None}

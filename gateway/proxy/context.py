@@ -26,6 +26,7 @@ from gateway.proxy.counting.counters import WorkerCounters
 from gateway.proxy.counting.epoch_counters import EpochCounters
 from gateway.proxy.counting.response_sampler import route_sampler
 from gateway.proxy.counting.sample_link import SampleQueue
+from gateway.proxy.features.feature_link import FeatureLink
 from gateway.proxy.heads.fast_heads import BYTES_MAX, FastHeadReader
 from gateway.proxy.heads.field_policy import FieldPolicy
 from gateway.proxy.heads.gateway_errors import Fault
@@ -129,6 +130,7 @@ class WorkerContext:
         # Copies of requests for canaries (exchange/mirror.py): nobody waits for them.
         self.mirrors: dict[OpenExchange, None] = {}
         self.mirror_load = MirrorLoad()
+        self.features = FeatureLink(loop)
         self.connections: set[OpenConnection] = set()
         self._trusted = tuple(plain_network(cidr) for cidr in trusted_proxies)
         self._budgets: dict[str, tuple[Budget, Budget]] = {}

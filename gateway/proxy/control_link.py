@@ -114,6 +114,7 @@ class ControlLink:
         report.ejected = worker.pools.ejected()
         report.notes.update(worker.pools.ejections)
         report.notes["process_log_dropped"] = logs.dropped()
+        report.notes.update(worker.features.notes)
         if worker.tracer is not None:
             tracer = worker.tracer
             found = {"exported": tracer.exported, "failed": tracer.failed, "dropped": tracer.dropped}

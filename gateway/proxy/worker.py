@@ -75,6 +75,7 @@ async def _serve(settings: WorkerSettings, sock: socket.socket) -> None:
     tasks = [asyncio.create_task(link.run()), asyncio.create_task(_orphaned())]
     tasks.append(asyncio.create_task(beat(settings.limits.hang_timeout_s)))
     tasks.append(asyncio.create_task(SampleLink(worker.samples, settings.control_path).run()))
+    tasks.append(asyncio.create_task(worker.features.run(settings.control_path, lambda: _wants_features(worker))))
     if worker.tracer is not None:
         tasks.append(asyncio.create_task(SpanLink(worker.tracer, settings.control_path).run()))
     Sweeper(worker).start()
@@ -98,6 +99,10 @@ async def _serve(settings: WorkerSettings, sock: socket.socket) -> None:
         task.cancel()
     if worker.access is not None:
         worker.access.close()
+
+
+def _wants_features(worker: WorkerContext) -> bool:
+    return any(route.features is not None for route in worker.routes.values())
 
 
 def _own_table(settings: WorkerSettings) -> tuple[RoutingTable, str]:

@@ -93,6 +93,12 @@ class ExporterSettings(msgspec.Struct, frozen=True):
     timeout_s: float = 10.0
 
 
+class FeaturesSettings(msgspec.Struct, frozen=True):
+    """What the process that looks features up gets at its start."""
+
+    path: str
+
+
 class WorkerSettings(msgspec.Struct, frozen=True):
     """A worker's birth certificate.
 

@@ -131,15 +131,16 @@ class RunningGateway:
         await asyncio.wait_for(ask(), 60)
 
     def children(self) -> dict[str, list[int]]:
-        """The process ids of the workers and of control."""
-        found: dict[str, list[int]] = {"worker": [], "control": []}
+        """The process ids of the workers, of control, and of what looks features up."""
+        modules = {"worker": b"gateway.proxy.worker", "control": b"gateway.app.control", "features": b"feast.server"}
+        found: dict[str, list[int]] = {kind: [] for kind in modules}
         listed = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         for pid in map(int, listed):
             try:
                 command = Path(f"/proc/{pid}/cmdline").read_bytes()
             except FileNotFoundError:
                 continue  # it ended since it was listed
-            for kind, module in (("worker", b"gateway.proxy.worker"), ("control", b"gateway.app.control")):
+            for kind, module in modules.items():
                 if module in command:  # a child between its fork and its exec is neither yet
                     found[kind].append(pid)
         return found

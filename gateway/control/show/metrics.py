@@ -24,6 +24,7 @@ import gateway
 from gateway.control.api import ControlPlane, TrafficTotals
 from gateway.control.show.evidence_metrics import evidence_metrics, verdict_metrics
 from gateway.control.show.families import gauge, single_counter, single_gauge
+from gateway.control.show.feature_metrics import feature_metrics
 from gateway.control.show.health_metrics import backend_info, ejection_metrics, health_metrics
 from gateway.control.show.inspection_metrics import inspection_metrics
 from gateway.control.show.mirror_metrics import mirror_metrics
@@ -84,6 +85,7 @@ class Scrape:
         yield from ejection_metrics(routes, traffic.reports, traffic.notes)
         yield from _process_tree(traffic, routes, self._readiness)
         yield from process_metrics(traffic.reports, self._notice, traffic.notes)
+        yield from feature_metrics(traffic.notes)
         yield from state_metrics(self._table_source, kept=self._state_kept)
         yield from self._more
 

@@ -60,7 +60,7 @@ def process_metrics(reports: Sequence[Report], notice: Notice, notes: Mapping[st
         ("child", "reason"),
         (
             ((child, reason), notice.restarts.get(child, {}).get(reason, 0))
-            for child in ("control", "inspector", "tracing", "worker")
+            for child in ("control", "features", "inspector", "tracing", "worker")
             for reason in ("exit", "hang")
         ),
     )

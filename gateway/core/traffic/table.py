@@ -246,6 +246,41 @@ class Mirroring(msgspec.Struct, frozen=True):
 HALF_CLOSE_S = 0.25
 
 
+class OnMissing(enum.StrEnum):
+    """What becomes of a request whose features are not all known."""
+
+    PASS = "pass"  # noqa: S105  # no password
+    DEFAULT = "default"
+    REJECT = "reject"
+
+
+class EntityKey(msgspec.Struct, frozen=True):
+    """A key of the entity that a request is about: where in its JSON body it is, or in which header (lower case)."""
+
+    name: str
+    path: tuple[str, ...] = ()
+    header: str | None = None
+
+
+class Features(msgspec.Struct, frozen=True):
+    """Features of a feature store, put into each request before a variant is chosen.
+
+    ``service`` or ``features`` say which, ``into`` where in the JSON body they are put.
+    """
+
+    url: str
+    entity: tuple[EntityKey, ...]
+    token_env: str | None = None
+    service: str | None = None
+    features: tuple[str, ...] = ()
+    into: tuple[str, ...] = ("features",)
+    timeout_s: float = 0.05
+    ttl_s: float = 0.0
+    on_missing: OnMissing = OnMissing.PASS
+    defaults: dict[str, bool | int | float | str] = {}
+    body_bytes_max: int = 1 << 20
+
+
 class Route(msgspec.Struct, frozen=True):
     """Which requests, to which stable and canary backend, at which weight.
 
@@ -276,6 +311,7 @@ class Route(msgspec.Struct, frozen=True):
     mirror: Mirroring = Mirroring()
     # Something else splits the requests of this route, as its weight says; none of them is taken here.
     external: bool = False
+    features: Features | None = None
 
     def __post_init__(self) -> None:
         """Reject a weight that is out of range or that has no canary to go to."""

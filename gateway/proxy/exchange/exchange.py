@@ -3,6 +3,7 @@
 Rules:
 
 1. An exchange reads the routing table once, in `_choose`; whatever happens is counted under that table's epoch.
+   Features of a store are put into its body before (proxy/features), so that they are the same for either version.
 2. A request is chosen for and given a connection when its body is whole, or flows: 64 KiB have come, at 64 KiB/s at
    least. Until then it is held here (request_body.py), so that slow clients occupy no backend. One that asks for leave
    to send its body (expect_continue.py), and those of a route with ``stream_requests``, go at once.
@@ -17,7 +18,7 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.core.errors import Blame
-from gateway.core.traffic.table import HALF_CLOSE_S
+from gateway.core.traffic.table import HALF_CLOSE_S, Features
 from gateway.proxy.access_log import STATUS_ABORTED
 from gateway.proxy.body_store import TOO_LARGE
 from gateway.proxy.compiled import mypyc_attr
@@ -35,6 +36,7 @@ from gateway.proxy.exchange.request_spans import spans_of
 from gateway.proxy.exchange.trailers import Trailers, accepts_trailers
 from gateway.proxy.exchange.types import Downstream, Settling
 from gateway.proxy.exchange.upgrade import Upgrade
+from gateway.proxy.features.enriching import Enriched
 from gateway.proxy.heads import gateway_errors
 from gateway.proxy.heads.fast_heads import CachedHead
 from gateway.proxy.heads.gateway_errors import Fault
@@ -63,6 +65,7 @@ class Exchange(Settling):
         "_deadline",
         "_delivery",
         "_downstream",
+        "_enriched",
         "_phase",
         "_record",
         "_request",
@@ -85,6 +88,7 @@ class Exchange(Settling):
         self._phase = QUEUED
         self.fault: Fault | None = None
         self._delivery: Delivery | None = None
+        self._enriched = False
         self._deadline = deadlines.FIRST
         self._upgrade: Upgrade | None = None
         self._trailers: Trailers | None = None
@@ -196,6 +200,38 @@ class Exchange(Settling):
         if self._matched():
             self._choose(now_s)
 
+    # enrich: features of the entity that it is about, where the route has some
+
+    def _enrich(self, features: Features, now_s: float) -> None:
+        """Have features put into the body, once it is whole; the choice of a variant comes after that."""
+        body, head, route = self._body, self._head, self._route
+        if not body.complete and not body.full and body.received <= features.body_bytes_max:
+            self._phase = GATHERING
+            if expect_continue.awaits_leave(head, body):
+                expect_continue.end_wait(head, body)
+                self._downstream.write_continue()
+            self._downstream.resume_reading()
+            self.wait(GATHER, route, route.first_byte_s, now_s, whole=False, blocked=False)
+            return
+        self._enriched = True
+        self.deadline_s = 0.0
+        pieces = body.whole_in_memory() if body.received <= features.body_bytes_max else None
+        self._worker.features.enrich(route.route.name, features, head, pieces, self._take_features)
+
+    def _take_features(self, found: Enriched) -> None:
+        """What becomes of the request is known."""
+        if self._phase != GATHERING:  # its client has left
+            return
+        if found.refused:
+            self.answer(gateway_errors.FEATURES_MISSING)
+            return
+        if found.body is not None:
+            head, length = self._head, len(found.body)
+            self._body.replace(found.body)
+            head.chunked = False
+            head.take_known_length(length, b"content-length: %d\r\n" % length)
+        self._gathered(self._worker.now_s())
+
     def body(self, piece: bytes) -> None:
         """A piece of the request's body."""
         if self.fault is not None or self._phase == SETTLED:
@@ -242,6 +278,9 @@ class Exchange(Settling):
     def _choose(self, now_s: float) -> None:
         """Assign a variant, begin to look at what will be answered, and have it delivered."""
         worker, route, request, head = self._worker, self._route, self._request, self._head
+        if route.features is not None and not self._enriched:
+            self._enrich(route.features, now_s)
+            return
         self._phase = DELIVERING
         route.budget.deposit()
         downstream, body, record = self._downstream, self._body, self._record

@@ -207,6 +207,11 @@ class RequestBody:
         self._joined = None
         return self._pieces
 
+    def replace(self, whole: bytes) -> None:
+        """Another body takes the place of this one, of which nothing was sent."""
+        self._drop()
+        self._append(whole, len(whole))
+
     @property
     def sent_whole(self) -> bool:
         """Whether all of it has come, and the present attempt has sent it."""

@@ -71,6 +71,9 @@ TLS_HANDSHAKE: Final = _downstream("tls_handshake", 400, "the TLS handshake fail
 VERSION_UNSUPPORTED: Final = _downstream("version_unsupported", 505, "unsupported HTTP version: use HTTP/1.1")
 HTTP2_UNSUPPORTED: Final = _downstream("http2_unsupported", 505, "HTTP/2 is not supported: use HTTP/1.1")
 NO_ROUTE: Final = _downstream("no_route", 404, "no route matches this host and path", close=False)
+FEATURES_MISSING: Final = Fault(
+    "features_missing", 503, Blame.NONE, "the features of this request's entity are not known (features.on_missing)"
+)
 LOOP: Final = Fault("loop", 508, Blame.INTERNAL, "the request has passed this gateway before")
 
 # The model's doing. Only these count against a variant.

@@ -30,6 +30,7 @@ class RouteRuntime:
         "canary_pool",
         "connect_s",
         "counters",
+        "features",
         "file_bytes_max",
         "first_byte_s",
         "forced",
@@ -99,6 +100,7 @@ class RouteRuntime:
         self.kept_bytes_max = route.rescue.body_bytes_max
         self.file_bytes_max = route.rescue.file_bytes_max
         self.streams_requests = route.streams_requests
+        self.features = route.features
         self.outcomes = by_status(route.exempt_statuses)
         self.mirror: RouteMirror | None = None
         stable, canary = self.stable_pool, self.canary_pool
