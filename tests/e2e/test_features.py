@@ -155,7 +155,8 @@ async def what_is_missing(gateway: RunningGateway, s: Backend) -> None:
     assert (await gateway.client.post("/default", json=bob)).status_code == 200
     assert json.loads(s.seen[-1].body)["features"] == {"age": 36, "score": 0.1}
     before = len(s.seen)
-    for body in (bob, {"customer": {"id": "eve"}}, {"customer": {}}, {"customer": {"id": [1]}}):
+    unknown: list[Any] = [bob, {"customer": {"id": "eve"}}, {"customer": {}}, {"customer": {"id": [1]}}]
+    for body in unknown:
         refused = await gateway.client.post("/reject", json=body)
         assert (refused.status_code, refused.json()["reason"]) == (503, "features_missing")
     assert len(s.seen) == before

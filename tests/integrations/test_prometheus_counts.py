@@ -11,22 +11,22 @@ import pytest
 from gateway.core.stats.counts import Counts, check
 from gateway.core.stats.histogram import lower_us, upper_us
 from gateway.core.stats.outcomes import by_status
-from gateway.integrations.prometheus.counters import CounterReader, Increment, Series
+from gateway.integrations.prometheus.counters import CounterReader, Increment, ScrapedSeries
 from gateway.integrations.prometheus.counting import SPLIT_CHANGED, UNKNOWN_STATUS, Counted, Splits
 
 APART = {"le", "code"}
 
 
-def series(*samples: tuple[float, float], code: str = "200", pod: str = "a", **labels: str) -> Series:
+def series(*samples: tuple[float, float], code: str = "200", pod: str = "a", **labels: str) -> ScrapedSeries:
     found = {"code": code, "pod": pod} | labels
-    return Series(frozenset(found.items()), samples)
+    return ScrapedSeries(frozenset(found.items()), samples)
 
 
 def gained(increments: list[Increment]) -> list[tuple[float, float, int]]:
     return sorted((one.began_s, one.ended_s, one.gained) for one in increments)
 
 
-def started(*first: Series) -> CounterReader:
+def started(*first: ScrapedSeries) -> CounterReader:
     reader = CounterReader(APART)
     assert reader.take(first) == [], "counting begins at the first look"
     return reader

@@ -34,7 +34,7 @@ _STALE = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
 Key = tuple[str, str | None, tuple[str, ...], tuple[tuple[str, Scalar], ...]]
 
 
-class Features(NamedTuple):
+class EntityFeatures(NamedTuple):
     """What the store has of an entity; ``at_s`` is when the oldest of it was true (None: not said)."""
 
     values: dict[str, Scalar]
@@ -48,8 +48,8 @@ class OnlineFeatures:
         self._now_s = now_s
         self._wall_s = wall_s
         self._clients: dict[tuple[str, str | None], httpx.AsyncClient] = {}
-        self._kept: dict[Key, tuple[float, Features]] = {}
-        self._asked: dict[Key, asyncio.Task[Features | None]] = {}
+        self._kept: dict[Key, tuple[float, EntityFeatures]] = {}
+        self._asked: dict[Key, asyncio.Task[EntityFeatures | None]] = {}
         self._said: set[str] = set()
 
     async def close(self) -> None:
@@ -75,19 +75,19 @@ class OnlineFeatures:
             self._keep(key, self._now_s() + lookup.ttl_s, features)
         return self._found(lookup, features)
 
-    def _found(self, lookup: Lookup, features: Features) -> Found:
+    def _found(self, lookup: Lookup, features: EntityFeatures) -> Found:
         values = features.values
         complete = bool(values) and all(value is not None for value in values.values())
         age_s = -1.0 if features.at_s is None else max(0.0, self._wall_s() - features.at_s)
         return Found(lookup.number, LookedUp.OK if complete else LookedUp.MISSING, values, age_s)
 
-    def _keep(self, key: Key, until_s: float, features: Features) -> None:
+    def _keep(self, key: Key, until_s: float, features: EntityFeatures) -> None:
         self._kept.pop(key, None)
         self._kept[key] = until_s, features
         while len(self._kept) > KEPT_MAX:
             del self._kept[next(iter(self._kept))]
 
-    async def _ask(self, lookup: Lookup) -> Features | None:
+    async def _ask(self, lookup: Lookup) -> EntityFeatures | None:
         body: dict[str, Any] = {"entities": {name: [value] for name, value in lookup.entity.items()}}
         body |= {"feature_service": lookup.service} if lookup.service else {"features": list(lookup.features)}
         try:
@@ -137,7 +137,7 @@ class OnlineFeatures:
             _log.error("the feature server at %s cannot be used: %s", url, why)
 
 
-def read_features(answer: Any, keys: Any) -> Features:
+def read_features(answer: Any, keys: Any) -> EntityFeatures:
     """The features in an answer about one entity."""
     names, results = answer["metadata"]["feature_names"], answer["results"]
     values: dict[str, Scalar] = {}
@@ -152,7 +152,7 @@ def read_features(answer: Any, keys: Any) -> Features:
         values[name] = value if present else None
         if present:
             times += _moments(result.get("event_timestamps", ()))
-    return Features(values, min(times, default=None))
+    return EntityFeatures(values, min(times, default=None))
 
 
 def _moments(stamps: Any) -> Iterator[float]:

@@ -27,10 +27,10 @@ from gateway.integrations.errors import ExternalError
 from gateway.integrations.kserve.inference_service import (
     PROMOTED,
     ROLLED_BACK,
-    Change,
     Memory,
     Seen,
-    Wanted,
+    SplitChange,
+    WantedSplit,
     change,
     read,
 )
@@ -108,7 +108,7 @@ class KserveActuator:
         self.seen = seen
         return self._in_force(seen, wanted, split)
 
-    async def _apply(self, wanted: Wanted, split: ExternalSplit) -> Seen:
+    async def _apply(self, wanted: WantedSplit, split: ExternalSplit) -> Seen:
         for _ in range(_CONFLICTS_MAX):
             service = await self._services.get()
             seen = read(service, self._config.mode)
@@ -130,11 +130,11 @@ class KserveActuator:
                 return read(patched, self._config.mode)
         raise ExternalError("the InferenceService is changed by others all the time: every patch came too late")
 
-    async def _remember(self, todo: Change, memory: Memory) -> None:
+    async def _remember(self, todo: SplitChange, memory: Memory) -> None:
         if todo.memory != memory:
             await self._memories.put(self._route, todo.memory)
 
-    def _said(self, wanted: Wanted) -> None:
+    def _said(self, wanted: WantedSplit) -> None:
         where = f"InferenceService {self._config.namespace}/{self._config.name}"
         what = {PROMOTED: "the canary was promoted", ROLLED_BACK: "the canary gets nothing any more"}.get(
             wanted.end, f"the canary gets {wanted.percent} %"
@@ -142,7 +142,7 @@ class KserveActuator:
         _log.warning("route %s: %s: %s", self._route, where, what)
         self._tell(f"{where}: {what}")
 
-    def _in_force(self, seen: Seen, wanted: Wanted, split: ExternalSplit) -> str:
+    def _in_force(self, seen: Seen, wanted: WantedSplit, split: ExternalSplit) -> str:
         """Note since when the split is in force; returns why it is not."""
         now_s = self._clock.wall_s()
         if wanted.end:
@@ -173,10 +173,10 @@ class KserveActuator:
         self._about = None
 
 
-def _wanted(split: ExternalSplit) -> Wanted | None:
+def _wanted(split: ExternalSplit) -> WantedSplit | None:
     """What the rollout wants of the InferenceService; None without one."""
     if split.phase in _ENDS:
-        return Wanted(split.rollout_id, 0, _ENDS[split.phase])
+        return WantedSplit(split.rollout_id, 0, _ENDS[split.phase])
     if not split.phase.active:
         return None
-    return Wanted(split.rollout_id, split.weight_bp // 100)
+    return WantedSplit(split.rollout_id, split.weight_bp // 100)

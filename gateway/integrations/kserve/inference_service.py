@@ -29,7 +29,7 @@ from gateway.integrations.errors import ExternalError
 PROMOTED, ROLLED_BACK = "promoted", "rolled_back"
 
 
-class Wanted(NamedTuple):
+class WantedSplit(NamedTuple):
     """What a rollout wants of the split: the canary's percent, or its end."""
 
     rollout: str
@@ -59,7 +59,7 @@ class Memory(msgspec.Struct, frozen=True):
     end: str = ""
 
 
-class Change(NamedTuple):
+class SplitChange(NamedTuple):
     """What is to be done (None: nothing), and what is remembered then: of an end afterwards, of all else before."""
 
     patch: dict[str, Any] | None
@@ -74,28 +74,30 @@ def read(service: Mapping[str, Any], mode: KserveMode) -> Seen:
         raise ExternalError("the InferenceService cannot be read: is it one of serving.kserve.io/v1beta1?") from None
 
 
-def change(service: Mapping[str, Any], seen: Seen, wanted: Wanted, memory: Memory, mode: KserveMode) -> Change:
+def change(
+    service: Mapping[str, Any], seen: Seen, wanted: WantedSplit, memory: Memory, mode: KserveMode
+) -> SplitChange:
     """What makes it as wanted. Raises ExternalError where that cannot be."""
     ours = memory.rollout == wanted.rollout
     if wanted.end:
         if not ours or memory.end == wanted.end:
-            return Change(None, memory)
+            return SplitChange(None, memory)
         done = Memory(memory.rollout, memory.revision, wanted.end)
-        return Change(_ending(service, seen, wanted, memory, mode), done)
+        return SplitChange(_ending(service, seen, wanted, memory, mode), done)
     if ours and memory.end:
-        return Change(None, memory)
+        return SplitChange(None, memory)
     if not seen.canary:
         raise ExternalError(_NO_CANARY[mode])
     began = memory if ours else Memory(wanted.rollout, seen.canary)
     if seen.canary != began.revision:
         raise ExternalError(_REPLACED.format(seen.canary, began.revision))
     if seen.percent == wanted.percent:
-        return Change(None, began)
-    return Change(_patch(seen, _spec(service, wanted.percent, mode)), began)
+        return SplitChange(None, began)
+    return SplitChange(_patch(seen, _spec(service, wanted.percent, mode)), began)
 
 
 def _ending(
-    service: Mapping[str, Any], seen: Seen, wanted: Wanted, memory: Memory, mode: KserveMode
+    service: Mapping[str, Any], seen: Seen, wanted: WantedSplit, memory: Memory, mode: KserveMode
 ) -> dict[str, Any] | None:
     promoted = seen.stable == memory.revision
     if wanted.end == PROMOTED:

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from gateway.integrations.errors import ExternalError
-from gateway.integrations.prometheus.counters import Series
+from gateway.integrations.prometheus.counters import ScrapedSeries
 from gateway.runtime.loopback import is_loopback
 
 _ANSWER_BYTES_MAX = 16 << 20
@@ -34,7 +34,7 @@ class PrometheusClient:
         """Close its connections."""
         await self._http.aclose()
 
-    async def samples(self, selector: str, for_s: float) -> list[Series]:
+    async def samples(self, selector: str, for_s: float) -> list[ScrapedSeries]:
         """All samples of the last ``for_s`` seconds. Raises ExternalError."""
         query = f"{selector}[{math.ceil(for_s)}s]"
         try:
@@ -58,14 +58,14 @@ class PrometheusClient:
             raise ExternalError(f"the answer to {query} has no samples of series") from None
 
 
-def _series(data: Any) -> Iterator[Series]:
+def _series(data: Any) -> Iterator[ScrapedSeries]:
     if data["resultType"] != "matrix":
         raise ValueError(data["resultType"])
     for one in data["result"]:
         labels = frozenset((str(key), str(value)) for key, value in one["metric"].items())
         samples = tuple((float(at_s), float(value)) for at_s, value in one.get("values", ()))
         if samples:
-            yield Series(labels, samples)
+            yield ScrapedSeries(labels, samples)
 
 
 def _said(error: Exception) -> str:

@@ -24,7 +24,7 @@ _REMEMBERED_S = 7200.0
 Labels = frozenset[tuple[str, str]]
 
 
-class Series(NamedTuple):
+class ScrapedSeries(NamedTuple):
     """One series: its labels, and its samples in the order of time (seconds, value)."""
 
     labels: Labels
@@ -57,7 +57,7 @@ class CounterReader:
         self._scraped: dict[Labels, list[float]] = {}
         self._first = True
 
-    def take(self, found: Iterable[Series]) -> list[Increment]:
+    def take(self, found: Iterable[ScrapedSeries]) -> list[Increment]:
         """What is new in these samples."""
         new: list[Increment] = []
         series = list(found)
@@ -100,7 +100,7 @@ class CounterReader:
             return (scraped[-1], 0.0), samples
         return samples[0], samples[1:]
 
-    def _see(self, one: Series) -> None:
+    def _see(self, one: ScrapedSeries) -> None:
         times = self._scraped.setdefault(self._target(one.labels), [])
         times.extend(at_s for at_s, _ in one.samples)
         times[:] = sorted(set(times))[-100:]

@@ -18,7 +18,7 @@ from gateway.config.actuators import REVISION, PrometheusConfig, TimeUnit, prome
 from gateway.core.stats.counts import Counts
 from gateway.core.stats.outcomes import by_status
 from gateway.integrations.prometheus.client import PrometheusClient
-from gateway.integrations.prometheus.counters import CounterReader, Series
+from gateway.integrations.prometheus.counters import CounterReader, ScrapedSeries
 from gateway.integrations.prometheus.counting import UNKNOWN_STATUS, Counted, Splits
 from gateway.runtime.clock import Clock
 
@@ -27,7 +27,7 @@ _WINDOW_S = (120.0, 3600.0)
 _UNIT_US = {TimeUnit.SECONDS: 1e6, TimeUnit.MILLISECONDS: 1e3}
 
 
-class _Version:
+class _RevisionCounters:
     """One revision's counters."""
 
     def __init__(self, revision: str, config: PrometheusConfig, classes: list[str]) -> None:
@@ -55,7 +55,7 @@ class PrometheusEvidence:
         self._clock = clock
         self._add = add
         self._client = PrometheusClient(config.url, config.timeout_s, prometheus_token(config))
-        self._versions: tuple[_Version, _Version] | None = None
+        self._versions: tuple[_RevisionCounters, _RevisionCounters] | None = None
         self._asked_s = 0.0
         self._unknown_said = False
 
@@ -73,15 +73,15 @@ class PrometheusEvidence:
         self._hand_on(versions, splits)
         return self._stale(versions, splits, now_s)
 
-    def _of(self, stable: str, canary: str) -> tuple[_Version, _Version]:
+    def _of(self, stable: str, canary: str) -> tuple[_RevisionCounters, _RevisionCounters]:
         """The counters of these revisions; other revisions begin anew."""
         if self._versions is None or (self._versions[0].revision, self._versions[1].revision) != (stable, canary):
-            self._versions = tuple(_Version(one, self._config, self._classes) for one in (stable, canary))  # type: ignore[assignment]  # of two comes two
+            self._versions = tuple(_RevisionCounters(one, self._config, self._classes) for one in (stable, canary))  # type: ignore[assignment]  # of two comes two
             self._asked_s = self._clock.wall_s()
         assert self._versions is not None
         return self._versions
 
-    async def _read(self, version: _Version, splits: Splits, confirmed_s: float, window_s: float) -> None:
+    async def _read(self, version: _RevisionCounters, splits: Splits, confirmed_s: float, window_s: float) -> None:
         config = self._config
         requests = await self._samples(config.requests, version, confirmed_s, window_s)
         latencies = (
@@ -91,12 +91,14 @@ class PrometheusEvidence:
         version.counted.requests(version.requests.take(requests), splits)
         version.counted.latencies(version.latencies.take(latencies), splits)
 
-    async def _samples(self, selector: str, version: _Version, confirmed_s: float, window_s: float) -> list[Series]:
+    async def _samples(
+        self, selector: str, version: _RevisionCounters, confirmed_s: float, window_s: float
+    ) -> list[ScrapedSeries]:
         found = await self._client.samples(selector.replace(REVISION, version.revision), window_s)
         until = (one._replace(samples=tuple(x for x in one.samples if x[0] <= confirmed_s)) for one in found)
         return [one for one in until if one.samples]
 
-    def _hand_on(self, versions: tuple[_Version, _Version], splits: Splits) -> None:
+    def _hand_on(self, versions: tuple[_RevisionCounters, _RevisionCounters], splits: Splits) -> None:
         stable, canary = (version.counted.take() for version in versions)
         for epoch in sorted(stable.keys() | canary.keys()):
             split = splits.numbered(epoch)
@@ -110,7 +112,7 @@ class PrometheusEvidence:
                 *(unknown, self._config.status_label),
             )
 
-    def _stale(self, versions: tuple[_Version, _Version], splits: Splits, now_s: float) -> str:
+    def _stale(self, versions: tuple[_RevisionCounters, _RevisionCounters], splits: Splits, now_s: float) -> str:
         split = splits.now
         if split is None:
             return ""
