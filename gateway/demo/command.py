@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import secrets
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
-from gateway.demo.scenarios import SCENARIOS, mirrored
+from gateway.demo.scenarios import LLM_SCENARIOS, SCENARIOS, Scenario, mirrored
 
 _SEED = click.IntRange(0, 2**63 - 1)
 _RATE = click.FloatRange(20, 5000)
@@ -23,14 +24,24 @@ def _fresh_directory(_: click.Context, __: click.Parameter, path: Path | None) -
     return path
 
 
-@click.command(epilog="\b\nScenarios:\n" + "\n".join(f"  {s.name:<14}{s.title}" for s in SCENARIOS.values()))
+def _listed(scenarios: Mapping[str, Scenario]) -> str:
+    return "\n".join(f"  {one.name:<19}{one.title}" for one in scenarios.values())
+
+
+@click.command(epilog=f"\b\nScenarios:\n{_listed(SCENARIOS)}\n\n\b\nWith --llm:\n{_listed(LLM_SCENARIOS)}")
+@click.option("--llm", is_flag=True, help="Two text models that stream, in place of classifiers.")
 @click.option(
-    "--scenario", "name", default="good", show_default=True, type=click.Choice(tuple(SCENARIOS)), help="Which canary."
+    "--scenario",
+    "name",
+    default="good",
+    show_default=True,
+    type=click.Choice(tuple(SCENARIOS | LLM_SCENARIOS)),
+    help="Which canary.",
 )
 @click.option("--mirror", is_flag=True, help="Begin with copies of stable's requests, which no user sees.")
 @click.option("--seed", metavar="N", type=_SEED, help="Repeat an earlier run.  [default: random]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per event, the summary last.")
-@click.option("--rate", metavar="N", default=250.0, show_default=True, type=_RATE, help="Requests per second.")
+@click.option("--rate", metavar="N", type=_RATE, help="Requests per second.  [default: 250; with --llm 60]")
 @click.option("--workers", metavar="N", default=1, show_default=True, type=_WORKERS, help="Worker processes.")
 @click.option("--port", metavar="N", default=0, type=_PORT, help="The gateway's port.  [default: a free one]")
 @click.option("--admin-port", metavar="N", default=0, type=_PORT, help="The admin's port.  [default: a free one]")
@@ -49,11 +60,12 @@ def _fresh_directory(_: click.Context, __: click.Parameter, path: Path | None) -
     help="Keep gateway and traffic running after the decision.",
 )
 def demo(
+    llm: bool,
     name: str,
     mirror: bool,
     seed: int | None,
     as_json: bool,
-    rate: float,
+    rate: float | None,
     workers: int,
     port: int,
     admin_port: int,
@@ -65,11 +77,17 @@ def demo(
     Exits with 0 when the rollout came to an end (promoted, rolled back, or held at its deadline), with 1 when the demo
     itself could not run.
     """
+    if llm and mirror:
+        raise click.UsageError("--llm and --mirror exclude each other: no two texts of these models are alike")
+    scenarios = LLM_SCENARIOS if llm else SCENARIOS
+    if name not in scenarios:
+        there_are = f"{'with' if llm else 'without'} --llm there are {', '.join(scenarios)}"
+        raise click.BadParameter(f"{name!r} is no scenario here: {there_are}", param_hint="--scenario")
     from gateway.demo.launch import launch
     from gateway.demo.run import DemoSettings
 
     settings = DemoSettings(
-        scenario=mirrored(SCENARIOS[name]) if mirror else SCENARIOS[name],
+        scenario=mirrored(scenarios[name]) if mirror else scenarios[name],
         mirror=mirror,
         seed=secrets.randbelow(2**31) if seed is None else seed,
         rate_per_s=rate,

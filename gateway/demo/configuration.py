@@ -9,7 +9,11 @@ from __future__ import annotations
 ROUTE = "digits"
 INFER_PATH = "/v2/models/digits/infer"
 STREAM_PATH = "/v2/models/digits/infer_stream"
+CHAT_PATH = "/v1/chat/completions"
 STEPS_PERCENT = (5, 25, 50)
+LLM_STEPS_PERCENT = (25, 50)
+TOKEN_MS = 5
+"""How long each of the text models takes for a token."""
 _DEADLINE_S = 45.0
 _MIRROR_S = 30.0
 
@@ -40,7 +44,7 @@ backends:
 
 routes:
   - name: {route}
-    match: {{path_prefix: /v2/models/digits}}
+    match: {{path_prefix: {path_prefix}}}
     stable: digits-stable
     canary: digits-canary
     timeouts:
@@ -71,7 +75,8 @@ routes:
         # A slice counts once, however many requests it has. Short ones decide within seconds; production prefers 1 s,
         # which is above the pauses that a healthy version may make.
         slice_s: 0.25
-      # Both models have answered before they say that they are ready: no need to wait for a canary to become warm.
+{streams}      # Both models have answered before they say that they are ready: there is no need to wait for a canary to
+      # become warm.
       warmup_s: 0
       warmup_requests: 0
       # Answers are looked at, too, without being asked for: a digit's share may differ from stable's by 25 points
@@ -83,7 +88,15 @@ routes:
       deadline_s: {deadline_s:g}
       on_deadline: hold      # undecided by then: keep the weight and leave the decision to a person
 """
+_STREAMS = """\
+      # The same for streams: the first token, the longest pause, the time per token.
+      first_token: &streams
+        {tolerance_ratio: 1.5, tolerance_ms: 10, margin_ratio: 3, margin_ms: 30, margin_delta: 0.1, slice_s: 0.25}
+      gap: *streams
+      time_per_event: *streams
+"""
 _FLOORS = ((6, 60), (5, 150), (5, 300))
+_LLM_FLOORS = ((4, 60), (4, 120))
 _MIRROR = """\
       # First copies of stable's requests, which no user sees; what differs is found on the same requests.
       mirror:
@@ -99,14 +112,25 @@ _MIRROR = """\
 
 
 def configuration(
-    *, name: str, port: int, admin_port: int, workers: int, stable_url: str, canary_url: str, mirror: bool = False
+    *,
+    name: str,
+    port: int,
+    admin_port: int,
+    workers: int,
+    stable_url: str,
+    canary_url: str,
+    mirror: bool = False,
+    llm: bool = False,
 ) -> str:
     """The YAML text. Ports may be 0 (any free one); ``name`` is what the file will be called."""
+    plan = zip(LLM_STEPS_PERCENT, _LLM_FLOORS, strict=True) if llm else zip(STEPS_PERCENT, _FLOORS, strict=True)
     steps = "\n".join(
         f"        - {{percent: {percent}, min_time_s: {time_s}, min_requests: {requests}}}"
-        for percent, (time_s, requests) in zip(STEPS_PERCENT, _FLOORS, strict=True)
+        for percent, (time_s, requests) in plan
     )
     return _TEMPLATE.format(
+        path_prefix="/v1" if llm else "/v2/models/digits",
+        streams=_STREAMS if llm else "",
         name=name,
         port=port,
         admin_port=admin_port,

@@ -28,9 +28,11 @@ from gateway.demo.client.report import ClientReport, ClientSettings
 from gateway.demo.output import DemoOutput
 from gateway.demo.processes import DemoError, DemoProcess
 from gateway.demo.progress import DemoEvent, DemoProgress
-from gateway.demo.scenarios import STABLE_MODEL, Scenario
+from gateway.demo.scenarios import STABLE_MODEL, STABLE_TEXT_MODEL, Scenario
 from gateway.demo.summary import Summary, summarise
 
+MODEL_NAME = "digits"
+_RATE_PER_S, _LLM_RATE_PER_S = 250.0, 60.0
 _READY_TIMEOUT_S = 45.0
 _BASELINE_S = 1.5
 _AFTER_S = 1.5
@@ -49,7 +51,7 @@ class DemoSettings:
     port: int = 0
     admin_port: int = 0
     workers: int = 1
-    rate_per_s: float = 250.0
+    rate_per_s: float | None = None
     keep_running_s: float = 0.0
     mirror: bool = False
 
@@ -65,9 +67,13 @@ class Demo:
         self._progress = DemoProgress(settings.scenario, settings.seed, self._since_s)
         self._config = directory / "gateway.yaml"
         scenario = settings.scenario
-        self._stable = _model_server("the stable model server", STABLE_MODEL, (), self._draw_seed())
+        self._rate_per_s = settings.rate_per_s or (_LLM_RATE_PER_S if scenario.llm else _RATE_PER_S)
+        stable_model = bundled.text_path(STABLE_TEXT_MODEL) if scenario.llm else bundled.path(STABLE_MODEL)
+        canary_model = (bundled.text_path if scenario.llm else bundled.path)(scenario.canary_model)
+        pace = (f"token-ms={configuration.TOKEN_MS}",) if scenario.llm else ()
+        self._stable = _model_server("the stable model server", stable_model, pace, self._draw_seed())
         self._canary = _model_server(
-            "the canary model server", scenario.canary_model, scenario.faults, self._draw_seed()
+            "the canary model server", canary_model, _with(pace, scenario.faults), self._draw_seed()
         )
         self._gateway = DemoProcess(
             "the gateway", "gateway", "serve", str(self._config), stop_timeout_s=_GATEWAY_STOP_TIMEOUT_S
@@ -148,6 +154,7 @@ class Demo:
             stable_url=stable_url,
             canary_url=canary_url,
             mirror=self._settings.mirror,
+            llm=self._settings.scenario.llm,
         )
         self._config.write_text(text, encoding="utf-8")
         await self._gateway.start()
@@ -162,9 +169,10 @@ class Demo:
         return ClientSettings(
             address.hostname,
             address.port,
-            configuration.INFER_PATH,
+            configuration.CHAT_PATH if self._settings.scenario.llm else configuration.INFER_PATH,
             seed=self._draw_seed(),
-            rate_per_s=self._settings.rate_per_s,
+            rate_per_s=self._rate_per_s,
+            chat=MODEL_NAME if self._settings.scenario.llm else "",
             streams=self._settings.scenario.streams,
             stream_path=configuration.STREAM_PATH,
             patience_s=self._settings.scenario.patience_s,
@@ -237,9 +245,15 @@ class Demo:
         return self._random.getrandbits(32)
 
 
-def _model_server(name: str, model: str, faults: tuple[str, ...], seed: int) -> DemoProcess:
+def _with(pace: tuple[str, ...], faults: tuple[str, ...]) -> tuple[str, ...]:
+    """The faults, and the pace where they have none of their own."""
+    keys = {fault.partition("=")[0] for fault in faults}
+    return (*(one for one in pace if one.partition("=")[0] not in keys), *faults)
+
+
+def _model_server(name: str, model: Path, faults: tuple[str, ...], seed: int) -> DemoProcess:
     options = [part for fault in faults for part in ("--fault", fault)]
-    command = ("model-server", str(bundled.path(model)), "--port", "0", "--name", "digits", "--fault-seed", str(seed))
+    command = ("model-server", str(model), "--port", "0", "--name", MODEL_NAME, "--fault-seed", str(seed))
     return DemoProcess(name, "gateway", *command, *options)
 
 

@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 STABLE_MODEL = "digits-logreg"
+STABLE_TEXT_MODEL = "text-bigram"
 # Kinds of failures, in the client's words, that come after the answer has begun.
 GAVE_UP = "gave up"
 ERROR_EVENT = "error event"
+EMPTY = "empty answer"
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,8 @@ class Scenario:
     ``streams`` is the share of requests that ask for an event stream, ``patience_s`` how long users wait when nothing
     comes (0: as long as the client does). ``begun`` are the kinds of failures that users see because the answer had
     begun when they came: no rescue can prevent those.
+
+    ``llm``: both versions are text models that stream (`gateway demo --llm`).
 
     ``ends`` are the phases it may end in. ``cause`` is the metric that must be named for a rollback; ``also`` may be
     named beside it (who never answers is slow, too). ``mirror``: the rollout begins with a mirror step.
@@ -40,6 +44,7 @@ class Scenario:
     patience_s: float = 0.0
     begun: frozenset[str] = frozenset()
     mirror: bool = False
+    llm: bool = False
 
 
 _ROLLED_BACK = ("ROLLED_BACK",)
@@ -152,6 +157,57 @@ _ALL = (
     ),
 )
 SCENARIOS = {scenario.name: scenario for scenario in _ALL}
+"""Those with classifiers."""
+
+# Streams that say less than they should are also shorter, and end otherwise.
+_OF_TEXTS = frozenset({"model_errors", "answer_length", "json_text", "finish_stop", "finish_length", "empty_answer"})
+_OF_LLM = (
+    Scenario(
+        "good",
+        "a model that looks further back",
+        "The new text model looks at two words instead of one. It should be promoted.",
+        "text-trigram",
+        ends=("PROMOTED",),
+        llm=True,
+    ),
+    Scenario(
+        "slow-tokens",
+        "tokens that come slowly",
+        "The new version answers at once, and then writes five times slower. It should be rolled back for that.",
+        "text-trigram",
+        ends=_ROLLED_BACK,
+        cause="time_per_event",
+        also=_STREAMED,
+        faults=("token-ms=30",),
+        llm=True,
+    ),
+    Scenario(
+        "mid-stream-errors",
+        "errors in the middle of streams",
+        "A third of the new version's streams hold an error event, half of them with nothing before it.",
+        "text-trigram",
+        ends=_ROLLED_BACK,
+        cause="model_errors",
+        also=_STREAMED | _OF_TEXTS,
+        faults=("stream-error=0.33",),
+        begun=frozenset({ERROR_EVENT}),
+        llm=True,
+    ),
+    Scenario(
+        "empty",
+        "answers without content",
+        "A third of the new version's answers come to their end without a word: 200, whole, and empty.",
+        "text-trigram",
+        ends=_ROLLED_BACK,
+        cause="empty_answer",
+        also=_STREAMED | _OF_TEXTS | {"first_token"},
+        faults=("empty=0.33",),
+        begun=frozenset({EMPTY}),
+        llm=True,
+    ),
+)
+LLM_SCENARIOS = {scenario.name: scenario for scenario in _OF_LLM}
+"""Those with text models, of `gateway demo --llm`."""
 
 
 def mirrored(scenario: Scenario) -> Scenario:

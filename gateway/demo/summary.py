@@ -9,7 +9,7 @@ import msgspec
 from gateway.core.numbers import percent
 from gateway.demo.client.report import ClientReport, VariantReport
 from gateway.demo.progress import DemoDecision, DemoProgress
-from gateway.demo.scenarios import SCENARIOS, as_expected, preventable
+from gateway.demo.scenarios import LLM_SCENARIOS, SCENARIOS, as_expected, preventable
 
 
 class Latency(msgspec.Struct, frozen=True):
@@ -29,6 +29,7 @@ class Summary(msgspec.Struct, frozen=True, tag_field="event", tag="summary"):
     """
 
     scenario: str
+    llm: bool
     seed: int
     phase: str
     reason: str
@@ -56,6 +57,7 @@ def summarise(progress: DemoProgress, report: ClientReport, duration_s: float) -
     seen = {name: variant for name, variant in report.variants.items() if variant.requests or name != "none"}
     return Summary(
         scenario=progress.scenario.name,
+        llm=progress.scenario.llm,
         seed=progress.seed,
         phase=decision.phase,
         reason=decision.reason,
@@ -73,7 +75,9 @@ def summarise(progress: DemoProgress, report: ClientReport, duration_s: float) -
         accuracy={name: _rounded(variant.accuracy, 4) for name, variant in seen.items()},
         latency={name: _latency(variant) for name, variant in seen.items()},
         duration_s=round(duration_s, 3),
-        options=f"--scenario {progress.scenario.name}" + (" --mirror" if progress.scenario.mirror else ""),
+        options=("--llm " if progress.scenario.llm else "")
+        + f"--scenario {progress.scenario.name}"
+        + (" --mirror" if progress.scenario.mirror else ""),
     )
 
 
@@ -95,7 +99,8 @@ def page(summary: Summary, width: int) -> str:
         "",
         f"To repeat it, same inputs and faults: gateway demo {summary.options} --seed {summary.seed}",
     ]
-    others = ", ".join(name for name in SCENARIOS if name != summary.scenario)
+    all_of_them = LLM_SCENARIOS if summary.llm else SCENARIOS
+    others = ", ".join(name for name in all_of_them if name != summary.scenario)
     lines += textwrap.wrap(f"Other scenarios: {others}", min(width, 100), break_on_hyphens=False)
     return "\n".join(lines)
 
@@ -148,7 +153,7 @@ def _models(summary: Summary) -> str:
             parts.append(f"{name} answered nothing")
         else:
             parts.append(
-                f"{name} had {percent(accuracy)} of the digits right,"
+                f"{name} had {percent(accuracy)} of the {'texts whole' if summary.llm else 'digits right'},"
                 f" in {latency.p50_ms:.1f} ms (median), {latency.p95_ms:.1f} ms (95th percentile)"
             )
     return f"Models: {'; '.join(parts)}."

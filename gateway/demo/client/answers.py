@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from gateway.demo.scenarios import ERROR_EVENT
+from gateway.demo.scenarios import EMPTY, ERROR_EVENT
+
+CHAT = -2
+"""In place of a label: the answer is a text, and right if it is whole."""
 
 _ERROR_EVENT = b"event: error\n"
 
@@ -42,6 +45,18 @@ def label_of_stream(body: bytes) -> int | None:
 def holds_error(body: bytes) -> bool:
     """Whether an event stream holds an error event."""
     return body.startswith(_ERROR_EVENT) or b"\n" + _ERROR_EVENT in body
+
+
+def judge_chat(status: int, body: bytes) -> tuple[str | None, int | None]:
+    """Why a streamed text is a failure to its user; `CHAT` is the label of one that is not."""
+    if status != 200:
+        return f"status {status}", None
+    if b'data: {"error"' in body:
+        return ERROR_EVENT, None
+    if not body.endswith(b"data: [DONE]\n\n"):
+        return "malformed", None
+    said = body.count(b'"delta":{"content":"')
+    return (None, CHAT) if said else (EMPTY, None)
 
 
 def judge(status: int, body: bytes, *, streamed: bool) -> tuple[str | None, int | None]:

@@ -8,7 +8,7 @@ from typing import Protocol, cast
 
 import httptools
 
-from gateway.demo.client.answers import judge
+from gateway.demo.client.answers import CHAT, judge, judge_chat
 from gateway.demo.scenarios import GAVE_UP
 
 
@@ -109,6 +109,10 @@ class UserConnection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """Of httptools: the answer is whole."""
         body = b"".join(self._body)
-        failure, label = judge(self._parser.get_status_code(), body, streamed=self._streamed)
+        status = self._parser.get_status_code()
+        if self._label == CHAT:
+            failure, label = judge_chat(status, body)
+        else:
+            failure, label = judge(status, body, streamed=self._streamed)
         self._settle(failure, correct=label == self._label)
         self._events.done(self, reusable=self._parser.should_keep_alive())

@@ -11,7 +11,10 @@ _RECENT_S = 3.0
 
 
 class ClientSettings(msgspec.Struct, frozen=True):
-    """What the client is to do; it arrives as JSON on standard input."""
+    """What the client is to do; it arrives as JSON on standard input.
+
+    ``chat`` is the name of the model that is asked for streamed text; "": digits are sent.
+    """
 
     host: str
     port: int
@@ -23,6 +26,7 @@ class ClientSettings(msgspec.Struct, frozen=True):
     streams: float = 0.0
     stream_path: str = ""
     patience_s: float = 0.0
+    chat: str = ""
 
 
 class VariantReport(msgspec.Struct, frozen=True):

@@ -11,6 +11,7 @@ from time import monotonic
 import msgspec
 
 from gateway import bundled
+from gateway.demo.client.answers import CHAT
 from gateway.demo.client.connection import UserConnection
 from gateway.demo.client.report import VARIANTS, ClientReport, ClientSettings, VariantTally
 
@@ -27,8 +28,8 @@ class TrafficClient:
     def __init__(self, settings: ClientSettings) -> None:
         self._settings = settings
         self._random = random.Random(settings.seed)
-        self._labels = bundled.heldout().labels
-        self._requests = _encoded(settings, settings.path)
+        self._requests = _chats(settings) if settings.chat else _encoded(settings, settings.path)
+        self._labels = [CHAT] * len(self._requests) if settings.chat else bundled.heldout().labels
         self._streams = _encoded(settings, settings.stream_path) if settings.streams else []
         self._order: list[int] = []
         self._idle: list[UserConnection] = []
@@ -155,15 +156,29 @@ class TrafficClient:
         tally.add(now_s, 1000.0 * (now_s - sent_s), failed=failure is not None, correct=correct)
 
 
+def _chats(settings: ClientSettings) -> list[bytes]:
+    """A request for a streamed text that goes on from each of the bundled sentences."""
+    requests = []
+    for prompt in bundled.prompts():
+        asked = {"model": settings.chat, "messages": [{"role": "user", "content": prompt}], "max_tokens": 96}
+        options = {"stream": True, "stream_options": {"include_usage": True}}
+        requests.append(_posted(settings, settings.path, msgspec.json.encode({**asked, **options})))
+    return requests
+
+
 def _encoded(settings: ClientSettings, path: str) -> list[bytes]:
     """Each held-out input as a whole request."""
     encoded = []
     for number, pixels in enumerate(bundled.heldout().pixels):
         tensor = {"name": "pixels", "shape": [1, len(pixels)], "datatype": "FP32", "data": pixels}
         body = msgspec.json.encode({"id": str(number), "inputs": [tensor], "outputs": _ASKED})
-        head = (
-            f"POST {path} HTTP/1.1\r\nhost: {settings.host}:{settings.port}\r\n"
-            f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-        )
-        encoded.append(head.encode() + body)
+        encoded.append(_posted(settings, path, body))
     return encoded
+
+
+def _posted(settings: ClientSettings, path: str, body: bytes) -> bytes:
+    head = (
+        f"POST {path} HTTP/1.1\r\nhost: {settings.host}:{settings.port}\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
