@@ -29,7 +29,7 @@ def _listed(scenarios: Mapping[str, Scenario]) -> str:
 
 
 @click.command(epilog=f"\b\nScenarios:\n{_listed(SCENARIOS)}\n\n\b\nWith --llm:\n{_listed(LLM_SCENARIOS)}")
-@click.option("--llm", is_flag=True, help="Two text models that stream, in place of classifiers.")
+@click.option("--llm", "kind", flag_value="llm", help="Two text models that stream, in place of classifiers.")
 @click.option(
     "--scenario",
     "name",
@@ -38,7 +38,12 @@ def _listed(scenarios: Mapping[str, Scenario]) -> str:
     type=click.Choice(tuple(SCENARIOS | LLM_SCENARIOS)),
     help="Which canary.",
 )
-@click.option("--mirror", is_flag=True, help="Begin with copies of stable's requests, which no user sees.")
+@click.option(
+    "--mirror",
+    "kind",
+    flag_value="mirror",
+    help="Begin with copies of stable's requests, which no user sees. Not with --llm: of two, the last one counts.",
+)
 @click.option("--seed", metavar="N", type=_SEED, help="Repeat an earlier run.  [default: random]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per event, the summary last.")
 @click.option("--rate", metavar="N", type=_RATE, help="Requests per second.  [default: 250; with --llm 60]")
@@ -60,9 +65,8 @@ def _listed(scenarios: Mapping[str, Scenario]) -> str:
     help="Keep gateway and traffic running after the decision.",
 )
 def demo(
-    llm: bool,
+    kind: str | None,
     name: str,
-    mirror: bool,
     seed: int | None,
     as_json: bool,
     rate: float | None,
@@ -77,8 +81,7 @@ def demo(
     Exits with 0 when the rollout came to an end (promoted, rolled back, or held at its deadline), with 1 when the demo
     itself could not run.
     """
-    if llm and mirror:
-        raise click.UsageError("--llm and --mirror exclude each other: no two texts of these models are alike")
+    llm, mirror = kind == "llm", kind == "mirror"
     scenarios = LLM_SCENARIOS if llm else SCENARIOS
     if name not in scenarios:
         there_are = f"{'with' if llm else 'without'} --llm there are {', '.join(scenarios)}"

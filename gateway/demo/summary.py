@@ -9,7 +9,7 @@ import msgspec
 from gateway.core.numbers import percent
 from gateway.demo.client.report import ClientReport, VariantReport
 from gateway.demo.progress import DemoDecision, DemoProgress
-from gateway.demo.scenarios import LLM_SCENARIOS, SCENARIOS, as_expected, preventable
+from gateway.demo.scenarios import LLM_SCENARIOS, SCENARIOS, Scenario, as_expected, preventable
 
 
 class Latency(msgspec.Struct, frozen=True):
@@ -75,10 +75,13 @@ def summarise(progress: DemoProgress, report: ClientReport, duration_s: float) -
         accuracy={name: _rounded(variant.accuracy, 4) for name, variant in seen.items()},
         latency={name: _latency(variant) for name, variant in seen.items()},
         duration_s=round(duration_s, 3),
-        options=("--llm " if progress.scenario.llm else "")
-        + f"--scenario {progress.scenario.name}"
-        + (" --mirror" if progress.scenario.mirror else ""),
+        options=_options(progress.scenario),
     )
+
+
+def _options(scenario: Scenario) -> str:
+    kind = "--llm " if scenario.llm else ""
+    return f"{kind}--scenario {scenario.name}" + (" --mirror" if scenario.mirror else "")
 
 
 def _canary_requests(decision: DemoDecision, report: ClientReport) -> int:
