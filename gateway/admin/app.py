@@ -59,10 +59,10 @@ def build_admin(
     streams = Streams()
     trail = trail or AuditTrail(clock)
     replays = replays or Replays(clock)
-    config_api = ConfigApi(control, configuring)
+    shared = SharedAnswers(clock)
+    config_api = ConfigApi(control, configuring, shared)
     doors = doors or PipelineDoors(VersionStarts(control, configuring))
     webhooks = WebhookApi(doors.receive_webhook)
-    shared = SharedAnswers(clock)
     api = Api(
         *(control, Exposition(metrics, clock), streams, trail, config_api.route_tag, doors.starts),
         shared=shared,

@@ -17,6 +17,7 @@ from starlette.responses import Response
 from gateway.admin import etags, request_parsing, schemas
 from gateway.admin.configuring import Change, Configuring, InvalidConfigurationError, backend_tree, route_tree
 from gateway.admin.etags import tag
+from gateway.admin.shared_answers import SharedAnswers
 from gateway.config.errors import place_of
 from gateway.config.plain import plain, redacted
 from gateway.config.yaml_text import to_yaml
@@ -29,8 +30,9 @@ YAML = "application/yaml"
 class ConfigApi:
     """The handlers, by the names that the table of operations uses."""
 
-    def __init__(self, control: ControlPlane, configuring: Configuring) -> None:
+    def __init__(self, control: ControlPlane, configuring: Configuring, shared: SharedAnswers) -> None:
         self._control = control
+        self._shared = shared
         self._configuring = configuring
 
     # the whole
@@ -123,11 +125,16 @@ class ConfigApi:
     async def show_route(self, request: Request) -> Response:
         """One route as it is being served."""
         name = request.path_params["route"]
-        view = self._control.route(name)
-        current = self.route_tag(name)
+
+        async def make() -> bytes:
+            view = self._control.route(name)
+            return self.route_tag(name).encode() + b"\n" + schemas.encode(view)
+
+        kept, _, body = (await self._shared.get(("route", name), make)).partition(b"\n")
+        current = kept.decode()
         if not etags.unseen(request.headers, current):
             return Response(status_code=304, headers={"etag": current})
-        return _json(view, current)
+        return Response(body, headers={"etag": current}, media_type="application/json")
 
     async def show_route_config(self, request: Request) -> Response:
         """What the configuration says of a route."""

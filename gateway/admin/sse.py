@@ -3,7 +3,7 @@
 Rules:
 
 1. When the first comment has arrived, the client is listening: it will see everything that happens from then on.
-2. A comment every `HEARTBEAT_S` seconds distinguishes a quiet stream from a dead one, to both sides.
+2. A comment in each `HEARTBEAT_S` seconds without an event distinguishes a quiet stream from a dead one, to both sides.
 3. A client that wants some kinds of events only, or those of one rollout, gets no others, and gaps in the ids instead.
    What belongs to no rollout (a weight set by hand, an alarm) is not held back by asking for one.
 4. An event is encoded once for all clients that get it at about the same time (`_encoded`).
@@ -83,6 +83,8 @@ class EventStream:
         self._streams = streams
         self._wanted = wanted
         self._heartbeat_s = heartbeat_s
+        self._listening = asyncio.Event()
+        self._written = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send events until the client goes, the listener closes or the events end."""
@@ -90,7 +92,8 @@ class EventStream:
         pump = asyncio.create_task(self._pump(send))
         left = asyncio.create_task(gone(receive))
         ending = asyncio.create_task(self._streams.ended())
-        tasks = (pump, left, ending)
+        beating = asyncio.create_task(self._beat(send))
+        tasks = (pump, left, ending, beating)
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -106,28 +109,38 @@ class EventStream:
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _pump(self, send: Send) -> None:
-        upcoming = asyncio.ensure_future(anext(self._events))
+        """Pass events on. An event costs a listener one turn of its iterator and one write, and no task or timer."""
+        first = asyncio.ensure_future(anext(self._events))
         try:
             # One turn of the loop, in which the iterator begins to listen; only then does the client get its head.
             await asyncio.sleep(0)
             await _write(send, _FIRST)
-            while True:
-                done, _ = await asyncio.wait({upcoming}, timeout=self._heartbeat_s)
-                if not done:
-                    await _write(send, _HEARTBEAT)
-                    continue
-                try:
-                    event = upcoming.result()
-                except StopAsyncIteration:
-                    return
-                if self._wanted.has(event):
-                    await _write(send, frame(event))
-                upcoming = asyncio.ensure_future(anext(self._events))
+            self._listening.set()
+            try:
+                await self._pass_on(send, await first)
+            except StopAsyncIteration:
+                return
+            async for event in self._events:
+                await self._pass_on(send, event)
         finally:
-            upcoming.cancel()
-            await asyncio.gather(upcoming, return_exceptions=True)
+            first.cancel()
+            await asyncio.gather(first, return_exceptions=True)
             if isinstance(self._events, AsyncGenerator):
                 await self._events.aclose()
+
+    async def _pass_on(self, send: Send, event: ControlEvent) -> None:
+        if self._wanted.has(event):
+            self._written = True
+            await _write(send, frame(event))
+
+    async def _beat(self, send: Send) -> None:
+        """A comment in each interval in which nothing else was written (rule 2)."""
+        await self._listening.wait()
+        while True:
+            self._written = False
+            await asyncio.sleep(self._heartbeat_s)
+            if not self._written:
+                await _write(send, _HEARTBEAT)
 
 
 def frame(event: ControlEvent) -> bytes:

@@ -12,7 +12,7 @@ import { Versions } from "/console/versions.js";
 
 // Evidence comes four times a second; a page that people read changes once.
 const CALM_MS = 1000;
-const LOOK_MS = 2000;
+const LOOK_MS = 4000;
 
 export class RolloutPage extends Component {
   constructor() {

@@ -107,12 +107,15 @@ class Queries:
         return record.view(record.rollout, record.analysis, None) if state is None else state.view(record)
 
     def _route_views(self, states: Iterable[RouteState]) -> list[RouteView]:
-        table = self._publisher.table
-        in_table = {route.name: route for route in table.routes}
+        table, states = self._publisher.table, list(states)
+        names = {state.name for state in states}
+        in_table = {route.name: route for route in table.routes if route.name in names}
+        backends = {name for route in in_table.values() for name in (route.stable, route.canary)}
         rescues = self._aggregator.rescues()
         endpoints: dict[str, list[EndpointView]] = {}
         for one in self._health.endpoints:
-            endpoints.setdefault(one.backend, []).append(view(one))
+            if one.backend in backends:
+                endpoints.setdefault(one.backend, []).append(view(one))
         return [
             self._route_view(state, in_table[state.name], table.epoch, endpoints, rescues.get(state.name, (0, {})))
             for state in states
