@@ -5,9 +5,10 @@
 A console is what the page does: it follows the events of the rollout, and asks for the route and both versions'
 latencies every few seconds. In each round there is a slice with none, and one with each number of them, in an order
 that is drawn anew; the consoles of a slice are connected before it begins. So a change of the machine's speed falls on
-all of them alike. Printed is the control process's CPU time as a share of a core: with none, and what the consoles of a
-round added to that of the same round, as the median of the rounds with the quartiles. The aim: one costs at most 1 % of
-a core, 50 at most 10 %.
+all of them alike. Printed is the control process's CPU time as a share of a core: with none, and what the
+consoles of a round added to that of the same round, as the median of the rounds with the quartiles. Printed too is how
+much of what consoles would ask for they got: a machine that is too busy to serve them makes them look cheap. The aim:
+one costs at most 1 % of a core, 50 at most 10 %.
 """
 
 from __future__ import annotations
@@ -55,27 +56,36 @@ async def _measure(demo: subprocess.Popen[str], asked: argparse.Namespace) -> No
     pid = _control_of(began["pids"]["the gateway"])
     counts = [0, *(int(number) for number in asked.consoles.split(","))]
     found: dict[int, list[float]] = {count: [] for count in counts}
+    served: dict[int, list[float]] = {count: [] for count in counts}
     async with httpx.AsyncClient(base_url=began["admin_url"], timeout=20) as api:
         rollout = await _under_way(api)
         for number in range(asked.rounds + 1):
-            shares = {}
+            shares: dict[int, float] = {}
             for count in random.sample(counts, len(counts)):
-                shares[count] = await _slice(pid, began["admin_url"], rollout, count, asked)
+                shares[count], answered = await _slice(pid, began["admin_url"], rollout, count, asked)
+                if number and count:
+                    served[count].append(answered / (2 * count * asked.seconds / asked.every))
             if number:  # the first round warms up
                 for count, share in shares.items():
                     found[count].append(share - (shares[0] if count else 0.0))
     print(f"load {os.getloadavg()[0]:.1f}, {asked.rounds} rounds, slices of {asked.seconds:g} s")
     for count, shares_found in found.items():
         what = "no console" if not count else f"{count} more"
-        print(f"{what:12} {_spread(shares_found)}", flush=True)
+        answered_share = f"; {100 * statistics.mean(served[count]):.0f} % of their requests" if count else ""
+        print(f"{what:12} {_spread(shares_found)}{answered_share}", flush=True)
 
 
-async def _slice(pid: int, url: str, rollout: dict[str, Any], count: int, asked: argparse.Namespace) -> float:
-    """The control process's share of a core while so many consoles are open."""
-    consoles = [asyncio.create_task(_console(url, rollout, asked.every)) for _ in range(count)]
+async def _slice(
+    pid: int, url: str, rollout: dict[str, Any], count: int, asked: argparse.Namespace
+) -> tuple[float, int]:
+    """The control process's share of a core while so many consoles are open, and how many requests it answered them."""
+    answered: list[float] = []
+    consoles = [asyncio.create_task(_console(url, rollout, asked.every, answered)) for _ in range(count)]
     await asyncio.sleep(_SETTLE_S)
     before_ns, at_s = _cpu_ns(pid), time.monotonic()
+    before = len(answered)
     await asyncio.sleep(asked.seconds)
+    seen = len(answered) - before
     share = (_cpu_ns(pid) - before_ns) / 1e9 / (time.monotonic() - at_s)
     for console in consoles:
         console.cancel()
@@ -84,7 +94,7 @@ async def _slice(pid: int, url: str, rollout: dict[str, Any], count: int, asked:
         if isinstance(result, Exception):
             raise result
     await asyncio.sleep(_SETTLE_S)
-    return share
+    return share, seen
 
 
 async def _under_way(api: httpx.AsyncClient) -> dict[str, Any]:
@@ -95,7 +105,7 @@ async def _under_way(api: httpx.AsyncClient) -> dict[str, Any]:
     return dict(found[0])
 
 
-async def _console(url: str, rollout: dict[str, Any], every_s: float) -> None:
+async def _console(url: str, rollout: dict[str, Any], every_s: float, answered: list[float]) -> None:
     async with httpx.AsyncClient(base_url=url, timeout=30) as client:
 
         async def follow() -> None:
@@ -108,6 +118,7 @@ async def _console(url: str, rollout: dict[str, Any], every_s: float) -> None:
             while True:
                 for path in (f"rollouts/{rollout['id']}/latencies", f"routes/{rollout['route']}"):
                     (await client.get(f"/api/v1/{path}")).raise_for_status()
+                    answered.append(time.monotonic())
                 await asyncio.sleep(every_s)
 
         await asyncio.gather(follow(), ask())
