@@ -18,7 +18,7 @@ import pytest
 from gateway import bundled
 from gateway.core.predictions.events import WARM_UP, ModelKind, WatchSettings
 from gateway.core.predictions.labels import LabelSettings
-from gateway.core.predictions.settings import RouteWatch
+from gateway.core.predictions.settings import DataSettings, RouteWatch
 from gateway.core.traffic.table import Mark, Route, Tap
 from gateway.core.types import Variant
 from gateway.runtime.samples import FOR_PREDICTIONS, Label
@@ -245,6 +245,25 @@ async def test_nonsense_on_the_socket_is_survived() -> None:
         while min(inspector.trials("nan")) <= max(before):
             await send(client, 10)
         assert b"protocol error" in await inspector.kill()
+
+
+async def test_windows_of_requests_and_answers_reach_a_validator() -> None:
+    check = (
+        "import json, sys\n"
+        "for line in sys.stdin:\n"
+        "    rows = json.loads(line)['rows']\n"
+        "    bad = sum(row['response.price'] > 1.5 and row.get('request.id', 7) == 7 for row in rows)\n"
+        "    print(json.dumps({'success': not bad, 'failed_rows': bad, 'result': rows[0]}), flush=True)\n"
+    )
+    watch = RouteWatch(data=DataSettings((sys.executable, "-c", check), 60.0, 5))
+    tap = Tap(samples_per_s=10_000.0, requests=True)
+    async with running(tap, watch, price(1.0), price(2.0)) as (_, inspector, client):
+        while not (found := inspector.inspection.data("r")) or min(found.judged) < 2:
+            assert found is None or not found.problem, found.problem
+            await client.post("/infer", json={"id": 7})
+        assert found.failed[0] == 0 and 0 < found.failed[1] <= found.judged[1]
+        newest = inspector.inspection.take_validated("r")[-1]
+        assert json.loads(newest.result) == {"request.id": 7, "response.price": 2.0 if newest.variant else 1.0}
 
 
 async def test_headers_report_events_in_every_answer() -> None:
