@@ -21,6 +21,7 @@ import io
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -347,6 +348,8 @@ def main() -> int:
     parser.add_argument("--gateway-python", default=sys.executable, help="the Python that has the gateway installed")
     parser.add_argument("--directory", type=Path, help="for logs and state; default: a temporary one")
     given = parser.parse_args()
+    # Whoever ends it ends its servers, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory() as temporary:
         directory = given.directory or Path(temporary)
         directory.mkdir(parents=True, exist_ok=True)

@@ -87,10 +87,14 @@ def test_every_rule_that_ruff_ignores_says_why() -> None:
 
 def test_the_top_level_holds_what_belongs_there() -> None:
     top = {path.relative_to(ROOT).parts[0] for path in files()}
-    folders = {".ci", "config", "deploy", "docs", "gateway", "integrations", "loadtests", "models", "tests", "tools"}
+    folders = {".ci", "config", "deploy", "docs", "examples", "gateway", "integrations", "loadtests", "models", "tests"}
     papers = {"CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md"}
     tools = {".dockerignore", ".gitignore", "Dockerfile", "Makefile", "pyproject.toml", "setup.py"}
-    assert top == folders | papers | tools | {"requirements.lock", "requirements-image.lock", "requirements-test.lock"}
+    assert top == folders | {"tools"} | papers | tools | {
+        "requirements.lock",
+        "requirements-image.lock",
+        "requirements-test.lock",
+    }
 
 
 @pytest.mark.parametrize(
