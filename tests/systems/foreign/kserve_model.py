@@ -21,7 +21,7 @@ class Animals(Model):
         if isinstance(payload, InferRequest):
             labels = [label(row[0]) for row in payload.inputs[0].as_numpy()]
             output = InferOutput("label", [len(labels)], "BYTES", labels)
-            return InferResponse(payload.id, self.name, [output])
+            return InferResponse(payload.id or "none", self.name, [output])
         return {"predictions": [label(row[0]) for row in payload["instances"]]}
 
 
