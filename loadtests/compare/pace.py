@@ -33,7 +33,7 @@ _WARMUP_NS = 250_000_000
 _DRAIN_NS = 2_000_000_000
 _READ_BYTES = 1 << 18
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
-_EVENT = re.compile(rb"data: (\d+)\n")
+_EVENT = re.compile(rb'data: (?:{"t":)?(\d+)[\n,]')
 # As in workloads.py, which a program on its own does not see.
 _MARK = b"@" * 16
 

@@ -3,7 +3,8 @@
     python responder.py PORT
 
 A request for ``/sse`` is answered with 100 events, one per millisecond, each in a chunk of its own and with the
-monotonic time of its writing; all others with 1 KiB once their body is there. Bare uvloop protocols, no parser: the
+monotonic time of its writing; one for ``/tokens`` or ``/tokens256`` likewise, with chunks of a chat as its events; all
+others with 1 KiB once their body is there. Bare uvloop protocols, no parser: the
 only clients are proxies whose requests are known to have a Content-Length or one chunked body.
 """
 
@@ -21,8 +22,14 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked", re.IGNORECASE)
 _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1024\r\n\r\n" + b"1" * 1024
 _EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+_EVENT = b"data: %d\ndata: a token\n\n"
+_CHAT = b'data: {"t":%d,"choices":[{"delta":{"content":" word"}}]}\n\n'
 EVENTS = 100
 _GAP_S = 0.001
+
+
+def _chunk(event: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(event), event)
 
 
 class Ticker:
@@ -30,26 +37,31 @@ class Ticker:
 
     def __init__(self) -> None:
         self._left: dict[asyncio.Transport, int] = {}
+        self._of_chats: set[asyncio.Transport] = set()
         self._ticking = False
 
-    def add(self, transport: asyncio.Transport) -> None:
-        """Begin a stream."""
+    def add(self, transport: asyncio.Transport, *, chat: bool) -> None:
+        """Begin a stream; ``chat``: its events are chunks of one."""
         self._left[transport] = EVENTS
+        if chat:
+            self._of_chats.add(transport)
         if not self._ticking:
             self._wind()
 
     def drop(self, transport: asyncio.Transport) -> None:
         """Forget a stream whose reader is gone."""
         self._left.pop(transport, None)
+        self._of_chats.discard(transport)
 
     def _tick(self) -> None:
-        event = b"data: %d\ndata: a token\n\n" % time.monotonic_ns()
-        chunk = b"%x\r\n%b\r\n" % (len(event), event)
+        now_ns = time.monotonic_ns()
+        plain, chat = (_chunk(form % now_ns) for form in (_EVENT, _CHAT))
         for transport, left in list(self._left.items()):
+            chunk = chat if transport in self._of_chats else plain
             transport.write(chunk if left > 1 else chunk + b"0\r\n\r\n")
             self._left[transport] = left - 1
             if left == 1:
-                del self._left[transport]
+                self.drop(transport)
         self._ticking = False
         if self._left:
             self._wind()
@@ -97,11 +109,12 @@ class Responder(asyncio.Protocol):
         return self._tail == b"0\r\n\r\n"
 
     def _answer(self) -> None:
-        events = b" /sse " in self._head
+        chat = b" /tokens" in self._head
+        events = chat or b" /sse " in self._head
         self._head = b""
         self._transport.write(_EVENTS if events else _ANSWER)
         if events:
-            self._ticker.add(self._transport)
+            self._ticker.add(self._transport, chat=chat)
 
 
 async def serve(port: int) -> None:

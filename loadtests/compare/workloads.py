@@ -1,8 +1,8 @@
-"""What is asked of each proxy: six kinds of exchange, each as the very bytes that both clients send.
+"""What is asked of each proxy: eight kinds of exchange, each as the very bytes that both clients send.
 
 The small POST is what an inference request looks like, and what the targets are about. The others each load one thing
-that the small one hides: heads that never repeat, bodies towards the backend, bodies back, many small pieces, and
-connections.
+that the small one hides: heads that never repeat, bodies towards the backend, bodies back, many small pieces, chunks of
+a chat (few streams at once and many), and connections.
 """
 
 from __future__ import annotations
@@ -68,6 +68,8 @@ _ALL = (
     Workload("upload", "64 KiB in, 1 KiB out", 65536, 16, backend="responder"),
     Workload("download", "1 KiB in, 1 MiB out", 1024, 16),
     Workload("sse", "100 server-sent events, 1 ms apart", 400, 16, backend="responder", events=True),
+    Workload("tokens", "100 chunks of a chat, 1 ms apart, 16 streams", 400, 16, backend="responder", events=True),
+    Workload("tokens256", "100 chunks of a chat, 1 ms apart, 256 streams", 400, 256, backend="responder", events=True),
     Workload("connect", "JSON POST, 400 B in, 150 B out, a new connection each", 400, 32, close=True),
 )
 WORKLOADS = {workload.name: workload for workload in _ALL}
