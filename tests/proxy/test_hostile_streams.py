@@ -62,7 +62,7 @@ def body_of(answer: bytes) -> bytes:
     head, _, rest = answer.partition(b"\r\n\r\n")
     if b"transfer-encoding: chunked" not in head.lower():
         return rest
-    parts = []
+    parts: list[bytes] = []
     while True:
         size, _, rest = rest.partition(b"\r\n")
         if not int(size, 16):
