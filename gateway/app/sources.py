@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from urllib.parse import quote
 
 from gateway.admin.configuring import Configuring
 from gateway.admin.problems import ProblemError
 from gateway.admin.starting import VersionStarts, backend_name
+from gateway.config.admin import public_url
 from gateway.control.controller import Controller
 from gateway.control.views import RolloutView
 from gateway.core.errors import GatewayError
@@ -87,6 +89,11 @@ class SourceGateway:
                     await asyncio.sleep(_REPORTED_S)
                     if not self._controller.canary_in_flight(route):
                         return
+
+    def report_link(self, rollout_id: str) -> str:
+        """Where people find the rollout's report; empty where that cannot be known."""
+        base = public_url(self._configuring.config.admin)
+        return f"{base}/api/v1/rollouts/{quote(rollout_id, safe='')}/report" if base else ""
 
     def tell(self, route: str, state: str, version: str, reason: str) -> None:
         """Publish what the source does as an event."""

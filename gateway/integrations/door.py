@@ -35,5 +35,8 @@ class SourceDoor(Protocol):
     def configured(self, backend: str) -> bool:
         """Whether the configuration in force has this backend."""
 
+    def report_link(self, rollout_id: str) -> str:
+        """Where people find the rollout's report; empty where that cannot be known."""
+
     def tell(self, route: str, state: str, version: str, reason: str) -> None:
         """Publish what the source does as an event."""

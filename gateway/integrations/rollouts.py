@@ -88,6 +88,10 @@ class RouteRollouts:
                 if one.server is not None:
                     shutil.rmtree(Path(one.server.path).parent, ignore_errors=True)
 
+    def report_link(self, rollout_id: str) -> str:
+        """Where people find a rollout's report; empty where that cannot be known."""
+        return self._gateway.report_link(rollout_id)
+
     def tell(self, state: str, version: str, reason: str) -> None:
         """Publish what the source does as an event."""
         self._gateway.tell(self.route, state, version, reason)

@@ -84,6 +84,7 @@ def test_a_promotion_moves_the_champion(world: World) -> None:
     world.step()
     assert world.registry.aliases == {"champion": "2"}
     assert world.registry.tags["2"]["canary.verdict"] == "promoted"
+    assert world.registry.tags["2"]["canary.report"] == "http://gateway/api/v1/rollouts/digits-1/report"
     assert world.gateway.told == [("started", "2"), ("written_back", "2")]
 
 

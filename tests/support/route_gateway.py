@@ -24,6 +24,9 @@ class RouteGateway:
     def rollouts(self, route: str) -> Sequence[RolloutView]:
         return self.views[::-1]
 
+    def report_link(self, rollout_id: str) -> str:
+        return f"http://gateway/api/v1/rollouts/{rollout_id}/report"
+
     def plan_refuses(self, route: str) -> bool:
         return self.refuses
 

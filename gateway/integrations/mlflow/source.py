@@ -31,6 +31,7 @@ from gateway.integrations.mlflow.registry import RegisteredVersion, Registry
 from gateway.integrations.rollouts import REFUSED, RouteRollouts
 
 TAG_ROLLOUT, TAG_VERDICT, TAG_REASON = "canary.rollout", "canary.verdict", "canary.reason"
+TAG_REPORT = "canary.report"
 _VERDICTS = {Phase.PROMOTED: "promoted", Phase.ROLLED_BACK: "rolled_back", Phase.WITHDRAWN: "withdrawn"}
 
 
@@ -140,9 +141,11 @@ class MlflowSource:
             await self._remove_challenger(number)
             verdict = _VERDICTS[phase]
             digest = {} if view.model is None or not view.model.digest else {DIGEST_TAG: view.model.digest}
+            link = self._rollouts.report_link(view.id)
+            report = {TAG_REPORT: link} if link else {}
             await self._registry.tag(
                 number,
-                {TAG_VERDICT: verdict, TAG_REASON: view.reason, **digest, "canary.ended_at": view.updated_at}
+                {TAG_VERDICT: verdict, TAG_REASON: view.reason, **digest, **report, "canary.ended_at": view.updated_at}
                 | {TAG_ROLLOUT: view.id},
             )
             self._rollouts.tell("written_back", number, f"{verdict}: {view.reason}")
