@@ -86,7 +86,7 @@ def sample(value: Any, variant: int = 0, epoch: int = 7) -> Sample:
 
 
 def checks(
-    rows: int = 2, command: tuple[str, ...] = (sys.executable, "-c", VALIDATOR), timeout_s: float = 30.0
+    rows: int = 2, command: tuple[str, ...] = (sys.executable, "-c", VALIDATOR), timeout_s: float = 600.0
 ) -> DataSettings:
     return DataSettings(command, timeout_s, rows)
 
@@ -153,7 +153,7 @@ def judged_by_process(
         for value in values:
             one.take(sample(value), b"{}")
         task = asyncio.create_task(ValidatorProcess("r", one, take).run())
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(600):
             while one.found.judged[0] + one.found.lost.get("validator", 0) < len(values):
                 await asyncio.sleep(0.01)
         task.cancel()
@@ -173,9 +173,9 @@ def test_a_validator_that_ends_loses_one_window_and_is_started_again() -> None:
     ("command", "value", "timeout_s", "why"),
     [
         ((sys.executable, "-c", VALIDATOR), "hang", 0.2, "not judged within 0.2 s"),
-        ((sys.executable, "-c", VALIDATOR), "talk", 30.0, "no verdict"),
-        (("/nonexistent/validator",), 1, 30.0, "cannot be run: No such file or directory"),
-        (("/bin/true",), 1, 30.0, "ended without an answer"),
+        ((sys.executable, "-c", VALIDATOR), "talk", 600.0, "no verdict"),
+        (("/nonexistent/validator",), 1, 600.0, "cannot be run: No such file or directory"),
+        (("/bin/true",), 1, 600.0, "ended without an answer"),
     ],
 )
 def test_a_validator_that_fails_is_a_problem_with_its_reason(

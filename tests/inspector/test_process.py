@@ -255,7 +255,7 @@ async def test_windows_of_requests_and_answers_reach_a_validator() -> None:
         "    bad = sum(row['response.price'] > 1.5 and row.get('request.id', 7) == 7 for row in rows)\n"
         "    print(json.dumps({'success': not bad, 'failed_rows': bad, 'result': rows[0]}), flush=True)\n"
     )
-    watch = RouteWatch(data=DataSettings((sys.executable, "-c", check), 60.0, 5))
+    watch = RouteWatch(data=DataSettings((sys.executable, "-c", check), 600.0, 5))
     tap = Tap(samples_per_s=10_000.0, requests=True)
     async with running(tap, watch, price(1.0), price(2.0)) as (_, inspector, client):
         while not (found := inspector.inspection.data("r")) or min(found.judged) < 2:

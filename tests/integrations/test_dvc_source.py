@@ -85,7 +85,7 @@ class World:
 
     def step(self) -> None:
         """One look by a source that was just born."""
-        given = {"repo": str(self.repo), "path": "digits.onnx", "name": "digits", "route": "digits", "timeout_s": 10.0}
+        given = {"repo": str(self.repo), "path": "digits.onnx", "name": "digits", "route": "digits", "timeout_s": 300.0}
         config = DvcConfig.model_validate(given | {"deployer": self.deployer} | self.changes)
         files = self.state / "models"
         book = DeploymentBook(self.state)
