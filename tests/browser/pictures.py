@@ -42,7 +42,7 @@ def _draw(browser: Any, scenario: str, url: str) -> None:
         page.wait_for_timeout(3000)
         _save(page, "console-live.png", full=True)
     expect(page.locator("h1")).to_contain_text("was", timeout=END_MS)
-    page.wait_for_timeout(2500)
+    page.wait_for_timeout(8000)  # intervals and quantiles come a little later than a verdict
     if scenario == "errors":
         _save(page, "console-errors.png", full=True)
         with page.expect_download() as download:

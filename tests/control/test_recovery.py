@@ -58,7 +58,11 @@ async def test_a_rollout_is_judged_on_after_everything_was_stopped_and_started(t
         await plane.kill()
         for index in range(2):
             await plane.newborn(index)
+        rollout = plane.state().rollout_id
+        drawn = (await plane.controller.series(rollout)).at
         await plane.begin()
+        kept = (await plane.controller.series(rollout)).at
+        assert kept and kept == drawn[: len(kept)], "what was drawn until it was last journaled"
         await plane.serve(20, 20)
         plane.tick()
         view = plane.controller.rollouts()[0]
@@ -67,6 +71,10 @@ async def test_a_rollout_is_judged_on_after_everything_was_stopped_and_started(t
         assert view.canary_requests == before + 40
         await plane.bad()
         assert plane.state().phase is Phase.ROLLED_BACK
+        await plane.quiet()
+        ended = await plane.controller.series(rollout)
+        await plane.restart()
+        assert await plane.controller.series(rollout) == ended, "an ended one is journaled at its end"
 
 
 async def test_epochs_grow_over_lives_and_evidence_of_another_life_is_not_ours(tmp_path: Path) -> None:

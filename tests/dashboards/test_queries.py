@@ -60,7 +60,9 @@ ANNOTATIONS = [
     if "expr" in one
 ]
 # What can be empty in every scenario: nothing was ejected, refused, or came from an instance that is not there.
-MAY_BE_EMPTY = re.compile('ejections_total|wait for|queue_seconds|gateway_retries_total|result!=|metric="latency"')
+MAY_BE_EMPTY = re.compile(
+    'ejections_total|gateway_tokens_total|wait for|queue_seconds|gateway_retries_total|result!=|metric="latency"'
+)
 MINUTE = re.findall(
     r"^\| [^|]*\? \| `((?:\\\\\||[^|`])+)` \|$", (ROOT / "docs/metrics.md").read_text(), flags=re.MULTILINE
 )

@@ -179,6 +179,12 @@ def _versions(made: dashboard.Dashboard) -> dashboard.Dashboard:
             exemplars=True,
         ),
         lines(
+            "Tokens",
+            "Tokens per second by version, as the answers' usage gives them: of language models only.",
+            "short",
+            (f"sum by (variant, type) (rate(gateway_tokens_total{_R}{_RATE}))", "{{variant}} {{type}}"),
+        ),
+        lines(
             "Rescues",
             "Failures of the canary per second that stable answered, and those that users saw.",
             "reqps",

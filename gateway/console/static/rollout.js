@@ -13,6 +13,8 @@ import { Versions } from "/console/versions.js";
 // Evidence comes four times a second; a page that people read changes once.
 const CALM_MS = 1000;
 const LOOK_MS = 4000;
+const AGAIN_MS = 1000;
+const TRIES = 8;
 
 export class RolloutPage extends Component {
   constructor() {
@@ -24,7 +26,7 @@ export class RolloutPage extends Component {
     this.props.attach(this);
     this.timer = setInterval(() => {
       if (document.visibilityState !== "visible") return;
-      if (!this.state.rollout || this.unfinished()) this.refresh();
+      if (!this.state.rollout) this.refresh();
       else this.look();
     }, LOOK_MS);
     this.refresh();
@@ -33,6 +35,7 @@ export class RolloutPage extends Component {
   componentWillUnmount() {
     clearInterval(this.timer);
     clearTimeout(this.calm);
+    clearTimeout(this.again);
   }
 
   // Everything anew: at the start, and whenever the stream was lost.
@@ -44,7 +47,10 @@ export class RolloutPage extends Component {
         get(path("rollouts", id, "story")),
         get(path("rollouts", id, "series")),
       ]);
-      this.setState({ rollout, decisions: story.decisions, series: new Series(series), error: null });
+      this.setState({ rollout, decisions: story.decisions, series: new Series(series), error: null }, () => {
+        clearTimeout(this.again);
+        if (this.unfinished()) this.again = setTimeout(() => this.refresh(), AGAIN_MS);
+      });
       await this.look(rollout);
     } catch (error) {
       this.setState({ error });
@@ -57,7 +63,7 @@ export class RolloutPage extends Component {
     const seen = rollout.analysis?.findings.filter((one) => one.stable_events + one.canary_events > 0) ?? [];
     if (active(rollout.phase) || seen.length === 0 || seen.some((one) => "difference" in one.details)) return false;
     this.tries = (this.tries ?? 0) + 1;
-    return this.tries <= 5;
+    return this.tries <= TRIES;
   }
 
   // What no event tells: traffic and latencies.

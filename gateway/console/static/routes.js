@@ -93,7 +93,7 @@ function RouteCard({ route, now, done }) {
       </div>
       <div class="versions">
         <div>
-          <${Swatch} of="stable" /><b>${route.stable ?? "nothing deployed"}</b>
+          <${Swatch} of="stable" /><b>${route.stable ?? "nothing deployed"}</b>${" "}
           <span class="num">${weight(100 - share)} · ${rate(route.stable_per_s)}</span>
         </div>
         <${Split} percent=${share} stable=${route.stable} canary=${route.canary} />

@@ -86,7 +86,7 @@ class EvidenceSeries:
     def __init__(self) -> None:
         self.ended = False
         self._saved_s = -math.inf
-        self._saved_at_s = math.nan
+        self._fresh = False
         self._every_s = _EVERY_S
         self._at_s = array("d")
         self._percent = array("f")
@@ -106,6 +106,7 @@ class EvidenceSeries:
             self._thin()
 
     def _append(self, at_s: float, percent: float, log_e_bad: float, findings: tuple[Finding, ...]) -> None:
+        self._fresh = True
         self._at_s.append(at_s)
         self._percent.append(percent)
         self._log_e_bad.append(log_e_bad)
@@ -131,11 +132,11 @@ class EvidenceSeries:
 
     def to_save(self, wall_s: float, *, at_once: bool) -> bytes | None:
         """The series as the journal keeps it, where it is time and there is something new."""
-        if not self._at_s or self._at_s[-1] == self._saved_at_s:
+        if not self._fresh:
             return None
         if not (at_once or self.ended) and 0.0 <= wall_s - self._saved_s < SAVE_EVERY_S:
             return None
-        self._saved_s, self._saved_at_s = wall_s, self._at_s[-1]
+        self._saved_s, self._fresh = wall_s, False
         return self.encode()
 
     def encode(self) -> bytes:
