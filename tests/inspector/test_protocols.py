@@ -7,6 +7,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gateway.core.predictions.events import WatchSettings
 from gateway.core.predictions.form import WARM_UP
@@ -159,3 +161,32 @@ def test_a_broken_coding_convicts_only_where_stables_can_be_read() -> None:
         assert canary.events["unread"] == canary.trials["unread"] == 2
         assert canary.trials.get("model_errors", 0) == canary.events.get("model_errors", 0) == int(counts)
         assert inspected.answers["r"][CANARY].failures == ({"broken_body": 1} if counts else {})
+
+
+_BODIES = st.binary(max_size=80) | st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["predictions", "outputs", "choices", "data", "error", "message", "text_output", "code"]),
+            inner,
+            max_size=3,
+        )
+    ),
+    max_leaves=12,
+).map(lambda tree: json.dumps(tree).encode())
+
+
+@settings(max_examples=100)
+@given(
+    _BODIES,
+    st.sampled_from(["", "gzip", "deflate", "br", "zstd", "x, y"]),
+    st.sampled_from([CHAT, "/x", "/invocations"]),
+)
+def test_no_answer_whatever_stops_the_inspector(body: bytes, encoding: str, path: str) -> None:
+    made = watching()
+    for variant in (STABLE, CANARY):
+        for coded in (encoding, ""):
+            made.take(sample(variant, path, body, encoding=coded, purposes=FAILURES | PREDICTIONS), 0.0)
+    (evidence,) = made.report(0.0).report.evidence
+    assert evidence.canary.trials["unread"] == evidence.stable.trials["unread"] == 2

@@ -108,7 +108,7 @@ async def kserve(directory: Path, environ: dict[str, str] | None = None) -> Asyn
 
 
 @contextlib.asynccontextmanager
-async def bentoml(directory: Path) -> AsyncIterator[str]:
+async def bentoml(directory: Path, environ: dict[str, str] | None = None) -> AsyncIterator[str]:
     """BentoML; its URL."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -123,8 +123,8 @@ async def bentoml(directory: Path) -> AsyncIterator[str]:
         "--port",
         str(port),
     ]
-    environ = {"PATH": f"{binaries}:/usr/bin:/bin", "BENTOML_DO_NOT_TRACK": "true", "BENTOML_HOME": str(directory)}
-    async with server(command, f"{url}/readyz", directory, environ):
+    own = {"PATH": f"{binaries}:/usr/bin:/bin", "BENTOML_DO_NOT_TRACK": "true", "BENTOML_HOME": str(directory)}
+    async with server(command, f"{url}/readyz", directory, own | (environ or {})):
         yield url
 
 

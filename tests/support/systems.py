@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import httpx
@@ -58,7 +59,10 @@ async def server(
 
 
 class Case(NamedTuple):
-    """One route: two versions of a model at these URLs, asked at ``path`` with one body after the other."""
+    """One route: two versions of a model at these URLs, asked at ``path`` with one body after the other.
+
+    ``analysis``: what is not at its default.
+    """
 
     stable: str
     canary: str
@@ -67,15 +71,17 @@ class Case(NamedTuple):
     probe: str
     # What the backends see as Host, where one address stands for both.
     hosts: tuple[str, str] | None = None
+    analysis: Mapping[str, Any] = MappingProxyType({})
 
 
 class Judged(NamedTuple):
-    """How a route's rollout ended, and what its users saw that was no 200."""
+    """How a route's rollout ended, what its users saw that was no 200, and in which protocol answers were read."""
 
     phase: str
     causes: list[str]
     reason: str
     failures: list[str]
+    protocol: str = ""
 
 
 def configuration(cases: Mapping[str, Case]) -> dict[str, Any]:
@@ -93,7 +99,7 @@ def configuration(cases: Mapping[str, Case]) -> dict[str, Any]:
                 "match": {"path_prefix": "/", "hosts": [f"{name}.test"]},
                 "stable": f"{name}-stable",
                 "canary": f"{name}-canary",
-                "analysis": WARM,
+                "analysis": {**WARM, **case.analysis},
                 "plan": {"steps": [{"percent": 50, "min_time_s": 5, "min_requests": 50}]},
             }
         )
@@ -118,8 +124,14 @@ async def judged(directory: Path, cases: Mapping[str, Case], timeout_s: float = 
 async def _rollout(gateway: RunningGateway, name: str, failures: list[str], timeout_s: float) -> tuple[str, Judged]:
     reply = await gateway.admin.post(f"/api/v1/routes/{name}/rollouts")
     assert reply.status_code == 201, reply.text
-    view = await gateway.until_phase(reply.json()["id"], "PROMOTED", "ROLLED_BACK", timeout_s=timeout_s)
-    return name, Judged(view["phase"], view["causes"], view["reason"], failures)
+    rollout, protocol = reply.json()["id"], ""
+    async with asyncio.timeout(timeout_s):
+        while not protocol:
+            view = (await gateway.admin.get(f"/api/v1/rollouts/{rollout}")).json()
+            protocol = view["protocol"] or ("unknown" if view["phase"] in ("PROMOTED", "ROLLED_BACK") else "")
+            await asyncio.sleep(0.2)
+    view = await gateway.until_phase(rollout, "PROMOTED", "ROLLED_BACK", timeout_s=timeout_s)
+    return name, Judged(view["phase"], view["causes"], view["reason"], failures, protocol)
 
 
 async def _ask(url: str, name: str, case: Case, failures: list[str], ended: asyncio.Event) -> None:

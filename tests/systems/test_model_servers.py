@@ -1,21 +1,26 @@
 """Good and bad canaries behind real model servers, judged by a configuration of routes, backends and a plan alone.
 
 The bad ones are the commonest broken deployments: a model under another name (404), labels that have collapsed into
-one, streams that break off with an error after a 200.
+one, streams that break off with an error after a 200. Where starting a server takes long, the good canary is a second
+backend at stable's address.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.model_servers import mlflow, mlflow_model, mlserver, tokens, triton
+from tests.support.model_servers import bentoml, mlflow, mlflow_model, mlserver, tokens, triton
 from tests.support.systems import Case, Judged, judged
 
 pytestmark = pytest.mark.anyio
+# A good canary of a server that is slow to answer passes with fewer requests.
+SOON = {"errors": {"margin_delta": 0.08}, "model_errors": {"margin_delta": 0.08}}
 
 
 def promoted(found: Judged) -> None:
@@ -101,3 +106,20 @@ async def test_streams_that_fail_in_the_middle_are_rolled_back(tmp_path: Path) -
         found = await judged(tmp_path, cases)
     promoted(found["good"])
     rolled_back(found["bad"], "model_errors")
+
+
+async def test_bentoml_is_judged_by_the_label_of_its_json(tmp_path: Path) -> None:
+    def body(number: int) -> dict[str, Any]:
+        return {"features": [number % 4, 1.0]}
+
+    async with contextlib.AsyncExitStack() as stack:
+        starting = (bentoml(tmp_path / "a"), bentoml(tmp_path / "b", {"COLLAPSED": "1"}))
+        good, bad = await asyncio.gather(*map(stack.enter_async_context, starting))
+        cases = {
+            "good": Case(good, good, "/classify", body, "/readyz", analysis=SOON),
+            "bad": Case(good, bad, "/classify", body, "/readyz", analysis=SOON),
+        }
+        found = await judged(tmp_path, cases)
+    promoted(found["good"])
+    assert found["bad"].phase == "ROLLED_BACK", found["bad"]
+    assert found["good"].protocol.startswith("json (by the body)"), found["good"]

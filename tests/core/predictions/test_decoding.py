@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.predictions.outputs import Output, UndecodableError, WholeAnswer
-from gateway.core.predictions.protocols.adapter import ProtocolName
+from gateway.core.predictions.protocols.adapter import AnswerClass, ProtocolName
 from gateway.core.predictions.protocols.choice import AnswerReader
 from gateway.core.predictions.protocols.oip import extract as decode
 from gateway.core.predictions.protocols.plain_json import PlainJson
@@ -140,7 +140,7 @@ _TENSORS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(
     st.binary(max_size=200)
     | _JSON.map(lambda tree: json.dumps(tree).encode())
@@ -152,6 +152,7 @@ def test_no_bytes_whatever_make_a_decoder_fail_otherwise(head: bytes, tail: byte
     answer = WholeAnswer(head + tail, "application/json", str(len(head)) if length is None else length)
     readers = [AnswerReader(name, {"label": "a.b", "scores": "outputs.0.data"}) for name in ProtocolName]
     for reader in [*readers, AnswerReader("json", {})]:
+        assert reader.classify(answer) in AnswerClass
         try:
             _, outputs = reader.extract(answer)
         except UndecodableError:

@@ -1,10 +1,13 @@
-"""A service for BentoML. The first number says which animal it is."""
+"""A service for BentoML. The first number says which animal it is; with COLLAPSED=1 in the environment all are hens."""
 
 from __future__ import annotations
+
+import os
 
 import bentoml
 
 NAMES = ("hen", "fox", "cow", "cat")
+COLLAPSED = "COLLAPSED" in os.environ
 
 
 @bentoml.service
@@ -14,4 +17,4 @@ class Animals:
     @bentoml.api
     def classify(self, features: list[float]) -> dict:
         """A label and its score."""
-        return {"label": NAMES[int(features[0]) % 4], "score": 0.9}
+        return {"label": NAMES[0 if COLLAPSED else int(features[0]) % 4], "score": 0.9}
