@@ -59,6 +59,7 @@ class RouteTotals(msgspec.Struct):
     ``request_sizes`` and ``response_sizes`` are bodies of answered requests, by their class (core.stats.histogram).
     ``mirrored`` are the copies of stable's requests for the canary, by result; ``mirror_shed`` those that were not
     made, by reason (proxy.routes.route_mirror), and ``mirror_pairs`` what came of both halves (core.stats.pairs).
+    Of streams that count as evidence: ``first_token``, and ``per_token``, the mean time between two events after it.
     """
 
     route: str
@@ -86,6 +87,10 @@ class RouteTotals(msgspec.Struct):
     mirrored: dict[str, int] = msgspec.field(default_factory=dict)
     mirror_shed: dict[str, int] = msgspec.field(default_factory=dict)
     mirror_pairs: dict[str, int] = msgspec.field(default_factory=dict)
+    first_token: dict[int, int] = msgspec.field(default_factory=dict)
+    first_token_us_sum: int = 0
+    per_token: dict[int, int] = msgspec.field(default_factory=dict)
+    per_token_us_sum: int = 0
 
 
 # Why a request's body was not kept for another try (proxy/body_store.py).

@@ -573,7 +573,9 @@ def names_in(expression: str) -> set[str]:
 
 
 def test_the_document_lists_every_metric_with_its_type() -> None:
-    table = re.findall(r"^\| `(gateway_\w+)` \| (\w+) \|", (ROOT / "docs/metrics.md").read_text(), flags=re.MULTILINE)
+    table = re.findall(
+        r"^\| `((?:gateway|gen_ai)_\w+)` \| (\w+) \|", (ROOT / "docs/metrics.md").read_text(), flags=re.MULTILINE
+    )
     assert dict(table) == families(busy())
     assert len(table) == len(dict(table))
 

@@ -62,3 +62,15 @@ def test_a_route_keeps_its_recent_answers_as_long_as_its_backends_do() -> None:
     assert counts.recent["r"] is before
     counts.enter_table(3, (Route("r", "/", stable="a", canary="c"),))
     assert counts.recent["r"] is not before
+
+
+def test_the_times_of_a_stream_are_evidence_and_totals_and_what_had_none_is_no_total() -> None:
+    made = counters()
+    for variant, lasted_us in ((Variant.STABLE, 1_000), (Variant.CANARY, 30_000), (Variant.CANARY, 50_000)):
+        made.first_token(variant, lasted_us, left=False)
+    made.first_token(Variant.CANARY, 9_000_000, left=True)
+    made.streamed(Variant.CANARY, 0.5, 0.02, left=False)
+    (stable, canary), counted = made.totals, made.arms[Variant.CANARY]
+    assert canary.first_token == counted.first_token and canary.per_token == counted.time_per_event
+    assert (stable.first_token_us_sum, canary.first_token_us_sum, canary.per_token_us_sum) == (1_000, 80_000, 20_000)
+    assert sum(counted.first_token_left.values()) == 1

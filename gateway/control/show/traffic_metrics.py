@@ -180,6 +180,26 @@ def _latencies(totals: list[RouteTotals], exemplars: Iterable[Exemplar]) -> Iter
     yield duration
     yield first_byte
     yield queue
+    yield from _of_streams(totals)
+
+
+def _of_streams(totals: list[RouteTotals]) -> Iterator[Metric]:
+    """By the names of OpenTelemetry's conventions for generative AI, as Prometheus writes them."""
+    first_token = HistogramMetricFamily(
+        "gen_ai_server_time_to_first_token_seconds",
+        "Time from a request's dispatch to the first event of its stream that has content.",
+        labels=("route", "variant"),
+    )
+    per_token = HistogramMetricFamily(
+        "gen_ai_server_time_per_output_token_seconds",
+        "Mean time between two events of a stream after the first that has content.",
+        labels=("route", "variant"),
+    )
+    for t in totals:
+        first_token.add_metric(_arm(t), cumulative(t.first_token), t.first_token_us_sum / 1e6)
+        per_token.add_metric(_arm(t), cumulative(t.per_token), t.per_token_us_sum / 1e6)
+    yield first_token
+    yield per_token
 
 
 def _sizes(totals: list[RouteTotals]) -> Iterator[Metric]:

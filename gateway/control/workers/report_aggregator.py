@@ -324,6 +324,10 @@ def _add_totals(into: RouteTotals, part: RouteTotals) -> None:
     into.forced += part.forced
     _add(into.queued, part.queued)
     into.queued_us_sum += part.queued_us_sum
+    _add(into.first_token, part.first_token)
+    into.first_token_us_sum += part.first_token_us_sum
+    _add(into.per_token, part.per_token)
+    into.per_token_us_sum += part.per_token_us_sum
     _add(into.request_sizes, part.request_sizes)
     into.request_bytes_sum += part.request_bytes_sum
     _add(into.response_sizes, part.response_sizes)

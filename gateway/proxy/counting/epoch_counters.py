@@ -257,12 +257,21 @@ class EpochCounters:
         if gap_s:
             _enter(counts.gap_left if left else counts.gap, int(gap_s * 1e6))
         if time_per_event_s:
-            _enter(counts.time_per_event, int(time_per_event_s * 1e6))
+            totals, per_event_us = self.totals[variant], int(time_per_event_s * 1e6)
+            _enter(counts.time_per_event, per_event_us)
+            _enter(totals.per_token, per_event_us)
+            totals.per_token_us_sum += per_event_us
 
     def first_token(self, variant: Variant, lasted_us: int, *, left: bool) -> None:
         """Enter when a stream's first content came; ``left``: so long it had not."""
         counts = self.arms[variant]
-        _enter(counts.first_token_left if left else counts.first_token, lasted_us)
+        if left:
+            _enter(counts.first_token_left, lasted_us)
+            return
+        totals = self.totals[variant]
+        _enter(counts.first_token, lasted_us)
+        _enter(totals.first_token, lasted_us)
+        totals.first_token_us_sum += lasted_us
 
     def abandoned(self, variant: Variant, latency_us: int, lasted_us: int) -> None:
         """Enter a request whose client left before the answer was whole.
