@@ -59,13 +59,14 @@ def _rounds(asked: argparse.Namespace, workload: Workload) -> list[dict[str, flo
         for number in range(asked.slices + 1):
             costs = {}
             for name in random.sample(list(running), len(running)):
-                costs[name] = _cost_us(bench, workload, running[name])
+                costs[name] = cost_us(bench, workload, running[name])
             if number:  # the first round warms up
                 found.append(costs)
         return found
 
 
-def _cost_us(bench: benches.Bench, workload: Workload, running: peers.Running) -> float:
+def cost_us(bench: benches.Bench, workload: Workload, running: peers.Running) -> float:
+    """CPU per request of what carries them, over one slice."""
     # Older builds named the module of the worker otherwise.
     carrying = running.carrying or [pid for pid in running.aside if "gateway.proxy." in processes.command_line(pid)]
     before = processes.usage(carrying)

@@ -1,4 +1,4 @@
-"""What is asked of each proxy: eight kinds of exchange, each as the very bytes that both clients send.
+"""What is asked of each proxy: ten kinds of exchange, each as the very bytes that both clients send.
 
 The small POST is what an inference request looks like, and what the targets are about. The others each load one thing
 that the small one hides: heads that never repeat, bodies towards the backend, bodies back, many small pieces, chunks of
@@ -70,6 +70,8 @@ _ALL = (
     Workload("sse", "100 server-sent events, 1 ms apart", 400, 16, backend="responder", events=True),
     Workload("tokens", "100 chunks of a chat, 1 ms apart, 16 streams", 400, 16, backend="responder", events=True),
     Workload("tokens256", "100 chunks of a chat, 1 ms apart, 256 streams", 400, 256, backend="responder", events=True),
+    # Each is copied to a second backend, whose answer is read and thrown away (loadtests/compare/mirrored.py).
+    Workload("mirror", "as small, mirrored", 400, 32, proxies=("source", "gateway")),
     Workload("connect", "JSON POST, 400 B in, 150 B out, a new connection each", 400, 32, close=True),
 )
 WORKLOADS = {workload.name: workload for workload in _ALL}
