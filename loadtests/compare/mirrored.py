@@ -3,9 +3,9 @@
     python loadtests/compare/mirrored.py [--slices 15] [--seconds 1]
 
 The gateway is the one that is shipped, compiled (COMPARE_GATEWAY names an unpacked wheel). In each round it is loaded
-for a slice with ``small`` and for one with ``mirror``, in an order that is drawn anew. Printed are the median over the
-rounds of mirror / small, with the quartiles: CPU of the worker per request; and the latency that clients see at the
-same fixed rate, which is a fourth of what it could take (50th and 99th percentile).
+for a slice with ``unmirrored`` and for one with ``mirror``, in an order that is drawn anew. Printed are the median over
+the rounds of mirror / unmirrored, with the quartiles: CPU of the worker per request; and the latency that clients see
+at the same fixed rate, which is a fourth of what it could take (50th and 99th percentile).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from loadtests.compare.paired import cost_us
 from loadtests.compare.workloads import WORKLOADS
 
 _GATEWAY = "gateway"
-_SMALL, _MIRROR = WORKLOADS["small"], WORKLOADS["mirror"]
+_PLAIN, _MIRROR = WORKLOADS["unmirrored"], WORKLOADS["mirror"]
 _SHARE = 0.25
 
 
@@ -40,22 +40,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     random.seed(asked.seed)
     with contextlib.ExitStack() as stack:
         bench = stack.enter_context(benches.prepared(asked.seconds, [_GATEWAY], True))
-        running = stack.enter_context(benches.started(bench, _GATEWAY, _SMALL))
+        running = stack.enter_context(benches.started(bench, _GATEWAY, _PLAIN))
         most = benches.flood(bench, _MIRROR, running.port, asked.seconds)
         rate = _SHARE * most.answered / (most.duration_us / 1e6)
         found: dict[str, list[float]] = {"CPU": [], "p50": [], "p99": []}
         for number in range(asked.slices + 1):
             costs, paced = {}, {}
-            for workload in random.sample((_SMALL, _MIRROR), 2):
+            for workload in random.sample((_PLAIN, _MIRROR), 2):
                 costs[workload] = cost_us(bench, workload, running)
                 paced[workload] = benches.pace(bench, workload, running.port, rate)
             if not number:  # the first round warms up
                 continue
-            found["CPU"].append(costs[_MIRROR] / costs[_SMALL])
+            found["CPU"].append(costs[_MIRROR] / costs[_PLAIN])
             for name in ("p50", "p99"):
-                mirror_us, small_us = (getattr(paced[one], f"{name}_us") for one in (_MIRROR, _SMALL))
-                if mirror_us and small_us:
-                    found[name].append(mirror_us / small_us)
+                mirror_us, plain_us = (getattr(paced[one], f"{name}_us") for one in (_MIRROR, _PLAIN))
+                if mirror_us and plain_us:
+                    found[name].append(mirror_us / plain_us)
     for what, ratios in found.items():
         low, middle, high = statistics.quantiles(ratios, n=4)
         print(f"{what}: mirrored / unmirrored {middle:.3f} ({low:.3f} to {high:.3f})")

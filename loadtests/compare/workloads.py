@@ -70,8 +70,9 @@ _ALL = (
     Workload("sse", "100 server-sent events, 1 ms apart", 400, 16, backend="responder", events=True),
     Workload("tokens", "100 chunks of a chat, 1 ms apart, 16 streams", 400, 16, backend="responder", events=True),
     Workload("tokens256", "100 chunks of a chat, 1 ms apart, 256 streams", 400, 256, backend="responder", events=True),
-    # Each is copied to a second backend, whose answer is read and thrown away (loadtests/compare/mirrored.py).
-    Workload("mirror", "as small, mirrored", 400, 32, proxies=("source", "gateway")),
+    # Each is copied to a second backend, whose answer is read and thrown away; and the same route without copies.
+    Workload("mirror", "as small, mirrored, no canary", 400, 32, proxies=("source", "gateway")),
+    Workload("unmirrored", "as small, no canary", 400, 32, proxies=("source", "gateway")),
     Workload("connect", "JSON POST, 400 B in, 150 B out, a new connection each", 400, 32, close=True),
 )
 WORKLOADS = {workload.name: workload for workload in _ALL}
