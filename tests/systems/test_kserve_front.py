@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.gateway import RunningGateway
+from tests.support.gateway import QUICK, WARM, RunningGateway
 from tests.support.model_servers import kserve
 from tests.support.systems import Case, judged
 
@@ -49,6 +49,7 @@ async def test_two_inference_services_are_told_apart_by_host_and_judged_in_both_
             f"{protocol}-{name}": Case(
                 *(front.url, front.url, path, bodies, probe),
                 hosts=("stable.models.example", f"{name}.models.example"),
+                analysis={"latency": {"mode": "advise"}, **QUICK, **WARM},
             )
             for protocol, name, path, bodies, probe in (
                 ("v1", "bad", f"{V1}:predict", v1, V1),
