@@ -90,7 +90,7 @@ BAD = {
 # By default it takes thousands of answers to prove one tenth to be no more than one tenth.
 FAIL = {"model_errors": {"margin_delta": 0.15}, "predictions": {"fault_margin": 0.15}}
 # What is proven by slices of a second has tests of its own.
-ADVISE = {metric: {"mode": "advise"} for metric in ("latency", "gap", "time_per_event")}
+ADVISE = {metric: {"mode": "advise"} for metric in ("latency", "first_token", "gap", "time_per_event")}
 GOOD = {
     "json": Case(good, fixed(JSON, json.dumps({"predictions": [[0.2, 0.8]], "error": None}).encode())),
     "stream": Case(good_stream, fixed(STREAM, events(*TOKENS[:9], "[DONE]").replace(b"\n", b"\r\n"))),
@@ -202,7 +202,8 @@ async def outcome(gateway: RunningGateway, name: str, held: str) -> dict[str, An
 
 
 async def test_failures_inside_a_200_roll_back(tmp_path: Path) -> None:
-    views = await outcomes(tmp_path, BAD)
+    # What texts say is judged, too, and may be proven first: it has tests of its own.
+    views = await outcomes(tmp_path, BAD, texts={"mode": "advise"})
     for name, view in views.items():
         assert view["phase"] == "ROLLED_BACK", (name, view)
         # An answer of another form is also one that holds no prediction, or none that is a number, and its class is
@@ -215,7 +216,7 @@ async def test_failures_inside_a_200_roll_back(tmp_path: Path) -> None:
 
 
 async def test_healthy_answers_are_promoted(tmp_path: Path) -> None:
-    views = await outcomes(tmp_path, GOOD | UNREAD, held=HELD, **QUICK, **ADVISE)
+    views = await outcomes(tmp_path, GOOD | UNREAD, held=HELD, texts={"mode": "advise"}, **QUICK, **ADVISE)
     phases = {name: view["phase"] for name, view in views.items()}
     assert phases == dict.fromkeys(GOOD, "PROMOTED") | dict.fromkeys(HELD, "PROGRESSING")
     for name in HELD:

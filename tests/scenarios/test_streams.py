@@ -104,7 +104,7 @@ def config(backends: dict[str, tuple[Backend, Backend]]) -> dict[str, Any]:
                 "match": {"path_prefix": f"/{name}/"},
                 "stable": f"{name}-stable",
                 "canary": f"{name}-canary",
-                "analysis": dict.fromkeys(("latency", "gap", "time_per_event"), SLICE)
+                "analysis": dict.fromkeys(("latency", "first_token", "gap", "time_per_event"), SLICE)
                 | WARM
                 | (LEAVE if name == "fine" else {}),
                 "plan": {"steps": [{"percent": 50, "min_time_s": 0.5, "min_requests": 10}]},
@@ -134,8 +134,8 @@ async def test_what_only_streams_show_is_rolled_back_and_what_is_fine_is_promote
     # The canary, how long its clients wait, and the metrics one or more of which must be named.
     canaries: dict[str, tuple[Script, Callable[[], float], set[str]]] = {
         "hangs": (stream(hangs=0.3), soon, {"abandoned", "gap"}),
-        "hangs-first": (stream(hangs=0.3, after=0), soon, {"abandoned", "latency"}),
-        "late": (stream(first_s=0.3), patient, {"latency"}),
+        "hangs-first": (stream(hangs=0.3, after=0), soon, {"abandoned", "latency", "first_token"}),
+        "late": (stream(first_s=0.3), patient, {"latency", "first_token"}),
         "slow": (stream(token_s=4 * TOKEN_S), patient, {"gap", "time_per_event"}),
         "fine": (stream(seed=3), at_random, set()),
     }
