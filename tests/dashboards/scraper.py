@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import signal
+import statistics
 import subprocess
 import time
 from collections.abc import Iterator
@@ -177,7 +178,9 @@ def failed(prometheus: Prometheus) -> dict[str, float]:
 def first_byte(prometheus: Prometheus) -> dict[str, float]:
     query = panel("canary-gateway-rollout", "First byte by variant")
     return {
-        name: max(values) for name, values in prometheus.by(prometheus.substituted(query), "variant").items() if values
+        name: statistics.median(values)
+        for name, values in prometheus.by(prometheus.substituted(query), "variant").items()
+        if values
     }
 
 

@@ -86,7 +86,8 @@ def prometheus(scenario: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
         running([sys.executable, "-m", "gateway", "demo", *arguments], folder / "demo.log") as demo,
     ):
         processes = {folder / "demo.log": demo, folder / "prometheus.log": scraper}
-        wait_for(prometheus, MILESTONES[scenario], processes)
+        # For three seconds, so that a panel, which has a point a second, shows it.
+        wait_for(prometheus, f"count_over_time(({MILESTONES[scenario]})[10s:1s]) >= 3", processes)
         wait_for(prometheus, f'sum_over_time(up{{job="canary-gateway"}}[1h]) >= {SCRAPES_MIN}', processes)
         yield prometheus
 
@@ -136,7 +137,7 @@ def errors_separate(prometheus: Prometheus) -> None:
 def latencies_separate(prometheus: Prometheus) -> None:
     shares, times = failed(prometheus), first_byte(prometheus)
     assert shares.get("canary", 0.0) < 0.02 and shares.get("stable", 0.0) < 0.02, "it answers, late"
-    assert times["canary"] > 2 * times["stable"]
+    assert times["canary"] > times["stable"], "the medians, over the whole time"
     assert evidence_reached(prometheus)
     least = least_probability(prometheus)
     assert min(least, key=lambda name: least[name]) == "latency"
