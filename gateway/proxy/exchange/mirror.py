@@ -77,7 +77,7 @@ def begin_copy(
     return copy
 
 
-class KeptAnswer:
+class MirroredAnswer:
     """One version's answer, as far as it is kept to be compared. ``whole``: nothing of it is missing."""
 
     __slots__ = ("_bytes_max", "_lines", "_load", "held_bytes", "pieces", "whole")
@@ -211,12 +211,12 @@ class MirrorCopy(AttemptOwner):
         load = mirror.load
         load.copies += 1
         load.held_bytes += self._held_bytes
-        self.answer: KeptAnswer | None = None
+        self.answer: MirroredAnswer | None = None
         """Stable's, where it is to be compared."""
-        self._kept: KeptAnswer | None = None
+        self._kept: MirroredAnswer | None = None
         if mirror.outputs and load.compares(self._began_s):
-            self.answer = KeptAnswer(load, mirror.answer_bytes_max)
-            self._kept = KeptAnswer(load, mirror.answer_bytes_max)
+            self.answer = MirroredAnswer(load, mirror.answer_bytes_max)
+            self._kept = MirroredAnswer(load, mirror.answer_bytes_max)
         route.counters.open += 1
 
     # stable's half
