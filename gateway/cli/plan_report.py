@@ -154,6 +154,13 @@ def _moments(answer: Forecast) -> Iterator[str]:
         f" most {duration(moments.longest_s)} (watched for {duration(moments.known_s)}). A canary that is as good has"
         f" about {about(moments.expected)} of them until it is promoted."
     )
+    if moments.excused_s:
+        found = "never" if moments.detect_s == math.inf else f"after {duration(moments.detect_s)}"
+        yield (
+            f"As often as stable has them, moments of up to {duration(moments.excused_s)} convict nobody; the"
+            f" regression is found when it has outlasted one, {found}."
+        )
+        return
     if not moments.burst_s:
         yield f"Each of them counts as about one failure (burst_s {burst_s:g}), so they convict nobody."
         return

@@ -117,20 +117,20 @@ class PromisesConfig(Section):
     interval_s: Annotated[
         Seconds,
         Doc(
-            "Time between two looks at the evidence. Looking often costs no certainty; at most ten times `burst_s`, "
-            "because looks further apart cannot see bursts (unless that is 0)."
+            "Time between two looks at the evidence. Looking often costs no certainty; at most ten times `burst_s` "
+            "(3 s where that is learnt), because looks further apart cannot see bursts (unless it is 0)."
         ),
     ] = 0.1
     burst_s: Annotated[
-        float,
-        Field(ge=0, le=10),
-        Noun("a number of seconds"),
+        Annotated[float, Field(ge=0, le=10), Noun("a number of seconds")] | None,
         Doc(
-            "How long a pause or a restart of one variant may make its requests fail together. Failures within this "
-            "time count as about one (docs/statistics.md); 0 counts each by itself, which convicts a dead canary "
-            "in a tenth of a second and a pausing one too."
+            "How long a pause or a restart of one variant may make its requests fail together. `null` "
+            "learns it: how often stable's bad moments come and how long they last, once stable has been watched for "
+            "5 minutes, and 0.3 s before (docs/statistics.md). A number: failures within this time count as about one, "
+            "whatever stable does; 0 counts each by itself, which convicts a dead canary in a tenth of a second and a "
+            "pausing one too."
         ),
-    ] = _ANALYSIS.burst_s
+    ] = None
     warmup_s: Annotated[
         float,
         Field(ge=0, le=86_400),
@@ -273,7 +273,10 @@ class AnalysisConfig(ClassesConfig):
             name: core_value(self._with_margins(self.rate(name), name in _RARE), RateSpec) for name in RATE_METRICS
         }
         split = {} if one_by_one else {"alpha_sample_ratio": 0.0}
-        return core_value(self, AnalysisSpec, **rates, **split, sticky=not one_by_one)
+        learnt = self.burst_s is None
+        burst_s = _ANALYSIS.burst_s if self.burst_s is None else self.burst_s
+        bursts = {"burst_s": burst_s, "learn_bursts": learnt}
+        return core_value(self, AnalysisSpec, **rates, **split, **bursts, sticky=not one_by_one)
 
     def failures_inside(self) -> EventSpec:
         """How failures inside of answers are judged: as a rare class is."""

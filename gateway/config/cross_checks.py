@@ -23,7 +23,7 @@ from gateway.config.section import DEFAULT_ADMIN, DEFAULT_LISTEN
 from gateway.config.sources import issues_between_sources
 from gateway.config.validators import issues_between_validators
 from gateway.core.analysis.bursts.guard import COARSE
-from gateway.core.analysis.spec import LATENCY_METRICS
+from gateway.core.analysis.spec import LATENCY_METRICS, ROUTE_DEFAULT
 from gateway.core.predictions.protocols.pointers import steps_of
 from gateway.core.predictions.text_events import EVENT_NAMES
 
@@ -237,7 +237,7 @@ def _looks_see_bursts(tree: Any) -> Iterator[Issue]:
     for path, route in _routes(tree):
         given, burst_s = (at(route, "analysis", key) for key in ("interval_s", "burst_s"))
         interval_s = default.interval_s if given is None else given
-        burst_s = default.burst_s if burst_s is None else burst_s
+        burst_s = ROUTE_DEFAULT.burst_s if burst_s is None else burst_s
         if not isinstance(interval_s, (int, float)) or not isinstance(burst_s, (int, float)):
             continue
         if burst_s > 0 and COARSE * burst_s < interval_s:

@@ -379,15 +379,14 @@ def returning(results: Path) -> str:
 
 
 def weather(results: Path) -> str:
-    """Healthy canaries in everyday weather: the engine, requests alone, and the candidate."""
+    """Healthy canaries in everyday weather: stable's past known, unknown, and by requests alone."""
     return markdown(
-        ["bad moments of each arm", "requests/s", "weight", "rolled back", "by requests alone", "candidate (bound)"],
+        ["bad moments of each arm", "requests/s", "weight", "rolled back", "stable unknown", "by requests alone"],
         (
             [
                 *(r["world"], f"{r['requests_per_s']:g}", percent(r["weight"])),
                 f"{r['alarms']} of {r['runs']} ({percent(r['upper'], 1)})",
-                str(r["alarms_by_requests"]),
-                f"{r['alarms_by_moments']} ({percent(r['upper_by_moments'], 1)})",
+                *(str(r["alarms_unknown"]), str(r["alarms_by_requests"])),
             ]
             for r in rows(results, "weather", "weather")
         ),
@@ -401,12 +400,15 @@ def dense(results: Path) -> str:
         return "not always" if value is None else f"{value:.1f} s"
 
     return markdown(
-        ["stable -> canary", "requests/s", "weight", "healthy for", "limit", "mean", "by requests alone", "candidate"],
+        [
+            *("bad moments", "stable -> canary", "requests/s", "weight", "healthy for", "limit", "mean"),
+            *("stable unknown", "by requests alone"),
+        ],
         (
             [
-                *(pair(r), f"{r['requests_per_s']:g}", percent(r["weight"]), f"{r['healthy_s']:g} s"),
+                *(r["world"], pair(r), f"{r['requests_per_s']:g}", percent(r["weight"]), f"{r['healthy_s']:g} s"),
                 seconds(r["limit_s"]) if r["limit_s"] else "-",
-                *(seconds(r[f"mean_s{by}"]) for by in ("", "_by_requests", "_by_moments")),
+                *(seconds(r[f"mean_s{by}"]) for by in ("", "_unknown", "_by_requests")),
             ]
             for r in rows(results, "weather", "dense")
         ),

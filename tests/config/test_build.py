@@ -125,6 +125,7 @@ def test_every_key_of_the_analysis_arrives(tmp_path: Path) -> None:
         DEFAULT,
         alpha_sample_ratio=0.001,
         burst_s=0.0,
+        learn_bursts=False,
         overload=RateSpec(mode=Mode.OFF),
         latency=LatencySpec(slo_us=(50_000, 200_500)),
         duration=LatencySpec(mode=Mode.ADVISE),

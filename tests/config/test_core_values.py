@@ -30,7 +30,7 @@ OTHERWISE = {
     ),
     "AnalysisConfig": (
         {"interval_s", "exempt_statuses", "model_errors", "predictions", "data_checks", "texts", "labels"},
-        {"bake_share", "sticky"},
+        {"bake_share", "learn_bursts", "sticky"},
     ),
     "TracingConfig": ({"endpoint", "headers_env", "service_name"}, set()),
     "BackendConfig": ({"probe", "model"}, {"name", "guard"}),

@@ -150,8 +150,8 @@ class MetricFinding(msgspec.Struct, frozen=True):
     there is nothing to compare. ``rated``: stable's and the canary's rates (or means) as they can be compared, where
     requests came under several weights (show/strata.py). ``immaterial``: what was seen does not matter
     (materiality.py). ``weather`` is what was known of stable's bad moments, of metrics for which that is kept, and
-    ``burst_s`` how long the failures last that count as about one. ``details`` are further numbers for programs that
-    read findings.
+    ``burst_s`` how long the failures last that count as about one; ``excused_s`` how long a bad moment may last that is
+    no evidence (0: it is not learnt). ``details`` are further numbers for programs that read findings.
     """
 
     metric: str
@@ -169,6 +169,7 @@ class MetricFinding(msgspec.Struct, frozen=True):
     immaterial: bool = False
     weather: Weather | None = None
     burst_s: float = 0.0
+    excused_s: float = 0.0
     details: dict[str, float] = {}
 
 

@@ -39,6 +39,7 @@ import msgspec
 from gateway.core.analysis import budget, materiality
 from gateway.core.analysis.betting import wealth
 from gateway.core.analysis.betting.wealth import Wealth
+from gateway.core.analysis.bursts import trimmed
 from gateway.core.analysis.bursts.past import Weather
 from gateway.core.analysis.evidence import intake, warmup
 from gateway.core.analysis.evidence.intake import Arrival, Intake
@@ -329,7 +330,9 @@ def _found(state: AnalysisState, kind: MetricKind[Any], standing: Standing) -> M
     weather = state.weather.get(standing.metric)
     if weather is None:
         return numbers
-    return msgspec.structs.replace(numbers, weather=weather, burst_s=state.spec.burst_s)
+    rule = trimmed.rule_for(weather, state.spec)
+    excused_s = 0.0 if rule is None else rule.stretch_s
+    return msgspec.structs.replace(numbers, weather=weather, burst_s=state.spec.burst_s, excused_s=excused_s)
 
 
 def _numbers(state: AnalysisState, kind: MetricKind[Any], standing: Standing) -> MetricFinding:

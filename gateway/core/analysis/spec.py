@@ -310,7 +310,8 @@ class AnalysisSpec(msgspec.Struct, frozen=True, cache_hash=True):
     ``bake_share`` is the part of alpha_rollback that is kept for the time after promotion (0: there is no bake).
     ``alpha_sample_ratio`` bounds the probability that the check of the split ever stops a sound experiment; 0 turns
     it off, as it must be where requests are not assigned one by one (sticky sessions).
-    ``burst_s`` is how long a pause or restart makes failures of one arm come together (guard.py; 0: never).
+    ``burst_s`` is how long a pause or restart makes failures of one arm come together (guard.py; 0: never). With
+    ``learn_bursts`` that is taken where stable's past is not known, which says it better (trimmed.py).
     ``sticky``: outcomes are counted by session, not by request.
     The canary's latencies are no evidence before it has answered for ``warmup_s`` and ``warmup_requests`` times, and
     they have stopped falling; ``warmup_max_s`` ends that in any case (evidence/warmup.py).
@@ -339,6 +340,7 @@ class AnalysisSpec(msgspec.Struct, frozen=True, cache_hash=True):
     alpha_sample_ratio: float = 0.0001
     bake_share: float = 0.0
     burst_s: float = 0.3
+    learn_bursts: bool = True
     sticky: bool = False
     warmup_s: float = 0.0
     warmup_requests: int = 0

@@ -423,7 +423,7 @@ def test_a_question_without_an_answer_says_what_to_ask(changes: dict[str, Any], 
 def test_bad_moments_of_stable_are_expected_of_the_canary_and_longer_ones_need_a_longer_burst() -> None:
     assert forecast(question()).moments is None, "nothing is known"
     assert forecast(question(weather=Weather(59.0, 1.0, 1.0, 1.0))).moments is None
-    guarded = msgspec.structs.replace(ONLY_ERRORS, burst_s=0.3)
+    guarded = msgspec.structs.replace(ONLY_ERRORS, burst_s=0.3, learn_bursts=False)
     dense = {"requests_per_s": 2000.0, "regression_rate": 0.1, "spec": guarded}
     answer = forecast(question(weather=Weather(3600.0, 12.0, 1.4, 2.26), **dense))
     moments = answer.moments
@@ -438,3 +438,7 @@ def test_bad_moments_of_stable_are_expected_of_the_canary_and_longer_ones_need_a
     )
     short = forecast(question(weather=Weather(3600.0, 40.0, 0.2, 0.3), **dense)).moments
     assert short is not None and (short.burst_s, short.detect_s) == (0.0, answer.engine.regressed.at_s)
+    learnt = msgspec.structs.replace(guarded, learn_bursts=True)
+    known = forecast(question(weather=Weather(3600.0, 12.0, 1.4, 2.26), **dense | {"spec": learnt})).moments
+    assert known is not None and (known.burst_s, known.excused_s) == (0.0, 4.52)
+    assert known.detect_s == answer.engine.regressed.at_s + 4.52

@@ -34,6 +34,8 @@ OVER = 5.0
 LONGEST_S = 15.0
 GAP_S = 10.0
 IDLE_S = 1.0
+# More than a guess needs: a usual rate that is taken for too low makes moments of nothing.
+PRIOR_EVENTS = 2.0
 MEMORY_S = 6.0 * 3600.0
 PAST_MAX = 20_000.0
 SHORTEST_S = 0.1
@@ -84,7 +86,7 @@ class StablePast(msgspec.Struct, frozen=True):
     @property
     def rate(self) -> float:
         """The usual failure rate."""
-        rate = (self.events + guard.PRIOR_EVENTS) / (self.trials + guard.PRIOR_TRIALS)
+        rate = (self.events + PRIOR_EVENTS) / (self.trials + guard.PRIOR_TRIALS)
         return min(max(rate, _RATE_MIN), _RATE_MAX)
 
 

@@ -13,12 +13,14 @@ Rules:
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from gateway.core.analysis.bursts import guard
+from gateway.core.analysis.betting import wealth
+from gateway.core.analysis.bursts import guard, trimmed
 from gateway.core.analysis.bursts.guard import BurstState, Tolerance
+from gateway.core.analysis.bursts.past import Weather
 from gateway.core.analysis.evidence.intake import Arrival
 from gateway.core.analysis.evidence.trials import CLASS_TESTS, requests, sessions, summed
 from gateway.core.analysis.findings import MetricFinding, Share
@@ -64,6 +66,7 @@ class Outcomes(MetricKind[RatesState]):
             tick.every_s,
             spec.burst_s,
             sticky=spec.sticky,
+            weather=tick.weather if spec.learn_bursts else {},
         )
 
     def log_e_bad(self, whole: AnalysisState, metric: str) -> float:
@@ -120,14 +123,17 @@ def take(
     burst_s: float = 0.0,
     *,
     sticky: bool = False,
+    weather: Mapping[str, Weather] | None = None,
 ) -> RatesState:
     """The outcome classes' state after one tick's arrivals.
 
     ``specs`` and ``needed`` are by test (`CLASS_TESTS`): ``needed`` the log E_bad at which each metric convicts by
     itself. ``live`` are the experiment's epochs still in evidence, ascending; ``every_s`` the least time between two
     bets of a bake (0: not baking); ``burst_s`` how long failures of one arm may come together (0: they are
-    independent); ``sticky`` that sessions are the units.
+    independent); ``sticky`` that sessions are the units; ``weather`` what is known of stable's bad moments.
     """
+    if weather and burst_s and not state.batches:
+        state = _learning(state, weather, at_s)
     parts = {arrival.epoch: sessions(arrival) if sticky else requests(arrival) for arrival in arrivals}
     tests = [PairSpec(spec, i, CLASS_TESTS[i].fewer, conditional=sticky) for i, spec in enumerate(specs)]
     after = rates.advance(state, tests, parts, live, needed, at_s, every_s)
@@ -146,9 +152,31 @@ def take(
         answer = asked.get(asking)
         if answer is None:
             seen = guard.take(metric.bursts, batch, at_s, burst_s, tolerance)
-            answer = asked[asking] = metric if seen is metric.bursts else msgspec.structs.replace(metric, bursts=seen)
+            left = None if metric.trimmed is None else trimmed.take(metric.trimmed, batch, at_s, rates.BAD_PRIORS)
+            same = seen is metric.bursts and left is metric.trimmed
+            answer = metric if same else msgspec.structs.replace(metric, bursts=seen, trimmed=left)
+            asked[asking] = answer
         metrics.append(answer)
     return msgspec.structs.replace(after, metrics=tuple(metrics))
+
+
+def _learning(state: RatesState, weather: Mapping[str, Weather], at_s: float) -> RatesState:
+    """With stable's bad moments taken out of the evidence of each failure class of which enough is known."""
+    known: dict[tuple[int, Weather], RateState] = {}
+    metrics: list[RateState] = []
+    for metric, test in zip(state.metrics, CLASS_TESTS, strict=False):
+        seen = weather.get(test.name)
+        rule = None if test.success or seen is None or metric.trimmed is not None else trimmed.rule(seen)
+        if seen is None or rule is None:
+            metrics.append(metric)
+            continue
+        # Twins stay one object (rule 1).
+        asking = id(metric), seen
+        if asking not in known:
+            one = trimmed.fresh(rule, at_s, rates.BAD_PRIORS, wealth.HELD_BACK)
+            known[asking] = msgspec.structs.replace(metric, trimmed=one)
+        metrics.append(known[asking])
+    return msgspec.structs.replace(state, metrics=tuple(metrics))
 
 
 def bursts_of(whole: AnalysisState, metric: str) -> BurstState:

@@ -34,7 +34,8 @@ Rules:
 6. In a bake (wealth.py, rule 3) batches close at most once in ``every_s``: that bounds the number of bets.
 7. Failures of one arm that come together count as one incident (guard.py): what is believed of E_bad is `log_bad`,
    of E_ok `log_ok`. Labelled events are not guarded so: where they come in bursts, their unit is the slice
-   (event_slices.py). Nor are successes, which no pause or restart brings about.
+   (event_slices.py). Nor are successes, which no pause or restart brings about. Where stable's past is known, it says
+   what of E_bad is believed (trimmed.py) in the guard's place; E_ok has the guard's discount all the same.
 8. Tests in the same state that see the same batch are asked once: classes that never occur are all alike and cost what
    one of them costs.
 9. On a sticky route the unit is the session (proxy/units.py): its trials and events come as labels, and E_bad is
@@ -64,8 +65,9 @@ from gateway.core.analysis.betting.eprocess import (
     worse_by_margin,
 )
 from gateway.core.analysis.betting.wealth import Wealth
-from gateway.core.analysis.bursts import guard
+from gateway.core.analysis.bursts import guard, trimmed
 from gateway.core.analysis.bursts.guard import BurstState, Tolerance
+from gateway.core.analysis.bursts.trimmed import Trimmed
 from gateway.core.analysis.evidence.trials import CLASS_TESTS, PooledTrials, pooled, summed
 from gateway.core.analysis.findings import MetricFinding, RateClaim, Share
 from gateway.core.analysis.metrics.kind import Standing
@@ -124,6 +126,8 @@ class RateState(msgspec.Struct, frozen=True):
     canary_events: int = 0
     bursts: BurstState = BurstState()
     prior: Prior = FAILURES_PRIOR
+    # None where stable's past is not known: then the guard says what is believed.
+    trimmed: Trimmed | None = None
 
 
 class RatesState(msgspec.Struct, frozen=True):
@@ -163,7 +167,12 @@ def with_new_events(state: RatesState) -> RatesState:
 def baked(state: RatesState, horizon: int) -> RatesState:
     """The state at promotion: what was learnt about stable stays, the tests begin anew as CUSUMs."""
     metrics = tuple(
-        msgspec.structs.replace(m, bad=wealth.watch(BAD_PRIORS, horizon), ok=wealth.fresh(OK_PRIORS))
+        msgspec.structs.replace(
+            m,
+            bad=wealth.watch(BAD_PRIORS, horizon),
+            ok=wealth.fresh(OK_PRIORS),
+            trimmed=None if m.trimmed is None else trimmed.baked(m.trimmed, BAD_PRIORS, horizon),
+        )
         for m in state.metrics
     )
     return msgspec.structs.replace(state, metrics=metrics, pending={})
@@ -238,8 +247,9 @@ def bet(
     worse = worse_by_margin(spec.margin_ratio, spec.margin_delta)
     seen = _exchanged(batch) if mirrored else batch
     ok = log_gains(ok_guesses(stable_guess(state), spec, mirrored), worse, seen)
+    bad = bad_gains(state, spec, batch, mirrored, conditional)
     return RateState(
-        _bad_after(state, spec, batch, mirrored, conditional),
+        wealth.grow(state.bad, bad, BAD_PRIORS),
         wealth.grow(state.ok, ok, OK_PRIORS),
         events * scale,
         trials * scale,
@@ -247,6 +257,7 @@ def bet(
         state.canary_events,
         state.bursts,
         state.prior,
+        None if state.trimmed is None else trimmed.gain(state.trimmed, bad),
     )
 
 
@@ -293,7 +304,9 @@ def could_convict(
 ) -> bool:
     """Whether a batch of this size would reach log E_bad ``needed`` with the worst canary there can be."""
     worst = TrialBatch(stable, stable, 0, canary) if mirrored else TrialBatch(0, stable, canary, canary)
-    return wealth.log_e(_bad_after(state, spec, worst, mirrored, conditional)) >= needed
+    return (
+        wealth.log_e(wealth.grow(state.bad, bad_gains(state, spec, worst, mirrored, conditional), BAD_PRIORS)) >= needed
+    )
 
 
 def stable_guess(state: RateState) -> float:
@@ -330,6 +343,8 @@ def log_e_bad(tests: Sequence[RateState]) -> float:
 
 def log_bad(state: RateState) -> float:
     """log E of one test against "not worse", as far as it is believed (rule 7)."""
+    if state.trimmed is not None and not trimmed.sparse(state.trimmed):
+        return trimmed.log_e(state.trimmed, BAD_PRIORS)
     return guard.guarded(wealth.log_e(state.bad), state.bursts)
 
 
@@ -391,14 +406,13 @@ def finding(
     )
 
 
-def _bad_after(state: RateState, spec: RateSpec, batch: TrialBatch, mirrored: bool, conditional: bool) -> Wealth:
+def bad_gains(state: RateState, spec: RateSpec, batch: TrialBatch, mirrored: bool, conditional: bool) -> list[float]:
+    """log e-variables of a batch against "not worse", by guess."""
     if conditional and spec.tolerance_ratio == 1.0 and spec.tolerance_delta == 0.0:
-        conditioned = [hypergeometric.log_gain(odds, batch) for odds in ODDS_RATIOS]
-        return wealth.grow(state.bad, conditioned, BAD_PRIORS)
+        return [hypergeometric.log_gain(odds, batch) for odds in ODDS_RATIOS]
     nulls = within_tolerance(spec.tolerance_ratio, spec.tolerance_delta)
     seen = _exchanged(batch) if mirrored else batch
-    gains = log_gains_beyond(bad_guesses(stable_guess(state), spec, mirrored), nulls, seen)
-    return wealth.grow(state.bad, gains, BAD_PRIORS)
+    return log_gains_beyond(bad_guesses(stable_guess(state), spec, mirrored), nulls, seen)
 
 
 def _exchanged(batch: TrialBatch) -> TrialBatch:

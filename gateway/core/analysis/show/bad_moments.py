@@ -31,15 +31,21 @@ def known(weather: Weather) -> str:
     return f"stable had {many} in the {duration(weather.known_s)} before, {lasting}"
 
 
-def judged(weather: Weather, burst_s: float) -> str:
+def judged(weather: Weather, burst_s: float, excused_s: float = 0.0) -> str:
     """How failures that come together are judged, and why.
 
     >>> judged(Weather(3600.0, 2.0, 0.2, 0.3), 0.3)
     'failures within 0.3 s count as about one (stable had 2 bad moments in the 60 min before, 0.2 s long on average \
 and at most 0.3 s)'
+    >>> judged(Weather(3600.0, 12.0, 1.4, 2.3, 60.0), 0.3, 4.6)
+    'failures within 4.6 s count as a bad moment, no evidence if as rare as those of stable (stable had 12 \
+bad moments in the 60 min before, 1.4 s long on average and at most 2.3 s)'
     >>> judged(Weather(), 0.0)
     'each failure counts by itself (nothing is known yet of bad moments of stable)'
     """
+    if excused_s:
+        how = f"failures within {excused_s:.2g} s count as a bad moment, no evidence if as rare as those of stable"
+        return f"{how} ({known(weather)})"
     how = f"failures within {burst_s:g} s count as about one" if burst_s else "each failure counts by itself"
     longer = weather.moments >= 0.5 and weather.known_s >= KNOWN_MIN_S and weather.longest_s > 2.0 * burst_s
     more = ": longer ones of the canary are taken for its own doing" if longer else ""

@@ -77,7 +77,7 @@ def explained(state: AnalysisState, finding: Finding, numbers: MetricFinding, tr
     if numbers.weather is not None:
         details |= bad_moments.numbers(numbers.weather)
         if finding.verdict is Verdict.UNDECIDED and finding.canary_events:
-            reason += f"; {bad_moments.judged(numbers.weather, numbers.burst_s)}"
+            reason += f"; {bad_moments.judged(numbers.weather, numbers.burst_s, numbers.excused_s)}"
     return msgspec.structs.replace(finding, reason=reason, details=details)
 
 

@@ -91,7 +91,7 @@ class MomentsForecast(msgspec.Struct, frozen=True):
 
     ``expected`` of them until a healthy canary is promoted. ``burst_s`` is what `analysis.burst_s` would have to be for
     the longest to count as one failure: 0 where it is enough as it is. Then the regression is found after ``detect_s``,
-    on average.
+    on average. ``excused_s``: how long a moment may last that is no evidence, where that is learnt from stable.
     """
 
     known_s: float
@@ -101,6 +101,7 @@ class MomentsForecast(msgspec.Struct, frozen=True):
     expected: float
     burst_s: float
     detect_s: float
+    excused_s: float = 0.0
 
 
 Problem = Literal["promotion_never", "promotion_too_late", "regression_let_through", "detection_too_late"]

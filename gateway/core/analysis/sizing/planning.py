@@ -22,8 +22,9 @@ Rules:
 6. In a bake, stable keeps the holdout. A regression that begins there is found by a CUSUM that has to reach B / alpha
    (wealth.py, rule 3): log B more nats, at the rate that the holdout gives. What users get until then are the version's
    own failures, of all its requests.
-7. A healthy canary has bad moments as stable has them, whatever its share of the traffic, so many an hour. One that
-   lasts for longer than ``burst_s`` is more than one failure, and may convict it.
+7. A healthy canary has bad moments as stable has them, whatever its share of the traffic, so many an hour. Where they
+   are learnt they convict nobody, and a regression is found when it has outlasted one. Where ``burst_s`` is fixed, one
+   that lasts for longer is more than one failure, and may convict a healthy canary.
 8. All times are averages over rollouts, in seconds; single ones scatter around them. Infinity means never.
 """
 
@@ -37,7 +38,7 @@ import msgspec
 from gateway.core.analysis import budget, materiality
 from gateway.core.analysis.betting.eprocess import Null, Rates, within_tolerance, worse_by_margin
 from gateway.core.analysis.betting.wealth import HELD_BACK
-from gateway.core.analysis.bursts import delays
+from gateway.core.analysis.bursts import delays, trimmed
 from gateway.core.analysis.metrics import time_slices
 from gateway.core.analysis.metrics.kind import TICK_S, bets_in
 from gateway.core.analysis.metrics.rates import tolerance_of
@@ -120,7 +121,10 @@ def _moments(question: Question, engine: Outlook) -> MomentsForecast | None:
         return None
     lasts_s = min(engine.healthy.at_s, question.deadline_s)
     wanted_s, detect_s = 0.0, engine.regressed.at_s
-    if weather.longest_s > burst_s:
+    rule = trimmed.rule_for(weather, question.spec)
+    if rule is not None:
+        detect_s += rule.stretch_s
+    elif weather.longest_s > burst_s:
         wanted_s = min(math.ceil(10.0 * weather.longest_s) / 10.0, BURST_MAX_S)
         spec = msgspec.structs.replace(question.spec, burst_s=wanted_s)
         detect_s = engine_outlook(msgspec.structs.replace(question, spec=spec)).regressed.at_s
@@ -132,6 +136,7 @@ def _moments(question: Question, engine: Outlook) -> MomentsForecast | None:
         weather.per_hour * lasts_s / 3600.0,
         wanted_s,
         detect_s,
+        0.0 if rule is None else rule.stretch_s,
     )
 
 
