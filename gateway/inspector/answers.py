@@ -174,7 +174,8 @@ class SampledAnswers:
     def _whole(self, sample: Sample) -> tuple[ReadAnswer, TextFacts | None]:
         family, ended = family_of(sample.content_type), sample.part is Part.ENDED and not sample.cut
         reader = reader_of(family)
-        if reader is not None:
+        if reader is not None:  # a stream that is short
+            self._protocols[self._reader.recognise(WholeAnswer(b"", path=sample.path))] += 1
             stream = _Stream(reader, sample.encoding)
             stream.feed(sample.body)
             return stream.seen(ended=ended), stream.facts

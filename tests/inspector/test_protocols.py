@@ -6,6 +6,7 @@ import gzip
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -64,6 +65,13 @@ def test_what_was_chosen_is_counted_by_what_it_was_known() -> None:
         "kserve_v1 (by the body)": 1,
     }
     assert in_words(made.report(0.0).protocols["r"]).startswith("openai (by the path): 2, ")
+
+
+def test_a_stream_that_is_short_is_counted_as_well() -> None:
+    made = watching()
+    sent = msgspec.structs.replace(sample(STABLE, CHAT, b"data: [DONE]\n\n"), content_type="text/event-stream")
+    made.take(sent, 0.0)
+    assert in_words(made.report(0.0).protocols["r"]) == "openai (by the path): 1 answers"
 
 
 def test_what_is_configured_is_read_in_nothing_else() -> None:
