@@ -12,7 +12,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gateway.core.analysis import AnalysisSpec, LatencySpec, MetricShares, Mode, RateSpec, budget
+from gateway.core.analysis.bursts import trimmed
 from gateway.core.analysis.bursts.past import Weather
+from gateway.core.analysis.sizing import excused
 from gateway.core.analysis.sizing.forecasts import Forecast
 from gateway.core.analysis.sizing.planning import (
     HOLDOUTS_BP,
@@ -441,4 +443,28 @@ def test_bad_moments_of_stable_are_expected_of_the_canary_and_longer_ones_need_a
     learnt = msgspec.structs.replace(guarded, learn_bursts=True)
     known = forecast(question(weather=Weather(3600.0, 12.0, 1.4, 2.26), **dense | {"spec": learnt})).moments
     assert known is not None and (known.burst_s, known.excused_s) == (0.0, 4.52)
-    assert known.detect_s == answer.engine.regressed.at_s + 4.52
+
+
+def test_what_is_learnt_of_stable_takes_its_time_from_a_conviction() -> None:
+    learnt = msgspec.structs.replace(ONLY_ERRORS, burst_s=0.3, learn_bursts=True)
+    dense = {"requests_per_s": 2000.0, "regression_rate": 0.1, "spec": learnt}
+    found_s = []
+    for weather in (Weather(3600.0), Weather(3600.0, 12.0, 1.4, 2.3, 60.0), Weather(3600.0, 1200.0, 0.3, 0.3, 2.0)):
+        answer = forecast(question(weather=weather, **dense))
+        assert answer.moments is not None
+        assert answer.moments.detect_s == answer.engine.regressed.at_s > answer.limit.regressed.at_s
+        found_s.append(answer.engine.regressed.at_s)
+    calm_s, long_s, often_s = found_s
+    assert calm_s < often_s and calm_s + 2.0 < long_s, "long moments and frequent ones make verdicts slower"
+    dead = forecast(question(weather=Weather(3600.0, 12.0, 1.4, 2.3, 60.0), **dense | {"regression_rate": 0.99}))
+    assert 4.6 <= dead.engine.regressed.at_s <= 5.6, "it outlasts what is excused"
+
+
+@given(st.floats(0.01, 1e4), st.floats(5.0, 30.0), st.floats(0.1, 12.0), st.floats(0.0, 2000.0))
+def test_a_plan_never_says_less_than_without_moments(
+    nats_per_s: float, needed: float, longest_s: float, n: float
+) -> None:
+    rule = trimmed.rule(Weather(3600.0, n, longest_s, longest_s, 10.0))
+    assert rule is not None
+    plain_s = (needed + 1.8) / nats_per_s
+    assert plain_s * (1.0 - 1e-9) <= excused.conviction_s(rule, needed, 1.8, nats_per_s) < math.inf

@@ -19,6 +19,7 @@ Rules:
 4. A slice closes after ``slice_s`` as soon as both arms have answered in it: on average slice_s + exp(-r slice_s) / r,
    with r the scarcer arm's requests per second (Poisson arrivals).
 5. The guard against bursts (guard.py) holds a conviction back: by cells of ``burst_s``, not by requests (delays.py).
+   Where stable's bad moments are learnt, what is excused does instead (excused.py).
 6. In a bake, stable keeps the holdout. A regression that begins there is found by a CUSUM that has to reach B / alpha
    (wealth.py, rule 3): log B more nats, at the rate that the holdout gives. What users get until then are the version's
    own failures, of all its requests.
@@ -43,6 +44,7 @@ from gateway.core.analysis.metrics import time_slices
 from gateway.core.analysis.metrics.kind import TICK_S, bets_in
 from gateway.core.analysis.metrics.rates import tolerance_of
 from gateway.core.analysis.show.bad_moments import KNOWN_MIN_S
+from gateway.core.analysis.sizing import excused
 from gateway.core.analysis.sizing.forecasts import (
     BakeForecast,
     Estimate,
@@ -122,9 +124,7 @@ def _moments(question: Question, engine: Outlook) -> MomentsForecast | None:
     lasts_s = min(engine.healthy.at_s, question.deadline_s)
     wanted_s, detect_s = 0.0, engine.regressed.at_s
     rule = trimmed.rule_for(weather, question.spec)
-    if rule is not None:
-        detect_s += rule.stretch_s
-    elif weather.longest_s > burst_s:
+    if rule is None and weather.longest_s > burst_s:
         wanted_s = min(math.ceil(10.0 * weather.longest_s) / 10.0, BURST_MAX_S)
         spec = msgspec.structs.replace(question.spec, burst_s=wanted_s)
         detect_s = engine_outlook(msgspec.structs.replace(question, spec=spec)).regressed.at_s
@@ -189,6 +189,9 @@ def _delay_s(question: Question, step: PlannedStep, truth: Rates, believed: floa
     if believed is None or nats_per_s <= 0.0:
         return 0.0
     price, burst_s, tolerance = PRICE_DETECT_NATS, question.spec.burst_s, tolerance_of(question.rate_spec)
+    rule = trimmed.rule_for(question.weather, question.spec)
+    if rule is not None:
+        return excused.conviction_s(rule, believed, price, nats_per_s) - (believed + price) / nats_per_s
     said_s = delays.conviction_s(
         question.requests_per_s, step.weight, truth, burst_s, believed, price, nats_per_s, tolerance
     )
