@@ -90,7 +90,7 @@ BAD = {
 # By default it takes thousands of answers to prove one tenth to be no more than one tenth.
 FAIL = {"model_errors": {"margin_delta": 0.15}, "predictions": {"fault_margin": 0.15}}
 # What is proven by slices of a second has tests of its own.
-ADVISE = {metric: {"mode": "advise"} for metric in ("latency", "first_token", "gap", "time_per_event")}
+ADVISE: dict[str, Any] = {metric: {"mode": "advise"} for metric in ("latency", "first_token", "gap", "time_per_event")}
 GOOD = {
     "json": Case(good, fixed(JSON, json.dumps({"predictions": [[0.2, 0.8]], "error": None}).encode())),
     "stream": Case(good_stream, fixed(STREAM, events(*TOKENS[:9], "[DONE]").replace(b"\n", b"\r\n"))),
@@ -216,5 +216,5 @@ async def test_failures_inside_a_200_roll_back(tmp_path: Path) -> None:
 
 
 async def test_healthy_answers_are_promoted(tmp_path: Path) -> None:
-    views = await outcomes(tmp_path, GOOD, texts={"mode": "advise"}, **QUICK, **ADVISE)
+    views = await outcomes(tmp_path, GOOD, texts={"mode": "advise"}, **{**QUICK, **ADVISE})
     assert {name: view["phase"] for name, view in views.items()} == dict.fromkeys(GOOD, "PROMOTED")
