@@ -11,8 +11,8 @@ import threading
 class RunningDemo:
     """`gateway demo`, and where its console is."""
 
-    def __init__(self, scenario: str) -> None:
-        command = [sys.executable, "-m", "gateway", "demo", "--scenario", scenario, "--json"]
+    def __init__(self, scenario: str, *kind: str) -> None:
+        command = [sys.executable, "-m", "gateway", "demo", *kind, "--scenario", scenario, "--json"]
         options = ["--keep-running-s", "300", "--seed", "7"]
         self.process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True)
         self.url = ""

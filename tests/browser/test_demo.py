@@ -99,6 +99,21 @@ def test_a_scenario_is_watched_to_its_end(demos: Demos, tabs: Any, name: str) ->
     demos.stop(name)
 
 
+def test_streams_of_tokens_stand_side_by_side(tabs: Any) -> None:
+    demo = RunningDemo("slow-tokens", "--llm")
+    try:
+        page = tabs(demo.console()).open()
+        page.locator(".route a").first.click(timeout=END_MS)
+        expect(page.locator(".verdict .pill")).to_have_text(re.compile("rolled back", re.IGNORECASE), timeout=END_MS)
+        row = page.locator(".compare tr.cause").filter(has_text="Time per token")
+        stable, canary = (milliseconds(text) for text in row.locator("td").all_inner_texts())
+        assert canary > stable
+        expect(page.locator(".compare")).to_contain_text("Time to first token")
+        expect(page.locator(".predictions")).to_contain_text("finish stop")
+    finally:
+        demo.stop()
+
+
 def ended(scenario: Scenario) -> Any:
     """What the page calls the end."""
     ends = HELD.get(scenario.name, scenario.ends)

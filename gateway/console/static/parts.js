@@ -16,7 +16,7 @@ const PHASES = {
 };
 
 // The metrics of what the models answer.
-export const PREDICTED = /^(class_|over_p|low_confidence$|unreadable$|nan$|empty$)/;
+export const PREDICTED = /^(class_|over_p|low_confidence$|unreadable$|nan$|empty$|finish_|tool_|bad_tool_arguments$|refusal$|empty_answer$|json_text$)/;
 
 export function active(phase) {
   return ["WARMING", "WAITING", "PROGRESSING", "PAUSED", "BAKING", "RETURNING"].includes(phase);

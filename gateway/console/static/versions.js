@@ -6,12 +6,17 @@ import { PREDICTED, Swatch } from "/console/parts.js";
 
 const LATENCIES = { latency: "Latency (first byte)", duration: "Duration (last byte)", first_token: "Time to first token", gap: "Longest pause of a stream", time_per_event: "Time per token" };
 
+// Latencies of streams of tokens, each with a row of its own where there are any.
+const STREAMED = ["first_token", "gap", "time_per_event"];
+const MEANS = ["answer_length", "prompt_tokens", "completion_tokens"];
+
 // The findings by what they are about.
 export function sorted(findings) {
-  const found = { failures: [], latencies: [], predictions: [], others: [] };
+  const found = { failures: [], latencies: [], means: [], predictions: [], others: [] };
   for (const finding of findings) {
     const { metric } = finding;
     if (metric in LATENCIES) found.latencies.push(finding);
+    else if (MEANS.includes(metric) || finding.details.stable_mean !== undefined) found.means.push(finding);
     else if (PREDICTED.test(metric)) found.predictions.push(finding);
     else if (metric === "sample_ratio" || metric.startsWith("guardrail:")) found.others.push(finding);
     else found.failures.push(finding);
@@ -33,6 +38,8 @@ export function Versions({ rollout, route, latencies }) {
       <td class="num">${share(finding.canary_events, finding.canary_trials)}</td>
     </tr>
   `;
+  const streamed = findings.latencies.filter((one) => STREAMED.includes(one.metric) && one.details.stable_p95_us !== undefined);
+  const means = findings.means.filter((one) => one.details.stable_mean !== undefined);
   const quantile = (q) => (arm) => findings.latencies.find((one) => one.metric === "latency")?.details[`${arm}_p${q}_us`];
   return html`
     <section class="card" aria-labelledby="versions-title">
@@ -59,6 +66,20 @@ export function Versions({ rollout, route, latencies }) {
                   <th scope="row">p${q}</th><td class="num">${milliseconds(quantile(q)("stable"))}</td><td class="num">${milliseconds(quantile(q)("canary"))}</td>
                 </tr>`,
               )}
+              ${streamed.length > 0 && html`<tr class="group"><th colspan="3" scope="rowgroup">Streams, p95</th></tr>`}
+              ${streamed.map(
+                (one) => html`<tr key=${one.metric} class=${causes.has(one.metric) ? "cause" : ""}>
+                  <th scope="row">${causes.has(one.metric) ? "✕ " : ""}${LATENCIES[one.metric]}</th>
+                  <td class="num">${milliseconds(one.details.stable_p95_us)}</td><td class="num">${milliseconds(one.details.canary_p95_us)}</td>
+                </tr>`,
+              )}
+              ${means.length > 0 && html`<tr class="group"><th colspan="3" scope="rowgroup">Averages</th></tr>`}
+              ${means.map(
+                (one) => html`<tr key=${one.metric} class=${causes.has(one.metric) ? "cause" : ""}>
+                  <th scope="row">${causes.has(one.metric) ? "✕ " : ""}${one.metric.replaceAll("_", " ")}</th>
+                  <td class="num">${average(one.details.stable_mean)}</td><td class="num">${average(one.details.canary_mean)}</td>
+                </tr>`,
+              )}
               ${predictions.some((one) => causes.has(one.metric)) && html`<tr class="group"><th colspan="3" scope="rowgroup">Predictions</th></tr>`}
               ${predictions.filter((one) => causes.has(one.metric)).map(row)}
             </tbody>
@@ -80,7 +101,7 @@ function Predictions({ findings, causes, rollout }) {
   const most = Math.max(...findings.flatMap((one) => [of(one.stable_events, one.stable_trials), of(one.canary_events, one.canary_trials)]), 0.01);
   return html`
     <figure class="chart predictions">
-      <figcaption><b>Predictions, share of answers</b></figcaption>
+      <figcaption><b>What the models answer, share of answers</b></figcaption>
       <table>
         <thead class="hidden"><tr><th scope="col">Prediction</th><th scope="col">${rollout.stable}</th><th scope="col">${rollout.canary}</th></tr></thead>
         <tbody>
@@ -99,6 +120,10 @@ function Predictions({ findings, causes, rollout }) {
 
 function Bar({ of, share, most }) {
   return html`<span class="share"><span class=${of} style=${{ width: `${(100 * share) / most}%` }}></span></span><span class="num">${percent(share, 2)}</span>`;
+}
+
+function average(value) {
+  return Number(value.toPrecision(3)).toLocaleString("en-US");
 }
 
 function share(events, trials) {
