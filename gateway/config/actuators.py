@@ -183,6 +183,11 @@ def _not_seen_by_prometheus(index: int, actuator: dict[str, Any], route: dict[st
     if isinstance(plan, dict) and plan.get("mirror") is not None:
         problem = "its route's plan mirrors requests, and none of them comes here"
         yield Issue(("actuators", index, "route"), problem, "remove `plan.mirror` there")
+    mirror = route.get("mirror")
+    percent = mirror.get("percent") if isinstance(mirror, dict) else None
+    if isinstance(percent, (int, float)) and percent > 0:
+        problem = "its route mirrors requests, and none of them comes here"
+        yield Issue(("actuators", index, "route"), problem, "remove `mirror.percent` there")
     prometheus, analysis = actuator.get("prometheus"), route.get("analysis")
     latency = analysis.get("latency") if isinstance(analysis, dict) else None
     mode = latency.get("mode", "decide") if isinstance(latency, dict) else "decide"

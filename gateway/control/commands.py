@@ -19,7 +19,7 @@ from gateway.control.journal.writer import JournalWriter
 from gateway.control.show.queries import Queries
 from gateway.control.views import RolloutView, RouteView
 from gateway.control.workers.table_publisher import TablePublisher
-from gateway.core.errors import ConflictError
+from gateway.core.errors import ConflictError, InvalidValueError
 from gateway.core.model_version import ModelVersion
 from gateway.core.rollout import (
     AbortRequested,
@@ -73,7 +73,10 @@ class Commands:
     async def start(
         self, route: str, by: str, plan: Plan | None = None, *, retry: bool = False, reason: str = ""
     ) -> RolloutView:
-        """Start a rollout of the route's canary. One that was rolled back on this route before needs ``retry``."""
+        """Start a rollout of the route's canary. One that was rolled back on this route before needs ``retry``.
+
+        Raises InvalidValueError for a plan that this route cannot follow, too.
+        """
         state = find_route(self._routes, route)
         canary, rollout_id = state.canary, f"{route}-{secrets.token_hex(4)}"
         if canary is None and state.promoted is not None:
@@ -95,6 +98,11 @@ class Commands:
                 raise ConflictError(f"the canary of route {route} is no longer {canary}")
             up = canary_endpoints_up(self._prober.endpoints, canary, state.stable)
             by_plan = plan or state.plan
+            if by_plan.mirror is not None and self._publisher.table.route(route).external:
+                raise InvalidValueError(
+                    f"plan.mirror: an actuator splits the requests of route {route}, and none of them comes here to be"
+                    " copied: start it by a plan without mirror"
+                )
             now_s, models = self._clock.monotonic_s(), (self._model_of(canary), self._model_of(state.stable))
             return Started(rollout_id, route, state.stable, canary, by_plan, now_s, by, retry, up, reason, *models)
 

@@ -30,6 +30,14 @@ def made(prometheus: dict[str, Any], actuators: int = 1, **route: Any) -> bytes:
     [
         (made(PROMETHEUS), "its route's latency decides, and would never be known"),
         (made(PROMETHEUS | LATENCY, sticky={"header": "x-user"}), "its route is sticky, and counters show no sessions"),
+        (
+            made(PROMETHEUS | LATENCY, plan={"mirror": {"percent": 100}, "steps": [{"percent": 5}]}),
+            "its route's plan mirrors requests, and none of them comes here; remove `plan.mirror` there",
+        ),
+        (
+            made(PROMETHEUS | LATENCY, mirror={"percent": 5}),
+            "its route mirrors requests, and none of them comes here; remove `mirror.percent` there",
+        ),
         (made(PROMETHEUS | LATENCY, 2), "a second actuator for route 'r'"),
     ],
 )

@@ -105,6 +105,10 @@ class DecisionPipeline:
         """Time has passed in which nothing could be judged. Never waits."""
         self._at_once(route, Ticked(now_s), None)
 
+    def on_no_verdict(self, route: RouteState, analysed: Analysed) -> None:
+        """There is no verdict for now; deadlines go on, and nothing gives the canary more. Never waits."""
+        self._at_once(route, analysed, route.look)
+
     def give_up(self, route: RouteState, now_s: float) -> None:
         """Give up what waits too long for the journal. Called with every tick; never waits."""
         for pending in route.pending:

@@ -8,7 +8,7 @@ Rules:
    epochs in which requests were assigned at random: those at 0 and 100 % say nothing. While the plan's warm-up lasts,
    only a canary that is as good as dead is convicted (core/analysis/budget.py).
 3. The counts of a route that something else splits come from its actuator; while that is in trouble, there is no
-   verdict either (decide/external.py).
+   verdict either (decide/external.py), and the canary gets no more. Stable serves meanwhile, so deadlines go on.
 4. What fails for one route is that route's alarm until it works again; the others are judged all the same, and the
    instance stays ready.
 """
@@ -93,8 +93,12 @@ class RouteJudge:
         known = self._conditions(route)
         frozen = self._freezes(route, known, now_s)
         if why := no_verdict(known, frozen=True) if frozen else self._external_trouble(route):
-            route.last_analysis = Analysed(now_s, Verdict.ERROR, why, (), route.canary_requests, known)
-            self._pipeline.on_time_passed(route, now_s)
+            unjudged = Analysed(now_s, Verdict.ERROR, why, (), route.canary_requests, known)
+            route.last_analysis = unjudged
+            if frozen:
+                self._pipeline.on_time_passed(route, now_s)
+            else:
+                self._pipeline.on_no_verdict(route, unjudged)
             return
         if route.paired is not None:
             seen = self._look_at_pairs(route, route.paired, route.analysis_state.spec, now_s)

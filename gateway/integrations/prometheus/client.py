@@ -5,6 +5,7 @@ Source: Prometheus HTTP API v1, instant query of a range selector.
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -26,6 +27,7 @@ class PrometheusClient:
         self._url = f"{url.rstrip('/')}/api/v1/query"
         headers = {"user-agent": "canary-gateway"} | ({} if token is None else {"authorization": f"Bearer {token}"})
         here = is_loopback(url)
+        self._timeout_s = timeout_s
         self._http = httpx.AsyncClient(
             headers=headers, timeout=timeout_s, trust_env=not here, verify=not (here and url.startswith("http:"))
         )
@@ -38,7 +40,11 @@ class PrometheusClient:
         """All samples of the last ``for_s`` seconds. Raises ExternalError."""
         query = f"{selector}[{math.ceil(for_s)}s]"
         try:
-            answer = await self._http.post(self._url, data={"query": query})
+            # The client's own time-outs are for each piece of an answer: one that trickles would never end.
+            async with asyncio.timeout(self._timeout_s):
+                answer = await self._http.post(self._url, data={"query": query})
+        except TimeoutError:
+            raise ExternalError(f"Prometheus at {self._url} has not answered within {self._timeout_s:g} s") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ExternalError(f"Prometheus at {self._url} cannot be reached: {_said(error)}") from None
         if len(answer.content) > _ANSWER_BYTES_MAX:

@@ -5,7 +5,8 @@ Rules:
 1. Only samples up to the moment at which the split was last seen in force are read: what came after may have been
    split otherwise. They are read the next time.
 2. A Prometheus that is away, slow or answers nonsense starts nothing and ends nothing: what was scraped meanwhile is
-   read when it is back, as long as the series go on. Until then the rollout holds (`stale_s`), and says why.
+   read when it is back, as long as the series go on. Until then the rollout holds (`stale_s`), and says why; its
+   deadlines go on.
 """
 
 from __future__ import annotations
