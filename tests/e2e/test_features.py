@@ -15,10 +15,11 @@ import pytest
 
 from tests.support.backend import Backend, Peer, Seen, answer, hang
 from tests.support.gateway import RunningGateway, config
-from tests.support.worker import EVENTUALLY_S
+from tests.support.worker import EVENTUALLY_S, eventually
 
 pytestmark = pytest.mark.anyio
-KNOWN: dict[str, list[float | None]] = {"ada": [36, 0.5], "bob": [36, None]}
+KNOWN: dict[str, list[float | None]] = {"ada": [36, 0.5], "bob": [36, None], "cyd": [51, 0.25]}
+ORDERS = {("ada", "eu"): 3, ("ada", 7): 5, ("bob", "eu"): 0}
 ADA = {"age": 36, "score": 0.5}
 
 
@@ -26,12 +27,24 @@ async def feast(seen: Seen, peer: Peer) -> None:
     """A feature server that knows the age and score of some customers."""
     asked = json.loads(seen.body)
     assert seen.target == b"/get-online-features" and asked["feature_service"] == "customers"
+    if "region" in asked["entities"]:
+        await feast_of_pairs(asked["entities"], seen, peer)
+        return
     (customer,) = asked["entities"]["customer"]
     results = [{"values": [customer], "statuses": ["PRESENT"], "event_timestamps": ["1970-01-01T00:00:00Z"]}]
     for value in KNOWN.get(customer, [None, None]):
         status = "NOT_FOUND" if value is None else "PRESENT"
         results.append({"values": [value], "statuses": [status], "event_timestamps": ["2026-11-30T00:00:00+00:00"]})
     found = {"metadata": {"feature_names": ["customer", "age", "score"]}, "results": results}
+    await answer(200, json.dumps(found).encode())(seen, peer)
+
+
+async def feast_of_pairs(entities: dict[str, list[Any]], seen: Seen, peer: Peer) -> None:
+    """What it knows of a customer in a region: both keys, in one call, say what is asked for."""
+    (customer,), (region,) = entities["customer"], entities["region"]
+    values = {"customer": customer, "region": region, "orders": ORDERS.get((customer, region))}
+    results = [{"values": [one], "statuses": ["NOT_FOUND" if one is None else "PRESENT"]} for one in values.values()]
+    found = {"metadata": {"feature_names": list(values)}, "results": results}
     await answer(200, json.dumps(found).encode())(seen, peer)
 
 
@@ -46,10 +59,12 @@ def made(stable: Backend, canary: Backend, **stores: Backend) -> dict[str, Any]:
     found["workers"] = 1
     found["feature_stores"] = {name: {"url": store.url} for name, store in stores.items()}
     by_header = {"customer": {"header": "X-Customer"}}
+    entity_of_two = {"customer": {"header": "X-Customer"}, "region": {"json_path": "$.shop.region"}}
     others = {
         "default": features(on_missing="default", defaults={"score": 0.1, "age": 7}),
         "reject": features(on_missing="reject"),
         "header": features(entity=by_header, into="$.a.b"),
+        "pair": features(entity=entity_of_two, on_missing="reject", ttl_s=60),
         "small": features(body_bytes_max=10),
         "slow": features("slow", timeout_s=0.05, on_missing="default", defaults={"age": 7}),
         "broken": features("broken", on_missing="default", defaults={"age": 7}),
@@ -59,6 +74,10 @@ def made(stable: Backend, canary: Backend, **stores: Backend) -> dict[str, Any]:
         found["routes"].append(
             {"name": name, "match": {"path_prefix": f"/{name}"}, "stable": "stable", "features": given}
         )
+    # A machine under load is no reason to make no copies here.
+    mirror = {"percent": 100, "loop_lag_max_s": 1000}
+    mirrored = {"name": "mirrored", "match": {"path_prefix": "/mirrored"}, "stable": "stable", "canary": "canary"}
+    found["routes"].append(mirrored | {"features": features(), "mirror": mirror})
     return found
 
 
@@ -87,6 +106,8 @@ async def test_features_come_into_requests_whatever_becomes_of_the_store(tmp_pat
             while (await gateway.client.post("/reject", json={"customer": {"id": "ada"}})).status_code != 200:
                 await asyncio.sleep(0.05)  # until the worker has found the process that looks features up
             await either_version_gets_the_same(gateway, store, s, c)
+            await a_copy_gets_the_same(gateway, store, s, c)
+            await several_keys_are_one_entity(gateway, store, s)
             await all_objects_get_them(gateway, s)
             await what_is_missing(gateway, s)
             await stores_of_no_use(gateway, s)
@@ -110,6 +131,37 @@ async def either_version_gets_the_same(gateway: RunningGateway, store: Backend, 
     text = (await gateway.admin.get("/metrics")).text
     for series in ("lookup_seconds", "age_seconds", "ages"):
         assert f'gateway_feature_{series}_total{{route="r"}}' in text
+
+
+async def a_copy_gets_the_same(gateway: RunningGateway, store: Backend, s: Backend, c: Backend) -> None:
+    """Looked up once, for stable's request and the canary's copy of it, byte by byte."""
+    store.seen.clear()
+    before = len(c.seen)
+    asked = b'{ "customer": {"id":"cyd"}, "x": 1.50 }'
+    assert (await gateway.client.post("/mirrored", content=asked)).status_code == 200
+    await eventually(lambda: len(c.seen) > before and c.seen[-1].complete, "the canary gets a copy")
+    assert s.seen[-1].target == c.seen[-1].target == b"/mirrored"
+    assert bytes(c.seen[-1].body) == bytes(s.seen[-1].body) == b'{"features":{"age":51,"score":0.25},' + asked[1:]
+    assert len(c.seen) == before + 1 and len(store.seen) == 1
+
+
+async def several_keys_are_one_entity(gateway: RunningGateway, store: Backend, s: Backend) -> None:
+    """A key in a header and one in the body; all of them are needed."""
+    store.seen.clear()
+    known: list[tuple[str, Any, int]] = [("ada", "eu", 3), ("ada", 7, 5), ("bob", "eu", 0), ("ada", "eu", 3)]
+    for customer, region, orders in known:
+        asked = {"shop": {"region": region}}
+        reply = await gateway.client.post("/pair", json=asked, headers={"x-customer": customer})
+        assert reply.status_code == 200, (customer, region)
+        assert json.loads(s.seen[-1].body) == asked | {"features": {"orders": orders}}
+    assert [json.loads(seen.body)["entities"] for seen in store.seen] == [
+        {"customer": [customer], "region": [region]} for customer, region, _ in known[:3]
+    ], "one call for each pair, and what is known is not asked for again"
+    for headers, body in (({}, {"shop": {"region": "eu"}}), ({"x-customer": "ada"}, {"shop": {}})):
+        reply = await gateway.client.post("/pair", json=body, headers=headers)
+        assert (reply.status_code, reply.json()["reason"]) == (503, "features_missing")
+    assert len(store.seen) == 3, "without one of its keys nothing is asked"
+    assert await lookups(gateway, "pair", "no_key") >= 1
 
 
 async def all_objects_get_them(gateway: RunningGateway, s: Backend) -> None:
