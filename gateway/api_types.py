@@ -289,7 +289,10 @@ class Readiness:
 
 @dataclass(frozen=True)
 class ControlEvent:
-    """Something happened. ``id`` grows by one; ``kind`` is one of the names in docs/api.md, "The event stream"."""
+    """Something happened. ``id`` grows by one; ``kind`` is one of the names in docs/api.md, "The event stream".
+
+    ``cursor`` names the event across restarts of the gateway, after which ids begin at 1 again.
+    """
 
     id: int
     at: str
@@ -297,3 +300,4 @@ class ControlEvent:
     route: str | None
     rollout_id: str | None
     data: dict[str, Any]
+    cursor: str = ""

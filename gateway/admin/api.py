@@ -279,13 +279,12 @@ class Api:
 
     async def stream_events(self, request: Request) -> ASGIApp:
         """The event stream."""
-        last_id = request.headers.get("last-event-id") or None
-        after_id = None if last_id is None else request_parsing.whole_number("Last-Event-ID", last_id, 0, _EVENT_ID_MAX)
+        cursor = self._control.event_cursor(sse.last_seen(request.headers))
         asked = request_parsing.query(request, frozenset({"kinds", "rollout"}))
         wanted = sse.Wanted(_kinds(asked.get("kinds")), asked.get("rollout"))
         if request.method == "HEAD":
             return Response(media_type=sse.MEDIA_TYPE)
-        return sse.EventStream(self._control.events(after_id), self._streams, wanted)
+        return sse.EventStream(self._control.events(cursor), self._streams, wanted, cursor)
 
     async def show_metrics(self, request: Request) -> Response:
         """The metrics, in OpenMetrics' format when that is asked for, else in Prometheus's own."""

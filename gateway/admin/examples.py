@@ -144,7 +144,7 @@ AUDIT = AuditEntry(
     said="the label service was down",
 )
 EVENT = ControlEvent(
-    18, "2026-11-23T09:00:14.310Z", "weight", "digits", _ROLLOUT_ID, {"canary_percent": 12.5, "epoch": 7}
+    18, "2026-11-23T09:00:14.310Z", "weight", "digits", _ROLLOUT_ID, {"canary_percent": 12.5, "epoch": 7}, "5f3a9c1b-18"
 )
 
 # By the type of the body that they are an example of.

@@ -65,8 +65,8 @@ _ACTOR = {
 _LAST_EVENT_ID = {
     "name": "Last-Event-ID",
     "in": "header",
-    "description": "Go on after the event with this id, as far as it is remembered.",
-    "schema": {"type": "integer", "minimum": 0},
+    "description": "Go on after the event with this cursor (or id), as far as it is remembered.",
+    "schema": {"type": "string", "pattern": f"^{sse.CURSOR_PATTERN}$"},
 }
 
 

@@ -8,7 +8,9 @@ Rules:
    What belongs to no rollout (a weight set by hand, an alarm) is not held back by asking for one.
 4. An event is encoded once for all clients that get it at about the same time (`_encoded`).
 5. A client that reads slowly slows nothing but itself: what it misses shows as a gap in the ids.
-6. A stream has no end of its own, so a server that stops must end it: `Streams.end`.
+6. The first block has as its `id` the cursor (docs/api.md) at which the client begins, so that one that gets no event
+   before the gateway restarts can still say which process it listened to.
+7. A stream has no end of its own, so a server that stops must end it: `Streams.end`.
 
 Source: WHATWG HTML, "Server-sent events" (event-stream format, Last-Event-ID).
 """
@@ -17,24 +19,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import NamedTuple
 
+from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from gateway.admin.response_bodies import event_body
 from gateway.admin.schemas import encode
 from gateway.control.views import ControlEvent
+from gateway.core.errors import InvalidValueError
 
 MEDIA_TYPE = "text/event-stream"
 HEARTBEAT_S = 10.0
+# An event's cursor, or its id alone.
+CURSOR_PATTERN = "([0-9a-f]{8}-)?[0-9]{1,18}"
 _RETRY_MS = 1000
 _GOODBYE_TIMEOUT_S = 1.0
 HEADERS = (
     (b"content-type", MEDIA_TYPE.encode()),
     (b"x-accel-buffering", b"no"),  # nginx in between must not collect events
 )
-_FIRST = f"retry: {_RETRY_MS}\n: listening\n\n".encode()
 _HEARTBEAT = b": heartbeat\n\n"
 # The newest events as they were sent: the event beside each, so that its id() stays its own.
 _ENCODED_MAX = 64
@@ -77,11 +83,13 @@ class EventStream:
         events: AsyncIterator[ControlEvent],
         streams: Streams,
         wanted: Wanted = Wanted(),  # noqa: B008  # it is a value
+        cursor: str = "",
         heartbeat_s: float = HEARTBEAT_S,
     ) -> None:
         self._events = events
         self._streams = streams
         self._wanted = wanted
+        self._cursor = cursor
         self._heartbeat_s = heartbeat_s
         self._listening = asyncio.Event()
         self._written = False
@@ -114,7 +122,7 @@ class EventStream:
         try:
             # One turn of the loop, in which the iterator begins to listen; only then does the client get its head.
             await asyncio.sleep(0)
-            await _write(send, _FIRST)
+            await _write(send, _first(self._cursor))
             self._listening.set()
             try:
                 await self._pass_on(send, await first)
@@ -143,6 +151,21 @@ class EventStream:
                 await _write(send, _HEARTBEAT)
 
 
+def last_seen(headers: Headers) -> str | None:
+    """The last event that a client says it saw; None: none. Raises InvalidValueError for what names no event."""
+    text = headers.get("last-event-id") or None
+    if text is None or re.fullmatch(CURSOR_PATTERN, text):
+        return text
+    raise InvalidValueError(
+        f"Last-Event-ID must be the `id` of one of the stream's events, such as 5f3a9c1b-17, not {text!r}"
+    )
+
+
+def _first(cursor: str) -> bytes:
+    """What a client gets when it listens (rules 1 and 6)."""
+    return b"retry: %d\n%s: listening\n\n" % (_RETRY_MS, b"id: %s\n" % cursor.encode() if cursor else b"")
+
+
 def frame(event: ControlEvent) -> bytes:
     """One event on the wire; its JSON has no line breaks."""
     known = _encoded.get(id(event))
@@ -156,7 +179,7 @@ def frame(event: ControlEvent) -> bytes:
 
 
 def _frame(event: ControlEvent) -> bytes:
-    return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.id, event.kind.encode(), encode(event_body(event)))
+    return b"id: %s\nevent: %s\ndata: %s\n\n" % (event.cursor.encode(), event.kind.encode(), encode(event_body(event)))
 
 
 async def _write(send: Send, body: bytes) -> None:

@@ -65,10 +65,10 @@ def audit(client: Client, limit: int, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--after", type=click.IntRange(0), help="Start after the event with this id, if it is still in memory.")
+@click.option("--after", help="Start after the event with this id or, across restarts, cursor, if it is in memory.")
 @click.option("--kind", "kinds", multiple=True, help="Only events of this kind; repeatable.")
 @remote
-def events(client: Client, after: int | None, kinds: tuple[str, ...], as_json: bool) -> None:
+def events(client: Client, after: str | None, kinds: tuple[str, ...], as_json: bool) -> None:
     """Stream events as they happen, one line each, until interrupted."""
     for event in client.events(after, reconnect=False, silence_s_max=None):
         if kinds and event.kind not in kinds:

@@ -190,23 +190,22 @@ class Client:
 
     def events(
         self,
-        after: int | None = None,
+        after: int | str | None = None,
         *,
         reconnect: bool = True,
         silence_s_max: float | None = sse.SILENCE_S_MAX,
         on_open: Callable[[], object] | None = None,
     ) -> Iterator[ControlEvent]:
-        """All events from now on, or after the one with the id ``after``, across restarts of the gateway.
+        """All events from now on, or after the one with the cursor ``after``, across restarts of the gateway.
 
+        An event's id will do for ``after`` as long as the gateway has not been restarted since: ids begin at 1 then.
         ``on_open`` is called when no later event can be missed any more. Without ``reconnect`` the end of the stream is
         the end. A stream that is silent for longer than ``silence_s_max``, heartbeats included, is broken.
         """
-        last = after
+        position = sse.Position(after)
         while True:
             try:
-                for event in self._stream(last, silence_s_max, on_open):
-                    last = event.id
-                    yield event
+                yield from self._stream(position, silence_s_max, on_open)
             except ApiError as error:
                 if not (reconnect and error.passing):
                     raise
@@ -215,13 +214,13 @@ class Client:
             time.sleep(sse.AGAIN_S)
 
     def _stream(
-        self, after: int | None, silence_s_max: float | None, on_open: Callable[[], object] | None
+        self, position: sse.Position, silence_s_max: float | None, on_open: Callable[[], object] | None
     ) -> Iterator[ControlEvent]:
         wire = self._wire
         timeout = httpx.Timeout(wire.timeout_s, read=silence_s_max)
         try:
             with self._http.stream(
-                "GET", f"{wire.base}{sse.PATH}", headers=sse.headers(after), timeout=timeout
+                "GET", f"{wire.base}{sse.PATH}", headers=position.headers(), timeout=timeout
             ) as answer:
                 if not answer.is_success:
                     answer.read()
@@ -229,7 +228,7 @@ class Client:
                 for line in answer.iter_lines():
                     if on_open is not None:
                         on_open()
-                    event = sse.event(line)
+                    event = position.event(line)
                     if event is not None:
                         yield event
         except (httpx.HTTPError, httpx.InvalidURL) as error:

@@ -142,8 +142,11 @@ class ControlPlane(Protocol):
     def label(self, route: str, labels: list[tuple[str, str, bool | float]]) -> None:
         """Pass on labels: a request's id, an event's name, whether it happened. NotFoundError, ConflictError."""
 
-    def events(self, after_id: int | None = None) -> AsyncIterator[ControlEvent]:
-        """The stream of events from now on, or from those still remembered after ``after_id``."""
+    def events(self, after: str | None = None) -> AsyncIterator[ControlEvent]:
+        """The stream of events from now on, or from those still remembered after the cursor or id ``after``."""
+
+    def event_cursor(self, after: str | None = None) -> str:
+        """Where the stream of events begins with the same ``after``, as a cursor of this process."""
 
     def traffic_later(self) -> Callable[[], TrafficTotals]:
         """A function that merges the totals as they are now; merging may take long, and run on another thread."""

@@ -451,9 +451,13 @@ class Controller:
         """All backends."""
         return self._queries.backends(self._config)
 
-    def events(self, after_id: int | None = None) -> AsyncIterator[ControlEvent]:
+    def events(self, after: str | None = None) -> AsyncIterator[ControlEvent]:
         """The stream of events."""
-        return self._events.listen(after_id)
+        return self._events.listen(after)
+
+    def event_cursor(self, after: str | None = None) -> str:
+        """Where the stream of events begins with the same ``after``."""
+        return self._events.cursor(after)
 
     def decision_events(self) -> AsyncIterator[ControlEvent]:
         """The same stream for those who wait for decisions: analyses come less often while nobody else looks on."""

@@ -274,10 +274,13 @@ class ControlDouble:
     async def abort(self, rollout_id: str, by: str, reason: str = "") -> RolloutView:
         return self._wish(rollout_id, AbortRequested(next(self._at_s), by, reason))
 
-    async def events(self, after_id: int | None = None) -> AsyncIterator[ControlEvent]:
+    def event_cursor(self, after: str | None = None) -> str:
+        return self.log.cursor(after)
+
+    async def events(self, after: str | None = None) -> AsyncIterator[ControlEvent]:
         self.listeners += 1
         try:
-            async for event in self.log.listen(after_id):
+            async for event in self.log.listen(after):
                 yield event
         finally:
             self.listeners -= 1
@@ -386,6 +389,7 @@ class Served:
         directory: Path | None = None,
         auth_failures: AuthFailures | None = None,
         connections: Connections | None = None,
+        listener: socket.socket | None = None,
     ) -> None:
         self._held = tempfile.TemporaryDirectory()
         directory = directory or Path(self._held.name)
@@ -402,7 +406,8 @@ class Served:
         self.control.given = GivenConfiguration(writer, lambda _: None)
         self.control.given.adopt(in_force.stored)
         # From its descriptor, so that the socket knows its protocol and asyncio turns Nagle's algorithm off.
-        self._socket = socket.socket(fileno=socket.create_server(("127.0.0.1", 0)).detach())
+        listener = listener or socket.create_server(("127.0.0.1", 0))
+        self._socket = socket.socket(fileno=listener.detach())
         self.port = self._socket.getsockname()[1]
         self.configuring = Configuring(
             *(self.control, clock, self.path, text, config, (("127.0.0.1", self.port), ("10.0.0.1", 9900))),
@@ -438,6 +443,10 @@ class Served:
         self._thread.join(20)
         assert not self._thread.is_alive(), "the server does not stop"
         self._held.cleanup()
+
+    def listener(self) -> socket.socket:
+        """Its listening socket once more, for the server that comes after it."""
+        return self._socket.dup()
 
     def call(self, function: Callable[..., Any], *args: Any, **options: Any) -> None:
         """Call a function in the server's loop, where the control plane lives."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 import threading
 from typing import Any
 
@@ -94,6 +95,47 @@ def test_events_come_as_values(gateway_client: Client) -> None:
     gateway_client.abort(gateway_client.start_rollout("digits").id)
     thread.join(10)
     assert "started" in kinds and kinds[-1] == "rolled_back"
+
+
+def test_events_after_a_restart_are_not_missed_when_their_ids_have_passed_the_last_one_seen(double: Any) -> None:
+    with double.Served() as old:
+        client = Client(old.url)
+        for percent in (1, 2):
+            client.set_weight("digits", percent)
+        events = client.events(after=0)
+        seen = [next(events), next(events)]
+        listener = old.listener()
+    new = double.Served(listener=listener)
+    for number in range(4):
+        new.control.log.publish("alarm", {"reason": str(number)})
+    with new, client:
+        news = list(itertools.islice(events, 4))
+        assert [(event.id, event.data["reason"]) for event in news] == [(1, "0"), (2, "1"), (3, "2"), (4, "3")]
+        assert [event.id for event in seen] == [1, 2] and seen[1].cursor != news[1].cursor
+        by_cursor = [list(itertools.islice(client.events(one.cursor), 3)) for one in (seen[1], news[0])]
+        assert [[event.id for event in found] for found in by_cursor] == [[1, 2, 3], [2, 3, 4]]
+        events.close()
+
+
+def test_a_restart_before_the_first_event_loses_none_either(double: Any) -> None:
+    async def scenario() -> list[int]:
+        with double.Served() as old:
+            listener, listening = old.listener(), asyncio.Event()
+            client = AsyncClient(old.url)
+            events = client.events(on_open=listening.set)
+            first = asyncio.ensure_future(anext(events))
+            await asyncio.wait_for(listening.wait(), 10)
+            await asyncio.to_thread(old.stop)
+        new = double.Served(listener=listener)
+        for number in range(3):
+            new.control.log.publish("alarm", {"reason": str(number)})
+        with new:
+            found = [(await first).id, (await anext(events)).id, (await anext(events)).id]
+            await events.aclose()  # type: ignore[attr-defined]  # it is a generator
+            await client.close()
+            return found
+
+    assert asyncio.run(scenario()) == [1, 2, 3]
 
 
 def test_the_same_awaited(served: Any) -> None:

@@ -36,7 +36,7 @@ class Watched:
     async def published(self, count: int) -> list[dict[str, object]]:
         found: list[dict[str, object]] = []
         async with asyncio.timeout(20):
-            async for event in self.events.listen(0):
+            async for event in self.events.listen("0"):
                 if event.kind == "ejection":
                     found.append(event.data)
                 if len(found) == count:
