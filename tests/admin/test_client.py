@@ -114,7 +114,7 @@ def test_events_after_a_restart_are_not_missed_when_their_ids_have_passed_the_la
         assert [event.id for event in seen] == [1, 2] and seen[1].cursor != news[1].cursor
         by_cursor = [list(itertools.islice(client.events(one.cursor), 3)) for one in (seen[1], news[0])]
         assert [[event.id for event in found] for found in by_cursor] == [[1, 2, 3], [2, 3, 4]]
-        events.close()
+        events.close()  # type: ignore[attr-defined]  # it is a generator
 
 
 def test_a_restart_before_the_first_event_loses_none_either(double: Any) -> None:
