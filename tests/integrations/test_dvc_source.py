@@ -21,7 +21,7 @@ import pytest
 from gateway.config.sources import DeployerConfig, DvcConfig
 from gateway.core.model_version import ModelVersion
 from gateway.integrations.deployers import DeploymentBook
-from gateway.integrations.dvc.gto import assignment, version_at
+from gateway.integrations.dvc.gto import assignment, version_at, was_removed
 from gateway.integrations.dvc.memory import RequestMemory
 from gateway.integrations.dvc.mirror import RepositoryMirror, Tag
 from gateway.integrations.dvc.source import DvcSource
@@ -226,6 +226,42 @@ def test_a_promotion_assigns_the_stage_once(world: World, tmp_path: Path) -> Non
     assert ("assigned", "v1.0.0") in world.gateway.told and world.canaries == ["digits-v1.0.0"]
 
 
+@pytest.mark.parametrize("how", ["removed", "moved", "deprecated"])
+@pytest.mark.parametrize("end", ["PROMOTED", "ROLLED_BACK"])
+def test_a_version_whose_tag_goes_while_it_is_on_canary_keeps_its_rollout(world: World, how: str, end: str) -> None:
+    world.changes["promotion_command"] = ["/bin/false"]  # as gto is, where the version is not registered
+    world.release(1)
+    world.step()
+    if how == "deprecated":
+        world.git("tag", "--annotate", "--message", "gto", "digits@v1.0.0!#2")
+    else:
+        world.git("tag", "--delete", "digits@v1.0.0", "digits#canary#1")
+    if how == "moved":
+        world.pin(b"another", version="v1.0.0")
+    world.step()
+    assert world.gateway.views[0].phase == "PROGRESSING" and world.gateway.released == []
+    world.gateway.end(end)
+    for _ in range(2):
+        world.step()
+    said = [("deleted", "v1.0.0")] if end == "PROMOTED" else []
+    assert world.gateway.told == [("started", "v1.0.0"), *said]
+    world.release(2)
+    world.step()
+    assert world.canaries == ["digits-v1.0.0", "digits-v2.0.0"], "the next version gets its rollout"
+
+
+def test_a_version_that_was_never_registered_has_no_tag_to_lose(world: World, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    world.changes["promotion_command"] = ["/bin/sh", "-c", f"echo {{version}} >> {log}"]
+    world.push(b"onnx 1")
+    world.pin(b"onnx 1", stages=("digits#canary#1",))
+    commit = world.git("rev-parse", "HEAD")[:12]
+    world.step()
+    world.gateway.end("PROMOTED")
+    world.step()
+    assert log.read_text().split() == [commit]
+
+
 def test_a_remote_that_has_not_got_it_starts_nothing_and_is_asked_again(world: World) -> None:
     world.pin(b"onnx 1", version="v1.0.0", stages=("digits#canary#1",))
     with pytest.raises(RegistryError, match="does not exist: run dvc push"):
@@ -410,4 +446,8 @@ def test_what_tags_say() -> None:
     assert assignment(tags("models=digits#canary#1"), "models:digits", "canary") is not None
     assert version_at(tags("digits@v1.9.0", "digits@v1.10.0", "digits@v1.10.0-rc1"), "digits", "c") == "v1.10.0"
     assert version_at(tags("digits@v1.0.0", "digits@v1.0.0!#2"), "digits", "c") is None
+    assert not was_removed(tags("digits@v1.0.0", "digits@v1.1.0"), "digits", "v1.0.0", "c")
+    assert was_removed(tags("digits@v1.0.0"), "digits", "v1.0.0", "d"), "it is another commit's now"
+    assert was_removed(tags("other@v1.0.0"), "digits", "v1.0.0", "c")
+    assert not was_removed([], "digits", "0123456789ab", "0123456789ab")
     assert version_at(tags("digits@deprecated#3", "nonsense", "other@v1.0.0"), "digits", "c") is None

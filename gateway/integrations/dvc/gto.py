@@ -42,17 +42,29 @@ def assignment(tags: Iterable[Tag], model: str, stage: str) -> Assignment | None
 
 def version_at(tags: Iterable[Tag], model: str, commit: str) -> str | None:
     """The version that is registered for the commit: the last one, where there are several."""
-    registered: dict[str, str] = {}
-    cancelled: dict[str, int] = {}
+    return max(_registered(tags, model, commit), key=_ordered, default=None)
+
+
+def was_removed(tags: Iterable[Tag], model: str, version: str, commit: str) -> bool:
+    """Whether a version that was registered for the commit is so no more; ``commit`` may be its beginning.
+
+    What is named by its commit or content, as nothing was registered, cannot be removed.
+    """
+    named_by_tag = _TAG.fullmatch(f"m@{version}") is not None
+    return named_by_tag and version not in _registered(tags, model, commit)
+
+
+def _registered(tags: Iterable[Tag], model: str, commit: str) -> set[str]:
+    registered, cancelled = set(), set()
     for tag in tags:
         parsed = _TAG.fullmatch(tag.name)
         if parsed is None or parsed["artifact"] != _in_tag(model) or parsed["version"] is None:
             continue
         if parsed["cancel"]:
-            cancelled[parsed["version"]] = int(parsed["counter"] or 0)
-        elif tag.commit == commit:
-            registered[parsed["version"]] = tag.name
-    return max((one for one in registered if one not in cancelled), key=_ordered, default=None)
+            cancelled.add(parsed["version"])
+        elif tag.commit.startswith(commit):
+            registered.add(parsed["version"])
+    return registered - cancelled
 
 
 def _in_tag(model: str) -> str:

@@ -12,6 +12,8 @@ Rules:
    complete yet raises an alarm and is asked again.
 5. A promotion runs ``promotion_command``, unless ``promoted_stage`` stands on the commit already: so a command that was
    killed, or whose success was not noted, is not repeated. While it fails there is an alarm, and it is run again.
+   A version whose registration is removed while it is on canary keeps its rollout (its file is here); there is nothing
+   to assign then, and the command is not run.
 6. What was answered and settled is in a file (memory.py), and a rollout names the request that it answers in its
    model's URI. So a restart at any moment repeats nothing and forgets nothing.
 """
@@ -206,6 +208,11 @@ class DvcSource:
         commit, stage = model.uri.rpartition("#")[2], self.config.promoted_stage
         standing = gto.assignment(tags, self.config.name, stage)
         if standing is not None and standing.tag.commit.startswith(commit):
+            return
+        if gto.was_removed(tags, model.name, model.version, commit):
+            # The command would fail for ever, and keep the next version from its rollout.
+            why = f"the tag {model.name}@{model.version} was removed: promotion_command is not run"
+            self._rollouts.tell("deleted", model.version, why)
             return
         known = {"name": model.name, "version": model.version, "commit": commit, "stage": stage, "rollout": view.id}
         try:
