@@ -287,6 +287,10 @@ class Readiness:
     warnings: tuple[str, ...] = ()
 
 
+# An event's cursor, or its id alone.
+EVENT_CURSOR = "([0-9a-f]{8}-)?[0-9]{1,18}"
+
+
 @dataclass(frozen=True)
 class ControlEvent:
     """Something happened. ``id`` grows by one; ``kind`` is one of the names in docs/api.md, "The event stream".

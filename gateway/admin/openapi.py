@@ -14,6 +14,7 @@ import msgspec
 from gateway import __version__
 from gateway.admin import examples, problems, sse
 from gateway.admin.operations import OPERATIONS, QUERY, Operation
+from gateway.api_types import EVENT_CURSOR
 from gateway.config.admin import Scope
 from gateway.config.jsonschema import json_schema
 from gateway.config.plan import PlanConfig
@@ -66,7 +67,7 @@ _LAST_EVENT_ID = {
     "name": "Last-Event-ID",
     "in": "header",
     "description": "Go on after the event with this cursor (or id), as far as it is remembered.",
-    "schema": {"type": "string", "pattern": f"^{sse.CURSOR_PATTERN}$"},
+    "schema": {"type": "string", "pattern": f"^{EVENT_CURSOR}$"},
 }
 
 

@@ -28,13 +28,12 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.admin.response_bodies import event_body
 from gateway.admin.schemas import encode
+from gateway.api_types import EVENT_CURSOR
 from gateway.control.views import ControlEvent
 from gateway.core.errors import InvalidValueError
 
 MEDIA_TYPE = "text/event-stream"
 HEARTBEAT_S = 10.0
-# An event's cursor, or its id alone.
-CURSOR_PATTERN = "([0-9a-f]{8}-)?[0-9]{1,18}"
 _RETRY_MS = 1000
 _GOODBYE_TIMEOUT_S = 1.0
 HEADERS = (
@@ -154,7 +153,7 @@ class EventStream:
 def last_seen(headers: Headers) -> str | None:
     """The last event that a client says it saw; None: none. Raises InvalidValueError for what names no event."""
     text = headers.get("last-event-id") or None
-    if text is None or re.fullmatch(CURSOR_PATTERN, text):
+    if text is None or re.fullmatch(EVENT_CURSOR, text):
         return text
     raise InvalidValueError(
         f"Last-Event-ID must be the `id` of one of the stream's events, such as 5f3a9c1b-17, not {text!r}"

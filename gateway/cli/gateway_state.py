@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from gateway.cli import tables
+from gateway.cli.names import cursor
 from gateway.cli.options import print_json, remote
 from gateway.client import Client, EndpointView, one_line
 from gateway.client.decode import converted
@@ -65,7 +66,12 @@ def audit(client: Client, limit: int, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--after", help="Start after the event with this id or, across restarts, cursor, if it is in memory.")
+@click.option(
+    "--after",
+    metavar="CURSOR",
+    callback=cursor,
+    help="Start after this event, if it is still in memory.",
+)
 @click.option("--kind", "kinds", multiple=True, help="Only events of this kind; repeatable.")
 @remote
 def events(client: Client, after: str | None, kinds: tuple[str, ...], as_json: bool) -> None:

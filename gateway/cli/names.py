@@ -13,6 +13,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from gateway.api_types import EVENT_CURSOR
 from gateway.client import DEFAULT_URL, ApiError, Client
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -58,3 +59,10 @@ def _rollouts(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
 def _client(ctx: click.Context) -> Client:
     # While a line is being completed its options are parsed but not checked.
     return Client(ctx.params.get("url") or DEFAULT_URL, ctx.params.get("token"), timeout_s=_ASK_TIMEOUT_S)
+
+
+def cursor(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """An option's value, if it can be an event's cursor or id. Raises click.BadParameter."""
+    if value is None or re.fullmatch(EVENT_CURSOR, value):
+        return value
+    raise click.BadParameter(f"{value!r} is no event's cursor, such as 5f3a9c1b-17, nor its id", ctx, param)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from gateway.client import Client
 from gateway.control.journal.sqlite_store import SqliteStore
 from gateway.core.analysis import Verdict
 from gateway.core.rollout import Analysed, Plan, Rollout, Started, Step, step
@@ -119,9 +120,16 @@ def test_events_are_followed_until_interrupted(api: Any, run: Any) -> None:
         run("weight", "digits", "2.5", "--url", api.url)
         event = json.loads(process.stdout.readline())
         assert event["kind"] == "weight" and event["route"] == "digits"
+        run("weight", "digits", "3.5", "--url", api.url)
+        following = json.loads(process.stdout.readline())
     finally:
         process.kill()
         process.communicate(timeout=20)
+    with Client(api.url) as client:
+        later = (one for one in client.events(event["cursor"], reconnect=False) if one.kind == "weight")
+        assert next(later).cursor == following["cursor"]
+    refused = run("events", "--after", "yesterday", "--url", api.url)
+    assert refused.status == 2 and "no event's cursor" in refused.err
 
 
 def test_the_configuration_is_shown_tried_and_replaced(run: Any, api: Any, tmp_path: Path) -> None:
