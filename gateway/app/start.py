@@ -24,7 +24,7 @@ from gateway.config.host_checks import admin_keys
 from gateway.config.load import load, read
 from gateway.config.warnings import warnings
 from gateway.runtime import listening, orphans
-from gateway.runtime.logs import log_to_stderr
+from gateway.runtime.logs import flush, log_to_stderr
 from gateway.runtime.table_memory import SharedTable, encode
 
 _log = logging.getLogger("gateway.supervisor")
@@ -67,6 +67,7 @@ def serve(config_path: Path, *, fd: int | None = None, admin_fd: int | None = No
             directory = Path(held.enter_context(_private_directory()))
             state.keep_runtime_directory(config.state_dir, directory)
         except OSError as error:
+            flush()
             print(f"gateway: {error.strerror}: {error.filename}", file=sys.stderr)
             return 1
         if watch is None:

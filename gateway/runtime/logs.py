@@ -46,12 +46,22 @@ def log_to_stderr(name: str, log_format: str | None = None) -> None:
     lines = LogLines(_Json(name) if chosen == "json" else _Text(name))
     logging.basicConfig(handlers=[lines], level=logging.WARNING, force=True)
     logging.getLogger("httpx").setLevel(logging.ERROR)
-    atexit.register(lines.flush_for, _FLUSH_S)
+    atexit.register(flush)
+
+
+def flush() -> None:
+    """Wait until all lines are written, for a second at most: what is printed next comes after them."""
+    for handler in _handlers():
+        handler.flush_for(_FLUSH_S)
 
 
 def dropped() -> int:
     """How many lines of this process were dropped."""
-    return sum(handler.dropped for handler in logging.getLogger().handlers if isinstance(handler, LogLines))
+    return sum(handler.dropped for handler in _handlers())
+
+
+def _handlers() -> list[LogLines]:
+    return [handler for handler in logging.getLogger().handlers if isinstance(handler, LogLines)]
 
 
 def trace_id_in(traceparents: list[str]) -> str:

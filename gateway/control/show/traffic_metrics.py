@@ -51,7 +51,7 @@ REASONS: Final = (
     "nothing_deployed",
     *("loop", "connect_failed", "connect_timeout", "reset", "truncated", "bad_response", "first_byte_timeout"),
     *("idle_timeout", "no_healthy_endpoint", "stale_connection", "queue_full", "total_timeout", "try_timeout"),
-    *("queue_timeout", "body_buffers_full", "body_lost"),
+    *("queue_timeout", "body_buffers_full", "body_lost", "features_missing"),
     *("bad_field_name", "method_unknown", "version_unsupported"),
     "last_recipient",
     *("too_many_connections", "too_many_from_client", "body_too_slow", "bad_proxy_header", "tls_handshake"),
