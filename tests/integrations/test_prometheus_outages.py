@@ -113,6 +113,12 @@ class World:
         return self.plane.state().phase, self.plane.state().step_index, self.api.share
 
     @property
+    def counted(self) -> tuple[int, int]:
+        """Requests of stable and of the canary that are judged by."""
+        analysis = self.view.analysis
+        return (0, 0) if analysis is None else (analysis.stable_requests, analysis.canary_requests)
+
+    @property
     def alarm(self) -> str:
         return next((one.reason for one in self.plane.controller.alarms() if one.what == ALARM), "")
 
@@ -138,8 +144,8 @@ class World:
         for stable, more in ((0, 0), (requests - canary, canary)):
             await self.passes(1)
             self.pods.scrape(self.plane.clock.wall_now_s, stable, more)
-        counted = self.pods.count[CANARY]
-        await self.until(lambda: self.view.canary_requests == counted, "all of it is counted")
+        # Each revision is read by itself: one may be counted a look before the other.
+        await self.until(lambda: self.counted == (self.pods.count[STABLE], self.pods.count[CANARY]), "all is counted")
 
     async def dies(self, how: str) -> None:
         """Prometheus is of no use from now on, and that has been noticed."""
