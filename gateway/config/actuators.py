@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
+from gateway.config import grammar
 from gateway.config.alert_receivers import WebhookUrl
 from gateway.config.errors import BadValue, Issue, issues_in, show
 from gateway.config.secret_values import variable
@@ -43,16 +44,10 @@ def _selector(text: str) -> str:
     return text.strip()
 
 
-def _kubernetes_name(text: str) -> str:
-    if not _KUBERNETES_NAME.fullmatch(text):
-        raise BadValue(f"{show(text)} is not a name of Kubernetes", "use a-z, 0-9, hyphens and dots")
-    return text
+_kubernetes_name = grammar.matching(_KUBERNETES_NAME, "is not a name of Kubernetes", "use a-z, 0-9, hyphens and dots")
 
 
-def _label(text: str) -> str:
-    if not _LABEL.fullmatch(text):
-        raise BadValue(f"{show(text)} is not a label's name", "use letters, digits and underscores")
-    return text
+_label = grammar.matching(_LABEL, "is not a label's name", "use letters, digits and underscores")
 
 
 Selector = Annotated[str, AfterValidator(_selector), Noun("a selector with $revision")]

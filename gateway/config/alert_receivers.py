@@ -29,10 +29,7 @@ class SmtpSecurity(enum.StrEnum):
     NONE = "none"
 
 
-def _mail_address(text: str) -> str:
-    if not _MAIL_ADDRESS.fullmatch(text):
-        raise BadValue(f"{show(text)} is not an e-mail address", "write NAME@DOMAIN, without a display name")
-    return text
+_mail_address = grammar.matching(_MAIL_ADDRESS, "is not an e-mail address", "write NAME@DOMAIN, without a display name")
 
 
 def _server(text: str) -> Address:

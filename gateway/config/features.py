@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
+from gateway.config import grammar
 from gateway.config.alert_receivers import WebhookUrl
 from gateway.config.errors import BadValue, Issue, issues_in, show
 from gateway.config.secret_values import variable
@@ -23,10 +24,7 @@ _PATH = re.compile(r"\$(\.[A-Za-z_][A-Za-z0-9_-]*)*")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,254}")
 
 
-def _path(text: str) -> str:
-    if not _PATH.fullmatch(text):
-        raise BadValue(f"{show(text)} is not a path of keys", "write $.customer.id")
-    return text
+_path = grammar.matching(_PATH, "is not a path of keys", "write $.customer.id")
 
 
 def _key_path(text: str) -> str:
@@ -41,10 +39,7 @@ def _scalar(value: Any) -> Any:
     return value
 
 
-def _name(text: str) -> str:
-    if not _NAME.fullmatch(text):
-        raise BadValue(f"{show(text)} is not a name of Feast", "use letters, digits, `_`, `:`, `.` and `-`")
-    return text
+_name = grammar.matching(_NAME, "is not a name of Feast", "use letters, digits, `_`, `:`, `.` and `-`")
 
 
 JsonPath = Annotated[str, AfterValidator(_path), Noun("a path such as $.features")]

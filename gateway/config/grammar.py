@@ -269,6 +269,17 @@ def field_value(text: str) -> str:
     return text
 
 
+def matching(pattern: re.Pattern[str], problem: str, hint: str) -> Callable[[str], str]:
+    """A check that text matches as a whole; ``problem`` follows the text in the error."""
+
+    def checked(text: str) -> str:
+        if not pattern.fullmatch(text):
+            raise BadValue(f"{show(text)} {problem}", hint)
+        return text
+
+    return checked
+
+
 def model_name(text: str) -> str:
     """A model's name as it stands in a path."""
     if not _MODEL_NAME.fullmatch(text):

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
+from gateway.config import grammar
 from gateway.config.errors import BadValue, show
 from gateway.config.section import (
     YEAR_S,
@@ -51,10 +52,7 @@ class PlanDeadline(StrEnum):
     PROMOTE = OnDeadline.PROMOTE.value
 
 
-def _time_of_day(text: str) -> str:
-    if not _TIME.fullmatch(text):
-        raise BadValue(f"{show(text)} is not a time of day", "write it as 09:00")
-    return text
+_time_of_day = grammar.matching(_TIME, "is not a time of day", "write it as 09:00")
 
 
 def _date(text: str) -> str:

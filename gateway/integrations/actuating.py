@@ -13,14 +13,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from gateway.config.actuators import ActuatorConfig
 from gateway.config.errors import BadValue
 from gateway.config.schema import GatewayConfig
 from gateway.control.controller import Controller
 from gateway.integrations.errors import ExternalError
+from gateway.integrations.in_force import run_in_force
 from gateway.runtime.clock import Clock
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from gateway.integrations.prometheus.evidence import PrometheusEvidence
 
 _log = logging.getLogger("gateway.actuators")
-_LOOK_S = 1.0
 _BACKOFF_S = 1.0
 _FAILED = "it failed, trying again: the log of the control process says why"
 
@@ -43,16 +43,12 @@ class Actuators:
     async def serve(self, config: Callable[[], GatewayConfig]) -> None:
         """Run the actuators of the configuration in force, for ever; ``config`` is asked whether it has changed."""
         await self._controller.recovered.wait()
-        while True:
-            built = config()
-            tasks = [asyncio.create_task(self._serve_route(one, built)) for one in built.actuators]
-            try:
-                while built.actuators == config().actuators:
-                    await asyncio.sleep(_LOOK_S)
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+
+        def begin(actuators: Sequence[ActuatorConfig]) -> Iterator[Coroutine[Any, Any, None]]:
+            whole = config()
+            return (self._serve_route(one, whole) for one in actuators)
+
+        await run_in_force(lambda: config().actuators, begin)
 
     async def _serve_route(self, config: ActuatorConfig, whole: GatewayConfig) -> None:
         # An HTTP client is a sixth of what control would import: only where there is an actuator.

@@ -15,19 +15,20 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from gateway.config.errors import BadValue
 from gateway.config.schema import GatewayConfig
-from gateway.config.sources import DvcConfig, MlflowConfig, secret_of, token_of
+from gateway.config.sources import DvcConfig, MlflowConfig, SourceConfig, secret_of, token_of
 from gateway.control.controller import Controller
 from gateway.core.errors import GatewayError
 from gateway.core.rollout.types import Phase
 from gateway.integrations.deployers import DeploymentBook
 from gateway.integrations.door import SourceDoor
 from gateway.integrations.errors import RegistryError
+from gateway.integrations.in_force import run_in_force
 from gateway.integrations.mlflow.webhook import Deliveries, model_of, signed_by
 from gateway.integrations.rollouts import RouteRollouts
 from gateway.runtime.clock import Clock
@@ -35,7 +36,6 @@ from gateway.runtime.clock import Clock
 _log = logging.getLogger("gateway.sources")
 _BACKOFF_S = 1.0
 _BACKOFF_S_MAX = 300.0
-_LOOK_S = 1.0
 _ENDS = frozenset(phase.value.lower() for phase in Phase if phase.terminal)
 ARTIFACTS = "models"
 
@@ -76,19 +76,14 @@ class Sources:
     async def serve(self, config: Callable[[], GatewayConfig]) -> None:
         """Run the sources of the configuration in force, for ever; ``config`` is asked whether it has changed."""
         await self._controller.recovered.wait()
-        while True:
-            built = config().sources
+
+        def begin(sources: Sequence[SourceConfig]) -> Iterator[Coroutine[Any, Any, None]]:
             state_dir = config().state_dir
-            tasks = [asyncio.create_task(self._follow(one.kind, state_dir)) for one in built]
-            if tasks:
-                tasks.append(asyncio.create_task(self.watch_ends()))
-            try:
-                while built == config().sources:
-                    await asyncio.sleep(_LOOK_S)
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+            yield from (self._follow(one.kind, state_dir) for one in sources)
+            if sources:
+                yield self.watch_ends()
+
+        await run_in_force(lambda: config().sources, begin)
 
     async def watch_ends(self) -> None:
         """Make the sources of a route look at once when a rollout of it ends, for ever."""
@@ -164,14 +159,14 @@ class Sources:
 
             registry = Registry(config.uri, config.model, config.timeout_s, token)
             return MlflowSource(config, registry, self._rollouts(config, files, f"source mlflow:{config.model}"))
+        from gateway.integrations.dvc.clone import RepositoryClone  # noqa: PLC0415  # see above
         from gateway.integrations.dvc.memory import RequestMemory  # noqa: PLC0415  # see above
-        from gateway.integrations.dvc.mirror import RepositoryMirror  # noqa: PLC0415  # see above
         from gateway.integrations.dvc.source import DvcSource  # noqa: PLC0415  # see above
 
         copy = f"git-{hashlib.sha256(config.repo.encode()).hexdigest()[:12]}-{config.route}"
-        mirror = RepositoryMirror(config.repo, files / copy, config.timeout_s)
+        clone = RepositoryClone(config.repo, files / copy, config.timeout_s)
         memory = RequestMemory(files / f"dvc-{config.route}.json")
-        return DvcSource(config, mirror, memory, self._rollouts(config, files, f"source dvc:{config.name}"), token)
+        return DvcSource(config, clone, memory, self._rollouts(config, files, f"source dvc:{config.name}"), token)
 
     def _rollouts(self, config: MlflowConfig | DvcConfig, files: Path, by: str) -> RouteRollouts:
         return RouteRollouts(config.route, config.deployer, self._gateway, self._book, files, by)

@@ -154,7 +154,7 @@ class WorkerContext:
         self._budgets = {route.name: budgets_of(route, self._budgets.get(route.name)) for route in table.routes}
         self.routes = {route.name: self._runtime_of(route, counters[route.name]) for route in table.routes}
         self.samples.wanted = any(
-            route.sampler is not None or (route.mirror is not None and route.mirror.outputs)
+            route.sampler is not None or (route.mirror is not None and route.mirror.settings.outputs)
             for route in self.routes.values()
         )
         self.router = Router(table)

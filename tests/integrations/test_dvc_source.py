@@ -21,9 +21,9 @@ import pytest
 from gateway.config.sources import DeployerConfig, DvcConfig
 from gateway.core.model_version import ModelVersion
 from gateway.integrations.deployers import DeploymentBook
+from gateway.integrations.dvc.clone import RepositoryClone, Tag
 from gateway.integrations.dvc.gto import assignment, version_at, was_removed
 from gateway.integrations.dvc.memory import RequestMemory
-from gateway.integrations.dvc.mirror import RepositoryMirror, Tag
 from gateway.integrations.dvc.source import DvcSource
 from gateway.integrations.errors import RegistryError
 from gateway.integrations.rollouts import RouteRollouts
@@ -90,8 +90,8 @@ class World:
         files = self.state / "models"
         book = DeploymentBook(self.state)
         rollouts = RouteRollouts("digits", config.deployer, self.gateway, book, files, "source dvc:digits")
-        mirror = RepositoryMirror(config.repo, files / "git", config.timeout_s)
-        source = DvcSource(config, mirror, RequestMemory(files / "dvc-digits.json"), rollouts, None)
+        clone = RepositoryClone(config.repo, files / "git", config.timeout_s)
+        source = DvcSource(config, clone, RequestMemory(files / "dvc-digits.json"), rollouts, None)
         asyncio.run(source.step())
 
     @property

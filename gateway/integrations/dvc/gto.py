@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from gateway.integrations.dvc.mirror import Tag
+from gateway.integrations.dvc.clone import Tag
 
 _TAG = re.compile(
     r"(?P<artifact>[A-Za-z0-9_./=-]+)"

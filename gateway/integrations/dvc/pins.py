@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from gateway.config.document import read_tree
 from gateway.config.errors import BadValue
-from gateway.integrations.dvc.mirror import RepositoryMirror
+from gateway.integrations.dvc.clone import RepositoryClone
 from gateway.integrations.errors import RefusedVersionError, RegistryError
 
 _MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
@@ -34,12 +34,12 @@ class Pin(NamedTuple):
     below: str = ""
 
 
-async def pin_of(mirror: RepositoryMirror, commit: str, path: str) -> Pin:
+async def pin_of(clone: RepositoryClone, commit: str, path: str) -> Pin:
     """What the commit pins for the path. Raises RefusedVersionError, RegistryError."""
     wanted = PurePosixPath(path)
     folders = [str(folder) for folder in wanted.parents]
     candidates = [f"{one}.dvc" for one in (path, *folders[:-1])] + [_in(folder, "dvc.lock") for folder in folders]
-    files = await mirror.files(commit, candidates)
+    files = await clone.files(commit, candidates)
     for name in candidates:
         if name in files:
             for out in _outs(name, _tree(name, files[name])):
@@ -49,10 +49,10 @@ async def pin_of(mirror: RepositoryMirror, commit: str, path: str) -> Pin:
     raise RefusedVersionError(f"{path} is tracked by no .dvc file and no dvc.lock at commit {commit[:12]}: run dvc add")
 
 
-async def remote_of(mirror: RepositoryMirror, commit: str, path: str) -> str:
+async def remote_of(clone: RepositoryClone, commit: str, path: str) -> str:
     """The address of the default remote, as the repository's configuration says. Raises RegistryError."""
     folders = [str(folder) for folder in PurePosixPath(path).parents]
-    files = await mirror.files(commit, [_in(folder, ".dvc/config") for folder in folders])
+    files = await clone.files(commit, [_in(folder, ".dvc/config") for folder in folders])
     for folder in folders:
         name = _in(folder, ".dvc/config")
         if name in files:
@@ -61,9 +61,9 @@ async def remote_of(mirror: RepositoryMirror, commit: str, path: str) -> str:
                 raise RegistryError(f"{name} names no default remote: name it in the source (`remote`)")
             if "://" in url or url.startswith("/"):
                 return url
-            if not mirror.repo.startswith("/"):
+            if not clone.repo.startswith("/"):
                 raise RegistryError(f"the remote {url} of {name} is relative: name it in the source (`remote`)")
-            return str(PurePosixPath(mirror.repo, _in(folder, ".dvc"), url))
+            return str(PurePosixPath(clone.repo, _in(folder, ".dvc"), url))
     raise RegistryError("the commit has no .dvc/config: name the remote in the source (`remote`)")
 
 

@@ -30,8 +30,8 @@ from gateway.core.model_version import ModelVersion
 from gateway.core.rollout.types import Phase
 from gateway.integrations.download import downloads
 from gateway.integrations.dvc import gto
+from gateway.integrations.dvc.clone import RepositoryClone, Tag
 from gateway.integrations.dvc.memory import RequestMemory
-from gateway.integrations.dvc.mirror import RepositoryMirror, Tag
 from gateway.integrations.dvc.pins import Pin, in_manifest, pin_of, remote_of
 from gateway.integrations.dvc.remotes import Remote, fetch, manifest, remote_at
 from gateway.integrations.errors import RefusedVersionError, RegistryError
@@ -57,13 +57,13 @@ class DvcSource:
     def __init__(
         self,
         config: DvcConfig,
-        mirror: RepositoryMirror,
+        clone: RepositoryClone,
         memory: RequestMemory,
         rollouts: RouteRollouts,
         token: str | None,
     ) -> None:
         self.config = config
-        self._mirror = mirror
+        self._clone = clone
         self._memory = memory
         self._rollouts = rollouts
         self._token = token
@@ -75,8 +75,8 @@ class DvcSource:
 
     async def step(self) -> None:
         """Look once, and do what is to be done. Raises RegistryError and OSError, after which nothing is lost."""
-        await self._mirror.fetch()
-        tags = await self._mirror.tags()
+        await self._clone.fetch()
+        tags = await self._clone.tags()
         request = await self._request(tags)
         arriving = None if request is None else self._named(request, "")
         await self._rollouts.drop_unneeded(arriving)
@@ -106,7 +106,7 @@ class DvcSource:
                 version, tag.commit, found.counter, f"{tag.name}@{tag.object[:12]}", f"tag {tag.name}"
             )
         assert config.rev is not None  # one of both is given
-        commit = await self._mirror.commit_of(config.rev)
+        commit = await self._clone.commit_of(config.rev)
         pin = await self._pin_of(commit)
         digest = f"{pin.md5.removesuffix('.dir')[:12]}"
         version = gto.version_at(tags, config.name, commit) or digest
@@ -115,7 +115,7 @@ class DvcSource:
     async def _pin_of(self, commit: str) -> Pin:
         """The pin; with ``rev`` a revision that pins nothing is a state of the repository, and may change."""
         try:
-            return await pin_of(self._mirror, commit, self.config.path)
+            return await pin_of(self._clone, commit, self.config.path)
         except RefusedVersionError as error:
             raise RegistryError(str(error)) from None
 
@@ -142,7 +142,7 @@ class DvcSource:
         """Fetch, deploy and start it, unless stable serves it."""
         remote: Remote | None = None
         try:
-            pin = await pin_of(self._mirror, request.commit, self.config.path)
+            pin = await pin_of(self._clone, request.commit, self.config.path)
             if pin.below or self._rollouts.needs_file:
                 remote = await self._remote(request.commit)
             model = self._named(request, f"md5:{await self._md5(pin, remote)}")
@@ -164,7 +164,7 @@ class DvcSource:
         return [view for view in self._rollouts.views() if self._is_ours(view)]
 
     async def _remote(self, commit: str) -> Remote:
-        url = self.config.remote or await remote_of(self._mirror, commit, self.config.path)
+        url = self.config.remote or await remote_of(self._clone, commit, self.config.path)
         return remote_at(url, self.config.timeout_s, self._token)
 
     async def _md5(self, pin: Pin, remote: Remote | None) -> str:

@@ -35,7 +35,8 @@ def _add(counts: dict[int, int], key: int, times: int) -> None:
     counts[key] = counts.get(key, 0) + times
 
 
-def _add_one(counts: dict[str, int], key: str) -> None:
+def add_one(counts: dict[str, int], key: str) -> None:
+    """Count one more under this key."""
     counts[key] = counts.get(key, 0) + 1
 
 
@@ -153,7 +154,7 @@ class VariantCounters:
         classes = self._totals.failed_at.get(url)
         if classes is None:
             classes = self._totals.failed_at[url] = {}
-        _add_one(classes, kind)
+        add_one(classes, kind)
 
     def answered_well(
         self, status: int, first_byte_us: int, duration_us: int, request_bytes: int, response_bytes: int
@@ -237,19 +238,19 @@ class EpochCounters:
 
     def rescue_refused(self, reason: str) -> None:
         """Count a failure of the canary that stable did not answer."""
-        _add_one(self.totals[Variant.CANARY].rescues_refused, reason)
+        add_one(self.totals[Variant.CANARY].rescues_refused, reason)
 
     def retried(self, variant: Variant, reason: str) -> None:
         """Count a failed try (by its reason) that the same backend was given once more."""
-        _add_one(self.totals[variant].retries, reason)
+        add_one(self.totals[variant].retries, reason)
 
     def retry_refused(self, reason: str) -> None:
         """Count a failed try of stable's that nobody was given once more."""
-        _add_one(self.totals[Variant.STABLE].retries_refused, reason)
+        add_one(self.totals[Variant.STABLE].retries_refused, reason)
 
     def unserved(self, variant: Variant, reason: str) -> None:
         """Count a request that could not be tried for a want of the gateway's: nobody's failure."""
-        _add_one(self.totals[variant].unserved, reason)
+        add_one(self.totals[variant].unserved, reason)
 
     def streamed(self, variant: Variant, gap_s: float, time_per_event_s: float, *, left: bool) -> None:
         """Enter the pauses of a counted event stream; ``left``: its client did not wait for its end."""

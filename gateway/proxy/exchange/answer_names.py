@@ -74,7 +74,7 @@ class AnswerNames:
         if span is None:
             return held
         start, end = span
-        _lengthen(self.head, len(self._name) - (end - start))
+        self.head.lengthen(len(self._name) - (end - start))
         return held[:start] + self._name + held[end:]
 
     def _lines(self, piece: bytes) -> bytes:
@@ -116,7 +116,7 @@ def names_of_answer(
     if kind in _STREAMS:
         return AnswerNames(name, reason, head, by_line=True) if head.content_length is None else None
     if kind == b"application/json" or kind.endswith(b"+json"):
-        return AnswerNames(name, reason, _own(head), by_line=False)
+        return AnswerNames(name, reason, head.apart(), by_line=False)
     return None
 
 
@@ -127,18 +127,3 @@ def _renamed_line(line: bytes, name: bytes) -> bytes:
         return line
     span = name_span(line[at:], _NAMES, _INNER)
     return line if span is None else line[: at + span[0]] + name + line[at + span[1] :]
-
-
-def _own(head: ResponseHead) -> ResponseHead:
-    """A head whose length may be changed: heads that are equal are shared by answers (response_head.py)."""
-    own = ResponseHead()
-    own.content_length, own.length_line = head.content_length, head.length_line
-    own.chunked, own.wants_close, own.lines = head.chunked, head.wants_close, head.lines
-    own.upgrade, own.trailer = head.upgrade, head.trailer
-    return own
-
-
-def _lengthen(head: ResponseHead, more: int) -> None:
-    if head.content_length is not None:
-        head.content_length += more
-        head.length_line = b"content-length: %d\r\n" % head.content_length

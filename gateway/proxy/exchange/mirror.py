@@ -205,7 +205,7 @@ class MirrorCopy(AttemptOwner):
         self._stable_s = 0.0
         self._held_bytes = body.received
         deadline = self._deadline = CopyDeadline(self)
-        deadline.total_at_s = self._began_s + mirror.timeout_s
+        deadline.total_at_s = self._began_s + mirror.settings.timeout_s
         deadline.deadline_s = deadline.total_at_s
         worker.mirrors[deadline] = None
         load = mirror.load
@@ -214,9 +214,9 @@ class MirrorCopy(AttemptOwner):
         self.answer: MirroredAnswer | None = None
         """Stable's, where it is to be compared."""
         self._kept: MirroredAnswer | None = None
-        if mirror.outputs and load.compares(self._began_s):
-            self.answer = MirroredAnswer(load, mirror.answer_bytes_max)
-            self._kept = MirroredAnswer(load, mirror.answer_bytes_max)
+        if mirror.settings.outputs and load.compares(self._began_s):
+            self.answer = MirroredAnswer(load, mirror.settings.answer_bytes_max)
+            self._kept = MirroredAnswer(load, mirror.settings.answer_bytes_max)
         route.counters.open += 1
 
     # stable's half
@@ -352,7 +352,7 @@ class MirrorCopy(AttemptOwner):
         if fault is not None:
             self._release()
             self.attempt_failed(fault)
-        elif complete or self._read_bytes > self._mirror.answer_bytes_max:
+        elif complete or self._read_bytes > self._mirror.settings.answer_bytes_max:
             self._answered(attempt)
         else:
             self._wait(self._route.idle_s if attempt.head_s else self._route.first_byte_s)
@@ -388,7 +388,7 @@ class MirrorCopy(AttemptOwner):
         elif now_s < self._deadline.total_at_s:
             self._release()
             self.attempt_failed(gateway_errors.IDLE_TIMEOUT if attempt.head_s else gateway_errors.FIRST_BYTE_TIMEOUT)
-        elif self._stable and self._stable_s <= _STABLE_SHARE * mirror.timeout_s:
+        elif self._stable and self._stable_s <= _STABLE_SHARE * mirror.settings.timeout_s:
             self._release()
             self.attempt_failed(gateway_errors.TRY_TIMEOUT)
         else:
@@ -419,7 +419,7 @@ class MirrorCopy(AttemptOwner):
         evidence, samples = mirror.evidence, self._worker.samples
         if stable.whole and canary.whole and samples.connected:
             path = self.request.path[-_PATH_BYTES_MAX:].decode("latin-1")
-            tolerance = mirror.mirror.number_tolerance
+            tolerance = mirror.settings.number_tolerance
             route, epoch, weight_bp = evidence.route, evidence.epoch, evidence.weight_bp
             pair = AnswerPair(route, epoch, weight_bp, path, tolerance, stable.taken(), canary.taken())
             if samples.put_pair(pair):

@@ -50,9 +50,15 @@ class MessageHead:
         self.lines: list[bytes] = []
 
     def take_known_length(self, length: int, line: bytes) -> None:
-        """Take a Content-Length that fast_heads.py has read already, and the line that passes it on."""
+        """Take a Content-Length that is known already, and the line that passes it on."""
         self.content_length = length
         self.length_line = line
+
+    def lengthen(self, more: int) -> None:
+        """The body has so many bytes more than Content-Length says, if anything says so."""
+        if self.content_length is not None:
+            length = self.content_length + more
+            self.take_known_length(length, b"content-length: %d\r\n" % length)
 
     def take_length(self, value: bytes) -> bool:
         """Read Content-Length; False when it is invalid, or the second one."""
@@ -155,6 +161,14 @@ class ResponseHead(MessageHead):
         self.upgrade: Sequence[bytes] = ()
         # The values of Trailer: passed on only to those who take trailers.
         self.trailer: Sequence[bytes] = ()
+
+    def apart(self) -> ResponseHead:
+        """The same head, whose framing can be changed: heads that are equal are shared by answers."""
+        other = ResponseHead()
+        other.content_length, other.length_line = self.content_length, self.length_line
+        other.chunked, other.wants_close, other.lines = self.chunked, self.wants_close, self.lines
+        other.upgrade, other.trailer = self.upgrade, self.trailer
+        return other
 
     def lines_of_426(self) -> list[bytes]:
         """The lines with the protocols that the backend requires; of other answers they stop here (hop by hop)."""

@@ -20,7 +20,7 @@ from gateway.core.stats.outcomes import OK
 from gateway.core.stats.pairs import CANARY_ONLY, PAIRS, STABLE_ONLY, UNREAD, ratio_name
 from gateway.core.traffic.table import Mirroring
 from gateway.core.types import WEIGHT_BP_MAX, Variant
-from gateway.proxy.counting.epoch_counters import EpochCounters
+from gateway.proxy.counting.epoch_counters import EpochCounters, add_one
 from gateway.proxy.upstream.backends import BackendPool
 from gateway.proxy.upstream.pool import EndpointPool
 
@@ -84,25 +84,18 @@ class RouteMirror:
         "_pairs",
         "_shed",
         "_total_pairs",
-        "answer_bytes_max",
-        "body_bytes_max",
         "canary",
-        "concurrency_max",
         "evidence",
-        "lag_max_s",
         "load",
-        "memory_bytes_max",
-        "mirror",
-        "outputs",
+        "settings",
         "share",
         "stable",
-        "timeout_s",
         "weighted",
     )
 
     def __init__(
         self,
-        mirror: Mirroring,
+        settings: Mirroring,
         load: MirrorLoad,
         counters: EpochCounters,
         stable: BackendPool,
@@ -110,19 +103,12 @@ class RouteMirror:
         *,
         weighted: bool,
     ) -> None:
-        self.mirror = mirror
+        self.settings = settings
         self.load = load
         self.stable = stable
         self.canary = canary
         self.weighted = weighted
-        self.share = mirror.share_bp / WEIGHT_BP_MAX
-        self.concurrency_max = mirror.concurrency_max
-        self.body_bytes_max = mirror.body_bytes_max
-        self.answer_bytes_max = mirror.answer_bytes_max
-        self.memory_bytes_max = mirror.memory_bytes_max
-        self.timeout_s = mirror.timeout_s
-        self.lag_max_s = mirror.loop_lag_max_s
-        self.outputs = mirror.outputs
+        self.share = settings.share_bp / WEIGHT_BP_MAX
         totals = counters.totals[Variant.CANARY]
         self._counts = totals.mirrored
         self._shed = totals.mirror_shed
@@ -132,16 +118,16 @@ class RouteMirror:
 
     def no_room(self, body_bytes: int) -> str:
         """Why there is no copy of a request with such a body now (rule 2); empty when there is to be one."""
-        load = self.load
+        load, settings = self.load, self.settings
         if load.stopped:
             return DRAINING
-        if body_bytes > self.body_bytes_max:
+        if body_bytes > settings.body_bytes_max:
             return BODY_TOO_LARGE
-        if load.lag_s > self.lag_max_s:
+        if load.lag_s > settings.loop_lag_max_s:
             return LATE_LOOP
-        if load.copies >= self.concurrency_max:
+        if load.copies >= settings.concurrency_max:
             return CONCURRENCY
-        if load.held_bytes + body_bytes > self.memory_bytes_max:
+        if load.held_bytes + body_bytes > settings.memory_bytes_max:
             return MEMORY
         for pool in self.stable.pools:
             if pool.waiting:
@@ -161,30 +147,26 @@ class RouteMirror:
 
     def shed(self, reason: str) -> None:
         """Count a copy that was not made."""
-        _add_one(self._shed, reason)
+        add_one(self._shed, reason)
 
     def came_to(self, result: str) -> None:
         """Count what a copy came to."""
-        _add_one(self._counts, result)
+        add_one(self._counts, result)
 
     def unread(self) -> None:
         """Two answers were to be compared, and cannot be."""
-        _add_one(self._pairs, UNREAD)
-        _add_one(self._total_pairs, UNREAD)
+        add_one(self._pairs, UNREAD)
+        add_one(self._total_pairs, UNREAD)
 
     def pair(self, stable: str, canary: str, stable_us: int, canary_us: int) -> None:
         """Both versions have met the request: count their outcomes and latencies (core/stats/pairs.py)."""
-        _add_one(self._pairs, PAIRS)
-        _add_one(self._total_pairs, PAIRS)
+        add_one(self._pairs, PAIRS)
+        add_one(self._total_pairs, PAIRS)
         if stable == canary:
             if stable == OK:
-                _add_one(self._pairs, ratio_name(stable_us, canary_us))
+                add_one(self._pairs, ratio_name(stable_us, canary_us))
             return
         for kind, side in ((canary, CANARY_ONLY), (stable, STABLE_ONLY)):
             if kind != OK:
-                _add_one(self._pairs, side + kind)
-                _add_one(self._total_pairs, side + kind)
-
-
-def _add_one(counts: dict[str, int], name: str) -> None:
-    counts[name] = counts.get(name, 0) + 1
+                add_one(self._pairs, side + kind)
+                add_one(self._total_pairs, side + kind)

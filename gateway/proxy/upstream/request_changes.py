@@ -88,12 +88,11 @@ class RequestChanger:
         asked = self._asked_in_path(request.target) if self._model else b""
         if self._model and pieces and _is_json(head):
             held = b"".join(pieces)
-            span = name_span(held, _MODEL)
-            if span is not None:
-                start, end = span
-                body = held[:start] + quoted(self._model) + held[end:]
-                _lengthen(changed.head, len(body) - len(held))
-                return ChangedRequest(changed, [body], len(body), held[start:end])
+            renamed = with_model(held, self._model)
+            if renamed is not None:
+                body, asked = renamed
+                changed.head.lengthen(len(body) - len(held))
+                return ChangedRequest(changed, [body], len(body), asked)
         return ChangedRequest(changed, pieces, size, asked)
 
     def _asked_in_path(self, target: bytes) -> bytes:
@@ -132,13 +131,17 @@ class RequestChanger:
             self._lines[one.name] = one.name.encode() + b": " + one.prefix.encode("latin-1") + value + b"\r\n"
 
 
-def with_model(body: bytes, model: bytes) -> bytes | None:
-    """A JSON object with this text as its member ``model``, byte for byte the same otherwise.
+def with_model(body: bytes, model: bytes) -> tuple[bytes, bytes] | None:
+    """A JSON object with this text as its member ``model``, byte for byte the same otherwise; and what it was before.
 
-    None where it has none (or none yet), where that is no text, and for anything but an object.
+    None where it has none (or none yet), where that is no text, and for anything but an object. What it was is the JSON
+    text, with its quotes.
     """
     span = name_span(body, _MODEL)
-    return None if span is None else body[: span[0]] + quoted(model) + body[span[1] :]
+    if span is None:
+        return None
+    start, end = span
+    return body[:start] + quoted(model) + body[end:], body[start:end]
 
 
 def name_span(body: bytes, names: Sequence[bytes], inner: bytes = b"") -> tuple[int, int] | None:
@@ -188,12 +191,6 @@ def _is_json(head: RequestHead) -> bool:
         elif low == b"content-encoding":
             coded = value.strip().lower() != b"identity"
     return json and not coded
-
-
-def _lengthen(head: RequestHead, more: int) -> None:
-    if head.content_length is not None:
-        head.content_length += more
-        head.length_line = b"content-length: %d\r\n" % head.content_length
 
 
 def _name_of(line: bytes) -> bytes:

@@ -34,7 +34,7 @@ class Tag(NamedTuple):
     commit: str
 
 
-class RepositoryMirror:
+class RepositoryClone:
     """The copy of one repository. ``folder`` is its place."""
 
     def __init__(self, repo: str, folder: Path, timeout_s: float) -> None:
